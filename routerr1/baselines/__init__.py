@@ -1,0 +1,1 @@
+"""Routers to compare the policy with; each returns a Trajectory."""

@@ -1,0 +1,261 @@
+"""params.yaml, with a profile laid over it, as frozen typed sections.
+
+A function takes the section it needs, so that dvc.yaml can name the same section as a dependency.
+Secrets are not here: they come from the environment.
+"""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from routerr1.errors import ConfigError
+
+
+class Section(BaseModel):
+    """One block of params.yaml; a misspelt key is an error, not a silent default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EmbeddedParams(Section):
+    """Size of the embedded benchmark; see `data/embedded.py`."""
+
+    countries: int = Field(ge=4)
+    airports: int = Field(ge=4)
+    elements: int = Field(ge=4)
+    test_share: float = Field(gt=0, lt=1)
+    validation_share: float = Field(gt=0, lt=1)
+
+
+class DatasetParams(Section):
+    """Which questions, and how they are split."""
+
+    source: Literal["embedded", "benchmarks", "local"]
+    seed: int
+    embedded: EmbeddedParams
+
+
+class ChecksParams(Section):
+    """What must hold of the questions."""
+
+    max_question_chars: int = Field(ge=1)
+    max_leakage: float = Field(ge=0, le=1)
+    max_overlap: int = Field(ge=0)
+
+
+class PoolParams(Section):
+    """Which candidates answer."""
+
+    kind: Literal["simulated", "http"]
+    file: Path | None
+    seed: int
+    max_reply_tokens: int = Field(ge=1)
+    max_concurrency: int = Field(ge=1)
+
+
+class ProfilePoolParams(Section):
+    """The probe questions behind the cards' example performance."""
+
+    split: Literal["train", "validation"]
+    probes: int = Field(ge=1)
+    seed: int
+
+
+class PromptParams(Section):
+    """How cards and question are shown to the policy."""
+
+    template: Literal["compact", "full"]
+
+
+class RolloutParams(Section):
+    """Limits of one trajectory; `temperature` is the one training samples with."""
+
+    max_rounds: int = Field(ge=1)
+    max_new_tokens: int = Field(ge=4)
+    temperature: float = Field(gt=0)
+
+
+class ModelParams(Section):
+    """The policy: made from scratch with these sizes, or loaded (then the sizes are not read)."""
+
+    init: str
+    hidden_size: int = Field(ge=16)
+    layers: int = Field(ge=2)
+    heads: int = Field(ge=1)
+    vocab_size: int = Field(ge=300)
+
+
+class WarmstartParams(Section):
+    """Supervised steps on trajectories whose routing is random."""
+
+    steps: int = Field(ge=0)
+    batch_size: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    warmup_steps: int = Field(ge=0)
+    stop_probability: float = Field(gt=0, le=1)
+
+
+class RewardParams(Section):
+    """See `reward.hierarchical`; `cost_weight` is its alpha."""
+
+    answer: Literal["em", "f1"]
+    cost_weight: float = Field(ge=0, le=1)
+    cost_basis: Literal["completion", "all"]
+    cost_window: int = Field(ge=1)
+
+
+class TrainParams(Section):
+    """GRPO (arXiv 2402.03300) through TRL."""
+
+    steps: int = Field(ge=1)
+    questions_per_step: int = Field(ge=1)
+    rollouts_per_question: int = Field(ge=2)
+    learning_rate: float = Field(gt=0)
+    warmup_steps: int = Field(ge=0)
+    kl_weight: float = Field(ge=0)
+    max_grad_norm: float = Field(gt=0)
+    adam_beta2: float = Field(gt=0, lt=1)
+    loss: Literal["grpo", "dapo", "dr_grpo", "bnpo"]
+    checkpoint_every: int = Field(ge=1)
+    validate_every: int = Field(ge=1)
+    validation_questions: int = Field(ge=1)
+
+
+class EvaluateParams(Section):
+    """Which questions are played, and how intervals are made."""
+
+    split: Literal["train", "validation", "test"]
+    max_questions: int | None = Field(ge=1)
+    temperature: float = Field(ge=0)
+    bootstrap: int = Field(ge=100)
+    confidence: float = Field(gt=0, lt=1)
+    seed: int
+
+
+class GeneralizeParams(Section):
+    """The pool of models that training never saw."""
+
+    pool_seed: int
+    max_questions: int | None = Field(ge=1)
+
+
+class GateParams(Section):
+    """What a challenger must show; see `gate.py`."""
+
+    margin_em: float = Field(ge=0)
+    max_cost_ratio: float = Field(gt=0)
+    min_format_validity: float = Field(ge=0, le=1)
+    min_em: float = Field(ge=0, le=1)
+    max_top_model_share: float = Field(ge=0, le=1)
+    max_no_call_rate: float = Field(ge=0, le=1)
+    min_unseen_em: float = Field(ge=0, le=1)
+
+
+class RegistryParams(Section):
+    """Names in MLflow; the server is MLFLOW_TRACKING_URI or sqlite:///mlflow.db."""
+
+    model: str
+    experiment: str
+
+
+class Params(Section):
+    """The whole of params.yaml after its profile."""
+
+    profile: str
+    seeds: tuple[int, ...] = Field(min_length=1)
+    dataset: DatasetParams
+    checks: ChecksParams
+    pool: PoolParams
+    profile_pool: ProfilePoolParams
+    prompt: PromptParams
+    rollout: RolloutParams
+    model: ModelParams
+    warmstart: WarmstartParams
+    reward: RewardParams
+    train: TrainParams
+    evaluate: EvaluateParams
+    generalize: GeneralizeParams
+    gate: GateParams
+    registry: RegistryParams
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> "Params":
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("seeds must differ from each other")
+        return self
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Read `path`, lay profiles/<profile>.yaml beside it over it, and validate.
+
+    Raises: ConfigError naming the file, the key and, for an unknown key, the nearest known one.
+    """
+    base = _read_mapping(path)
+    name = base.get("profile", "embedded")
+    overlay_path = path.parent / "profiles" / f"{name}.yaml"
+    if not overlay_path.is_file():
+        known = ", ".join(sorted(p.stem for p in overlay_path.parent.glob("*.yaml"))) or "none"
+        raise ConfigError(f"{path}: profile {name!r} has no file {overlay_path} (there are: {known})")
+    overlay = _read_mapping(overlay_path)
+    for source, values in ((path, base), (overlay_path, overlay)):
+        _refuse_unknown(Params, values, source)
+    try:
+        return Params.model_validate(_merge(base, overlay))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        source = overlay_path if _holds(overlay, first["loc"]) else path
+        message = first["msg"].removeprefix("Value error, ")
+        where = f"{source}: {key}: " if key else f"{source}: "
+        raise ConfigError(f"{where}{message}") from None
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f", line {where.line + 1}" if where else ""
+        raise ConfigError(f"{path}{line}: is not valid YAML") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: must hold `key: value` lines at the top")
+    return values
+
+
+def _merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in overlay.items():
+        below = merged.get(key)
+        both = isinstance(value, Mapping) and isinstance(below, Mapping)
+        merged[key] = _merge(below, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def _refuse_unknown(
+    section: type[BaseModel], values: Mapping[str, Any], source: Path, above: str = ""
+) -> None:
+    known = section.model_fields
+    for key, value in values.items():
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
+            raise ConfigError(f"{source}: unknown key {above}{key}; did you mean {above}{near[0]}?")
+        inner = known[key].annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel) and isinstance(value, Mapping):
+            _refuse_unknown(inner, value, source, f"{above}{key}.")
+
+
+def _holds(values: Mapping[str, Any], loc: tuple[int | str, ...]) -> bool:
+    here: Any = values
+    for part in loc:
+        if not isinstance(here, Mapping) or part not in here:
+            return False
+        here = here[part]
+    return True

@@ -1,0 +1,41 @@
+"""What can go wrong, one class per boundary it crossed.
+
+The command line prints any of these as one line and exits with status 2; anything else is a bug and
+keeps its traceback.
+"""
+
+
+class RouterError(Exception):
+    """A problem the user can act on; the message names the file, key, line or model."""
+
+
+class ConfigError(RouterError):
+    """params.yaml, a profile or the environment holds something that cannot be used."""
+
+
+class DataError(RouterError):
+    """A question file, split or stage output is missing, malformed or contradicts the parameters."""
+
+
+class CheckFailed(DataError):
+    """The data were read, but an expectation about them does not hold."""
+
+
+class PoolError(RouterError):
+    """The pool file, a card, or a candidate's endpoint cannot be used."""
+
+
+class BudgetExceeded(PoolError):
+    """The next call could cost more than what is left; it was not made."""
+
+
+class CheckpointError(RouterError):
+    """A saved policy is missing, incomplete, corrupt, or made for another pool or prompt."""
+
+
+class RegistryError(RouterError):
+    """The model registry refused, or a version does not hold what it claims."""
+
+
+class LockHeld(RouterError):
+    """Another process is doing this very thing now."""

@@ -1,0 +1,1 @@
+"""Any router on any questions: rows, intervals, paired differences."""

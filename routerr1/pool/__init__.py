@@ -1,0 +1,1 @@
+"""Candidates: the interface to ask them, and what is known of them."""

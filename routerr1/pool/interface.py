@@ -1,0 +1,27 @@
+"""The one interface to candidates; everything that answers questions for money or for free has it."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from routerr1.types import Card, Reply
+
+
+class Pool(Protocol):
+    """Candidates that can be asked.
+
+    `ask` never raises for what a candidate does: a failure is a Reply with `failure` set, so that no
+    caller can mistake it for an answer. It raises only for misuse (a closed pool).
+    """
+
+    @property
+    def cards(self) -> Sequence[Card]:
+        """One card per candidate, in the order the prompt shows them."""
+        ...
+
+    async def ask(self, name: str, query: str) -> Reply:
+        """Put `query` to the candidate with canonical name `name`."""
+        ...
+
+    async def aclose(self) -> None:
+        """Release connections and files."""
+        ...

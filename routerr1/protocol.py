@@ -1,0 +1,161 @@
+"""The tag protocol: what the policy reads, what it may write, and what a pool model may not.
+
+    <think>..</think> <search>Name: sub-question</search> <information>reply</information> ..
+    <think>..</think> <answer>..</answer>
+
+Compatible with the published Router-R1 checkpoints (arXiv 2506.09033). The prompt is in `prompt.py`.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from routerr1.types import Action, Answer, Ask, Card, Malformed
+
+TAGS = ("think", "search", "information", "answer")
+STOPS = ("</search>", "</answer>")
+
+_TAG = re.compile(r"<(/?)(think|search|information|answer)>")
+_PLACEHOLDERS = ("llm-name", "your-query")
+# Opening brackets a reader could take for "<": full-width, small, angle quotation marks, entities.
+_LOOKALIKE_OPEN = r"(?:<|＜|﹤|〈|〈|⟨|‹|❮|˂|ᐸ|&(?:lt|LT|#0*60|#[xX]0*3[cC]);?)"
+_LOOKALIKE_CLOSE = r"(?:>|＞|﹥|〉|〉|⟩|›|❯|˃|ᐳ|&(?:gt|GT|#0*62|#[xX]0*3[eE]);?)"
+_TAG_LIKE = re.compile(
+    rf"{_LOOKALIKE_OPEN}(?=\s*/?\s*(?:think|search|information|answer)\b)"
+    rf"|(?<=think|earch|ation|nswer){_LOOKALIKE_CLOSE}"
+    rf"|(?<=think\s|earch\s|ation\s|nswer\s){_LOOKALIKE_CLOSE}",
+    re.IGNORECASE,
+)
+
+
+class _Block(NamedTuple):
+    tag: str
+    body: str
+
+
+def names_of(cards: Iterable[Card]) -> dict[str, str]:
+    """Every name and alias in lower case, to the canonical name."""
+    return {
+        known.strip().lower(): card.name for card in cards for known in (card.name, *card.aliases)
+    }
+
+
+def parse_action(text: str, names: Mapping[str, str]) -> Action:
+    """What one generation asks for; never raises.
+
+    Args:
+        text: one generation, up to and including its stop tag.
+        names: from `names_of`; a name is known if it equals one of these, ignoring case.
+
+    Returns: the action of the block the text ends with; what stands before it is thought.
+    """
+    text = text.rstrip()
+    for tag in ("search", "answer"):
+        if text.endswith(f"</{tag}>"):
+            body, opened = _after_last(text[: -len(f"</{tag}>")], f"<{tag}>")
+            if not opened:
+                return Malformed(f"</{tag}> without <{tag}>")
+            return Answer(body.strip()) if tag == "answer" else _parse_call(body, names)
+    return Malformed("no action")
+
+
+def _after_last(text: str, mark: str) -> tuple[str, bool]:
+    _, found, after = text.rpartition(mark)
+    return after, bool(found)
+
+
+def _parse_call(body: str, names: Mapping[str, str]) -> Ask | Malformed:
+    # Only the first colon ends the name: a query may hold a time or a URL.
+    name, colon, query = body.partition(":")
+    name, query = name.strip(), query.strip()
+    if not colon:
+        return Malformed("a call is written as Name: question")
+    if name.lower() not in names:
+        return Malformed(f"there is no model named {name!r}", "unknown_model")
+    if not query:
+        return Malformed("the question is empty")
+    return Ask(names[name.lower()], query)
+
+
+def check(text: str, names: Iterable[str]) -> bool:
+    """Does a whole trajectory keep the format? Never raises.
+
+    Args:
+        text: everything after the prompt, replies included.
+        names: the names and aliases a call may use; compared ignoring case.
+
+    Tags are balanced and never nested; the text begins with `<think>` and ends with `</answer>`;
+    exactly one answer; at least one think, none empty or `...`; as many replies as calls; every call
+    has a known name and a query that is not empty, no placeholder, and does not hold the name again.
+    """
+    text = text.strip()
+    blocks = _blocks(text)
+    if blocks is None or not text.startswith("<think>") or not text.endswith("</answer>"):
+        return False
+    bodies = {tag: [block.body.strip() for block in blocks if block.tag == tag] for tag in TAGS}
+    known = {name.strip().lower() for name in names}
+    return (
+        len(bodies["answer"]) == 1
+        and len(bodies["think"]) >= 1
+        and all(body not in ("", "...") for body in bodies["think"])
+        and len(bodies["search"]) == len(bodies["information"])
+        and all(_is_call(body, known) for body in bodies["search"])
+    )
+
+
+def _blocks(text: str) -> list[_Block] | None:
+    """The flat sequence of tagged blocks, or None if a tag is nested, unopened or left open."""
+    blocks: list[_Block] = []
+    open_tag, start = "", 0
+    for match in _TAG.finditer(text):
+        closing, tag = match[1] == "/", match[2]
+        if closing != bool(open_tag) or (closing and tag != open_tag):
+            return None
+        if closing:
+            blocks.append(_Block(tag, text[start : match.start()]))
+            open_tag = ""
+        else:
+            open_tag, start = tag, match.end()
+    return None if open_tag else blocks
+
+
+def _is_call(body: str, known: set[str]) -> bool:
+    name, _, query = body.partition(":")
+    name, query = name.strip().lower(), query.strip().lower()
+    return (
+        name in known
+        and bool(query)
+        and name not in query
+        and not any(placeholder in query for placeholder in _PLACEHOLDERS)
+    )
+
+
+def extract_answer(text: str) -> str | None:
+    """The content of the last `<answer>` block, stripped; None without one. Never raises."""
+    found = re.findall(r"<answer>(.*?)</answer>", text, re.DOTALL)
+    return found[-1].strip() if found else None
+
+
+def escape(text: str) -> str:
+    """Make pool text inert: nothing in it can be read as a protocol tag.
+
+    Control and invisible format characters are dropped (they can hide a tag), then the brackets of
+    anything that looks like a tag, in any case, spacing or look-alike bracket, become square ones. All
+    other text, `3 < 4` included, stays. `escape(escape(text)) == escape(text)`.
+    """
+    visible = "".join(
+        char
+        for char in text
+        if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co")
+    )
+    return _TAG_LIKE.sub(lambda match: "[" if _opens(match[0]) else "]", visible)
+
+
+def _opens(bracket: str) -> bool:
+    return re.fullmatch(_LOOKALIKE_OPEN, bracket) is not None
+
+
+def information(text: str) -> str:
+    """A reply as it is inserted; `text` is escaped here and nowhere else."""
+    return f"<information> {escape(text).strip()}</information>"

@@ -1,0 +1,1 @@
+"""One loop that plays a question, and the generators it drives."""

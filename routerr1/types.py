@@ -1,0 +1,175 @@
+"""The values that travel between the parts: frozen, no behaviour.
+
+Costs are US dollars, prices US dollars per million tokens, times seconds. Token ids that the policy
+sampled are carried as sampled: text turned back into tokens is not what the policy was scored on.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+Failure = Literal["unknown_model", "malformed_call", "unavailable", "budget", "not_recorded"]
+Stopped = Literal["answered", "max_rounds", "no_action", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One row of data/questions/*.parquet.
+
+    Attributes:
+        golden_answers: reference answers; any one of them counts as right.
+        hops: facts the question needs; None where the source does not say.
+        metadata: whatever the source knows; `topic` and `group` are read where present. Rows of one
+            `group` ask the same thing in other words, so intervals resample groups, not rows.
+    """
+
+    id: str
+    dataset: str
+    question: str
+    golden_answers: tuple[str, ...]
+    split: Split
+    hops: int | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What the policy is told of one candidate, and what its tokens cost.
+
+    Attributes:
+        aliases: other names it answers to; unique over the pool, like names, ignoring case.
+        prompt_usd_per_mtok: price of a million prompt tokens.
+        completion_usd_per_mtok: price of a million reply tokens.
+        latency_s: median seconds to a whole reply; None before profiling.
+        performance: share of probe questions answered right, by topic or data set, in [0, 1].
+        completion_tokens: mean reply length; None before profiling.
+    """
+
+    name: str
+    description: str = ""
+    aliases: tuple[str, ...] = ()
+    prompt_usd_per_mtok: float = 0.0
+    completion_usd_per_mtok: float = 0.0
+    latency_s: float | None = None
+    latency_p95_s: float | None = None
+    performance: Mapping[str, float] = field(default_factory=dict)
+    completion_tokens: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A call the policy wants: `name` is the candidate's canonical name."""
+
+    name: str
+    query: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The policy's final word."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """No usable action; `why` is shown to the policy and to people."""
+
+    why: str
+    failure: Failure = "malformed_call"
+
+
+Action = Ask | Answer | Malformed
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One stretch the policy sampled.
+
+    Attributes:
+        token_ids: exactly the ids sampled, the stop included.
+        logprobs: log-probability of each id under the sampling distribution; same length.
+        finish: "stop" (a closing tag), "eos", or "length".
+    """
+
+    text: str
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    finish: Literal["stop", "eos", "length"] = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back from a candidate, untrusted.
+
+    Attributes:
+        model: canonical name of the candidate asked (its fallback's, if that one answered).
+        text: the raw reply; empty if `failure` is set.
+        prompt_tokens: prompt tokens billed, failed tries included.
+        completion_tokens: reply tokens billed, failed tries included.
+        cost_usd: what the call cost in all, failed tries included.
+        retries: tries beyond the first.
+        cached: answered from a store, nothing paid now; `cost_usd` still tells what it cost first.
+        failure: why there is no reply; None if there is one.
+        note: anything a reader of the record must know, e.g. that a nearest recorded question answered.
+    """
+
+    model: str
+    text: str
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: float = 0.0
+    latency_s: float = 0.0
+    retries: int = 0
+    cached: bool = False
+    failure: Failure | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One generation, what it asked for, and what was inserted after it (mask 0)."""
+
+    generation: Generation
+    action: Action
+    reply: Reply | None = None
+    inserted: str = ""
+    inserted_ids: tuple[int, ...] = ()
+    wall_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """What one trajectory used. Sums over its replies, plus the policy's own tokens."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    calls: int = 0
+    retries: int = 0
+    failures: int = 0
+    cache_hits: int = 0
+    cost_usd: float = 0.0
+    policy_tokens: int = 0
+    round_wall_s: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """One question played to its end.
+
+    Attributes:
+        prompt_ids: the prompt as the policy read it; empty for routers that hold no tokens.
+        text: everything after the prompt: generations and inserted replies, in order.
+        answer: the content of the final answer tag; None without one.
+    """
+
+    question: Question
+    turns: tuple[Turn, ...]
+    stopped: Stopped
+    answer: str | None
+    text: str
+    ledger: Ledger
+    prompt_ids: tuple[int, ...] = ()
