@@ -1,0 +1,91 @@
+"""What the loop asks of a policy: start a session on a prompt, generate, insert, generate again."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from routerr1.types import Generation
+
+
+class Session(Protocol):
+    """One trajectory's side of the policy; holds what it has read and said so far."""
+
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        """The prompt as the policy read it; empty where the policy is remote and counts for itself."""
+        ...
+
+    async def generate(self, *, max_new_tokens: int, temperature: float) -> Generation:
+        """Go on until a closing search or answer tag, the end token, or `max_new_tokens`.
+
+        Temperature 0 takes the likeliest token.
+        """
+        ...
+
+    def insert(self, text: str) -> tuple[int, ...]:
+        """Append text that the policy did not write; returns its token ids."""
+        ...
+
+    def close(self) -> None:
+        """Forget the session; it is not used again."""
+        ...
+
+
+class Generator(Protocol):
+    """A policy that can hold many sessions at once."""
+
+    def start(self, prompt: str, *, seed: int) -> Session:
+        """A new session; `seed` alone decides what it samples."""
+        ...
+
+
+class ScriptedGenerator:
+    """A policy that says what it is told, for tests and for routers that are programs.
+
+    Args:
+        script: either the generations in order, the same for every prompt, or a function from
+            (prompt, what was inserted so far) to the next generation.
+    """
+
+    def __init__(self, script: Sequence[str] | Callable[[str, Sequence[str]], str]) -> None:
+        self._script = script
+
+    def start(self, prompt: str, *, seed: int) -> "ScriptedSession":  # noqa: ARG002
+        """See `Generator.start`; nothing is sampled, so the seed is not used."""
+        return ScriptedSession(prompt, self._script)
+
+
+class ScriptedSession:
+    """See `ScriptedGenerator`. Tokens are UTF-8 bytes, so that masks and lengths can be tested."""
+
+    def __init__(
+        self, prompt: str, script: Sequence[str] | Callable[[str, Sequence[str]], str]
+    ) -> None:
+        self._prompt = prompt
+        self._script = script
+        self._said = 0
+        self.inserted: list[str] = []
+
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        """The prompt's bytes."""
+        return tuple(self._prompt.encode())
+
+    async def generate(self, *, max_new_tokens: int, temperature: float) -> Generation:  # noqa: ARG002
+        """The next line of the script; "" with finish "eos" once it is used up."""
+        if callable(self._script):
+            text = self._script(self._prompt, self.inserted)
+        elif self._said < len(self._script):
+            text = self._script[self._said]
+        else:
+            text = ""
+        self._said += 1
+        ids = tuple(text.encode())
+        return Generation(text, ids, (0.0,) * len(ids), "stop" if text else "eos")
+
+    def insert(self, text: str) -> tuple[int, ...]:
+        """Keep what was inserted for the script to read."""
+        self.inserted.append(text)
+        return tuple(text.encode())
+
+    def close(self) -> None:
+        """Nothing to forget."""

@@ -1,0 +1,190 @@
+"""The one multi-round loop. Training, evaluation, `ask` and serving all play questions here."""
+
+import asyncio
+import hashlib
+import inspect
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from routerr1 import protocol
+from routerr1.config import RolloutParams
+from routerr1.pool.interface import Pool
+from routerr1.prompt import Renderer
+from routerr1.rollout.generate import Generator, Session
+from routerr1.types import (
+    Answer,
+    Ask,
+    Ledger,
+    Malformed,
+    Question,
+    Reply,
+    Stopped,
+    Trajectory,
+    Turn,
+)
+
+Reroute = Callable[[Ask], str | Awaitable[str]]
+
+_FAILED = {
+    "unknown_model": "There is no such model. Ask one of the models listed.",
+    "malformed_call": "That is not a call. Write Name: question.",
+    "unavailable": "The model did not answer.",
+    "budget": "The budget is used up, no more models can be asked.",
+    "not_recorded": "No recorded reply exists for this question.",
+}
+
+
+async def rollout(
+    question: Question,
+    generator: Generator,
+    pool: Pool,
+    *,
+    render: Renderer,
+    params: RolloutParams,
+    seed: int,
+    temperature: float | None = None,
+    reroute: Reroute | None = None,
+) -> Trajectory:
+    """Play one question until it is answered, or the calls are spent and one last generation is made.
+
+    Args:
+        temperature: instead of `params.temperature`; 0 is greedy.
+        reroute: given a call, the name of the candidate that is asked instead; the policy's own text
+            stays as it is. Controls use it to separate routing from writing and reading.
+    """
+    names = protocol.names_of(pool.cards)
+    session = generator.start(render(question, pool.cards), seed=seed)
+    heat = params.temperature if temperature is None else temperature
+    turns: list[Turn] = []
+    try:
+        for calls_made in range(params.max_rounds + 1):
+            turn, stopped = await _turn(
+                session,
+                pool,
+                names,
+                params=params,
+                temperature=heat,
+                reroute=reroute,
+                may_call=calls_made < params.max_rounds,
+            )
+            turns.append(turn)
+            if stopped:
+                break
+        return _trajectory(question, session.prompt_ids, turns, stopped or "max_rounds")
+    finally:
+        session.close()
+
+
+async def _turn(
+    session: Session,
+    pool: Pool,
+    names: Mapping[str, str],
+    *,
+    params: RolloutParams,
+    temperature: float,
+    reroute: Reroute | None,
+    may_call: bool,
+) -> tuple[Turn, Stopped | None]:
+    """One generation and, if it asks for one and may, one call."""
+    began = time.perf_counter()
+    said = await session.generate(max_new_tokens=params.max_new_tokens, temperature=temperature)
+    action = protocol.parse_action(said.text, names)
+    closed = said.text.rstrip().endswith(protocol.STOPS)
+    if isinstance(action, Answer) or not closed or not may_call:
+        stopped: Stopped = "answered" if isinstance(action, Answer) else "max_rounds"
+        if not closed:
+            stopped = "length" if said.finish == "length" else "no_action"
+        return Turn(said, action, wall_s=time.perf_counter() - began), stopped
+    reply = await _reply(action, pool, reroute)
+    shown = reply.text if reply.failure is None else _FAILED[reply.failure]
+    inserted = protocol.information(shown)
+    ids = session.insert(inserted)
+    wall_s = time.perf_counter() - began
+    return Turn(said, action, reply, inserted, ids, wall_s), None
+
+
+async def _reply(action: Ask | Malformed, pool: Pool, reroute: Reroute | None) -> Reply:
+    if isinstance(action, Malformed):
+        return Reply("", "", failure=action.failure, note=action.why)
+    name: str | Awaitable[str] = action.name if reroute is None else reroute(action)
+    if inspect.isawaitable(name):
+        name = await name
+    return await pool.ask(name, action.query)
+
+
+def _trajectory(
+    question: Question, prompt_ids: tuple[int, ...], turns: Sequence[Turn], stopped: Stopped
+) -> Trajectory:
+    last = turns[-1].action
+    return Trajectory(
+        question=question,
+        turns=tuple(turns),
+        stopped=stopped,
+        answer=last.text if isinstance(last, Answer) else None,
+        text="".join(turn.generation.text + turn.inserted for turn in turns),
+        ledger=ledger(turns),
+        prompt_ids=prompt_ids,
+    )
+
+
+def ledger(turns: Sequence[Turn]) -> Ledger:
+    """Sums over the turns. A call is a reply a candidate was asked for; one to no known model is a failure only."""
+    replies = [turn.reply for turn in turns if turn.reply is not None]
+    return Ledger(
+        prompt_tokens=sum(reply.prompt_tokens for reply in replies),
+        completion_tokens=sum(reply.completion_tokens for reply in replies),
+        calls=sum(bool(reply.model) for reply in replies),
+        retries=sum(reply.retries for reply in replies),
+        failures=sum(reply.failure is not None for reply in replies),
+        cache_hits=sum(reply.cached for reply in replies),
+        cost_usd=sum(reply.cost_usd for reply in replies),
+        policy_tokens=sum(len(turn.generation.token_ids) for turn in turns),
+        round_wall_s=tuple(turn.wall_s for turn in turns),
+    )
+
+
+async def play(
+    questions: Sequence[Question],
+    generator: Generator,
+    pool: Pool,
+    *,
+    render: Renderer,
+    params: RolloutParams,
+    seed: int,
+    temperature: float | None = None,
+    reroute: Reroute | None = None,
+    concurrency: int = 256,
+    progress: Callable[[], None] | None = None,
+) -> list[Trajectory]:
+    """Play all questions, each on its own: calls of some overlap with the generation of others.
+
+    Each trajectory samples from its own stream, fixed by `seed` and its place in `questions`.
+    Returns: one trajectory per question, in their order. `progress` is called after each.
+    """
+    slots = asyncio.Semaphore(concurrency)
+
+    async def one(place: int, question: Question) -> Trajectory:
+        async with slots:
+            played = await rollout(
+                question,
+                generator,
+                pool,
+                render=render,
+                params=params,
+                seed=stream_seed(seed, place),
+                temperature=temperature,
+                reroute=reroute,
+            )
+        if progress is not None:
+            progress()
+        return played
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one(*item)) for item in enumerate(questions)]
+    return [task.result() for task in tasks]
+
+
+def stream_seed(*parts: int) -> int:
+    """One 63-bit seed from several numbers, so that neighbouring seeds give unrelated streams."""
+    text = "/".join(map(str, parts)).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1

@@ -1,0 +1,67 @@
+"""Trajectories as plain values, to be stored and read again."""
+
+from dataclasses import asdict
+from typing import Any
+
+from routerr1.types import (
+    Action,
+    Answer,
+    Ask,
+    Generation,
+    Ledger,
+    Malformed,
+    Question,
+    Reply,
+    Trajectory,
+    Turn,
+)
+
+_ACTIONS: dict[str, type[Ask] | type[Answer] | type[Malformed]] = {
+    "ask": Ask,
+    "answer": Answer,
+    "malformed": Malformed,
+}
+
+
+def to_row(trajectory: Trajectory) -> dict[str, Any]:
+    """Everything in a trajectory as JSON values; `from_row` is its inverse."""
+    row = asdict(trajectory)
+    for turn, stored in zip(trajectory.turns, row["turns"], strict=True):
+        stored["action"] = {"kind": type(turn.action).__name__.lower(), **asdict(turn.action)}
+    return row
+
+
+def from_row(row: dict[str, Any]) -> Trajectory:
+    """The trajectory that `to_row` stored, also after a trip through JSON.
+
+    Raises: KeyError, TypeError: the row was not written by `to_row`.
+    """
+    return Trajectory(
+        question=Question(
+            **{**row["question"], "golden_answers": tuple(row["question"]["golden_answers"])}
+        ),
+        turns=tuple(_turn(stored) for stored in row["turns"]),
+        stopped=row["stopped"],
+        answer=row["answer"],
+        text=row["text"],
+        ledger=Ledger(**{**row["ledger"], "round_wall_s": tuple(row["ledger"]["round_wall_s"])}),
+        prompt_ids=tuple(row["prompt_ids"]),
+    )
+
+
+def _turn(stored: dict[str, Any]) -> Turn:
+    said = stored["generation"]
+    return Turn(
+        generation=Generation(
+            said["text"], tuple(said["token_ids"]), tuple(said["logprobs"]), said["finish"]
+        ),
+        action=_action(stored["action"]),
+        reply=Reply(**stored["reply"]) if stored["reply"] else None,
+        inserted=stored["inserted"],
+        inserted_ids=tuple(stored["inserted_ids"]),
+        wall_s=stored["wall_s"],
+    )
+
+
+def _action(stored: dict[str, Any]) -> Action:
+    return _ACTIONS[stored["kind"]](**{key: value for key, value in stored.items() if key != "kind"})
