@@ -134,12 +134,14 @@ class EvaluateParams(Section):
     bootstrap: int = Field(ge=100)
     confidence: float = Field(gt=0, lt=1)
     seed: int
+    concurrency: int = Field(ge=1)
 
 
 class GeneralizeParams(Section):
     """The pool of models that training never saw."""
 
     pool_seed: int
+    added_models: int = Field(ge=1)
     max_questions: int | None = Field(ge=1)
 
 
