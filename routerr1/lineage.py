@@ -1,0 +1,71 @@
+"""What a trained policy came from: commit, dvc.lock, data, pool. Read from git and DVC's own files."""
+
+import getpass
+import hashlib
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from routerr1 import files
+from routerr1.errors import DataError
+
+DVC_LOCK = Path("dvc.lock")
+
+
+def git_commit() -> str | None:
+    """Hex id of HEAD in the working directory; None outside a repository or before a first commit."""
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "--verify", "-q", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
+
+
+def git_is_dirty() -> bool:
+    """True if a tracked file differs from HEAD; dvc.lock aside, which a run itself rewrites."""
+    found = subprocess.run(
+        ["git", "status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return bool(found.stdout.strip())
+
+
+def user_name() -> str:
+    """Who is at work: ROUTERR1_USER, or the account's name."""
+    return os.environ.get("ROUTERR1_USER") or getpass.getuser()
+
+
+def read_lock(path: Path = DVC_LOCK) -> dict[str, Any]:
+    """The stages of dvc.lock.
+
+    Raises: DataError naming the file if it is missing or malformed.
+    """
+    try:
+        stages = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"]
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); run `dvc repro`") from None
+    except (yaml.YAMLError, KeyError, TypeError):
+        raise DataError(f"{path}: is not a dvc.lock; run `dvc repro`") from None
+    if not isinstance(stages, dict):
+        raise DataError(f"{path}: holds no stages; run `dvc repro`")
+    return stages
+
+
+def dvc_digest(path: Path, lock: Path = DVC_LOCK) -> str:
+    """The md5 under which dvc.lock keeps `path`; an md5 of its content if no stage writes it."""
+    if lock.is_file():
+        for stage in read_lock(lock).values():
+            for out in stage.get("outs", ()):
+                if Path(out["path"]) == path and "md5" in out:
+                    return str(out["md5"])
+    return hashlib.md5(files.digest(path).encode(), usedforsecurity=False).hexdigest()

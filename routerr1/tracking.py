@@ -1,0 +1,318 @@
+"""One MLflow run per execution of the chain, found again through a stage output.
+
+`train` opens the run and writes its id to data/train/run.json; later stages resume that very id. A stage
+that DVC restores from its cache runs no process, so nothing may look for "the latest run".
+"""
+
+import json
+import os
+import re
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+from filelock import FileLock
+from pydantic import BaseModel
+
+from routerr1 import files
+from routerr1.config import RegistryParams
+from routerr1.errors import DataError, RegistryError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+LOCKS = Path("runs/locks")
+_PROCESS_TAG = "routerr1.process"
+_RESTORED_TAG = "routerr1.restored_from"
+_MAX_PARAM_CHARS = 6000  # MLflow refuses longer parameter values
+
+
+def tracking_uri() -> str:
+    """MLFLOW_TRACKING_URI, or the SQLite file mlflow.db in the working directory."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').resolve()}"
+
+
+def open_client() -> "MlflowClient":
+    """A client of the tracking store, whose tables are made on first use; also MLflow's default store.
+
+    Raises: RegistryError naming the store if it does not answer.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    # A caller reads our own log lines; alembic's list of migrations is not one.
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("MLFLOW_RECORD_ENV_VARS_IN_MODEL_LOGGING", "false")
+    import mlflow
+
+    uri = tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    client = mlflow.MlflowClient(uri, registry_uri=uri)
+    LOCKS.mkdir(parents=True, exist_ok=True)
+    # Two processes that make the same new tables at once would both fail.
+    with store_errors(), FileLock(LOCKS / "tracking-store.lock"):
+        client.search_experiments(max_results=1)
+    return client
+
+
+@contextmanager
+def store_errors() -> Iterator[None]:
+    """Turn what MLflow raises into RegistryError, one line that names the store."""
+    import mlflow.exceptions
+    import requests
+    import sqlalchemy.exc
+
+    try:
+        yield
+    except (
+        mlflow.exceptions.MlflowException,
+        requests.RequestException,
+        sqlalchemy.exc.SQLAlchemyError,
+    ) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise RegistryError(f"MLflow at {redact(tracking_uri())}: {redact(first)}") from error
+
+
+def redact(text: str) -> str:
+    """`text` with user names and passwords taken out of its addresses.
+
+    >>> redact("http://me:secret@host:5000/")
+    'http://host:5000/'
+    """
+    return re.sub(r"://[^/@\s]+@", "://", text)
+
+
+def this_process() -> str:
+    """host, pid and start time: no later process can be mistaken for this one."""
+    pid = os.getpid()
+    return f"{socket.gethostname()} {pid} {psutil.Process(pid).create_time():.2f}"
+
+
+def is_gone(process: str) -> bool:
+    """True if `process` (from `this_process`) ran on this host and is no longer there."""
+    host, _, rest = process.partition(" ")
+    pid, _, started = rest.partition(" ")
+    if host != socket.gethostname() or not pid.isdigit():
+        return False
+    try:
+        found = psutil.Process(int(pid))
+        return found.status() == psutil.STATUS_ZOMBIE or f"{found.create_time():.2f}" != started
+    except psutil.NoSuchProcess:
+        return True
+
+
+class Run:
+    """An open MLflow run; every method raises RegistryError if the store refuses."""
+
+    def __init__(self, client: "MlflowClient", run_id: str) -> None:
+        self._client = client
+        self.id = run_id
+
+    def log_params(self, params: Mapping[str, Any] | BaseModel) -> None:
+        """Log a section or mapping, nested keys joined by dots; a value logged before is kept."""
+        from mlflow.entities import Param
+
+        nested = params.model_dump(mode="json") if isinstance(params, BaseModel) else params
+        with store_errors():
+            known = self._client.get_run(self.id).data.params
+            new = [
+                Param(key, str(value)[:_MAX_PARAM_CHARS])
+                for key, value in flatten(nested).items()
+                if key not in known
+            ]
+            for start in range(0, len(new), 100):  # the store's limit for one batch
+                self._client.log_batch(self.id, params=new[start : start + 100])
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log numbers, nested keys joined by dots; what is no number (None, text) is left out."""
+        import time
+
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        numbers = [
+            Metric(key, float(value), now, step or 0)
+            for key, value in flatten(metrics).items()
+            if isinstance(value, int | float)
+        ]
+        with store_errors():
+            for start in range(0, len(numbers), 1000):
+                self._client.log_batch(self.id, metrics=numbers[start : start + 1000])
+
+    def log_artifact(self, path: Path, folder: str | None = None) -> None:
+        """Copy a file, or a folder with all it holds, into the run.
+
+        Raises: DataError if there is nothing at `path`.
+        """
+        if not path.exists():
+            raise DataError(f"{path}: not found, so it cannot be logged to run {self.id}")
+        with store_errors():
+            if path.is_dir():
+                inside = f"{folder}/{path.name}" if folder else path.name
+                self._client.log_artifacts(self.id, str(path), inside)
+            else:
+                self._client.log_artifact(self.id, str(path), folder)
+
+    def log_dataset(self, path: Path, context: str) -> None:
+        """Record a DVC-versioned input by its digest; `context` says its use, e.g. "training"."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        from routerr1.lineage import dvc_digest
+
+        source = json.dumps({"path": path.as_posix(), "get": "dvc pull"})
+        found = Dataset(path.as_posix(), dvc_digest(path)[:36], source_type="dvc", source=source)
+        with store_errors():
+            tags = [InputTag("mlflow.data.context", context)]
+            self._client.log_inputs(self.id, [DatasetInput(found, tags)])
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags; an earlier value of the same key is replaced."""
+        from mlflow.entities import RunTag
+
+        with store_errors():
+            self._client.log_batch(self.id, tags=[RunTag(key, tags[key]) for key in tags])
+
+
+def flatten(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Nested mappings as one level, keys joined by dots.
+
+    >>> flatten({"train": {"steps": 3}, "profile": "ci"})
+    {'train.steps': 3, 'profile': 'ci'}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{above}{key}.")
+        else:
+            flat[f"{above}{key}"] = value
+    return flat
+
+
+@contextmanager
+def open_run(
+    params: RegistryParams, run_file: Path, *, resume: bool, tags: Mapping[str, str] | None = None
+) -> Iterator[Run]:
+    """Open a run for one stage; it ends FINISHED, FAILED on an exception, KILLED on an interrupt.
+
+    Args:
+        run_file: where the run's id stands. Written if `resume` is false, read if it is true.
+        resume: log to the run named in `run_file`. A store that does not know it (another machine made
+            the stage's outputs) gets one new run, tagged with the id that it stands for.
+
+    A run whose process was killed is left RUNNING; opening the next one marks it KILLED.
+    Raises: DataError if `run_file` cannot be read; RegistryError if the store refuses.
+    """
+    client = open_client()
+    with store_errors():
+        experiment = _experiment(client, params.experiment)
+        _close_killed(client, experiment)
+        own = {_PROCESS_TAG: this_process(), **(tags or {})}
+        run_id = _resumed(client, experiment, run_file, own) if resume else None
+        if run_id is None:
+            run_id = client.create_run(experiment, tags=_standard_tags() | own).info.run_id
+    if not resume:
+        uri = tracking_uri()
+        # A SQLite path is this machine's own and says nothing elsewhere.
+        shown = "sqlite:///mlflow.db" if uri.startswith("sqlite") else redact(uri)
+        files.write_json(run_file, {"run_id": run_id, "tracking_uri": shown})
+    monitor = None if resume else _system_metrics(run_id)
+    status = "FAILED"
+    try:
+        yield Run(client, run_id)
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        if monitor is not None:
+            monitor.finish()
+        with store_errors():
+            client.set_terminated(run_id, status)
+
+
+def experiment_id(client: "MlflowClient", name: str) -> str:
+    """The id of the experiment called `name`, made if there is none."""
+    with store_errors():
+        return _experiment(client, name)
+
+
+def _experiment(client: "MlflowClient", name: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name))
+        except MlflowException as error:
+            # Another process made it between the look and the making.
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            found = client.get_experiment_by_name(name)
+    if found is None or found.lifecycle_stage != "active":
+        raise RegistryError(f"MLflow experiment {name!r} was deleted; restore it or choose another")
+    return str(found.experiment_id)
+
+
+def _resumed(
+    client: "MlflowClient", experiment: str, run_file: Path, tags: Mapping[str, str]
+) -> str | None:
+    stored = files.read_json(run_file)
+    if not isinstance(stored, dict) or not isinstance(stored.get("run_id"), str):
+        raise DataError(f"{run_file}: holds no run_id; run the train stage again")
+    run_id = _known_run(client, experiment, stored["run_id"])
+    if run_id is None:
+        restored = {_RESTORED_TAG: stored["run_id"]}
+        return str(
+            client.create_run(experiment, tags={**_standard_tags(), **restored, **tags}).info.run_id
+        )
+    client.update_run(run_id, status="RUNNING")
+    for key, value in tags.items():
+        client.set_tag(run_id, key, value)
+    return run_id
+
+
+def _known_run(client: "MlflowClient", experiment: str, run_id: str) -> str | None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        if client.get_run(run_id).info.lifecycle_stage == "active":
+            return run_id
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+    safe = run_id.replace("'", "")
+    found = client.search_runs([experiment], f"tags.`{_RESTORED_TAG}` = '{safe}'", max_results=1)
+    return str(found[0].info.run_id) if found else None
+
+
+def _close_killed(client: "MlflowClient", experiment: str) -> None:
+    for run in client.search_runs([experiment], "attributes.status = 'RUNNING'"):
+        if is_gone(run.data.tags.get(_PROCESS_TAG, "")):
+            client.set_terminated(run.info.run_id, "KILLED")
+
+
+def _standard_tags() -> dict[str, str]:
+    from mlflow.utils.mlflow_tags import MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE, MLFLOW_USER
+
+    from routerr1.lineage import git_commit, user_name
+
+    tags = {
+        MLFLOW_USER: user_name(),
+        MLFLOW_SOURCE_NAME: Path(sys.argv[0]).name or "routerr1",
+        MLFLOW_SOURCE_TYPE: "LOCAL",
+    }
+    commit = git_commit()
+    return tags | ({"mlflow.source.git.commit": commit} if commit else {})
+
+
+def _system_metrics(run_id: str) -> Any:
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    monitor: Any = SystemMetricsMonitor  # untyped in MLflow
+    started = monitor(run_id, tracking_uri=tracking_uri())
+    started.start()
+    return started
