@@ -1,0 +1,103 @@
+"""Cards on disk: data/pool/cards.json, one object per candidate in the order the prompt shows them."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from routerr1.errors import DataError, PoolError
+from routerr1.files import read_json, write_json
+from routerr1.types import Card
+
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+# A call is written `Name: question` between tags, so a name can hold neither a colon nor a bracket.
+Name = Annotated[str, Field(min_length=1, pattern=r"^[^:<>\s]([^:<>\r\n]*[^:<>\s])?$")]
+Row = TypeVar("Row", bound=BaseModel)
+
+
+class CardRow(BaseModel):
+    """One card as it is written; the fields are those of `types.Card`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Name
+    description: str = ""
+    aliases: tuple[Name, ...] = ()
+    prompt_usd_per_mtok: Amount = 0.0
+    completion_usd_per_mtok: Amount = 0.0
+    latency_s: Amount | None = None
+    latency_p95_s: Amount | None = None
+    performance: dict[str, Share] = Field(default_factory=dict)
+    completion_tokens: Amount | None = None
+
+
+def read_cards(path: Path) -> list[Card]:
+    """The cards in `path`.
+
+    Raises: PoolError naming the file and, where there is one, the candidate and key at fault.
+    """
+    try:
+        rows = read_json(path)
+    except DataError as error:
+        raise PoolError(str(error)) from None
+    if not isinstance(rows, list) or not rows:
+        raise PoolError(f"{path}: must hold a list of at least one card")
+    cards = [Card(**parse_entry(CardRow, row, path, i).model_dump()) for i, row in enumerate(rows)]
+    refuse_shared_names(cards, path)
+    return cards
+
+
+def write_cards(path: Path, cards: Sequence[Card]) -> None:
+    """Write `cards` so that equal cards give equal bytes.
+
+    Raises: PoolError if two of them could be meant by one name.
+    """
+    refuse_shared_names(cards, path)
+    write_json(path, [dataclasses.asdict(card) for card in cards])
+
+
+def parse_entry(row_type: type[Row], row: Any, path: Path, index: int) -> Row:
+    """Validate one candidate's entry.
+
+    Raises: PoolError naming the file, the candidate (or its position, if it has no name) and the key.
+    """
+    named = isinstance(row, Mapping) and isinstance(row.get("name"), str) and row["name"].strip()
+    who = f"candidate {row['name']!r}" if named else f"candidate number {index + 1}"
+    try:
+        return row_type.model_validate(row)
+    except ValidationError as error:
+        raise PoolError(f"{path}: {who}: {first_problem(error)}") from None
+
+
+def first_problem(error: ValidationError) -> str:
+    """`key: what is wrong with it`, of the first thing pydantic found; never the value given."""
+    first = error.errors(include_input=False, include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {key}"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "string_pattern_mismatch":
+        message = "must not be blank, hold `:`, `<` or `>`, or begin or end with a space"
+    return f"{key}: {message}" if key else message
+
+
+def refuse_shared_names(cards: Iterable[Card | CardRow], path: Path) -> None:
+    """Names and aliases, ignoring case, must each mean one candidate.
+
+    Raises: PoolError naming the file, both candidates and the name.
+    """
+    owners: dict[str, str] = {}
+    for card in cards:
+        for position, name in enumerate((card.name, *card.aliases)):
+            key = name.strip().lower()
+            if key not in owners:
+                owners[key] = card.name
+                continue
+            kind = "name" if position == 0 else "alias"
+            raise PoolError(
+                f"{path}: candidate {card.name!r}: {kind} {name!r} already belongs to candidate "
+                f"{owners[key]!r} (case is ignored); give it another"
+            )

@@ -1,0 +1,285 @@
+"""The profile stage: put probe questions to every candidate, and write what that tells of them.
+
+A candidate answers in sentences, so a probe counts as right if a gold answer stands in the reply, as
+whole words after SQuAD normalisation; exact match and token F1 of the whole reply stand beside it.
+"""
+
+import asyncio
+import dataclasses
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from pathlib import Path
+from random import Random
+from typing import Any, TypedDict
+
+from routerr1.errors import BudgetExceeded, PoolError
+from routerr1.files import atomic_path, write_json
+from routerr1.matching import exact_match, normalise, token_f1
+from routerr1.pool.cards import write_cards
+from routerr1.pool.interface import Pool
+from routerr1.pool.recording import Describe, Recorder
+from routerr1.pool.records import RecordStore, plain_request
+from routerr1.types import Card, Failure, Question, Reply
+
+MAX_OPEN_CALLS = 256
+_Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
+
+
+class ProbeRow(TypedDict):
+    """A row of matrix.parquet: one question put to one candidate."""
+
+    question_id: str
+    dataset: str
+    topic: str
+    candidate: str
+    answer: str
+    correct: float
+    em: float
+    f1: float
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float
+    latency_s: float
+    retries: int
+    failure: Failure | None
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What the probes showed.
+
+    Attributes:
+        rows: questions in the order given, each with the candidates in card order.
+        cards: the pool's cards with latency, reply length and performance filled in.
+        summary: per candidate, accuracy with its 95 % interval and the number of probes behind it.
+    """
+
+    rows: tuple[ProbeRow, ...]
+    cards: tuple[Card, ...]
+    summary: dict[str, Any]
+
+
+def sample_probes(questions: Iterable[Question], probes: int, seed: int) -> list[Question]:
+    """`probes` questions, as many of each topic (or data set) as the numbers allow.
+
+    Only questions of one fact are taken where the data say which they are: calls are made of
+    sub-questions, so that is the skill a card should tell. Fewer come back if there are not enough.
+    """
+    pool = list(questions)
+    single = [question for question in pool if question.hops == 1]
+    by_topic: dict[str, list[Question]] = defaultdict(list)
+    for question in single or pool:
+        by_topic[topic_of(question)].append(question)
+    rng = Random(f"probes/{seed}")
+    shuffled = {
+        topic: rng.sample(by_topic[topic], len(by_topic[topic])) for topic in sorted(by_topic)
+    }
+    depth = max(map(len, shuffled.values()), default=0)
+    turns = [
+        rows[place] for place in range(depth) for rows in shuffled.values() if place < len(rows)
+    ]
+    return turns[:probes]
+
+
+def topic_of(question: Question) -> str:
+    """What performance is told apart by: the topic, or the data set where there is none."""
+    return str(question.metadata.get("topic") or question.dataset)
+
+
+def contains_gold(reply: str, golds: Sequence[str]) -> float:
+    """1.0 if a gold answer stands in `reply` as whole words, both normalised, else 0.0.
+
+    >>> contains_gold("The capital of France is Paris.", ["Paris"])
+    1.0
+    >>> contains_gold("It is Parisian.", ["Paris"])
+    0.0
+    """
+    said = f" {normalise(reply)} "
+    wanted = (normalise(gold) for gold in golds)
+    return float(any(f" {gold} " in said for gold in wanted if gold))
+
+
+def wilson(right: int, total: int) -> tuple[float, float]:
+    """95 % score interval of a proportion (Wilson 1927, doi:10.1080/01621459.1927.10502953); (0, 1) of none.
+
+    >>> [round(bound, 4) for bound in wilson(8, 10)]
+    [0.4902, 0.9433]
+    """
+    if total == 0:
+        return 0.0, 1.0
+    share, z2 = right / total, _Z95**2
+    centre = (share + z2 / (2 * total)) / (1 + z2 / total)
+    half = _Z95 / (1 + z2 / total) * sqrt(share * (1 - share) / total + z2 / (4 * total**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+async def profile(
+    questions: Sequence[Question],
+    pool: Pool,
+    *,
+    store: Path | None,
+    describe: Describe = plain_request,
+    progress: Callable[[int, int], None] | None = None,
+) -> Profile:
+    """Put every question to every candidate of `pool`.
+
+    Args:
+        store: calls are recorded here and answered from here when the stage is run again, so that a
+            killed run is not paid twice. Keep one file per pool and parameters, outside DVC's outputs.
+        progress: called with (calls done, calls in all) after every call.
+
+    Raises:
+        BudgetExceeded: a budget stopped a call; what was answered is in the store.
+        PoolError: there is nothing to ask, or a candidate answered none of its probes.
+    """
+    if not questions or not pool.cards:
+        raise PoolError("profile: needs at least one probe question and one candidate")
+    # The caller keeps `pool`; only the store is opened and closed here.
+    records = RecordStore(store) if store is not None else None
+    asking: Pool = Recorder(pool, records, describe=describe) if records else pool
+    names = [card.name for card in pool.cards]
+    total, done = len(questions) * len(names), 0
+    slots = asyncio.Semaphore(MAX_OPEN_CALLS)
+
+    async def probe(question: Question, name: str) -> ProbeRow:
+        nonlocal done
+        async with slots:
+            reply = await asking.ask(name, question.question)
+        if reply.failure == "budget":
+            raise BudgetExceeded(
+                f"profile: budget reached after {done} of {total} calls: {reply.note}"
+            )
+        done += 1
+        if progress is not None:
+            progress(done, total)
+        return _row(question, name, reply)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(probe(q, name)) for q in questions for name in names]
+    except* BudgetExceeded as stopped:
+        raise stopped.exceptions[0] from None
+    finally:
+        if records is not None:
+            records.close()
+    rows = tuple(task.result() for task in tasks)
+    return summarise(rows, pool.cards)
+
+
+def _row(question: Question, name: str, reply: Reply) -> ProbeRow:
+    return {
+        "question_id": question.id,
+        "dataset": question.dataset,
+        "topic": topic_of(question),
+        "candidate": name,
+        "answer": reply.text,
+        "correct": contains_gold(reply.text, question.golden_answers),
+        "em": exact_match(reply.text, question.golden_answers) if reply.text else 0.0,
+        "f1": token_f1(reply.text, question.golden_answers),
+        "prompt_tokens": reply.prompt_tokens,
+        "completion_tokens": reply.completion_tokens,
+        "cost_usd": reply.cost_usd,
+        "latency_s": reply.latency_s,
+        "retries": reply.retries,
+        "failure": reply.failure,
+    }
+
+
+def summarise(rows: Sequence[ProbeRow], cards: Sequence[Card]) -> Profile:
+    """Cards and summary from the matrix alone; a failed call is a wrong answer, and counted as failed.
+
+    Raises: PoolError naming a candidate none of whose calls was answered.
+    """
+    by_candidate: dict[str, list[ProbeRow]] = defaultdict(list)
+    for row in rows:
+        by_candidate[row["candidate"]].append(row)
+    filled, summary = [], {}
+    for card in cards:
+        mine = by_candidate[card.name]
+        answered = [row for row in mine if row["failure"] is None]
+        if not answered:
+            raise PoolError(
+                f"profile: candidate {card.name!r} answered none of {len(mine)} probes; "
+                "check its endpoint and key"
+            )
+        latencies = sorted(row["latency_s"] for row in answered)
+        topics = {topic: _accuracy(group) for topic, group in _grouped(mine, "topic")}
+        card = dataclasses.replace(
+            card,
+            latency_s=round(statistics.median(latencies), 3),
+            latency_p95_s=round(_quantile(latencies, 0.95), 3),
+            completion_tokens=round(
+                statistics.fmean(row["completion_tokens"] for row in answered), 1
+            ),
+            performance={topic: round(entry["accuracy"], 3) for topic, entry in topics.items()},
+        )
+        filled.append(card)
+        summary[card.name] = {
+            "overall": _accuracy(mine),
+            "topics": topics,
+            "datasets": {name: _accuracy(group) for name, group in _grouped(mine, "dataset")},
+            "failures": len(mine) - len(answered),
+            "latency_s": card.latency_s,
+            "latency_p95_s": card.latency_p95_s,
+            "prompt_tokens": statistics.fmean(row["prompt_tokens"] for row in answered),
+            "completion_tokens": card.completion_tokens,
+            "cost_usd": statistics.fmean(row["cost_usd"] for row in mine),
+            "total_cost_usd": sum(row["cost_usd"] for row in mine),
+        }
+    return Profile(tuple(rows), tuple(filled), summary)
+
+
+def _grouped(rows: Iterable[ProbeRow], column: Any) -> list[tuple[str, list[ProbeRow]]]:
+    groups: dict[str, list[ProbeRow]] = defaultdict(list)
+    for row in rows:
+        groups[str(row[column])].append(row)  # type: ignore[literal-required]
+    return sorted(groups.items())
+
+
+def _accuracy(rows: Sequence[ProbeRow]) -> dict[str, float]:
+    right = int(sum(row["correct"] for row in rows))
+    low, high = wilson(right, len(rows))
+    return {
+        "accuracy": right / len(rows),
+        "low": low,
+        "high": high,
+        "probes": len(rows),
+        "em": statistics.fmean(row["em"] for row in rows),
+        "f1": statistics.fmean(row["f1"] for row in rows),
+    }
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    """Linear between the two nearest, as numpy's default."""
+    place = share * (len(ordered) - 1)
+    below = int(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+
+
+def write_profile(folder: Path, found: Profile) -> None:
+    """Write cards.json, matrix.parquet and profile.json into `folder`; equal profiles give equal bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema(
+        [
+            *(
+                (name, pa.string())
+                for name in ("question_id", "dataset", "topic", "candidate", "answer")
+            ),
+            *((name, pa.float64()) for name in ("correct", "em", "f1")),
+            *((name, pa.int64()) for name in ("prompt_tokens", "completion_tokens")),
+            *((name, pa.float64()) for name in ("cost_usd", "latency_s")),
+            ("retries", pa.int64()),
+            ("failure", pa.string()),
+        ]
+    )
+    table = pa.Table.from_pylist([dict(row) for row in found.rows], schema=schema)
+    with atomic_path(folder / "matrix.parquet") as aside:
+        pq.write_table(table, aside)
+    write_json(folder / "profile.json", found.summary)
+    write_cards(folder / "cards.json", found.cards)
