@@ -146,15 +146,33 @@ class GeneralizeParams(Section):
 
 
 class GateParams(Section):
-    """What a challenger must show; see `gate.py`."""
+    """What a challenger must show; see `gate.py`. The call entropy is in bits."""
 
     margin_em: float = Field(ge=0)
     max_cost_ratio: float = Field(gt=0)
+    max_cost_usd: float | None = Field(gt=0)
     min_format_validity: float = Field(ge=0, le=1)
     min_em: float = Field(ge=0, le=1)
     max_top_model_share: float = Field(ge=0, le=1)
     max_no_call_rate: float = Field(ge=0, le=1)
+    min_call_entropy: float = Field(ge=0)
     min_unseen_em: float = Field(ge=0, le=1)
+
+
+class PromoteParams(Section):
+    """Who has the last word on a promotion; no answer within the time means no."""
+
+    require_approval: bool
+    approval_timeout_s: int = Field(ge=1)
+
+
+class WatchParams(Section):
+    """When the champion, or a candidate, is said to have drifted; see `drift.py`."""
+
+    max_questions: int = Field(ge=1)
+    probes: int = Field(ge=1)
+    max_latency_ratio: float = Field(gt=1)
+    cooldown_s: int = Field(ge=0)
 
 
 class RegistryParams(Section):
@@ -182,6 +200,8 @@ class Params(Section):
     evaluate: EvaluateParams
     generalize: GeneralizeParams
     gate: GateParams
+    promote: PromoteParams
+    watch: WatchParams
     registry: RegistryParams
 
     @model_validator(mode="after")
@@ -201,7 +221,9 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     overlay_path = path.parent / "profiles" / f"{name}.yaml"
     if not overlay_path.is_file():
         known = ", ".join(sorted(p.stem for p in overlay_path.parent.glob("*.yaml"))) or "none"
-        raise ConfigError(f"{path}: profile {name!r} has no file {overlay_path} (there are: {known})")
+        raise ConfigError(
+            f"{path}: profile {name!r} has no file {overlay_path} (there are: {known})"
+        )
     overlay = _read_mapping(overlay_path)
     for source, values in ((path, base), (overlay_path, overlay)):
         _refuse_unknown(Params, values, source)
