@@ -1,0 +1,176 @@
+"""The routers a trained policy is measured against: same questions, same text, other choices.
+
+In each the trained policy writes the sub-questions and the answer, and only who is called is replaced.
+A routing gain is one over these; all else may be answer extraction.
+"""
+
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from routerr1.config import RolloutParams
+from routerr1.evaluate.rows import JudgeCall
+from routerr1.pool.interface import Pool
+from routerr1.pool.simulated import SimulatedPool
+from routerr1.prompt import Renderer
+from routerr1.rollout.generate import Generator
+from routerr1.rollout.loop import rollout
+from routerr1.types import Ask, Card, Question, Reply, Trajectory
+
+POLICY, RANDOM, ORACLE, NO_CALL, BEST_SINGLE = (
+    "policy", "random", "oracle", "no_call", "best_single",
+)  # fmt: skip
+
+
+def forced(name: str) -> str:
+    """The router that sends every call to the candidate `name`."""
+    return f"forced/{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Router:
+    """Anything that turns a question into a trajectory, on one pool.
+
+    Attributes:
+        seed: training seed of the policy behind it.
+        pool_name: as it stands in the rows.
+        pool: gives names for the format check; a router may call it or not.
+    """
+
+    name: str
+    seed: int
+    pool_name: str
+    pool: Pool
+    play: Callable[[Question], Awaitable[Trajectory]]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A trained policy and how it is played."""
+
+    seed: int
+    generator: Generator
+    render: Renderer
+    rollout: RolloutParams
+    temperature: float
+
+    async def play(
+        self,
+        question: Question,
+        pool: Pool,
+        *,
+        seed: int,
+        reroute: Callable[[Ask], str] | None = None,
+    ) -> Trajectory:
+        """One trajectory; `seed` draws what is sampled, the training seed what was learned."""
+        return await rollout(
+            question,
+            self.generator,
+            pool,
+            render=self.render,
+            params=self.rollout,
+            seed=seed,
+            temperature=self.temperature,
+            reroute=reroute,
+        )
+
+
+def policy_router(policy: Policy, pool: Pool, pool_name: str, seed: int) -> Router:
+    """The trained policy as it is."""
+
+    async def play(question: Question) -> Trajectory:
+        return await policy.play(question, pool, seed=seed)
+
+    return Router(POLICY, policy.seed, pool_name, pool, play)
+
+
+def control_routers(policy: Policy, pool: Pool, pool_name: str, seed: int) -> list[Router]:
+    """No call, random, oracle (where the pool knows who knows), and each candidate forced."""
+    built = [
+        no_call_router(policy, pool, pool_name, seed),
+        random_router(policy, pool, pool_name, seed),
+    ]
+    if isinstance(pool, SimulatedPool):
+        built.append(oracle_router(policy, pool, pool_name, seed))
+    built += [forced_router(policy, pool, card.name, pool_name, seed) for card in pool.cards]
+    return built
+
+
+def forced_router(policy: Policy, pool: Pool, name: str, pool_name: str, seed: int) -> Router:
+    """Every call goes to `name`."""
+
+    async def play(question: Question) -> Trajectory:
+        return await policy.play(question, pool, seed=seed, reroute=lambda _: name)
+
+    return Router(forced(name), policy.seed, pool_name, pool, play)
+
+
+def random_router(policy: Policy, pool: Pool, pool_name: str, seed: int) -> Router:
+    """Every call goes to a candidate drawn by seed and question, all equally likely."""
+    names = [card.name for card in pool.cards]
+
+    async def play(question: Question) -> Trajectory:
+        rng = random.Random(f"{seed}/{policy.seed}/{question.dataset}/{question.id}")
+        return await policy.play(question, pool, seed=seed, reroute=lambda _: rng.choice(names))
+
+    return Router(RANDOM, policy.seed, pool_name, pool, play)
+
+
+def oracle_router(policy: Policy, pool: SimulatedPool, pool_name: str, seed: int) -> Router:
+    """Every call goes to the cheapest candidate that knows the answer; the cheapest if none does."""
+    cheapest_first = sorted(pool.cards, key=_price)
+
+    def choose(ask: Ask) -> str:
+        knowing = (card.name for card in cheapest_first if pool.knows(card.name, ask.query))
+        return next(knowing, cheapest_first[0].name)
+
+    async def play(question: Question) -> Trajectory:
+        return await policy.play(question, pool, seed=seed, reroute=choose)
+
+    return Router(ORACLE, policy.seed, pool_name, pool, play)
+
+
+def no_call_router(policy: Policy, pool: Pool, pool_name: str, seed: int) -> Router:
+    """The policy on its own: every call is refused as over budget and costs nothing."""
+    closed = _Closed(pool)
+
+    async def play(question: Question) -> Trajectory:
+        return await policy.play(question, closed, seed=seed)
+
+    return Router(NO_CALL, policy.seed, pool_name, pool, play)
+
+
+def judge_of(pool: Pool) -> JudgeCall | None:
+    """Did a call go to the candidate with the highest true accuracy on its topic? Simulated pools know."""
+    if not isinstance(pool, SimulatedPool):
+        return None
+
+    def judge(name: str, query: str) -> bool | None:
+        fact = pool.fact(query)
+        if fact is None:
+            return None
+        skill = {each.name: each.skill.get(fact.topic, 0.0) for each in pool.candidates}
+        return skill.get(name, -1.0) == max(skill.values())
+
+    return judge
+
+
+def _price(card: Card) -> tuple[float, float, str]:
+    return (card.completion_usd_per_mtok, card.prompt_usd_per_mtok, card.name)
+
+
+class _Closed:
+    """A pool in which nothing may be spent."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    @property
+    def cards(self) -> Sequence[Card]:
+        return self._pool.cards
+
+    async def ask(self, name: str, query: str) -> Reply:
+        return Reply(name, "", failure="budget", note=f"no call is allowed here: {query}")
+
+    async def aclose(self) -> None:
+        """Nothing of its own to release."""

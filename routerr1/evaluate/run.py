@@ -1,0 +1,188 @@
+"""Any routers on any questions: all of it at once, one row for each, resumable after a kill."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from routerr1.config import EvaluateParams, RolloutParams
+from routerr1.errors import DataError
+from routerr1.evaluate import controls
+from routerr1.evaluate.controls import BEST_SINGLE, ORACLE, Policy, Router
+from routerr1.evaluate.rows import Row, row_of
+from routerr1.evaluate.store import Key, RowStore
+from routerr1.pool.interface import Pool
+from routerr1.prompt import Renderer
+from routerr1.rollout.generate import Generator
+from routerr1.types import Question
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total) after each trajectory."""
+
+TRAINING_POOL = "training"
+_VALIDATION = "validation"
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Rows of the split asked for, and which candidate was chosen on validation, by training seed."""
+
+    rows: list[Row]
+    best_single: Mapping[int, str]
+
+
+def choose_questions(questions: Sequence[Question], limit: int | None, seed: int) -> list[Question]:
+    """All questions, or `limit` drawn by seed and left in their order.
+
+    Raises: DataError if there is none.
+    """
+    if not questions:
+        raise DataError("the split to evaluate holds no question; run the dataset stage again")
+    if limit is None or limit >= len(questions):
+        return list(questions)
+    drawn = np.random.default_rng(seed).choice(len(questions), size=limit, replace=False)
+    return [questions[place] for place in sorted(drawn)]
+
+
+async def evaluate(
+    generators: Mapping[int, Generator],
+    pool: Pool,
+    questions: Sequence[Question],
+    validation: Sequence[Question],
+    *,
+    render: Renderer,
+    rollout: RolloutParams,
+    params: EvaluateParams,
+    others: Iterable[Router] = (),
+    pool_name: str = TRAINING_POOL,
+    store: RowStore | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Play the policy of each training seed and every control on the same questions.
+
+    Args:
+        generators: training seed -> policy.
+        questions: of the split to report; `params.max_questions` of them are played.
+        validation: on these the best single model is chosen, so that the choice never sees the test.
+        others: further routers, such as baselines.
+        store: where rows survive a kill.
+
+    Raises: DataError without questions.
+    """
+    chosen = choose_questions(questions, params.max_questions, params.seed)
+    held = choose_questions(validation, params.max_questions, params.seed)
+    policies = policies_of(generators, render=render, rollout=rollout, params=params)
+    routers: list[Router] = []
+    tryouts: list[Router] = []
+    for policy in policies:
+        routers.append(controls.policy_router(policy, pool, pool_name, params.seed))
+        routers += controls.control_routers(policy, pool, pool_name, params.seed)
+        tryouts += [
+            controls.forced_router(policy, pool, card.name, _VALIDATION, params.seed)
+            for card in pool.cards
+        ]
+    routers += others
+    jobs = [(router, question) for router in routers for question in chosen]
+    jobs += [(router, question) for router in tryouts for question in held]
+    rows = await play_all(jobs, concurrency=params.concurrency, store=store, progress=progress)
+    tested = [row for row in rows if row.pool != _VALIDATION]
+    tried = [row for row in rows if row.pool == _VALIDATION]
+    best = {policy.seed: best_single(tried, policy.seed) for policy in policies}
+    for policy in policies:
+        tested += derived_rows(tested, pool_name, policy.seed, best[policy.seed])
+    return Evaluation(tested, best)
+
+
+def policies_of(
+    generators: Mapping[int, Generator],
+    *,
+    render: Renderer,
+    rollout: RolloutParams,
+    params: EvaluateParams,
+) -> list[Policy]:
+    """One per training seed, all played alike."""
+    return [
+        Policy(seed, generator, render, rollout, params.temperature)
+        for seed, generator in generators.items()
+    ]
+
+
+async def play_all(
+    jobs: Sequence[tuple[Router, Question]],
+    *,
+    concurrency: int,
+    store: RowStore | None = None,
+    progress: Progress | None = None,
+) -> list[Row]:
+    """Play every job not yet in `store`, at most `concurrency` at a time; rows in the jobs' order.
+
+    Routers and data sets run side by side: a slow one holds nobody up.
+    """
+    slots = asyncio.Semaphore(concurrency)
+    found: dict[Key, Row] = {}
+    with store.open() if store else nullcontext(found) as earlier:
+        found.update(earlier)
+
+        async def one(router: Router, question: Question) -> None:
+            async with slots:
+                row = row_of(
+                    await router.play(question),
+                    pool=router.pool_name,
+                    router=router.name,
+                    seed=router.seed,
+                    cards=router.pool.cards,
+                    judge=controls.judge_of(router.pool),
+                )
+            found[row.key] = row
+            if store:
+                store.add(row)
+            if progress:
+                progress(len(found), len(jobs))
+
+        async with asyncio.TaskGroup() as group:
+            for router, question in jobs:
+                if key_of(router, question) not in earlier:
+                    group.create_task(one(router, question))
+    return [found[key_of(router, question)] for router, question in jobs]
+
+
+def key_of(router: Router, question: Question) -> Key:
+    """The key its row will have."""
+    return (router.pool_name, router.name, router.seed, question.dataset, question.id)
+
+
+def best_single(rows: Iterable[Row], seed: int) -> str:
+    """The candidate whose forced runs have the highest mean EM; the cheaper, then the first, on ties."""
+    forced: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.seed == seed and row.router.startswith(controls.forced("")):
+            forced.setdefault(row.router.removeprefix(controls.forced("")), []).append(row)
+    return min(
+        sorted(forced),
+        key=lambda name: (
+            -float(np.mean([row.em for row in forced[name]])),
+            float(np.mean([row.cost_usd for row in forced[name]])),
+        ),
+    )
+
+
+def derived_rows(rows: Sequence[Row], pool_name: str, seed: int, best: str) -> list[Row]:
+    """Routers that are a choice among the forced runs: best single and, where not played, the oracle.
+
+    The oracle takes for each question the forced run with the highest EM, then F1, the cheapest on
+    ties; so it is never below any router that sends a question to one candidate.
+    """
+    mine = [row for row in rows if row.pool == pool_name and row.seed == seed]
+    runs = [row for row in mine if row.router.startswith(controls.forced(""))]
+    derived = [replace(r, router=BEST_SINGLE) for r in runs if r.router == controls.forced(best)]
+    if any(row.router == ORACLE for row in mine):
+        return derived
+    by_question: dict[tuple[str, str], list[Row]] = {}
+    for row in runs:
+        by_question.setdefault((row.dataset, row.question_id), []).append(row)
+    for tried in by_question.values():
+        winner = min(tried, key=lambda row: (-row.em, -row.f1, row.cost_usd, row.router))
+        derived.append(replace(winner, router=ORACLE))
+    return derived

@@ -1,0 +1,73 @@
+"""A small world, its simulated pool, and a scripted policy that reads its questions perfectly."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pytest
+
+from routerr1.config import EmbeddedParams, EvaluateParams, RolloutParams
+from routerr1.data.embedded import build_world, questions
+from routerr1.pool.simulated import SimulatedPool, default_candidates, known_facts
+from routerr1.prompt import Renderer, renderer
+from routerr1.rollout.generate import ScriptedGenerator
+from routerr1.types import Question
+
+SIZES = EmbeddedParams(countries=12, airports=10, elements=10, test_share=0.3, validation_share=0.2)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What an evaluation needs."""
+
+    test: list[Question]
+    validation: list[Question]
+    pool: SimulatedPool
+    policy: ScriptedGenerator
+    render: Renderer
+    rollout: RolloutParams
+    params: EvaluateParams
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The candidates."""
+        return tuple(card.name for card in self.pool.cards)
+
+    def settings(self) -> dict:
+        return {"render": self.render, "rollout": self.rollout, "params": self.params}
+
+
+FAVOURITE = default_candidates()[3].name  # a generalist
+
+
+def scripted(rows: Sequence[Question], model: str = FAVOURITE) -> ScriptedGenerator:
+    """Asks `model` each sub-question in turn, and answers with the last word of the last reply."""
+    steps = {row.question: row.metadata["steps"] for row in rows}
+
+    def script(prompt: str, inserted: Sequence[str]) -> str:
+        asked = steps[prompt.rsplit("Question: ", 1)[1].strip()]
+        words = re.findall(r"\w+(?=\W*</information>)", inserted[-1]) if inserted else [""]
+        if len(inserted) < len(asked):
+            query = asked[len(inserted)].format(words[0])
+            return f"<think> look up </think> <search>{model}: {query}</search>"
+        return f"<think> read </think> <answer>{words[0]}</answer>"
+
+    return ScriptedGenerator(script)
+
+
+@pytest.fixture(scope="session")
+def stage() -> Stage:
+    world = build_world(SIZES)
+    rows = questions(world, SIZES, seed=42)
+    return Stage(
+        test=[row for row in rows if row.split == "test"],
+        validation=[row for row in rows if row.split == "validation"],
+        pool=SimulatedPool(default_candidates(), known_facts(world), seed=7),
+        policy=scripted(rows),
+        render=renderer("compact", 4),
+        rollout=RolloutParams(max_rounds=4, max_new_tokens=40, temperature=1.0),
+        params=EvaluateParams(
+            split="test", max_questions=60, temperature=0.0, bootstrap=200, confidence=0.95,
+            seed=5, concurrency=16,
+        ),
+    )  # fmt: skip

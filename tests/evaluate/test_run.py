@@ -1,0 +1,174 @@
+import asyncio
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from routerr1.errors import DataError
+from routerr1.evaluate import controls
+from routerr1.evaluate.rows import read_rows, write_rows
+from routerr1.evaluate.run import choose_questions, derived_rows, evaluate, play_all
+from routerr1.evaluate.store import RowStore
+from routerr1.evaluate.table import entry_of, markdown, metrics, summarise
+from routerr1.pool.simulated import default_candidates
+from routerr1.types import Question
+
+FAVOURITE = default_candidates()[3].name  # whom the scripted policy always asks
+
+
+async def _evaluated(stage, **changes):
+    return await evaluate(
+        {1: stage.policy}, stage.pool, stage.test, stage.validation, **stage.settings(), **changes
+    )
+
+
+async def test_every_router_plays_the_same_questions(stage):
+    found = await _evaluated(stage)
+    counts = Counter(row.router for row in found.rows)
+    expected = {"policy", "random", "oracle", "no_call", "best_single"}
+    assert set(counts) == expected | {controls.forced(name) for name in stage.names}
+    assert set(counts.values()) == {60}
+
+
+async def test_forcing_a_model_sends_it_every_call_and_the_policy_still_writes_the_answer(stage):
+    rows = [row for row in (await _evaluated(stage)).rows if row.router == "forced/Atlas"]
+    assert {name for row in rows for name in row.called} == {"Atlas"}
+    assert all(row.calls == row.hops for row in rows)
+    assert all(
+        f"<search>{FAVOURITE}:" in row.trajectory for row in rows
+    )  # the text stays the policy's
+
+
+async def test_a_scripted_policy_that_always_asks_one_model_equals_that_model_forced(stage):
+    table = summarise((await _evaluated(stage)).rows, stage.params)
+    gap = entry_of(table, f"forced/{FAVOURITE}")["difference"]["em"]
+    assert (gap["mean"], gap["low"], gap["high"], gap["p"]) == (0.0, 0.0, 0.0, 1.0)
+
+
+async def test_oracle_is_right_wherever_any_forced_model_is_and_cheapest_among_the_knowing(stage):
+    rows = (await _evaluated(stage)).rows
+    right = {row.question_id for row in rows if row.router == "oracle" and row.em == 1}
+    for row in rows:
+        if row.router.startswith("forced/") and row.em == 1:
+            assert row.question_id in right
+    price = {card.name: card.completion_usd_per_mtok for card in stage.pool.cards}
+    for row in rows:
+        if row.router == "oracle" and row.hops == 1 and row.em == 1:
+            knowing = [
+                name for name in stage.names
+                if next(r for r in rows if r.router == f"forced/{name}" and r.question_id == row.question_id).em
+            ]  # fmt: skip
+            assert price[row.called[0]] == min(price[name] for name in knowing)
+
+
+async def test_no_call_pays_nothing_and_calls_nobody(stage):
+    rows = [row for row in (await _evaluated(stage)).rows if row.router == "no_call"]
+    assert all((row.cost_usd, row.called, row.calls) == (0.0, [], 0) for row in rows)
+    assert all(row.failures > 0 for row in rows)  # the calls were asked for, and refused
+
+
+async def test_best_single_is_chosen_on_validation_and_reported_on_test(stage):
+    found = await _evaluated(stage)
+    tried = {}
+    for name in stage.names:
+        policy = controls.Policy(1, stage.policy, stage.render, stage.rollout, 0.0)
+        router = controls.forced_router(policy, stage.pool, name, "v", 5)
+        chosen = choose_questions(stage.validation, 60, 5)
+        rows = await play_all([(router, question) for question in chosen], concurrency=4)
+        tried[name] = sum(row.em for row in rows)
+    assert tried[found.best_single[1]] == max(tried.values())
+    best = [row for row in found.rows if row.router == "best_single"]
+    forced = [row for row in found.rows if row.router == f"forced/{found.best_single[1]}"]
+    assert best == [replace(row, router="best_single") for row in forced]
+
+
+async def test_without_ground_truth_the_oracle_takes_the_best_forced_run_cheapest_on_ties(stage):
+    rows = [row for row in (await _evaluated(stage)).rows if row.router != "oracle"]
+    derived = [row for row in derived_rows(rows, "training", 1, "Atlas") if row.router == "oracle"]
+    assert len(derived) == 60
+    for winner in derived:
+        runs = [
+            row for row in rows
+            if row.router.startswith("forced/") and row.question_id == winner.question_id
+        ]  # fmt: skip
+        assert winner.em == max(run.em for run in runs)
+        equal = [run for run in runs if (run.em, run.f1) == (winner.em, winner.f1)]
+        assert winner.cost_usd == min(run.cost_usd for run in equal)
+
+
+async def test_two_evaluations_write_the_same_bytes(stage, tmp_path):
+    for name in ("first", "second"):
+        write_rows(tmp_path / name, (await _evaluated(stage)).rows)
+    assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
+    assert read_rows(tmp_path / "first") == (await _evaluated(stage)).rows
+
+
+async def test_the_metrics_are_those_of_the_policy_and_its_controls(stage):
+    found = await _evaluated(stage)
+    table = summarise(found.rows, stage.params)
+    flat = metrics(table)
+    policy = [row for row in found.rows if row.router == "policy"]
+    assert flat["em"] == pytest.approx(sum(row.em for row in policy) / 60)
+    assert flat["formed"] == 1.0
+    assert flat["top_model_share"] == 1.0  # the script asks nobody else
+    assert flat["call_entropy_bits"] == 0.0
+    assert flat["em_over_random"] == pytest.approx(flat["em"] - flat["random_em"])
+    assert flat["em_over_oracle"] <= 0
+    assert markdown(table).count("\n| ") == 2 + 11  # heading, rule and eleven routers
+
+
+async def test_a_killed_evaluation_goes_on_where_it_was_and_ends_with_the_same_rows(
+    stage, tmp_path
+):
+    whole = (await _evaluated(stage)).rows
+    store = RowStore(tmp_path / "rows.jsonl", "f1")
+
+    await _evaluated(stage, store=store)
+    path = tmp_path / "rows.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    assert len(lines) == 1 + 10 * 60 + 6 * 60  # ten routers on test, six forced ones on validation
+    path.write_text("".join(lines[:101]) + lines[101][:50])  # what a kill in mid-write leaves
+    played = []
+    again = await _evaluated(stage, store=store, progress=lambda done, _: played.append(done))
+    assert played == list(range(101, 961))
+    assert again.rows == whole
+
+
+async def test_rows_of_another_evaluation_are_not_taken_over(stage, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    await _evaluated(stage, store=RowStore(path, "before"))
+    with RowStore(path, "after").open() as kept:
+        assert kept == {}
+
+
+async def test_a_slow_router_holds_nobody_up(stage):
+    order = []
+
+    def router(name: str, wait_s: float) -> controls.Router:
+        inner = controls.policy_router(
+            controls.Policy(1, stage.policy, stage.render, stage.rollout, 0.0), stage.pool, "p", 5
+        )
+
+        async def play(question: Question):
+            await asyncio.sleep(wait_s)
+            order.append(name)
+            return await inner.play(question)
+
+        return replace(inner, name=name, play=play)
+
+    slow, fast = router("slow", 0.05), router("fast", 0.0)
+    jobs = [(each, question) for each in (slow, fast) for question in stage.test[:5]]
+    rows = await play_all(jobs, concurrency=10)
+    assert order == ["fast"] * 5 + ["slow"] * 5
+    assert [row.router for row in rows] == ["slow"] * 5 + ["fast"] * 5
+
+
+def test_an_empty_split_is_refused():
+    with pytest.raises(DataError, match="holds no question"):
+        choose_questions([], None, 0)
+
+
+def test_a_file_that_holds_no_rows_is_named(tmp_path):
+    (tmp_path / "rows.parquet").write_text("nonsense")
+    with pytest.raises(DataError, match=r"rows\.parquet"):
+        read_rows(tmp_path / "rows.parquet")
