@@ -44,7 +44,10 @@ class ChecksParams(Section):
 
     max_question_chars: int = Field(ge=1)
     max_leakage: float = Field(ge=0, le=1)
-    max_overlap: int = Field(ge=0)
+    max_leakage_by_set: dict[str, float]
+    near_duplicate: float = Field(gt=0, le=1)
+    max_drift: float = Field(ge=0, le=1)
+    accepted: Path | None
 
 
 class PoolParams(Section):

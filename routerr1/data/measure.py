@@ -1,0 +1,224 @@
+"""Split files -> a SQLite file that expectations are put to, one row of it per question.
+
+SQLite holds the rows on disk, sorts and groups them there, and tells exactly which rows offend: the
+memory stays the same for a thousand rows and for millions, and nothing is sampled.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from routerr1.config import ChecksParams
+from routerr1.data import text
+from routerr1.data.drift import Profile, drifts
+from routerr1.data.near import HeldOut
+from routerr1.data.splits import Counts, open_parquet, read_tables, schema_problems, split_path
+from routerr1.types import SPLITS, Split
+
+_TABLES = """
+CREATE TABLE columns (split TEXT, file TEXT, problem TEXT);
+CREATE TABLE questions (
+    row INTEGER PRIMARY KEY, file TEXT, split TEXT, dataset TEXT, id TEXT, question TEXT, golds TEXT,
+    key INTEGER, chars INTEGER, num_golds INTEGER, unusable_golds INTEGER, empty_golds INTEGER,
+    hops INTEGER, metadata_ok INTEGER
+);
+CREATE TABLE facts (row INTEGER, split TEXT, fact TEXT, alone INTEGER);
+CREATE TABLE near (
+    split TEXT, id TEXT, question TEXT, held_out_id TEXT, held_out TEXT, similarity REAL
+);
+CREATE TABLE sets (
+    dataset TEXT, split TEXT, rows INTEGER, wanted INTEGER, leaks INTEGER, leakage REAL, max_leakage REAL
+);
+CREATE TABLE drift (
+    dataset TEXT, split TEXT, measure TEXT, distance REAL, max_distance REAL
+);
+"""
+_INDEXES = """
+CREATE INDEX by_key ON questions (key, split);
+CREATE INDEX by_id ON questions (dataset, id);
+CREATE INDEX by_fact ON facts (fact, split);
+ANALYZE;
+"""
+
+
+@dataclass
+class Measured:
+    """What was seen on the way through, per data set and split."""
+
+    counts: Counts = field(default_factory=dict)
+    leaks: Counts = field(default_factory=dict)
+    profile: Profile = field(default_factory=Profile)
+    num_compared: int = 0
+    num_held_out: int = 0
+    num_near: int = 0
+
+
+def measure_columns(folder: Path, database: Path) -> list[str]:
+    """Make the tables and put into `columns` how each split file differs from the schema.
+
+    Raises: DataError if a file is missing or no Parquet file.
+    """
+    problems = []
+    for split in SPLITS:
+        path = split_path(folder, split)
+        with open_parquet(path) as file:
+            found = schema_problems(file.schema_arrow)
+        problems += [(split, path.name, problem) for problem in found]
+    with closing(sqlite3.connect(database)) as store, store:
+        store.executescript(_TABLES)
+        store.executemany("INSERT INTO columns VALUES (?, ?, ?)", problems)
+    return [problem for *_, problem in problems]
+
+
+def measure_rows(
+    folder: Path,
+    database: Path,
+    params: ChecksParams,
+    *,
+    wanted: Mapping[str, Mapping[str, int | None]],
+    accepted: Profile,
+) -> Measured:
+    """Fill the other tables from the split files of `folder`, in one pass.
+
+    Args:
+        wanted: rows that params ask for, by data set and split; None where any number will do.
+        accepted: what the last accepted data looked like; empty if there was none.
+    """
+    seen = Measured()
+    with closing(sqlite3.connect(database)) as store, store:
+        # A crash throws the whole file away, so nothing in it needs to survive one.
+        store.execute("PRAGMA journal_mode = OFF")
+        store.execute("PRAGMA synchronous = OFF")
+        held_out = HeldOut(params.near_duplicate)
+        # What is held out comes first, so that every training row finds it indexed.
+        for split in reversed(SPLITS):
+            _load(store, folder, split, held_out, seen)
+        store.executescript(_INDEXES)
+        store.executemany(
+            "INSERT INTO sets VALUES (?, ?, ?, ?, ?, ?, ?)", _set_rows(seen, wanted, params)
+        )
+        store.executemany(
+            "INSERT INTO drift VALUES (?, ?, ?, ?, ?)",
+            drifts(seen.profile, accepted, params.max_drift),
+        )
+    return seen
+
+
+def _load(
+    store: sqlite3.Connection, folder: Path, split: Split, held_out: HeldOut, seen: Measured
+) -> None:
+    path = split_path(folder, split)
+    first = store.execute("SELECT coalesce(max(row), 0) + 1 FROM questions").fetchone()[0]
+    for table in read_tables(path):
+        rows = [_Row(first + place, row) for place, row in enumerate(table.to_pylist())]
+        first += len(rows)
+        store.executemany(
+            "INSERT INTO questions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (row.columns(path.name) for row in rows),
+        )
+        store.executemany(
+            "INSERT INTO facts VALUES (?, ?, ?, ?)",
+            (fact for row in rows for fact in row.facts(split)),
+        )
+        for row in rows:
+            _count(seen, row, split)
+        _compare(store, split, held_out, [row for row in rows if row.by_wording], seen)
+
+
+def _count(seen: Measured, row: "_Row", split: Split) -> None:
+    seen.counts.setdefault(row.dataset, dict.fromkeys(SPLITS, 0))[split] += 1
+    seen.leaks.setdefault(row.dataset, dict.fromkeys(SPLITS, 0))[split] += row.leaks
+    seen.profile.add(row.dataset, split, row.question, row.golds)
+
+
+def _compare(
+    store: sqlite3.Connection,
+    split: Split,
+    held_out: HeldOut,
+    rows: Iterable["_Row"],
+    seen: Measured,
+) -> None:
+    if split != "train":
+        pairs = [(row.number, row.comparable) for row in rows]
+        held_out.add(pairs)
+        seen.num_held_out += len(pairs)
+        return
+    by_number = {row.number: row for row in rows}
+    seen.num_compared += len(by_number)
+    for near in held_out.find((number, row.comparable) for number, row in by_number.items()):
+        row = by_number[near.row]
+        other = store.execute(
+            "SELECT id, question, key FROM questions WHERE row = ?", (near.held_out,)
+        ).fetchone()
+        if other[2] == row.key:
+            continue  # an exact duplicate is the business of another expectation
+        seen.num_near += 1
+        store.execute(
+            "INSERT INTO near VALUES (?, ?, ?, ?, ?, ?)",
+            (split, row.id, row.question, other[0], other[1], round(near.similarity, 4)),
+        )
+
+
+def _set_rows(
+    seen: Measured, wanted: Mapping[str, Mapping[str, int | None]], params: ChecksParams
+) -> Iterator[tuple[object, ...]]:
+    for dataset in sorted({*seen.counts, *wanted}):
+        limit = params.max_leakage_by_set.get(dataset, params.max_leakage)
+        for split in SPLITS:
+            rows = seen.counts.get(dataset, {}).get(split, 0)
+            leaks = seen.leaks.get(dataset, {}).get(split, 0)
+            # A data set that params do not know should have no row.
+            want = wanted[dataset].get(split, 0) if dataset in wanted else 0
+            yield dataset, split, rows, want, leaks, leaks / rows if rows else 0.0, limit
+
+
+class _Row:
+    """One question as it lies in the file, right or wrong, and what can be told of it."""
+
+    def __init__(self, number: int, row: Mapping[str, Any]) -> None:
+        self.number = number
+        self.split = row["split"]
+        self.dataset = row["dataset"] or ""
+        self.id = row["id"]
+        self.question = row["question"] or ""
+        self.answers: list[str | None] = row["golden_answers"] or []
+        self.golds = [gold for gold in self.answers if gold is not None]
+        self.hops = row["hops"]
+        self.metadata = _object(row["metadata"])
+        self.comparable = text.comparable(self.question)
+        self.key = text.key(self.comparable) if self.comparable else None
+        self.leaks = text.leaks(self.question, self.golds)
+
+    @property
+    def by_wording(self) -> bool:
+        return bool(self.comparable) and not (self.metadata and self.metadata.get("steps"))
+
+    def columns(self, file: str) -> tuple[object, ...]:
+        unusable = [gold for gold in self.answers if gold is None or text.looks_serialised(gold)]
+        empty = [gold for gold in self.golds if not text.says_something(gold)]
+        return (
+            self.number, file, self.split, self.dataset, self.id, self.question,
+            json.dumps(self.answers, ensure_ascii=False), self.key, len(self.question),
+            len(self.answers), len(unusable), len(empty), self.hops, self.metadata is not None,
+        )  # fmt: skip
+
+    def facts(self, split: Split) -> Iterator[tuple[object, ...]]:
+        """The facts a row with `steps` asks for: its `group` names them, joined by slashes."""
+        group = self.metadata.get("group") if self.metadata else None
+        if self.by_wording or not isinstance(group, str):
+            return
+        facts = group.split("/")
+        for fact in facts:
+            yield self.number, split, fact, len(facts) == 1
+
+
+def _object(metadata: str | None) -> dict[str, Any] | None:
+    try:
+        value = json.loads(metadata or "")
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None

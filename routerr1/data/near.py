@@ -1,0 +1,81 @@
+"""Near-duplicates between what is trained on and what is held out.
+
+MinHash over character 4-grams finds the candidates (datasketch), exact Jaccard similarity decides, so
+that a reported pair is never an artefact of hashing. Only held-out questions are indexed: the memory
+grows with them and not with the training rows.
+
+A row that names the facts it asks for (metadata `steps`, as the embedded benchmark's rows do) is not
+compared by wording: questions made from one template differ in a name only and would all be called
+near-duplicates. Such rows are compared by their facts instead (expectation `no_fact_overlap`).
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+from zlib import crc32
+
+_SHINGLE, _PERMUTATIONS, _SEED = 4, 64, 1
+
+
+class Near(NamedTuple):
+    """A training row and the held-out row it resembles most."""
+
+    row: int
+    held_out: int
+    similarity: float
+
+
+def shingles(comparable: str) -> set[str]:
+    """The character 4-grams of a text from `text.comparable`; the text itself if it is shorter."""
+    last = max(len(comparable) - _SHINGLE, 0)
+    return {comparable[start : start + _SHINGLE] for start in range(last + 1)}
+
+
+class HeldOut:
+    """The held-out questions, to be asked which of them a training question resembles.
+
+    Args:
+        threshold: Jaccard similarity from which two questions are near-duplicates, in (0, 1].
+    """
+
+    def __init__(self, threshold: float) -> None:
+        from datasketch import MinHash, MinHashLSH
+
+        self.threshold = threshold
+        # Missing a pair is worse than looking at one for nothing: exact similarity decides anyway.
+        self._index = MinHashLSH(threshold, num_perm=_PERMUTATIONS, weights=(0.05, 0.95))
+        self._empty = MinHash(num_perm=_PERMUTATIONS, seed=_SEED, hashfunc=crc32)
+        self._texts: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def add(self, rows: Iterable[tuple[int, str]]) -> None:
+        """Index (row number, comparable text) pairs."""
+        for row, text in rows:
+            self._index.insert(row, self._sketch(shingles(text)), check_duplication=False)
+            self._texts[row] = text
+
+    def find(self, rows: Iterable[tuple[int, str]]) -> Iterator[Near]:
+        """The rows that resemble a held-out one, each once with the most similar; equal texts included."""
+        if not self._texts:
+            return
+        for row, text in rows:
+            mine = shingles(text)
+            near = [
+                Near(row, other, similarity)
+                for other in sorted(self._index.query(self._sketch(mine)))
+                if (similarity := jaccard(mine, shingles(self._texts[other]))) >= self.threshold
+            ]
+            if near:
+                yield max(near, key=lambda pair: pair.similarity)
+
+    def _sketch(self, pieces: set[str]) -> Any:
+        sketch = self._empty.copy()
+        sketch.update_batch([piece.encode() for piece in pieces])
+        return sketch
+
+
+def jaccard(left: set[str], right: set[str]) -> float:
+    """Share of the pieces of both that both hold, in [0, 1]."""
+    shared = len(left & right)
+    return shared / (len(left) + len(right) - shared)

@@ -1,0 +1,90 @@
+"""What two questions are compared by, and what can be read off a question and its answers."""
+
+import re
+import sys
+import unicodedata
+from collections.abc import Iterable, Sequence
+from functools import cache
+from hashlib import blake2b
+from typing import Literal
+
+from routerr1.matching import normalise
+
+AnswerType = Literal["yes_no", "number", "date", "phrase", "sentence"]
+ANSWER_TYPES: tuple[AnswerType, ...] = ("yes_no", "number", "date", "phrase", "sentence")
+
+_MONTHS = "january|february|march|april|may|june|july|august|september|october|november|december"
+_YEAR = r"[12]\d{3}"
+_DATE = re.compile(rf"(?:\b(?:{_MONTHS})\b.*\d|^{_YEAR}s?$|\b{_YEAR}\b.*\b(?:{_MONTHS})\b)")
+_NUMBER = re.compile(r"^\W*\d[\d.,:/ –-]*\W*(?:\w+\W*){0,2}$")
+_LONGEST_PHRASE = 6  # words; beyond that an answer is a sentence
+
+
+@cache
+def _to_blank() -> dict[int, str]:
+    """Every punctuation character of Unicode, to a blank."""
+    points = range(sys.maxunicode + 1)
+    return {point: " " for point in points if unicodedata.category(chr(point)).startswith("P")}
+
+
+def squeeze(text: str) -> str:
+    """White space folded, none at the ends."""
+    return " ".join(text.split())
+
+
+def comparable(text: str) -> str:
+    """NFKC, case folded, punctuation to blanks, white space folded.
+
+    Two questions with the same result are duplicates. Symbols stay: C and C++ are not the same.
+
+    >>> comparable("Who’s  the KING?")
+    'who s the king'
+    """
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return squeeze(folded.translate(_to_blank()))
+
+
+def key(text: str) -> int:
+    """64 bits of `comparable(text)`, the same in every process; signed, as SQLite and Arrow store it.
+
+    Among 2 million questions the chance of any accidental collision is about 1e-7.
+    """
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big", signed=True)
+
+
+def says_something(gold: str) -> bool:
+    """Does a gold survive the scorer's normalisation? One that does not would match everything."""
+    return bool(normalise(gold))
+
+
+def looks_serialised(gold: str) -> bool:
+    """A list that was written out as text instead of being one."""
+    gold = gold.strip()
+    return gold[:1] == "[" and gold[-1:] == "]"
+
+
+def leaks(question: str, golds: Iterable[str]) -> bool:
+    """Does a gold stand word for word in its question? Yes and no cannot leak.
+
+    >>> leaks("Is Paris older than Rome?", ["paris"]), leaks("Who wrote Parisian?", ["paris"])
+    (True, False)
+    """
+    asked = f" {normalise(question)} "
+    said = {normalise(gold) for gold in golds} - {"", "yes", "no"}
+    return any(f" {gold} " in asked for gold in said)
+
+
+def answer_type(golds: Sequence[str]) -> AnswerType:
+    """A coarse type of the first gold.
+
+    >>> [answer_type([gold]) for gold in ("No", "1,200 km", "3 May 1990", "Paris")]
+    ['yes_no', 'number', 'date', 'phrase']
+    """
+    first = golds[0].strip().lower() if golds else ""
+    if first in ("yes", "no"):
+        return "yes_no"
+    if _DATE.search(first):
+        return "date"
+    if _NUMBER.match(first):
+        return "number"
+    return "phrase" if len(first.split()) <= _LONGEST_PHRASE else "sentence"
