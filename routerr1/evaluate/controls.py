@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from routerr1.config import RolloutParams
 from routerr1.evaluate.rows import JudgeCall
+from routerr1.evaluate.truth import Truth, truth_of
 from routerr1.pool.interface import Pool
-from routerr1.pool.simulated import SimulatedPool
 from routerr1.prompt import Renderer
 from routerr1.rollout.generate import Generator
 from routerr1.rollout.loop import rollout
@@ -90,8 +90,9 @@ def control_routers(policy: Policy, pool: Pool, pool_name: str, seed: int) -> li
         no_call_router(policy, pool, pool_name, seed),
         random_router(policy, pool, pool_name, seed),
     ]
-    if isinstance(pool, SimulatedPool):
-        built.append(oracle_router(policy, pool, pool_name, seed))
+    truth = truth_of(pool)
+    if truth:
+        built.append(oracle_router(policy, pool, truth, pool_name, seed))
     built += [forced_router(policy, pool, card.name, pool_name, seed) for card in pool.cards]
     return built
 
@@ -116,12 +117,12 @@ def random_router(policy: Policy, pool: Pool, pool_name: str, seed: int) -> Rout
     return Router(RANDOM, policy.seed, pool_name, pool, play)
 
 
-def oracle_router(policy: Policy, pool: SimulatedPool, pool_name: str, seed: int) -> Router:
+def oracle_router(policy: Policy, pool: Pool, truth: Truth, pool_name: str, seed: int) -> Router:
     """Every call goes to the cheapest candidate that knows the answer; the cheapest if none does."""
     cheapest_first = sorted(pool.cards, key=_price)
 
     def choose(ask: Ask) -> str:
-        knowing = (card.name for card in cheapest_first if pool.knows(card.name, ask.query))
+        knowing = (card.name for card in cheapest_first if truth.knows(card.name, ask.query))
         return next(knowing, cheapest_first[0].name)
 
     async def play(question: Question) -> Trajectory:
@@ -142,17 +143,8 @@ def no_call_router(policy: Policy, pool: Pool, pool_name: str, seed: int) -> Rou
 
 def judge_of(pool: Pool) -> JudgeCall | None:
     """Did a call go to the candidate with the highest true accuracy on its topic? Simulated pools know."""
-    if not isinstance(pool, SimulatedPool):
-        return None
-
-    def judge(name: str, query: str) -> bool | None:
-        fact = pool.fact(query)
-        if fact is None:
-            return None
-        skill = {each.name: each.skill.get(fact.topic, 0.0) for each in pool.candidates}
-        return skill.get(name, -1.0) == max(skill.values())
-
-    return judge
+    truth = truth_of(pool)
+    return truth.is_best if truth else None
 
 
 def _price(card: Card) -> tuple[float, float, str]:

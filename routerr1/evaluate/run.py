@@ -123,7 +123,8 @@ async def play_all(
     slots = asyncio.Semaphore(concurrency)
     found: dict[Key, Row] = {}
     with store.open() if store else nullcontext(found) as earlier:
-        found.update(earlier)
+        wanted = [key_of(router, question) for router, question in jobs]
+        found.update({key: earlier[key] for key in wanted if key in earlier})
 
         async def one(router: Router, question: Question) -> None:
             async with slots:
@@ -145,7 +146,7 @@ async def play_all(
             for router, question in jobs:
                 if key_of(router, question) not in earlier:
                     group.create_task(one(router, question))
-    return [found[key_of(router, question)] for router, question in jobs]
+    return [found[key] for key in wanted]
 
 
 def key_of(router: Router, question: Question) -> Key:

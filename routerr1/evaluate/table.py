@@ -99,15 +99,15 @@ def _entry(
     for measure in MEASURES:
         values = grid.values(measure)
         found = interval(values.mean(axis=0), grid.groups, **sampling)  # type: ignore[arg-type]
-        entry[measure] = _short(asdict(found), drop=("n", "groups"))
-        entry["per_seed"][measure] = _short(asdict(spread(values.mean(axis=1).tolist())))
+        entry[measure] = shorten(asdict(found), drop=("n", "groups"))
+        entry["per_seed"][measure] = shorten(asdict(spread(values.mean(axis=1).tolist())))
         if reference is not None and measure in _COMPARED:
             wanted = reference.values(measure).mean(axis=0)
             gap = paired_difference(wanted, values.mean(axis=0), grid.groups, **sampling)  # type: ignore[arg-type]
-            entry["difference"][measure] = _short(asdict(gap), drop=("n", "groups"))
+            entry["difference"][measure] = shorten(asdict(gap), drop=("n", "groups"))
     called = sorted({name for row in grid.rows for name in row.called})
-    entry["collapse"] = _short(collapse(grid.rows, called))
-    entry["collapse_by_dataset"] = _short(collapse_by_dataset(grid.rows, called))
+    entry["collapse"] = shorten(collapse(grid.rows, called))
+    entry["collapse_by_dataset"] = shorten(collapse_by_dataset(grid.rows, called))
     return entry
 
 
@@ -120,10 +120,10 @@ def _correct(entries: Sequence[dict[str, Any]]) -> None:
             difference["p_holm"] = corrected
 
 
-def _short(value: Any, drop: Sequence[str] = ()) -> Any:
+def shorten(value: Any, drop: Sequence[str] = ()) -> Any:
     """The same values with `_DIGITS` significant digits, and without the keys in `drop`."""
     if isinstance(value, dict):
-        return {key: _short(inner) for key, inner in value.items() if key not in drop}
+        return {key: shorten(inner) for key, inner in value.items() if key not in drop}
     if isinstance(value, float):
         return float(f"{value:.{_DIGITS}g}")
     return value

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from routerr1.config import EmbeddedParams, EvaluateParams, RolloutParams
-from routerr1.data.embedded import build_world, questions
+from routerr1.data.embedded import World, build_world, questions
 from routerr1.pool.simulated import SimulatedPool, default_candidates, known_facts
 from routerr1.prompt import Renderer, renderer
 from routerr1.rollout.generate import ScriptedGenerator
@@ -24,6 +24,9 @@ class Stage:
     validation: list[Question]
     pool: SimulatedPool
     policy: ScriptedGenerator
+    follower: ScriptedGenerator  # asks whoever is shown first
+    train: list[Question]
+    world: World
     render: Renderer
     rollout: RolloutParams
     params: EvaluateParams
@@ -40,8 +43,11 @@ class Stage:
 FAVOURITE = default_candidates()[3].name  # a generalist
 
 
-def scripted(rows: Sequence[Question], model: str = FAVOURITE) -> ScriptedGenerator:
-    """Asks `model` each sub-question in turn, and answers with the last word of the last reply."""
+def scripted(rows: Sequence[Question], model: str | None = FAVOURITE) -> ScriptedGenerator:
+    """Asks `model` each sub-question in turn, and answers with the last word of the last reply.
+
+    Without a `model` it asks the candidate that the prompt shows first.
+    """
     steps = {row.question: row.metadata["steps"] for row in rows}
 
     def script(prompt: str, inserted: Sequence[str]) -> str:
@@ -49,7 +55,8 @@ def scripted(rows: Sequence[Question], model: str = FAVOURITE) -> ScriptedGenera
         words = re.findall(r"\w+(?=\W*</information>)", inserted[-1]) if inserted else [""]
         if len(inserted) < len(asked):
             query = asked[len(inserted)].format(words[0])
-            return f"<think> look up </think> <search>{model}: {query}</search>"
+            asks = model or prompt.split()[0]
+            return f"<think> look up </think> <search>{asks}: {query}</search>"
         return f"<think> read </think> <answer>{words[0]}</answer>"
 
     return ScriptedGenerator(script)
@@ -64,6 +71,9 @@ def stage() -> Stage:
         validation=[row for row in rows if row.split == "validation"],
         pool=SimulatedPool(default_candidates(), known_facts(world), seed=7),
         policy=scripted(rows),
+        follower=scripted(rows, None),
+        train=[row for row in rows if row.split == "train"],
+        world=world,
         render=renderer("compact", 4),
         rollout=RolloutParams(max_rounds=4, max_new_tokens=40, temperature=1.0),
         params=EvaluateParams(

@@ -1,0 +1,272 @@
+"""The trained policy on pools it was not trained on: new models, and every change of `changes.py`."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from routerr1.config import EvaluateParams, GeneralizeParams, RolloutParams
+from routerr1.errors import DataError
+from routerr1.evaluate import controls
+from routerr1.evaluate.changes import Variant, pool_changes
+from routerr1.evaluate.controls import POLICY, Router
+from routerr1.evaluate.rows import Row
+from routerr1.evaluate.run import (
+    TRAINING_POOL,
+    Progress,
+    choose_questions,
+    play_all,
+    policies_of,
+)
+from routerr1.evaluate.stats import paired_difference
+from routerr1.evaluate.store import RowStore
+from routerr1.evaluate.table import entry_of, shorten, summarise
+from routerr1.matching import normalise
+from routerr1.pool.interface import Pool
+from routerr1.pool.profile import profile
+from routerr1.pool.simulated import UNSEEN_NAMES, Fact, SimulatedPool, drawn_candidates
+from routerr1.prompt import Renderer
+from routerr1.rollout.generate import Generator
+from routerr1.types import Question
+
+DRAWN, ADDED = "drawn", "added"
+
+_Place = tuple[int, str, str]  # seed, data set, question
+_Rows = Mapping[_Place, Row]
+
+
+async def unseen_variants(
+    pool: SimulatedPool,
+    known: Mapping[str, Fact],
+    probes: Sequence[Question],
+    params: GeneralizeParams,
+    *,
+    pool_seed: int,
+) -> list[Variant]:
+    """A pool of new models only, and the training pool with some of them added.
+
+    The new models are profiled on `probes`, like the training pool's, so that their cards say as much.
+    `pool_seed` is the simulation's, `params.pool_seed` draws the models.
+    """
+    drawn = drawn_candidates(params.pool_seed)
+    bare = SimulatedPool(drawn, known, seed=pool_seed)
+    cards = (await profile(probes, bare, store=None)).cards
+    added = params.added_models
+    both = SimulatedPool(
+        (*pool.candidates, *drawn[:added]),
+        known,
+        seed=pool_seed,
+        cards=(*pool.cards, *cards[:added]),
+    )
+    return [
+        Variant(
+            DRAWN,
+            SimulatedPool(drawn, known, seed=pool_seed, cards=cards),
+            tuple(card.name for card in cards),
+            controls=True,
+        ),
+        Variant(ADDED, both, tuple(card.name for card in cards[:added]), controls=True),
+    ]
+
+
+async def generalize(
+    generators: Mapping[int, Generator],
+    pool: Pool,
+    variants: Sequence[Variant],
+    questions: Sequence[Question],
+    *,
+    render: Renderer,
+    rollout: RolloutParams,
+    params: EvaluateParams,
+    limits: GeneralizeParams,
+    store: RowStore | None = None,
+    progress: Progress | None = None,
+    other_names: Sequence[str] = UNSEEN_NAMES,
+) -> tuple[list[Row], list[Variant]]:
+    """Play each policy on the training pool, then on every variant and on every change of the pool.
+
+    Returns: the rows, `pool` naming the variant, and all variants in order.
+    Raises: DataError without questions.
+    """
+    chosen = choose_questions(questions, limits.max_questions, params.seed)
+    policies = policies_of(generators, render=render, rollout=rollout, params=params)
+    home = [controls.policy_router(policy, pool, TRAINING_POOL, params.seed) for policy in policies]
+    base = await play_all(_jobs(home, chosen), concurrency=params.concurrency, store=store)
+    changed = pool_changes(pool, favourite(base, pool), other_names, params.seed)
+    away: list[Router] = []
+    for variant in (*variants, *changed):
+        for policy in policies:
+            away.append(controls.policy_router(policy, variant.pool, variant.name, params.seed))
+            if variant.controls:
+                away += controls.control_routers(policy, variant.pool, variant.name, params.seed)
+    rows = await play_all(
+        _jobs(away, chosen), concurrency=params.concurrency, store=store, progress=progress
+    )
+    return [*base, *rows], [*variants, *changed]
+
+
+def _jobs(
+    routers: Iterable[Router], questions: Sequence[Question]
+) -> list[tuple[Router, Question]]:
+    return [(router, question) for router in routers for question in questions]
+
+
+def favourite(rows: Iterable[Row], pool: Pool) -> str:
+    """The candidate called most; the first of the pool if nobody is called."""
+    counts = Counter(name for row in rows for name in row.called)
+    order = [card.name for card in pool.cards]
+    return max(order, key=lambda name: (counts[name], -order.index(name)))
+
+
+def compare_pools(
+    rows: Sequence[Row], variants: Sequence[Variant], params: EvaluateParams
+) -> dict[str, Any]:
+    """For every variant: how the policy does there against the training pool, on the same questions.
+
+    Returns: `training` (the policy's line), and `pools`, one entry each: the policy's line, the paired
+        `difference` to the training pool in EM and cost, `watched` with the `watched_share` of calls
+        and its interval-free count, `flipped` (share of questions with another answer, and of those
+        right before and wrong now, and the reverse), and the `table` with controls where played.
+    """
+    base = [row for row in rows if row.pool == TRAINING_POOL]
+    training = entry_of(summarise(base, params), POLICY)
+    return {
+        "confidence": params.confidence,
+        "n": len({(row.dataset, row.question_id) for row in base}),
+        "groups": len({row.group for row in base}),
+        "training": training,
+        "pools": [_compare(variant, base, rows, params) for variant in variants],
+    }
+
+
+def _compare(
+    variant: Variant, base: Sequence[Row], rows: Sequence[Row], params: EvaluateParams
+) -> dict[str, Any]:
+    here = [row for row in rows if row.pool == variant.name]
+    table = summarise(here, params)
+    before = {_place(row): row for row in base}
+    after = {_place(row): row for row in here if row.router == POLICY}
+    if before.keys() != after.keys():
+        raise DataError(f"pool {variant.name}: the policy was not played on the same questions")
+    calls = [name for row in after.values() for name in row.called]
+    return {
+        "pool": variant.name,
+        "policy": entry_of(table, POLICY),
+        "difference": {
+            measure: _paired(measure, before, after, params) for measure in ("em", "f1", "cost_usd")
+        },
+        "watched": list(variant.watched),
+        "watched_share": (
+            sum(name in variant.watched for name in calls) / len(calls) if calls else 0.0
+        ),
+        "watched_share_before": _share_before(base, variant.watched),
+        "flipped": {
+            "answer": _share(before, after, _answers_differ),
+            "right_to_wrong": _share(before, after, lambda a, b: a.em > b.em),
+            "wrong_to_right": _share(before, after, lambda a, b: a.em < b.em),
+        },
+        "table": table if variant.controls else None,
+    }
+
+
+def _place(row: Row) -> _Place:
+    return (row.seed, row.dataset, row.question_id)
+
+
+def _share_before(base: Sequence[Row], watched: Sequence[str]) -> float:
+    calls = [name for row in base for name in row.called]
+    return sum(name in watched for name in calls) / len(calls) if calls else 0.0
+
+
+def _answers_differ(one: Row, other: Row) -> bool:
+    return normalise(one.answer or "") != normalise(other.answer or "")
+
+
+def _share(before: _Rows, after: _Rows, differs: Callable[[Row, Row], bool]) -> float:
+    return sum(differs(before[place], after[place]) for place in before) / len(before)
+
+
+def _paired(
+    measure: str,
+    before: _Rows,
+    after: _Rows,
+    params: EvaluateParams,
+) -> dict[str, float]:
+    """Variant minus training pool, seeds averaged per question first."""
+    gaps: dict[tuple[str, str], list[float]] = {}
+    group: dict[tuple[str, str], str] = {}
+    for place, row in after.items():
+        gap = float(getattr(row, measure)) - float(getattr(before[place], measure))
+        gaps.setdefault(place[1:], []).append(gap)
+        group[place[1:]] = row.group
+    means = np.array([np.mean(gaps[question]) for question in sorted(gaps)])
+    found = paired_difference(
+        means,
+        np.zeros(len(means)),
+        [group[question] for question in sorted(gaps)],
+        resamples=params.bootstrap,
+        confidence=params.confidence,
+        seed=params.seed,
+    )
+    return dict(shorten(asdict(found)))
+
+
+def generalize_metrics(compared: Mapping[str, Any]) -> dict[str, float]:
+    """Flat figures for `dvc metrics`; `unseen_*` is the pool of new models only."""
+    found: dict[str, float] = {
+        "n": float(compared["n"]),
+        "training_em": compared["training"]["em"]["mean"],
+    }
+    for entry in compared["pools"]:
+        name = "unseen" if entry["pool"] == DRAWN else entry["pool"]
+        found[f"{name}_em"] = entry["policy"]["em"]["mean"]
+        found[f"{name}_em_delta"] = entry["difference"]["em"]["mean"]
+        found[f"{name}_cost_usd"] = entry["policy"]["cost_usd"]["mean"]
+        found[f"{name}_flipped"] = entry["flipped"]["answer"]
+        if entry["watched"]:
+            found[f"{name}_watched_share"] = entry["watched_share"]
+        if entry["table"]:
+            for router in ("random", "oracle"):
+                known = {line["router"]: line for line in entry["table"]["routers"]}
+                if router in known:
+                    found[f"{name}_{router}_em"] = known[router]["em"]["mean"]
+            share = entry["policy"]["collapse"]["best_model_share"]
+            if share is not None:
+                found[f"{name}_best_model_share"] = share
+    return dict(shorten(found))
+
+
+def generalize_markdown(compared: Mapping[str, Any]) -> str:
+    """The pool changes for people."""
+    percent = round(100 * compared["confidence"])
+    lines = [
+        f"The trained policy, nothing retrained, on the same n = {compared['n']} questions in "
+        f"{compared['groups']} groups; {percent} % intervals. Watched: the new or changed models.",
+        "",
+        "| pool | EM | EM against training pool | USD per 1000 | calls to watched (before) | answers changed | right to wrong | wrong to right |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        f"| training | {_mean(compared['training'], 'em', 3)} | reference "
+        f"| {1000 * compared['training']['cost_usd']['mean']:.4f} | | | | |",
+    ]
+    for entry in compared["pools"]:
+        gap = entry["difference"]["em"]
+        watched = (
+            f"{entry['watched_share']:.0%} ({entry['watched_share_before']:.0%})"
+            if entry["watched"]
+            else "none to watch"
+        )
+        lines.append(
+            f"| {entry['pool']} | {_mean(entry['policy'], 'em', 3)} "
+            f"| {gap['mean']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}] "
+            f"| {1000 * entry['policy']['cost_usd']['mean']:.4f} | {watched} "
+            f"| {entry['flipped']['answer']:.0%} | {entry['flipped']['right_to_wrong']:.0%} "
+            f"| {entry['flipped']['wrong_to_right']:.0%} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _mean(entry: Mapping[str, Any], measure: str, digits: int) -> str:
+    found = entry[measure]
+    return f"{found['mean']:.{digits}f} [{found['low']:.{digits}f}, {found['high']:.{digits}f}]"

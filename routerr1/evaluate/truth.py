@@ -1,0 +1,55 @@
+"""Who would answer right: known of simulated pools only, for controls and for judging calls."""
+
+from typing import Protocol
+
+from routerr1.evaluate.changes import ChangedPool
+from routerr1.pool.interface import Pool
+from routerr1.pool.simulated import SimulatedPool
+
+
+class Truth(Protocol):
+    """Ground truth of a pool."""
+
+    def knows(self, name: str, query: str) -> bool:
+        """Would this candidate answer right?"""
+        ...
+
+    def is_best(self, name: str, query: str) -> bool | None:
+        """Has nobody in the pool a higher accuracy on the query's topic? None: the query has none."""
+        ...
+
+
+class _SimulatedTruth:
+    """The truth behind a simulated pool, under the names and for the candidates that are shown."""
+
+    def __init__(self, pool: SimulatedPool, behind: dict[str, str]) -> None:
+        self._pool = pool
+        self._behind = behind
+        self._skill = {candidate.name: candidate.skill for candidate in pool.candidates}
+
+    def knows(self, name: str, query: str) -> bool:
+        return self._pool.knows(self._behind[name], query)
+
+    def is_best(self, name: str, query: str) -> bool | None:
+        fact = self._pool.fact(query)
+        if fact is None or name not in self._behind:
+            return None
+        accuracy = {
+            shown: self._skill[inner].get(fact.topic, 0.0) for shown, inner in self._behind.items()
+        }
+        return accuracy[name] == max(accuracy.values())
+
+
+def truth_of(pool: Pool) -> Truth | None:
+    """The truth of `pool`, or None where nobody has it: real models, recorded replies.
+
+    A candidate that is down knows nothing and is the best nowhere.
+    """
+    match pool:
+        case SimulatedPool():
+            return _SimulatedTruth(pool, {card.name: card.name for card in pool.cards})
+        case ChangedPool(inner=SimulatedPool() as inner):
+            up = {shown: behind for shown, behind in pool.behind.items() if shown not in pool.down}
+            return _SimulatedTruth(inner, up)
+        case _:
+            return None
