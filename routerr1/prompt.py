@@ -52,7 +52,7 @@ def _render(
     question: Question, cards: Sequence[Card], *, template: Template, max_rounds: int
 ) -> str:
     if template == "compact":
-        return f"{'; '.join(map(_compact_line, cards))}\nQuestion: {question.question}\n"
+        return f"{';'.join(map(_compact_line, cards))}\nQuestion: {question.question}\n"
     lines = "\n".join(map(_full_line, cards))
     return _FULL.format(cards=lines, question=question.question, max_rounds=max_rounds)
 

@@ -1,0 +1,349 @@
+"""A transformers model as a Generator: continuous batching, with the KV cache kept over rounds.
+
+All open sessions share one cache with a row each. A step either decodes one token for every session
+that is generating, or prefills sessions that have several unread tokens (a prompt, an inserted reply);
+equal prompts are read once and copied. A closed session's row is taken by the last one, so the rows in
+use stay contiguous and decoding needs no gather.
+
+Sampling inverts the cumulative distribution at a number from the session's own seeded stream. What a
+session samples therefore depends on its neighbours only through rounding in batched matrix products:
+runs are equal to the byte where the order of events is (in-process pools), not where it is not (HTTP).
+"""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, Cache
+from transformers.cache_utils import CacheLayerMixin
+
+from routerr1.errors import CheckpointError
+from routerr1.protocol import STOPS
+from routerr1.types import Generation
+
+_STOP_WINDOW = 12  # tokens decoded to look for a stop string; the longest stop has 9 characters
+
+
+class _RaggedLayer(CacheLayerMixin):  # type: ignore[misc]
+    """Keys and values of one layer, (rows, heads, capacity, head size); each row has its own length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: Tensor | slice = slice(0, 0)
+        self.scatter_rows = torch.empty(0, dtype=torch.long)
+        self.positions = torch.empty(0, dtype=torch.long)
+        self.span = 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        heads, size = key_states.shape[1], key_states.shape[3]
+        self.keys = key_states.new_zeros(0, heads, 0, size)
+        self.values = value_states.new_zeros(0, heads, 0, value_states.shape[3])
+        self.is_initialized = True
+
+    def reserve(self, rows: int, length: int) -> None:
+        """Grow to hold `rows` rows of `length` positions, keeping what is there."""
+        if self.keys.shape[0] >= rows and self.keys.shape[2] >= length:
+            return
+        self.keys, self.values = (
+            _grown(old, max(rows, old.shape[0]), max(length, old.shape[2]))
+            for old in (self.keys, self.values)
+        )
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        self.reserve(int(self.scatter_rows.max()) + 1, int(self.positions.max()) + 1)
+        rows = self.scatter_rows[:, None]
+        self.keys[rows, :, self.positions] = key_states.transpose(1, 2)
+        self.values[rows, :, self.positions] = value_states.transpose(1, 2)
+        return self.keys[self.rows, :, : self.span], self.values[self.rows, :, : self.span]
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copy one row's first `length` positions over another's."""
+        self.keys[target, :, :length] = self.keys[source, :, :length]
+        self.values[target, :, :length] = self.values[source, :, :length]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:  # noqa: ARG002
+        return self.span, 0
+
+    def get_seq_length(self) -> int:
+        return self.span
+
+    def get_max_length(self) -> int:
+        return -1
+
+
+def _grown(old: Tensor, rows: int, length: int) -> Tensor:
+    # In steps, so that growing token by token does not copy token by token.
+    new = old.new_zeros(
+        _step_up(rows, 32), old.shape[1], _step_up(length, 64), old.shape[3]
+    )
+    new[: old.shape[0], :, : old.shape[2]] = old
+    return new
+
+
+def _step_up(value: int, step: int) -> int:
+    return -(-value // step) * step
+
+
+class LocalSession:
+    """See `Session`."""
+
+    def __init__(self, owner: "LocalGenerator", prompt_ids: list[int], seed: int) -> None:
+        self._owner = owner
+        self._prompt_ids = tuple(prompt_ids)
+        self.stream = Random(seed)
+        self.row = -1  # its place in the cache; -1 before the first prefill
+        self.read = 0  # tokens the cache holds
+        self.unread = list(prompt_ids)
+        self.request: _Request | None = None
+
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        return self._prompt_ids
+
+    async def generate(self, *, max_new_tokens: int, temperature: float) -> Generation:
+        return await self._owner.submit(self, max_new_tokens, temperature)
+
+    def insert(self, text: str) -> tuple[int, ...]:
+        ids = self._owner.encode(text)
+        self.unread.extend(ids)
+        return tuple(ids)
+
+    def close(self) -> None:
+        self._owner.release(self)
+
+
+class _Request:
+    def __init__(self, max_new_tokens: int, temperature: float) -> None:
+        self.done: asyncio.Future[Generation] = asyncio.get_running_loop().create_future()
+        self.max_new_tokens = max_new_tokens
+        self.temperature = temperature
+        self.ids: list[int] = []
+        self.logprobs: list[float] = []
+
+
+class LocalGenerator:
+    """Plays any transformers causal LM with full attention as the policy.
+
+    Args:
+        max_length: tokens a session may hold, prompt included; a generation that would pass it ends
+            with finish "length". By default the model's own limit.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, *, max_length: int | None = None) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.max_length = max_length or model.config.max_position_embeddings
+        self._layers = [_RaggedLayer() for _ in range(model.config.num_hidden_layers)]
+        self._cache = Cache(layers=self._layers)
+        self._rows: list[LocalSession] = []
+        self._generating: dict[LocalSession, None] = {}  # a set that keeps order
+        self._worker: asyncio.Task[None] | None = None
+        self._closers = _tokens_with(tokenizer, ">")
+        self._stop_ids = _single_tokens(tokenizer, STOPS)
+
+    @classmethod
+    def load(cls, folder: Path | str, *, device: str = "cpu", dtype: str = "float32") -> "LocalGenerator":
+        """A saved policy or any checkpoint that transformers knows.
+
+        Raises: CheckpointError naming the folder if it cannot be loaded.
+        """
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
+        except Exception as error:  # transformers raises whatever its readers raise
+            reason = " ".join(str(error).split())[:200]
+            raise CheckpointError(f"{folder}: is not a loadable checkpoint ({reason})") from error
+        return cls(model.to(device).eval(), tokenizer)
+
+    def start(self, prompt: str, *, seed: int) -> LocalSession:
+        """See `Generator.start`."""
+        return LocalSession(self, self.encode(prompt), seed)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text`, with no token added around it."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    async def submit(
+        self, session: LocalSession, max_new_tokens: int, temperature: float
+    ) -> Generation:
+        """Queue a generation; all that are queued move together."""
+        room = self.max_length - session.read - len(session.unread)
+        if room <= 0:
+            return Generation("", finish="length")
+        request = _Request(min(max_new_tokens, room), temperature)
+        session.request = request
+        self._generating[session] = None
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._work())
+        return await request.done
+
+    async def _work(self) -> None:
+        try:
+            while self._generating:
+                self._step()
+                await asyncio.sleep(0)  # let finished sessions call the pool and come back
+        except BaseException as error:
+            for session in list(self._generating):
+                self._fail(session, error)
+            raise
+
+    def _fail(self, session: LocalSession, error: BaseException) -> None:
+        del self._generating[session]
+        if session.request and not session.request.done.done():
+            session.request.done.set_exception(error)
+
+    def _step(self) -> None:
+        unread = [session for session in self._generating if len(session.unread) > 1]
+        reading = [session for session in self._generating if len(session.unread) == 1]
+        # Waiting for company makes prefills few; nobody waits once nobody decodes.
+        if unread and (not reading or 4 * len(unread) >= len(self._generating)):
+            self._prefill(unread)
+        else:
+            self._decode(reading)
+
+    @torch.no_grad()
+    def _prefill(self, sessions: list[LocalSession]) -> None:
+        new = [session for session in sessions if session.row < 0]
+        for session in new:
+            session.row = len(self._rows)
+            self._rows.append(session)
+        first: dict[tuple[int, ...], LocalSession] = {}
+        for session in new:
+            first.setdefault(tuple(session.unread), session)
+        computed = [s for s in sessions if s not in new or first[tuple(s.unread)] is s]
+        states = self._forward(computed, [session.unread for session in computed])
+        hidden = dict(zip(computed, states, strict=True))
+        for session in new:
+            source = first[tuple(session.unread)]
+            if source is not session:
+                hidden[session] = hidden[source]
+                for layer in self._layers:
+                    layer.reserve(len(self._rows), len(session.unread))
+                    layer.move(source.row, session.row, len(session.unread))
+        for session in sessions:
+            session.read += len(session.unread)
+            session.unread = []
+        self._sample(sessions, torch.stack([hidden[session] for session in sessions]))
+
+    @torch.no_grad()
+    def _decode(self, sessions: list[LocalSession]) -> None:
+        if 2 * len(sessions) < len(self._rows):
+            hidden = self._forward(sessions, [session.unread for session in sessions])
+        else:
+            # Rows that wait ride along with a dummy token, overwritten when they are read: cheaper
+            # than gathering the others' cache.
+            ready = set(sessions)
+            tokens = [session.unread if session in ready else [0] for session in self._rows]
+            hidden = self._forward(self._rows, tokens)[[session.row for session in sessions]]
+        for session in sessions:
+            session.read += 1
+            session.unread = []
+        self._sample(sessions, hidden)
+
+    def _forward(self, sessions: list[LocalSession], unread: list[list[int]]) -> Tensor:
+        """Read `unread[i]` into session i's row; the hidden state at each one's last, (sessions, hidden)."""
+        device = self.model.device
+        whole = sessions == self._rows
+        width = max(map(len, unread))
+        ids = torch.tensor([tokens + [0] * (width - len(tokens)) for tokens in unread], device=device)
+        start = torch.tensor([session.read for session in sessions], device=device)
+        positions = start[:, None] + torch.arange(width, device=device)
+        rows = torch.tensor([session.row for session in sessions], device=device)
+        span = int(positions.max()) + 1
+        for layer in self._layers:
+            layer.rows = slice(0, len(sessions)) if whole else rows
+            layer.scatter_rows, layer.positions, layer.span = rows, positions, span
+        visible = torch.arange(span, device=device)[None, None] <= positions[:, :, None]
+        hidden = self.model.get_decoder()(
+            input_ids=ids,
+            attention_mask=_additive(visible, self.model.dtype)[:, None],
+            position_ids=positions,
+            past_key_values=self._cache,
+            use_cache=True,
+        ).last_hidden_state
+        last = torch.tensor([len(tokens) - 1 for tokens in unread], device=device)
+        return hidden[torch.arange(len(sessions), device=device), last]
+
+    def _sample(self, sessions: list[LocalSession], hidden: Tensor) -> None:
+        logits = self.model.get_output_embeddings()(hidden).float()
+        requests = [session.request for session in sessions]
+        heat = torch.tensor([r.temperature if r else 0.0 for r in requests], device=logits.device)
+        logprobs = torch.log_softmax(logits / heat.where(heat > 0, 1.0)[:, None], dim=-1)
+        mass = logprobs.exp().cumsum(-1)
+        draws = torch.tensor([session.stream.random() for session in sessions], device=logits.device)
+        sampled = torch.searchsorted(mass, (draws * mass[:, -1])[:, None], right=True)[:, 0]
+        ids = torch.where(heat > 0, sampled.clamp(max=logits.shape[-1] - 1), logits.argmax(-1))
+        chosen = logprobs.gather(1, ids[:, None])[:, 0]
+        for session, token, logprob in zip(sessions, ids.tolist(), chosen.tolist(), strict=True):
+            self._take(session, token, logprob)
+
+    def _take(self, session: LocalSession, token: int, logprob: float) -> None:
+        request = session.request
+        if request is None:
+            raise RuntimeError("a session without a request was sampled")
+        session.unread.append(token)
+        request.ids.append(token)
+        request.logprobs.append(logprob)
+        finish = self._finished(request, token)
+        if finish is None:
+            return
+        session.request = None
+        del self._generating[session]
+        text = self.tokenizer.decode(request.ids, skip_special_tokens=False)
+        if finish == "eos":
+            text = text.removesuffix(self.tokenizer.eos_token)
+        request.done.set_result(
+            Generation(text, tuple(request.ids), tuple(request.logprobs), finish)  # type: ignore[arg-type]
+        )
+
+    def _finished(self, request: _Request, token: int) -> str | None:
+        if token == self.tokenizer.eos_token_id:
+            return "eos"
+        if token in self._stop_ids:
+            return "stop"
+        if token in self._closers:
+            tail = self.tokenizer.decode(request.ids[-_STOP_WINDOW:], skip_special_tokens=False)
+            if tail.rstrip().endswith(STOPS):
+                return "stop"
+        return "length" if len(request.ids) >= request.max_new_tokens else None
+
+    def release(self, session: LocalSession) -> None:
+        """Give the session's row to the last one."""
+        self._generating.pop(session, None)
+        if session.row < 0:
+            return
+        last = self._rows.pop()
+        if last is not session:
+            for layer in self._layers:
+                layer.move(last.row, session.row, last.read)
+            last.row = session.row
+            self._rows[last.row] = last
+        session.row = -1
+
+
+def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """A boolean mask as what is added to attention scores."""
+    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill(
+        ~visible, torch.finfo(dtype).min
+    )
+
+
+def _single_tokens(tokenizer: Any, texts: Sequence[str]) -> frozenset[int]:
+    """Ids of those texts that are one token of their own."""
+    ids = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts)
+    return frozenset(found[0] for found in ids if len(found) == 1)
+
+
+def _tokens_with(tokenizer: Any, character: str) -> frozenset[int]:
+    """Ids of tokens that hold `character`: only after one of these can a stop be complete."""
+    tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    return frozenset(i for i, token in enumerate(tokens) if token and character in token)

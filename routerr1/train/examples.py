@@ -1,0 +1,109 @@
+"""Trajectories to imitate before reinforcement learning: right form, random routing, no facts.
+
+A scripted policy plays embedded questions through the one rollout loop. It picks candidates, the part to
+ask for, and when to stop at random; the pool answers with random entities. What can be learnt is the
+protocol, the phrasing of sub-questions, and to copy names and answers; not who knows what, nor any fact.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from random import Random
+
+from routerr1.config import RolloutParams
+from routerr1.data.embedded import TOPICS, World
+from routerr1.pool.simulated import UNSURE, Candidate, Fact, SimulatedPool
+from routerr1.prompt import Renderer
+from routerr1.rollout.generate import ScriptedGenerator
+from routerr1.rollout.loop import rollout
+from routerr1.types import Card, Question, Trajectory
+
+DONE = "done"
+
+
+def imitated(
+    questions: Sequence[Question],
+    world: World,
+    known: dict[str, Fact],
+    cards: Sequence[Card],
+    *,
+    render: Renderer,
+    params: RolloutParams,
+    stop_probability: float,
+    seed: int,
+    count: int,
+) -> Iterator[Trajectory]:
+    """`count` trajectories; the same arguments give the same ones.
+
+    Args:
+        known: from `simulated.known_facts(world)`.
+        cards: of the training pool; the names that may be called, and what the prompt shows.
+    """
+    rng = Random(f"imitated/{seed}")
+    entities = frozenset(name for names in world.entities.values() for name in names)
+    guessing = [
+        Candidate(card.name, dict.fromkeys(TOPICS, 0.0), 0, 0, 0.0, rng.randrange(3))
+        for card in cards
+    ]
+    for number in range(count):
+        question = rng.choice(questions)
+        script = _script(question, known, [card.name for card in cards], entities,
+                         stop_probability, params.max_rounds, Random(rng.random()))  # fmt: skip
+        styles = rng.sample([c.verbosity for c in guessing], len(guessing))
+        pool = SimulatedPool(
+            [replace(c, verbosity=style) for c, style in zip(guessing, styles, strict=True)],
+            known, seed=number, cards=cards,
+        )  # fmt: skip
+        played = rollout(
+            question, ScriptedGenerator(script), pool, render=render, params=params, seed=0
+        )
+        yield asyncio.run(played)
+
+
+def _script(
+    question: Question,
+    known: dict[str, Fact],
+    names: Sequence[str],
+    entities: frozenset[str],
+    stop_probability: float,
+    max_rounds: int,
+    rng: Random,
+) -> Callable[[str, Sequence[str]], str]:
+    """The next generation from what was inserted so far."""
+    steps = question.metadata["steps"]
+    topics = question.metadata["topics"]
+    bridge: str | None = None
+    asked_first = False
+    last = UNSURE
+
+    def say(_: str, inserted: Sequence[str]) -> str:
+        nonlocal bridge, asked_first, last
+        if inserted:
+            found = _named(inserted[-1], entities)
+            last = found or last
+            if asked_first and found:
+                bridge = found
+            if len(inserted) >= max_rounds or rng.random() < stop_probability:
+                return f"<think> {DONE}</think><answer> {_said(last)}</answer>"
+        options = [(steps[0], topics[0], len(steps) > 1)]
+        if len(steps) > 1:
+            options.append((question.question, topics[-1], False))
+            if bridge is not None:
+                options += [(steps[1].format(bridge), topics[1], False)] * 2
+        query, topic, asked_first = rng.choice(options)
+        name = rng.choice(names)
+        return f"<think> {topic} {name}</think><search> {name}: {query}</search>"
+
+    return say
+
+
+def _said(last: str) -> str:
+    return "unknown" if last == UNSURE else last
+
+
+def _named(inserted: str, entities: frozenset[str]) -> str | None:
+    """The answer in a reply: the last entity it names, if it states anything."""
+    words = [word.strip(".,?") for word in inserted.removesuffix("</information>").split()]
+    if UNSURE in inserted:
+        return None
+    return next((word for word in reversed(words) if word in entities), None)

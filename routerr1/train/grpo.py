@@ -1,0 +1,378 @@
+"""GRPO (arXiv 2402.03300) through TRL, over the one rollout loop.
+
+TRL owns the update; this file owns what happens between a prompt and a reward. A group's rollouts are
+told apart by position, never by text. The cost scale is frozen while a step is scored and extended after
+it. Checkpoints live under the run's own folder, outside DVC's outputs, with everything needed to go on:
+weights, optimiser, schedule, random states (transformers), cost statistics, the log so far and the best
+weights (ours, written last: a checkpoint without them is not complete).
+"""
+
+import asyncio
+import csv
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from routerr1.config import RewardParams, RolloutParams, TrainParams
+from routerr1.errors import DataError
+from routerr1.files import atomic_path, read_json, write_json
+from routerr1.pool.interface import Pool
+from routerr1.prompt import Renderer
+from routerr1.reward import CostScale, FrozenCostScale
+from routerr1.rollout.loop import play, stream_seed
+from routerr1.train.score import Score, batch_figures, score
+from routerr1.types import Question, Trajectory
+
+_STATE = "router_state.json"
+_BEST = "best"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What stays fixed over a training run."""
+
+    questions: Sequence[Question]
+    validation: Sequence[Question]
+    pool: Pool
+    render: Renderer
+    rollout: RolloutParams
+    reward: RewardParams
+    train: TrainParams
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """Where the best weights lie, and how the run went.
+
+    Attributes:
+        rows: one mapping per step, the columns of log.csv; equal for equal params, data and seed.
+        timing: seconds per step by part; not equal from run to run.
+    """
+
+    folder: Path
+    rows: list[dict[str, float]]
+    timing: list[dict[str, float]]
+    best_step: int
+    best_reward: float
+    cost_scale: CostScale
+
+
+def train(
+    start: Path,
+    setting: Setting,
+    folder: Path,
+    *,
+    progress: Callable[[dict[str, float]], None],
+    log_step: Callable[[int, Mapping[str, float]], None] = lambda _step, _row: None,
+) -> Trained:
+    """Train from the checkpoint `start`, working in `folder`; goes on from the last complete checkpoint there.
+
+    The weights that count are those of the step with the highest mean validation reward (greedy, on
+    `train.validation_questions` questions); of equal ones the later.
+
+    Raises: CheckpointError if `start` cannot be loaded.
+    """
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    from transformers import PrinterCallback
+    from transformers.utils.logging import disable_progress_bar
+    from trl import GRPOTrainer
+
+    from routerr1.rollout.local import LocalGenerator
+
+    disable_progress_bar()
+
+    generator = LocalGenerator.load(start)
+    by_prompt = _by_prompt(setting)
+    player = _Player(setting, generator, by_prompt)
+    recorder = _recorder(player, folder, progress, log_step)
+    trainer = GRPOTrainer(
+        model=generator.model,
+        processing_class=generator.tokenizer,
+        args=_config(setting, folder),
+        train_dataset=_dataset(by_prompt),
+        reward_funcs=_reward,
+        rollout_func=player.rollouts,
+        callbacks=[recorder],
+    )
+    trainer.remove_callback(PrinterCallback)  # the log is ours
+    last = _last_complete(folder)
+    if last is not None:
+        recorder.restore(last)
+        _log.info("resuming from %s", last)
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    return Trained(
+        folder / _BEST, recorder.rows, recorder.timing, recorder.best_step, recorder.best_reward,
+        player.scale,
+    )  # fmt: skip
+
+
+def _config(setting: Setting, folder: Path) -> Any:
+    from trl import GRPOConfig
+
+    params = setting.train
+    rounds = setting.rollout.max_rounds + 1
+    return GRPOConfig(
+        output_dir=str(folder),
+        max_steps=params.steps,
+        per_device_train_batch_size=params.questions_per_step * params.rollouts_per_question,
+        num_generations=params.rollouts_per_question,
+        gradient_accumulation_steps=1,
+        max_completion_length=rounds * setting.rollout.max_new_tokens,
+        temperature=setting.rollout.temperature,
+        beta=params.kl_weight,
+        loss_type=params.loss,
+        learning_rate=params.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=params.warmup_steps,
+        adam_beta2=params.adam_beta2,
+        weight_decay=0.0,
+        max_grad_norm=params.max_grad_norm,
+        logging_steps=1,
+        save_strategy="steps",
+        save_steps=params.checkpoint_every,
+        save_total_limit=2,
+        report_to=[],
+        disable_tqdm=True,
+        log_level="error",
+        bf16=False,
+        gradient_checkpointing=False,
+        seed=setting.seed,
+        shuffle_dataset=True,
+    )
+
+
+def _by_prompt(setting: Setting) -> dict[str, Question]:
+    by_prompt: dict[str, Question] = {}
+    for question in setting.questions:
+        prompt = setting.render(question, setting.pool.cards)
+        if prompt in by_prompt:
+            raise DataError(
+                f"training questions {by_prompt[prompt].id} and {question.id} have the same text; "
+                "remove one of them"
+            )
+        by_prompt[prompt] = question
+    return by_prompt
+
+
+def _dataset(by_prompt: Mapping[str, Question]) -> Any:
+    from datasets import Dataset
+
+    return Dataset.from_dict({"prompt": list(by_prompt)})
+
+
+def _reward(prompts: list[str], reward: list[float], **_: Any) -> list[float]:
+    """Handed to TRL; the score was made with the trajectory at hand."""
+    if len(reward) != len(prompts):
+        raise RuntimeError(f"{len(reward)} rewards for {len(prompts)} rollouts")
+    return reward
+
+
+class _Player:
+    """Plays a step's prompts, scores them, and remembers the costs."""
+
+    def __init__(self, setting: Setting, generator: Any, by_prompt: Mapping[str, Question]) -> None:
+        self.setting = setting
+        self.generator = generator
+        self.by_prompt = by_prompt
+        self.scale = CostScale(setting.reward.cost_window)
+        self.names = [card.name for card in setting.pool.cards]
+        self.figures: dict[str, float] = {}
+        self.generation_s = 0.0
+
+    def rollouts(self, prompts: list[str], trainer: Any) -> dict[str, list[Any]]:
+        """TRL's `rollout_func`: one row per prompt received, in order."""
+        began = time.perf_counter()
+        played = self.play(
+            [self.by_prompt[prompt] for prompt in prompts],
+            stream_seed(self.setting.seed, trainer.state.global_step),
+            temperature=None,
+        )
+        scores = self.score(played, self.scale.freeze())
+        self.scale.extend(s.cost for s in scores)
+        self.figures = batch_figures(played, scores, self.names)
+        self.generation_s = time.perf_counter() - began
+        return as_columns(played, scores, self.generator.tokenizer.eos_token_id)
+
+    def play(
+        self, questions: Sequence[Question], seed: int, temperature: float | None
+    ) -> list[Trajectory]:
+        """Play with the weights as they are."""
+        model, training = self.generator.model, self.generator.model.training
+        model.eval()
+        try:
+            return asyncio.run(
+                play(
+                    questions,
+                    self.generator,
+                    self.setting.pool,
+                    render=self.setting.render,
+                    params=self.setting.rollout,
+                    seed=seed,
+                    temperature=temperature,
+                    concurrency=max(1, len(questions)),
+                )
+            )
+        finally:
+            model.train(training)
+
+    def score(self, played: Sequence[Trajectory], scale: FrozenCostScale) -> list[Score]:
+        """Score by one frozen scale."""
+        cards = self.setting.pool.cards
+        return [score(trajectory, cards, scale, self.setting.reward) for trajectory in played]
+
+    def validate(self) -> dict[str, float]:
+        """Greedy figures on the validation questions; they neither read nor change training's cost scale."""
+        played = self.play(self.setting.validation, seed=self.setting.seed, temperature=0.0)
+        scale = CostScale(self.setting.reward.cost_window)
+        scale.extend(s.cost for s in self.score(played, scale.freeze()))
+        return batch_figures(played, self.score(played, scale.freeze()), self.names)
+
+
+def as_columns(
+    played: Sequence[Trajectory], scores: Sequence[Score], eos: int
+) -> dict[str, list[Any]]:
+    """Token columns for TRL. `env_mask` is 1 where the policy wrote the token.
+
+    An answered trajectory is closed with the end token, mask 0: TRL counts one without it as cut off.
+    """
+    columns: dict[str, list[Any]] = {
+        key: [] for key in ("prompt_ids", "completion_ids", "logprobs", "env_mask", "reward")
+    }
+    for trajectory, scored in zip(played, scores, strict=True):
+        ids: list[int] = []
+        logprobs: list[float] = []
+        mask: list[int] = []
+        for turn in trajectory.turns:
+            said = turn.generation
+            ids += (*said.token_ids, *turn.inserted_ids)
+            logprobs += (*said.logprobs, *(0.0 for _ in turn.inserted_ids))
+            mask += [1] * len(said.token_ids) + [0] * len(turn.inserted_ids)
+        if trajectory.stopped == "answered":
+            ids, logprobs, mask = [*ids, eos], [*logprobs, 0.0], [*mask, 0]
+        columns["prompt_ids"].append(list(trajectory.prompt_ids))
+        columns["completion_ids"].append(ids)
+        columns["logprobs"].append(logprobs)
+        columns["env_mask"].append(mask)
+        columns["reward"].append(scored.reward)
+    return columns
+
+
+_LOGGED = {
+    "loss": "loss",
+    "kl": "kl",
+    "entropy": "entropy",
+    "grad_norm": "grad_norm",
+    "learning_rate": "learning_rate",
+    "frac_reward_zero_std": "zero_variance_groups",
+}
+
+
+def _recorder(
+    player: _Player,
+    folder: Path,
+    progress: Callable[[dict[str, float]], None],
+    log_step: Callable[[int, Mapping[str, float]], None],
+) -> Any:
+    """A TrainerCallback, made here because its base class is heavy to import."""
+    from transformers import TrainerCallback
+
+    class Recorder(TrainerCallback):  # type: ignore[misc]
+        """Writes what TRL and the rollouts report, validates, and completes checkpoints."""
+
+        def __init__(self) -> None:
+            self.rows: list[dict[str, float]] = []
+            self.timing: list[dict[str, float]] = []
+            self.best_step, self.best_reward = 0, float("-inf")
+            self._began = 0.0
+
+        def restore(self, checkpoint: Path) -> None:
+            """Take back what `on_save` wrote."""
+            state = read_json(checkpoint / _STATE)
+            self.rows, self.timing = state["rows"], state["timing"]
+            self.best_step, self.best_reward = state["best_step"], state["best_reward"]
+            player.scale = CostScale.restore(state["cost_scale"])
+            _copy(checkpoint / _BEST, folder / _BEST)
+
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            self._began = time.perf_counter()
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ARG002
+            if not logs or "reward" not in logs:
+                return
+            row = {"step": float(state.global_step), **player.figures}
+            row |= {ours: float(logs[theirs]) for theirs, ours in _LOGGED.items() if theirs in logs}
+            self.timing.append(
+                {
+                    "step": float(state.global_step),
+                    "generation_s": player.generation_s,
+                    "step_s": float(logs.get("step_time", 0.0)),
+                }
+            )
+            self.rows.append(row)
+            if state.global_step % player.setting.train.validate_every == 0:
+                self._validate(state.global_step, row)
+            progress(row)
+            log_step(state.global_step, row)
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+            if self.best_step == 0:
+                self._validate(state.global_step, self.rows[-1])
+
+        def _validate(self, step: int, row: dict[str, float]) -> None:
+            figures = player.validate()
+            row |= {f"validation/{key}": value for key, value in figures.items()}
+            if figures["reward"] >= self.best_reward:
+                self.best_step, self.best_reward = step, figures["reward"]
+                aside = folder / f".{_BEST}.tmp"
+                shutil.rmtree(aside, ignore_errors=True)
+                player.generator.model.save_pretrained(aside)
+                player.generator.tokenizer.save_pretrained(aside)
+                shutil.rmtree(folder / _BEST, ignore_errors=True)
+                aside.replace(folder / _BEST)
+
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+            checkpoint = folder / f"checkpoint-{state.global_step}"
+            if (folder / _BEST).is_dir():
+                _copy(folder / _BEST, checkpoint / _BEST)
+            write_json(
+                checkpoint / _STATE,
+                {
+                    "rows": self.rows,
+                    "timing": self.timing,
+                    "best_step": self.best_step,
+                    "best_reward": self.best_reward if self.best_step else -1.0,
+                    "cost_scale": player.scale.state(),
+                },
+            )
+
+    return Recorder()
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    if source.is_dir():
+        shutil.copytree(source, target)
+
+
+def _last_complete(folder: Path) -> Path | None:
+    """The newest checkpoint that holds our state, which is written last."""
+    found = [path for path in folder.glob("checkpoint-*") if (path / _STATE).is_file()]
+    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def write_log(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
+    """Rows as CSV; columns in order of first appearance, empty where a row has no value."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with atomic_path(path) as aside, aside.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, columns, lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({key: f"{value:.6g}" for key, value in row.items()})
+

@@ -1,0 +1,120 @@
+"""A small policy made from scratch: a trained byte-level tokenizer and a Llama with a head start.
+
+The tokenizer is byte-level BPE (nothing is ever unknown), trained until every word of the embedded
+questions is one token, so that naming an entity is one decision. The starting weights of the model hold
+heads that attend to the token before and heads that copy what followed an earlier occurrence
+(induction heads, arXiv 2209.11895); without them most of a small training budget goes into finding
+these two circuits.
+"""
+
+from collections.abc import Iterable
+from math import cos, sin, sqrt
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from routerr1.config import ModelParams
+from routerr1.protocol import TAGS
+
+PAD, EOS = "<|pad|>", "<|end|>"
+MAX_POSITIONS = 1024
+_ROPE_THETA = 10_000.0
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
+    """Byte-level BPE over `texts`, with the protocol's tags as single tokens."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    marks = [PAD, EOS]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - 2 * len(TAGS),
+        special_tokens=marks,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    core.train_from_iterator(texts, trainer)
+    # Not special: decoding keeps them, and the policy is meant to write them.
+    tags = [f"<{slash}{tag}>" for tag in TAGS for slash in ("", "/")]
+    core.add_tokens([AddedToken(tag, normalized=False, special=False) for tag in tags])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token=PAD, eos_token=EOS, padding_side="left"
+    )
+
+
+def new_model(params: ModelParams, tokenizer: Any, seed: int) -> Any:
+    """A Llama of the given size with random weights and the head start described above."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=params.hidden_size,
+            intermediate_size=3 * params.hidden_size,
+            num_hidden_layers=params.layers,
+            num_attention_heads=params.heads,
+            num_key_value_heads=params.heads,
+            max_position_embeddings=MAX_POSITIONS,
+            rope_parameters={"rope_type": "default", "rope_theta": _ROPE_THETA},
+            tie_word_embeddings=True,
+            attention_bias=True,
+            initializer_range=0.04,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            bos_token_id=None,
+            attn_implementation="sdpa",
+        )
+    )
+    with torch.no_grad():
+        _plant_induction(model, torch.Generator().manual_seed(seed + 1))
+    return model
+
+
+def _plant_induction(model: Any, generator: torch.Generator) -> None:
+    """Previous-token heads in layer 0, a copying head in layer 1.
+
+    Layer 0, head 0 attends one back (head 1 two back) by fixed biases that rotary position turns into a
+    peak, and writes what it finds through `mark` into the residual stream. Layer 1, head 0 looks
+    for positions whose mark matches the current token, and copies the token there to the output.
+    """
+    config = model.config
+    size = config.hidden_size
+    head = size // config.num_attention_heads
+    half = head // 2
+    frequency = 1.0 / (_ROPE_THETA ** (torch.arange(0, head, 2).float() / head))
+    embedding = 0.1
+    model.model.embed_tokens.weight.copy_(
+        torch.randn(config.vocab_size, size, generator=generator) * embedding
+    )
+    norm = embedding * sqrt(size)
+    first, second = model.model.layers[0].self_attn, model.model.layers[1].self_attn
+    for place, back in ((0, 1), (1, 2)):
+        rows = slice(place * head, (place + 1) * head)
+        scale = 1.4 * 7.0 / sqrt(2.0)
+        first.q_proj.weight[rows] *= 0.1
+        first.k_proj.weight[rows] *= 0.1
+        first.k_proj.bias[rows] = torch.cat([torch.ones(half), torch.zeros(half)]) * scale
+        turned = [cos(-back * f) for f in frequency.tolist()] + [sin(-back * f) for f in frequency.tolist()]
+        first.q_proj.bias[rows] = torch.tensor(turned) * scale
+    read, mark = _orthonormal(head, size, generator), _orthonormal(head, size, generator).T
+    first.v_proj.weight[:head] = read
+    first.o_proj.weight[:, :head] = mark * (norm / sqrt(head))
+    # Only slowly rotating dimensions carry content, so that the match does not depend on distance.
+    slow = [j for j in range(half) if frequency[j] < 0.012]
+    dims = slow + [j + half for j in slow]
+    second.q_proj.weight[:head] *= 0.1
+    second.k_proj.weight[:head] *= 0.1
+    second.q_proj.weight[dims] = 2.0 * read[: len(dims)]
+    second.k_proj.weight[dims] = 2.0 * mark.T[: len(dims)]
+    copy = _orthonormal(head, size, generator)
+    second.v_proj.weight[:head] = copy
+    second.o_proj.weight[:, :head] = copy.T * (2 * norm / sqrt(head))
+
+
+def _orthonormal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
+    return torch.linalg.qr(torch.randn(columns, rows, generator=generator))[0].T

@@ -1,0 +1,102 @@
+"""What a played trajectory earns, and the figures of a batch that show a collapse coming."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from routerr1 import protocol
+from routerr1.config import RewardParams
+from routerr1.matching import exact_match, token_f1
+from routerr1.reward import FrozenCostScale, hierarchical
+from routerr1.types import Card, Trajectory
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One trajectory's reward and its parts.
+
+    Attributes:
+        answer: the part the reward uses: exact match or F1.
+        cost: micro-dollars on the reward's basis.
+        thrift: in [0, 1]; 0 if a call failed, which is never cheap.
+    """
+
+    formed: bool
+    em: float
+    f1: float
+    answer: float
+    cost: float
+    thrift: float
+    reward: float
+
+
+def score(
+    trajectory: Trajectory, cards: Sequence[Card], scale: FrozenCostScale, params: RewardParams
+) -> Score:
+    """Score one trajectory; pure, so a stored one can be scored again."""
+    formed = protocol.check(trajectory.text, protocol.names_of(cards))
+    golds, said = trajectory.question.golden_answers, trajectory.answer
+    em = exact_match(said, golds) if said is not None else 0.0
+    f1 = token_f1(said, golds) if said is not None else 0.0
+    cost = micro_usd(trajectory, cards, params.cost_basis)
+    thrift = 0.0 if trajectory.ledger.failures else scale.score(cost)
+    answer = em if params.answer == "em" else f1
+    reward = hierarchical(formed, answer, thrift, params.cost_weight)
+    return Score(formed, em, f1, answer, cost, thrift, reward)
+
+
+def micro_usd(trajectory: Trajectory, cards: Sequence[Card], basis: str) -> float:
+    """Cost in micro-dollars: of reply tokens alone (`completion`, the paper) or of all that was billed."""
+    if basis == "all":
+        return trajectory.ledger.cost_usd * 1e6
+    price = {card.name: card.completion_usd_per_mtok for card in cards}
+    return sum(
+        turn.reply.completion_tokens * price.get(turn.reply.model, 0.0)
+        for turn in trajectory.turns
+        if turn.reply is not None
+    )
+
+
+def called(trajectory: Trajectory) -> list[str]:
+    """Names of the candidates that were asked, in order."""
+    return [turn.reply.model for turn in trajectory.turns if turn.reply and turn.reply.model]
+
+
+def batch_figures(
+    trajectories: Sequence[Trajectory], scores: Sequence[Score], names: Sequence[str]
+) -> dict[str, float]:
+    """Means over a batch, by the names that log.csv and the report use. Shares are of all calls."""
+    count = len(trajectories)
+    calls = Counter(name for trajectory in trajectories for name in called(trajectory))
+    total = calls.total()
+    figures = {
+        "reward": _mean([s.reward for s in scores]),
+        "em": _mean([s.em for s in scores]),
+        "f1": _mean([s.f1 for s in scores]),
+        "formed": _mean([float(s.formed) for s in scores]),
+        "thrift": _mean([s.thrift for s in scores]),
+        "cost_usd": _mean([t.ledger.cost_usd for t in trajectories]),
+        "calls": total / count,
+        "no_call_rate": _mean([float(t.ledger.calls == 0) for t in trajectories]),
+        "policy_tokens": _mean([float(t.ledger.policy_tokens) for t in trajectories]),
+        "top_model_share": max(calls.values()) / total if total else 0.0,
+        "call_entropy": entropy(calls),
+    }
+    for name in names:
+        figures[f"share/{name}"] = calls[name] / total if total else 0.0
+    for hops in sorted({t.question.hops for t in trajectories if t.question.hops}):
+        mine = [i for i, t in enumerate(trajectories) if t.question.hops == hops]
+        figures[f"em_{hops}hop"] = _mean([scores[i].em for i in mine])
+        figures[f"calls_{hops}hop"] = _mean([float(trajectories[i].ledger.calls) for i in mine])
+    return figures
+
+
+def entropy(counts: Mapping[str, int]) -> float:
+    """Entropy of a distribution given by counts, in nats; 0 if there are none."""
+    total = sum(counts.values())
+    return -sum(n / total * math.log(n / total) for n in counts.values() if n) if total else 0.0
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
