@@ -31,12 +31,59 @@ class EmbeddedParams(Section):
     validation_share: float = Field(gt=0, lt=1)
 
 
-class DatasetParams(Section):
-    """Which questions, and how they are split."""
+class ColumnsParams(Section):
+    """Which column of a source holds what; None where it has none.
 
-    source: Literal["embedded", "benchmarks", "local"]
+    Attributes:
+        separator: what stands between several answers in one cell; None: a JSON list, or one answer.
+    """
+
+    id: str | None = "id"
+    question: str = "question"
+    golden_answers: str = "golden_answers"
+    hops: str | None = None
+    metadata: str | None = "metadata"
+    separator: str | None = None
+
+
+class DrawParams(Section):
+    """So many rows, drawn from a split of the source; None: all of them."""
+
+    source: str
+    rows: int | None = Field(ge=1)
+
+
+class BenchmarkParams(Section):
+    """What one data set gives to each split; None: nothing."""
+
+    train: DrawParams | None = None
+    validation: DrawParams | None = None
+    test: DrawParams | None = None
+
+
+class BenchmarksParams(Section):
+    """The seven sets: from the hub at a pinned revision, or from a folder of the same layout."""
+
+    folder: Path | None
+    repo: str
+    revision: str = Field(pattern="^[0-9a-f]{40}$")
+    columns: ColumnsParams = ColumnsParams()
+    sets: dict[str, BenchmarkParams]
+
+
+class DatasetParams(Section):
+    """Which questions, and how they are split.
+
+    Attributes:
+        imported: files written by `routerr1 data import`, used in addition to the source.
+    """
+
+    source: Literal["embedded", "benchmarks", "imported"]
     seed: int
+    near_duplicate: float = Field(gt=0, le=1)
     embedded: EmbeddedParams
+    benchmarks: BenchmarksParams
+    imported: tuple[Path, ...]
 
 
 class ChecksParams(Section):
@@ -45,7 +92,6 @@ class ChecksParams(Section):
     max_question_chars: int = Field(ge=1)
     max_leakage: float = Field(ge=0, le=1)
     max_leakage_by_set: dict[str, float]
-    near_duplicate: float = Field(gt=0, le=1)
     max_drift: float = Field(ge=0, le=1)
     accepted: Path | None
 

@@ -49,6 +49,7 @@ def run_checks(
                 folder,
                 database,
                 params,
+                near_duplicate=dataset.near_duplicate,
                 wanted=wanted_rows(dataset),
                 accepted=Profile.read(params.accepted),
             )

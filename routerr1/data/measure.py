@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from routerr1.config import ChecksParams
-from routerr1.data import text
+from routerr1.data import near, text
 from routerr1.data.drift import Profile, drifts
-from routerr1.data.near import HeldOut
 from routerr1.data.splits import Counts, open_parquet, read_tables, schema_problems, split_path
 from routerr1.types import SPLITS, Split
 
@@ -79,12 +78,14 @@ def measure_rows(
     database: Path,
     params: ChecksParams,
     *,
+    near_duplicate: float,
     wanted: Mapping[str, Mapping[str, int | None]],
     accepted: Profile,
 ) -> Measured:
     """Fill the other tables from the split files of `folder`, in one pass.
 
     Args:
+        near_duplicate: similarity from which a training question may not resemble a held-out one.
         wanted: rows that params ask for, by data set and split; None where any number will do.
         accepted: what the last accepted data looked like; empty if there was none.
     """
@@ -93,7 +94,7 @@ def measure_rows(
         # A crash throws the whole file away, so nothing in it needs to survive one.
         store.execute("PRAGMA journal_mode = OFF")
         store.execute("PRAGMA synchronous = OFF")
-        held_out = HeldOut(params.near_duplicate)
+        held_out = near.HeldOut(near_duplicate)
         # What is held out comes first, so that every training row finds it indexed.
         for split in reversed(SPLITS):
             _load(store, folder, split, held_out, seen)
@@ -109,7 +110,7 @@ def measure_rows(
 
 
 def _load(
-    store: sqlite3.Connection, folder: Path, split: Split, held_out: HeldOut, seen: Measured
+    store: sqlite3.Connection, folder: Path, split: Split, held_out: near.HeldOut, seen: Measured
 ) -> None:
     path = split_path(folder, split)
     first = store.execute("SELECT coalesce(max(row), 0) + 1 FROM questions").fetchone()[0]
@@ -138,7 +139,7 @@ def _count(seen: Measured, row: "_Row", split: Split) -> None:
 def _compare(
     store: sqlite3.Connection,
     split: Split,
-    held_out: HeldOut,
+    held_out: near.HeldOut,
     rows: Iterable["_Row"],
     seen: Measured,
 ) -> None:
@@ -149,17 +150,17 @@ def _compare(
         return
     by_number = {row.number: row for row in rows}
     seen.num_compared += len(by_number)
-    for near in held_out.find((number, row.comparable) for number, row in by_number.items()):
-        row = by_number[near.row]
+    for pair in held_out.find((number, row.comparable) for number, row in by_number.items()):
+        row = by_number[pair.row]
         other = store.execute(
-            "SELECT id, question, key FROM questions WHERE row = ?", (near.held_out,)
+            "SELECT id, question, key FROM questions WHERE row = ?", (pair.held_out,)
         ).fetchone()
         if other[2] == row.key:
             continue  # an exact duplicate is the business of another expectation
         seen.num_near += 1
         store.execute(
             "INSERT INTO near VALUES (?, ?, ?, ?, ?, ?)",
-            (split, row.id, row.question, other[0], other[1], round(near.similarity, 4)),
+            (split, row.id, row.question, other[0], other[1], round(pair.similarity, 4)),
         )
 
 
@@ -195,7 +196,7 @@ class _Row:
 
     @property
     def by_wording(self) -> bool:
-        return bool(self.comparable) and not (self.metadata and self.metadata.get("steps"))
+        return bool(self.comparable) and near.by_wording(self.metadata or {})
 
     def columns(self, file: str) -> tuple[object, ...]:
         unusable = [gold for gold in self.answers if gold is None or text.looks_serialised(gold)]

@@ -9,7 +9,7 @@ compared by wording: questions made from one template differ in a name only and 
 near-duplicates. Such rows are compared by their facts instead (expectation `no_fact_overlap`).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -22,6 +22,11 @@ class Near(NamedTuple):
     row: int
     held_out: int
     similarity: float
+
+
+def by_wording(metadata: Mapping[str, Any]) -> bool:
+    """Is a row compared by its wording, for want of named facts?"""
+    return not metadata.get("steps")
 
 
 def shingles(comparable: str) -> set[str]:

@@ -146,12 +146,17 @@ def read_questions(folder: Path, split: Split, *, dataset: str | None = None) ->
 
     Raises: DataError naming the file, and the column or row, if it is not what `write_questions` writes.
     """
-    return [
-        question
-        for table in read_tables(split_path(folder, split))
-        for question in _to_questions(table, split_path(folder, split))
-        if dataset is None or question.dataset == dataset
-    ]
+    rows = read_file(split_path(folder, split))
+    return [row for row in rows if dataset is None or row.dataset == dataset]
+
+
+def read_file(path: Path) -> Iterator[Question]:
+    """The questions of one file, a stream.
+
+    Raises: as `read_questions`.
+    """
+    for table in read_tables(path):
+        yield from _to_questions(table, path)
 
 
 def read_tables(path: Path) -> Iterator["pa.Table"]:
@@ -163,7 +168,7 @@ def read_tables(path: Path) -> Iterator["pa.Table"]:
 
     with open_parquet(path) as file:
         for problem in schema_problems(file.schema_arrow):
-            raise DataError(f"{path}: {problem}; run `dvc repro dataset`")
+            raise DataError(f"{path}: {problem}; is it no file of questions, or an old one?")
         try:
             for batch in file.iter_batches(batch_size=GROUP_ROWS, columns=schema().names):
                 yield pa.Table.from_batches([batch], schema=schema())
@@ -180,7 +185,7 @@ def open_parquet(path: Path) -> "pq.ParquetFile":
     import pyarrow.parquet as pq
 
     if not path.is_file():
-        raise DataError(f"{path}: not found; run `dvc repro dataset`")
+        raise DataError(f"{path}: not found")
     try:
         return pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:

@@ -1,0 +1,114 @@
+"""What the written questions are, for people: tables on the console and a data card beside the files."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from routerr1.config import DatasetParams
+from routerr1.data import embedded
+from routerr1.data.benchmarks import BENCHMARKS
+from routerr1.data.splits import open_parquet, read_tables, split_path
+from routerr1.files import sha256
+from routerr1.types import SPLITS
+
+
+@dataclass
+class Group:
+    """One data set in one split."""
+
+    rows: int = 0
+    hops: Counter[int | None] = field(default_factory=Counter)
+    chars: int = 0
+    longest: int = 0
+    golds: int = 0
+
+    def cells(self) -> list[str]:
+        """rows, hops, mean and longest question in characters, golds a question."""
+        hops = sorted(self.hops.items(), key=lambda item: item[0] or 0)
+        named = ", ".join(f"{hop or 'unknown'}: {rows}" for hop, rows in hops)
+        mean = f"{self.chars / self.rows:.0f} / {self.longest}"
+        return [str(self.rows), named, mean, f"{self.golds / self.rows:.1f}"]
+
+
+HEADINGS = ("data set", "split", "rows", "hops: rows", "chars mean / longest", "golds a question")
+
+
+def describe(folder: Path) -> dict[tuple[str, str], Group]:
+    """Rows, hops and lengths by (data set, split), from the files, in a stream.
+
+    Raises: DataError naming a file that is missing or not a split file.
+    """
+    groups: dict[tuple[str, str], Group] = {}
+    for split in SPLITS:
+        for table in read_tables(split_path(folder, split)):
+            columns = table.select(["dataset", "question", "golden_answers", "hops"]).to_pydict()
+            for dataset, question, golds, hops in zip(*columns.values(), strict=True):
+                group = groups.setdefault((dataset, split), Group())
+                group.rows += 1
+                group.hops[hops] += 1
+                group.chars += len(question)
+                group.longest = max(group.longest, len(question))
+                group.golds += len(golds)
+    return dict(sorted(groups.items(), key=lambda item: (item[0][0], SPLITS.index(item[0][1]))))
+
+
+def sources(params: DatasetParams, datasets: Sequence[str]) -> list[tuple[str, str, str]]:
+    """(data set, where it comes from, licence) of each."""
+    told = []
+    for dataset in datasets:
+        if dataset == embedded.DATASET:
+            told += [(dataset, package, terms) for package, terms in embedded.SOURCES.items()]
+        elif dataset in BENCHMARKS and params.source == "benchmarks":
+            at = params.benchmarks
+            where = at.folder or f"{at.repo} at {at.revision}"
+            known = BENCHMARKS[dataset]
+            told.append((dataset, f"{known.source}, through {where}", known.licence))
+        else:
+            told.append((dataset, "imported", "as its owner says"))
+    return told
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of each split file, by name."""
+    return {(path := split_path(folder, split)).name: sha256(path) for split in SPLITS}
+
+
+def render(params: DatasetParams, folder: Path, metrics: Mapping[str, Any]) -> str:
+    """The data card, in Markdown."""
+    groups = describe(folder)
+    rows = [[*place, *group.cells()] for place, group in groups.items()]
+    refused = [
+        [dataset, reason, str(count)]
+        for dataset, reasons in sorted(metrics["refused"].items())
+        for reason, count in sorted(reasons.items())
+    ]
+    files = [
+        [name, str(open_parquet(folder / name).metadata.num_rows), f"`{digest}`"]
+        for name, digest in digests(folder).items()
+    ]
+    parts = [
+        "# Questions",
+        f"Source: {params.source}; seed {params.seed}. Columns: id, dataset, question, "
+        "golden_answers (any one counts as right), split, hops, metadata (JSON).",
+        "## Rows",
+        _table(HEADINGS, rows),
+        "## Where they come from",
+        _table(("data set", "source", "licence"), sources(params, sorted({p[0] for p in groups}))),
+        "## Left out",
+        "Every row left out stands in refused.jsonl with file, line and reason. Exact duplicates are "
+        "found after NFKC, case folding and punctuation to blanks; the copy in the most reserved split "
+        f"stays. Training questions with a Jaccard similarity of at least {params.near_duplicate} "
+        "(character 4-grams) to a held-out one are dropped; rows that name the facts they ask for are "
+        "kept apart by fact instead.",
+        _table(("data set", "reason", "rows"), refused) if refused else "Nothing was left out.",
+        "## Files",
+        _table(("file", "rows", "SHA-256"), files),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

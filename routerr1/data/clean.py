@@ -1,0 +1,181 @@
+"""A row as it came -> a question that can be used, or the reason why not."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from routerr1.config import ColumnsParams
+from routerr1.data import text
+from routerr1.types import Question, Split
+
+Reason = Literal[
+    "answers_as_text",
+    "answers_not_text",
+    "answers_say_nothing",
+    "duplicate",
+    "duplicate_id",
+    "hops_not_a_number",
+    "line_too_long",
+    "near_duplicate",
+    "no_answer",
+    "no_id",
+    "no_question",
+    "not_unicode",
+]
+SAYS: Mapping[Reason, str] = {
+    "answers_as_text": "the answers are a list written out as text, and not as JSON",
+    "answers_not_text": "an answer is neither text nor a number",
+    "answers_say_nothing": "every answer normalises to nothing, which would match everything",
+    "duplicate": "the same question stands elsewhere, ignoring case and punctuation",
+    "duplicate_id": "the id stands earlier in the same data set",
+    "hops_not_a_number": "hops is not a whole number of at least 1",
+    "line_too_long": "the line is longer than a megabyte",
+    "near_duplicate": "a training question that resembles a held-out one",
+    "no_answer": "there is no answer",
+    "no_id": "the id is empty",
+    "no_question": "there is no question, or one without a letter or digit",
+    "not_unicode": "the text holds half a character (a lone surrogate)",
+}
+
+
+class RefusedError(Exception):
+    """A row that cannot be used; caught and counted by whoever reads the file."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason: Reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaned:
+    """A usable row.
+
+    Attributes:
+        dropped_golds: how many of its golds normalised to nothing or stood twice.
+    """
+
+    id: str
+    question: str
+    golden_answers: tuple[str, ...]
+    hops: int | None
+    metadata: dict[str, Any]
+    dropped_golds: int
+
+    def to_question(self, dataset: str, split: Split, hops: int | None = None) -> Question:
+        """The row as a question; `hops` counts where the row does not say."""
+        return Question(
+            id=self.id,
+            dataset=dataset,
+            question=self.question,
+            golden_answers=self.golden_answers,
+            split=split,
+            hops=self.hops or hops,
+            metadata=self.metadata,
+        )
+
+
+def clean(values: Mapping[str, Any], columns: ColumnsParams, fallback_id: str) -> Cleaned:
+    """Read a row by its column map.
+
+    Args:
+        fallback_id: the id of a row whose source has no id column.
+
+    Raises: RefusedError.
+    """
+    question = values.get(columns.question)
+    if not isinstance(question, str) or not text.comparable(question):
+        raise RefusedError("no_question")
+    listed = _answers(values.get(columns.golden_answers), columns.separator)
+    golds = tuple(dict.fromkeys(gold for gold in listed if text.says_something(gold)))
+    if not golds:
+        raise RefusedError("answers_say_nothing" if any(listed) else "no_answer")
+    cleaned = Cleaned(
+        id=_id(values, columns, fallback_id),
+        question=text.squeeze(question),
+        golden_answers=golds,
+        hops=_hops(values.get(columns.hops) if columns.hops else None),
+        metadata=_metadata(values.get(columns.metadata) if columns.metadata else None),
+        dropped_golds=len(listed) - len(golds),
+    )
+    _require_unicode(cleaned)
+    return cleaned
+
+
+def _answers(value: Any, separator: str | None) -> list[str]:
+    if isinstance(value, str):
+        value = _unpack(value, separator)
+    elif not isinstance(value, list | tuple):
+        value = [] if value is None else [value]
+    answers = [text.squeeze(_gold(gold)) for gold in value]
+    if any(text.looks_serialised(gold) for gold in answers):
+        raise RefusedError("answers_as_text")
+    return answers
+
+
+def _unpack(cell: str, separator: str | None) -> list[Any]:
+    """One cell may hold a JSON list, or several answers with a separator between them, or one."""
+    if text.looks_serialised(cell):
+        try:
+            listed = json.loads(cell)
+        except ValueError:
+            raise RefusedError("answers_as_text") from None
+        return list(listed)
+    return cell.split(separator) if separator else [cell]
+
+
+def _gold(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise RefusedError("answers_not_text")
+    return str(int(value)) if value == int(value) else str(value)
+
+
+def _id(values: Mapping[str, Any], columns: ColumnsParams, fallback: str) -> str:
+    if columns.id is None or columns.id not in values:
+        return fallback
+    value = values[columns.id]
+    if not isinstance(value, str | int) or not str(value).strip():
+        raise RefusedError("no_id")
+    return str(value).strip()
+
+
+def _hops(value: Any) -> int | None:
+    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+        return None
+    try:
+        hops = int(value)
+    except (TypeError, ValueError, OverflowError):
+        raise RefusedError("hops_not_a_number") from None
+    if isinstance(value, bool) or hops < 1 or float(value) != hops:
+        raise RefusedError("hops_not_a_number")
+    return hops
+
+
+def _metadata(value: Any) -> dict[str, Any]:
+    """The plain values only: the benchmarks' metadata holds whole Wikipedia paragraphs otherwise."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return {"note": value}
+    if not isinstance(value, Mapping):
+        return {}
+    return {str(name): item for name, item in value.items() if _is_plain(item)}
+
+
+def _is_plain(item: Any) -> bool:
+    if isinstance(item, float):
+        return math.isfinite(item)
+    return isinstance(item, str | int | bool)
+
+
+def _require_unicode(row: Cleaned) -> None:
+    try:
+        json.dumps(
+            [row.id, row.question, row.golden_answers, row.metadata], ensure_ascii=False
+        ).encode()
+    except UnicodeEncodeError:
+        raise RefusedError("not_unicode") from None
