@@ -4,20 +4,30 @@ Examples are packed: a row holds the cards once and several examples behind them
 and itself. This saves most of the work where the prompt is long and the rest short.
 """
 
-import logging
+import asyncio
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from routerr1.config import WarmstartParams
-from routerr1.types import Trajectory
+from routerr1.config import Params, WarmstartParams
+from routerr1.data.embedded import World
+from routerr1.files import atomic_directory
+from routerr1.pool.simulated import UNSEEN_NAMES, SimulatedPool, default_candidates, known_facts
+from routerr1.prompt import Renderer, renderer
+from routerr1.reward import FrozenCostScale
+from routerr1.rollout.local import LocalGenerator
+from routerr1.rollout.loop import play
+from routerr1.train.examples import imitated
+from routerr1.train.policy import new_model, train_tokenizer
+from routerr1.train.score import score
+from routerr1.types import Card, Question, Trajectory
 
 _EXAMPLES_PER_ROW = 8
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,3 +153,83 @@ def _common_prefix(prompts: Sequence[Sequence[int]]) -> int:
         if shortest[place] != longest[place]:
             return place
     return most
+
+
+def from_scratch(
+    questions: Sequence[Question],
+    world: World,
+    cards: Sequence[Card],
+    params: Params,
+    seed: int,
+    folder: Path,
+    *,
+    progress: Callable[[float], None],
+) -> dict[str, float]:
+    """Make tokenizer and model, imitate, save to `folder`, and play validation questions with the result.
+
+    Args:
+        questions: of all splits: their names are met here, in sentences that state no fact.
+
+    Returns: final loss, size, and at temperature 1 the share of well-formed trajectories and EM.
+    """
+    render = renderer(params.prompt.template, params.rollout.max_rounds)
+    known = known_facts(world)
+    wanted = params.warmstart.steps * params.warmstart.batch_size
+    trajectories = list(
+        imitated(
+            questions, world, known, cards,
+            render=render, params=params.rollout,
+            stop_probability=params.warmstart.stop_probability, seed=seed, count=max(wanted, 256),
+        )
+    )  # fmt: skip
+    tokenizer = train_tokenizer(_corpus(trajectories, questions, world, cards, render), params.model.vocab_size)
+    model = new_model(params.model, tokenizer, seed)
+    examples = (encode(t, render(t.question, cards), tokenizer) for t in trajectories)
+    losses = fit(model, examples, params.warmstart, progress=progress)
+    with atomic_directory(folder) as aside:
+        model.save_pretrained(aside)
+        tokenizer.save_pretrained(aside)
+    pool = SimulatedPool(default_candidates(), known, seed=params.pool.seed, cards=cards)
+    held = [question for question in questions if question.split == "validation"]
+    played = asyncio.run(
+        play(held, LocalGenerator(model, tokenizer), pool, render=render, params=params.rollout, seed=seed)
+    )
+    flat = FrozenCostScale(0.0, 0.0)
+    scores = [score(trajectory, cards, flat, params.reward) for trajectory in played]
+    return {
+        "loss": sum(losses[-20:]) / max(1, len(losses[-20:])),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "vocabulary": len(tokenizer),
+        "format_validity": sum(s.formed for s in scores) / len(scores),
+        "em": sum(s.em for s in scores) / len(scores),
+    }
+
+
+def adopt(source: str, folder: Path) -> dict[str, float]:
+    """A pretrained model as it is, in place of a warm start.
+
+    Raises: CheckpointError if it cannot be loaded.
+    """
+    found = LocalGenerator.load(source)
+    with atomic_directory(folder) as aside:
+        found.model.save_pretrained(aside)
+        found.tokenizer.save_pretrained(aside)
+    return {"parameters": sum(p.numel() for p in found.model.parameters())}
+
+
+def _corpus(
+    trajectories: Sequence[Trajectory],
+    questions: Sequence[Question],
+    world: World,
+    cards: Sequence[Card],
+    render: Renderer,
+) -> Iterator[str]:
+    """What the tokenizer is trained on: everything a policy reads or writes, and names it may meet later."""
+    for trajectory in trajectories[:3000]:
+        yield render(trajectory.question, cards) + trajectory.text
+    for question in questions:
+        yield f" {question.question}"
+    for names in world.entities.values():
+        yield from (f" {name}" for name in names)
+    yield from (f" {name}" for name in UNSEEN_NAMES)
+    yield from (f" {figure}" for figure in range(0, 101, 5))

@@ -1,0 +1,89 @@
+"""The command line: one sub-command per stage of dvc.yaml, and what people use around them.
+
+Heavy libraries are imported by what a command calls, so that help answers at once. Our own errors are
+printed as one line and end with status 2; anything else is a bug and keeps its traceback.
+"""
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from routerr1.errors import RouterError
+
+app = typer.Typer(
+    help="Train a small LLM to route questions over a pool of LLMs, and keep it in order.",
+    epilog="Everything at once: `dvc repro`. Then: `routerr1 ask 'What is the capital of France?'`",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+ParamsFile = Annotated[
+    Path, typer.Option("--params", help="Parameters; a profile beside it is laid over it.")
+]
+_DEFAULT = Path("params.yaml")
+
+
+def main() -> None:
+    """Entry point of the `routerr1` command."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("httpx", "httpcore", "datasets", "alembic", "filelock"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        app()
+    except RouterError as error:
+        typer.echo(f"routerr1: {error}", err=True)
+        raise SystemExit(2) from None
+
+
+def _stage(name: str, summary: str) -> None:
+    def command(params: ParamsFile = _DEFAULT) -> None:
+        from routerr1 import stages
+        from routerr1.config import load_params
+
+        run: Callable[..., None] = getattr(stages, name)
+        run(load_params(params))
+
+    app.command(name, help=summary, rich_help_panel="Stages, in the order of dvc.yaml")(command)
+
+
+_stage("dataset", "Questions into data/questions: embedded, the seven benchmarks, or your own.")
+_stage("checks", "Expectations about the questions; a failure stops the chain before anything is paid.")
+_stage("profile", "Put probe questions to every candidate; writes the cards and the answer matrix.")
+_stage("warmstart", "Teach a new policy the protocol on trajectories whose routing is random.")
+_stage("train", "Reinforcement learning (GRPO) of the policy.")
+_stage("evaluate", "Play the policy and its controls on the test questions, with intervals.")
+_stage("generalize", "The same on pools the policy never saw.")
+_stage("report", "One HTML page that opens offline, with tables, plots and trajectories.")
+
+
+@app.command(rich_help_panel="Use")
+def ask(
+    question: Annotated[str, typer.Argument(help="What you want to know.")],
+    policy: Annotated[Path, typer.Option(help="A trained policy.")] = Path("models/policy"),
+    seed: Annotated[int, typer.Option(help="Of the sampling; not used at temperature 0.")] = 0,
+    temperature: Annotated[float, typer.Option(min=0.0)] = 0.0,
+    params: ParamsFile = _DEFAULT,
+) -> None:
+    """Play one question with the trained policy, and show every thought, call and price."""
+    from routerr1.asking import ask_once, show
+    from routerr1.config import load_params
+
+    show(ask_once(question, policy, load_params(params), seed=seed, temperature=temperature))
+
+
+def _mount() -> None:
+    from routerr1.data.commands import app as data_app
+    from routerr1.pool.commands import app as pool_app
+    from routerr1.registry_commands import add_commands
+
+    app.add_typer(data_app, name="data", help="Import and look at questions.")
+    app.add_typer(pool_app, name="pool", help="Serve, import, price and look at candidates.")
+    add_commands(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,379 @@
+"""The stages of dvc.yaml: each reads params and the outputs before it, builds the parts, calls, writes.
+
+No arithmetic here. Paths are relative to the repository's root, as in dvc.yaml. Working files that must
+survive a kill lie under runs/, outside of DVC's outputs, which DVC deletes before it runs a stage.
+"""
+
+import asyncio
+import hashlib
+import json
+import logging
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from routerr1 import prompt
+from routerr1.config import Params
+from routerr1.errors import ConfigError
+from routerr1.files import digest, write_json
+from routerr1.pool.interface import Pool
+from routerr1.progress import track
+from routerr1.types import Card, Question
+
+if TYPE_CHECKING:
+    from routerr1.data.embedded import World
+    from routerr1.rollout.local import LocalGenerator
+
+QUESTIONS = Path("data/questions")
+CHECKS = Path("data/checks")
+POOL = Path("data/pool")
+WARMSTART = Path("models/warmstart")
+POLICY = Path("models/policy")
+OTHER_SEEDS = Path("models/seeds")
+RUN_FILE = Path("data/train/run.json")
+EVALUATION = Path("data/eval")
+GENERALIZATION = Path("data/generalize")
+REPORT = Path("data/report")
+RUNS = Path("runs")
+
+_log = logging.getLogger(__name__)
+
+
+def dataset(params: Params) -> None:
+    """Questions into data/questions."""
+    from routerr1.data.build import build_dataset
+
+    build_dataset(params.dataset, QUESTIONS)
+
+
+def checks(params: Params) -> None:
+    """Expectations about the questions into data/checks; raises CheckFailed."""
+    from routerr1.data.checks import run_checks
+
+    run_checks(QUESTIONS, params.dataset, params.checks, CHECKS)
+
+
+def profile(params: Params) -> None:
+    """Probe questions to every candidate; cards and matrix into data/pool."""
+    from routerr1.data.splits import read_questions
+    from routerr1.pool.profile import profile as profile_pool
+    from routerr1.pool.profile import sample_probes, write_profile
+
+    section = params.profile_pool
+    probes = sample_probes(
+        read_questions(QUESTIONS, section.split), section.probes, section.seed
+    )
+    pool = open_pool(params)
+    store = RUNS / "profile" / f"{_fingerprint(params, 'pool', 'profile_pool')}.jsonl"
+    with track("profile", len(probes) * len(pool.cards)) as bar:
+        found = asyncio.run(_closing(pool, profile_pool(probes, pool, store=store, progress=bar.update)))
+    write_profile(POOL, found)
+
+
+def warmstart(params: Params) -> None:
+    """Supervised warm start for every seed; models/warmstart and its metrics."""
+    from routerr1.files import atomic_directory
+    from routerr1.train.guard import die_with_pipeline, only_trainer
+
+    die_with_pipeline()
+    metrics: dict[str, Any] = {}
+    with only_trainer(RUNS), atomic_directory(WARMSTART) as aside:
+        for seed in params.seeds:
+            metrics[f"seed_{seed}"] = _warmstart_seed(params, seed, aside / f"seed-{seed}")
+    write_json(Path("data/warmstart/metrics.json"), metrics)
+
+
+def _warmstart_seed(params: Params, seed: int, folder: Path) -> dict[str, float]:
+    from routerr1.train import warmstart as warm
+
+    if params.model.init != "scratch":
+        if params.warmstart.steps:
+            raise ConfigError("params.yaml: warmstart.steps: must be 0 unless model.init is scratch")
+        return warm.adopt(params.model.init, folder)
+    if params.dataset.source != "embedded":
+        raise ConfigError(
+            "params.yaml: model.init: scratch learns from the embedded questions' parts; "
+            "with other questions name a pretrained model"
+        )
+    began = time.perf_counter()
+    with track(f"warm start, seed {seed}", params.warmstart.steps) as bar:
+        metrics = warm.from_scratch(
+            _questions("train") + _questions("validation") + _questions("test"),
+            _world(params),
+            read_cards(),
+            params,
+            seed,
+            folder,
+            progress=lambda loss: bar.update(note=f"loss {loss:.3f}"),
+        )
+    _log.info("warm start, seed %d: %.0f s", seed, time.perf_counter() - began)
+    return metrics
+
+
+def train(params: Params) -> None:
+    """GRPO for every seed; the first seed's policy into models/policy, the others' into models/seeds."""
+    from routerr1.train.guard import die_with_pipeline, only_trainer
+    from routerr1.tracking import open_run
+
+    die_with_pipeline()
+    with only_trainer(RUNS), open_run(params.registry, RUN_FILE, resume=False) as run:
+        run.log_params(params)
+        run.log_dataset(QUESTIONS, "training")
+        began = time.perf_counter()
+        metrics: dict[str, Any] = {}
+        rows: dict[int, list[dict[str, float]]] = {}
+        OTHER_SEEDS.mkdir(parents=True, exist_ok=True)
+        for place, seed in enumerate(params.seeds):
+            target = POLICY if place == 0 else OTHER_SEEDS / f"seed-{seed}"
+            rows[seed], metrics[f"seed_{seed}"] = _train_seed(params, seed, target, run.log_metrics)
+        hours = (time.perf_counter() - began) / 3600
+        cost = sum(found.pop("train_cost_usd") for found in metrics.values())
+        run.log_metrics({"train": metrics, "train_hours": hours, "train_cost_usd": cost})
+    _write_training(params, rows, {**metrics, "train_cost_usd": cost}, hours)
+
+
+def _write_training(
+    params: Params, rows: Mapping[int, list[dict[str, float]]], metrics: Mapping[str, Any], hours: float
+) -> None:
+    from routerr1.train.grpo import write_log
+
+    write_log(Path("data/train/log.csv"), rows[params.seeds[0]])
+    every = [{"seed": float(seed), **row} for seed, found in rows.items() for row in found]
+    write_log(Path("data/train/seeds.csv"), every)
+    write_json(Path("data/train/metrics.json"), metrics)
+    # Times differ from run to run, so they stand apart from what is equal to the byte.
+    write_json(Path("data/train/timing.json"), {"train_hours": round(hours, 4)})
+
+
+def _train_seed(
+    params: Params, seed: int, target: Path, log_metrics: Any
+) -> tuple[list[dict[str, float]], dict[str, float]]:
+    from routerr1.train.checkpoint import save_policy
+    from routerr1.train.grpo import Setting
+    from routerr1.train.grpo import train as run_grpo
+
+    cards = read_cards()
+    start = WARMSTART / f"seed-{seed}"
+    about = fingerprint_parts(params, seed)
+    folder = RUNS / "train" / f"{_hash(about)}-seed-{seed}"
+    setting = Setting(
+        questions=_questions("train"),
+        validation=_questions("validation")[: params.train.validation_questions],
+        pool=open_pool(params, cards),
+        render=renderer(params),
+        rollout=params.rollout,
+        reward=params.reward,
+        train=params.train,
+        seed=seed,
+    )
+
+    def log_step(step: int, row: Mapping[str, float]) -> None:
+        if step % 10 == 0 or "validation/em" in row:
+            log_metrics({f"seed_{seed}/{key}": value for key, value in row.items()}, step)
+
+    with track(f"train, seed {seed}", params.train.steps) as bar:
+        trained = run_grpo(
+            start, setting, folder,
+            progress=lambda row: bar.update(
+                int(row["step"]), note=f"reward {row['reward']:.2f}, EM {row['em']:.2f}"
+            ),
+            log_step=log_step,
+        )  # fmt: skip
+    save_policy(
+        trained.folder,
+        target,
+        {**about, "cost_scale": trained.cost_scale.state(), "best_step": trained.best_step},
+    )
+    shutil.rmtree(folder, ignore_errors=True)  # finished: a later run must start anew
+    best = next(row for row in trained.rows if row["step"] == max(1, trained.best_step))
+    per_step = params.train.questions_per_step * params.train.rollouts_per_question
+    return trained.rows, {
+        "best_step": trained.best_step,
+        "steps": len(trained.rows),
+        "train_cost_usd": sum(row["cost_usd"] for row in trained.rows) * per_step,
+        **{key: value for key, value in best.items() if key.startswith("validation/")},
+    }
+
+
+def evaluate(params: Params) -> None:
+    """The policy and its controls on the split asked for; rows, table and metrics into data/eval."""
+    from routerr1.evaluate.outputs import write_evaluation
+    from routerr1.evaluate.run import evaluate as run_evaluation
+    from routerr1.evaluate.store import RowStore
+    from routerr1.tracking import open_run
+
+    pool = open_pool(params, read_cards())
+    store = RowStore(RUNS / "eval.jsonl", _evaluation_fingerprint(params, "evaluate"))
+    with track("evaluate", 0) as bar:
+        found = asyncio.run(
+            _closing(
+                pool,
+                run_evaluation(
+                    load_policies(params),
+                    pool,
+                    _questions(params.evaluate.split),
+                    _questions("validation"),
+                    render=renderer(params),
+                    rollout=params.rollout,
+                    params=params.evaluate,
+                    store=store,
+                    progress=bar.update,
+                ),
+            )
+        )
+    _, figures = write_evaluation(EVALUATION, found, params.evaluate)
+    with open_run(params.registry, RUN_FILE, resume=True) as run:
+        run.log_metrics({"evaluate": figures})
+        run.log_artifact(EVALUATION / "table.md")
+    store.discard()
+
+
+def generalize(params: Params) -> None:
+    """The policy on pools it never saw; rows, comparison and metrics into data/generalize."""
+    from routerr1.evaluate.generalize import generalize as run_generalization
+    from routerr1.evaluate.generalize import unseen_variants
+    from routerr1.evaluate.outputs import write_generalization
+    from routerr1.evaluate.store import RowStore
+    from routerr1.pool.profile import sample_probes
+    from routerr1.pool.simulated import SimulatedPool, known_facts
+    from routerr1.tracking import open_run
+
+    pool = open_pool(params, read_cards())
+    store = RowStore(RUNS / "generalize.jsonl", _evaluation_fingerprint(params, "generalize"))
+
+    async def play(bar: Any) -> Any:
+        variants = []
+        if isinstance(pool, SimulatedPool):
+            probes = sample_probes(
+                _questions(params.profile_pool.split),
+                params.profile_pool.probes,
+                params.profile_pool.seed,
+            )
+            variants = await unseen_variants(
+                pool, known_facts(_world(params)), probes, params.generalize,
+                pool_seed=params.pool.seed,
+            )  # fmt: skip
+        return await run_generalization(
+            load_policies(params),
+            pool,
+            variants,
+            _questions(params.evaluate.split),
+            render=renderer(params),
+            rollout=params.rollout,
+            params=params.evaluate,
+            limits=params.generalize,
+            store=store,
+            progress=bar.update,
+        )
+
+    with track("generalize", 0) as bar:
+        rows, variants = asyncio.run(_closing(pool, play(bar)))
+    _, figures = write_generalization(GENERALIZATION, rows, variants, params.evaluate)
+    with open_run(params.registry, RUN_FILE, resume=True) as run:
+        run.log_metrics({"generalize": figures})
+    store.discard()
+
+
+def open_pool(params: Params, cards: Sequence[Card] | None = None) -> Pool:
+    """The pool that params name; `cards` (from profiling) instead of its own."""
+    from routerr1.pool.simulated import SimulatedPool, default_candidates, known_facts
+
+    if params.pool.kind == "simulated":
+        if params.dataset.source != "embedded":
+            raise ConfigError("params.yaml: pool.kind: simulated answers embedded questions only")
+        known = known_facts(_world(params))
+        return SimulatedPool(default_candidates(), known, seed=params.pool.seed, cards=cards)
+    from routerr1.pool.build import open_http_pool
+
+    return open_http_pool(params.pool, cards)
+
+
+def read_cards() -> list[Card]:
+    """The profiled cards of data/pool."""
+    from routerr1.pool.cards import read_cards as read
+
+    return read(POOL / "cards.json")
+
+
+def renderer(params: Params) -> prompt.Renderer:
+    """The prompt's renderer."""
+    return prompt.renderer(params.prompt.template, params.rollout.max_rounds)
+
+
+def load_policies(params: Params) -> dict[int, "LocalGenerator"]:
+    """The trained policy of every seed, checked against its manifest."""
+    return {
+        seed: load_policy(POLICY if place == 0 else OTHER_SEEDS / f"seed-{seed}")
+        for place, seed in enumerate(params.seeds)
+    }
+
+
+def load_policy(folder: Path) -> "LocalGenerator":
+    """A saved policy.
+
+    Raises: CheckpointError if a file is missing, corrupt or cannot be loaded.
+    """
+    from routerr1.rollout.local import LocalGenerator
+    from routerr1.train.checkpoint import read_manifest
+
+    read_manifest(folder)
+    return LocalGenerator.load(folder)
+
+
+def fingerprint_parts(params: Params, seed: int) -> dict[str, Any]:
+    """What a trained policy depends on; stored with it, and the name of its working folder."""
+    sections = {
+        name: getattr(params, name).model_dump(mode="json")
+        for name in ("prompt", "rollout", "model", "reward", "train", "pool")
+    }
+    return {
+        "seed": seed,
+        "params": sections,
+        "data": digest(QUESTIONS),
+        "cards": digest(POOL / "cards.json"),
+        "prompt": prompt.prompt_hash(params.prompt.template, params.rollout.max_rounds),
+        "warmstart": digest(WARMSTART / f"seed-{seed}"),
+        "code": _hash([digest(path) for path in sorted(Path(__file__).parent.rglob("*.py"))]),
+    }
+
+
+def _evaluation_fingerprint(params: Params, section: str) -> str:
+    return _hash(
+        {
+            "params": _fingerprint(params, "rollout", "prompt", "pool", "evaluate", section),
+            "policies": digest(POLICY),
+            "others": digest(OTHER_SEEDS),
+            "data": digest(QUESTIONS),
+            "cards": digest(POOL / "cards.json"),
+        }
+    )
+
+
+def _fingerprint(params: Params, *sections: str) -> str:
+    return _hash({name: getattr(params, name).model_dump(mode="json") for name in sections})
+
+
+def _hash(value: object) -> str:
+    text = json.dumps(value, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _questions(split: Any) -> list[Question]:
+    from routerr1.data.splits import read_questions
+
+    return read_questions(QUESTIONS, split)
+
+
+def _world(params: Params) -> "World":
+    from routerr1.data.embedded import build_world
+
+    return build_world(params.dataset.embedded)
+
+
+async def _closing(pool: Pool, work: Any) -> Any:
+    try:
+        return await work
+    finally:
+        await pool.aclose()
