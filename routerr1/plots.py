@@ -1,0 +1,194 @@
+"""Plots as SVG text: the same figures give the same bytes, and colours follow the page's theme."""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from routerr1.evaluate.pareto import Point, front
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PALETTE = (
+    "#3b82c4", "#d9822b", "#2f9e6e", "#c2478f", "#8a6fd1", "#b89a1e", "#4aa3b5", "#b5544d",
+)  # fmt: skip
+"""Told apart on white and on black, and by most people who confuse red and green."""
+
+# Stand-ins that the SVG replaces by the page's own colours.
+_TEXT, _LINE = "#010203", "#040506"
+_THEMED = {_TEXT: "currentColor", _LINE: "var(--line, #d5d9de)"}
+_STYLE: dict[Any, Any] = {
+    "axes.edgecolor": _LINE, "axes.labelcolor": _TEXT, "axes.titlecolor": _TEXT,
+    "axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left",
+    "axes.labelsize": 9, "axes.grid": True, "axes.axisbelow": True,
+    "axes.spines.top": False, "axes.spines.right": False,
+    "grid.color": _LINE, "grid.linewidth": 0.7, "text.color": _TEXT, "font.size": 9,
+    "xtick.color": _LINE, "ytick.color": _LINE, "xtick.labelcolor": _TEXT,
+    "ytick.labelcolor": _TEXT, "xtick.labelsize": 8.5, "ytick.labelsize": 8.5,
+    "legend.frameon": False, "legend.fontsize": 8.5, "lines.linewidth": 1.6,
+    "svg.fonttype": "none", "font.family": "sans-serif",
+}  # fmt: skip
+
+Marked = tuple[str, Mapping[str, float], Mapping[str, float]]
+"""A router with its cost per question and its quality, each as mean, low, high."""
+
+
+def pareto(name: str, routers: Sequence[Marked], reference: str) -> str:
+    """Cost per 1000 questions against EM, intervals as whiskers, the front as a line."""
+    with _figure(name, width=6.2, height=4.2) as (figure, drawn):
+        axes = figure.subplots()
+        points: list[Point] = []
+        for router, cost, quality in routers:
+            x, y = 1000 * cost["mean"], quality["mean"]
+            points.append((x, y))
+            mine = router == reference
+            axes.errorbar(
+                x, y,
+                xerr=[[max(0.0, x - 1000 * cost["low"])], [max(0.0, 1000 * cost["high"] - x)]],
+                yerr=[[max(0.0, y - quality["low"])], [max(0.0, quality["high"] - y)]],
+                fmt="D" if mine else "o", markersize=8 if mine else 5.5,
+                color=_colour(router, reference), elinewidth=0.9, zorder=4 if mine else 3,
+            )  # fmt: skip
+        hull = front(points)
+        axes.plot(
+            [x for x, _ in hull],
+            [y for _, y in hull],
+            color=_TEXT,
+            lw=0.9,
+            ls=(0, (4, 3)),
+            zorder=2,
+        )
+        axes.set(xlabel="US dollars per 1000 questions", ylabel="exact match", ylim=(0, 1.02))
+        axes.set_xlim(left=-0.03 * max((x for x, _ in points), default=1.0))
+        _label(
+            axes, [(router, x, y) for (router, _, _), (x, y) in zip(routers, points, strict=True)]
+        )
+    return drawn[0]
+
+
+def curves(
+    name: str, title: str, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+) -> str:
+    """Lines over training steps; points that are not numbers are left out."""
+    with _figure(name, width=4.2, height=2.6) as (figure, drawn):
+        axes = figure.subplots()
+        for place, (label, (steps, values)) in enumerate(lines.items()):
+            kept = [(x, y) for x, y in zip(steps, values, strict=True) if math.isfinite(y)]
+            axes.plot(
+                [x for x, _ in kept], [y for _, y in kept],
+                color=PALETTE[place % len(PALETTE)], label=label,
+                marker="o" if len(kept) < 12 else None, markersize=3.5,
+            )  # fmt: skip
+        axes.set_title(title)
+        axes.set_xlabel("step")
+        if len(lines) > 1:
+            axes.legend(ncols=min(3, len(lines)), loc="upper center", bbox_to_anchor=(0.5, -0.24))
+    return drawn[0]
+
+
+def shares(name: str, title: str, rows: Mapping[str, Mapping[str, float]]) -> str:
+    """One stacked bar for each key of `rows`: who gets which share of the calls."""
+    models = sorted({model for share in rows.values() for model in share})
+    with _figure(name, width=6.2, height=0.9 + 0.34 * max(1, len(rows))) as (figure, drawn):
+        axes = figure.subplots()
+        for place, row in enumerate(reversed(list(rows))):
+            left = 0.0
+            for number, model in enumerate(models):
+                width = rows[row].get(model, 0.0)
+                axes.barh(
+                    place, width, left=left, height=0.66, color=PALETTE[number % len(PALETTE)],
+                    label=model if place == 0 else None,
+                )  # fmt: skip
+                if width > 0.07:
+                    axes.text(
+                        left + width / 2, place, f"{width:.0%}", ha="center", va="center",
+                        color="#ffffff", fontsize=8,
+                    )  # fmt: skip
+                left += width
+        axes.set_yticks(range(len(rows)), list(reversed(list(rows))))
+        axes.set(xlim=(0, 1), xticks=[])
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0)
+        axes.set_title(title, pad=8)
+        axes.legend(ncols=min(6, max(1, len(models))), loc="upper center", bbox_to_anchor=(0.5, -0.02),
+                    handlelength=1.0, columnspacing=1.2)  # fmt: skip
+    return drawn[0]
+
+
+def differences(name: str, title: str, entries: Sequence[tuple[str, Mapping[str, float]]]) -> str:
+    """Differences with their intervals around zero, one line for each entry."""
+    with _figure(name, width=6.2, height=0.9 + 0.3 * max(1, len(entries))) as (figure, drawn):
+        axes = figure.subplots()
+        axes.axvline(0, color=_TEXT, lw=0.9)
+        for place, (_, gap) in enumerate(reversed(entries)):
+            clear = gap["low"] > 0 or gap["high"] < 0
+            colour = PALETTE[7] if gap["high"] < 0 else PALETTE[2] if gap["low"] > 0 else PALETTE[0]
+            axes.plot([gap["low"], gap["high"]], [place, place], color=colour, lw=2.2)
+            axes.plot(gap["mean"], place, "o", color=colour, ms=6, mfc=colour if clear else "none")
+        axes.set_yticks(range(len(entries)), [label for label, _ in reversed(entries)])
+        axes.set_title(title)
+        axes.grid(visible=False, axis="y")
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+    return drawn[0]
+
+
+def _colour(router: str, reference: str) -> str:
+    if router == reference:
+        return PALETTE[1]
+    return PALETTE[0] if router.startswith("forced/") else PALETTE[2]
+
+
+def _label(axes: "Axes", points: Sequence[tuple[str, float, float]]) -> None:
+    """Names beside their points, pushed down or up where two would overlap."""
+    low, high = axes.get_ylim()
+    gap = 0.052 * (high - low)
+    middle = sum(axes.get_xlim()) / 2
+    for side in (-1, 1):
+        taken: list[float] = []
+        mine = [point for point in points if (point[1] > middle) == (side < 0)]
+        for router, x, y in sorted(mine, key=lambda point: (-point[2], point[1])):
+            at = min(y, min(taken) - gap) if taken else y
+            taken.append(at)
+            axes.annotate(
+                router.removeprefix("forced/"), (x, y), xytext=(side * 9, 0), fontsize=8.5,
+                textcoords="offset points", ha="right" if side < 0 else "left", va="center",
+            ).set_position((side * 9, _points(axes, at - y)))  # fmt: skip
+
+
+def _points(axes: "Axes", dy: float) -> float:
+    """A difference on the y axis in typographic points."""
+    low, high = axes.get_ylim()
+    height = axes.get_window_extent().height * 72 / axes.figure.dpi
+    return dy / (high - low) * height
+
+
+@contextmanager
+def _figure(name: str, *, width: float, height: float) -> "Iterator[tuple[Figure, list[str]]]":
+    """A figure in the house style; afterwards the list holds its SVG."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    drawn: list[str] = []
+    # The name salts the ids, so that two plots of one page never share a clip path.
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure, drawn
+        drawn.append(_svg(figure))
+
+
+def _svg(figure: "Figure") -> str:
+    stream = io.StringIO()
+    metadata: dict[str, Any] = {"Date": None, "Creator": None, "Format": None, "Type": None}
+    figure.savefig(stream, format="svg", transparent=True, metadata=metadata)
+    text = stream.getvalue()
+    text = text[text.index("<svg") :]
+    for stand_in, colour in _THEMED.items():
+        text = text.replace(stand_in, colour)
+    return text

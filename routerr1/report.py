@@ -1,0 +1,261 @@
+"""Stage outputs to one page that opens offline, and the same as Markdown with its plots beside it."""
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from routerr1 import plots
+from routerr1.errors import DataError
+from routerr1.evaluate.browse import browsable
+from routerr1.evaluate.controls import POLICY
+from routerr1.evaluate.generalize import generalize_markdown
+from routerr1.evaluate.rows import Row, read_rows
+from routerr1.evaluate.table import entry_of, markdown
+from routerr1.files import atomic_write_text, read_json
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_SHARE = "share/"  # columns of the training log with the share of calls to one model
+_CURVES = (
+    ("reward", "Reward", ("reward", "validation_reward")),
+    ("em", "Exact match", ("em", "validation_em")),
+    ("formed", "Trajectories that keep the format", ("formed", "validation_formed")),
+    ("cost", "US dollars per question", ("cost_usd", "validation_cost_usd")),
+    ("entropy", "Entropy of the policy, nats per token", ("entropy",)),
+    ("kl", "KL divergence from the warm start", ("kl",)),
+)
+SIMULATION = (
+    "The candidate models in this report are a simulation. The questions and their right answers are "
+    "real; which candidate knows which answer, how fast and at what price, was made up by a seeded "
+    "program. Nothing here says how any real model performs."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What a report is made of.
+
+    Attributes:
+        table: of `evaluate.table.summarise`.
+        rows: the rows behind it.
+        pools: of `evaluate.generalize.compare_pools`; None leaves the section out.
+        log: one mapping of column to text for each line of the training log.
+        simulated: the pool is one; the page then says so at its top.
+        facts: name and value pairs for the foot of the page: profile, seeds, digests.
+    """
+
+    table: Mapping[str, Any]
+    rows: Sequence[Row]
+    pools: Mapping[str, Any] | None = None
+    log: Sequence[Mapping[str, str]] = ()
+    simulated: bool = False
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_sources(data: Path, *, simulated: bool, facts: Mapping[str, str]) -> Sources:
+    """The outputs of evaluate, generalize and train under `data`; the last two may be missing.
+
+    Raises: DataError naming the file that is missing or cannot be read.
+    """
+    pools, log = data / "generalize" / "pools.json", data / "train" / "log.csv"
+    return Sources(
+        table=read_json(data / "eval" / "table.json"),
+        rows=read_rows(data / "eval" / "rows.parquet"),
+        pools=read_json(pools) if pools.is_file() else None,
+        log=_read_log(log) if log.is_file() else (),
+        simulated=simulated,
+        facts=facts,
+    )
+
+
+def write_report(folder: Path, sources: Sources) -> None:
+    """Write index.html, report.md and a .svg for each plot; the same sources give the same bytes."""
+    drawn = draw(sources)
+    for name, svg in drawn.items():
+        atomic_write_text(folder / f"{name}.svg", svg)
+    atomic_write_text(folder / "index.html", page(sources, drawn))
+    atomic_write_text(folder / "report.md", text(sources, drawn))
+
+
+def draw(sources: Sources) -> dict[str, str]:
+    """Every plot as SVG, by name."""
+    table, reference = sources.table, sources.table["reference"]
+    routers = [(e["router"], e["cost_usd"], e["em"]) for e in table["routers"]]
+    drawn = {"pareto": plots.pareto("pareto", routers, reference)}
+    if len(table["datasets"]) > 1:
+        for dataset, marked in _by_dataset(sources).items():
+            drawn[f"pareto-{dataset}"] = plots.pareto(f"pareto-{dataset}", marked, reference)
+    gaps = [(e["router"], e["difference"]["em"]) for e in table["routers"] if e["difference"]]
+    if gaps:
+        drawn["differences"] = plots.differences("differences", f"EM: {reference} minus …", gaps)
+    drawn |= _training_plots(sources.log)
+    calls = _call_shares(sources)
+    if calls:
+        drawn["calls"] = plots.shares("calls", "Share of calls", calls)
+    if sources.pools:
+        changed = [(e["pool"], e["difference"]["em"]) for e in sources.pools["pools"]]
+        drawn["pools"] = plots.differences("pools", "EM: changed pool minus training pool", changed)
+    return drawn
+
+
+def page(sources: Sources, drawn: Mapping[str, str]) -> str:
+    """The HTML page: no file and no address outside itself."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    # Everything is escaped but what this module makes itself: plots, style and script.
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template("report.html.j2").render(
+        table=sources.table,
+        policy=entry_of(dict(sources.table), sources.table["reference"]),
+        pools=sources.pools,
+        simulation=SIMULATION if sources.simulated else "",
+        facts=sources.facts,
+        plots=drawn,
+        curves=[name for name in drawn if name.startswith("train-")],
+        paretos=[name for name in drawn if name.startswith("pareto")],
+        style=(_TEMPLATES / "report.css").read_text(encoding="utf-8"),
+        script=(_TEMPLATES / "report.js").read_text(encoding="utf-8"),
+        played=_inert_json(browsable(sources.rows)),
+    )
+
+
+def text(sources: Sources, drawn: Mapping[str, str]) -> str:
+    """The report as Markdown; plots are linked."""
+    table = sources.table
+    parts = ["# Evaluation report", *([f"> {SIMULATION}"] if sources.simulated else [])]
+    parts += ["## Routers", markdown(dict(table)).strip()]
+    titles = {"pareto": "Cost and quality", "differences": "Differences", "calls": "Calls"}
+    parts += [
+        f"![{titles.get(name, name)}]({name}.svg)"
+        for name in drawn
+        if not name.startswith(("train-", "pools"))
+    ]
+    parts += ["## Collapse", _collapse_markdown(table)]
+    training = [name for name in drawn if name.startswith("train-")]
+    if training:
+        parts += ["## Training", *(f"![{name}]({name}.svg)" for name in training)]
+    if sources.pools:
+        parts += ["## Changed pools", generalize_markdown(sources.pools).strip()]
+        parts += ["![Changed pools](pools.svg)"]
+    if sources.facts:
+        parts += [
+            "## Made from",
+            "\n".join(f"- {key}: {value}" for key, value in sources.facts.items()),
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _collapse_markdown(table: Mapping[str, Any]) -> str:
+    lines = [
+        "| router | data set | top model share | entropy of calls (bits) | no-call rate | calls by hops | calls to the best model |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for entry in table["routers"]:
+        for dataset, found in entry["collapse_by_dataset"].items():
+            hops = ", ".join(f"{hop}: {calls:.2f}" for hop, calls in found["calls_by_hops"].items())
+            best = found["best_model_share"]
+            lines.append(
+                f"| {entry['router']} | {dataset} | {found['top_model_share']:.2f} "
+                f"| {found['call_entropy_bits']:.2f} | {found['no_call_rate']:.2f} | {hops} "
+                f"| {'unknown' if best is None else f'{best:.2f}'} |"
+            )
+    return "\n".join(lines)
+
+
+def _by_dataset(sources: Sources) -> dict[str, list[plots.Marked]]:
+    from routerr1.evaluate.stats import interval
+
+    table = sources.table
+    found: dict[str, list[plots.Marked]] = {}
+    for dataset in table["datasets"]:
+        for entry in table["routers"]:
+            rows = [r for r in sources.rows if (r.dataset, r.router) == (dataset, entry["router"])]
+            groups = [row.group for row in rows]
+            cost, quality = (
+                interval(
+                    values, groups, resamples=table["resamples"], confidence=table["confidence"]
+                )
+                for values in ([row.cost_usd for row in rows], [row.em for row in rows])
+            )
+            marked = (
+                entry["router"],
+                {"mean": cost.mean, "low": cost.low, "high": cost.high},
+                {"mean": quality.mean, "low": quality.low, "high": quality.high},
+            )
+            found.setdefault(dataset, []).append(marked)
+    return found
+
+
+def _call_shares(sources: Sources) -> dict[str, dict[str, float]]:
+    """For each router whose calls are no foregone conclusion, and of the policy for each data set."""
+    shares = {}
+    for entry in sources.table["routers"]:
+        if entry["collapse"]["calls"] and not entry["router"].startswith("forced/"):
+            shares[entry["router"]] = entry["collapse"]["call_share"]
+            if entry["router"] == POLICY and len(entry["collapse_by_dataset"]) > 1:
+                for dataset, found in entry["collapse_by_dataset"].items():
+                    shares[f"{POLICY}, {dataset}"] = found["call_share"]
+    return shares
+
+
+def _read_log(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            return list(csv.DictReader(stream))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as CSV ({error})") from None
+
+
+def _training_plots(log: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """One plot for each figure the log has, one line for each seed if there are several."""
+    if not log:
+        return {}
+    drawn = {}
+    for name, title, columns in _CURVES:
+        lines = {label: line for column in columns for label, line in _lines(log, column).items()}
+        if lines:
+            drawn[f"train-{name}"] = plots.curves(f"train-{name}", title, lines)
+    shared = [column for column in log[0] if column.startswith(_SHARE)]
+    calls = {
+        label.removeprefix(_SHARE): line
+        for column in shared
+        for label, line in _lines(log, column).items()
+    }
+    if calls:
+        drawn["train-calls"] = plots.curves("train-calls", "Share of calls", calls)
+    return drawn
+
+
+def _lines(
+    log: Sequence[Mapping[str, str]], column: str
+) -> dict[str, tuple[list[float], list[float]]]:
+    lines: dict[str, tuple[list[float], list[float]]] = {}
+    many = len({row.get("seed", "") for row in log}) > 1
+    for place, row in enumerate(log):
+        value = _number(row.get(column))
+        if math.isfinite(value):
+            step = _number(row.get("step"))
+            label = f"{column}, seed {row['seed']}" if many else column
+            steps, values = lines.setdefault(label, ([], []))
+            steps.append(step if math.isfinite(step) else float(place))
+            values.append(value)
+    return lines
+
+
+def _number(cell: str | None) -> float:
+    try:
+        return float(cell or "nan")
+    except ValueError:
+        return math.nan
+
+
+def _inert_json(value: Any) -> str:
+    """JSON that cannot end the script element it stands in: it holds what pool models said."""
+    dumped = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    return dumped.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")

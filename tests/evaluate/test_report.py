@@ -1,0 +1,173 @@
+import asyncio
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from routerr1.config import GeneralizeParams
+from routerr1.errors import DataError
+from routerr1.evaluate.generalize import generalize, unseen_variants
+from routerr1.evaluate.outputs import write_evaluation, write_generalization
+from routerr1.evaluate.run import evaluate
+from routerr1.pool.simulated import known_facts
+from routerr1.report import SIMULATION, read_sources, write_report
+
+CHROMIUM = Path("/usr/bin/chromium")
+LOG = """step,reward,em,formed,cost_usd,entropy,kl,share/Atlas,share/Penny,validation_em,note
+0,-0.5,0.10,0.6,2e-5,1.2,0.0,0.5,0.5,,first
+10,0.2,0.35,0.9,1.5e-5,0.8,0.01,0.6,0.4,0.30,
+20,0.5,0.55,1.0,1.2e-5,0.5,0.02,0.7,0.3,0.52,
+"""
+
+
+async def _play(stage, data: Path) -> None:
+    common = stage.settings()
+    found = await evaluate({1: stage.policy}, stage.pool, stage.test, stage.validation, **common)
+    write_evaluation(data / "eval", found, stage.params)
+    limits = GeneralizeParams(pool_seed=1007, added_models=2, max_questions=30)
+    new = await unseen_variants(
+        stage.pool, known_facts(stage.world), stage.train[:30], limits, pool_seed=7
+    )
+    rows, variants = await generalize(
+        {1: stage.policy}, stage.pool, new, stage.test, limits=limits, **common
+    )
+    write_generalization(data / "generalize", rows, variants, stage.params)
+
+
+@pytest.fixture(scope="module")
+def data(stage, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    asyncio.run(_play(stage, folder))
+    (folder / "train").mkdir()
+    (folder / "train" / "log.csv").write_text(LOG)
+    write_report(
+        folder / "report", read_sources(folder, simulated=True, facts={"profile": "embedded"})
+    )
+    return folder
+
+
+def test_the_page_asks_nothing_of_any_other_file_or_host(data):
+    page = (data / "report" / "index.html").read_text()
+    assert "default-src 'none'" in page
+    loads = re.findall(r"""(?:src|href)=["']([^"']+)|url\(([^)]+)\)|@import\s+(\S+)""", page)
+    targets = [next(filter(None, load)) for load in loads]
+    assert targets
+    assert all(target.startswith("#") for target in targets)
+
+
+def test_page_and_markdown_say_that_the_pool_is_simulated(data):
+    assert SIMULATION in (data / "report" / "index.html").read_text()
+    assert SIMULATION in (data / "report" / "report.md").read_text()
+
+
+def test_a_report_on_real_models_claims_no_simulation(data, tmp_path):
+    write_report(tmp_path, read_sources(data, simulated=False, facts={}))
+    assert "simulat" not in (tmp_path / "index.html").read_text().lower()
+    assert "simulat" not in (tmp_path / "report.md").read_text().lower()
+
+
+def test_same_sources_same_bytes(data, tmp_path):
+    write_report(tmp_path, read_sources(data, simulated=True, facts={"profile": "embedded"}))
+    for file in sorted((data / "report").iterdir()):
+        assert (tmp_path / file.name).read_bytes() == file.read_bytes(), file.name
+
+
+def test_every_plot_is_well_formed_and_linked_from_the_markdown(data):
+    linked = re.findall(r"\]\((\S+\.svg)\)", (data / "report" / "report.md").read_text())
+    written = sorted(path.name for path in (data / "report").glob("*.svg"))
+    assert sorted(linked) == written
+    assert {"pareto.svg", "differences.svg", "calls.svg", "pools.svg", "train-calls.svg"} < set(
+        written
+    )
+    for name in written:
+        assert ET.parse(data / "report" / name).getroot().tag.endswith("svg")
+
+
+def test_two_plots_of_a_page_share_no_element_id(data):
+    page = (data / "report" / "index.html").read_text()
+    # Matplotlib names groups alike in every plot (figure_1); only what is referred to must be unique.
+    used = set(re.findall(r"url\(#([^)]+)\)", page)) | set(
+        re.findall(r'xlink:href="#([^"]+)"', page)
+    )
+    for name in used:
+        assert page.count(f'id="{name}"') == 1, name
+
+
+def test_text_from_a_pool_cannot_leave_its_script_element(data):
+    page = (data / "report" / "index.html").read_text()
+    played = page.split('id="played">', 1)[1].split("</script>", 1)[0]
+    assert "<" not in played
+
+
+def test_without_training_log_and_pools_the_page_leaves_them_out(data, tmp_path):
+    only = tmp_path / "data"
+    only.mkdir()
+    (only / "eval").symlink_to(data / "eval")
+    write_report(tmp_path / "report", read_sources(only, simulated=True, facts={}))
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert 'id="training"' not in page
+    assert 'id="pools"' not in page
+    assert 'id="browser"' in page
+
+
+def test_a_missing_table_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"eval/table\.json"):
+        read_sources(tmp_path, simulated=True, facts={})
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not CHROMIUM.exists(), reason="needs /usr/bin/chromium (apt-get install chromium)"
+)
+def test_filters_and_search_work_in_a_real_browser(data, tmp_path):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"]
+        )
+        page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
+        problems: list[str] = []
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on(
+            "request",
+            lambda request: problems.append(request.url) if "file:" not in request.url else None,
+        )
+        page.goto((data / "report" / "index.html").as_uri())
+
+        def found() -> int:
+            return int(page.locator("#found").inner_text().split()[0])
+
+        assert found() == 60  # the policy's questions, chosen at the start
+        page.select_option("#right", "right")
+        right = found()
+        page.select_option("#right", "wrong")
+        assert found() == 60 - right
+        assert page.locator(".badge.right").count() == 0
+        page.select_option("#right", "")
+        page.select_option("#count", "2")
+        two = found()
+        page.select_option("#count", "1")
+        assert found() == 60 - two
+        page.select_option("#count", "")
+        page.select_option("#router", "forced/Atlas")
+        page.select_option("#model", "Penny")
+        assert found() == 0  # who is forced to Atlas calls nobody else
+        page.select_option("#model", "Atlas")
+        assert found() == 60
+        page.fill("#search", "capital")
+        assert 0 < found() < 60
+        page.locator("details.played").first.click()
+        assert page.locator("details[open] .call").count() >= 1
+        assert "capital" in page.locator("details[open]").first.inner_text().lower()
+        page.fill("#search", "")
+        assert page.locator("details.played").count() == 25
+        page.click("#more")
+        assert page.locator("details.played").count() == 50
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= 390  # nothing pushes the page sideways on a phone
+        page.screenshot(path=str(tmp_path / "page.png"))
+        assert (tmp_path / "page.png").stat().st_size > 10_000
+        assert problems == []
+        browser.close()
