@@ -2,8 +2,10 @@
 
 import getpass
 import hashlib
+import json
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import yaml
 
 from routerr1 import files
 from routerr1.errors import DataError
+from routerr1.types import Card
 
 DVC_LOCK = Path("dvc.lock")
 
@@ -69,3 +72,32 @@ def dvc_digest(path: Path, lock: Path = DVC_LOCK) -> str:
                 if Path(out["path"]) == path and "md5" in out:
                     return str(out["md5"])
     return hashlib.md5(files.digest(path).encode(), usedforsecurity=False).hexdigest()
+
+
+def git_diff_digest() -> str:
+    """Twelve hex digits that stand for every uncommitted change of a tracked file, dvc.lock aside."""
+    found = subprocess.run(
+        ["git", "diff", "HEAD", "--", ".", ":!dvc.lock"], capture_output=True, check=False
+    )
+    return hashlib.sha256(found.stdout).hexdigest()[:12]
+
+
+def price_book_digest(cards: Sequence[Card]) -> str:
+    """Hex digest of every candidate's prices."""
+    prices = {card.name: (card.prompt_usd_per_mtok, card.completion_usd_per_mtok) for card in cards}
+    return hashlib.sha256(json.dumps(prices, sort_keys=True).encode()).hexdigest()
+
+
+def changed_stages() -> list[str]:
+    """Stages whose dependencies, parameters or outputs differ from dvc.lock, by `dvc status`.
+
+    Raises: DataError if this is no DVC repository or dvc.yaml cannot be read.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo() as repo:
+            return sorted(repo.status())
+    except DvcException as error:
+        raise DataError(f"DVC: {error}") from None

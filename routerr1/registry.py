@@ -1,0 +1,393 @@
+"""Versions of the policy in MLflow's registry: made once per state of the chain, and checked file by file.
+
+A version is a pyfunc model that holds the checkpoint, the cards it was trained with, the parameters, and the
+plays it is judged by. `promotion.py` decides which one is champion.
+"""
+
+import logging
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from routerr1 import evidence, files, gate, lineage, tracking
+from routerr1.config import Params
+from routerr1.errors import CheckpointError, DataError, RegistryError
+from routerr1.exclusive import exclusive, file_lock
+from routerr1.tracking import open_client, store_errors
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+MANIFEST = "routerr1.json"  # in the checkpoint: {"files": {name: sha256}, ...}
+_KEY, _MODEL_ID, _EVIDENCE = "routerr1.key", "routerr1.model_id", "routerr1.evidence"
+_PROCESS = "routerr1.process"
+_ABANDONED_S = 3600.0  # an unfinished model of another machine is given up after this
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """Where the chain's stages leave what a version is made of."""
+
+    checkpoint: Path = Path("models/policy")
+    cards: Path = Path("data/pool/cards.json")
+    questions: Path = Path("data/questions")
+    rows: Path = Path("data/eval/rows.parquet")
+    unseen_rows: Path = Path("data/generalize/rows.parquet")
+    run_file: Path = Path("data/train/run.json")
+    train_metrics: Path = Path("data/train/metrics.json")
+    report: Path = Path("data/report")
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One registered version.
+
+    Attributes:
+        tags: lineage, figures and the gate's verdict, as stored.
+        created_s: when it was made, seconds since 1970.
+    """
+
+    name: str
+    number: int
+    aliases: tuple[str, ...]
+    run_id: str | None
+    model_id: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    created_s: float = 0.0
+
+
+def register(params: Params, outputs: Outputs | None = None) -> Version:
+    """Make the state of the chain a version, alias challenger; the same state twice is one version.
+
+    The state is dvc.lock's hash and the git commit. What an earlier, killed call left is removed first.
+
+    Raises: RegistryError if outputs differ from dvc.lock, the logged model is not READY, or a file differs
+        from the checkpoint's manifest; CheckpointError, DataError for outputs that cannot be used.
+    """
+    made_of = outputs or Outputs()
+    _refuse_stale_outputs()
+    check_manifest(made_of.checkpoint)
+    tags = lineage_tags(params, made_of)
+    client = open_client()
+    name = params.registry.model
+    with file_lock(f"{name}.register", timeout_s=1800):
+        experiment = tracking.experiment_id(client, params.registry.experiment)
+        with store_errors():
+            remove_abandoned(client, name, experiment)
+        found = find_by_key(client, name, tags[_KEY])
+        if found is None:
+            model_id = _log_model(client, params, made_of, tags)
+            found = _create_version(client, name, model_id, tags)
+        with exclusive(client, name), store_errors():
+            if CHAMPION not in found.aliases:
+                client.set_registered_model_alias(name, CHALLENGER, str(found.number))
+    return get_version(client, name, found.number)
+
+
+def _refuse_stale_outputs() -> None:
+    behind = lineage.changed_stages()
+    if behind:
+        raise RegistryError(
+            f"{lineage.DVC_LOCK}: does not describe the outputs of {', '.join(behind)}; run `dvc repro`"
+        )
+
+
+def lineage_tags(params: Params, outputs: Outputs) -> dict[str, str]:
+    """Where a version comes from and how it did, as strings.
+
+    Raises: DataError, CheckpointError naming the file that cannot be read.
+    """
+    from routerr1.pool.cards import read_cards
+
+    commit = lineage.git_commit()
+    if commit is None:
+        raise RegistryError("no git commit here; a version needs one to be traced to")
+    lock = files.sha256(lineage.DVC_LOCK)
+    dirty = lineage.git_is_dirty()
+    seed = params.seeds[0]
+    plays = evidence.read_plays(outputs.rows, seed, trained_pool=True)
+    unseen = evidence.read_plays(outputs.unseen_rows, seed, trained_pool=False)
+    cards = read_cards(outputs.cards)
+    manifest = read_manifest(outputs.checkpoint)
+    trained = files.read_json(outputs.train_metrics)
+    measured = tracking.flatten({"train": trained, "metric": vars_of(gate.measure(plays, unseen))})
+    tags = {
+        _KEY: f"{commit}.{lock}" + (f".{lineage.git_diff_digest()}" if dirty else ""),
+        "git_commit": commit,
+        "git_dirty": str(dirty).lower(),
+        "dvc_lock": lock,
+        "data_digest": lineage.dvc_digest(outputs.questions),
+        "pool_digest": files.sha256(outputs.cards),
+        "price_book_digest": lineage.price_book_digest(cards),
+        "profile": params.profile,
+        "seeds": ",".join(map(str, params.seeds)),
+    }
+    tags |= {
+        f"checkpoint.{key}": str(value)
+        for key, value in tracking.flatten(manifest).items()
+        if isinstance(value, str | int | float) and not key.startswith(("files.", "params."))
+    }
+    return tags | {key: f"{value:.6g}" for key, value in measured.items() if _is_number(value)}
+
+
+def vars_of(metrics: gate.Metrics) -> dict[str, Any]:
+    """A version's figures by name."""
+    from dataclasses import asdict
+
+    return asdict(metrics)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def read_manifest(checkpoint: Path) -> dict[str, Any]:
+    """The checkpoint's routerr1.json.
+
+    Raises: CheckpointError naming the file if it is missing or malformed.
+    """
+    try:
+        manifest = files.read_json(checkpoint / MANIFEST)
+    except DataError as error:
+        raise CheckpointError(str(error)) from None
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        raise CheckpointError(f"{checkpoint / MANIFEST}: holds no `files`; train again")
+    return manifest
+
+
+def check_manifest(checkpoint: Path) -> None:
+    """Compare every file with the checkpoint's manifest.
+
+    Raises: CheckpointError naming the first file that is missing, changed, or not listed.
+    """
+    listed: dict[str, str] = read_manifest(checkpoint)["files"]
+    there = {
+        path.relative_to(checkpoint).as_posix()
+        for path in checkpoint.rglob("*")
+        if path.is_file() and path.name != MANIFEST
+    }
+    if odd := sorted(listed.keys() ^ there):
+        state = "is missing" if odd[0] in listed else "is not in the manifest"
+        raise CheckpointError(f"{checkpoint / odd[0]}: {state}")
+    for name, expected in listed.items():
+        if files.sha256(checkpoint / name) != expected:
+            raise CheckpointError(f"{checkpoint / name}: differs from its manifest")
+
+
+def _log_model(
+    client: "MlflowClient", params: Params, outputs: Outputs, tags: Mapping[str, str]
+) -> str:
+    """Log the pyfunc model to the run that trained it; its id, once it is READY and whole."""
+    import mlflow
+
+    from routerr1 import serving
+
+    package = Path(__file__).parent
+    with (
+        tracking.open_run(params.registry, outputs.run_file, resume=True) as run,
+        _context_folder(params, outputs) as context,
+    ):
+        with store_errors(), _active(run.id), warnings.catch_warnings():
+            # A trajectory is a dict of anything; there is no narrower hint for it.
+            warnings.filterwarnings("ignore", ".*Any type hint is inferred as AnyType")
+            logged = mlflow.pyfunc.log_model(
+                name=params.registry.model,
+                python_model=str(package / "serving.py"),
+                artifacts={"checkpoint": str(outputs.checkpoint), "context": str(context)},
+                code_paths=[str(package)],
+                pip_requirements=serving.requirements(),
+                tags={**tags, _PROCESS: tracking.this_process()},
+            )
+        if outputs.report.is_dir():
+            run.log_artifact(outputs.report)
+    model_id = str(logged.model_id)
+    verify(client, model_id)
+    return model_id
+
+
+@contextmanager
+def _active(run_id: str) -> Iterator[None]:
+    """Make a run the one that MLflow's fluent functions log to, without ending it."""
+    import mlflow
+
+    with mlflow.start_run(run_id=run_id, log_system_metrics=False):
+        yield
+
+
+@contextmanager
+def _context_folder(params: Params, outputs: Outputs) -> Iterator[Path]:
+    """Everything but the weights that a version carries: cards, parameters, the plays it is judged by."""
+    seed = params.seeds[0]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "context"
+        folder.mkdir()
+        (folder / "cards.json").write_bytes(outputs.cards.read_bytes())
+        files.write_json(folder / "params.json", params.model_dump(mode="json"))
+        evidence.write_evidence(
+            folder / "evidence.json",
+            evidence.read_plays(outputs.rows, seed, trained_pool=True),
+            evidence.read_plays(outputs.unseen_rows, seed, trained_pool=False),
+        )
+        yield folder
+
+
+def verify(client: "MlflowClient", model_id: str) -> None:
+    """Check that a logged model is READY and that its checkpoint equals its manifest.
+
+    A killed log leaves a model that is PENDING and partly copied, and MLflow would register it.
+    Raises: RegistryError naming the model and what is wrong with it.
+    """
+    with store_errors():
+        status = str(client.get_logged_model(model_id).status)
+    if status != "READY":
+        raise RegistryError(f"logged model {model_id}: is {status}, not READY; register again")
+    with fetched(model_id, "artifacts/policy") as checkpoint:
+        try:
+            check_manifest(checkpoint)
+        except CheckpointError as error:
+            raise RegistryError(f"logged model {model_id}: {error}") from None
+
+
+@contextmanager
+def fetched(model_id: str, path: str) -> Iterator[Path]:
+    """A local copy of what a logged model holds at `path`.
+
+    Raises: RegistryError if it is not there.
+    """
+    from mlflow.artifacts import download_artifacts
+
+    with tempfile.TemporaryDirectory() as temporary:
+        with store_errors():
+            root = open_client().get_logged_model(model_id).artifact_location
+            try:
+                found = download_artifacts(artifact_uri=f"{root}/{path}", dst_path=temporary)
+            except OSError as error:
+                raise RegistryError(f"logged model {model_id}: lacks {path} ({error})") from None
+        yield Path(found)
+
+
+def _create_version(
+    client: "MlflowClient", name: str, model_id: str, tags: Mapping[str, str]
+) -> Version:
+    from mlflow.exceptions import MlflowException
+
+    with fetched(model_id, "artifacts/context/evidence.json") as record:
+        own = {**tags, _MODEL_ID: model_id, _EVIDENCE: files.sha256(record)}
+    with exclusive(client, name), store_errors():
+        try:
+            client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        # Another machine may have registered the same state while this one was logging.
+        found = find_by_key(client, name, tags[_KEY])
+        if found is not None:
+            client.delete_logged_model(model_id)
+            return found
+        run_id = client.get_logged_model(model_id).source_run_id
+        made = client.create_model_version(
+            name, source=f"models:/{model_id}", run_id=run_id, tags=own, model_id=model_id
+        )
+        return _version(made)
+
+
+def find_by_key(client: "MlflowClient", name: str, key: str) -> Version | None:
+    """The version of one state of the chain; a broken one is deleted and counts as none."""
+    for found in list_versions(client, name):
+        if found.tags.get(_KEY) != key:
+            continue
+        try:
+            verify(client, found.model_id)
+        except RegistryError as error:
+            _log.warning("version %d of %s is removed: %s", found.number, name, error)
+            with store_errors():
+                client.delete_model_version(name, str(found.number))
+            continue
+        return found
+    return None
+
+
+def remove_abandoned(client: "MlflowClient", name: str, experiment: str) -> list[str]:
+    """Delete logged models that no version refers to and whose process is gone; their ids."""
+    kept = {version.model_id for version in list_versions(client, name)}
+    removed = []
+    for logged in client.search_logged_models([experiment], f"name = '{name}'", max_results=1000):
+        process = logged.tags.get(_PROCESS, "")
+        age_s = time.time() - logged.creation_timestamp / 1000
+        if logged.model_id in kept or _PROCESS not in logged.tags:
+            continue
+        if process == tracking.this_process() or tracking.is_gone(process) or age_s > _ABANDONED_S:
+            client.delete_logged_model(logged.model_id)
+            removed.append(str(logged.model_id))
+            _log.info("removed the unfinished model %s", logged.model_id)
+    return removed
+
+
+def list_versions(client: "MlflowClient", name: str) -> list[Version]:
+    """All versions, newest first, with their aliases; none if the model does not exist."""
+    from mlflow.exceptions import MlflowException
+
+    with store_errors():
+        try:
+            aliases: dict[str, Any] = client.get_registered_model(name).aliases
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return []
+            raise
+        found = []
+        token: str | None = None
+        while token is None or token:
+            page = client.search_model_versions(
+                f"name = '{name}'", order_by=["version_number DESC"], page_token=token
+            )
+            found += [_version(made, aliases) for made in page]
+            token = page.token or ""
+    return sorted(found, key=lambda version: -version.number)
+
+
+def get_version(client: "MlflowClient", name: str, which: int | str) -> Version:
+    """A version by its number or alias.
+
+    Raises: RegistryError naming the versions that there are.
+    """
+    versions = list_versions(client, name)
+    for version in versions:
+        if str(version.number) == str(which) or which in version.aliases:
+            return version
+    known = ", ".join(str(version.number) for version in reversed(versions)) or "none"
+    raise RegistryError(f"model {name!r}: has no version {which} (there are: {known})")
+
+
+def _version(made: "ModelVersion", aliases: Mapping[str, Any] | None = None) -> Version:
+    number = int(made.version)
+    return Version(
+        name=made.name,
+        number=number,
+        aliases=tuple(sorted(alias for alias, at in (aliases or {}).items() if int(at) == number)),
+        run_id=made.run_id or None,
+        model_id=made.tags.get(_MODEL_ID) or "",
+        tags=dict(made.tags),
+        created_s=made.creation_timestamp / 1000,
+    )
+
+
+def read_version_evidence(version: Version) -> tuple[list[gate.Play], list[gate.Play]]:
+    """The plays kept with a version: on its own pool, and on an unseen one.
+
+    Raises: RegistryError if they are not those that were registered.
+    """
+    with fetched(version.model_id, "artifacts/context/evidence.json") as record:
+        if files.sha256(record) != version.tags.get(_EVIDENCE):
+            raise RegistryError(
+                f"version {version.number} of {version.name}: its evidence was changed"
+            )
+        return evidence.read_evidence(record)

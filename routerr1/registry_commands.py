@@ -1,0 +1,143 @@
+"""The command line of registry and promotion: register, promote, rollback, `registry list | show | log`."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from routerr1.config import load_params
+
+if TYPE_CHECKING:
+    from routerr1.registry import Version
+
+_PANEL = "Registry"
+ParamsFile = Annotated[
+    Path, typer.Option("--params", help="Parameters; a profile beside it is laid over it.")
+]
+Which = Annotated[str, typer.Argument(help="Number or alias of a version.")]
+_DEFAULT = Path("params.yaml")
+
+registry_app = typer.Typer(
+    no_args_is_help=True, help="Versions of the policy, and who was champion."
+)
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the commands to the main one."""
+    app.command(rich_help_panel=_PANEL)(register)
+    app.command(rich_help_panel=_PANEL)(promote)
+    app.command(rich_help_panel=_PANEL)(rollback)
+    app.add_typer(registry_app, name="registry", rich_help_panel=_PANEL)
+
+
+def register(params: ParamsFile = _DEFAULT) -> None:
+    """Make the chain's outputs a version, alias challenger; the same state twice is one version."""
+    from routerr1 import registry
+
+    made = registry.register(load_params(params))
+    typer.echo(f"version {made.number} of {made.name}: {', '.join(made.aliases) or 'no alias'}")
+
+
+def promote(
+    which: Which = "challenger",
+    why: Annotated[str, typer.Option(help="Kept in the record of moves.")] = "by hand",
+    params: ParamsFile = _DEFAULT,
+) -> None:
+    """Make a version champion, if the gate lets it; a refusal ends with status 1."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from routerr1 import promotion
+
+    done = promotion.promote(load_params(params), which, why=why)
+    Console().print(Markdown(done.judgement.markdown))
+    if done.move is not None:
+        before = "none" if done.move.before is None else f"version {done.move.before}"
+        typer.echo(f"champion is version {done.move.after}, was {before}")
+    elif done.judgement.decision.passed:
+        typer.echo(f"version {done.judgement.challenger.number} is champion already")
+    else:
+        typer.echo(f"refused by {', '.join(done.judgement.decision.refused_by)}")
+        raise typer.Exit(1)
+
+
+def rollback(
+    why: Annotated[str, typer.Option(help="Kept in the record of moves.")] = "by hand",
+    params: ParamsFile = _DEFAULT,
+) -> None:
+    """Make the previous champion champion again; repeated, it goes back further."""
+    from routerr1 import promotion
+
+    move = promotion.rollback(load_params(params), why=why)
+    typer.echo(f"champion is version {move.after}, was version {move.before}")
+
+
+@registry_app.command("list")
+def list_(params: ParamsFile = _DEFAULT) -> None:
+    """Every version with its aliases, figures, and what the gate said."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from routerr1 import registry, tracking
+
+    name = load_params(params).registry.model
+    table = Table(title=f"{name} at {tracking.redact(tracking.tracking_uri())}")
+    for column in ("version", "aliases", "made", "EM", "USD/question", "gate", "commit", "run"):
+        table.add_column(column)
+    for version in registry.list_versions(tracking.open_client(), name):
+        table.add_row(*_row(version))
+    Console().print(table)
+
+
+def _row(version: "Version") -> tuple[str, ...]:
+    tags = version.tags
+    return (
+        str(version.number),
+        ", ".join(version.aliases),
+        datetime.fromtimestamp(version.created_s, UTC).isoformat(" ", "minutes").partition("+")[0],
+        tags.get("metric.em", "?"),
+        tags.get("metric.cost_usd", "?"),
+        tags.get("gate", "not asked"),
+        tags.get("git_commit", "?")[:10],
+        (version.run_id or "?")[:10],
+    )
+
+
+@registry_app.command("show")
+def show(
+    which: Which = "champion",
+    params: ParamsFile = _DEFAULT,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """One version with its whole lineage."""
+    from dataclasses import asdict
+
+    from routerr1 import registry, tracking
+
+    version = registry.get_version(
+        tracking.open_client(), load_params(params).registry.model, which
+    )
+    if as_json:
+        typer.echo(json.dumps(asdict(version), indent=2, sort_keys=True))
+        return
+    typer.echo(f"version {version.number} of {version.name}: {', '.join(version.aliases)}")
+    typer.echo(f"run {version.run_id}, logged model {version.model_id}")
+    width = max(map(len, version.tags), default=0)
+    for key in sorted(version.tags):
+        typer.echo(f"  {key:<{width}}  {version.tags[key]}")
+
+
+@registry_app.command("log")
+def log(params: ParamsFile = _DEFAULT) -> None:
+    """Every move of the champion, oldest first: who, when, from, to, why."""
+    from routerr1 import promotion, tracking
+
+    name = load_params(params).registry.model
+    for move in promotion.moves(tracking.open_client(), name):
+        before = "none" if move.before is None else str(move.before)
+        typer.echo(
+            f"{move.seq:>4}  {move.when}  {move.kind:<8}  {before} -> {move.after}  "
+            f"{move.who}  {move.state}  {move.why}"
+        )

@@ -1,0 +1,138 @@
+"""The registered policy as an MLflow pyfunc model: questions in, answers with cost, calls and trajectory out.
+
+    mlflow.pyfunc.load_model("models:/routerr1@champion").predict(["What is the currency of Norway?"])
+
+MLflow runs this very file when it logs and when it loads a version ("models from code").
+"""
+
+import asyncio
+import re
+import threading
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import Future
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import mlflow
+from mlflow.pyfunc.model import PythonModel
+
+from routerr1.config import Params
+from routerr1.errors import CheckpointError, PoolError
+from routerr1.files import read_json
+from routerr1.rollout.record import to_row
+from routerr1.types import Card, Question, Trajectory
+
+if TYPE_CHECKING:
+    from routerr1.pool.interface import Pool
+
+Result = TypeVar("Result")
+_NEEDED = ("torch", "transformers", "safetensors", "tokenizers", "numpy", "pandas", "pyarrow")
+
+
+def requirements() -> list[str]:
+    """What serving needs, pinned to what is installed here; a local build tag ("+cpu") is left out."""
+    own = metadata.requires("routerr1") or []
+    names = [
+        re.split(r"[\s<>=!~\[;]", line, maxsplit=1)[0] for line in own if "extra ==" not in line
+    ]
+    installed = {name: metadata.version(name).partition("+")[0] for name in (*names, *_NEEDED)}
+    return [f"{name}=={version}" for name, version in sorted(installed.items())]
+
+
+class RouterModel(PythonModel):
+    """A checkpoint with the pool it was trained for.
+
+    All requests are played in one event loop on a thread of its own: they share the policy's batch, and
+    calls of some overlap with generation of others.
+    """
+
+    def load_context(self, context: Any) -> None:
+        """Load policy, cards and parameters, and open the pool.
+
+        The pool is the one of the version's parameters; `model_config={"pool_file": PATH}` names another.
+
+        Raises: PoolError naming the cards the pool lacks; CheckpointError.
+        """
+        from routerr1.pool.cards import read_cards
+        from routerr1.rollout.local import LocalGenerator
+
+        folder = Path(context.artifacts["context"])
+        self._params = Params.model_validate(read_json(folder / "params.json"))
+        cards = read_cards(folder / "cards.json")
+        config = dict(getattr(context, "model_config", None) or {})
+        self._pool = open_pool_of(self._params, cards, config.get("pool_file"))
+        check_cards(self._pool.cards, cards)
+        checkpoint = Path(context.artifacts["checkpoint"])
+        if not (checkpoint / "config.json").is_file():
+            raise CheckpointError(f"{checkpoint}: holds no config.json; it is no policy")
+        self._generator = LocalGenerator.load(checkpoint)
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="routerr1", daemon=True).start()
+
+    # MLflow checks requests by these hints; `context` may be left out.
+    def predict(self, model_input: list[str]) -> list[dict[str, Any]]:  # type: ignore[override]
+        """Play each question; for each its answer, cost_usd, calls, and the whole trajectory."""
+        return [
+            {
+                "answer": trajectory.answer,
+                "cost_usd": trajectory.ledger.cost_usd,
+                "calls": trajectory.ledger.calls,
+                "trajectory": to_row(trajectory),
+            }
+            for trajectory in self._run(self._play(model_input))
+        ]
+
+    def play(self, questions: Sequence[Question]) -> list[Trajectory]:
+        """Play whole questions, gold answers and all: for judging a version on other questions."""
+        return self._run(self._play_questions(questions))
+
+    async def _play(self, texts: Sequence[str]) -> list[Trajectory]:
+        questions = [
+            Question(f"served-{place}", "served", text, (), "test")
+            for place, text in enumerate(texts)
+        ]
+        return await self._play_questions(questions)
+
+    async def _play_questions(self, questions: Sequence[Question]) -> list[Trajectory]:
+        from routerr1.prompt import renderer
+        from routerr1.rollout.loop import play
+
+        params = self._params
+        return await play(
+            questions,
+            self._generator,
+            self._pool,
+            render=renderer(params.prompt.template, params.rollout.max_rounds),
+            params=params.rollout,
+            seed=params.evaluate.seed,
+            temperature=params.evaluate.temperature,
+        )
+
+    def _run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
+        future: Future[Result] = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        return future.result()
+
+
+def open_pool_of(params: Params, cards: Sequence[Card], pool_file: str | None = None) -> "Pool":
+    """The pool that `params` name, shown with the cards the policy was trained with."""
+    from routerr1.data.embedded import build_world
+    from routerr1.pool.simulated import SimulatedPool, default_candidates, known_facts
+
+    known = known_facts(build_world(params.dataset.embedded))
+    return SimulatedPool(default_candidates(), known, seed=params.pool.seed, cards=cards)
+
+
+def check_cards(offered: Sequence[Card], needed: Sequence[Card]) -> None:
+    """The policy names candidates; one that the pool lacks would fail in the middle of an answer.
+
+    Raises: PoolError naming the cards that are missing.
+    """
+    missing = sorted({card.name for card in needed} - {card.name for card in offered})
+    if missing:
+        raise PoolError(
+            f"the pool lacks {', '.join(missing)}, which the policy was trained to call"
+        )
+
+
+mlflow.models.set_model(RouterModel())
