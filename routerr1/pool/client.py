@@ -1,0 +1,305 @@
+"""The pool over HTTP: any OpenAI-compatible servers, asked as one would ask with one's own money."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+import httpx2
+from openai import APIConnectionError, APIStatusError, AsyncOpenAI
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
+
+from routerr1.errors import BudgetExceeded
+from routerr1.pool.attempts import (
+    Completion,
+    TryError,
+    read_completion,
+    status_failure,
+    transport_failure,
+)
+from routerr1.pool.background import BackgroundLoop
+from routerr1.pool.breaker import Breaker
+from routerr1.pool.budget import Budget
+from routerr1.pool.pool_file import CandidateRow, Endpoint, PoolFile
+from routerr1.pool.pricing import cost_usd, worst_case_usd
+from routerr1.pool.transport import LaneTransport
+from routerr1.types import Card, Failure, Reply
+
+log = logging.getLogger(__name__)
+
+_NO_KEY = "no-key-needed"  # the SDK insists on one
+_SHORTEST_SECRET = 8  # shorter "keys" would be found in ordinary words
+
+
+@dataclass
+class _Bill:
+    """What one call has used so far, over all its tries and candidates."""
+
+    tries: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: float = 0.0
+    latency_s: float = 0.0
+    unseen: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, card: Card, prompt_tokens: int, completion_tokens: int) -> float:
+        """Count one try's usage; returns its price in USD."""
+        price = cost_usd(card, prompt_tokens, completion_tokens)
+        self.prompt_tokens += prompt_tokens
+        self.completion_tokens += completion_tokens
+        self.cost_usd += price
+        return price
+
+    def reply(self, model: str, text: str, failure: Failure | None = None) -> Reply:
+        """The call's reply, with all its tries on it."""
+        if self.unseen:
+            self.notes.append(f"{self.unseen} tries may be billed beyond what was reported")
+        return Reply(
+            model,
+            text,
+            self.prompt_tokens,
+            self.completion_tokens,
+            self.cost_usd,
+            self.latency_s,
+            retries=max(self.tries - 1, 0),
+            failure=failure,
+            note="; ".join(self.notes) or None,
+        )
+
+
+@dataclass(frozen=True)
+class _Live:
+    """Connections, and how many calls may use them at once."""
+
+    http: httpx2.AsyncClient
+    clients: dict[str, AsyncOpenAI]
+    slots: dict[str, asyncio.Semaphore]
+    all_slots: asyncio.Semaphore
+
+
+class HttpPool:
+    """The `Pool` interface over the candidates of a pool file.
+
+    Args:
+        keys: key of every endpoint, from `PoolFile.keys`.
+        max_concurrency: calls under way at once, over all endpoints.
+        budget: asked before every try for its worst-case price. A try whose usage was never seen
+            (cut off, timed out) stays counted at that price, since it may be billed.
+        cards: profiled cards to show instead of the file's; prices stay the file's.
+        seed: of the jitter between tries.
+
+    A reply's `latency_s` is the time its tries took, without the pauses between them and the wait for a
+    free slot. Its note tells of fallbacks, breaker states and estimated usage.
+    """
+
+    def __init__(
+        self,
+        file: PoolFile,
+        keys: Mapping[str, str],
+        *,
+        max_concurrency: int,
+        budget: Budget | None = None,
+        cards: Sequence[Card] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self._file = file
+        self._keys = dict(keys)
+        self._max_concurrency = max_concurrency
+        self._budget = budget
+        self._priced = {card.name: card for card in file.cards}
+        self._cards = tuple(cards) if cards is not None else file.cards
+        self._rows = {row.name: row for row in file.candidates}
+        self._random = Random(seed)
+        self._breakers = {row.name: self._new_breaker(row) for row in file.candidates}
+        self._background = BackgroundLoop("routerr1-http-pool")
+        self._live: _Live | None = None
+        self._closed = False
+
+    def _new_breaker(self, row: CandidateRow) -> Breaker:
+        endpoint = self._file.endpoints[row.endpoint]
+        return Breaker(endpoint.breaker_failures, endpoint.breaker_s, time.monotonic)
+
+    @property
+    def cards(self) -> Sequence[Card]:
+        """One card per candidate."""
+        return self._cards
+
+    def breaker_states(self) -> dict[str, str]:
+        """Each candidate's circuit: closed, open or half-open."""
+        return {name: breaker.state for name, breaker in self._breakers.items()}
+
+    async def ask(self, name: str, query: str) -> Reply:
+        """See `Pool.ask`.
+
+        Raises: RuntimeError if the pool was closed.
+        """
+        if self._closed:
+            raise RuntimeError("this pool is closed")
+        if name not in self._rows:
+            return Reply(name, "", failure="unknown_model")
+        return await self._background.run(self._ask(name, query))
+
+    async def _ask(self, name: str, query: str) -> Reply:
+        if self._live is None:
+            self._live = self._connect()
+        live, bill = self._live, _Bill()
+        for row in self._chain(name):
+            try:
+                completion: Completion = await self._retrying(row)(
+                    self._try, live, row, query, bill
+                )
+            except BudgetExceeded as error:
+                bill.notes.append(str(error))
+                return bill.reply(name, "", "budget")
+            except TryError as failed:
+                bill.notes.append(f"{row.name}: {failed.why}")
+                continue
+            if row.name != name:
+                bill.notes.append(f"answered by {row.name}, fallback of {name}")
+            return bill.reply(row.name, self._without_keys(completion.text))
+        return bill.reply(name, "", "unavailable")
+
+    def _chain(self, name: str) -> Iterator[CandidateRow]:
+        following: str | None = name
+        while following is not None:
+            yield self._rows[following]
+            following = self._rows[following].fallback
+
+    def _retrying(self, row: CandidateRow) -> AsyncRetrying:
+        endpoint = self._file.endpoints[row.endpoint]
+
+        def again(error: BaseException) -> bool:
+            return (
+                isinstance(error, TryError)
+                and error.retry
+                and (error.retry_after_s or 0.0) <= endpoint.max_wait_s
+            )
+
+        return AsyncRetrying(
+            retry=retry_if_exception(again),
+            stop=stop_after_attempt(endpoint.max_tries),
+            wait=lambda state: self._pause_s(state, endpoint),
+            reraise=True,
+        )
+
+    def _pause_s(self, state: RetryCallState, endpoint: Endpoint) -> float:
+        """Full jitter: from 0 to a bound that doubles; never less than the server asked for."""
+        bound = min(endpoint.backoff_s * 2 ** (state.attempt_number - 1), endpoint.max_wait_s)
+        jittered = self._random.uniform(0, bound)
+        error = state.outcome.exception() if state.outcome else None
+        asked = error.retry_after_s if isinstance(error, TryError) else None
+        return jittered if asked is None else asked + min(jittered, endpoint.backoff_s)
+
+    async def _try(self, live: _Live, row: CandidateRow, query: str, bill: _Bill) -> Completion:
+        # The endpoint's slot first: one slow endpoint must not fill the slots of all.
+        async with live.slots[row.endpoint], live.all_slots:
+            breaker = self._breakers[row.name]
+            state = breaker.state
+            if not breaker.admit():
+                raise TryError(f"circuit {state}, not asked", ill=False)
+            if state == "half-open":
+                bill.notes.append(f"{row.name}: circuit half-open")
+            card = self._priced[row.name]
+            worst = worst_case_usd(card, query, self._file.reply_tokens(row))
+            paid = worst
+            try:
+                reservation = self._budget.reserve(worst) if self._budget else None
+            except BudgetExceeded:
+                breaker.forget()
+                raise
+            try:
+                completion = await self._send(live.clients[row.endpoint], row, query, bill)
+                paid = bill.add(card, completion.prompt_tokens, completion.completion_tokens)
+            except TryError as failed:
+                paid = self._count_failure(failed, breaker, card, worst, bill)
+                raise
+            except BaseException:
+                breaker.forget()
+                raise
+            finally:
+                if self._budget and reservation is not None:
+                    self._budget.settle(reservation, paid)
+            breaker.succeeded()
+            if completion.estimated:
+                bill.notes.append("usage not reported, estimated by length")
+            return completion
+
+    async def _send(
+        self, client: AsyncOpenAI, row: CandidateRow, query: str, bill: _Bill
+    ) -> Completion:
+        total_s = self._file.endpoints[row.endpoint].total_s
+        bill.tries += 1
+        started = time.perf_counter()
+        try:
+            async with asyncio.timeout(total_s):
+                raw = await client.chat.completions.with_raw_response.create(
+                    **self._file.request(row.name, query)
+                )
+            return read_completion(raw.http_response.content, query)
+        except TimeoutError:
+            raise TryError(
+                f"no whole reply within {total_s:g} s", retry=True, billable=True
+            ) from None
+        except APIStatusError as error:
+            raise status_failure(error) from None
+        except APIConnectionError as error:
+            raise transport_failure(error) from None
+        finally:
+            bill.latency_s += time.perf_counter() - started
+
+    def _count_failure(
+        self, failed: TryError, breaker: Breaker, card: Card, worst: float, bill: _Bill
+    ) -> float:
+        """Returns: what the budget must count for this try, in USD."""
+        log.debug("%s: %s", card.name, failed.why)
+        if failed.ill:
+            breaker.failed()
+        else:
+            breaker.forget()
+        if failed.usage is not None:
+            return bill.add(card, *failed.usage)
+        if failed.billable:
+            bill.unseen += 1
+            return worst
+        return 0.0
+
+    def _without_keys(self, text: str) -> str:
+        """A hostile or misconfigured server may send a key back; it must not get into records."""
+        for key in self._keys.values():
+            if len(key) >= _SHORTEST_SECRET:
+                text = text.replace(key, "[key]")
+        return text
+
+    def _connect(self) -> _Live:
+        endpoints = {name: self._file.endpoints[name] for name in self._keys}
+        # A compressed reply could be small on the wire and huge in memory.
+        http = httpx2.AsyncClient(
+            transport=LaneTransport(self._file.max_reply_bytes),
+            headers={"accept-encoding": "identity"},
+            trust_env=False,
+        )
+        clients = {
+            name: AsyncOpenAI(
+                api_key=self._keys[name] or _NO_KEY,
+                base_url=endpoint.base_url,
+                max_retries=0,
+                http_client=http,
+                timeout=httpx2.Timeout(endpoint.read_s, connect=endpoint.connect_s),
+            )
+            for name, endpoint in endpoints.items()
+        }
+        slots = {name: asyncio.Semaphore(each.max_concurrency) for name, each in endpoints.items()}
+        return _Live(http, clients, slots, asyncio.Semaphore(self._max_concurrency))
+
+    async def aclose(self) -> None:
+        """Close the connections and the budget; calls are refused from here on."""
+        self._closed = True
+        if self._live is not None:
+            await self._background.run(self._live.http.aclose())
+            self._live = None
+        self._background.stop()
+        if self._budget is not None:
+            self._budget.close()

@@ -1,0 +1,378 @@
+"""The HTTP pool against the simulated server, over real sockets."""
+
+import asyncio
+import gc
+import json
+import logging
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from routerr1.pool.attempts import retry_after_s
+from routerr1.pool.breaker import Breaker
+from routerr1.pool.budget import Budget, Limits
+from routerr1.pool.client import HttpPool
+from routerr1.pool.faults import Faults, parse_faults
+from routerr1.pool.pool_file import read_pool_file
+from routerr1.pool.server import build_app, serving
+from routerr1.pool.simulated import SimulatedPool
+from routerr1.types import Question, Reply
+
+WritePool = Callable[..., Path]
+QUICK = {"backoff_s": 0.005, "max_wait_s": 5.0, "breaker_failures": 10_000}
+
+
+def stats(url: str) -> dict[str, Any]:
+    with urllib.request.urlopen(f"{url}/stats") as answer:
+        return json.load(answer)
+
+
+def open_http(path: Path, **options: Any) -> HttpPool:
+    file = read_pool_file(path)
+    return HttpPool(file, file.keys({}), **{"max_concurrency": 64, **options})
+
+
+async def test_a_reply_over_http_is_the_one_of_the_pool_behind_it(
+    simulated: SimulatedPool, asked: list[Question], pool_file: WritePool
+):
+    with serving(build_app(simulated, time_scale=0)) as url:
+        pool = open_http(pool_file(url))
+        got = [await pool.ask("Curie", question.question) for question in asked[:5]]
+        await pool.aclose()
+    for reply, question in zip(got, asked, strict=False):
+        direct = await simulated.ask("Curie", question.question)
+        assert (reply.text, reply.prompt_tokens, reply.completion_tokens) == (
+            direct.text,
+            direct.prompt_tokens,
+            direct.completion_tokens,
+        )
+        assert reply.cost_usd == pytest.approx(direct.cost_usd)
+        assert (reply.failure, reply.retries, reply.cached, reply.note) == (None, 0, False, None)
+
+
+async def test_two_thousand_calls_with_thirty_percent_faults(
+    simulated: SimulatedPool, asked: list[Question], pool_file: WritePool, tmp_path: Path
+):
+    faults = Faults(
+        rate_limit=0.06, server_error=0.06, hang=0.02, cut=0.04, broken_json=0.03, empty_choice=0.02,
+        huge=0.01, tags=0.03, slow=0.03, retry_after_s=0.02, hang_s=20, slow_s=0.08,
+    )  # fmt: skip
+    assert faults.total == pytest.approx(0.3)
+    names = [card.name for card in simulated.cards]
+    calls = [
+        (names[i % len(names)], f"{asked[i % len(asked)].question} ({i})") for i in range(2000)
+    ]
+    loose: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: loose.append(context))
+    with serving(build_app(simulated, faults=faults, seed=5, time_scale=0.01)) as url:
+        path = pool_file(
+            url, endpoint={**QUICK, "read_s": 0.6, "total_s": 1.0, "max_concurrency": 64}
+        )
+        budget = Budget(tmp_path / "budget.sqlite", Limits(run_usd=50.0), run="r")
+        pool = open_http(path, budget=budget)
+        replies: list[Reply] = []
+        memory = []
+        for start in range(0, len(calls), 500):
+            replies += await asyncio.gather(
+                *(pool.ask(*call) for call in calls[start : start + 500])
+            )
+            gc.collect()
+            memory.append(psutil.Process().memory_info().rss)
+        spent = budget.spent_usd()["run r"]
+        assert budget.under_way_usd() == 0
+        await pool.aclose()
+        await asyncio.sleep(0.05)
+        count = stats(url)
+    assert len(replies) == len(calls)
+    assert not loose
+    assert all(bool(reply.text) != bool(reply.failure) for reply in replies)
+    assert {reply.failure for reply in replies} == {None, "unavailable"}
+    # None lost, none counted twice: tries and tokens are the server's own.
+    assert sum(1 + reply.retries for reply in replies) == count["total"]["requests"]
+    assert sum(reply.prompt_tokens for reply in replies) == count["total"]["prompt_tokens"]
+    assert sum(reply.completion_tokens for reply in replies) == count["total"]["completion_tokens"]
+    for card in simulated.cards:
+        mine = [reply for reply, (name, _) in zip(replies, calls, strict=True) if name == card.name]
+        assert sum(1 + reply.retries for reply in mine) == count["requests"][card.name]
+        assert sum(reply.cost_usd for reply in mine) == pytest.approx(
+            (
+                count["prompt_tokens"][card.name] * card.prompt_usd_per_mtok
+                + count["completion_tokens"][card.name] * card.completion_usd_per_mtok
+            )
+            / 1e6
+        )
+    # The budget also holds what may be billed though nobody saw its usage.
+    unseen = sum(
+        count["unreported_prompt_tokens"].get(card.name, 0) * card.prompt_usd_per_mtok
+        + count["unreported_completion_tokens"].get(card.name, 0) * card.completion_usd_per_mtok
+        for card in simulated.cards
+    )
+    assert spent >= sum(reply.cost_usd for reply in replies) + unseen / 1e6
+    assert set(count["faults"]) >= {
+        "rate_limit",
+        "server_error",
+        "hang",
+        "cut",
+        "broken_json",
+        "huge",
+    }
+    # Steady: 1,500 more calls, 4 MB replies among them, may not cost more than 40 MB.
+    assert memory[-1] - memory[0] < 40e6
+
+
+@pytest.mark.parametrize(
+    ("fault", "why", "tries"),
+    [
+        ("server_error", "status 500", 3),
+        ("rate_limit", "status 429", 3),
+        ("cut", "the connection failed", 3),
+        ("hang", "the server took too long", 3),
+        ("broken_json", "the body is no chat completion", 1),
+        ("empty_choice", "the reply is empty", 1),
+        ("huge", "the reply is too large", 1),
+    ],
+)
+async def test_each_fault_is_retried_only_if_worth_it(
+    simulated: SimulatedPool, pool_file: WritePool, fault: str, why: str, tries: int
+):
+    faults = Faults(**{fault: 1.0}, retry_after_s=0.01, hang_s=5)  # type: ignore[arg-type]
+    with serving(build_app(simulated, faults=faults, time_scale=0)) as url:
+        pool = open_http(pool_file(url, endpoint={**QUICK, "max_tries": 3, "read_s": 0.15}))
+        reply = await pool.ask("Mint", "What is the currency of Japan?")
+        await pool.aclose()
+        assert stats(url)["total"]["requests"] == tries
+    assert reply.failure == "unavailable"
+    assert reply.text == ""
+    assert reply.retries == tries - 1
+    assert reply.note is not None
+    assert why in reply.note
+
+
+async def test_slow_tokens_end_at_the_total_time_limit(
+    simulated: SimulatedPool, pool_file: WritePool
+):
+    with serving(build_app(simulated, faults=Faults(slow=1.0, slow_s=4.0), time_scale=0)) as url:
+        # A byte comes every 0.5 s, so the read limit never strikes.
+        pool = open_http(
+            pool_file(url, endpoint={**QUICK, "max_tries": 1, "read_s": 1, "total_s": 0.7})
+        )
+        started = time.perf_counter()
+        reply = await pool.ask("Mint", "What is the currency of Japan?")
+        assert 0.6 < time.perf_counter() - started < 1.5
+        await pool.aclose()
+    assert reply.failure == "unavailable"
+    assert reply.note is not None
+    assert "no whole reply within 0.7 s" in reply.note
+
+
+async def test_retry_after_is_waited_for(simulated: SimulatedPool, pool_file: WritePool):
+    faults = Faults(rate_limit=1.0, retry_after_s=0.4)
+    with serving(build_app(simulated, faults=faults, time_scale=0)) as url:
+        pool = open_http(pool_file(url, endpoint={**QUICK, "max_tries": 2}))
+        started = time.perf_counter()
+        await pool.ask("Mint", "x")
+        assert time.perf_counter() - started >= 0.4
+        await pool.aclose()
+
+
+async def test_a_pause_longer_than_allowed_is_not_waited_for(
+    simulated: SimulatedPool, pool_file: WritePool
+):
+    faults = Faults(rate_limit=1.0, retry_after_s=60)
+    with serving(build_app(simulated, faults=faults, time_scale=0)) as url:
+        pool = open_http(pool_file(url, endpoint={**QUICK, "max_wait_s": 1.0}))
+        reply = await asyncio.wait_for(pool.ask("Mint", "x"), 2)
+        await pool.aclose()
+    assert (reply.failure, reply.retries) == ("unavailable", 0)
+
+
+async def test_a_server_that_is_not_there(pool_file: WritePool):
+    pool = open_http(pool_file("http://127.0.0.1:9", endpoint={**QUICK, "max_tries": 2}))
+    reply = await pool.ask("Mint", "x")
+    await pool.aclose()
+    assert (reply.failure, reply.retries, reply.cost_usd) == ("unavailable", 1, 0.0)
+
+
+async def test_the_fallback_answers_and_the_record_says_so(
+    simulated: SimulatedPool, asked: list[Question], pool_file: WritePool
+):
+    with serving(build_app(simulated, time_scale=0)) as url:
+        path = pool_file(url, endpoint=QUICK, fallbacks={"Mint": "Curie"})
+        text = path.read_text(encoding="utf-8").replace("model: Mint", "model: Gone")
+        path.write_text(text, encoding="utf-8")
+        pool = open_http(path)
+        reply = await pool.ask("Mint", asked[0].question)
+        await pool.aclose()
+    assert (reply.model, reply.failure) == ("Curie", None)
+    assert reply.note == "Mint: status 404; answered by Curie, fallback of Mint"
+
+
+async def test_the_circuit_opens_and_heals(
+    simulated: SimulatedPool, asked: list[Question], pool_file: WritePool
+):
+    faults = Faults(server_error=1.0)
+    endpoint = {**QUICK, "max_tries": 1, "breaker_failures": 3, "breaker_s": 0.3}
+    with serving(build_app(simulated, faults=faults, time_scale=0)) as url:
+        port = int(url.rpartition(":")[2])
+        pool = open_http(pool_file(url, endpoint=endpoint))
+        notes = [(await pool.ask("Mint", asked[0].question)).note for _ in range(5)]
+        assert notes == ["Mint: status 500"] * 3 + ["Mint: circuit open, not asked"] * 2
+        assert pool.breaker_states()["Mint"] == "open"
+        assert pool.breaker_states()["Curie"] == "closed"
+        assert stats(url)["total"]["requests"] == 3
+    with serving(build_app(simulated, time_scale=0), port=port):
+        await asyncio.sleep(0.3)
+        assert pool.breaker_states()["Mint"] == "half-open"
+        healed = await pool.ask("Mint", asked[0].question)
+        assert (healed.failure, healed.note) == (None, "Mint: circuit half-open")
+        assert pool.breaker_states()["Mint"] == "closed"
+        await pool.aclose()
+
+
+def test_breaker_lets_one_call_through_when_half_open_and_opens_again():
+    clock = [0.0]
+    breaker = Breaker(2, 10.0, lambda: clock[0])
+    breaker.failed()
+    assert breaker.admit()
+    breaker.failed()
+    assert (breaker.state, breaker.admit()) == ("open", False)
+    clock[0] = 10.0
+    assert (breaker.admit(), breaker.admit()) == (True, False)
+    breaker.failed()
+    assert breaker.state == "open"
+    clock[0] = 20.0
+    assert breaker.admit()
+    breaker.succeeded()
+    assert (breaker.state, breaker.admit()) == ("closed", True)
+
+
+async def test_concurrency_is_bounded_per_endpoint_and_overall(
+    simulated: SimulatedPool, asked: list[Question], pool_file: WritePool
+):
+    for limits, expected in (((3, 64), 3), ((64, 5), 5)):
+        with serving(build_app(simulated, time_scale=0.02)) as url:
+            path = pool_file(url, endpoint={"max_concurrency": limits[0]})
+            pool = open_http(path, max_concurrency=limits[1])
+            await asyncio.gather(*(pool.ask("Mint", question.question) for question in asked[:40]))
+            await pool.aclose()
+            assert stats(url)["most_open"] == expected
+
+
+def test_a_pool_works_from_one_event_loop_after_another(
+    simulated: SimulatedPool, asked: list[Question], pool_file: WritePool
+):
+    with serving(build_app(simulated, time_scale=0)) as url:
+        pool = open_http(pool_file(url))
+        for question in asked[:3]:
+            assert asyncio.run(pool.ask("Mint", question.question)).failure is None
+        asyncio.run(pool.aclose())
+
+
+async def test_a_busy_event_loop_does_not_make_a_call_slow(
+    simulated: SimulatedPool, asked: list[Question], pool_file: WritePool
+):
+    with serving(build_app(simulated, time_scale=0)) as url:
+        pool = open_http(pool_file(url, endpoint={**QUICK, "read_s": 0.5, "total_s": 0.5}))
+        await pool.ask("Mint", asked[0].question)  # connects
+        call = asyncio.create_task(pool.ask("Mint", asked[1].question))
+        await asyncio.sleep(0)
+        time.sleep(1.0)  # as a policy that computes
+        reply = await call
+        await pool.aclose()
+    assert (reply.failure, reply.retries) == (None, 0)
+    assert reply.latency_s < 0.5
+
+
+async def test_a_cancelled_call_stays_in_the_budget(
+    simulated: SimulatedPool, pool_file: WritePool, tmp_path: Path
+):
+    with serving(build_app(simulated, faults=Faults(hang=1.0), time_scale=0)) as url:
+        budget = Budget(tmp_path / "budget.sqlite", Limits(run_usd=1.0), run="r")
+        pool = open_http(pool_file(url), budget=budget)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(pool.ask("Mint", "x"), 0.3)
+        await asyncio.sleep(0.1)
+        assert budget.under_way_usd() == 0
+        assert budget.spent_usd()["run r"] == pytest.approx(518.7e-6)
+        await pool.aclose()
+
+
+async def test_misuse_is_told(pool_file: WritePool):
+    pool = open_http(pool_file("http://127.0.0.1:9"))
+    assert (await pool.ask("Nobody", "x")).failure == "unknown_model"
+    await pool.aclose()
+    with pytest.raises(RuntimeError, match="closed"):
+        await pool.ask("Mint", "x")
+
+
+async def test_budget_ends_retries_too(
+    simulated: SimulatedPool, pool_file: WritePool, tmp_path: Path
+):
+    with serving(build_app(simulated, faults=Faults(cut=1.0), time_scale=0)) as url:
+        path = pool_file(url, endpoint=QUICK)
+        # Worst case of one try: (128 + 1) prompt tokens at 0.3 and 600 at 0.8 = 518.7 micro-dollars.
+        budget = Budget(tmp_path / "budget.sqlite", Limits(run_usd=1.2e-3), run="r")
+        pool = open_http(path, budget=budget)
+        reply = await pool.ask("Mint", "x")
+        assert (reply.failure, reply.retries) == ("budget", 1)
+        assert budget.spent_usd()["run r"] == pytest.approx(2 * 518.7e-6)
+        assert budget.exhausted is not None
+        assert "run r" in budget.exhausted
+        await pool.aclose()
+        assert stats(url)["total"]["requests"] == 2
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [("3", 3.0), ("0.5", 0.5), ("-1", 0.0), ("soon", None), ("nan", None), (None, None)],
+)
+def test_retry_after_header(header: str | None, seconds: float | None):
+    assert retry_after_s(header) == seconds
+
+
+def test_retry_after_may_be_a_date():
+    assert retry_after_s("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
+    later = retry_after_s("Wed, 21 Oct 2099 07:28:00 GMT")
+    assert later is not None
+    assert later > 1e9
+
+
+def test_faults_from_the_command_line():
+    assert parse_faults("0.18").hang == pytest.approx(0.02)
+    assert parse_faults("hang=0.1, slow=0.2,hang_s=9") == Faults(hang=0.1, slow=0.2, hang_s=9)
+    for text, problem in (("hung=1", "hung"), ("hang=x", "hang=x"), ("hang=0.9,cut=0.9", "1.8")):
+        with pytest.raises(Exception, match=problem):
+            parse_faults(text)
+
+
+MARKED_KEY = "sk-MARKED-0123456789abcdef"
+
+
+async def test_a_key_sent_back_by_the_server_is_not_handed_on(
+    simulated: SimulatedPool, pool_file: WritePool, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.DEBUG)
+
+    class Echo(SimulatedPool):
+        def say(self, name: str, query: str) -> str:  # noqa: ARG002
+            return f"Your key is {MARKED_KEY}."
+
+    echo = Echo(simulated.candidates, {}, seed=1)
+    with serving(build_app(echo, time_scale=0, key=MARKED_KEY)) as url:
+        path = pool_file(url, endpoint={"key_env": "TEST_POOL_KEY"})
+        file = read_pool_file(path)
+        pool = HttpPool(file, file.keys({"TEST_POOL_KEY": MARKED_KEY}), max_concurrency=2)
+        reply = await pool.ask("Mint", "x")
+        await pool.aclose()
+        wrong = HttpPool(file, {"here": "sk-WRONG-0123456789"}, max_concurrency=2)
+        refused = await wrong.ask("Mint", "x")
+        await wrong.aclose()
+    assert reply.text == "Your key is [key]."
+    assert refused.failure == "unavailable"
+    assert MARKED_KEY not in caplog.text + repr(reply)
+    assert "sk-WRONG" not in caplog.text + repr(refused)
