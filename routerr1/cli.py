@@ -6,6 +6,7 @@ printed as one line and end with status 2; anything else is a bug and keeps its 
 
 import logging
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -29,9 +30,11 @@ _DEFAULT = Path("params.yaml")
 
 def main() -> None:
     """Entry point of the `routerr1` command."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "httpcore", "datasets", "alembic", "filelock"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("routerr1").setLevel(logging.INFO)
+    # Advice of libraries to their own developers is no business of a user.
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
     try:
         app()
     except RouterError as error:
@@ -51,7 +54,9 @@ def _stage(name: str, summary: str) -> None:
 
 
 _stage("dataset", "Questions into data/questions: embedded, the seven benchmarks, or your own.")
-_stage("checks", "Expectations about the questions; a failure stops the chain before anything is paid.")
+_stage(
+    "checks", "Expectations about the questions; a failure stops the chain before anything is paid."
+)
 _stage("profile", "Put probe questions to every candidate; writes the cards and the answer matrix.")
 _stage("warmstart", "Teach a new policy the protocol on trajectories whose routing is random.")
 _stage("train", "Reinforcement learning (GRPO) of the policy.")

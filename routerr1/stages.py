@@ -62,13 +62,13 @@ def profile(params: Params) -> None:
     from routerr1.pool.profile import sample_probes, write_profile
 
     section = params.profile_pool
-    probes = sample_probes(
-        read_questions(QUESTIONS, section.split), section.probes, section.seed
-    )
+    probes = sample_probes(read_questions(QUESTIONS, section.split), section.probes, section.seed)
     pool = open_pool(params)
     store = RUNS / "profile" / f"{_fingerprint(params, 'pool', 'profile_pool')}.jsonl"
     with track("profile", len(probes) * len(pool.cards)) as bar:
-        found = asyncio.run(_closing(pool, profile_pool(probes, pool, store=store, progress=bar.update)))
+        found = asyncio.run(
+            _closing(pool, profile_pool(probes, pool, store=store, progress=bar.update))
+        )
     write_profile(POOL, found)
 
 
@@ -90,7 +90,9 @@ def _warmstart_seed(params: Params, seed: int, folder: Path) -> dict[str, float]
 
     if params.model.init != "scratch":
         if params.warmstart.steps:
-            raise ConfigError("params.yaml: warmstart.steps: must be 0 unless model.init is scratch")
+            raise ConfigError(
+                "params.yaml: warmstart.steps: must be 0 unless model.init is scratch"
+            )
         return warm.adopt(params.model.init, folder)
     if params.dataset.source != "embedded":
         raise ConfigError(
@@ -114,8 +116,8 @@ def _warmstart_seed(params: Params, seed: int, folder: Path) -> dict[str, float]
 
 def train(params: Params) -> None:
     """GRPO for every seed; the first seed's policy into models/policy, the others' into models/seeds."""
-    from routerr1.train.guard import die_with_pipeline, only_trainer
     from routerr1.tracking import open_run
+    from routerr1.train.guard import die_with_pipeline, only_trainer
 
     die_with_pipeline()
     with only_trainer(RUNS), open_run(params.registry, RUN_FILE, resume=False) as run:
@@ -135,7 +137,10 @@ def train(params: Params) -> None:
 
 
 def _write_training(
-    params: Params, rows: Mapping[int, list[dict[str, float]]], metrics: Mapping[str, Any], hours: float
+    params: Params,
+    rows: Mapping[int, list[dict[str, float]]],
+    metrics: Mapping[str, Any],
+    hours: float,
 ) -> None:
     from routerr1.train.grpo import write_log
 
@@ -287,7 +292,8 @@ def open_pool(params: Params, cards: Sequence[Card] | None = None) -> Pool:
         return SimulatedPool(default_candidates(), known, seed=params.pool.seed, cards=cards)
     from routerr1.pool.build import open_http_pool
 
-    return open_http_pool(params.pool, cards)
+    pool: Pool = open_http_pool(params.pool, cards)
+    return pool
 
 
 def read_cards() -> list[Card]:

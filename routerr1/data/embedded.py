@@ -12,6 +12,7 @@ import random
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from routerr1.config import EmbeddedParams
@@ -119,7 +120,7 @@ class World:
         """A chain as one question in its outermost relation's `phrasing`."""
         relations = self.relations
         described = chain[0].subject
-        for inner, _ in zip(chain, chain[1:], strict=False):
+        for inner, _ in pairwise(chain):
             described = relations[inner.relation].noun.format(described)
         return relations[chain[-1].relation].phrasings[phrasing].format(described)
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, Cache
 from transformers.cache_utils import CacheLayerMixin
+from transformers.utils.logging import disable_progress_bar
 
 from routerr1.errors import CheckpointError
 from routerr1.protocol import STOPS
@@ -81,9 +82,7 @@ class _RaggedLayer(CacheLayerMixin):  # type: ignore[misc]
 
 def _grown(old: Tensor, rows: int, length: int) -> Tensor:
     # In steps, so that growing token by token does not copy token by token.
-    new = old.new_zeros(
-        _step_up(rows, 32), old.shape[1], _step_up(length, 64), old.shape[3]
-    )
+    new = old.new_zeros(_step_up(rows, 32), old.shape[1], _step_up(length, 64), old.shape[3])
     new[: old.shape[0], :, : old.shape[2]] = old
     return new
 
@@ -150,11 +149,14 @@ class LocalGenerator:
         self._stop_ids = _single_tokens(tokenizer, STOPS)
 
     @classmethod
-    def load(cls, folder: Path | str, *, device: str = "cpu", dtype: str = "float32") -> "LocalGenerator":
+    def load(
+        cls, folder: Path | str, *, device: str = "cpu", dtype: str = "float32"
+    ) -> "LocalGenerator":
         """A saved policy or any checkpoint that transformers knows.
 
         Raises: CheckpointError naming the folder if it cannot be loaded.
         """
+        disable_progress_bar()  # bars for a file of a megabyte only clutter
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder)
             model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
@@ -254,7 +256,9 @@ class LocalGenerator:
         device = self.model.device
         whole = sessions == self._rows
         width = max(map(len, unread))
-        ids = torch.tensor([tokens + [0] * (width - len(tokens)) for tokens in unread], device=device)
+        ids = torch.tensor(
+            [tokens + [0] * (width - len(tokens)) for tokens in unread], device=device
+        )
         start = torch.tensor([session.read for session in sessions], device=device)
         positions = start[:, None] + torch.arange(width, device=device)
         rows = torch.tensor([session.row for session in sessions], device=device)
@@ -279,7 +283,9 @@ class LocalGenerator:
         heat = torch.tensor([r.temperature if r else 0.0 for r in requests], device=logits.device)
         logprobs = torch.log_softmax(logits / heat.where(heat > 0, 1.0)[:, None], dim=-1)
         mass = logprobs.exp().cumsum(-1)
-        draws = torch.tensor([session.stream.random() for session in sessions], device=logits.device)
+        draws = torch.tensor(
+            [session.stream.random() for session in sessions], device=logits.device
+        )
         sampled = torch.searchsorted(mass, (draws * mass[:, -1])[:, None], right=True)[:, 0]
         ids = torch.where(heat > 0, sampled.clamp(max=logits.shape[-1] - 1), logits.argmax(-1))
         chosen = logprobs.gather(1, ids[:, None])[:, 0]

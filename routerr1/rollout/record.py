@@ -64,4 +64,6 @@ def _turn(stored: dict[str, Any]) -> Turn:
 
 
 def _action(stored: dict[str, Any]) -> Action:
-    return _ACTIONS[stored["kind"]](**{key: value for key, value in stored.items() if key != "kind"})
+    return _ACTIONS[stored["kind"]](
+        **{key: value for key, value in stored.items() if key != "kind"}
+    )

@@ -47,7 +47,7 @@ def imitated(
     ]
     for number in range(count):
         question = rng.choice(questions)
-        script = _script(question, known, [card.name for card in cards], entities,
+        script = _script(question, [card.name for card in cards], entities,
                          stop_probability, params.max_rounds, Random(rng.random()))  # fmt: skip
         styles = rng.sample([c.verbosity for c in guessing], len(guessing))
         pool = SimulatedPool(
@@ -62,7 +62,6 @@ def imitated(
 
 def _script(
     question: Question,
-    known: dict[str, Fact],
     names: Sequence[str],
     entities: frozenset[str],
     stop_probability: float,

@@ -81,12 +81,9 @@ def train(
     """
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     from transformers import PrinterCallback
-    from transformers.utils.logging import disable_progress_bar
     from trl import GRPOTrainer
 
     from routerr1.rollout.local import LocalGenerator
-
-    disable_progress_bar()
 
     generator = LocalGenerator.load(start)
     by_prompt = _by_prompt(setting)
@@ -375,4 +372,3 @@ def write_log(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
         writer.writeheader()
         for row in rows:
             writer.writerow({key: f"{value:.6g}" for key, value in row.items()})
-

@@ -99,7 +99,9 @@ def _plant_induction(model: Any, generator: torch.Generator) -> None:
         first.q_proj.weight[rows] *= 0.1
         first.k_proj.weight[rows] *= 0.1
         first.k_proj.bias[rows] = torch.cat([torch.ones(half), torch.zeros(half)]) * scale
-        turned = [cos(-back * f) for f in frequency.tolist()] + [sin(-back * f) for f in frequency.tolist()]
+        turned = [cos(-back * f) for f in frequency.tolist()] + [
+            sin(-back * f) for f in frequency.tolist()
+        ]
         first.q_proj.bias[rows] = torch.tensor(turned) * scale
     read, mark = _orthonormal(head, size, generator), _orthonormal(head, size, generator).T
     first.v_proj.weight[:head] = read
@@ -117,4 +119,5 @@ def _plant_induction(model: Any, generator: torch.Generator) -> None:
 
 
 def _orthonormal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
-    return torch.linalg.qr(torch.randn(columns, rows, generator=generator))[0].T
+    basis: Tensor = torch.linalg.qr(torch.randn(columns, rows, generator=generator))[0]
+    return basis.T

@@ -68,7 +68,11 @@ def fit(
     Matrices are updated by Muon, the rest by AdamW; the rate rises over `warmup_steps`, then falls to 0
     as half a cosine. Raises: ValueError if `examples` runs out.
     """
-    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n and "head" not in n]
+    matrices = [
+        p
+        for n, p in model.named_parameters()
+        if p.ndim == 2 and "embed" not in n and "head" not in n
+    ]
     chosen = {id(p) for p in matrices}
     others = [p for p in model.parameters() if id(p) not in chosen]
     optimizers: list[torch.optim.Optimizer] = [
@@ -147,10 +151,9 @@ def _packed_mask(owner: Tensor) -> Tensor:
 
 def _common_prefix(prompts: Sequence[Sequence[int]]) -> int:
     """Length of the longest common prefix, but short of every prompt's last token."""
-    shortest, longest = min(prompts), max(prompts)
     most = min(map(len, prompts)) - 1
     for place in range(most):
-        if shortest[place] != longest[place]:
+        if len({prompt[place] for prompt in prompts}) > 1:
             return place
     return most
 
@@ -182,7 +185,9 @@ def from_scratch(
             stop_probability=params.warmstart.stop_probability, seed=seed, count=max(wanted, 256),
         )
     )  # fmt: skip
-    tokenizer = train_tokenizer(_corpus(trajectories, questions, world, cards, render), params.model.vocab_size)
+    tokenizer = train_tokenizer(
+        _corpus(trajectories, questions, world, cards, render), params.model.vocab_size
+    )
     model = new_model(params.model, tokenizer, seed)
     examples = (encode(t, render(t.question, cards), tokenizer) for t in trajectories)
     losses = fit(model, examples, params.warmstart, progress=progress)
@@ -192,7 +197,14 @@ def from_scratch(
     pool = SimulatedPool(default_candidates(), known, seed=params.pool.seed, cards=cards)
     held = [question for question in questions if question.split == "validation"]
     played = asyncio.run(
-        play(held, LocalGenerator(model, tokenizer), pool, render=render, params=params.rollout, seed=seed)
+        play(
+            held,
+            LocalGenerator(model, tokenizer),
+            pool,
+            render=render,
+            params=params.rollout,
+            seed=seed,
+        )
     )
     flat = FrozenCostScale(0.0, 0.0)
     scores = [score(trajectory, cards, flat, params.reward) for trajectory in played]
