@@ -40,7 +40,7 @@ Marked = tuple[str, Mapping[str, float], Mapping[str, float]]
 
 def pareto(name: str, routers: Sequence[Marked], reference: str) -> str:
     """Cost per 1000 questions against EM, intervals as whiskers, the front as a line."""
-    with _figure(name, width=6.2, height=4.2) as (figure, drawn):
+    with _figure(name, width=5.2, height=3.9) as (figure, drawn):
         axes = figure.subplots()
         points: list[Point] = []
         for router, cost, quality in routers:
@@ -63,7 +63,7 @@ def pareto(name: str, routers: Sequence[Marked], reference: str) -> str:
             ls=(0, (4, 3)),
             zorder=2,
         )
-        axes.set(xlabel="US dollars per 1000 questions", ylabel="exact match", ylim=(0, 1.02))
+        axes.set(xlabel="US dollars per 1000 questions", ylabel="exact match", ylim=(0, 1.06))
         axes.set_xlim(left=-0.03 * max((x for x, _ in points), default=1.0))
         _label(
             axes, [(router, x, y) for (router, _, _), (x, y) in zip(routers, points, strict=True)]
@@ -75,7 +75,7 @@ def curves(
     name: str, title: str, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]
 ) -> str:
     """Lines over training steps; points that are not numbers are left out."""
-    with _figure(name, width=4.2, height=2.6) as (figure, drawn):
+    with _figure(name, width=4.4, height=2.8) as (figure, drawn):
         axes = figure.subplots()
         for place, (label, (steps, values)) in enumerate(lines.items()):
             kept = [(x, y) for x, y in zip(steps, values, strict=True) if math.isfinite(y)]
@@ -94,7 +94,7 @@ def curves(
 def shares(name: str, title: str, rows: Mapping[str, Mapping[str, float]]) -> str:
     """One stacked bar for each key of `rows`: who gets which share of the calls."""
     models = sorted({model for share in rows.values() for model in share})
-    with _figure(name, width=6.2, height=0.9 + 0.34 * max(1, len(rows))) as (figure, drawn):
+    with _figure(name, width=5.2, height=0.9 + 0.34 * max(1, len(rows))) as (figure, drawn):
         axes = figure.subplots()
         for place, row in enumerate(reversed(list(rows))):
             left = 0.0
@@ -123,7 +123,7 @@ def shares(name: str, title: str, rows: Mapping[str, Mapping[str, float]]) -> st
 
 def differences(name: str, title: str, entries: Sequence[tuple[str, Mapping[str, float]]]) -> str:
     """Differences with their intervals around zero, one line for each entry."""
-    with _figure(name, width=6.2, height=0.9 + 0.3 * max(1, len(entries))) as (figure, drawn):
+    with _figure(name, width=5.2, height=0.9 + 0.3 * max(1, len(entries))) as (figure, drawn):
         axes = figure.subplots()
         axes.axvline(0, color=_TEXT, lw=0.9)
         for place, (_, gap) in enumerate(reversed(entries)):
@@ -146,27 +146,27 @@ def _colour(router: str, reference: str) -> str:
 
 
 def _label(axes: "Axes", points: Sequence[tuple[str, float, float]]) -> None:
-    """Names beside their points, pushed down or up where two would overlap."""
-    low, high = axes.get_ylim()
-    gap = 0.052 * (high - low)
-    middle = sum(axes.get_xlim()) / 2
-    for side in (-1, 1):
-        taken: list[float] = []
-        mine = [point for point in points if (point[1] > middle) == (side < 0)]
-        for router, x, y in sorted(mine, key=lambda point: (-point[2], point[1])):
-            at = min(y, min(taken) - gap) if taken else y
-            taken.append(at)
-            axes.annotate(
-                router.removeprefix("forced/"), (x, y), xytext=(side * 9, 0), fontsize=8.5,
-                textcoords="offset points", ha="right" if side < 0 else "left", va="center",
-            ).set_position((side * 9, _points(axes, at - y)))  # fmt: skip
-
-
-def _points(axes: "Axes", dy: float) -> float:
-    """A difference on the y axis in typographic points."""
-    low, high = axes.get_ylim()
-    height = axes.get_window_extent().height * 72 / axes.figure.dpi
-    return dy / (high - low) * height
+    """Names above and beside their points, pushed down where one would lie on another."""
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    line, letter = 0.055 * (high - low), 0.019 * (right - left)
+    points_per_unit = axes.get_window_extent().height * 72 / axes.figure.dpi / (high - low)
+    taken: list[tuple[float, float, float]] = []  # left, right, y of each name
+    for router, x, y in sorted(points, key=lambda point: (-point[2], point[1])):
+        name = router.removeprefix("forced/")
+        width = letter * len(name)
+        inward = x > left + 0.75 * (right - left)
+        start = x - width if inward else x
+        at = y
+        while any(
+            start < end and begin < start + width and abs(at - other) < line
+            for begin, end, other in taken
+        ):
+            at -= line / 4
+        taken.append((start, start + width, at))
+        axes.annotate(
+            name, (x, y), xytext=(-5 if inward else 5, 5 + (at - y) * points_per_unit),
+            textcoords="offset points", fontsize=8.5, ha="right" if inward else "left",
+        )  # fmt: skip
 
 
 @contextmanager
