@@ -20,12 +20,14 @@ from routerr1.files import atomic_write_text, read_json
 _TEMPLATES = Path(__file__).parent / "templates"
 _SHARE = "share/"  # columns of the training log with the share of calls to one model
 _CURVES = (
-    ("reward", "Reward", ("reward", "validation_reward")),
-    ("em", "Exact match", ("em", "validation_em")),
-    ("formed", "Trajectories that keep the format", ("formed", "validation_formed")),
-    ("cost", "US dollars per question", ("cost_usd", "validation_cost_usd")),
+    ("reward", "Reward", ("reward", "validation/reward")),
+    ("em", "Exact match", ("em", "validation/em")),
+    ("formed", "Trajectories that keep the format", ("formed", "validation/formed")),
+    ("cost", "US dollars per question", ("cost_usd", "validation/cost_usd")),
     ("entropy", "Entropy of the policy, nats per token", ("entropy",)),
     ("kl", "KL divergence from the warm start", ("kl",)),
+    ("collapse", "Collapse", ("top_model_share", "no_call_rate")),
+    ("call-entropy", "Entropy of calls", ("call_entropy",)),
 )
 SIMULATION = (
     "The candidate models in this report are a simulation. The questions and their right answers are "
@@ -61,6 +63,8 @@ def read_sources(data: Path, *, simulated: bool, facts: Mapping[str, str]) -> So
     Raises: DataError naming the file that is missing or cannot be read.
     """
     pools, log = data / "generalize" / "pools.json", data / "train" / "log.csv"
+    seeds = data / "train" / "seeds.csv"
+    log = seeds if seeds.is_file() else log
     return Sources(
         table=read_json(data / "eval" / "table.json"),
         rows=read_rows(data / "eval" / "rows.parquet"),
@@ -241,7 +245,7 @@ def _lines(
         value = _number(row.get(column))
         if math.isfinite(value):
             step = _number(row.get("step"))
-            label = f"{column}, seed {row['seed']}" if many else column
+            label = f"{column}, seed {_number(row['seed']):g}" if many else column
             steps, values = lines.setdefault(label, ([], []))
             steps.append(step if math.isfinite(step) else float(place))
             values.append(value)

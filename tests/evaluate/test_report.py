@@ -14,7 +14,7 @@ from routerr1.pool.simulated import known_facts
 from routerr1.report import SIMULATION, read_sources, write_report
 
 CHROMIUM = Path("/usr/bin/chromium")
-LOG = """step,reward,em,formed,cost_usd,entropy,kl,share/Atlas,share/Penny,validation_em,note
+LOG = """step,reward,em,formed,cost_usd,entropy,kl,share/Atlas,share/Penny,validation/em,note
 0,-0.5,0.10,0.6,2e-5,1.2,0.0,0.5,0.5,,first
 10,0.2,0.35,0.9,1.5e-5,0.8,0.01,0.6,0.4,0.30,
 20,0.5,0.55,1.0,1.2e-5,0.5,0.02,0.7,0.3,0.52,
