@@ -96,3 +96,19 @@ def _total_variation(
 ) -> float:
     pairs = zip(_shares(now, bins), _shares(before, bins), strict=True)
     return sum(abs(left - right) for left, right in pairs) / 2
+
+
+def accept_profile(checks: Path, accepted: Path | None) -> None:
+    """Make the profile in the folder `checks` the accepted one.
+
+    Raises: DataError if the checks were not run, failed on anything but drift, or if params name no file.
+    """
+    if accepted is None:
+        raise DataError("params.yaml: checks.accepted: is null, so there is nowhere to write to")
+    failed = set(read_json(checks / "checks.json")["failed"]) - {
+        "length_drift",
+        "answer_type_drift",
+    }
+    if failed:
+        raise DataError(f"{checks / 'checks.json'}: {', '.join(sorted(failed))} did not hold")
+    Profile.read(checks / "profile.json").write(accepted)

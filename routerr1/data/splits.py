@@ -46,6 +46,37 @@ def split_path(folder: Path, split: Split) -> Path:
     return folder / f"{split}.parquet"
 
 
+class FileWriter:
+    """One file of questions. Row groups have `GROUP_ROWS` rows, however the rows come in."""
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow.parquet as pq
+
+        self._writer = pq.ParquetWriter(path, schema(), compression="zstd", version="2.6")
+        self._waiting = schema().empty_table()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if kind is None:
+            self._flush(at_least=1)
+        self._writer.close()
+
+    def write(self, rows: "pa.Table") -> None:
+        """Append rows of `schema`."""
+        import pyarrow as pa
+
+        self._waiting = pa.concat_tables([self._waiting, rows])
+        self._flush(at_least=GROUP_ROWS)
+
+    def _flush(self, at_least: int) -> None:
+        while self._waiting.num_rows >= at_least:
+            group = self._waiting.slice(0, GROUP_ROWS).combine_chunks()
+            self._writer.write_table(group, row_group_size=GROUP_ROWS)
+            self._waiting = self._waiting.slice(GROUP_ROWS)
+
+
 class SplitWriter:
     """The three files of a folder, written aside and renamed together when the block ends well."""
 
@@ -53,50 +84,28 @@ class SplitWriter:
         self.folder = folder
         self.counts: Counts = {}
         self._files = ExitStack()
-        self._writers: dict[Split, Any] = {}
-        self._waiting: dict[Split, pa.Table] = {}
+        self._writers: dict[Split, FileWriter] = {}
 
     def __enter__(self) -> Self:
-        import pyarrow.parquet as pq
-
-        columns = schema()
-        for split in SPLITS:
-            aside = self._files.enter_context(atomic_path(split_path(self.folder, split)))
-            writer = pq.ParquetWriter(aside, columns, compression="zstd", version="2.6")
-            self._writers[split] = writer
-            self._waiting[split] = columns.empty_table()
+        with ExitStack() as files:
+            for split in SPLITS:
+                aside = files.enter_context(atomic_path(split_path(self.folder, split)))
+                self._writers[split] = files.enter_context(FileWriter(aside))
+            self._files = files.pop_all()
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        for split, writer in self._writers.items():
-            if kind is None:
-                self._flush(split, rows=1)
-            writer.close()
         self._files.__exit__(kind, error, trace)
 
     def write(self, rows: "pa.Table") -> None:
         """Append `rows` (of `schema`, any mixture of splits), each to the file of its split."""
-        import pyarrow as pa
         import pyarrow.compute as pc
 
-        if rows.num_rows == 0:
-            return
         tally = rows.group_by(["dataset", "split"]).aggregate([([], "count_all")])
         for dataset, split, num in zip(*(column.to_pylist() for column in tally), strict=True):
             self.counts.setdefault(dataset, dict.fromkeys(SPLITS, 0))[split] += num
-        for name in SPLITS:
-            mine = rows.filter(pc.equal(rows["split"], name))
-            self._waiting[name] = pa.concat_tables([self._waiting[name], mine])
-            self._flush(name, rows=GROUP_ROWS)
-
-    def _flush(self, split: Split, rows: int) -> None:
-        waiting = self._waiting[split]
-        while waiting.num_rows >= rows:
-            self._writers[split].write_table(
-                waiting.slice(0, GROUP_ROWS).combine_chunks(), row_group_size=GROUP_ROWS
-            )
-            waiting = waiting.slice(GROUP_ROWS)
-        self._waiting[split] = waiting
+        for name, writer in self._writers.items():
+            writer.write(rows.filter(pc.equal(rows["split"], name)))
 
 
 def to_table(questions: Iterable[Question]) -> "pa.Table":

@@ -1,0 +1,160 @@
+"""A user's own file of questions -> rows like any other's, and a report of what was refused and why."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from hashlib import blake2b
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from routerr1.config import ColumnsParams
+from routerr1.data import embedded, text
+from routerr1.data.benchmarks import BENCHMARKS
+from routerr1.data.clean import SAYS, Cleaned, Reason, RefusedError, clean
+from routerr1.data.sources import Raw, read_rows
+from routerr1.data.splits import GROUP_ROWS, FileWriter, chunks, to_table
+from routerr1.errors import DataError
+from routerr1.files import atomic_path
+from routerr1.types import SPLITS, Question, Split
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_RESERVED = {embedded.DATASET, *BENCHMARKS}
+
+
+class Shares(NamedTuple):
+    """How much of a file is held out; the rest is for training. Each in [0, 1], together at most 1."""
+
+    test: float
+    validation: float
+
+
+class Imported(NamedTuple):
+    """What became of a file.
+
+    Attributes:
+        refused: how many rows, by reason; each stands in the report with its line.
+        dropped_golds: golds that said nothing or stood twice, in rows that were kept.
+    """
+
+    path: Path
+    report: Path
+    rows: Counter[Split]
+    refused: Counter[Reason]
+    dropped_golds: int
+
+
+def import_file(
+    file: Path,
+    name: str,
+    columns: ColumnsParams,
+    *,
+    out: Path,
+    shares: Shares,
+    split_column: str | None = None,
+    seed: int = 42,
+) -> Imported:
+    """Turn `file` into out/NAME.parquet, with out/NAME.refused.jsonl beside it.
+
+    Args:
+        shares: used unless `split_column` names a column that holds the splits. Which split a question
+            goes to depends on its wording and `seed` only, not on the rest of the file.
+
+    Raises: DataError naming file and line if the file cannot be understood, if no row can be used, if a
+        split is unknown, or if the name is taken by a benchmark.
+    """
+    if not _NAME.fullmatch(name) or name in _RESERVED:
+        raise DataError(
+            f"--name {name}: must be letters, digits, '_', '.' or '-', and none of {sorted(_RESERVED)}"
+        )
+    if min(shares) < 0 or sum(shares) > 1:
+        raise DataError("--test and --validation: must be at least 0, and together at most 1")
+    path, report = out / f"{name}.parquet", out / f"{name}.refused.jsonl"
+    importer = _Importer(file, name, columns, shares, split_column, seed)
+    with (
+        atomic_path(path) as rows_aside,
+        atomic_path(report) as report_aside,
+        report_aside.open("w", encoding="utf-8") as importer.report,
+    ):
+        with FileWriter(rows_aside) as writer:
+            for some in chunks(importer.questions(), GROUP_ROWS):
+                writer.write(to_table(some))
+        if not importer.rows:
+            raise DataError(f"{file}: no usable row; {importer.reasons()}")
+    return Imported(path, report, importer.rows, importer.refused, importer.dropped_golds)
+
+
+class _Importer:
+    def __init__(
+        self,
+        file: Path,
+        name: str,
+        columns: ColumnsParams,
+        shares: Shares,
+        split_column: str | None,
+        seed: int,
+    ) -> None:
+        self.file = file
+        self.name = name
+        self.columns = columns
+        self.shares = shares
+        self.split_column = split_column
+        self.seed = seed
+        self.rows: Counter[Split] = Counter()
+        self.refused: Counter[Reason] = Counter()
+        self.dropped_golds = 0
+        self.report: IO[str]
+        self._ids: set[int] = set()
+        self._keys: set[int] = set()
+
+    def questions(self) -> Iterator[Question]:
+        needed = [self.columns.question, self.columns.golden_answers]
+        needed += [c for c in (self.columns.hops, self.split_column) if c is not None]
+        for raw in read_rows(self.file, needed):
+            try:
+                row = self._clean(raw)
+            except RefusedError as error:
+                self._refuse(raw.line, error.reason)
+                continue
+            split = self._split(raw, row)
+            self.rows[split] += 1
+            self.dropped_golds += row.dropped_golds
+            yield row.to_question(self.name, split)
+
+    def _clean(self, raw: Raw) -> Cleaned:
+        if raw.values is None:
+            raise RefusedError("line_too_long")
+        row = clean(raw.values, self.columns, fallback_id=f"{self.name}_{raw.line}")
+        row_id, key = text.key(row.id), text.key(text.comparable(row.question))
+        if row_id in self._ids:
+            raise RefusedError("duplicate_id")
+        if key in self._keys:
+            raise RefusedError("duplicate")
+        self._ids.add(row_id)
+        self._keys.add(key)
+        return row
+
+    def _refuse(self, line: int, reason: Reason) -> None:
+        self.refused[reason] += 1
+        told = {"file": str(self.file), "line": line, "reason": reason, "says": SAYS[reason]}
+        self.report.write(json.dumps(told, ensure_ascii=False, sort_keys=True) + "\n")
+
+    def _split(self, raw: Raw, row: Cleaned) -> Split:
+        if self.split_column is not None:
+            found = (raw.values or {})[self.split_column]
+            for split in SPLITS:
+                if found == split:
+                    return split
+            raise DataError(
+                f"{self.file}, line {raw.line}: {self.split_column} is {found!r}, "
+                f"must be one of {', '.join(SPLITS)}"
+            )
+        seeded = f"{self.seed}\0{text.comparable(row.question)}".encode()
+        place = int.from_bytes(blake2b(seeded, digest_size=8).digest(), "big") / 2**64
+        if place < self.shares.test:
+            return "test"
+        return "validation" if place < sum(self.shares) else "train"
+
+    def reasons(self) -> str:
+        """Counts of the refusals, in words."""
+        return ", ".join(f"{count} refused: {SAYS[why]}" for why, count in self.refused.items())
