@@ -96,14 +96,41 @@ class ChecksParams(Section):
     accepted: Path | None
 
 
+class BudgetParams(Section):
+    """US dollars that may be spent at most; null: no limit. Shared by all processes of this folder."""
+
+    question_usd: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    run_usd: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    month_usd: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+
+
 class PoolParams(Section):
-    """Which candidates answer."""
+    """Which candidates answer, whether their answers are kept, and what they may cost.
+
+    `calls`: `live` asks and forgets; `record` also writes every call to `store` and answers a repeated
+    one from there; `replay` answers from `store` alone, without a network or a key. `nearest` is the
+    similarity from which a replay may answer a question never recorded; null: never.
+    """
 
     kind: Literal["simulated", "http"]
     file: Path | None
     seed: int
     max_reply_tokens: int = Field(ge=1)
     max_concurrency: int = Field(ge=1)
+    calls: Literal["live", "record", "replay"] = "live"
+    store: Path | None = None
+    nearest: float | None = Field(default=None, gt=0, le=1)
+    budget: BudgetParams = BudgetParams()
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "PoolParams":
+        if self.kind == "http" and self.file is None:
+            raise ValueError("kind http needs a pool file in `file`")
+        if self.calls != "live" and self.store is None:
+            raise ValueError(f"calls {self.calls} needs a file in `store`")
+        if self.nearest is not None and self.calls != "replay":
+            raise ValueError("nearest is for calls: replay")
+        return self
 
 
 class ProfilePoolParams(Section):
@@ -281,7 +308,7 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        source = overlay_path if _holds(overlay, first["loc"]) else path
+        source = overlay_path if key and _holds(overlay, first["loc"]) else path
         message = first["msg"].removeprefix("Value error, ")
         where = f"{source}: {key}: " if key else f"{source}: "
         raise ConfigError(f"{where}{message}") from None

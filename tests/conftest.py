@@ -1,10 +1,61 @@
-"""Fixtures that several folders of tests share."""
+"""What several tests need: a small world, and a small policy made in seconds."""
 
 import os
 import shutil
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("DO_NOT_TRACK", "true")
+
 from pathlib import Path
 
 import pytest
+
+from routerr1.config import Params, load_params
+from routerr1.data.embedded import World, build_world, questions
+from routerr1.pool.simulated import SimulatedPool, default_candidates, known_facts
+from routerr1.types import Question
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def params(tmp_path_factory: pytest.TempPathFactory) -> Params:
+    """The ci profile."""
+    folder = tmp_path_factory.mktemp("params")
+    (folder / "profiles").symlink_to(ROOT / "profiles")
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    (folder / "params.yaml").write_text(text.replace("profile: embedded", "profile: ci", 1))
+    return load_params(folder / "params.yaml")
+
+
+@pytest.fixture(scope="session")
+def world(params: Params) -> World:
+    return build_world(params.dataset.embedded)
+
+
+@pytest.fixture(scope="session")
+def rows(world: World, params: Params) -> list[Question]:
+    return questions(world, params.dataset.embedded, params.dataset.seed)
+
+
+@pytest.fixture
+def pool(world: World) -> SimulatedPool:
+    return SimulatedPool(default_candidates(), known_facts(world), seed=7)
+
+
+@pytest.fixture(scope="session")
+def small_policy(
+    params: Params, world: World, rows: list[Question], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A checkpoint whose warm start was cut short: it writes tags, and little sense between them."""
+    from routerr1.train.warmstart import from_scratch
+
+    folder = tmp_path_factory.mktemp("policy") / "checkpoint"
+    cards = SimulatedPool(default_candidates(), known_facts(world), seed=7).cards
+    from_scratch(rows, world, cards, params, 1, folder, progress=lambda _: None)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,78 @@
+"""params.yaml is read once, typed, and a mistake in it names file and key."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from routerr1.config import Params, load_params
+from routerr1.errors import ConfigError
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    (tmp_path / "profiles").mkdir()
+    for name in ("embedded", "ci"):
+        text = (ROOT / "profiles" / f"{name}.yaml").read_text()
+        (tmp_path / "profiles" / f"{name}.yaml").write_text(text)
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    return tmp_path / "params.yaml"
+
+
+def change(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+@pytest.mark.parametrize("profile", sorted(p.stem for p in (ROOT / "profiles").glob("*.yaml")))
+def test_every_profile_that_ships_is_valid(tmp_path: Path, profile: str) -> None:
+    (tmp_path / "params.yaml").write_text(
+        yaml.safe_dump({**yaml.safe_load((ROOT / "params.yaml").read_text()), "profile": profile})
+    )
+    (tmp_path / "profiles").symlink_to(ROOT / "profiles")
+    assert isinstance(load_params(tmp_path / "params.yaml"), Params)
+
+
+def test_a_profile_lays_its_values_over_the_others(written: Path) -> None:
+    change(written, "profile: embedded", "profile: ci")
+    params = load_params(written)
+    assert params.model.hidden_size == 32
+    assert params.model.layers == load_params(ROOT / "params.yaml").model.layers
+
+
+def test_a_misspelt_key_names_the_nearest_known_one(written: Path) -> None:
+    change(written, "  learning_rate: 2.0e-3", "  lerning_rate: 2.0e-3")
+    with pytest.raises(
+        ConfigError, match=r"params.yaml: unknown key train.lerning_rate.*train.learning_rate"
+    ):
+        load_params(written)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "wanted"),
+    [
+        ("  cost_weight: 0.02", "  cost_weight: 1.5", r"params.yaml: reward.cost_weight: .*less than or equal to 1"),
+        ("seeds: [1]", "seeds: [1, 1]", "params.yaml: seeds must differ"),
+        ("profile: embedded", "profile: nowhere", r"profile 'nowhere' has no file .*\(there are: ci, embedded\)"),
+        ("seeds: [1]", "seeds: [1", r"params.yaml, line \d+: is not valid YAML"),
+    ],
+)  # fmt: skip
+def test_a_bad_value_names_file_and_key(written: Path, old: str, new: str, wanted: str) -> None:
+    change(written, old, new)
+    with pytest.raises(ConfigError, match=wanted):
+        load_params(written)
+
+
+def test_a_bad_value_of_a_profile_names_the_profile(written: Path) -> None:
+    change(written, "profile: embedded", "profile: ci")
+    (written.parent / "profiles/ci.yaml").write_text("train: {steps: 0}\n")
+    with pytest.raises(ConfigError, match=r"ci.yaml: train.steps: "):
+        load_params(written)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"params.yaml: cannot be read"):
+        load_params(tmp_path / "params.yaml")
