@@ -1,8 +1,8 @@
 """What must hold of the questions before anything is paid for, checked by Great Expectations.
 
-Writes checks.json and checks.md (the same bytes for the same data and parameters), the Data Docs in
-docs/, and the profile that the next data set is compared with. All of it is written before a failure
-is raised, so that the offending rows can be looked at.
+Writes checks.json, metrics.json and checks.md (the same bytes for the same data and parameters), the
+Data Docs in docs/, and the profile that later data can be compared with. All of it is written before a
+failure is raised, so that the offending rows can be looked at.
 """
 
 import json
@@ -57,6 +57,8 @@ def run_checks(
         results = validate(database, chosen, aside / "docs")
         summary = _summary(results, seen)
         write_json(aside / "checks.json", summary)
+        figures = {name: value for name, value in summary.items() if name not in ("results", "failed")}
+        write_json(aside / "metrics.json", figures)
         atomic_write_text(aside / "checks.md", _markdown(summary))
     _log.info("checks: %d of %d expectations hold", summary["passed"], summary["expectations"])
     _raise_on_failure(summary, folder, out)
