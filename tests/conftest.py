@@ -81,3 +81,36 @@ def mlflow_store(mlflow_template: Path, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     shutil.copy(mlflow_template, tmp_path / "mlflow.db")
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def chain_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository of `tests/chain.py`, made once."""
+    from tests.chain import make_chain
+
+    folder = tmp_path_factory.mktemp("chain") / "repository"
+    folder.mkdir()
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        make_chain(folder)
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture
+def chain(
+    chain_template: Path,
+    mlflow_template: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Params:
+    """The test's own copy of that repository, as working folder, with an empty MLflow store."""
+    folder = tmp_path / "repository"
+    shutil.copytree(chain_template, folder, symlinks=True)
+    shutil.copy(mlflow_template, folder / "mlflow.db")
+    # MLflow sets the variable itself; set first, so that its removal is undone too.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    monkeypatch.chdir(folder)
+    return load_params()
