@@ -128,7 +128,7 @@ class Run:
             for start in range(0, len(new), 100):  # the store's limit for one batch
                 self._client.log_batch(self.id, params=new[start : start + 100])
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Log numbers, nested keys joined by dots; what is no number (None, text) is left out."""
         import time
 

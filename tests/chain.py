@@ -1,0 +1,102 @@
+"""A small chain in a folder of its own: real git, real DVC, one stage whose outputs a version is made of.
+
+The checkpoint's weights are not a model; what is tested with it is everything around the model.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from routerr1.config import Params, load_params
+
+ROOT = Path(__file__).parent.parent
+
+MAKE = '''
+"""Writes what the stages leave: argument 1 is the share of questions answered right, 2 the cost of one."""
+import hashlib, json, sys
+from dataclasses import asdict
+from pathlib import Path
+import yaml
+from routerr1.evaluate.rows import Row, write_rows
+from routerr1.files import write_json
+from routerr1.pool.cards import write_cards
+from routerr1.types import Card
+
+params = yaml.safe_load(Path("made.yaml").read_text())
+policy = Path("models/policy")
+policy.mkdir(parents=True)
+(policy / "config.json").write_text("{}")
+(policy / "model.safetensors").write_bytes(str(params).encode() * params["size"])
+sums = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(policy.iterdir())}
+write_json(policy / "routerr1.json", {"files": sums, "prompt_hash": "p1", "seed": 1})
+
+def rows(pool, right):
+    return [
+        Row(pool=pool, router="policy", seed=1, question_id=f"q{i}", dataset="embedded", question="?",
+            group=f"g{i // 2}", hops=1, topic="money", answer="x", em=float(i < right * 40), f1=0.5,
+            formed=True, cost_usd=params["cost"], calls=1, failures=0, prompt_tokens=1,
+            completion_tokens=1, policy_tokens=1, latency_s=0.1, called=["Atlas" if i % 2 else "Mint"],
+            best_calls=1, judged_calls=1, trajectory="{}")
+        for i in range(40)
+    ]
+
+write_rows(Path("data/eval/rows.parquet"), rows("training", params["right"]))
+write_rows(Path("data/generalize/rows.parquet"), rows("unseen", params["right"]))
+write_cards(Path("data/pool/cards.json"), [Card("Atlas"), Card("Mint")])
+Path("data/questions").mkdir(parents=True)
+Path("data/questions/train.parquet").write_bytes(b"q")
+write_json(Path("data/train/metrics.json"), {"train_hours": 0.1, "cost_usd": 0.0})
+write_json(Path("data/train/run.json"), {"run_id": "0" * 31 + str(params["size"] % 10)})
+'''
+
+STAGE = f"""
+stages:
+  make:
+    cmd: {sys.executable} make.py
+    deps: [make.py]
+    params:
+    - made.yaml:
+    outs: [models/policy, data/eval, data/generalize, data/pool, data/questions, data/train]
+"""
+
+
+def make_chain(folder: Path) -> Params:
+    """Set up the repository in `folder` (the working directory) and give its parameters."""
+    for name in ("params.yaml", "profiles"):
+        source = ROOT / name
+        target = folder / name
+        if source.is_dir():
+            target.mkdir()
+            for file in source.iterdir():
+                (target / file.name).write_bytes(file.read_bytes())
+        else:
+            target.write_bytes(source.read_bytes())
+    (folder / "make.py").write_text(MAKE)
+    (folder / "dvc.yaml").write_text(STAGE)
+    (folder / ".gitignore").write_text("/runs/\n/mlflow.db*\n/mlruns/\n")
+    _run("git", "init", "-q", "-b", "main")
+    _run("dvc", "init", "-q")
+    _run("dvc", "config", "core.analytics", "false")
+    make_outputs()
+    return load_params()
+
+
+def make_outputs(*, right: float = 0.6, cost: float = 0.001, size: int = 10) -> None:
+    """Run the stage with these figures and commit the result."""
+    Path("made.yaml").write_text(f"{{right: {right}, cost: {cost}, size: {size}}}\n")
+    _run("dvc", "repro")
+    _run("git", "add", ".")
+    _commit(f"{right} {cost} {size}")
+
+
+def commit_nothing() -> None:
+    """Another commit of the same outputs."""
+    _commit("nothing", "--allow-empty")
+
+
+def _commit(message: str, *options: str) -> None:
+    _run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", message, *options)
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True)
