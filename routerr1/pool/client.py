@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
+from typing import Any
 
 import httpx2
 from openai import APIConnectionError, APIStatusError, AsyncOpenAI
@@ -126,6 +127,10 @@ class HttpPool:
     def cards(self) -> Sequence[Card]:
         """One card per candidate."""
         return self._cards
+
+    def request(self, name: str, query: str) -> dict[str, Any]:
+        """The body of a call; what recordings hash."""
+        return self._file.request(name, query)
 
     def breaker_states(self) -> dict[str, str]:
         """Each candidate's circuit: closed, open or half-open."""

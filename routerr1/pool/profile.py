@@ -20,8 +20,8 @@ from routerr1.files import atomic_path, write_json
 from routerr1.matching import exact_match, normalise, token_f1
 from routerr1.pool.cards import write_cards
 from routerr1.pool.interface import Pool
-from routerr1.pool.recording import Describe, Recorder
-from routerr1.pool.records import RecordStore, plain_request
+from routerr1.pool.recording import Recorder
+from routerr1.pool.records import RecordStore
 from routerr1.types import Card, Failure, Question, Reply
 
 MAX_OPEN_CALLS = 256
@@ -121,7 +121,6 @@ async def profile(
     pool: Pool,
     *,
     store: Path | None,
-    describe: Describe = plain_request,
     progress: Callable[[int, int], None] | None = None,
 ) -> Profile:
     """Put every question to every candidate of `pool`.
@@ -139,7 +138,7 @@ async def profile(
         raise PoolError("profile: needs at least one probe question and one candidate")
     # The caller keeps `pool`; only the store is opened and closed here.
     records = RecordStore(store) if store is not None else None
-    asking: Pool = Recorder(pool, records, describe=describe) if records else pool
+    asking: Pool = Recorder(pool, records) if records else pool
     names = [card.name for card in pool.cards]
     total, done = len(questions) * len(names), 0
     slots = asyncio.Semaphore(MAX_OPEN_CALLS)

@@ -10,7 +10,7 @@ import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from routerr1.errors import PoolError
 from routerr1.pool.interface import Pool
@@ -30,11 +30,24 @@ Describe = Callable[[str, str], dict[str, Any]]
 """(name, query) -> the request as it is sent: model, messages, sampling parameters."""
 
 
+@runtime_checkable
+class Describing(Protocol):
+    """A pool that knows how its requests are sent."""
+
+    def request(self, name: str, query: str) -> dict[str, Any]:
+        """Model, messages and sampling parameters of a call."""
+        ...
+
+
+def describe_of(pool: Pool) -> Describe:
+    """The pool's own `request`, or `plain_request` where it has none."""
+    return pool.request if isinstance(pool, Describing) else plain_request
+
+
 class Recorder:
     """Asks `pool` and writes every call down before its reply is handed on.
 
     Args:
-        describe: the wrapped pool's own, so that equal requests get equal hashes.
         reuse: a request that was answered before (here or in an earlier run of this store) is answered
             from the store, and one that is under way is waited for. A failure is never reused.
 
@@ -46,12 +59,11 @@ class Recorder:
         pool: Pool,
         store: RecordStore,
         *,
-        describe: Describe = plain_request,
         reuse: bool = True,
     ) -> None:
         self._pool = pool
         self._store = store
-        self._describe = describe
+        self._describe = describe_of(pool)
         self._reuse = reuse
         self._known: dict[str, Reply] = {}
         self._under_way: dict[str, asyncio.Task[Reply]] = {}
@@ -104,6 +116,7 @@ class ReplayPool:
     latest answer first. Whatever is found comes back as it was, marked `cached`.
 
     Args:
+        describe: that of the pool that was recorded (`describe_of`).
         nearest: if set, a request never recorded may be answered from the most similar question recorded
             for the same candidate, if the similarity (see `QuestionIndex`) is at least this, in (0, 1];
             the reply's note says so.

@@ -10,7 +10,7 @@ import json
 import socket
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -270,6 +270,18 @@ def serving(app: FastAPI, *, host: str = "127.0.0.1", port: int = 0) -> Iterator
         server.should_exit = True
         thread.join()
         listening.close()
+
+
+def serve_forever(app: FastAPI, host: str, port: int, ready: Callable[[str], None]) -> None:
+    """Serve until interrupted; `ready` is called with the address once connections are taken.
+
+    Raises: PoolError if the port is taken.
+    """
+    import uvicorn
+
+    listening = listen(host, port)
+    ready(f"http://{host}:{listening.getsockname()[1]}")
+    uvicorn.Server(server_config(app)).run(sockets=[listening])
 
 
 def server_config(app: FastAPI) -> Any:

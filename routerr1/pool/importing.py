@@ -1,0 +1,123 @@
+"""Take logs made elsewhere into a store of recorded calls."""
+
+import gzip
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from routerr1.errors import PoolError
+from routerr1.pool.cards import first_problem
+from routerr1.pool.pool_file import PoolFile
+from routerr1.pool.records import Record, RecordStore, read_records
+from routerr1.types import Reply
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class LogRow(BaseModel):
+    """One question put to one model. `response` is null where a source published scores only."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    query_id: str
+    query: str = Field(min_length=1)
+    model: str
+    response: str | None
+    prompt_tokens: Count | None = None
+    completion_tokens: Count | None = None
+    cost_usd: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+
+
+class Imported(BaseModel):
+    """What an import did, in rows."""
+
+    added: int = 0
+    already_there: int = 0
+    without_text: int = 0
+
+
+def import_log(
+    log: Path,
+    store: Path,
+    file: PoolFile,
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> Imported:
+    """Write the rows of a JSONL log (plain or gzip) to `store` as calls of the candidates of `file`.
+
+    A row belongs to the candidate whose `model` is the row's. It is stored under the request that `file`
+    would send today, since such logs tell nothing of sampling parameters; `origin` says where it is
+    from. Rows that are there already are left alone, so an import can be repeated.
+
+    Raises: PoolError naming the line that is malformed or of a model that the pool file does not have;
+        then nothing was added.
+    """
+    candidates = {row.model: row.name for row in file.candidates}
+    known = {(r.key, r.origin) for r in read_records(store)} if store.exists() else set()
+    done = Imported()
+    records: list[Record] = []
+    for number, row in _rows(log):
+        if row.model not in candidates:
+            raise PoolError(
+                f"{log}, line {number}: {file.path} has no candidate with model {row.model!r} "
+                f"(it has: {', '.join(candidates)})"
+            )
+        if row.response is None:
+            done.without_text += 1
+            continue
+        record = _record(row, candidates[row.model], file, log)
+        if (record.key, record.origin) in known:
+            done.already_there += 1
+            continue
+        known.add((record.key, record.origin))
+        records.append(record)
+    with RecordStore(store) as opened:
+        opened.extend(records, progress)
+    done.added = len(records)
+    return done
+
+
+def _record(row: LogRow, name: str, file: PoolFile, log: Path) -> Record:
+    unknown = [
+        field
+        for field in ("prompt_tokens", "completion_tokens", "cost_usd")
+        if getattr(row, field) is None
+    ]
+    reply = Reply(
+        name,
+        row.response or "",
+        row.prompt_tokens or 0,
+        row.completion_tokens or 0,
+        row.cost_usd or 0.0,
+        failure=None if (row.response or "").strip() else "unavailable",
+        note=f"imported; the log does not tell {', '.join(['latency_s', *unknown])}",
+    )
+    return Record(file.request(name, row.query), reply, origin=f"{log.name}: {row.query_id}")
+
+
+def _rows(log: Path) -> Iterator[tuple[int, LogRow]]:
+    try:
+        with _opened(log) as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield number, _row(line, log, number)
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise PoolError(f"{log}: cannot be read ({error})") from None
+
+
+def _opened(log: Path) -> IO[str]:
+    if log.suffix == ".gz":
+        return gzip.open(log, "rt", encoding="utf-8")
+    return log.open(encoding="utf-8")
+
+
+def _row(line: str, log: Path, number: int) -> LogRow:
+    try:
+        values: Any = json.loads(line)
+        return LogRow.model_validate(values)
+    except ValueError as error:
+        why = first_problem(error) if isinstance(error, ValidationError) else "is not JSON"
+        raise PoolError(f"{log}, line {number}: {why}") from None

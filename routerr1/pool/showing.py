@@ -1,0 +1,48 @@
+"""Tables of the pool for the terminal."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from routerr1.pool.budget import Budget, Limits
+from routerr1.pool.build import BUDGET_FILE
+from routerr1.types import Card
+
+
+def candidates(cards: Sequence[Card]) -> Table:
+    """One line per candidate; unknown figures stay empty."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("candidate")
+    for column in ("prompt", "reply", "median", "p95", "tokens"):
+        table.add_column(column, justify="right")
+    table.add_column("right answers on probes")
+    for card in cards:
+        skills = sorted(card.performance.items(), key=lambda item: (-item[1], item[0]))
+        table.add_row(
+            card.name,
+            f"{card.prompt_usd_per_mtok:g}",
+            f"{card.completion_usd_per_mtok:g}",
+            "" if card.latency_s is None else f"{card.latency_s:.2f} s",
+            "" if card.latency_p95_s is None else f"{card.latency_p95_s:.2f} s",
+            "" if card.completion_tokens is None else f"{card.completion_tokens:.0f}",
+            ", ".join(f"{topic} {share:.0%}" for topic, share in skills),
+        )
+    table.caption = "prompt, reply: USD per million tokens; tokens: mean reply length"
+    return table
+
+
+def spending(path: Path = BUDGET_FILE) -> Table | None:
+    """What is spent in every run and month; None if no budget was ever kept here."""
+    if not path.exists():
+        return None
+    budget = Budget(path, Limits(), run="")
+    table = Table(box=None, pad_edge=False)
+    table.add_column("spent in")
+    table.add_column("USD", justify="right")
+    for scope, usd in budget.spent_usd().items():
+        if not scope.startswith("question "):
+            table.add_row(scope, f"{usd:.6f}")
+    table.caption = f"of this, {budget.under_way_usd():.6f} USD set aside for calls not settled"
+    budget.close()
+    return table
