@@ -57,7 +57,9 @@ def run_checks(
         results = validate(database, chosen, aside / "docs")
         summary = _summary(results, seen)
         write_json(aside / "checks.json", summary)
-        figures = {name: value for name, value in summary.items() if name not in ("results", "failed")}
+        figures = {
+            name: value for name, value in summary.items() if name not in ("results", "failed")
+        }
         write_json(aside / "metrics.json", figures)
         atomic_write_text(aside / "checks.md", _markdown(summary))
     _log.info("checks: %d of %d expectations hold", summary["passed"], summary["expectations"])
@@ -98,7 +100,8 @@ def _great_expectations() -> Any:
         # It imports sre_constants and sre_parse, which Python 3.11 deprecates.
         warnings.filterwarnings("ignore", "module 'sre_", DeprecationWarning)
         import great_expectations as gx
-    logging.getLogger("great_expectations").setLevel(logging.WARNING)
+    for name in ("great_expectations", "great_expectations.data_context.types.base"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     return gx
 
 
@@ -149,8 +152,8 @@ def _expectation(gx: Any, rule: Rule) -> Any:
 
 def _result(result: Any) -> dict[str, dict[str, Any]]:
     name = result.expectation_config.meta["name"]
-    if result.exception_info.get("raised_exception"):
-        raise RuntimeError(f"{name}: {result.exception_info['exception_message']}")
+    if "details" not in result.result:
+        raise RuntimeError(f"{name}: could not be evaluated: {result.exception_info}")
     rows = result.result["details"]["unexpected_rows"]
     return {
         name: {

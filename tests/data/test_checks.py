@@ -1,0 +1,275 @@
+"""Clean data meet every expectation; each planted violation fails exactly the one it was planted for."""
+
+import json
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from routerr1.config import DatasetParams
+from routerr1.data.checks import run_checks, validate
+from routerr1.data.drift import Profile, accept_profile
+from routerr1.data.expectations import NUM_RULES, rules
+from routerr1.data.measure import measure_columns
+from routerr1.data.splits import schema, split_path
+from routerr1.errors import CheckFailed, DataError
+from routerr1.types import SPLITS
+from tests.data.conftest import checks_params, worded
+
+Rows = dict[str, list[dict[str, Any]]]
+NAMES = [rule.name for rule in rules(1000)]
+
+
+def read(folder: Path) -> Rows:
+    return {split: pq.read_table(split_path(folder, split)).to_pylist() for split in SPLITS}
+
+
+def write(folder: Path, rows: Rows, columns: pa.Schema | None = None) -> Path:
+    folder.mkdir()
+    for split in SPLITS:
+        table = pa.Table.from_pylist(rows[split], schema=columns or schema())
+        pq.write_table(table, split_path(folder, split))
+    return folder
+
+
+def of(rows: Rows, split: str, dataset: str) -> list[dict[str, Any]]:
+    return [row for row in rows[split] if row["dataset"] == dataset]
+
+
+@pytest.fixture(scope="module")
+def accepted(clean: tuple[Path, DatasetParams], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("accepted")
+    run_checks(*clean, checks_params(), out / "checks")
+    accept_profile(out / "checks", out / "accepted.json")
+    return out / "accepted.json"
+
+
+def test_clean_data_meet_every_expectation(
+    clean: tuple[Path, DatasetParams], accepted: Path, tmp_path: Path
+) -> None:
+    found = run_checks(*clean, checks_params(accepted=accepted), tmp_path / "checks")
+    assert (found["expectations"], found["passed"], found["failed"]) == (NUM_RULES, NUM_RULES, [])
+    assert found["near"] == {"compared": 180, "held_out": 120, "found": 0}  # 300 rows, 3 in 5 train
+    assert json.loads((tmp_path / "checks" / "metrics.json").read_text())["passed"] == NUM_RULES
+    assert "19 of 19 expectations hold" in (tmp_path / "checks" / "checks.md").read_text()
+    pages = list((tmp_path / "checks" / "docs" / "validations").rglob("*.html"))
+    assert sorted({page.relative_to(tmp_path / "checks/docs/validations").parts[0] for page in pages}) == [
+        "columns", "drift", "facts", "near", "questions", "sets",
+    ]  # fmt: skip
+
+
+def set_in(
+    column: str, value: Any, dataset: str = "mine", split: str = "train"
+) -> Callable[[Rows], None]:
+    def plant(rows: Rows) -> None:
+        of(rows, split, dataset)[0][column] = value
+
+    return plant
+
+
+def twice_the_id(rows: Rows) -> None:
+    of(rows, "test", "mine")[0]["id"] = of(rows, "train", "mine")[0]["id"]
+
+
+def twice_in_a_split(rows: Rows) -> None:
+    first, second, *_ = of(rows, "train", "embedded")
+    second["question"] = "«" + first["question"].upper() + "!"
+
+
+def twice_over_splits(rows: Rows) -> None:
+    held = of(rows, "test", "mine")[0]["question"]
+    of(rows, "train", "mine")[0]["question"] = held.upper().replace("?", " ...")
+
+
+def nearly_twice(rows: Rows) -> None:
+    held = of(rows, "test", "mine")[0]["question"]
+    of(rows, "train", "mine")[0]["question"] = held.replace("Who", "Who was it that")
+
+
+def held_out_fact(rows: Rows) -> None:
+    groups = [json.loads(row["metadata"])["group"] for row in of(rows, "test", "embedded")]
+    fact = next(group for group in groups if "/" not in group)
+    row = of(rows, "train", "embedded")[0]
+    row["metadata"] = json.dumps({**json.loads(row["metadata"]), "group": f"capital:X/{fact}"})
+
+
+def one_row_less(rows: Rows) -> None:
+    rows["train"].remove(of(rows, "train", "embedded")[0])
+
+
+def gold_in_question(rows: Rows) -> None:
+    for row in of(rows, "test", "mine")[:2]:  # 2 of 60 are more than 2%
+        row["golden_answers"] = ["other", row["question"].split()[2]]
+
+
+def longer_questions(rows: Rows) -> None:
+    for row in of(rows, "train", "mine"):
+        row["question"] += " That is what we asked ourselves for years, and nobody could tell."
+
+
+def other_answers(rows: Rows) -> None:
+    for row in of(rows, "train", "mine"):
+        row["golden_answers"] = ["987654"]
+
+
+PLANTS: list[tuple[str, Callable[[Rows], None]]] = [
+    ("id_not_empty", set_in("id", " ")),
+    ("id_not_empty", set_in("id", None)),
+    ("id_unique", twice_the_id),
+    ("question_not_empty", set_in("question", "?!")),
+    ("question_not_empty", set_in("question", None)),
+    ("question_length", set_in("question", "Why " * 251)),
+    ("question_unique", twice_in_a_split),
+    ("golds_not_empty", set_in("golden_answers", [])),
+    ("golds_not_empty", set_in("golden_answers", None)),
+    ("golds_are_text", set_in("golden_answers", ["['Paris', 'Lutetia']"])),
+    ("golds_are_text", set_in("golden_answers", ["Paris", None])),
+    ("golds_survive", set_in("golden_answers", ["Paris", "The"])),
+    ("golds_survive", set_in("golden_answers", ["---"])),
+    ("split_of_file", set_in("split", "test")),
+    ("hops_positive", set_in("hops", 0)),
+    ("metadata_object", set_in("metadata", "[1]")),
+    ("metadata_object", set_in("metadata", '{"half": ')),
+    ("no_exact_overlap", twice_over_splits),
+    ("no_fact_overlap", held_out_fact),
+    ("no_near_overlap", nearly_twice),
+    ("row_counts", one_row_less),
+    ("row_counts", set_in("dataset", "unknown")),
+    ("leakage", gold_in_question),
+    ("length_drift", longer_questions),
+    ("answer_type_drift", other_answers),
+]
+
+
+def test_every_expectation_has_a_planted_violation() -> None:
+    assert {name for name, _ in PLANTS} | {"schema"} == set(NAMES)
+    assert len(NAMES) == NUM_RULES == len(set(NAMES))
+
+
+@pytest.mark.parametrize(("name", "plant"), PLANTS)
+def test_a_planted_violation_fails_exactly_its_expectation(
+    name: str,
+    plant: Callable[[Rows], None],
+    clean: tuple[Path, DatasetParams],
+    accepted: Path,
+    tmp_path: Path,
+) -> None:
+    rows = read(clean[0])
+    plant(rows)
+    folder = write(tmp_path / "questions", rows)
+    with pytest.raises(CheckFailed, match=f"expectation {name} does not hold") as failure:
+        run_checks(folder, clean[1], checks_params(accepted=accepted), tmp_path / "checks")
+    found = json.loads((tmp_path / "checks" / "checks.json").read_text())
+    assert found["failed"] == [name]
+    offending = next(result for result in found["results"] if result["name"] == name)
+    assert offending["rows"]
+    for value in offending["rows"][0].values():
+        assert json.dumps(value, ensure_ascii=False) in str(failure.value)
+    assert "\n" not in str(failure.value)
+    assert (tmp_path / "checks" / "docs" / "index.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("problem", "columns"),
+    [
+        ("column hops is missing", [field for field in schema() if field.name != "hops"]),
+        ("unknown column extra", [*schema(), pa.field("extra", pa.string())]),
+        (
+            "column golden_answers is string, must be",
+            [f if f.name != "golden_answers" else pa.field(f.name, pa.string()) for f in schema()],
+        ),
+    ],
+)
+def test_another_schema_fails_the_schema_expectation(
+    problem: str, columns: list[pa.Field], clean: tuple[Path, DatasetParams], tmp_path: Path
+) -> None:
+    rows = read(clean[0])
+    for row in rows["train"] + rows["validation"] + rows["test"]:
+        row["golden_answers"] = (
+            str(row["golden_answers"]) if "is string" in problem else row["golden_answers"]
+        )
+    folder = write(tmp_path / "questions", rows, pa.schema(columns))
+    with pytest.raises(CheckFailed, match="expectation schema does not hold") as failure:
+        run_checks(folder, clean[1], checks_params(), tmp_path / "checks")
+    assert problem in str(failure.value)
+    assert json.loads((tmp_path / "checks" / "checks.json").read_text())["failed"] == ["schema"]
+
+
+def test_a_suite_that_lost_an_expectation_is_no_suite(
+    clean: tuple[Path, DatasetParams], tmp_path: Path
+) -> None:
+    measure_columns(clean[0], tmp_path / "db")
+    with pytest.raises(RuntimeError, match="hold 18 expectations, not 19"):
+        validate(tmp_path / "db", rules(1000)[:-1], tmp_path / "docs")
+
+
+def test_sql_that_cannot_run_is_not_taken_for_a_pass(
+    clean: tuple[Path, DatasetParams], tmp_path: Path
+) -> None:
+    measure_columns(clean[0], tmp_path / "db")
+    with closing(sqlite3.connect(tmp_path / "db")) as store, store:
+        store.execute("ALTER TABLE drift DROP COLUMN measure")
+    with pytest.raises(RuntimeError, match="length_drift"):
+        validate(tmp_path / "db", rules(1000), tmp_path / "docs")
+
+
+def test_the_same_data_give_the_same_findings(
+    clean: tuple[Path, DatasetParams], tmp_path: Path
+) -> None:
+    for out in ("one", "two"):
+        run_checks(*clean, checks_params(), tmp_path / out)
+    for name in ("checks.json", "metrics.json", "checks.md", "profile.json"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_a_missing_or_broken_file_is_named(
+    clean: tuple[Path, DatasetParams], tmp_path: Path
+) -> None:
+    folder = write(tmp_path / "questions", read(clean[0]))
+    split_path(folder, "test").write_bytes(b"PAR1 and then nothing")
+    with pytest.raises(DataError, match=r"test\.parquet: is not a Parquet file"):
+        run_checks(folder, clean[1], checks_params(), tmp_path / "checks")
+    split_path(folder, "test").unlink()
+    with pytest.raises(DataError, match=r"test\.parquet: not found"):
+        run_checks(folder, clean[1], checks_params(), tmp_path / "checks")
+    assert not (tmp_path / "checks").exists()
+
+
+def test_data_that_failed_on_more_than_drift_are_not_accepted(tmp_path: Path) -> None:
+    (tmp_path / "checks.json").write_text('{"failed": ["length_drift", "id_unique"]}')
+    with pytest.raises(DataError, match="id_unique did not hold"):
+        accept_profile(tmp_path, tmp_path / "accepted.json")
+    with pytest.raises(DataError, match="is null"):
+        accept_profile(tmp_path, None)
+
+
+def test_chance_alone_is_no_drift_even_for_few_rows() -> None:
+    from routerr1.data.drift import drifts
+
+    profiles = []
+    for seed in (1, 2):
+        profile = Profile()
+        for row in worded(40, seed=seed):
+            profile.add("mine", "train", row.question, row.golden_answers)
+        profiles.append(profile)
+    found = list(drifts(*profiles, max_drift=0.0))
+    assert [measure for _, _, measure, _, _ in found] == ["question_length", "answer_type"]
+    assert all(distance <= limit for *_, distance, limit in found)
+
+
+def test_drift_is_the_largest_gap_of_the_cumulated_shares() -> None:
+    from routerr1.data.drift import drifts
+
+    now, before = Profile(), Profile()
+    for chars, profile in ((5, now), (5, now), (15, now), (25, now), (5, before), (25, before)):
+        profile.add("mine", "train", "x" * chars, ["7" if chars == 25 else "name"])
+    length, answer = drifts(now, before, max_drift=0.1)
+    # Shares up to 10, 20, 30 characters: 1/2, 3/4, 1 against 1/2, 1/2, 1.
+    assert length[:4] == ("mine", "train", "question_length", 0.25)
+    # Numbers: 1 of 4 against 1 of 2.
+    assert answer[:4] == ("mine", "train", "answer_type", 0.25)
