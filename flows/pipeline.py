@@ -1,0 +1,117 @@
+"""The whole chain as one flow: every stage of dvc.yaml in DVC's order, then register, then promote.
+
+`python -m flows.pipeline` runs it here and now, without a server.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.concurrency.sync import concurrency
+from prefect.runtime import flow_run
+
+from flows.promote import promote_if_better
+from flows.stages import run_stage, stages
+from routerr1.config import load_params
+from routerr1.errors import RouterError
+from routerr1.exclusive import file_lock
+from routerr1.registry import Version, register
+
+LIMIT = "routerr1-retrain"  # of all deployments together, on all machines of one Prefect server
+_LEASE_S = 60.0  # the slot of a killed flow is free after this
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def stage_task(stage: str) -> None:
+    """One stage, in its own process group."""
+    run_stage(stage, get_run_logger().info)
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def register_task() -> Version:
+    """Make the outputs a version, with an artifact that links to its run."""
+    version = register(load_params())
+    create_markdown_artifact(
+        key="version",
+        markdown=f"Version {version.number} of {version.name}, {link_to_run(version)}.",
+        description="What this flow run registered",
+    )
+    get_run_logger().info("version %d of %s", version.number, version.name)
+    return version
+
+
+def link_to_run(version: Version) -> str:
+    """The MLflow run, as a link where there is a server to show it."""
+    from routerr1.tracking import redact, tracking_uri
+
+    uri = redact(tracking_uri())
+    if not uri.startswith("http") or version.run_id is None:
+        return f"run {version.run_id}"
+    return f"[run {version.run_id}]({uri.rstrip('/')}/#/runs/{version.run_id})"
+
+
+@contextmanager
+def only_one(wait_s: float) -> Iterator[None]:
+    """One retrain at a time: across machines by a Prefect limit, in this folder by a file lock.
+
+    Raises: TimeoutError, LockHeld if another one does not end within `wait_s`.
+    """
+    with get_client(sync_client=True) as client:
+        client.upsert_global_concurrency_limit_by_name(LIMIT, 1)
+    with (
+        concurrency(LIMIT, occupy=1, strict=True, timeout_seconds=wait_s, lease_duration=_LEASE_S),
+        file_lock("pipeline", timeout_s=wait_s),
+    ):
+        yield
+
+
+@flow(name="retrain", persist_result=False)
+def retrain(
+    profile: str | None = None,
+    cost_weight: float | None = None,
+    promote: bool = True,
+    wait_s: float = 600.0,
+) -> None:
+    """Bring the chain up to date, register what came out, and let the gate decide.
+
+    Args:
+        profile: written to params.yaml first; None leaves it as it is.
+        cost_weight: alpha of the reward, likewise.
+        promote: ask the gate; otherwise the version stays challenger.
+        wait_s: how long to wait for another retrain to end.
+    """
+    with only_one(wait_s):
+        _set_params(profile, cost_weight)
+        for stage in stages():
+            stage_task.with_options(task_run_name=stage)(stage)
+        version = register_task()
+    if promote:
+        promote_if_better(str(version.number), why=f"flow run {flow_run.name}")
+
+
+def _set_params(profile: str | None, cost_weight: float | None) -> None:
+    from flows.params import set_values
+
+    changed = set_values(Path("params.yaml"), profile, cost_weight)
+    if changed:
+        get_run_logger().info("params: %s", ", ".join(changed))
+
+
+def main(arguments: dict[str, Any] | None = None) -> int:
+    """Run the flow; our own errors are one line and status 2, as in the `routerr1` command."""
+    try:
+        retrain(**(arguments or {}))
+    except RouterError as error:
+        sys.stderr.write(f"flows.pipeline: {error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

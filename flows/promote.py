@@ -1,0 +1,67 @@
+"""Promotion as a flow: the gate's decision as an artifact and, where wanted, a person's word."""
+
+from prefect import flow, get_run_logger, pause_flow_run, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.input import RunInput
+
+from routerr1.config import load_params
+from routerr1.promotion import Judgement, judge, promote
+
+
+class Approval(RunInput):
+    """What the person who resumes the flow is asked."""
+
+    approve: bool
+    who: str
+    reason: str = ""
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def judge_task(which: str) -> Judgement:
+    """Ask the gate, and show what it says."""
+    judgement = judge(load_params(), which)
+    create_markdown_artifact(
+        key="gate", markdown=judgement.markdown, description="The gate's decision, rule by rule"
+    )
+    return judgement
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def promote_task(judgement: Judgement, why: str) -> bool:
+    """Move the champion; the gate is asked again by whoever holds the lock."""
+    done = promote(load_params(), judgement.challenger.number, why=why, approved=judgement)
+    return done.move is not None
+
+
+@flow(name="promote", persist_result=False)
+def promote_if_better(which: str = "challenger", why: str = "by hand") -> bool:
+    """Promote a version if the gate lets it and, with `promote.require_approval`, a person agrees.
+
+    Nobody's answer within `promote.approval_timeout_s` fails the flow: the champion stays.
+    Returns: whether the champion changed.
+    """
+    log = get_run_logger()
+    judgement = judge_task(which)
+    if not judgement.decision.passed:
+        # Recorded by the same call that would have promoted it.
+        promote_task(judgement, why)
+        log.warning("refused by %s", ", ".join(judgement.decision.refused_by))
+        return False
+    params = load_params()
+    if params.promote.require_approval:
+        asked = Approval.with_initial_data(description=judgement.markdown, approve=False, who="")
+        answer = pause_flow_run(
+            wait_for_input=asked, timeout=params.promote.approval_timeout_s, poll_interval=2
+        )
+        if not answer.approve:
+            log.warning("%s said no: %s", answer.who, answer.reason)
+            return False
+        why = f"approved by {answer.who}: {answer.reason or why}"
+    moved = promote_task(judgement, why)
+    log.info("champion is version %d", judgement.challenger.number)
+    return moved
+
+
+if __name__ == "__main__":
+    promote_if_better()

@@ -1,0 +1,61 @@
+"""The stages as DVC knows them, and one of them run to its end. Nothing of Prefect in here."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from routerr1.errors import DataError, RouterError
+
+
+class StageFailed(RouterError):
+    """A stage ended with an error; its output stands in the log above."""
+
+
+def stages(root: Path = Path()) -> list[str]:
+    """Addresses of all stages, in the order in which `dvc repro` would run them.
+
+    Raises: DataError if `root` is no DVC repository or its dvc.yaml cannot be read.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from dvc.repo.reproduce import plan_repro
+
+    try:
+        with Repo(root) as repo:
+            return [stage.addressing for stage in plan_repro(repo.index.graph) if stage.cmd]
+    except DvcException as error:
+        raise DataError(f"DVC: {error}") from None
+
+
+def run_stage(stage: str, log: Callable[[str], None]) -> None:
+    """Run one stage with `dvc repro`, line by line into `log`; unchanged stages are skipped by DVC.
+
+    However this ends, and if this very process is killed too, no process of the stage is left.
+    Raises: StageFailed with the exit status.
+    """
+    command = [sys.executable, "-m", "dvc", "repro", "--single-item", stage]
+    supervisor = subprocess.Popen(
+        [sys.executable, "-m", "flows.supervise", *command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    try:
+        for line in supervisor.stdout or ():
+            if text := line.rstrip():
+                log(text)
+        status = supervisor.wait()
+    finally:
+        if supervisor.stdin is not None:
+            with suppress(BrokenPipeError):
+                supervisor.stdin.close()
+        supervisor.wait()
+        if supervisor.stdout is not None:
+            supervisor.stdout.close()
+    if status:
+        raise StageFailed(f"stage {stage}: `dvc repro` ended with status {status}")
