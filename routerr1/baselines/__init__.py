@@ -1,1 +1,1 @@
-"""Routers to compare the policy with; each returns a Trajectory."""
+"""Every router the paper compares with; each plays a question to a Trajectory, so one code scores all."""

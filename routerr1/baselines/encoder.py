@@ -1,0 +1,97 @@
+"""BERT router: a text encoder, averaged over its tokens, trained on who answered right.
+
+The paper's BERT router fine-tunes a pretrained encoder. Offline there is none, so the default is a small
+one made from scratch with its own byte pairs; name a folder or hub model to fine-tune that.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from routerr1.baselines.learned import ScoredChooser, fit_scores, scores
+from routerr1.baselines.matrix import Matrix
+from routerr1.errors import ConfigError
+
+_MAX_TOKENS = 128
+
+
+def bert(
+    matrix: Matrix, *, seed: int, pretrained: str | None = None, steps: int = 200
+) -> ScoredChooser:
+    """Train the encoder and a linear head on the matrix.
+
+    Raises: ConfigError if `pretrained` cannot be loaded.
+    """
+    from torch import Tensor, nn
+
+    tokenizer = _load_tokenizer(pretrained) if pretrained else _train_tokenizer(matrix.questions)
+
+    class Router(nn.Module):
+        """Encoder, mean over tokens, then one logit for each candidate."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = _load(pretrained) if pretrained else _small(len(tokenizer))
+            self.head = nn.Linear(self.encoder.config.hidden_size, len(matrix.candidates))
+
+        def forward(self, ids_N_T: Tensor) -> Tensor:
+            """Token ids, padded, to logits."""
+            mask = (ids_N_T != tokenizer.pad_token_id).long()
+            hidden = self.encoder(input_ids=ids_N_T, attention_mask=mask).last_hidden_state
+            mean = (hidden * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(
+                min=1
+            )
+            return self.head(mean)  # type: ignore[no-any-return]
+
+    def ids(texts: Sequence[str]) -> Any:
+        return tokenizer(
+            list(texts), padding=True, truncation=True, max_length=_MAX_TOKENS, return_tensors="pt"
+        )["input_ids"]
+
+    network = fit_scores(
+        Router, ids(matrix.questions), matrix.quality, seed=seed, steps=steps,
+        learning_rate=5e-5 if pretrained else 1e-3, batch=32,
+    )  # fmt: skip
+    return ScoredChooser(matrix, lambda query: scores(network, ids([query]))[0])
+
+
+def _train_tokenizer(texts: Sequence[str]) -> Any:
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    # Byte pairs, not word pieces: the trainer of those numbers its pieces differently from run to run.
+    core = Tokenizer(models.BPE(unk_token="[UNK]"))
+    core.normalizer = normalizers.BertNormalizer()
+    core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.BpeTrainer(
+        vocab_size=2000, special_tokens=["[PAD]", "[UNK]"], show_progress=False
+    )
+    core.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="[PAD]", unk_token="[UNK]")
+
+
+def _small(vocabulary: int) -> Any:
+    from transformers import BertConfig, BertModel
+
+    config = BertConfig(
+        vocab_size=vocabulary, hidden_size=64, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=128, max_position_embeddings=_MAX_TOKENS, pad_token_id=0,
+    )  # fmt: skip
+    return BertModel(config, add_pooling_layer=False)
+
+
+def _load_tokenizer(name: str) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"baselines.encoder: {name!r} cannot be loaded ({error})") from None
+
+
+def _load(name: str) -> Any:
+    from transformers import AutoModel
+
+    try:
+        return AutoModel.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"baselines.encoder: {name!r} cannot be loaded ({error})") from None

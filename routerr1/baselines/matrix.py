@@ -1,0 +1,100 @@
+"""What the learned routers learn from: questions x candidates, how right and how dear each reply was."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from routerr1.errors import DataError
+from routerr1.types import Question
+
+Quality = Literal["correct", "em", "f1"]
+"""Column of the profile stage's matrix: gold contained in the reply, exact match, or token F1."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Q questions put to the same M candidates.
+
+    Attributes:
+        quality: Q x M, in [0, 1].
+        cost: Q x M, US dollars.
+        replies: Q x M, what was said; "" for a failed call.
+    """
+
+    questions: tuple[str, ...]
+    candidates: tuple[str, ...]
+    quality: NDArray[np.float64]
+    cost: NDArray[np.float64]
+    replies: tuple[tuple[str, ...], ...]
+
+    def __post_init__(self) -> None:
+        shape = (len(self.questions), len(self.candidates))
+        if 0 in shape:
+            raise DataError("a matrix to learn from needs a question and a candidate")
+        sizes = {self.quality.shape, self.cost.shape, shape}
+        if len(sizes) > 1 or len(self.replies) != shape[0]:
+            raise DataError(f"a matrix of {shape} with parts of other sizes: {sorted(sizes)}")
+
+    @property
+    def mean_cost(self) -> NDArray[np.float64]:
+        """Mean cost of each candidate in US dollars."""
+        return np.asarray(self.cost.mean(axis=0), dtype=np.float64)
+
+    def rows(self, places: Sequence[int] | NDArray[np.int64]) -> "Matrix":
+        """The matrix of some of its questions."""
+        chosen = list(places)
+        return Matrix(
+            tuple(self.questions[place] for place in chosen),
+            self.candidates,
+            self.quality[chosen],
+            self.cost[chosen],
+            tuple(self.replies[place] for place in chosen),
+        )
+
+
+def read_matrix(path: Path, questions: Sequence[Question], quality: Quality = "correct") -> Matrix:
+    """The profile stage's matrix.parquet, with the questions' text beside it.
+
+    Raises: DataError naming the file, and the question or candidate that is missing.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = ["dataset", "question_id", "candidate", "answer", "cost_usd", quality]
+    try:
+        rows = pq.read_table(path, columns=columns).to_pylist()
+    except (OSError, pa.ArrowInvalid, KeyError) as error:
+        raise DataError(f"{path}: cannot be read as a matrix ({error})") from None
+    text = {(question.dataset, question.id): question.question for question in questions}
+    cells = {((row["dataset"], row["question_id"]), row["candidate"]): row for row in rows}
+    places = list(dict.fromkeys(place for place, _ in cells))
+    names = tuple(dict.fromkeys(name for _, name in cells))
+    unknown = next((place for place in places if place not in text), None)
+    if unknown:
+        raise DataError(f"{path}: question {unknown[1]} of {unknown[0]} is in no split")
+    try:
+        grid = [[cells[place, name] for name in names] for place in places]
+    except KeyError as missing:
+        raise DataError(f"{path}: no row for {missing}") from None
+    return Matrix(
+        tuple(text[place] for place in places),
+        names,
+        np.array([[row[quality] for row in line] for line in grid], dtype=float),
+        np.array([[row["cost_usd"] for row in line] for line in grid], dtype=float),
+        tuple(tuple(row["answer"] or "" for row in line) for line in grid),
+    )
+
+
+def cheapest_best(scores: Mapping[str, float], costs: Mapping[str, float]) -> str:
+    """The name with the highest score; the cheaper, then the first, of those as good.
+
+    >>> cheapest_best({"a": 0.5, "b": 0.9, "c": 0.9}, {"a": 1.0, "b": 3.0, "c": 2.0})
+    'c'
+    """
+    best = max(scores.values())
+    tied = [name for name, score in scores.items() if score >= best - 1e-9]
+    return min(tied, key=lambda name: costs[name])

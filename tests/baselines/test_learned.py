@@ -1,0 +1,126 @@
+"""A planted matrix: the question's topic decides who is right. Shuffled, nothing can be learnt from it."""
+
+import numpy as np
+import pytest
+import torch
+
+from routerr1.baselines.contrastive import router_dc
+from routerr1.baselines.embed import TfidfEmbedder, embedder
+from routerr1.baselines.encoder import bert
+from routerr1.baselines.graph import graph_router
+from routerr1.baselines.learned import Majority, knn, mlp
+from routerr1.baselines.matrix import Matrix
+from routerr1.errors import ConfigError, DataError
+
+TOPICS = {
+    "capital": "which city is the capital of",
+    "currency": "what money do they pay with in",
+    "symbol": "which element has the symbol",
+    "airport": "where does a plane to code land",
+}
+NAMES = ("north", "south", "east", "west")
+
+
+def planted(seed: int, count: int = 160, *, shuffled: bool = False) -> Matrix:
+    """Candidate i answers topic i with chance .9, the rest with .25; costs rise with i."""
+    rng = np.random.default_rng(seed)
+    topics = rng.integers(0, len(TOPICS), count)
+    phrases = list(TOPICS.values())
+    questions = tuple(f"{phrases[topic]} {rng.integers(10_000)}?" for topic in topics)
+    chance = np.where(topics[:, None] == np.arange(len(NAMES)), 0.9, 0.25)
+    quality = (rng.random(chance.shape) < chance).astype(float)
+    if shuffled:
+        quality = rng.permutation(quality)
+    cost = np.tile(np.arange(1.0, 1 + len(NAMES)), (count, 1))
+    return Matrix(questions, NAMES, quality, cost, tuple(("",) * len(NAMES) for _ in questions))
+
+
+def score(chooser, matrix: Matrix) -> float:
+    """Share of questions whose chosen candidate is right."""
+    chosen = [matrix.candidates.index(chooser.choose(query)) for query in matrix.questions]
+    return float(np.mean([matrix.quality[row, name] for row, name in enumerate(chosen)]))
+
+
+ROUTERS = {
+    "knn": lambda matrix: knn(matrix, TfidfEmbedder()),
+    "mlp": lambda matrix: mlp(matrix, TfidfEmbedder(), seed=0),
+    "bert": lambda matrix: bert(matrix, seed=0),
+    "router_dc": lambda matrix: router_dc(matrix, TfidfEmbedder(), seed=0),
+    "graph_router": lambda matrix: graph_router(matrix, TfidfEmbedder(), seed=0),
+}
+
+
+@pytest.mark.parametrize("name", ROUTERS)
+def test_beats_the_majority_where_the_topic_decides(name):
+    train, test = planted(1), planted(2)
+    majority = score(Majority(train), test)
+    # The majority is right on .25 * .9 + .75 * .25 = .41; a router that reads the topic on .9.
+    assert majority < 0.55
+    assert score(ROUTERS[name](train), test) > majority + 0.2
+
+
+@pytest.mark.parametrize("name", ROUTERS)
+def test_does_not_beat_the_majority_where_nothing_can_be_learnt(name):
+    gains = []
+    for seed in (3, 5):
+        train = planted(seed, shuffled=True)
+        test = planted(seed + 1, 800, shuffled=True)
+        gains.append(score(ROUTERS[name](train), test) - score(Majority(train), test))
+    # Two means of differences of coins over 800 questions: a standard error of .7 / 40 = .0175.
+    assert np.mean(gains) < 0.06
+
+
+@pytest.mark.parametrize("name", ["mlp", "bert", "router_dc", "graph_router"])
+def test_training_is_seeded_and_leaves_the_global_random_state_alone(name):
+    matrix = planted(1, 40)
+    torch.manual_seed(123)
+    expected = torch.rand(1)
+    torch.manual_seed(123)
+    first, second = ROUTERS[name](matrix), ROUTERS[name](matrix)
+    assert torch.rand(1) == expected
+    query = matrix.questions[0]
+    assert np.array_equal(first.predict(query), second.predict(query))
+
+
+def test_knn_by_hand():
+    matrix = Matrix(
+        ("red apple", "red cherry", "blue sea"),
+        ("a", "b"),
+        np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]),
+        np.ones((3, 2)),
+        (("", ""),) * 3,
+    )
+    chooser = knn(matrix, TfidfEmbedder(), neighbours=2)
+    assert chooser.predict("a red plum").tolist() == [1.0, 0.0]
+    assert chooser.choose("the blue sky") in ("a", "b")
+    assert knn(matrix, TfidfEmbedder(), neighbours=1).choose("the blue sky") == "b"
+
+
+def test_of_two_as_good_the_cheaper_is_chosen():
+    matrix = Matrix(
+        ("x", "y"), ("dear", "cheap"), np.ones((2, 2)), np.array([[2.0, 1.0]] * 2), (("", ""),) * 2
+    )
+    assert Majority(matrix).choose("x") == "cheap"
+    assert knn(matrix, TfidfEmbedder()).choose("x") == "cheap"
+
+
+def test_embeddings_have_unit_length():
+    texts = ["what is the capital of France", "who wrote Faust", "how tall is it"]
+    rows = TfidfEmbedder().fit(texts).embed(texts)
+    assert np.allclose(np.linalg.norm(rows, axis=1), 1.0, atol=1e-5)
+    with pytest.raises(RuntimeError, match="fit"):
+        TfidfEmbedder().embed(texts)
+
+
+def test_a_missing_encoder_and_embedder_are_named():
+    with pytest.raises(ConfigError, match="no/such/folder"):
+        bert(planted(1, 8), seed=0, pretrained="./no/such/folder")
+    with pytest.raises(ConfigError, match="no/such/folder"):
+        embedder("./no/such/folder", 0)
+
+
+def test_an_empty_or_ragged_matrix_is_refused():
+    with pytest.raises(DataError, match="needs a question"):
+        Matrix((), ("a",), np.ones((0, 1)), np.ones((0, 1)), ())
+    with pytest.raises(DataError, match="other sizes"):
+        Matrix(("q",), ("a",), np.ones((1, 2)), np.ones((1, 1)), (("",),))
