@@ -1,0 +1,211 @@
+"""Own questions: what is kept, what is refused and why, and how the chain uses them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from routerr1.config import ColumnsParams
+from routerr1.data.build import build_dataset
+from routerr1.data.checks import run_checks
+from routerr1.data.commands import app
+from routerr1.data.imported import Imported, Shares, import_file
+from routerr1.data.splits import read_file, read_questions
+from routerr1.errors import DataError
+from routerr1.types import SPLITS
+from tests.data.conftest import ROOT, checks_params, dataset_params, worded
+
+COLUMNS = ColumnsParams(id="id", question="q", golden_answers="a", hops="h", metadata=None)
+
+
+def imported(path: Path, **changes: Any) -> Imported:
+    given: dict[str, Any] = {"out": path.parent / "out", "shares": Shares(0.2, 0.1)}
+    return import_file(path, "mine", COLUMNS, **given | changes)
+
+
+def jsonl(folder: Path, *rows: dict[str, Any]) -> Path:
+    path = folder / "own.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def row(number: int, **changes: Any) -> dict[str, Any]:
+    return {"id": number, "q": f"Question number {number}?", "a": ["x"], "h": 1} | changes
+
+
+@pytest.mark.parametrize(
+    ("reason", "change"),
+    [
+        ("no_question", {"q": None}),
+        ("no_question", {"q": "  "}),
+        ("no_question", {"q": "?!"}),
+        ("no_question", {"q": 7}),
+        ("no_answer", {"a": []}),
+        ("no_answer", {"a": None}),
+        ("no_answer", {"a": "  "}),
+        ("answers_say_nothing", {"a": ["---", "The"]}),
+        ("answers_as_text", {"a": "['Paris', 'Lutetia']"}),
+        ("answers_as_text", {"a": ["['Paris']"]}),
+        ("answers_not_text", {"a": [{"text": "Paris"}]}),
+        ("answers_not_text", {"a": [None]}),
+        ("answers_not_text", {"a": True}),
+        ("hops_not_a_number", {"h": "two"}),
+        ("hops_not_a_number", {"h": 0}),
+        ("hops_not_a_number", {"h": 1.5}),
+        ("no_id", {"id": " "}),
+        ("no_id", {"id": None}),
+        ("duplicate_id", {"id": 1}),
+        ("duplicate", {"q": "QUESTION number １ ..."}),
+        ("not_unicode", {"q": "half a \ud83d character"}),
+    ],
+)
+def test_a_row_that_cannot_be_used_is_counted_with_its_line(
+    reason: str, change: dict[str, Any], tmp_path: Path
+) -> None:
+    found = imported(jsonl(tmp_path, row(1), row(2) | change, row(3)))
+    assert found.refused == {reason: 1}
+    assert found.rows.total() == 2
+    (told,) = map(json.loads, found.report.read_text(encoding="utf-8").splitlines())
+    assert (told["line"], told["reason"]) == (2, reason)
+    assert [kept.id for kept in read_file(found.path)] == ["1", "3"]
+
+
+def test_a_line_of_ten_megabytes_is_refused(tmp_path: Path) -> None:
+    found = imported(jsonl(tmp_path, row(1), row(2, q="x" * 10_000_000), row(3)))
+    assert found.refused == {"line_too_long": 1}
+    assert found.rows.total() == 2
+
+
+@pytest.mark.parametrize(
+    ("cell", "separator", "golds"),
+    [
+        ("Paris", None, ("Paris",)),
+        ('["Paris", "Lutetia"]', None, ("Paris", "Lutetia")),
+        ("Paris|  Lutetia", "|", ("Paris", "Lutetia")),
+        ("Paris|Paris|the", "|", ("Paris",)),
+        (["Paris", 1889], None, ("Paris", "1889")),
+        (1889, None, ("1889",)),
+        (2.5, None, ("2.5",)),
+    ],
+)
+def test_answers_come_as_a_list_as_json_or_in_one_cell(
+    cell: object, separator: str | None, golds: tuple[str, ...], tmp_path: Path
+) -> None:
+    columns = COLUMNS.model_copy(update={"separator": separator})
+    path = jsonl(tmp_path, row(1, a=cell))
+    found = import_file(path, "mine", columns, out=tmp_path, shares=Shares(0, 0))
+    assert next(read_file(found.path)).golden_answers == golds
+
+
+def test_a_parquet_file_is_taken_too_and_ids_are_made_where_there_are_none(tmp_path: Path) -> None:
+    table = pa.table({"q": ["Who?", "What?"], "a": [["x"], ["y"]], "h": [None, 2.0]})
+    pq.write_table(table, tmp_path / "own.parquet")
+    found = imported(tmp_path / "own.parquet")
+    assert [(kept.id, kept.hops) for kept in read_file(found.path)] == [
+        ("mine_1", None),
+        ("mine_2", 2),
+    ]
+
+
+def test_nothing_is_written_if_the_file_breaks_off(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, row(1), row(2))
+    path.write_text(path.read_text() + '{"id": 3, "q"')
+    with pytest.raises(DataError, match=r"own\.jsonl, line 3: is not JSON"):
+        imported(path)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_file_without_one_usable_row_is_an_error_that_tells_why(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no usable row; 2 refused: there is no answer"):
+        imported(jsonl(tmp_path, row(1, a=[]), row(2, a=[])))
+
+
+@pytest.mark.parametrize("name", ["nq", "embedded", "a/b", "", "../x"])
+def test_a_name_that_is_taken_or_no_file_name_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="--name"):
+        import_file(jsonl(tmp_path, row(1)), name, COLUMNS, out=tmp_path, shares=Shares(0, 0))
+
+
+def test_a_column_of_splits_is_obeyed_and_checked(tmp_path: Path) -> None:
+    columns = {"split_column": "s"}
+    found = imported(jsonl(tmp_path, row(1, s="test"), row(2, s="train")), **columns)
+    assert found.rows == {"test": 1, "train": 1}
+    with pytest.raises(
+        DataError, match=r"line 2: s is 'dev', must be one of train, validation, test"
+    ):
+        imported(jsonl(tmp_path, row(1, s="test"), row(2, s="dev")), **columns)
+
+
+def test_the_split_of_a_question_does_not_depend_on_the_other_rows(tmp_path: Path) -> None:
+    many = [row(number) for number in range(2000)]
+    found = imported(jsonl(tmp_path, *many))
+    # 2000 rows, a fifth and a tenth of them: within four standard deviations (18 and 13.4).
+    assert abs(found.rows["test"] - 400) < 72
+    assert abs(found.rows["validation"] - 200) < 54
+    splits = {kept.id: kept.split for kept in read_file(found.path)}
+    again = imported(jsonl(tmp_path, *many[1000:][::-1]))
+    assert {kept.id: kept.split for kept in read_file(again.path)}.items() <= splits.items()
+
+
+def test_the_command_line_imports_and_one_line_of_params_uses_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = [f'{q.id},"{q.question}",{q.golden_answers[0]},2' for q in worded(200)]
+    Path("own.csv").write_text("\n".join(["key,ask,gold,facts", *lines, "bad,Who?,[x],1", ""]))
+    said = CliRunner().invoke(
+        app,
+        [
+            "import",
+            "own.csv",
+            "--name",
+            "mine",
+            "--id",
+            "key",
+            "--question",
+            "ask",
+            "--answers",
+            "gold",
+            "--hops",
+            "facts",
+        ],
+        catch_exceptions=False,
+    )
+    assert said.exit_code == 0
+    assert "data/imported/mine.parquet: 200 questions" in said.output
+    assert "refused 1: the answers are a list written out as text" in said.output
+    assert "imported: [data/imported/mine.parquet]" in said.output
+    params = dataset_params(source="imported", imported=["data/imported/mine.parquet"])
+    metrics = build_dataset(params, Path("questions"))
+    assert sum(metrics["rows"]["mine"].values()) == 200
+    assert run_checks(Path("questions"), params, checks_params(), Path("checks"))["passed"] == 19
+    assert {q.hops for split in SPLITS for q in read_questions(Path("questions"), split)} == {2}
+
+
+def test_show_tells_rows_hops_sources_licences_and_digests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    build_dataset(dataset_params(), tmp_path / "questions")
+    command = [
+        "show",
+        "--params",
+        str(ROOT / "params.yaml"),
+        "--folder",
+        str(tmp_path / "questions"),
+    ]
+    said = CliRunner().invoke(app, command, catch_exceptions=False).output
+    for told in (
+        "embedded",
+        "validation",
+        "1: ",
+        "CC BY 4.0",
+        "airportsdata",
+        "train.parquet",
+        "DVC digest",
+    ):
+        assert told in said

@@ -1,0 +1,104 @@
+"""Files that cannot be understood are errors with file and line; no reader yields half of one."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from routerr1.data.sources import MAX_LINE_BYTES, Raw, read_rows
+from routerr1.errors import DataError
+
+COLUMNS = ("question", "golden_answers")
+GOOD = b'{"question": "q", "golden_answers": ["a"]}\n'
+
+
+def rows(path: Path) -> list[Raw]:
+    return list(read_rows(path, COLUMNS))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.csv", "a.csv.gz", "a.parquet"])
+def test_every_kind_of_file_gives_the_same_rows(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    texts = [("Où, donc?", "ici"), ('say "x"', "1\n2")]
+    values = [{"question": question, "golden_answers": answer} for question, answer in texts]
+    if name.endswith(".parquet"):
+        pq.write_table(pa.Table.from_pylist(values), path)
+    elif ".jsonl" in name:
+        content = "\n".join(map(json.dumps, values)).encode()
+    else:
+        content = 'question,golden_answers\n"Où, donc?",ici\n"say ""x""","1\n2"\n'.encode()
+    if not name.endswith(".parquet"):
+        path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    assert [raw.values for raw in rows(path)] == values
+
+
+def test_lines_are_numbered_as_an_editor_does(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + GOOD + b"\n  \n" + GOOD)
+    assert [raw.line for raw in rows(tmp_path / "a.jsonl")] == [1, 4]
+    (tmp_path / "a.csv").write_text('question,golden_answers\n"two\nlines",a\nq,b\n')
+    assert [raw.line for raw in rows(tmp_path / "a.csv")] == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", GOOD + b'{"question": "q\xff"}\n', r"a\.jsonl, line 2: is not UTF-8 \(byte 16"),
+        ("a.jsonl", GOOD + b'{"question": \n', r"a\.jsonl, line 2: is not JSON"),
+        ("a.jsonl", GOOD + b"[1]\n", r"a\.jsonl, line 2: is not a JSON object"),
+        ("a.jsonl", b"[" * 100_000, r"a\.jsonl, line 1: is not JSON"),
+        ("a.jsonl", b'{"question": "q", "answer": "a"}\n',
+         r"a\.jsonl, line 1: no column 'golden_answers' \(there are: question, answer\)"),
+        ("a.jsonl", b"", r"a\.jsonl: holds no row"),
+        ("a.jsonl", b"\n\n", r"a\.jsonl: holds no row"),
+        ("a.jsonl.gz", gzip.compress(GOOD)[:-9], r"a\.jsonl\.gz: is damaged or no gzip file"),
+        ("a.jsonl.gz", GOOD, r"a\.jsonl\.gz: is damaged or no gzip file"),
+        ("a.csv", b"question,golden_answers\nq,a\nq\xff,a\n", r"a\.csv, line 3: is not UTF-8"),
+        ("a.csv", b"question,golden_answers\nq,a\nq,a,b\n", r"a\.csv, line 3: has not the 2 cells"),
+        ("a.csv", b"question,golden_answers\nq,a\nq\n", r"a\.csv, line 3: has not the 2 cells"),
+        ("a.csv", b'question,golden_answers\nq,"a" b\n', r"a\.csv, line 2: is not CSV"),
+        ("a.csv", b"question,golden_answers\nq," + b"x" * 200_000, r"a\.csv, line 2: is not CSV"),
+        ("a.csv", b"question,answer\nq,a\n", r"a\.csv, line 2: no column 'golden_answers'"),
+        ("a.csv", b"question,golden_answers\n", r"a\.csv: holds no row"),
+        ("a.csv", b"", r"a\.csv: holds no row"),
+        ("a.parquet", b"", r"a\.parquet: is not a Parquet file"),
+        ("a.parquet", b"PAR1xxxx", r"a\.parquet: is not a Parquet file"),
+        ("a.txt", GOOD, r"a\.txt: must end in one of \.jsonl"),
+    ],
+)  # fmt: skip
+def test_a_file_that_cannot_be_understood_is_named_with_its_line(
+    name: str, content: bytes, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        rows(tmp_path / name)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"absent\.jsonl: not found"):
+        rows(tmp_path / "absent.jsonl")
+
+
+@pytest.mark.parametrize("ending", [b"\n" + GOOD, b""])
+def test_a_line_of_ten_megabytes_is_passed_over_and_not_held(ending: bytes, tmp_path: Path) -> None:
+    import tracemalloc
+
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(GOOD + b'{"question": "' + b"x" * 10_000_000 + b'"}' + ending)
+    tracemalloc.start()
+    found = rows(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [raw.line for raw in found] == ([1, 2, 3] if ending else [1, 2])
+    assert found[1].values is None
+    assert peak < 4 * MAX_LINE_BYTES
+
+
+def test_a_parquet_file_cut_short_is_no_parquet_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"question": ["q"] * 999, "golden_answers": ["a"] * 999}), path)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError, match=r"a\.parquet: is not a Parquet file"):
+        rows(path)
