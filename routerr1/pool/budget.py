@@ -16,10 +16,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from routerr1.errors import BudgetExceeded, PoolError
 from routerr1.pool.interface import Pool
 from routerr1.pool.pricing import worst_case_usd
+from routerr1.pool.records import describe_of
 from routerr1.pool.scope import asked_for
 from routerr1.types import Card, Reply
 
@@ -200,6 +202,21 @@ def _nano(usd: float) -> int:
     return math.ceil(usd * _NANO - 1e-6)
 
 
+@runtime_checkable
+class Limited(Protocol):
+    """A pool that a budget may stop."""
+
+    @property
+    def exhausted(self) -> str | None:
+        """See `Budget.exhausted`."""
+        ...
+
+
+def exhausted(pool: Pool) -> str | None:
+    """Why the run's or month's budget refused a call of this pool; None if it did not."""
+    return pool.exhausted if isinstance(pool, Limited) else None
+
+
 class BudgetedPool:
     """A budget before any pool that does not keep one itself (the HTTP pool does, try by try)."""
 
@@ -212,6 +229,15 @@ class BudgetedPool:
     def cards(self) -> Sequence[Card]:
         """The wrapped pool's."""
         return self._pool.cards
+
+    @property
+    def exhausted(self) -> str | None:
+        """See `Budget.exhausted`."""
+        return self._budget.exhausted
+
+    def request(self, name: str, query: str) -> dict[str, Any]:
+        """The wrapped pool's."""
+        return describe_of(self._pool)(name, query)
 
     async def ask(self, name: str, query: str) -> Reply:
         """See `Pool.ask`; at a limit the reply has failure `budget` and nothing was asked."""

@@ -9,8 +9,8 @@ from routerr1.errors import PoolError
 from routerr1.pool.budget import Budget, BudgetedPool, Limits
 from routerr1.pool.interface import Pool
 from routerr1.pool.pool_file import PoolFile, read_pool_file
-from routerr1.pool.recording import Recorder, describe_of, open_replay
-from routerr1.pool.records import RecordStore
+from routerr1.pool.recording import Recorder, open_replay
+from routerr1.pool.records import RecordStore, describe_of
 from routerr1.types import Card
 
 BUDGET_FILE = Path("runs/budget.sqlite")

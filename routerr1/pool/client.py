@@ -128,6 +128,11 @@ class HttpPool:
         """One card per candidate."""
         return self._cards
 
+    @property
+    def exhausted(self) -> str | None:
+        """See `Budget.exhausted`."""
+        return self._budget.exhausted if self._budget else None
+
     def request(self, name: str, query: str) -> dict[str, Any]:
         """The body of a call; what recordings hash."""
         return self._file.request(name, query)

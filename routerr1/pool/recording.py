@@ -8,16 +8,19 @@ told apart by the trajectory they were made for (`scope.asking_for`).
 import asyncio
 import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from routerr1.errors import PoolError
+from routerr1.pool.budget import exhausted
 from routerr1.pool.interface import Pool
 from routerr1.pool.nearest import QuestionIndex
 from routerr1.pool.records import (
+    Describe,
     Record,
     RecordStore,
+    describe_of,
     plain_request,
     question_of,
     read_records,
@@ -25,23 +28,6 @@ from routerr1.pool.records import (
 )
 from routerr1.pool.scope import asked_for
 from routerr1.types import Card, Reply
-
-Describe = Callable[[str, str], dict[str, Any]]
-"""(name, query) -> the request as it is sent: model, messages, sampling parameters."""
-
-
-@runtime_checkable
-class Describing(Protocol):
-    """A pool that knows how its requests are sent."""
-
-    def request(self, name: str, query: str) -> dict[str, Any]:
-        """Model, messages and sampling parameters of a call."""
-        ...
-
-
-def describe_of(pool: Pool) -> Describe:
-    """The pool's own `request`, or `plain_request` where it has none."""
-    return pool.request if isinstance(pool, Describing) else plain_request
 
 
 class Recorder:
@@ -76,6 +62,11 @@ class Recorder:
     def cards(self) -> Sequence[Card]:
         """The wrapped pool's."""
         return self._pool.cards
+
+    @property
+    def exhausted(self) -> str | None:
+        """See `budget.Budget.exhausted`."""
+        return exhausted(self._pool)
 
     async def ask(self, name: str, query: str) -> Reply:
         """See `Pool.ask`; the record is on disk when this returns."""

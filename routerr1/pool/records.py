@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 from routerr1.errors import LockHeld, PoolError
+from routerr1.pool.interface import Pool
 from routerr1.types import Reply
 
 Request = Mapping[str, Any]
@@ -76,6 +77,24 @@ def read_records(path: Path) -> Iterator[Record]:
             if not line.endswith(b"\n"):
                 return
             yield _parse(line, path, number)
+
+
+Describe = Callable[[str, str], dict[str, Any]]
+"""(name, query) -> the request as it is sent: model, messages, sampling parameters."""
+
+
+@runtime_checkable
+class Describing(Protocol):
+    """A pool that knows how its requests are sent."""
+
+    def request(self, name: str, query: str) -> dict[str, Any]:
+        """Model, messages and sampling parameters of a call."""
+        ...
+
+
+def describe_of(pool: Pool) -> Describe:
+    """The pool's own `request`, or `plain_request` where it has none."""
+    return pool.request if isinstance(pool, Describing) else plain_request
 
 
 class RecordStore:

@@ -16,8 +16,10 @@ def asking_for(key: str) -> Iterator[None]:
     Args:
         key: one playing of one question, e.g. its id and the trajectory's seed. Played again with the
             same key, a recording answers as it did the first time, and the question's budget goes on.
+            Inside another `asking_for` both keys count: who plays, and what.
     """
-    token = _key.set(key)
+    outer = _key.get()
+    token = _key.set(key if outer is None else f"{outer}/{key}")
     try:
         yield
     finally:
@@ -25,5 +27,5 @@ def asking_for(key: str) -> Iterator[None]:
 
 
 def asked_for() -> str | None:
-    """The key of the innermost `asking_for`; None outside."""
+    """The key of the `asking_for` blocks around this call, the outermost first; None outside."""
     return _key.get()

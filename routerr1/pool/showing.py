@@ -13,7 +13,7 @@ from routerr1.types import Card
 def candidates(cards: Sequence[Card]) -> Table:
     """One line per candidate; unknown figures stay empty."""
     table = Table(box=None, pad_edge=False)
-    table.add_column("candidate")
+    table.add_column("candidate", no_wrap=True)
     for column in ("prompt", "reply", "median", "p95", "tokens"):
         table.add_column(column, justify="right")
     table.add_column("right answers on probes")

@@ -1,0 +1,273 @@
+"""Recording, replay and reuse."""
+
+import asyncio
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from routerr1.errors import LockHeld, PoolError
+from routerr1.pool.nearest import QuestionIndex
+from routerr1.pool.recording import Recorder, ReplayPool, open_replay
+from routerr1.pool.records import (
+    Record,
+    RecordStore,
+    plain_request,
+    read_records,
+    request_key,
+)
+from routerr1.pool.scope import asked_for, asking_for
+from routerr1.types import Card, Reply
+
+CARDS = (Card("A", completion_usd_per_mtok=1.0), Card("B"))
+
+
+class Moody:
+    """Says something new every time, and fails at one call in three: the hardest pool to replay."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.asked: list[tuple[str, str]] = []
+        self.cards: Sequence[Card] = CARDS
+
+    async def ask(self, name: str, query: str) -> Reply:
+        self.asked.append((name, query))
+        await asyncio.sleep(self.random.random() * 0.01)
+        if self.random.random() < 1 / 3:
+            return Reply(name, "", latency_s=self.random.random(), failure="unavailable")
+        said = f"{query}? {self.random.random()}"
+        return Reply(name, said, 3, 5, self.random.random(), self.random.random(), retries=1)
+
+    async def aclose(self) -> None: ...
+
+
+def record(query: str, text: str, *, scope: str | None = None, name: str = "A") -> Record:
+    return Record(plain_request(name, query), Reply(name, text), scope)
+
+
+def test_equal_requests_have_equal_keys_and_any_change_another():
+    base = {"model": "m", "messages": [{"role": "user", "content": "q"}], "temperature": 0.0}
+    shuffled = dict(reversed(base.items()))
+    assert request_key(base) == request_key(shuffled)
+    for change in ({"model": "n"}, {"temperature": 0.1}, {"max_tokens": 5}, {"messages": []}):
+        assert request_key({**base, **change}) != request_key(base)
+
+
+def test_scopes_nest():
+    with asking_for("router"), asking_for("q1/7"):
+        assert asked_for() == "router/q1/7"
+    assert asked_for() is None
+
+
+async def test_a_run_replays_as_it_was_in_another_order_and_with_its_failures(tmp_path: Path):
+    """30 trajectories of 6 calls over 4 questions, all at once, each asking some question twice."""
+
+    async def trajectory(
+        pool: Moody | Recorder | ReplayPool, number: int, slow: random.Random
+    ) -> list[Reply]:
+        with asking_for(f"t{number}"):
+            got = []
+            for step in range(6):
+                await asyncio.sleep(slow.random() * 0.01)
+                got.append(await pool.ask("AB"[step % 2], f"q{(number + step) % 4}"))
+        return got
+
+    async def run(pool: Recorder | ReplayPool, order_seed: int) -> list[list[Reply]]:
+        slow = random.Random(order_seed)
+        return await asyncio.gather(*(trajectory(pool, number, slow) for number in range(30)))
+
+    def paid(played: list[list[Reply]]) -> list[list[tuple[object, ...]]]:
+        return [
+            [(r.text, r.failure, r.cost_usd, r.completion_tokens, r.latency_s) for r in replies]
+            for replies in played
+        ]
+
+    for reuse in (False, True):
+        store = tmp_path / f"calls-{reuse}.jsonl"
+        recorder = Recorder(Moody(1), RecordStore(store), reuse=reuse)
+        live = await run(recorder, 1)
+        await recorder.aclose()
+        assert any(reply.failure for replies in live for reply in replies)
+        first = await run(open_replay(store, CARDS), 2)
+        second = await run(open_replay(store, CARDS), 3)
+        assert paid(first) == paid(live)
+        assert first == second
+
+
+async def test_a_repeated_question_is_asked_once_even_at_the_same_time(tmp_path: Path):
+    class Steady(Moody):
+        async def ask(self, name: str, query: str) -> Reply:
+            self.asked.append((name, query))
+            await asyncio.sleep(0.01)
+            return Reply(name, "yes", 3, 5, 0.5, failure="unavailable" if query == "bad" else None)
+
+    steady = Steady(1)
+    recorder = Recorder(steady, RecordStore(tmp_path / "calls.jsonl"))
+    together = await asyncio.gather(*(recorder.ask("A", "q") for _ in range(5)))
+    later = await recorder.ask("A", "q")
+    assert steady.asked == [("A", "q")]
+    assert sorted(reply.cached for reply in together) == [False, True, True, True, True]
+    assert (later.text, later.cached, later.cost_usd) == ("yes", True, 0.5)
+    await recorder.ask("A", "bad")
+    await recorder.ask("A", "bad")
+    assert steady.asked.count(("A", "bad")) == 2  # a failure is never reused
+    await recorder.aclose()
+    again = Recorder(steady, RecordStore(tmp_path / "calls.jsonl"))
+    assert (await again.ask("A", "q")).cached
+    assert steady.asked.count(("A", "q")) == 1
+    await again.aclose()
+
+
+async def test_a_waiter_that_is_cancelled_leaves_the_call_to_the_others(tmp_path: Path):
+    class Slow(Moody):
+        async def ask(self, name: str, query: str) -> Reply:
+            self.asked.append((name, query))
+            await asyncio.sleep(0.1)
+            return Reply(name, "yes")
+
+    recorder = Recorder(Slow(1), RecordStore(tmp_path / "calls.jsonl"))
+    first = asyncio.create_task(recorder.ask("A", "q"))
+    await asyncio.sleep(0.02)
+    second = asyncio.create_task(recorder.ask("A", "q"))
+    await asyncio.sleep(0.02)
+    first.cancel()
+    assert (await second).text == "yes"
+    await recorder.aclose()
+
+
+async def test_a_miss_is_a_failure_or_falls_through():
+    alone = ReplayPool([record("q", "yes")], CARDS)
+    assert (await alone.ask("A", "q")).text == "yes"
+    miss = await alone.ask("A", "other")
+    assert (miss.text, miss.failure) == ("", "not_recorded")
+    assert (await alone.ask("C", "q")).failure == "unknown_model"
+    moody = Moody(0)
+    backed = ReplayPool([record("q", "yes")], CARDS, fall_through=moody)
+    await backed.ask("A", "q")
+    await backed.ask("A", "other")
+    assert moody.asked == [("A", "other")]
+
+
+async def test_the_nearest_question_answers_only_if_allowed_and_says_so():
+    records = [
+        record("who painted the Mona Lisa", "Leonardo"),
+        record("what is the capital of France", "Paris"),
+    ]
+    asked = "who painted the Mona Lisa portrait?"
+    assert (await ReplayPool(records, CARDS).ask("A", asked)).failure == "not_recorded"
+    pool = ReplayPool(records, CARDS, nearest=0.75)
+    reply = await pool.ask("A", asked)
+    assert (reply.text, reply.cached, reply.failure) == ("Leonardo", True, None)
+    assert reply.note is not None
+    assert "nearest recorded question 'who painted the Mona Lisa' (similarity 0." in reply.note
+    assert (await pool.ask("A", "what is the capital of Zubrowka")).failure == "not_recorded"
+    assert (await pool.ask("B", asked)).failure == "not_recorded"  # never of another candidate
+
+
+def test_similarity_of_equal_and_of_unlike_questions():
+    index = QuestionIndex(["who painted the Mona Lisa", "how high is the Eiffel tower"])
+    assert index.nearest("Who painted the Mona Lisa?") == (
+        "who painted the Mona Lisa",
+        pytest.approx(1.0),
+    )
+    assert index.nearest("xylophone")[1] == 0.0
+
+
+def test_what_is_written_is_read_back(tmp_path: Path):
+    records = [
+        record("q1\n\u2028 \ud800", "a\n\u2028\x00", scope="s"),
+        Record(
+            {"model": "m", "messages": []}, Reply("A", "", failure="budget", note="n"), origin="o"
+        ),
+    ]
+    path = tmp_path / "deep" / "calls.jsonl"
+    with RecordStore(path) as store:
+        for item in records:
+            store.append(item)
+    assert list(read_records(path)) == records
+    assert len(path.read_bytes().splitlines()) == 2
+
+
+def test_two_writers_do_not_share_a_store(tmp_path: Path):
+    path = tmp_path / "calls.jsonl"
+    with RecordStore(path), pytest.raises(LockHeld, match="another process is recording"):
+        RecordStore(path)
+    RecordStore(path).close()
+
+
+def test_a_torn_last_line_is_dropped_and_a_damaged_one_is_an_error(tmp_path: Path):
+    path = tmp_path / "calls.jsonl"
+    with RecordStore(path) as store:
+        for number in range(3):
+            store.append(record(f"q{number}", "a"))
+    whole = path.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    for cut in range(len(lines[0]) + len(lines[1]) + 1, len(whole)):
+        path.write_bytes(whole[:cut])
+        assert len(list(read_records(path))) == 2
+    with RecordStore(path) as store:
+        store.append(record("q2", "a"))
+    assert path.read_bytes() == whole
+    for damage in (
+        lines[0] + b"\x00" + lines[1][1:] + lines[2],
+        lines[0] + lines[1].replace(b'"q1"', b'"q9"') + lines[2],
+        lines[0] + b"{}\n" + lines[2],
+    ):
+        path.write_bytes(damage)
+        with pytest.raises(PoolError, match=r"calls\.jsonl, line 2: is damaged"):
+            list(read_records(path))
+
+
+def test_an_empty_or_absent_store_cannot_be_replayed(tmp_path: Path):
+    with pytest.raises(PoolError, match="cannot be read"):
+        open_replay(tmp_path / "none", CARDS)
+    (tmp_path / "empty").touch()
+    with pytest.raises(PoolError, match="holds no recorded call"):
+        open_replay(tmp_path / "empty", CARDS)
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from routerr1.pool.records import Record, RecordStore, plain_request
+from routerr1.types import Reply
+store = RecordStore(Path(sys.argv[1]))
+number = int(sys.argv[2])
+while True:
+    store.append(Record(plain_request("A", str(number)), Reply("A", "x" * 3000)))
+    print(number, flush=True)
+    number += 1
+"""
+
+
+def test_a_killed_recorder_loses_at_most_the_call_it_was_writing(tmp_path: Path):
+    path, start = tmp_path / "calls.jsonl", 0
+    for _ in range(3):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path), str(start)], stdout=subprocess.PIPE, text=True
+        )
+        while not path.exists() or path.stat().st_size < (start + 20) * 3000:
+            time.sleep(0.005)
+            assert writer.poll() is None
+        os.kill(writer.pid, signal.SIGKILL)
+        said = writer.communicate()[0].split()
+        kept = [int(r.request["messages"][0]["content"]) for r in read_records(path)]
+        assert kept == list(range(len(kept)))
+        assert len(kept) > int(said[-1])  # whatever was reported as recorded is there
+        start = len(kept)
+
+
+def test_records_hold_plain_json(tmp_path: Path):
+    path = tmp_path / "calls.jsonl"
+    with RecordStore(path) as store:
+        store.append(record("q", "a", scope="s"))
+    body = json.loads(path.read_text())
+    assert body["key"] == request_key(plain_request("A", "q"))
+    assert (body["reply"]["text"], body["scope"], body["origin"]) == ("a", "s", None)
