@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 from routerr1 import evidence, files, gate, lineage, tracking
 from routerr1.config import Params
-from routerr1.errors import CheckpointError, DataError, RegistryError
+from routerr1.errors import CheckpointError, RegistryError
 from routerr1.exclusive import exclusive, file_lock
 from routerr1.tracking import open_client, store_errors
+from routerr1.train.checkpoint import read_manifest
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION, CHALLENGER = "champion", "challenger"
-MANIFEST = "routerr1.json"  # in the checkpoint: {"files": {name: sha256}, ...}
 _KEY, _MODEL_ID, _EVIDENCE = "routerr1.key", "routerr1.model_id", "routerr1.evidence"
 _PROCESS = "routerr1.process"
 _ABANDONED_S = 3600.0  # an unfinished model of another machine is given up after this
@@ -44,6 +44,7 @@ class Outputs:
     unseen_rows: Path = Path("data/generalize/rows.parquet")
     run_file: Path = Path("data/train/run.json")
     train_metrics: Path = Path("data/train/metrics.json")
+    train_timing: Path = Path("data/train/timing.json")
     report: Path = Path("data/report")
 
 
@@ -75,7 +76,7 @@ def register(params: Params, outputs: Outputs | None = None) -> Version:
     """
     made_of = outputs or Outputs()
     _refuse_stale_outputs()
-    check_manifest(made_of.checkpoint)
+    read_manifest(made_of.checkpoint)
     tags = lineage_tags(params, made_of)
     client = open_client()
     name = params.registry.model
@@ -118,7 +119,7 @@ def lineage_tags(params: Params, outputs: Outputs) -> dict[str, str]:
     unseen = evidence.read_plays(outputs.unseen_rows, seed, trained_pool=False)
     cards = read_cards(outputs.cards)
     manifest = read_manifest(outputs.checkpoint)
-    trained = files.read_json(outputs.train_metrics)
+    trained = files.read_json(outputs.train_metrics) | files.read_json(outputs.train_timing)
     measured = tracking.flatten({"train": trained, "metric": vars_of(gate.measure(plays, unseen))})
     tags = {
         _KEY: f"{commit}.{lock}" + (f".{lineage.git_diff_digest()}" if dirty else ""),
@@ -150,46 +151,11 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def read_manifest(checkpoint: Path) -> dict[str, Any]:
-    """The checkpoint's routerr1.json.
-
-    Raises: CheckpointError naming the file if it is missing or malformed.
-    """
-    try:
-        manifest = files.read_json(checkpoint / MANIFEST)
-    except DataError as error:
-        raise CheckpointError(str(error)) from None
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
-        raise CheckpointError(f"{checkpoint / MANIFEST}: holds no `files`; train again")
-    return manifest
-
-
-def check_manifest(checkpoint: Path) -> None:
-    """Compare every file with the checkpoint's manifest.
-
-    Raises: CheckpointError naming the first file that is missing, changed, or not listed.
-    """
-    listed: dict[str, str] = read_manifest(checkpoint)["files"]
-    there = {
-        path.relative_to(checkpoint).as_posix()
-        for path in checkpoint.rglob("*")
-        if path.is_file() and path.name != MANIFEST
-    }
-    if odd := sorted(listed.keys() ^ there):
-        state = "is missing" if odd[0] in listed else "is not in the manifest"
-        raise CheckpointError(f"{checkpoint / odd[0]}: {state}")
-    for name, expected in listed.items():
-        if files.sha256(checkpoint / name) != expected:
-            raise CheckpointError(f"{checkpoint / name}: differs from its manifest")
-
-
 def _log_model(
     client: "MlflowClient", params: Params, outputs: Outputs, tags: Mapping[str, str]
 ) -> str:
     """Log the pyfunc model to the run that trained it; its id, once it is READY and whole."""
     import mlflow
-
-    from routerr1 import serving
 
     package = Path(__file__).parent
     with (
@@ -197,8 +163,10 @@ def _log_model(
         _context_folder(params, outputs) as context,
     ):
         with store_errors(), _active(run.id), warnings.catch_warnings():
-            # A trajectory is a dict of anything; there is no narrower hint for it.
+            # A trajectory is a dict of anything; MLflow says so of its own hints as well, on import.
             warnings.filterwarnings("ignore", ".*Any type hint is inferred as AnyType")
+            from routerr1 import serving
+
             logged = mlflow.pyfunc.log_model(
                 name=params.registry.model,
                 python_model=str(package / "serving.py"),
@@ -231,6 +199,8 @@ def _context_folder(params: Params, outputs: Outputs) -> Iterator[Path]:
         folder = Path(temporary) / "context"
         folder.mkdir()
         (folder / "cards.json").write_bytes(outputs.cards.read_bytes())
+        if params.pool.file is not None:
+            (folder / "pool.yaml").write_bytes(params.pool.file.read_bytes())
         files.write_json(folder / "params.json", params.model_dump(mode="json"))
         evidence.write_evidence(
             folder / "evidence.json",
@@ -252,7 +222,7 @@ def verify(client: "MlflowClient", model_id: str) -> None:
         raise RegistryError(f"logged model {model_id}: is {status}, not READY; register again")
     with fetched(model_id, "artifacts/policy") as checkpoint:
         try:
-            check_manifest(checkpoint)
+            read_manifest(checkpoint)
         except CheckpointError as error:
             raise RegistryError(f"logged model {model_id}: {error}") from None
 

@@ -12,19 +12,16 @@ from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import mlflow
 from mlflow.pyfunc.model import PythonModel
 
 from routerr1.config import Params
-from routerr1.errors import CheckpointError, PoolError
+from routerr1.errors import PoolError
 from routerr1.files import read_json
 from routerr1.rollout.record import to_row
 from routerr1.types import Card, Question, Trajectory
-
-if TYPE_CHECKING:
-    from routerr1.pool.interface import Pool
 
 Result = TypeVar("Result")
 _NEEDED = ("torch", "transformers", "safetensors", "tokenizers", "numpy", "pandas", "pyarrow")
@@ -54,19 +51,19 @@ class RouterModel(PythonModel):
 
         Raises: PoolError naming the cards the pool lacks; CheckpointError.
         """
+        from routerr1 import stages
         from routerr1.pool.cards import read_cards
-        from routerr1.rollout.local import LocalGenerator
 
         folder = Path(context.artifacts["context"])
-        self._params = Params.model_validate(read_json(folder / "params.json"))
-        cards = read_cards(folder / "cards.json")
         config = dict(getattr(context, "model_config", None) or {})
-        self._pool = open_pool_of(self._params, cards, config.get("pool_file"))
-        check_cards(self._pool.cards, cards)
-        checkpoint = Path(context.artifacts["checkpoint"])
-        if not (checkpoint / "config.json").is_file():
-            raise CheckpointError(f"{checkpoint}: holds no config.json; it is no policy")
-        self._generator = LocalGenerator.load(checkpoint)
+        self._params = _with_pool_file(
+            Params.model_validate(read_json(folder / "params.json")),
+            Path(config.get("pool_file") or folder / "pool.yaml"),
+        )
+        cards = read_cards(folder / "cards.json")
+        check_cards(_offered(self._params), cards)
+        self._pool = stages.open_pool(self._params, cards)
+        self._generator = stages.load_policy(Path(context.artifacts["checkpoint"]))
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="routerr1", daemon=True).start()
 
@@ -114,13 +111,19 @@ class RouterModel(PythonModel):
         return future.result()
 
 
-def open_pool_of(params: Params, cards: Sequence[Card], pool_file: str | None = None) -> "Pool":
-    """The pool that `params` name, shown with the cards the policy was trained with."""
-    from routerr1.data.embedded import build_world
-    from routerr1.pool.simulated import SimulatedPool, default_candidates, known_facts
+def _with_pool_file(params: Params, file: Path) -> Params:
+    if params.pool.kind == "simulated":
+        return params
+    return params.model_copy(update={"pool": params.pool.model_copy(update={"file": file})})
 
-    known = known_facts(build_world(params.dataset.embedded))
-    return SimulatedPool(default_candidates(), known, seed=params.pool.seed, cards=cards)
+
+def _offered(params: Params) -> Sequence[Card]:
+    """The cards of the pool as it is, not as it was when the policy was trained."""
+    from routerr1 import stages
+
+    pool = stages.open_pool(params)
+    asyncio.run(pool.aclose())
+    return pool.cards
 
 
 def check_cards(offered: Sequence[Card], needed: Sequence[Card]) -> None:

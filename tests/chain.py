@@ -45,7 +45,8 @@ write_rows(Path("data/generalize/rows.parquet"), rows("unseen", params["right"])
 write_cards(Path("data/pool/cards.json"), [Card("Atlas"), Card("Mint")])
 Path("data/questions").mkdir(parents=True)
 Path("data/questions/train.parquet").write_bytes(b"q")
-write_json(Path("data/train/metrics.json"), {"train_hours": 0.1, "cost_usd": 0.0})
+write_json(Path("data/train/metrics.json"), {"train_cost_usd": 0.5})
+write_json(Path("data/train/timing.json"), {"train_hours": 0.1})
 write_json(Path("data/train/run.json"), {"run_id": "0" * 31 + str(params["size"] % 10)})
 '''
 
