@@ -213,6 +213,31 @@ class EvaluateParams(Section):
     concurrency: int = Field(ge=1)
 
 
+Baseline = Literal[
+    "direct", "cot", "sft", "rag", "search_r1", "prompted", "largest", "knn", "mlp", "bert",
+    "router_dc", "graph_router", "prompted_star", "knn_star", "frugal",
+]  # fmt: skip
+
+
+class BaselineParams(Section):
+    """The rows of the paper's Table 1 that are played beside the policy; see `baselines/`."""
+
+    include: tuple[Baseline, ...]
+    embedder: str = Field(min_length=1)
+    encoder: str | None
+    neighbours: int = Field(ge=1)
+    passages: int = Field(ge=1)
+    corpus: Path | None
+    sft_steps: int = Field(ge=0)
+    sft_learning_rate: float = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _each_once(self) -> "BaselineParams":
+        if len(set(self.include)) != len(self.include):
+            raise ValueError("include names a baseline twice")
+        return self
+
+
 class GeneralizeParams(Section):
     """The pool of models that training never saw."""
 
@@ -274,6 +299,7 @@ class Params(Section):
     reward: RewardParams
     train: TrainParams
     evaluate: EvaluateParams
+    baselines: BaselineParams
     generalize: GeneralizeParams
     gate: GateParams
     promote: PromoteParams
