@@ -1,0 +1,103 @@
+"""Logs made elsewhere."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from routerr1.errors import PoolError
+from routerr1.pool.importing import import_log
+from routerr1.pool.pool_file import read_pool_file
+from routerr1.pool.recording import open_replay
+from routerr1.pool.records import read_records
+
+ROOT = Path(__file__).parents[2]
+LOG = ROOT.parent / "shared" / "data" / "logs" / "llmrouter_nq_6llm.jsonl.gz"
+PAPER = read_pool_file(ROOT / "pools" / "paper.yaml")
+
+ROW = {
+    "query_id": "nq_1", "query": "who?", "model": "google/gemma-2-27b-it", "response": "me",
+    "golden_answers": ["me"], "score": 1.0, "prompt_tokens": None, "completion_tokens": 2,
+    "cost_usd": 1.6e-6,
+}  # fmt: skip
+
+
+def log(path: Path, *rows: dict[str, Any] | str) -> Path:
+    text = "\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+async def test_an_imported_row_answers_as_the_candidate_of_its_model(tmp_path: Path):
+    store = tmp_path / "calls.jsonl"
+    rows = (
+        ROW,
+        {**ROW, "query": "what?", "response": None},
+        {**ROW, "query": "empty?", "response": " "},
+    )
+    done = import_log(log(tmp_path / "log.jsonl", *rows), store, PAPER)
+    assert (done.added, done.without_text) == (2, 1)
+    pool = open_replay(store, PAPER.cards, describe=PAPER.request)
+    reply = await pool.ask("Gemma-2-27B-Instruct", "who?")
+    assert (reply.text, reply.completion_tokens, reply.cost_usd) == ("me", 2, 1.6e-6)
+    assert reply.note == "imported; the log does not tell latency_s, prompt_tokens"
+    assert (await pool.ask("Mistral-7B-Instruct", "who?")).failure == "not_recorded"
+    assert (await pool.ask("Gemma-2-27B-Instruct", "empty?")).failure == "unavailable"
+
+
+@pytest.mark.parametrize(
+    ("bad", "problem"),
+    [
+        ("{", "line 2: is not JSON"),
+        ({**ROW, "model": "gemma"}, "line 2: .* has no candidate with model 'gemma'"),
+        ({**ROW, "cost_usd": -1}, "line 2: cost_usd: "),
+        ({**ROW, "completion_tokens": "many"}, "line 2: completion_tokens: "),
+        ({"query_id": "x"}, "line 2: query: Field required"),
+        ("[]", "line 2: "),
+    ],
+)
+def test_a_bad_line_is_named_and_nothing_is_added(
+    tmp_path: Path, bad: dict[str, Any] | str, problem: str
+):
+    path, store = log(tmp_path / "log.jsonl", ROW, bad), tmp_path / "calls.jsonl"
+    with pytest.raises(PoolError, match=problem) as caught:
+        import_log(path, store, PAPER)
+    assert str(caught.value).startswith(str(path))
+    assert not store.exists()
+
+
+def test_a_log_that_cannot_be_read_is_named(tmp_path: Path):
+    for name, content in (
+        ("a.jsonl.gz", b"no gzip"),
+        ("b.jsonl", b"\xff"),
+        ("c.gz", gzip.compress(b"{")[:9]),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(PoolError, match=name):
+            import_log(tmp_path / name, tmp_path / "calls.jsonl", PAPER)
+    with pytest.raises(PoolError, match="absent"):
+        import_log(tmp_path / "absent.jsonl", tmp_path / "calls.jsonl", PAPER)
+
+
+@pytest.mark.skipif(not LOG.is_file(), reason=f"real log not found: {LOG}")
+async def test_the_real_log_imports_whole_once_and_answers_every_question(tmp_path: Path):
+    store = tmp_path / "calls.jsonl"
+    told: list[int] = []
+    done = import_log(LOG, store, PAPER, progress=told.append)
+    assert (done.added, done.already_there, done.without_text) == (3000, 0, 0)
+    assert told[-1] == 3000
+    before = store.read_bytes()
+    again = import_log(LOG, store, PAPER)
+    assert (again.added, again.already_there) == (0, 3000)
+    assert store.read_bytes() == before
+    pool = open_replay(store, PAPER.cards, describe=PAPER.request)
+    names = {row.model: row.name for row in PAPER.candidates}
+    with gzip.open(LOG, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            reply = await pool.ask(names[row["model"]], row["query"])
+            assert (reply.text, reply.cost_usd) == (row["response"], row["cost_usd"])
+            assert reply.completion_tokens == row["completion_tokens"]
+    assert len(list(read_records(store))) == 3000
