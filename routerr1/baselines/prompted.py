@@ -1,0 +1,64 @@
+"""Baselines without training: direct, chain of thought, a prompted choice, and the largest model."""
+
+from collections.abc import Sequence
+
+from routerr1.baselines.script import final_answer, finished, insert_reply, opened_answer
+from routerr1.evaluate.controls import Policy
+from routerr1.pool.interface import Pool
+from routerr1.protocol import names_of, parse_action
+from routerr1.types import Ask, Card, Question, Trajectory, Turn
+
+DIRECT = "Answer the question in as few words as possible, between <answer> and </answer>.\nQuestion: {}\n"
+COT = (
+    "Think step by step between <think> and </think>, then answer the question in as few words as "
+    "possible, between <answer> and </answer>.\nQuestion: {}\n"
+)
+
+
+async def direct(question: Question, base: Policy, pool: Pool, *, seed: int) -> Trajectory:  # noqa: ARG001
+    """The base policy answers at once, asking nobody."""
+    session = base.generator.start(DIRECT.format(question.question), seed=seed)
+    try:
+        session.insert("<answer>")
+        return finished(question, session, [await opened_answer(session, base)])
+    finally:
+        session.close()
+
+
+async def chain_of_thought(
+    question: Question, base: Policy, pool: Pool, *, seed: int
+) -> Trajectory:
+    """The base policy thinks, then answers, asking nobody (two stages, as in arXiv 2205.11916)."""
+    session = base.generator.start(COT.format(question.question), seed=seed)
+    try:
+        session.insert("<think>")
+        return finished(question, session, await final_answer(session, base, pool))
+    finally:
+        session.close()
+
+
+async def prompted_choice(question: Question, base: Policy, pool: Pool, *, seed: int) -> Trajectory:
+    """The base policy reads the cards and names a candidate; that one gets the whole question.
+
+    Without a name that is on a card, nobody is asked.
+    """
+    session = base.generator.start(base.render(question, pool.cards), seed=seed)
+    try:
+        said = await session.generate(
+            max_new_tokens=base.rollout.max_new_tokens, temperature=base.temperature
+        )
+        action = parse_action(said.text, names_of(pool.cards))
+        turns = [Turn(said, action)]
+        if isinstance(action, Ask):
+            reply = await pool.ask(action.name, question.question)
+            asked = Ask(action.name, question.question)
+            turns = [Turn(said, asked, reply, *insert_reply(session, reply))]
+            turns += await final_answer(session, base, pool)
+        return finished(question, session, turns)
+    finally:
+        session.close()
+
+
+def largest(cards: Sequence[Card]) -> str:
+    """The dearest candidate: no card tells a model's size, and price is what follows it closest."""
+    return max(cards, key=lambda card: (card.completion_usd_per_mtok, card.name)).name

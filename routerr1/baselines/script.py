@@ -1,0 +1,114 @@
+"""Routers that are programs: they decide the calls, and the base policy writes the final answer.
+
+As in the paper, what a single-round router chose replies to the whole question, and the base policy reads
+the reply and answers. The calls are put into the policy's context as if it had made them, so that the
+trajectory reads, scores and costs like any other.
+"""
+
+from collections.abc import Callable, Sequence
+
+from routerr1.evaluate.controls import Policy
+from routerr1.pool.interface import Pool
+from routerr1.protocol import extract_answer, information, names_of, parse_action
+from routerr1.rollout.generate import Session
+from routerr1.rollout.loop import ledger
+from routerr1.types import (
+    Answer,
+    Ask,
+    Generation,
+    Malformed,
+    Question,
+    Reply,
+    Stopped,
+    Trajectory,
+    Turn,
+)
+
+NextCall = Callable[[Sequence[Reply]], Ask | None]
+"""From the replies so far to the next call; None once it is time to answer."""
+
+_FAILED = "The model did not answer."
+_CUE = "<think> done</think><answer>"  # makes a policy answer that would rather go on asking
+
+
+async def play_calls(
+    question: Question, next_call: NextCall, writer: Policy, pool: Pool, *, seed: int
+) -> Trajectory:
+    """Make the calls `next_call` decides, then let `writer` answer."""
+    session = writer.generator.start(writer.render(question, pool.cards), seed=seed)
+    try:
+        turns: list[Turn] = []
+        replies: list[Reply] = []
+        while (ask := next_call(replies)) is not None:
+            turns.append(await _call(session, ask, pool))
+            reply = turns[-1].reply
+            assert reply is not None  # `_call` always sets it
+            replies.append(reply)
+        turns += await final_answer(session, writer, pool)
+        return finished(question, session, turns)
+    finally:
+        session.close()
+
+
+async def play_once(
+    question: Question, name: str, writer: Policy, pool: Pool, *, seed: int
+) -> Trajectory:
+    """One call: the whole question to `name`."""
+
+    def next_call(replies: Sequence[Reply]) -> Ask | None:
+        return None if replies else Ask(name, question.question)
+
+    return await play_calls(question, next_call, writer, pool, seed=seed)
+
+
+async def _call(session: Session, ask: Ask, pool: Pool) -> Turn:
+    text = f"<think> {ask.name}</think><search> {ask.name}: {ask.query}</search>"
+    session.insert(text)
+    reply = await pool.ask(ask.name, ask.query)
+    return Turn(Generation(text), ask, reply, *insert_reply(session, reply))
+
+
+def insert_reply(session: Session, reply: Reply) -> tuple[str, tuple[int, ...]]:
+    """Put a reply into the policy's context, as the rollout loop does."""
+    inserted = information(_FAILED if reply.failure else reply.text)
+    return inserted, session.insert(inserted)
+
+
+async def final_answer(session: Session, writer: Policy, pool: Pool) -> list[Turn]:
+    """Let the policy go on; if it does not answer by itself, open the answer for it."""
+    said = await _generate(session, writer)
+    action = parse_action(said.text, names_of(pool.cards))
+    if isinstance(action, Answer):
+        return [Turn(said, action)]
+    ids = session.insert(_CUE)
+    turns = [Turn(said, Malformed("no call is left"), None, _CUE, ids)]
+    return [*turns, await opened_answer(session, writer)]
+
+
+async def opened_answer(session: Session, writer: Policy) -> Turn:
+    """The turn after an inserted `<answer>`."""
+    said = await _generate(session, writer)
+    answer = extract_answer(f"<answer>{said.text}")
+    return Turn(said, Malformed("no answer") if answer is None else Answer(answer))
+
+
+async def _generate(session: Session, writer: Policy) -> Generation:
+    return await session.generate(
+        max_new_tokens=writer.rollout.max_new_tokens, temperature=writer.temperature
+    )
+
+
+def finished(question: Question, session: Session, turns: Sequence[Turn]) -> Trajectory:
+    """The trajectory of these turns."""
+    last = turns[-1].action
+    answered = isinstance(last, Answer)
+    stopped: Stopped = "answered" if answered else "no_action"
+    return Trajectory(
+        question=question,
+        turns=tuple(turns),
+        stopped=stopped,
+        answer=last.text if isinstance(last, Answer) else None,
+        text="".join(turn.generation.text + turn.inserted for turn in turns),
+        ledger=ledger(turns),
+        prompt_ids=session.prompt_ids,
+    )

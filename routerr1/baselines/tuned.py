@@ -1,0 +1,49 @@
+"""SFT: the base policy fine-tuned to answer the training questions directly."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from random import Random
+
+from routerr1.baselines.prompted import DIRECT
+from routerr1.config import WarmstartParams
+from routerr1.rollout.local import LocalGenerator
+from routerr1.train.warmstart import Example, fit
+from routerr1.types import Question
+
+
+def fine_tune(
+    base: LocalGenerator,
+    questions: Sequence[Question],
+    *,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+) -> LocalGenerator:
+    """A copy of `base` trained on (question, first gold answer); `base` stays as it was.
+
+    Raises: ValueError without questions.
+    """
+    if not questions:
+        raise ValueError("supervised fine-tuning needs training questions")
+    tuned = LocalGenerator(copy.deepcopy(base.model), base.tokenizer, max_length=base.max_length)
+    if steps:
+        limits = WarmstartParams(
+            steps=steps, batch_size=batch_size, learning_rate=learning_rate,
+            warmup_steps=max(1, steps // 10), stop_probability=1.0,
+        )  # fmt: skip
+        fit(tuned.model, _examples(tuned, questions, seed), limits, progress=lambda _: None)
+    return tuned
+
+
+def _examples(tuned: LocalGenerator, questions: Sequence[Question], seed: int) -> Iterator[Example]:
+    rng = Random(f"sft/{seed}")
+    while True:
+        question = rng.choice(questions)
+        opening = tuned.encode("<answer>")
+        said = tuned.encode(f" {question.golden_answers[0]}</answer>")
+        yield Example(
+            tuple(tuned.encode(DIRECT.format(question.question))),
+            (*opening, *said),
+            (0,) * len(opening) + (1,) * len(said),
+        )

@@ -1,0 +1,192 @@
+import asyncio
+
+import numpy as np
+import pytest
+
+from routerr1.baselines.build import Materials, baseline_routers
+from routerr1.baselines.cascade import ReplyScorer, frugal
+from routerr1.baselines.matrix import Matrix, read_matrix
+from routerr1.baselines.prompted import largest, prompted_choice
+from routerr1.baselines.retrieval import RetrieverPool, passages_of, read_passages
+from routerr1.baselines.script import play_once
+from routerr1.config import BaselineParams
+from routerr1.errors import DataError
+from routerr1.evaluate.run import play_all
+from routerr1.pool.cards import write_cards
+from routerr1.pool.profile import Profile, write_profile
+from routerr1.protocol import check, names_of
+from routerr1.rollout.generate import ScriptedGenerator
+from routerr1.types import Ask, Reply
+
+ALL = (
+    "direct", "cot", "sft", "rag", "search_r1", "prompted", "largest", "knn", "mlp", "bert",
+    "router_dc", "graph_router", "prompted_star", "knn_star", "frugal",
+)  # fmt: skip
+PARAMS = BaselineParams(
+    include=ALL, embedder="tfidf", encoder=None, neighbours=10, passages=1, corpus=None,
+    sft_steps=0, sft_learning_rate=1e-3,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def played(world):
+    """Every baseline on the test questions of one fact, with a perfect reader as the base policy."""
+
+    def ask_then_read(prompt: str, inserted) -> str:
+        if inserted:
+            return world.reader().generator.start("", seed=0)._script(prompt, inserted)
+        query = prompt.rsplit("Question: ", 1)[1].strip()
+        return f"<think> ask</think><search> Penny: {query}</search>"
+
+    base = world.policy(ScriptedGenerator(ask_then_read))
+    passages = passages_of(world.known)
+    materials = Materials(base, world.reader(), world.pool, world.matrix, passages)
+    routers = baseline_routers(materials, PARAMS, pool_name="training", seed=3)
+    jobs = [(router, question) for router in routers for question in world.test]
+    rows = asyncio.run(play_all(jobs, concurrency=32))
+    return {
+        name: [row for row in rows if row.router == f"baseline/{name}"] for name in ALL
+    }  # fmt: skip
+
+
+def _em(rows) -> float:
+    return float(np.mean([row.em for row in rows]))
+
+
+@pytest.mark.parametrize("name", ["knn", "mlp", "bert", "router_dc", "graph_router", "frugal"])
+def test_a_router_that_learnt_from_the_matrix_beats_the_best_single_model(played, world, name):
+    best = max(
+        np.mean([world.pool.knows(card.name, question.question) for question in world.test])
+        for card in world.pool.cards
+    )
+    assert _em(played[name]) > best
+
+
+@pytest.mark.parametrize("name", ["direct", "cot", "sft"])
+def test_who_asks_nobody_pays_nothing(played, name):
+    rows = played[name]
+    assert all((row.cost_usd, row.called) == (0.0, []) for row in rows)
+    assert all(row.answer is not None for row in rows)
+
+
+@pytest.mark.parametrize("name", ["rag", "search_r1"])
+def test_retrieval_finds_the_fact_and_is_free(played, name):
+    assert _em(played[name]) > 0.9
+    assert {model for row in played[name] for model in row.called} == {"Retriever"}
+    assert sum(row.cost_usd for row in played[name]) == 0.0
+
+
+def test_single_round_routers_call_once_with_the_whole_question_and_keep_the_format(played):
+    for name in ("largest", "knn", "mlp", "bert", "router_dc", "graph_router", "prompted"):
+        for row in played[name]:
+            assert row.calls == 1
+            assert row.formed, row.trajectory
+            assert f": {row.question}</search>" in row.trajectory
+
+
+def test_the_largest_is_the_dearest(played, world):
+    dearest = max(world.pool.cards, key=lambda card: card.completion_usd_per_mtok).name
+    assert largest(world.pool.cards) == dearest
+    assert {model for row in played["largest"] for model in row.called} == {dearest}
+
+
+def test_prompted_asks_whom_the_policy_names_and_decomposed_knn_chooses_itself(played):
+    assert {model for row in played["prompted"] for model in row.called} == {"Penny"}
+    assert {model for row in played["prompted_star"] for model in row.called} == {"Penny"}
+    assert len({model for row in played["knn_star"] for model in row.called}) > 2
+    assert _em(played["knn_star"]) > _em(played["prompted_star"])
+
+
+def test_a_cascade_stops_at_the_reply_it_believes(played, world):
+    cascade = frugal(world.matrix, seed=0)
+    assert {row.calls for row in played["frugal"]} <= {1, 2, 3}
+    prices = dict(zip(world.matrix.candidates, world.matrix.mean_cost, strict=True))
+    assert list(cascade.order) == sorted(cascade.order, key=prices.__getitem__)
+    believed = Reply(cascade.order[0], "yes")
+    sure = cascade.scorer.score("?", believed.model, believed.text)
+    ask = cascade.next_call("?", [believed])
+    assert (ask is None) == (len(cascade.order) == 1 or sure >= cascade.thresholds[0])
+    failed = Reply(cascade.order[0], "", failure="unavailable")
+    if len(cascade.order) > 1:
+        assert cascade.next_call("?", [failed]) == Ask(cascade.order[1], "?")
+    everyone = [Reply(name, "no") for name in cascade.order]
+    assert cascade.next_call("?", everyone) is None
+
+
+def test_cascade_takes_the_cheap_one_alone_if_it_is_always_right():
+    right = np.ones((12, 2))
+    matrix = Matrix(
+        tuple(f"q{i}" for i in range(12)), ("cheap", "dear"), right,
+        np.tile([1.0, 10.0], (12, 1)), (("yes", "yes"),) * 12,
+    )  # fmt: skip
+    assert frugal(matrix, seed=0).order == ("cheap",)
+
+
+def test_cascade_goes_on_where_the_cheap_reply_is_seen_to_be_wrong():
+    # "cheap" says "dunno" on half; the scorer can read that, so a cascade beats either alone.
+    wrong = np.arange(40) % 2 == 0
+    matrix = Matrix(
+        tuple(f"question {i}" for i in range(40)), ("cheap", "dear"),
+        np.stack([~wrong, np.ones(40)], axis=1).astype(float),
+        np.tile([1.0, 10.0], (40, 1)),
+        tuple(("dunno" if no else "surely", "surely") for no in wrong),
+    )  # fmt: skip
+    cascade = frugal(matrix, seed=0)
+    assert cascade.order == ("cheap", "dear")
+    assert cascade.next_call("q", [Reply("cheap", "dunno")]) == Ask("dear", "q")
+    assert cascade.next_call("q", [Reply("cheap", "surely")]) is None
+
+
+def test_a_scorer_of_replies_that_are_all_right_says_so():
+    matrix = Matrix(("q",), ("a",), np.ones((1, 1)), np.ones((1, 1)), (("x",),))
+    assert ReplyScorer(matrix, 0).score("q", "a", "x") == 1.0
+
+
+async def test_a_policy_that_would_rather_ask_on_is_made_to_answer(world):
+    stubborn = world.policy(
+        ScriptedGenerator(["<think> hm</think><search> Penny: what?</search>", " Paris</answer>"])
+    )
+    found = await play_once(world.test[0], "Atlas", stubborn, world.pool, seed=0)
+    assert (found.answer, found.stopped) == ("Paris", "answered")
+    assert [turn.reply.model for turn in found.turns if turn.reply] == ["Atlas"]
+    assert not check(found.text, names_of(world.pool.cards))  # a call without a reply
+
+
+async def test_who_never_answers_has_no_answer(world):
+    mute = world.policy(ScriptedGenerator(["nothing", "nothing"]))
+    found = await play_once(world.test[0], "Atlas", mute, world.pool, seed=0)
+    assert (found.answer, found.stopped) == (None, "no_action")
+
+
+async def test_without_a_known_name_nobody_is_asked(world):
+    base = world.policy(ScriptedGenerator(["<think> x</think><search> Nobody: q</search>"]))
+    found = await prompted_choice(world.test[0], base, world.pool, seed=0)
+    assert (found.ledger.calls, found.answer) == (0, None)
+
+
+async def test_retriever_finds_symbols_that_look_like_stop_words():
+    pool = RetrieverPool(["The symbol He stands for Helium.", "The symbol In is Indium."], count=1)
+    assert "Helium" in (await pool.ask("Retriever", "Which element has the symbol He?")).text
+    assert (await pool.ask("Other", "x")).failure == "unknown_model"
+
+
+def test_a_corpus_file_is_read_or_its_bad_line_named(tmp_path):
+    path = tmp_path / "corpus.jsonl"
+    path.write_text('{"contents": "one"}\n{"text": "two"}\n')
+    assert read_passages(path) == ["one", "two"]
+    path.write_text('{"contents": "one"}\n{"title": "two"}\n')
+    with pytest.raises(DataError, match="line 2"):
+        read_passages(path)
+    with pytest.raises(DataError, match="holds no passage"):
+        RetrieverPool([], count=1)
+
+
+def test_the_matrix_file_gives_the_matrix(world, tmp_path):
+    write_profile(tmp_path, Profile(world.rows, world.pool.cards, {}))
+    write_cards(tmp_path / "cards.json", world.pool.cards)
+    found = read_matrix(tmp_path / "matrix.parquet", world.train)
+    assert found.questions == world.matrix.questions
+    assert np.array_equal(found.quality, world.matrix.quality)
+    assert found.replies == world.matrix.replies
+    with pytest.raises(DataError, match="is in no split"):
+        read_matrix(tmp_path / "matrix.parquet", world.train[1:])
