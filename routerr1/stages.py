@@ -24,6 +24,7 @@ from routerr1.types import Card, Question
 
 if TYPE_CHECKING:
     from routerr1.data.embedded import World
+    from routerr1.evaluate.controls import Router
     from routerr1.rollout.local import LocalGenerator
 
 QUESTIONS = Path("data/questions")
@@ -223,6 +224,7 @@ def evaluate(params: Params) -> None:
                     render=renderer(params),
                     rollout=params.rollout,
                     params=params.evaluate,
+                    others=_baselines(params, pool),
                     store=store,
                     progress=bar.update,
                 ),
@@ -233,6 +235,50 @@ def evaluate(params: Params) -> None:
         run.log_metrics({"evaluate": figures})
         run.log_artifact(EVALUATION / "table.md")
     store.discard()
+
+
+def _baselines(params: Params, pool: Pool) -> list["Router"]:
+    """The rows of the paper's table that params name, for every training seed."""
+    from routerr1.baselines.build import Materials, baseline_routers
+    from routerr1.baselines.matrix import read_matrix
+    from routerr1.baselines.retrieval import passages_of, read_passages
+    from routerr1.baselines.tuned import fine_tune
+    from routerr1.evaluate.run import TRAINING_POOL, policies_of
+    from routerr1.pool.simulated import known_facts
+    from routerr1.rollout.local import LocalGenerator
+
+    section = params.baselines
+    if not section.include:
+        return []
+    if section.corpus is not None:
+        passages = read_passages(section.corpus)
+    elif params.dataset.source == "embedded":
+        passages = passages_of(known_facts(_world(params)))
+    elif {"rag", "search_r1"} & set(section.include):
+        raise ConfigError(
+            "params.yaml: baselines.corpus: rag and search_r1 need passages to search"
+        )
+    else:
+        passages = []
+    train = _questions("train")
+    matrix = read_matrix(POOL / "matrix.parquet", _questions(params.profile_pool.split))
+    routers: list[Router] = []
+    for seed in params.seeds:
+        base = LocalGenerator.load(WARMSTART / f"seed-{seed}")
+        tuned = fine_tune(
+            base, train, steps=section.sft_steps, batch_size=32,
+            learning_rate=section.sft_learning_rate, seed=seed,
+        )  # fmt: skip
+        ours, answering = (
+            policies_of(
+                {seed: generator},
+                render=renderer(params), rollout=params.rollout, params=params.evaluate,
+            )[0]
+            for generator in (base, tuned)
+        )  # fmt: skip
+        materials = Materials(ours, answering, pool, matrix, passages)
+        routers += baseline_routers(materials, section, pool_name=TRAINING_POOL, seed=seed)
+    return routers
 
 
 def generalize(params: Params) -> None:
@@ -279,6 +325,21 @@ def generalize(params: Params) -> None:
     with open_run(params.registry, RUN_FILE, resume=True) as run:
         run.log_metrics({"generalize": figures})
     store.discard()
+
+
+def report(params: Params) -> None:
+    """Tables, plots and trajectories into data/report."""
+    from routerr1.report import read_sources, write_report
+
+    facts = {
+        "profile": params.profile,
+        "training seeds": ", ".join(map(str, params.seeds)),
+        "questions (SHA-256)": digest(QUESTIONS)[:16],
+        "cards (SHA-256)": digest(POOL / "cards.json")[:16],
+        "evaluation rows (SHA-256)": digest(EVALUATION / "rows.parquet")[:16],
+    }
+    simulated = params.pool.kind == "simulated"
+    write_report(REPORT, read_sources(Path("data"), simulated=simulated, facts=facts))
 
 
 def open_pool(params: Params, cards: Sequence[Card] | None = None) -> Pool:
@@ -348,11 +409,15 @@ def fingerprint_parts(params: Params, seed: int) -> dict[str, Any]:
 def _evaluation_fingerprint(params: Params, section: str) -> str:
     return _hash(
         {
-            "params": _fingerprint(params, "rollout", "prompt", "pool", "evaluate", section),
+            "params": _fingerprint(
+                params, "rollout", "prompt", "pool", "evaluate", "baselines", section
+            ),
             "policies": digest(POLICY),
             "others": digest(OTHER_SEEDS),
             "data": digest(QUESTIONS),
             "cards": digest(POOL / "cards.json"),
+            "matrix": digest(POOL / "matrix.parquet"),
+            "base": digest(WARMSTART),
         }
     )
 
