@@ -159,16 +159,14 @@ class Run:
                 self._client.log_artifact(self.id, str(path), folder)
 
     def log_dataset(self, path: Path, context: str) -> None:
-        """Record a DVC-versioned input by its digest; `context` says its use, e.g. "training"."""
-        from mlflow.entities import Dataset, DatasetInput, InputTag
+        """Record DVC-versioned inputs by digest; `context` says their use, e.g. "training".
 
-        from routerr1.lineage import dvc_digest
+        A folder of questions is one input per data set, anything else one by its path.
+        """
+        from routerr1.data.lineage import inputs
 
-        source = json.dumps({"path": path.as_posix(), "get": "dvc pull"})
-        found = Dataset(path.as_posix(), dvc_digest(path)[:36], source_type="dvc", source=source)
         with store_errors():
-            tags = [InputTag("mlflow.data.context", context)]
-            self._client.log_inputs(self.id, [DatasetInput(found, tags)])
+            self._client.log_inputs(self.id, inputs(path, context))
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags; an earlier value of the same key is replaced."""
