@@ -4,7 +4,6 @@
 that DVC restores from its cache runs no process, so nothing may look for "the latest run".
 """
 
-import json
 import os
 import re
 import socket
