@@ -1,6 +1,7 @@
 """Passages instead of models: a pool with one candidate that searches, free of charge (BM25)."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -31,6 +32,7 @@ class RetrieverPool:
         self._passages = list(passages)
         self._count = min(count, len(passages))
         self._aliases = tuple(aliases)
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # it tells every step of an index
         # No stop words are dropped: "He" is an element, "in" a place.
         tokens = bm25s.tokenize(self._passages, stopwords=None, show_progress=False)
         self._index = bm25s.BM25()

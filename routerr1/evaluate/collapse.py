@@ -16,7 +16,7 @@ def entropy_bits(counts: Mapping[str, int]) -> float:
     """
     total = sum(counts.values())
     shares = [count / total for count in counts.values() if count] if total else []
-    return sum(-share * math.log2(share) for share in shares)
+    return sum((-share * math.log2(share) for share in shares), start=0.0)
 
 
 def collapse(rows: Sequence[Row], names: Sequence[str] = ()) -> dict[str, Any]:

@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
 from routerr1.config import EvaluateParams, RolloutParams
+from routerr1.data.contracts import require_evaluation
 from routerr1.errors import DataError
 from routerr1.evaluate import controls
 from routerr1.evaluate.controls import BEST_SINGLE, ORACLE, Policy, Router
@@ -136,6 +137,8 @@ async def play_all(
                     cards=router.pool.cards,
                     judge=controls.judge_of(router.pool),
                 )
+            # Before it is stored: a row that breaks a contract is a fault of ours, not a result.
+            require_evaluation([asdict(row)], router.pool.cards, f"{row.pool} pool")
             found[row.key] = row
             if store:
                 store.add(row)
