@@ -65,17 +65,17 @@ RELATIONS = (
     Relation(
         "airport", "aviation", "airport", "country",
         ("In which country is the airport {}?", "Which country is home to the airport {}?", "Name the country of the airport {}."),
-        "the country of the airport {}", "The airport {} is in {}.",
+        "the country of the airport {}", "The country of the airport {} is {}.",
     ),
     Relation(
         "symbol", "chemistry", "symbol", "element",
         ("Which element has the symbol {}?", "What is the element with the symbol {}?", "Name the element whose symbol is {}."),
-        "the element with the symbol {}", "The symbol {} stands for {}.",
+        "the element with the symbol {}", "The element with the symbol {} is {}.",
     ),
     Relation(
         "discovery", "history", "element", "country",
         ("In which country was {} discovered?", "Which country saw the discovery of {}?", "Name the country where {} was discovered."),
-        "the country where {} was discovered", "The discovery of {} was made in {}.",
+        "the country where {} was discovered", "The country where {} was discovered is {}.",
     ),
 )  # fmt: skip
 TOPICS = tuple(relation.topic for relation in RELATIONS)

@@ -204,8 +204,8 @@ class LocalGenerator:
             session.request.done.set_exception(error)
 
     def _step(self) -> None:
-        unread = [session for session in self._generating if len(session.unread) > 1]
-        reading = [session for session in self._generating if len(session.unread) == 1]
+        unread = [s for s in self._generating if len(s.unread) > 1 or s.row < 0]
+        reading = [s for s in self._generating if len(s.unread) == 1 and s.row >= 0]
         # Waiting for company makes prefills few; nobody waits once nobody decodes.
         if unread and (not reading or 4 * len(unread) >= len(self._generating)):
             self._prefill(unread)

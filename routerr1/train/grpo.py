@@ -139,7 +139,8 @@ def _config(setting: Setting, folder: Path) -> Any:
         disable_tqdm=True,
         log_level="error",
         bf16=False,
-        gradient_checkpointing=False,
+        activation_checkpointing=False,
+        dataloader_pin_memory=False,  # prompts are text
         seed=setting.seed,
         shuffle_dataset=True,
     )

@@ -1,0 +1,161 @@
+"""Training on the real trainer: masks, seeds, resume, and that rewards are what is learnt from."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from routerr1.config import Params
+from routerr1.pool.simulated import SimulatedPool
+from routerr1.prompt import renderer
+from routerr1.train import grpo
+from routerr1.train.grpo import Setting, Trained
+from routerr1.train.score import score
+from routerr1.types import Answer, Ask, Generation, Ledger, Question, Reply, Trajectory, Turn
+
+
+@pytest.fixture
+def setting(params: Params, pool: SimulatedPool, rows: list[Question]) -> Setting:
+    return Setting(
+        questions=[row for row in rows if row.split == "train"],
+        validation=[row for row in rows if row.split == "validation"][:8],
+        pool=pool,
+        render=renderer("compact", params.rollout.max_rounds),
+        rollout=params.rollout,
+        reward=params.reward,
+        train=params.train,
+        seed=1,
+    )
+
+
+def run(start: Path, setting: Setting, folder: Path, stop_after: int | None = None) -> Trained:
+    class Stop(Exception):
+        pass
+
+    def progress(row: dict[str, float]) -> None:
+        if row["step"] == stop_after:
+            raise Stop
+
+    try:
+        return grpo.train(start, setting, folder, progress=progress)
+    except Stop:
+        return Trained(folder, [], [], 0, 0.0, None)  # type: ignore[arg-type]
+
+
+TURN = Turn(
+    Generation("<think>t</think><search>Atlas: x?</search>", (5, 6), (-0.1, -0.2)),
+    Ask("Atlas", "x?"),
+    Reply("Atlas", "y", 3, 4, 0.0, 0.1),
+    "<information> y</information>",
+    (7, 8, 9),
+)
+LAST = Turn(Generation("<think>t</think><answer>y</answer>", (10,), (-0.3,)), Answer("y"))
+
+
+def trajectory(*turns: Turn, stopped: Any = "answered") -> Trajectory:
+    text = "".join(turn.generation.text + turn.inserted for turn in turns)
+    return Trajectory(
+        Question("q", "d", "x?", ("y",), "train", 1), turns, stopped, "y", text, Ledger(calls=1), (1, 2)
+    )  # fmt: skip
+
+
+def test_ids_are_trained_on_as_sampled_and_replies_are_masked(
+    setting: Setting, params: Params
+) -> None:
+    whole, cut = trajectory(TURN, LAST), trajectory(TURN, stopped="length")
+    scored = score(whole, setting.pool.cards, grpo.CostScale().freeze(), params.reward)
+    columns = grpo.as_columns([whole, cut], [scored, scored], eos=99)
+    assert columns["completion_ids"] == [[5, 6, 7, 8, 9, 10, 99], [5, 6, 7, 8, 9]]
+    assert columns["env_mask"] == [[1, 1, 0, 0, 0, 1, 0], [1, 1, 0, 0, 0]]
+    assert columns["logprobs"][0] == [-0.1, -0.2, 0, 0, 0, -0.3, 0]
+
+
+def test_a_failed_call_is_never_cheap(setting: Setting, params: Params) -> None:
+    scale = grpo.FrozenCostScale(0.0, 10.0)
+    good = trajectory(TURN, LAST)
+    failed = replace(good, ledger=Ledger(calls=1, failures=1))
+    reward = params.reward.model_copy(update={"cost_weight": 0.5})
+    assert score(failed, setting.pool.cards, scale, reward).thrift == 0.0
+    assert score(good, setting.pool.cards, scale, reward).thrift > 0.0
+
+
+def test_reply_tokens_get_no_gradient(
+    small_policy: Path, setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The labels of inserted tokens are changed in the loss alone: loss and gradient stay as they are."""
+    from trl import GRPOTrainer
+
+    found: list[tuple[float, dict[str, torch.Tensor]]] = []
+    compute = GRPOTrainer._compute_loss
+
+    def compute_twice(trainer: Any, model: Any, inputs: dict[str, Any]) -> Any:
+        real = type(trainer)._get_per_token_logps_and_entropies
+
+        def with_other_labels(self: Any, *args: Any, **kwargs: Any) -> Any:
+            logps, entropies, extra = real(self, *args, **kwargs)
+            inserted = inputs["tool_mask"] == 0
+            assert inserted.any()
+            return torch.where(inserted, logps * 3.0 - 1.0, logps), entropies, extra
+
+        for patched in (None, with_other_labels):
+            with monkeypatch.context() as patch:
+                if patched is not None:
+                    patch.setattr(type(trainer), "_get_per_token_logps_and_entropies", patched)
+                loss = compute(trainer, model, inputs)
+            model.zero_grad()
+            loss.backward(retain_graph=True)
+            grads = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+            found.append((loss.item(), grads))
+        model.zero_grad()
+        return loss
+
+    monkeypatch.setattr(GRPOTrainer, "_compute_loss", compute_twice)
+    varied = replace(setting, reward=setting.reward)
+    monkeypatch.setattr(grpo, "_reward", lambda prompts, reward, **_: [float(i % 3) for i in range(len(prompts))])
+    run(small_policy, varied, tmp_path / "run", stop_after=1)
+    (loss, grads), (other_loss, other_grads) = found[:2]
+    assert other_loss == pytest.approx(loss, abs=1e-6)
+    assert any(float(grad.abs().max()) > 0 for grad in grads.values())
+    for name, grad in grads.items():
+        torch.testing.assert_close(other_grads[name], grad, atol=1e-6, rtol=1e-4)
+
+
+def test_an_interrupted_run_ends_as_an_unbroken_one(
+    small_policy: Path, setting: Setting, tmp_path: Path
+) -> None:
+    whole = run(small_policy, setting, tmp_path / "whole")
+    run(small_policy, setting, tmp_path / "broken", stop_after=3)
+    assert (tmp_path / "broken/checkpoint-2/router_state.json").is_file()
+    resumed = run(small_policy, setting, tmp_path / "broken")
+    assert resumed.rows == whole.rows
+    assert (resumed.best_step, resumed.best_reward) == (whole.best_step, whole.best_reward)
+    weights = [path / "model.safetensors" for path in (whole.folder, resumed.folder)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    assert resumed.cost_scale.state() == whole.cost_scale.state()
+
+
+def test_a_checkpoint_without_our_state_is_not_resumed_from(
+    small_policy: Path, setting: Setting, tmp_path: Path
+) -> None:
+    whole = run(small_policy, setting, tmp_path / "run")
+    for state in (tmp_path / "run").glob("checkpoint-*/router_state.json"):
+        state.unlink()
+    assert run(small_policy, setting, tmp_path / "run").rows == whole.rows
+
+
+def test_the_log_has_a_row_for_every_step(
+    small_policy: Path, setting: Setting, tmp_path: Path
+) -> None:
+    trained = run(small_policy, setting, tmp_path / "run")
+    grpo.write_log(tmp_path / "log.csv", trained.rows)
+    with (tmp_path / "log.csv").open() as stream:
+        table = list(csv.DictReader(stream))
+    assert [int(float(row["step"])) for row in table] == [1, 2, 3, 4]
+    names = {card.name for card in setting.pool.cards}
+    assert {f"share/{name}" for name in names} <= table[0].keys()
+    assert {"reward", "em", "kl", "entropy", "grad_norm", "top_model_share"} <= table[0].keys()
+    assert table[1]["validation/em"] != ""
+    assert table[0]["validation/em"] == ""
