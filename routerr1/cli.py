@@ -13,7 +13,10 @@ from typing import Annotated
 
 import typer
 
+from routerr1.data.commands import app as data_app
 from routerr1.errors import RouterError
+from routerr1.pool.commands import app as pool_app
+from routerr1.registry_commands import add_commands
 
 app = typer.Typer(
     help="Train a small LLM to route questions over a pool of LLMs, and keep it in order.",
@@ -80,14 +83,9 @@ def ask(
     show(ask_once(question, policy, load_params(params), seed=seed, temperature=temperature))
 
 
-def _mount() -> None:
-    from routerr1.data.commands import app as data_app
-    from routerr1.pool.commands import app as pool_app
-    from routerr1.registry_commands import add_commands
-
-    app.add_typer(data_app, name="data", help="Import and look at questions.")
-    app.add_typer(pool_app, name="pool", help="Serve, import, price and look at candidates.")
-    add_commands(app)
+app.add_typer(data_app, name="data", help="Import and look at questions.")
+app.add_typer(pool_app, name="pool", help="Serve, import, price and look at candidates.")
+add_commands(app)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 from routerr1 import prompt
@@ -46,7 +47,8 @@ def dataset(params: Params) -> None:
     """Questions into data/questions."""
     from routerr1.data.build import build_dataset
 
-    build_dataset(params.dataset, QUESTIONS)
+    with track("dataset", 0) as bar:
+        build_dataset(params.dataset, QUESTIONS, progress=lambda rows: bar.update(rows, rows))
 
 
 def checks(params: Params) -> None:
@@ -166,7 +168,7 @@ def _train_seed(
     folder = RUNS / "train" / f"{_hash(about)}-seed-{seed}"
     setting = Setting(
         questions=_questions("train"),
-        validation=_questions("validation")[: params.train.validation_questions],
+        validation=_sampled(_questions("validation"), params.train.validation_questions, seed),
         pool=open_pool(params, cards),
         render=renderer(params),
         rollout=params.rollout,
@@ -344,17 +346,16 @@ def report(params: Params) -> None:
 
 def open_pool(params: Params, cards: Sequence[Card] | None = None) -> Pool:
     """The pool that params name; `cards` (from profiling) instead of its own."""
+    from routerr1.pool.build import guard, open_http_pool
     from routerr1.pool.simulated import SimulatedPool, default_candidates, known_facts
 
     if params.pool.kind == "simulated":
         if params.dataset.source != "embedded":
             raise ConfigError("params.yaml: pool.kind: simulated answers embedded questions only")
         known = known_facts(_world(params))
-        return SimulatedPool(default_candidates(), known, seed=params.pool.seed, cards=cards)
-    from routerr1.pool.build import open_http_pool
-
-    pool: Pool = open_http_pool(params.pool, cards)
-    return pool
+        simulated = SimulatedPool(default_candidates(), known, seed=params.pool.seed, cards=cards)
+        return guard(simulated, params.pool)
+    return open_http_pool(params.pool, cards)
 
 
 def read_cards() -> list[Card]:
@@ -435,6 +436,11 @@ def _questions(split: Any) -> list[Question]:
     from routerr1.data.splits import read_questions
 
     return read_questions(QUESTIONS, split)
+
+
+def _sampled(questions: list[Question], count: int, seed: int) -> list[Question]:
+    """`count` of `questions`, drawn by `seed`; all of them if there are no more."""
+    return Random(f"validation/{seed}").sample(questions, min(count, len(questions)))
 
 
 def _world(params: Params) -> "World":

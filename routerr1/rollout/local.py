@@ -275,7 +275,8 @@ class LocalGenerator:
             use_cache=True,
         ).last_hidden_state
         last = torch.tensor([len(tokens) - 1 for tokens in unread], device=device)
-        return hidden[torch.arange(len(sessions), device=device), last]
+        ends: Tensor = hidden[torch.arange(len(sessions), device=device), last]
+        return ends
 
     def _sample(self, sessions: list[LocalSession], hidden: Tensor) -> None:
         logits = self.model.get_output_embeddings()(hidden).float()

@@ -1,8 +1,9 @@
 """Trajectories to imitate before reinforcement learning: right form, random routing, no facts.
 
-A scripted policy plays embedded questions through the one rollout loop. It picks candidates, the part to
-ask for, and when to stop at random; the pool answers with random entities. What can be learnt is the
-protocol, the phrasing of sub-questions, and to copy names and answers; not who knows what, nor any fact.
+A scripted policy plays embedded questions through the one rollout loop. It picks candidates uniformly, takes
+a question of several facts apart more often than not, and mostly goes on until the last part has a
+reply; the pool answers with random entities. What can be learnt is the protocol, the phrasing and order
+of sub-questions, and to copy names and answers; not who knows what, nor any fact.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from routerr1.rollout.loop import rollout
 from routerr1.types import Card, Question, Trajectory
 
 DONE = "done"
+WHOLE_SHARE = 0.15  # of calls for a question of several facts
 
 
 def imitated(
@@ -72,28 +74,36 @@ def _script(
     steps = question.metadata["steps"]
     topics = question.metadata["topics"]
     bridge: str | None = None
-    asked_first = False
+    asked = -1  # the part asked last; the number of parts if the question was asked whole
     last = UNSURE
 
     def say(_: str, inserted: Sequence[str]) -> str:
-        nonlocal bridge, asked_first, last
+        nonlocal bridge, asked, last
+        finished = False
         if inserted:
             found = _named(inserted[-1], entities)
             last = found or last
-            if asked_first and found:
+            finished = found is not None and asked >= len(steps) - 1
+            if asked == 0 and found:
                 bridge = found
-            if len(inserted) >= max_rounds or rng.random() < stop_probability:
-                return f"<think> {DONE}</think><answer> {_said(last)}</answer>"
-        options = [(steps[0], topics[0], len(steps) > 1)]
-        if len(steps) > 1:
-            options.append((question.question, topics[-1], False))
-            if bridge is not None:
-                options += [(steps[1].format(bridge), topics[1], False)] * 2
-        query, topic, asked_first = rng.choice(options)
+        stop = stop_probability if finished else 1 - stop_probability
+        if len(inserted) >= max_rounds or (inserted and rng.random() < stop):
+            return f"<think> {DONE}</think><answer> {_said(last)}</answer>"
+        asked = _next_part(len(steps), bridge is not None, rng)
+        query = question.question if asked == len(steps) else steps[asked].format(bridge)
         name = rng.choice(names)
-        return f"<think> {topic} {name}</think><search> {name}: {query}</search>"
+        return f"<think> {topics[min(asked, len(steps) - 1)]} {name}</think><search> {name}: {query}</search>"
 
     return say
+
+
+def _next_part(parts: int, bridged: bool, rng: Random) -> int:
+    """The next part to ask for; `parts` itself asks the whole question, which candidates rarely know."""
+    if parts == 1:
+        return 0
+    if rng.random() < WHOLE_SHARE:
+        return parts
+    return 1 if bridged else 0
 
 
 def _said(last: str) -> str:
