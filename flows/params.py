@@ -1,11 +1,10 @@
-"""Set a few values in params.yaml, comments and order kept, so that DVC sees them as any other edit."""
+"""Set a value in params.yaml and touch nothing else in it, so that DVC sees what a person's edit would be."""
 
-from io import StringIO
 from pathlib import Path
-from typing import Any
 
-from ruamel.yaml import YAML
+import yaml
 
+from routerr1.errors import ConfigError
 from routerr1.files import atomic_write_text
 
 
@@ -16,31 +15,28 @@ def set_values(path: Path, profile: str | None, cost_weight: float | None) -> li
     """
     changed = [] if profile is None else _set(path, ("profile",), profile)
     if cost_weight is not None:
-        name = _read(path)[1]["profile"]
-        overlay = path.parent / "profiles" / f"{name}.yaml"
-        values = _read(overlay)[1] if overlay.is_file() else {}
-        sets_it = "cost_weight" in ((values or {}).get("reward") or {})
-        target = overlay if sets_it else path
-        changed += _set(target, ("reward", "cost_weight"), cost_weight)
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        overlay = path.parent / "profiles" / f"{values['profile']}.yaml"
+        over = yaml.safe_load(overlay.read_text(encoding="utf-8")) if overlay.is_file() else None
+        sets_it = "cost_weight" in ((over or {}).get("reward") or {})
+        changed += _set(overlay if sets_it else path, ("reward", "cost_weight"), cost_weight)
     return changed
 
 
-def _read(path: Path) -> tuple[YAML, Any]:
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 4096
-    return yaml, yaml.load(path.read_text(encoding="utf-8"))
+def _set(path: Path, keys: tuple[str, ...], value: str | float) -> list[str]:
+    """Replace one scalar in the file's text.
 
-
-def _set(path: Path, keys: tuple[str, ...], value: object) -> list[str]:
-    yaml, document = _read(path)
-    section = document
-    for key in keys[:-1]:
-        section = section[key]
-    if section[keys[-1]] == value:
+    Raises: ConfigError naming the key if the file does not hold it.
+    """
+    text = path.read_text(encoding="utf-8")
+    node: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
+    for key in keys:
+        pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+        node = next((held for name, held in pairs if name.value == key), None)
+    if not isinstance(node, yaml.ScalarNode):
+        raise ConfigError(f"{path}: holds no value at {'.'.join(keys)}")
+    new = yaml.safe_dump(value).removesuffix("...\n").strip()
+    if yaml.safe_load(node.value) == value:
         return []
-    section[keys[-1]] = value
-    text = StringIO()
-    yaml.dump(document, text)
-    atomic_write_text(path, text.getvalue())
-    return [f"{'.'.join(keys)}: {value}"]
+    atomic_write_text(path, text[: node.start_mark.index] + new + text[node.end_mark.index :])
+    return [f"{'.'.join(keys)}: {new}"]
