@@ -11,6 +11,7 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -207,6 +208,7 @@ def _train_seed(
 
 def evaluate(params: Params) -> None:
     """The policy and its controls on the split asked for; rows, table and metrics into data/eval."""
+    from routerr1.data.contracts import require_evaluation
     from routerr1.evaluate.outputs import write_evaluation
     from routerr1.evaluate.run import evaluate as run_evaluation
     from routerr1.evaluate.store import RowStore
@@ -232,6 +234,7 @@ def evaluate(params: Params) -> None:
                 ),
             )
         )
+    require_evaluation(map(asdict, found.rows), pool.cards, "evaluate")
     _, figures = write_evaluation(EVALUATION, found, params.evaluate)
     with open_run(params.registry, RUN_FILE, resume=True) as run:
         run.log_metrics({"evaluate": figures})
@@ -281,6 +284,22 @@ def _baselines(params: Params, pool: Pool) -> list["Router"]:
         materials = Materials(ours, answering, pool, matrix, passages)
         routers += baseline_routers(materials, section, pool_name=TRAINING_POOL, seed=seed)
     return routers
+
+
+def evaluate_replay(params: Params, log: Path, out: Path, folds: int) -> None:
+    """Learned single-round routers on recorded replies, under every metric, into `out`; no stage."""
+    from routerr1.evaluate.replay import METRICS, read_log, studies_markdown, study
+    from routerr1.files import atomic_write_text
+
+    found = {}
+    for metric in METRICS:
+        matrix = read_log(log, metric)
+        with track(f"replay, {metric}", 2 * folds) as bar:
+            found[metric] = study(
+                matrix, params.baselines, params.evaluate, folds=folds, progress=bar.update
+            )
+    write_json(out / "replay.json", found)
+    atomic_write_text(out / "replay.md", studies_markdown(found))
 
 
 def generalize(params: Params) -> None:

@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from routerr1.config import RewardParams, RolloutParams, TrainParams
+from routerr1.data.contracts import require_tokens, require_trajectories
 from routerr1.errors import DataError
 from routerr1.files import atomic_path, read_json, write_json
 from routerr1.pool.interface import Pool
 from routerr1.prompt import Renderer
 from routerr1.reward import CostScale, FrozenCostScale
 from routerr1.rollout.loop import play, stream_seed
+from routerr1.rollout.record import to_row
 from routerr1.train.score import Score, batch_figures, score
 from routerr1.types import Question, Trajectory
 
@@ -196,7 +198,13 @@ class _Player:
         self.scale.extend(s.cost for s in scores)
         self.figures = batch_figures(played, scores, self.names)
         self.generation_s = time.perf_counter() - began
-        return as_columns(played, scores, self.generator.tokenizer.eos_token_id)
+        columns = as_columns(played, scores, self.generator.tokenizer.eos_token_id)
+        where = f"train, step {trainer.state.global_step}"
+        # One group a step: enough to stop on a broken loop, too little to slow training down.
+        group = played[: self.setting.train.rollouts_per_question]
+        require_trajectories(map(to_row, group), self.setting.pool.cards, where)
+        require_tokens(columns["completion_ids"], columns["env_mask"], columns["logprobs"], where)
+        return columns
 
     def play(
         self, questions: Sequence[Question], seed: int, temperature: float | None

@@ -1,0 +1,176 @@
+"""The chain from a fresh clone, with real DVC: every stage, nothing twice, and through a kill."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).parents[1]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The working tree as a repository of its own, set to the ci profile."""
+    folder = tmp_path_factory.mktemp("clone") / "routerr1"
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"],
+        cwd=ROOT, capture_output=True, check=True,
+    ).stdout.decode().split("\0")  # fmt: skip
+    for name in filter(None, listed):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    set_param(folder, "profile: embedded", "profile: ci")
+    for command in (
+        ["git", "init", "-q"],
+        ["git", "add", "-A"],
+        ["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "start"],
+    ):
+        subprocess.run(command, cwd=folder, check=True)
+    return folder
+
+
+def set_param(folder: Path, old: str, new: str) -> None:
+    path = folder / "params.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def environment(folder: Path) -> dict[str, str]:
+    tools = str(Path(sys.executable).parent)
+    return {
+        **os.environ,
+        "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(folder),
+        "PYTHONWARNINGS": "ignore",
+        "MLFLOW_TRACKING_URI": "",
+    }
+
+
+def run(folder: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        command, cwd=folder, env=environment(folder), capture_output=True, text=True, check=False
+    )
+    if check:
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done
+
+
+def trainers(folder: Path) -> list[psutil.Process]:
+    """Live `routerr1 train` processes of this clone."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            words = process.cmdline()
+            ours = process.cwd() == str(folder) and "train" in words
+        except psutil.Error:
+            continue
+        if ours and any(Path(word).name == "routerr1" for word in words):
+            found.append(process)
+    return found
+
+
+def wait_for(condition: object, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.2)
+
+
+def test_a_killed_pipeline_leaves_no_trainer_and_finishes_when_run_again(clone: Path) -> None:
+    first = subprocess.Popen(
+        ["dvc", "repro"], cwd=clone, env=environment(clone), start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    wait_for(lambda: list(clone.glob("runs/train/*/checkpoint-2/router_state.json")), 300)
+    (trainer,) = trainers(clone)
+    os.kill(first.pid, signal.SIGKILL)  # dvc alone: its trainer is an orphan now
+    first.wait()
+    run(clone, "dvc", "repro")
+    assert not trainer.is_running()
+    assert not trainers(clone)
+    assert not list(clone.glob("runs/train/*/checkpoint-*"))
+    log = (clone / "data/train/log.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in log] == ["step", "1", "2", "3", "4"]
+
+
+def test_every_stage_leaves_what_it_says(clone: Path) -> None:
+    for name in (
+        "data/questions/test.parquet",
+        "data/checks/checks.json",
+        "data/pool/cards.json",
+        "data/pool/matrix.parquet",
+        "models/policy/model.safetensors",
+        "data/train/log.csv",
+        "data/eval/rows.parquet",
+        "data/generalize/rows.parquet",
+        "data/report/index.html",
+    ):
+        assert (clone / name).stat().st_size > 0, name
+    page = (clone / "data/report/index.html").read_text()
+    assert "simulat" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_a_second_run_does_nothing_and_metrics_and_params_are_declared(clone: Path) -> None:
+    assert "up to date" in run(clone, "dvc", "repro").stdout
+    metrics = json.loads(run(clone, "dvc", "metrics", "show", "--json").stdout)[""]["data"]
+    assert "data/eval/metrics.json" in metrics
+    assert "data/train/metrics.json" in metrics
+    set_param(clone, "  cost_weight: ", "  cost_weight: 0.3 # ")
+    assert "reward.cost_weight" in run(clone, "dvc", "params", "diff").stdout
+    run(clone, "git", "checkout", "-q", "params.yaml")
+    plots = run(clone, "dvc", "plots", "show", "--json").stdout
+    assert "Reward" in plots
+
+
+def test_a_question_is_asked_with_the_trained_policy(clone: Path) -> None:
+    shown = run(clone, "routerr1", "ask", "What is the capital of France?").stdout
+    assert "Answer:" in shown
+    assert "in all" in shown
+
+
+def test_a_corrupt_checkpoint_is_one_clear_line(clone: Path) -> None:
+    weights = clone / "models/policy/model.safetensors"
+    content = weights.read_bytes()
+    weights.unlink()  # may be linked to DVC's cache
+    weights.write_bytes(content[:-1])
+    try:
+        done = run(clone, "routerr1", "ask", "x", check=False)
+    finally:
+        weights.write_bytes(content)
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines() == [
+        "routerr1: models/policy/model.safetensors: is corrupt; restore it with `dvc checkout`"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "stage", "wanted"),
+    [
+        ("params.yaml", "profile: ci\nsedes: [1]\n", "dataset", "params.yaml: unknown key sedes; did you mean seeds?"),
+        ("data/pool/cards.json", '[{"name": ""}]', "ask", "data/pool/cards.json"),
+        ("data/questions/test.parquet", None, "checks", "data/questions/test.parquet"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_clear_line(
+    clone: Path, tmp_path: Path, name: str, content: str | None, stage: str, wanted: str
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(clone, folder, symlinks=True, ignore=shutil.ignore_patterns(".git", "cache"))
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_text(content)
+    done = run(folder, "routerr1", stage, *(["x"] if stage == "ask" else []), check=False)
+    assert done.returncode == 2, done.stderr
+    assert wanted in done.stderr
+    assert "Traceback" not in done.stderr
