@@ -63,7 +63,41 @@ _stage(
 _stage("profile", "Put probe questions to every candidate; writes the cards and the answer matrix.")
 _stage("warmstart", "Teach a new policy the protocol on trajectories whose routing is random.")
 _stage("train", "Reinforcement learning (GRPO) of the policy.")
-_stage("evaluate", "Play the policy and its controls on the test questions, with intervals.")
+
+
+@app.command(rich_help_panel="Stages, in the order of dvc.yaml")
+def evaluate(
+    pool: Annotated[
+        str,
+        typer.Option(help="`params`: the stage. `replay`: learned routers on recorded replies."),
+    ] = "params",
+    log: Annotated[
+        Path | None, typer.Option(help="With --pool replay: the recorded replies.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="With --pool replay: where results go.")] = Path(
+        "data/replay"
+    ),
+    folds: Annotated[int, typer.Option(min=1, help="With --pool replay: random halvings.")] = 5,
+    params: ParamsFile = _DEFAULT,
+) -> None:
+    """Play the policy, its controls and the baselines on the test questions, with intervals."""
+    from routerr1 import stages
+    from routerr1.config import load_params
+    from routerr1.errors import ConfigError
+
+    match pool, log:
+        case "params", None:
+            stages.evaluate(load_params(params))
+        case "replay", Path():
+            stages.evaluate_replay(load_params(params), log, out, folds)
+        case "replay", None:
+            raise ConfigError("evaluate: --pool replay needs --log FILE of recorded replies")
+        case "params", _:
+            raise ConfigError("evaluate: --log is read only with --pool replay")
+        case _:
+            raise ConfigError(f"evaluate: --pool {pool!r}: there are params and replay")
+
+
 _stage("generalize", "The same on pools the policy never saw.")
 _stage("report", "One HTML page that opens offline, with tables, plots and trajectories.")
 

@@ -21,7 +21,7 @@ from routerr1.pool.interface import Pool
 from routerr1.types import Ask, Question, Trajectory
 
 Play = Callable[[Question], Awaitable[Trajectory]]
-_LEARNED = ("knn", "mlp", "bert", "router_dc", "graph_router")
+LEARNED = ("knn", "mlp", "bert", "router_dc", "graph_router")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def choosers(
             matrix, vectors(), seed=seed, descriptions=descriptions
         ),
     }
-    return {name: makers[name]() for name in _LEARNED if name in names}
+    return {name: makers[name]() for name in LEARNED if name in names}
 
 
 def baseline_routers(

@@ -64,9 +64,14 @@ class ReplyScorer:
 
     def score(self, query: str, name: str, reply: str) -> float:
         """Chance that the reply is right, in [0, 1]."""
+        return float(self.scores([(query, name, reply)])[0])
+
+    def scores(self, asked: Sequence[tuple[str, str, str]]) -> NDArray[np.float64]:
+        """`score` of many (question, name, reply)."""
         if self._constant is not None:
-            return self._constant
-        return float(self._model.predict_proba([_features(query, name, reply)])[0, 1])
+            return np.full(len(asked), self._constant)
+        found = self._model.predict_proba([_features(*each) for each in asked])[:, 1]
+        return np.asarray(found, dtype=np.float64)
 
 
 def _features(query: str, name: str, reply: str) -> str:
@@ -113,11 +118,12 @@ def _held_out_scores(matrix: Matrix, seed: int, folds: int) -> NDArray[np.float6
         if not len(outside) or not len(inside):
             continue
         scorer = ReplyScorer(matrix.rows(outside), seed)
-        for row in inside:
-            for place, name in enumerate(matrix.candidates):
-                sure[row, place] = scorer.score(
-                    matrix.questions[row], name, matrix.replies[row][place]
-                )
+        asked = [
+            (matrix.questions[row], name, matrix.replies[row][place])
+            for row in inside
+            for place, name in enumerate(matrix.candidates)
+        ]
+        sure[inside] = scorer.scores(asked).reshape(len(inside), -1)
     return sure
 
 

@@ -19,7 +19,6 @@ async def direct(question: Question, base: Policy, pool: Pool, *, seed: int) -> 
     """The base policy answers at once, asking nobody."""
     session = base.generator.start(DIRECT.format(question.question), seed=seed)
     try:
-        session.insert("<answer>")
         return finished(question, session, [await opened_answer(session, base)])
     finally:
         session.close()
@@ -31,8 +30,8 @@ async def chain_of_thought(
     """The base policy thinks, then answers, asking nobody (two stages, as in arXiv 2205.11916)."""
     session = base.generator.start(COT.format(question.question), seed=seed)
     try:
-        session.insert("<think>")
-        return finished(question, session, await final_answer(session, base, pool))
+        turns = await final_answer(session, base, pool, opening="<think>")
+        return finished(question, session, turns)
     finally:
         session.close()
 

@@ -6,6 +6,7 @@ trajectory reads, scores and costs like any other.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from routerr1.evaluate.controls import Policy
 from routerr1.pool.interface import Pool
@@ -74,28 +75,33 @@ def insert_reply(session: Session, reply: Reply) -> tuple[str, tuple[int, ...]]:
     return inserted, session.insert(inserted)
 
 
-async def final_answer(session: Session, writer: Policy, pool: Pool) -> list[Turn]:
-    """Let the policy go on; if it does not answer by itself, open the answer for it."""
-    said = await _generate(session, writer)
+async def final_answer(
+    session: Session, writer: Policy, pool: Pool, opening: str = ""
+) -> list[Turn]:
+    """Let the policy go on from `opening`; if it does not answer by itself, open the answer for it."""
+    said = await _continue(session, writer, opening)
     action = parse_action(said.text, names_of(pool.cards))
     if isinstance(action, Answer):
         return [Turn(said, action)]
-    ids = session.insert(_CUE)
-    turns = [Turn(said, Malformed("no call is left"), None, _CUE, ids)]
-    return [*turns, await opened_answer(session, writer)]
+    turn = Turn(said, Malformed("no call is left"))
+    return [turn, await opened_answer(session, writer, _CUE)]
 
 
-async def opened_answer(session: Session, writer: Policy) -> Turn:
-    """The turn after an inserted `<answer>`."""
-    said = await _generate(session, writer)
-    answer = extract_answer(f"<answer>{said.text}")
+async def opened_answer(session: Session, writer: Policy, opening: str = "<answer>") -> Turn:
+    """The turn that `opening`, which ends in `<answer>`, begins."""
+    said = await _continue(session, writer, opening)
+    answer = extract_answer(said.text)
     return Turn(said, Malformed("no answer") if answer is None else Answer(answer))
 
 
-async def _generate(session: Session, writer: Policy) -> Generation:
-    return await session.generate(
+async def _continue(session: Session, writer: Policy, opening: str) -> Generation:
+    """What the policy writes after `opening`; the text holds both, the tokens are its own alone."""
+    if opening:
+        session.insert(opening)
+    said = await session.generate(
         max_new_tokens=writer.rollout.max_new_tokens, temperature=writer.temperature
     )
+    return replace(said, text=opening + said.text)
 
 
 def finished(question: Question, session: Session, turns: Sequence[Turn]) -> Trajectory:
