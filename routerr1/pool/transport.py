@@ -5,6 +5,9 @@ from collections.abc import AsyncIterator
 
 import httpx2
 
+# uvicorn, and with it vLLM, closes a connection that was idle for 5 s: a call must not meet that moment.
+_KEPT_S = 4.0
+
 
 class ReplyTooLarge(httpx2.TransportError):
     """The server sent more than it may; reading was stopped."""
@@ -43,7 +46,9 @@ class LaneTransport(httpx2.AsyncBaseTransport):
         return response
 
     def _new_lane(self) -> httpx2.AsyncHTTPTransport:
-        limits = httpx2.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=30)
+        limits = httpx2.Limits(
+            max_connections=1, max_keepalive_connections=1, keepalive_expiry=_KEPT_S
+        )
         return httpx2.AsyncHTTPTransport(verify=self._context, limits=limits)
 
     async def aclose(self) -> None:
