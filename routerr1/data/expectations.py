@@ -114,10 +114,10 @@ def rules(max_question_chars: int) -> tuple[Rule, ...]:
         Rule(
             "no_fact_overlap",
             "facts",
-            "no fact that is asked by itself in test is asked in training",
+            "no fact that is asked by itself in validation or test is asked in training",
             "SELECT DISTINCT train.fact, train.split, held.split AS held_out FROM {batch} AS train"
             " JOIN {batch} AS held ON held.fact = train.fact"
-            " WHERE train.split = 'train' AND held.split = 'test' AND held.alone",
+            " WHERE train.split = 'train' AND held.split <> 'train' AND held.alone",
         ),
         Rule(
             "no_near_overlap",

@@ -1,0 +1,68 @@
+"""Near-duplicates: exact similarity decides, hashing must only not lose a pair."""
+
+import random
+
+import pytest
+
+from routerr1.data.near import HeldOut, Near, by_wording, jaccard, shingles
+
+
+def test_shingles_are_the_four_grams_or_a_short_text_itself() -> None:
+    assert shingles("abcdef") == {"abcd", "bcde", "cdef"}
+    assert shingles("abc") == {"abc"}
+    assert shingles("") == {""}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "similarity"),
+    [
+        ("abcdef", "abcdef", 1.0),
+        ("abcdef", "abcdxx", 1 / 5),  # abcd of abcd bcde cdef bcdx cdxx
+        ("abcdef", "uvwxyz", 0.0),
+    ],
+)
+def test_similarity_by_hand(one: str, other: str, similarity: float) -> None:
+    assert jaccard(shingles(one), shingles(other)) == similarity
+
+
+def test_each_row_is_told_once_with_the_most_similar() -> None:
+    held_out = HeldOut(0.5)
+    held_out.add([(1, "abcdefghi"), (2, "abcdefghijk"), (3, "uvwxyz")])
+    assert len(held_out) == 3
+    found = list(held_out.find([(7, "abcdefghij"), (8, "lmnopqrst")]))
+    # 7 four-grams; 6 of them are all of the first, 7 of the 8 of the second.
+    assert found == [Near(7, 2, 7 / 8)]
+
+
+def test_nothing_held_out_finds_nothing() -> None:
+    assert list(HeldOut(0.7).find([(1, "who is it")])) == []
+
+
+def test_hashing_loses_hardly_a_pair_that_comparing_all_would_find() -> None:
+    draw = random.Random(11)
+    words = ["".join(draw.choices("abcdefghijklm", k=6)) for _ in range(300)]
+    held = {n: " ".join(draw.choices(words, k=9)) for n in range(300)}
+    train = {}
+    for number in range(600):
+        said = held[number % 300].split()
+        for _ in range(draw.randrange(4)):  # one to three words replaced: similarity from 0.4 to 1
+            said[draw.randrange(9)] = draw.choice(words)
+        train[1000 + number] = " ".join(said)
+    held_out = HeldOut(0.7)
+    held_out.add(held.items())
+    found = {pair.row for pair in held_out.find(train.items())}
+    pieces = {number: shingles(text) for number, text in held.items()}
+    wanted = {
+        number
+        for number, text in train.items()
+        if any(jaccard(shingles(text), other) >= 0.7 for other in pieces.values())
+    }
+    assert len(wanted) > 200
+    assert found <= wanted
+    assert len(found) >= 0.995 * len(wanted)
+
+
+def test_rows_that_name_their_facts_are_not_compared_by_wording() -> None:
+    assert by_wording({})
+    assert by_wording({"steps": []})
+    assert not by_wording({"steps": ["What is the capital of France?"]})
