@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.utils.logging import disable_progress_bar
 
 from routerr1.config import Params, WarmstartParams
 from routerr1.data.embedded import World
@@ -175,6 +176,7 @@ def from_scratch(
 
     Returns: final loss, size, and at temperature 1 the share of well-formed trajectories and EM.
     """
+    disable_progress_bar()  # bars for a file of a megabyte only clutter
     render = renderer(params.prompt.template, params.rollout.max_rounds)
     known = known_facts(world)
     wanted = params.warmstart.steps * params.warmstart.batch_size
