@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from routerr1 import prompt
 from routerr1.config import Params
-from routerr1.errors import ConfigError
+from routerr1.errors import ConfigError, PoolError
 from routerr1.files import digest, write_json
 from routerr1.pool.interface import Pool
 from routerr1.progress import track
@@ -56,7 +56,8 @@ def checks(params: Params) -> None:
     """Expectations about the questions into data/checks; raises CheckFailed."""
     from routerr1.data.checks import run_checks
 
-    run_checks(QUESTIONS, params.dataset, params.checks, CHECKS)
+    with track("checks", 0) as bar:
+        run_checks(QUESTIONS, params.dataset, params.checks, CHECKS, progress=bar.update)
 
 
 def profile(params: Params) -> None:
@@ -372,7 +373,14 @@ def open_pool(params: Params, cards: Sequence[Card] | None = None) -> Pool:
         if params.dataset.source != "embedded":
             raise ConfigError("params.yaml: pool.kind: simulated answers embedded questions only")
         known = known_facts(_world(params))
-        simulated = SimulatedPool(default_candidates(), known, seed=params.pool.seed, cards=cards)
+        candidates = default_candidates()
+        strangers = {card.name for card in cards or ()} - {each.name for each in candidates}
+        if strangers:
+            raise PoolError(
+                f"{POOL / 'cards.json'}: the simulated pool has no candidate {min(strangers)!r}; "
+                "run the profile stage again"
+            )
+        simulated = SimulatedPool(candidates, known, seed=params.pool.seed, cards=cards)
         return guard(simulated, params.pool)
     return open_http_pool(params.pool, cards)
 
