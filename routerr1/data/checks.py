@@ -18,7 +18,7 @@ from routerr1.config import ChecksParams, DatasetParams
 from routerr1.data.build import wanted_rows
 from routerr1.data.drift import Profile
 from routerr1.data.expectations import NUM_RULES, Rule, rules
-from routerr1.data.measure import Measured, measure_columns, measure_rows
+from routerr1.data.measure import Measured, Progress, measure_columns, measure_rows
 from routerr1.errors import CheckFailed
 from routerr1.files import atomic_directory, atomic_write_text, write_json
 
@@ -30,9 +30,17 @@ _log = logging.getLogger(__name__)
 
 
 def run_checks(
-    folder: Path, dataset: DatasetParams, params: ChecksParams, out: Path
+    folder: Path,
+    dataset: DatasetParams,
+    params: ChecksParams,
+    out: Path,
+    *,
+    progress: Progress = lambda _done, _total: None,
 ) -> dict[str, Any]:
     """Check the split files in `folder` and write the findings to the folder `out`.
+
+    Args:
+        progress: told how many rows were read, and of how many, now and then.
 
     Returns: what checks.json holds.
     Raises: CheckFailed naming the first expectation that does not hold, with rows that offend;
@@ -52,6 +60,7 @@ def run_checks(
                 near_duplicate=dataset.near_duplicate,
                 wanted=wanted_rows(dataset),
                 accepted=Profile.read(params.accepted),
+                progress=progress,
             )
             seen.profile.write(aside / "profile.json")
         results = validate(database, chosen, aside / "docs")

@@ -6,7 +6,7 @@ memory stays the same for a thousand rows and for millions, and nothing is sampl
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +42,8 @@ CREATE INDEX by_id ON questions (dataset, id);
 CREATE INDEX by_fact ON facts (fact, split);
 ANALYZE;
 """
+
+Progress = Callable[[int, int], None]
 
 
 @dataclass
@@ -81,6 +83,7 @@ def measure_rows(
     near_duplicate: float,
     wanted: Mapping[str, Mapping[str, int | None]],
     accepted: Profile,
+    progress: Progress,
 ) -> Measured:
     """Fill the other tables from the split files of `folder`, in one pass.
 
@@ -88,6 +91,7 @@ def measure_rows(
         near_duplicate: similarity from which a training question may not resemble a held-out one.
         wanted: rows that params ask for, by data set and split; None where any number will do.
         accepted: what the last accepted data looked like; empty if there was none.
+        progress: told how many rows were read, and of how many.
     """
     seen = Measured()
     with closing(sqlite3.connect(database)) as store, store:
@@ -95,9 +99,11 @@ def measure_rows(
         store.execute("PRAGMA journal_mode = OFF")
         store.execute("PRAGMA synchronous = OFF")
         held_out = near.HeldOut(near_duplicate)
+        total = sum(_num_rows(split_path(folder, split)) for split in SPLITS)
         # What is held out comes first, so that every training row finds it indexed.
         for split in reversed(SPLITS):
-            _load(store, folder, split, held_out, seen)
+            for read in _load(store, folder, split, held_out, seen):
+                progress(read, total)
         store.executescript(_INDEXES)
         store.executemany(
             "INSERT INTO sets VALUES (?, ?, ?, ?, ?, ?, ?)", _set_rows(seen, wanted, params)
@@ -111,7 +117,8 @@ def measure_rows(
 
 def _load(
     store: sqlite3.Connection, folder: Path, split: Split, held_out: near.HeldOut, seen: Measured
-) -> None:
+) -> Iterator[int]:
+    """Load one file, and tell how many rows there are so far."""
     path = split_path(folder, split)
     first = store.execute("SELECT coalesce(max(row), 0) + 1 FROM questions").fetchone()[0]
     for table in read_tables(path):
@@ -128,6 +135,12 @@ def _load(
         for row in rows:
             _count(seen, row, split)
         _compare(store, split, held_out, [row for row in rows if row.by_wording], seen)
+        yield first - 1
+
+
+def _num_rows(path: Path) -> int:
+    with open_parquet(path) as file:
+        return int(file.metadata.num_rows)
 
 
 def _count(seen: Measured, row: "_Row", split: Split) -> None:

@@ -52,7 +52,14 @@ def accepted(clean: tuple[Path, DatasetParams], tmp_path_factory: pytest.TempPat
 def test_clean_data_meet_every_expectation(
     clean: tuple[Path, DatasetParams], accepted: Path, tmp_path: Path
 ) -> None:
-    found = run_checks(*clean, checks_params(accepted=accepted), tmp_path / "checks")
+    told: list[tuple[int, int]] = []
+    found = run_checks(
+        *clean,
+        checks_params(accepted=accepted),
+        tmp_path / "checks",
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert told[-1][0] == told[-1][1] == 726  # 300 worded ones, 426 embedded
     assert (found["expectations"], found["passed"], found["failed"]) == (NUM_RULES, NUM_RULES, [])
     assert found["near"] == {"compared": 180, "held_out": 120, "found": 0}  # 300 rows, 3 in 5 train
     assert json.loads((tmp_path / "checks" / "metrics.json").read_text())["passed"] == NUM_RULES
