@@ -131,7 +131,7 @@ def train(params: Params) -> None:
         began = time.perf_counter()
         metrics: dict[str, Any] = {}
         rows: dict[int, list[dict[str, float]]] = {}
-        OTHER_SEEDS.mkdir(parents=True, exist_ok=True)
+        write_json(OTHER_SEEDS / "seeds.json", {"first": params.seeds[0], "others": params.seeds[1:]})
         for place, seed in enumerate(params.seeds):
             target = POLICY if place == 0 else OTHER_SEEDS / f"seed-{seed}"
             rows[seed], metrics[f"seed_{seed}"] = _train_seed(params, seed, target, run.log_metrics)
