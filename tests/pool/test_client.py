@@ -1,7 +1,6 @@
 """The HTTP pool against the simulated server, over real sockets."""
 
 import asyncio
-import gc
 import json
 import logging
 import time
@@ -56,40 +55,45 @@ async def test_a_reply_over_http_is_the_one_of_the_pool_behind_it(
 
 
 async def test_two_thousand_calls_with_thirty_percent_faults(
-    simulated: SimulatedPool, asked: list[Question], pool_file: WritePool, tmp_path: Path
+    simulated: SimulatedPool,
+    asked: list[Question],
+    pool_file: WritePool,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ):
     faults = Faults(
-        rate_limit=0.06, server_error=0.06, hang=0.02, cut=0.04, broken_json=0.03, empty_choice=0.02,
-        huge=0.01, tags=0.03, slow=0.03, retry_after_s=0.02, hang_s=20, slow_s=0.08,
+        rate_limit=0.06, server_error=0.07, hang=0.01, cut=0.04, broken_json=0.03, empty_choice=0.02,
+        huge=0.01, tags=0.03, slow=0.03, retry_after_s=0.02, hang_s=60, slow_s=0.08,
+        huge_bytes=2_000_000,
     )  # fmt: skip
     assert faults.total == pytest.approx(0.3)
     names = [card.name for card in simulated.cards]
     calls = [
         (names[i % len(names)], f"{asked[i % len(asked)].question} ({i})") for i in range(2000)
     ]
-    loose: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: loose.append(context))
     with serving(build_app(simulated, faults=faults, seed=5, time_scale=0.01)) as url:
+        # Long enough for a busy machine: a try that is given up before the server read it is on no count.
         path = pool_file(
-            url, endpoint={**QUICK, "read_s": 0.6, "total_s": 1.0, "max_concurrency": 64}
+            url, endpoint={**QUICK, "read_s": 4.0, "total_s": 8.0, "max_concurrency": 64}
         )
         budget = Budget(tmp_path / "budget.sqlite", Limits(run_usd=50.0), run="r")
         pool = open_http(path, budget=budget)
-        replies: list[Reply] = []
-        memory = []
-        for start in range(0, len(calls), 500):
-            replies += await asyncio.gather(
-                *(pool.ask(*call) for call in calls[start : start + 500])
-            )
-            gc.collect()
-            memory.append(psutil.Process().memory_info().rss)
+        memory: list[int] = []
+
+        async def ask(place: int, call: tuple[str, str]) -> Reply:
+            reply = await pool.ask(*call)
+            if place % 500 == 499:
+                memory.append(psutil.Process().memory_info().rss)
+            return reply
+
+        replies = await asyncio.gather(*(ask(*item) for item in enumerate(calls)))
         spent = budget.spent_usd()["run r"]
         assert budget.under_way_usd() == 0
         await pool.aclose()
         await asyncio.sleep(0.05)
         count = stats(url)
     assert len(replies) == len(calls)
-    assert not loose
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert all(bool(reply.text) != bool(reply.failure) for reply in replies)
     assert {reply.failure for reply in replies} == {None, "unavailable"}
     # None lost, none counted twice: tries and tokens are the server's own.
@@ -121,8 +125,8 @@ async def test_two_thousand_calls_with_thirty_percent_faults(
         "broken_json",
         "huge",
     }
-    # Steady: 1,500 more calls, 4 MB replies among them, may not cost more than 40 MB.
-    assert memory[-1] - memory[0] < 40e6
+    # Steady: 1,500 more calls, 2 MB replies among them, may not cost more than 40 MB.
+    assert max(memory) - memory[0] < 40e6
 
 
 @pytest.mark.parametrize(
