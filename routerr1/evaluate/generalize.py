@@ -20,7 +20,7 @@ from routerr1.evaluate.run import (
     play_all,
     policies_of,
 )
-from routerr1.evaluate.stats import paired_difference
+from routerr1.evaluate.stats import Interval, interval, paired_difference, ratio_interval
 from routerr1.evaluate.store import RowStore
 from routerr1.evaluate.table import entry_of, shorten, summarise
 from routerr1.matching import normalise
@@ -126,9 +126,9 @@ def compare_pools(
     """For every variant: how the policy does there against the training pool, on the same questions.
 
     Returns: `training` (the policy's line), and `pools`, one entry each: the policy's line, the paired
-        `difference` to the training pool in EM and cost, `watched` with the `watched_share` of calls
-        and its interval-free count, `flipped` (share of questions with another answer, and of those
-        right before and wrong now, and the reverse), and the `table` with controls where played.
+        `difference` to the training pool in EM and cost, `watched` with the `watched_share` of calls,
+        `flipped` (share of questions with another answer, of those right before and wrong now, and the
+        reverse), each with its interval, and the `table` with controls where played.
     """
     base = [row for row in rows if row.pool == TRAINING_POOL]
     training = entry_of(summarise(base, params), POLICY)
@@ -150,7 +150,6 @@ def _compare(
     after = {_place(row): row for row in here if row.router == POLICY}
     if before.keys() != after.keys():
         raise DataError(f"pool {variant.name}: the policy was not played on the same questions")
-    calls = [name for row in after.values() for name in row.called]
     return {
         "pool": variant.name,
         "policy": entry_of(table, POLICY),
@@ -158,14 +157,12 @@ def _compare(
             measure: _paired(measure, before, after, params) for measure in ("em", "f1", "cost_usd")
         },
         "watched": list(variant.watched),
-        "watched_share": (
-            sum(name in variant.watched for name in calls) / len(calls) if calls else 0.0
-        ),
-        "watched_share_before": _share_before(base, variant.watched),
+        "watched_share": _watched_share(after.values(), variant.watched, params),
+        "watched_share_before": _watched_share(base, variant.watched, params),
         "flipped": {
-            "answer": _share(before, after, _answers_differ),
-            "right_to_wrong": _share(before, after, lambda a, b: a.em > b.em),
-            "wrong_to_right": _share(before, after, lambda a, b: a.em < b.em),
+            "answer": _share(before, after, _answers_differ, params),
+            "right_to_wrong": _share(before, after, lambda a, b: a.em > b.em, params),
+            "wrong_to_right": _share(before, after, lambda a, b: a.em < b.em, params),
         },
         "table": table if variant.controls else None,
     }
@@ -175,17 +172,41 @@ def _place(row: Row) -> _Place:
     return (row.seed, row.dataset, row.question_id)
 
 
-def _share_before(base: Sequence[Row], watched: Sequence[str]) -> float:
-    calls = [name for row in base for name in row.called]
-    return sum(name in watched for name in calls) / len(calls) if calls else 0.0
+def _watched_share(
+    rows: Iterable[Row], watched: Sequence[str], params: EvaluateParams
+) -> dict[str, float] | None:
+    """Share of calls that go to `watched`; None if there is nobody to watch, or no call."""
+    played = list(rows)
+    found = ratio_interval(
+        [sum(name in watched for name in row.called) for row in played],
+        [len(row.called) for row in played],
+        [row.group for row in played],
+        **_sampling(params),
+    )
+    return _shown(found) if found and watched else None
 
 
 def _answers_differ(one: Row, other: Row) -> bool:
     return normalise(one.answer or "") != normalise(other.answer or "")
 
 
-def _share(before: _Rows, after: _Rows, differs: Callable[[Row, Row], bool]) -> float:
-    return sum(differs(before[place], after[place]) for place in before) / len(before)
+def _share(
+    before: _Rows, after: _Rows, differs: Callable[[Row, Row], bool], params: EvaluateParams
+) -> dict[str, float]:
+    """Share of questions that differ, seeds counted as more rows of a question's group."""
+    changed = [float(differs(before[place], after[place])) for place in sorted(before)]
+    groups = [before[place].group for place in sorted(before)]
+    return _shown(interval(changed, groups, **_sampling(params)))
+
+
+def _shown(found: Interval) -> dict[str, float]:
+    return dict(shorten({"mean": found.mean, "low": found.low, "high": found.high}))
+
+
+def _sampling(params: EvaluateParams) -> dict[str, Any]:
+    return {
+        "resamples": params.bootstrap, "confidence": params.confidence, "seed": params.seed,
+    }  # fmt: skip
 
 
 def _paired(
@@ -206,9 +227,7 @@ def _paired(
         means,
         np.zeros(len(means)),
         [group[question] for question in sorted(gaps)],
-        resamples=params.bootstrap,
-        confidence=params.confidence,
-        seed=params.seed,
+        **_sampling(params),
     )
     return dict(shorten(asdict(found)))
 
@@ -224,9 +243,9 @@ def generalize_metrics(compared: Mapping[str, Any]) -> dict[str, float]:
         found[f"{name}_em"] = entry["policy"]["em"]["mean"]
         found[f"{name}_em_delta"] = entry["difference"]["em"]["mean"]
         found[f"{name}_cost_usd"] = entry["policy"]["cost_usd"]["mean"]
-        found[f"{name}_flipped"] = entry["flipped"]["answer"]
-        if entry["watched"]:
-            found[f"{name}_watched_share"] = entry["watched_share"]
+        found[f"{name}_flipped"] = entry["flipped"]["answer"]["mean"]
+        if entry["watched_share"]:
+            found[f"{name}_watched_share"] = entry["watched_share"]["mean"]
         if entry["table"]:
             for router in ("random", "oracle"):
                 known = {line["router"]: line for line in entry["table"]["routers"]}
@@ -252,17 +271,15 @@ def generalize_markdown(compared: Mapping[str, Any]) -> str:
     ]
     for entry in compared["pools"]:
         gap = entry["difference"]["em"]
-        watched = (
-            f"{entry['watched_share']:.0%} ({entry['watched_share_before']:.0%})"
-            if entry["watched"]
-            else "none to watch"
-        )
+        was = entry["watched_share_before"]
+        watched = _percent(entry["watched_share"]) if entry["watched"] else "none to watch"
+        watched += f" ({was['mean']:.0%})" if was else ""
+        flips = (entry["flipped"][kind] for kind in ("answer", "right_to_wrong", "wrong_to_right"))
         lines.append(
             f"| {entry['pool']} | {_mean(entry['policy'], 'em', 3)} "
             f"| {gap['mean']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}] "
             f"| {1000 * entry['policy']['cost_usd']['mean']:.4f} | {watched} "
-            f"| {entry['flipped']['answer']:.0%} | {entry['flipped']['right_to_wrong']:.0%} "
-            f"| {entry['flipped']['wrong_to_right']:.0%} |"
+            f"| {' | '.join(map(_percent, flips))} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -270,3 +287,9 @@ def generalize_markdown(compared: Mapping[str, Any]) -> str:
 def _mean(entry: Mapping[str, Any], measure: str, digits: int) -> str:
     found = entry[measure]
     return f"{found['mean']:.{digits}f} [{found['low']:.{digits}f}, {found['high']:.{digits}f}]"
+
+
+def _percent(found: Mapping[str, float] | None) -> str:
+    if found is None:
+        return "no call"
+    return f"{found['mean']:.0%} [{found['low']:.0%}, {found['high']:.0%}]"

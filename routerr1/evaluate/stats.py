@@ -84,6 +84,36 @@ def interval(
     return Interval(float(sums.sum() / total), low, high, total, len(sums))
 
 
+def ratio_interval(
+    parts: ArrayLike,
+    wholes: ArrayLike,
+    groups: Sequence[str] | None = None,
+    *,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Interval | None:
+    """Sum of `parts` over sum of `wholes`, e.g. calls to one model over all calls, with its interval.
+
+    `n` is the sum of `wholes`. Draws without any whole are left out.
+    Returns: None if all wholes are 0.
+    Raises: ValueError as `interval`.
+
+    >>> ratio_interval([1, 1], [2, 2]).mean
+    0.5
+    """
+    above, _ = _by_group(parts, groups)
+    below, _ = _by_group(wholes, groups)
+    if below.sum() <= 0:
+        return None
+    drawn = np.random.default_rng(seed).integers(0, len(above), size=(resamples, len(above)))
+    whole = below[drawn].sum(axis=1)
+    ratios = above[drawn].sum(axis=1)[whole > 0] / whole[whole > 0]
+    low, high = _percentiles(ratios, confidence)
+    share = float(above.sum() / below.sum())
+    return Interval(share, low, high, int(below.sum()), len(above))
+
+
 def paired_difference(
     a: ArrayLike,
     b: ArrayLike,

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from routerr1.evaluate.pareto import area, cost_at, front, quality_at
@@ -37,12 +37,14 @@ def test_who_answers_for_nothing_is_on_the_front():
     assert quality_at([(0.0, 0.3)], 0.0) == 0.3
 
 
+@settings(deadline=None)
 @given(points)
 def test_no_point_lies_above_the_front(found):
     for cost, quality in found:
         assert quality_at(found, cost) >= quality - 1e-9
 
 
+@settings(deadline=None)
 @given(points, points)
 def test_more_routers_never_shrink_the_area(found, more):
     assert area([*found, *more], 10.0) >= area(found, 10.0) - 1e-9

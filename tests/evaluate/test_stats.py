@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from routerr1.evaluate.stats import holm, interval, paired_difference, spread
+from routerr1.evaluate.stats import holm, interval, paired_difference, ratio_interval, spread
 
 
 def test_two_groups_give_the_bootstrap_distribution_worked_by_hand():
@@ -54,10 +54,21 @@ def test_ninety_five_of_a_hundred_intervals_hold_the_truth():
     assert 0.90 <= held / 300 <= 0.99
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=30))
 def test_a_router_paired_with_itself_differs_by_exactly_nothing(values):
     same = paired_difference(values, values, resamples=100)
     assert (same.mean, same.low, same.high, same.p, same.resolvable) == (0.0, 0.0, 0.0, 1.0, 0.0)
+
+
+def test_a_share_of_calls_is_a_ratio_of_sums_worked_by_hand():
+    # Groups a: 1 of 2 calls, b: 0 of 2. aa -> 2/4, ab -> 1/4, bb -> 0; the middle half is 1/4.
+    found = ratio_interval([1, 0], [2, 2], ["a", "b"], resamples=4000, confidence=0.4)
+    assert (found.mean, found.low, found.high, found.n) == (0.25, 0.25, 0.25, 4)
+    # b without calls: aa and ab give 1/2, bb has no call and is left out.
+    sparse = ratio_interval([1, 0], [2, 0], ["a", "b"], resamples=400)
+    assert (sparse.mean, sparse.low, sparse.high) == (0.5, 0.5, 0.5)
+    assert ratio_interval([0, 0], [0, 0]) is None
 
 
 def test_pairing_removes_what_the_questions_share():
