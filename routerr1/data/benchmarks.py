@@ -35,7 +35,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "hotpotqa": Benchmark(2, "CC BY-SA 4.0", "hotpotqa/hotpot"),
     "2wikimultihopqa": Benchmark(None, "Apache-2.0", "Alab-NII/2wikimultihop"),
     "musique": Benchmark(None, "CC BY 4.0", "StonyBrookNLP/musique"),
-    "bamboogle": Benchmark(2, "MIT", "ofirpress/self-ask"),
+    "bamboogle": Benchmark(2, "not verified", "ofirpress/self-ask"),
 }
 _WIKI_HOPS = {"compositional": 2, "inference": 2, "comparison": 2, "bridge_comparison": 4}
 _MUSIQUE_HOPS = re.compile(r"(\d)hop")
