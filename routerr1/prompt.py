@@ -78,7 +78,9 @@ def _full_line(card: Card) -> str:
     if card.latency_s is not None:
         facts.append(f"{card.latency_s:.1f} s median latency")
     if card.performance:
-        shares = ", ".join(f"{topic} {_percent(share)}%" for topic, share in sorted(card.performance.items()))
+        shares = ", ".join(
+            f"{topic} {_percent(share)}%" for topic, share in sorted(card.performance.items())
+        )
         facts.append(f"right on {shares}")
     return f"- {card.name}: {'; '.join(facts)}."
 

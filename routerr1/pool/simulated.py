@@ -72,7 +72,7 @@ def default_candidates() -> tuple[Candidate, ...]:
                   "finance and communications"),
         Candidate("Curie", _skill(0.25, chemistry=0.95, history=0.95), 0.3, 0.9, 0.7, 1,
                   "science and its history"),
-        Candidate("Titan", _skill(0.65), 1.0, 3.0, 1.5, 2, "large general model"),
+        Candidate("Goliath", _skill(0.65), 1.0, 3.0, 1.5, 2, "large general model"),
         Candidate("Scout", _skill(0.3, aviation=0.6, history=0.6), 0.1, 0.4, 0.3, 0,
                   "small model for travel and history"),
         Candidate("Penny", _skill(0.3, geography=0.6, chemistry=0.6), 0.05, 0.2, 0.2, 0,
@@ -108,7 +108,9 @@ def drawn_candidates(
         for name, mine in best.items()
     ]  # fmt: skip
     pool.append(Candidate(chosen[-2], _skill(0.65), 1.0, 3.0, 1.5, 2, "large general model"))
-    pool.append(Candidate(chosen[-1], _skill(0.35), 0.05, 0.2, 0.2, 0, "smallest and cheapest model"))
+    pool.append(
+        Candidate(chosen[-1], _skill(0.35), 0.05, 0.2, 0.2, 0, "smallest and cheapest model")
+    )
     rng.shuffle(pool)
     return tuple(pool)
 
@@ -209,7 +211,9 @@ class SimulatedPool:
         wrong = [other for other in fact.distractors if other != fact.answer]
         if not wrong or self._uniform("unsure", name, fact.key) < 0.5:
             return UNSURE
-        return fact.statement.format(wrong[int(self._uniform("wrong", name, fact.key) * len(wrong))])
+        return fact.statement.format(
+            wrong[int(self._uniform("wrong", name, fact.key) * len(wrong))]
+        )
 
     async def ask(self, name: str, query: str) -> Reply:
         """See `Pool.ask`."""
