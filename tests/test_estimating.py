@@ -1,0 +1,99 @@
+"""What a run will cost, worked by hand."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from routerr1.config import Params, load_params
+from routerr1.errors import PoolError
+from routerr1.estimating import Inputs, estimate, read_inputs
+from routerr1.types import Card
+
+ROOT = Path(__file__).parents[1]
+
+
+def params() -> Params:
+    loaded = load_params(ROOT / "params.yaml")
+
+    def change(section: str, **values: Any) -> Any:
+        return getattr(loaded, section).model_copy(update=values)
+
+    return loaded.model_copy(
+        update={
+            "seeds": (1, 2),
+            "checks": change("checks", max_question_chars=50),
+            "pool": change("pool", kind="http", max_reply_tokens=100),
+            "profile_pool": change("profile_pool", probes=10),
+            "rollout": change("rollout", max_rounds=3, max_new_tokens=10),
+            "train": change(
+                "train", steps=20, questions_per_step=2, rollouts_per_question=4,
+                validate_every=10, validation_questions=5,
+            ),
+            "evaluate": change("evaluate", split="test", max_questions=7),
+            "generalize": change("generalize", max_questions=6),
+        }
+    )  # fmt: skip
+
+
+CARDS = (
+    Card("A", prompt_usd_per_mtok=1.0, completion_usd_per_mtok=10.0),
+    Card("B", completion_usd_per_mtok=1.0),
+)
+QUESTIONS = {"train": 100, "validation": 4, "test": 50}
+
+
+def inputs(**change: Any) -> Inputs:
+    values: dict[str, Any] = {
+        "cards": CARDS, "tries": 2, "mean_call_usd": {"A": 3e-4, "B": 1e-4},
+        "questions": QUESTIONS, "calls_per_question": 1.5,
+    }  # fmt: skip
+    return Inputs(**{**values, **change})
+
+
+def test_calls_and_dollars_per_stage():
+    found = {stage.stage: stage for stage in estimate(params(), inputs()).stages}
+    # 10 probes to 2 candidates; a question of 50 characters has at most 200 bytes, plus 128 of template:
+    # A at worst 328 * 1 + 100 * 10 micro-dollars a try, B 100; two tries each.
+    assert found["profile"].most_calls == 20
+    assert found["profile"].most_usd == pytest.approx(10 * 2 * (1328 + 100) * 1e-6)
+    assert found["profile"].expected_usd == pytest.approx(10 * (3e-4 + 1e-4))
+    # 2 seeds * (20 * 2 * 4 rollouts + (20 / 10 + 2) * 5 validated) * 3 rounds.
+    assert found["train"].most_calls == 2 * (160 + 20) * 3
+    # Sub-questions: 10 policy tokens of at most 32 bytes, plus the template, to A.
+    assert found["train"].most_usd == pytest.approx(1080 * 2 * (448 + 1000) * 1e-6)
+    assert found["train"].expected_usd == pytest.approx(360 * 1.5 * 2e-4)
+    # Policy, random and two forced on 7 test questions; two forced on 4 validation questions.
+    assert found["evaluate"].most_calls == 2 * (7 * 4 + 4 * 2) * 3
+    # The pool and seven changes of it.
+    assert found["generalize"].most_calls == 2 * 6 * 8 * 3
+
+
+def test_without_a_profile_there_is_no_expectation_but_a_limit():
+    found = estimate(params(), inputs(mean_call_usd={}, calls_per_question=None))
+    assert found.expected_usd is None
+    assert found.most_usd > 0
+    assert any("run `routerr1 profile`" in line for line in found.assumptions)
+    assert any("2.00 calls a question (a guess)" in line for line in found.assumptions)
+
+
+def test_totals_are_sums():
+    found = estimate(params(), inputs())
+    assert found.most_usd == pytest.approx(sum(stage.most_usd for stage in found.stages))
+    assert found.expected_usd == pytest.approx(
+        sum(stage.expected_usd or 0 for stage in found.stages)
+    )
+
+
+def test_an_estimate_before_the_questions_are_made_says_what_to_do():
+    with pytest.raises(PoolError, match="run `routerr1 dataset` first"):
+        estimate(params(), inputs(questions={}))
+
+
+def test_inputs_come_from_the_pool_file_and_what_stages_left(tmp_path: Path):
+    chosen = params()
+    paper = chosen.pool.model_copy(update={"file": ROOT / "pools" / "paper.yaml"})
+    found = read_inputs(chosen.model_copy(update={"pool": paper}), tmp_path)
+    assert [card.name for card in found.cards][:1] == ["Qwen2.5-7B-Instruct"]
+    assert (found.tries, found.mean_call_usd, found.questions) == (4, {}, {})
+    assert found.calls_per_question is None
