@@ -1,7 +1,6 @@
 """A simulated world small enough to build in every test session, and pool files that point at its server."""
 
-import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +60,3 @@ def pool_file(tmp_path: Path, simulated: SimulatedPool) -> Callable[..., Path]:
         return path
 
     return write
-
-
-@pytest.fixture
-def pool_port() -> Iterator[Callable[[], int]]:
-    """A port that somebody listens on already."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        yield lambda: int(taken.getsockname()[1])
