@@ -8,7 +8,6 @@ failure is raised, so that the offending rows can be looked at.
 import json
 import logging
 import os
-import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -46,8 +45,9 @@ def run_checks(
     Raises: CheckFailed naming the first expectation that does not hold, with rows that offend;
         DataError if a split file is missing or cannot be read.
     """
-    with atomic_directory(out) as aside, tempfile.TemporaryDirectory() as scratch:
-        database = Path(scratch) / "questions.sqlite"
+    with atomic_directory(out) as aside:
+        # Beside the outputs and not in /tmp, which may be small: it is as large as the questions.
+        database = aside / "questions.sqlite"
         seen = None
         chosen = rules(params.max_question_chars)
         if measure_columns(folder, database):
@@ -64,6 +64,7 @@ def run_checks(
             )
             seen.profile.write(aside / "profile.json")
         results = validate(database, chosen, aside / "docs")
+        database.unlink()
         summary = _summary(results, seen)
         write_json(aside / "checks.json", summary)
         figures = {
