@@ -109,7 +109,8 @@ class PoolParams(Section):
 
     `calls`: `live` asks and forgets; `record` also writes every call to `store` and answers a repeated
     one from there; `replay` answers from `store` alone, without a network or a key. `nearest` is the
-    similarity from which a replay may answer a question never recorded; null: never.
+    similarity from which a replay may answer a question never recorded; null: never. `redraw` trains on
+    a new simulated pool for every question, so that the policy has to read the cards.
     """
 
     kind: Literal["simulated", "http"]
@@ -121,9 +122,12 @@ class PoolParams(Section):
     store: Path | None = None
     nearest: float | None = Field(default=None, gt=0, le=1)
     budget: BudgetParams = BudgetParams()
+    redraw: bool = False
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "PoolParams":
+        if self.redraw and self.kind != "simulated":
+            raise ValueError("redraw is for kind: simulated")
         if self.kind == "http" and self.file is None:
             raise ValueError("kind http needs a pool file in `file`")
         if self.calls != "live" and self.store is None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from routerr1.data.embedded import World
     from routerr1.evaluate.controls import Router
     from routerr1.rollout.local import LocalGenerator
+    from routerr1.train.grpo import Task
 
 QUESTIONS = Path("data/questions")
 CHECKS = Path("data/checks")
@@ -131,7 +132,9 @@ def train(params: Params) -> None:
         began = time.perf_counter()
         metrics: dict[str, Any] = {}
         rows: dict[int, list[dict[str, float]]] = {}
-        write_json(OTHER_SEEDS / "seeds.json", {"first": params.seeds[0], "others": params.seeds[1:]})
+        write_json(
+            OTHER_SEEDS / "seeds.json", {"first": params.seeds[0], "others": params.seeds[1:]}
+        )
         for place, seed in enumerate(params.seeds):
             target = POLICY if place == 0 else OTHER_SEEDS / f"seed-{seed}"
             rows[seed], metrics[f"seed_{seed}"] = _train_seed(params, seed, target, run.log_metrics)
@@ -164,14 +167,21 @@ def _train_seed(
     from routerr1.train.grpo import Setting
     from routerr1.train.grpo import train as run_grpo
 
-    cards = read_cards()
+    pool = open_pool(params, read_cards())
+    held = _sampled(_questions("validation"), params.train.validation_questions, seed)
     start = WARMSTART / f"seed-{seed}"
     about = fingerprint_parts(params, seed)
     folder = RUNS / "train" / f"{_hash(about)}-seed-{seed}"
     setting = Setting(
-        questions=_questions("train"),
-        validation=_sampled(_questions("validation"), params.train.validation_questions, seed),
-        pool=open_pool(params, cards),
+        tasks=_tasks(
+            params,
+            _questions("train"),
+            pool,
+            seed,
+            params.train.steps * params.train.questions_per_step,
+        ),
+        validation=_tasks(params, held, pool, seed + 1, len(held)),
+        names=[] if params.pool.redraw else [card.name for card in pool.cards],
         render=renderer(params),
         rollout=params.rollout,
         reward=params.reward,
@@ -465,6 +475,25 @@ def _questions(split: Any) -> list[Question]:
     from routerr1.data.splits import read_questions
 
     return read_questions(QUESTIONS, split)
+
+
+def _tasks(
+    params: Params, questions: list[Question], pool: Pool, seed: int, count: int
+) -> list["Task"]:
+    """Every question on `pool`; or, if pools are redrawn, `count` questions each with a pool of its own."""
+    from routerr1.pool.simulated import TRAINING_NAMES, drawn_pool, known_facts
+    from routerr1.rollout.loop import stream_seed
+    from routerr1.train.grpo import Task
+
+    if not params.pool.redraw:
+        return [Task(question, pool) for question in questions]
+    rng, known = Random(f"tasks/{seed}"), known_facts(_world(params))
+    rounds = [rng.sample(questions, len(questions)) for _ in range(-(-count // len(questions)))]
+    drawn = [question for each in rounds for question in each][:count]
+    return [
+        Task(question, drawn_pool(known, stream_seed(seed, place), TRAINING_NAMES))
+        for place, question in enumerate(drawn)
+    ]
 
 
 def _sampled(questions: list[Question], count: int, seed: int) -> list[Question]:

@@ -12,7 +12,7 @@ import hashlib
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from random import Random
 
@@ -81,6 +81,27 @@ def default_candidates() -> tuple[Candidate, ...]:
 
 
 UNSEEN_NAMES = ("Nova", "Orion", "Lyra", "Quill", "Ember", "Sage", "Vega", "Onyx", "Delta", "Kite")
+
+TRAINING_NAMES = ("Atlas", "Mint", "Curie", "Goliath", "Scout", "Penny", "Basil", "Cobra", "Drake", "Fargo", "Gecko",
+                  "Hawk", "Iris", "Jasper", "Koala", "Lotus", "Mango", "Nimbus", "Otter", "Piper", "Raven", "Sirius",
+                  "Tango", "Umbra")  # fmt: skip
+
+
+def drawn_pool(known: Mapping[str, Fact], seed: int, names: Sequence[str]) -> "SimulatedPool":
+    """A pool of drawn candidates whose cards say what 20 probes a topic would, by chance, have shown."""
+    rng = Random(f"cards/{seed}")
+    candidates = drawn_candidates(seed, names)
+    cards = [
+        replace(
+            _card(each),
+            latency_s=each.latency_s,
+            performance={
+                t: sum(rng.random() < a for _ in range(20)) / 20 for t, a in each.skill.items()
+            },
+        )
+        for each in candidates
+    ]
+    return SimulatedPool(candidates, known, seed=seed, cards=cards)
 
 
 def drawn_candidates(
@@ -190,6 +211,14 @@ class SimulatedPool:
         skill = self._candidates[name].skill.get(fact.topic, 0.0)
         accuracy = skill if fact.hops == 1 else min(skill, WHOLE_ACCURACY)
         return self._uniform("knows", name, fact.key) < accuracy
+
+    def is_best(self, name: str, query: str) -> bool | None:
+        """Ground truth: has nobody here a higher accuracy on the query's topic? None: it has no topic."""
+        fact = self.fact(query)
+        if fact is None:
+            return None
+        skill = {each.name: each.skill.get(fact.topic, 0.0) for each in self.candidates}
+        return skill[name] == max(skill.values())
 
     def latency_s(self, name: str, query: str) -> float:
         """Seconds this call takes: lognormal around the candidate's median."""

@@ -146,7 +146,7 @@ def ledger(turns: Sequence[Turn]) -> Ledger:
 async def play(
     questions: Sequence[Question],
     generator: Generator,
-    pool: Pool,
+    pool: Pool | Sequence[Pool],
     *,
     render: Renderer,
     params: RolloutParams,
@@ -159,16 +159,19 @@ async def play(
     """Play all questions, each on its own: calls of some overlap with the generation of others.
 
     Each trajectory samples from its own stream, fixed by `seed` and its place in `questions`.
+    `pool` is one for all, or one for each question.
+
     Returns: one trajectory per question, in their order. `progress` is called after each.
     """
     slots = asyncio.Semaphore(concurrency)
+    pools = pool if isinstance(pool, Sequence) else [pool] * len(questions)
 
     async def one(place: int, question: Question) -> Trajectory:
         async with slots:
             played = await rollout(
                 question,
                 generator,
-                pool,
+                pools[place],
                 render=render,
                 params=params,
                 seed=stream_seed(seed, place),

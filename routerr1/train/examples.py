@@ -8,7 +8,6 @@ of sub-questions, and to copy names and answers; not who knows what, nor any fac
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from random import Random
 
 from routerr1.config import RolloutParams
@@ -27,39 +26,38 @@ def imitated(
     questions: Sequence[Question],
     world: World,
     known: dict[str, Fact],
-    cards: Sequence[Card],
+    cards_of: Callable[[int], Sequence[Card]],
     *,
     render: Renderer,
     params: RolloutParams,
     stop_probability: float,
     seed: int,
     count: int,
-) -> Iterator[Trajectory]:
-    """`count` trajectories; the same arguments give the same ones.
+) -> Iterator[tuple[str, Trajectory]]:
+    """`count` prompts with the trajectory that follows; the same arguments give the same ones.
 
     Args:
         known: from `simulated.known_facts(world)`.
-        cards: of the training pool; the names that may be called, and what the prompt shows.
+        cards_of: the cards of the n-th example: the names that may be called, and what the prompt shows.
     """
     rng = Random(f"imitated/{seed}")
     entities = frozenset(name for names in world.entities.values() for name in names)
-    guessing = [
-        Candidate(card.name, dict.fromkeys(TOPICS, 0.0), 0, 0, 0.0, rng.randrange(3))
-        for card in cards
-    ]
     for number in range(count):
         question = rng.choice(questions)
-        script = _script(question, [card.name for card in cards], entities,
-                         stop_probability, params.max_rounds, Random(rng.random()))  # fmt: skip
-        styles = rng.sample([c.verbosity for c in guessing], len(guessing))
-        pool = SimulatedPool(
-            [replace(c, verbosity=style) for c, style in zip(guessing, styles, strict=True)],
-            known, seed=number, cards=cards,
+        cards = cards_of(number)
+        script = _script(
+            question, [card.name for card in cards], entities, stop_probability, params.max_rounds,
+            Random(rng.random()),
         )  # fmt: skip
+        guessing = [
+            Candidate(card.name, dict.fromkeys(TOPICS, 0.0), 0, 0, 0.0, rng.randrange(3))
+            for card in cards
+        ]
+        pool = SimulatedPool(guessing, known, seed=number, cards=cards)
         played = rollout(
             question, ScriptedGenerator(script), pool, render=render, params=params, seed=0
         )
-        yield asyncio.run(played)
+        yield render(question, cards), asyncio.run(played)
 
 
 def _script(

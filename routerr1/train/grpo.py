@@ -27,7 +27,7 @@ from routerr1.prompt import Renderer
 from routerr1.reward import CostScale, FrozenCostScale
 from routerr1.rollout.loop import play, stream_seed
 from routerr1.rollout.record import to_row
-from routerr1.train.score import Score, batch_figures, score
+from routerr1.train.score import Score, batch_figures, best_model_share, score
 from routerr1.types import Question, Trajectory
 
 _STATE = "router_state.json"
@@ -36,12 +36,24 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """What stays fixed over a training run."""
+class Task:
+    """A question and the candidates it may be put to."""
 
-    questions: Sequence[Question]
-    validation: Sequence[Question]
+    question: Question
     pool: Pool
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What stays fixed over a training run.
+
+    Attributes:
+        names: candidates whose share of calls is logged; empty if every task has others.
+    """
+
+    tasks: Sequence[Task]
+    validation: Sequence[Task]
+    names: Sequence[str]
     render: Renderer
     rollout: RolloutParams
     reward: RewardParams
@@ -148,20 +160,20 @@ def _config(setting: Setting, folder: Path) -> Any:
     )
 
 
-def _by_prompt(setting: Setting) -> dict[str, Question]:
-    by_prompt: dict[str, Question] = {}
-    for question in setting.questions:
-        prompt = setting.render(question, setting.pool.cards)
+def _by_prompt(setting: Setting) -> dict[str, Task]:
+    by_prompt: dict[str, Task] = {}
+    for task in setting.tasks:
+        prompt = setting.render(task.question, task.pool.cards)
         if prompt in by_prompt:
             raise DataError(
-                f"training questions {by_prompt[prompt].id} and {question.id} have the same text; "
-                "remove one of them"
+                f"training questions {by_prompt[prompt].question.id} and {task.question.id} give the same "
+                "prompt; remove one of them"
             )
-        by_prompt[prompt] = question
+        by_prompt[prompt] = task
     return by_prompt
 
 
-def _dataset(by_prompt: Mapping[str, Question]) -> Any:
+def _dataset(by_prompt: Mapping[str, Task]) -> Any:
     from datasets import Dataset
 
     return Dataset.from_dict({"prompt": list(by_prompt)})
@@ -177,68 +189,77 @@ def _reward(prompts: list[str], reward: list[float], **_: Any) -> list[float]:
 class _Player:
     """Plays a step's prompts, scores them, and remembers the costs."""
 
-    def __init__(self, setting: Setting, generator: Any, by_prompt: Mapping[str, Question]) -> None:
+    def __init__(self, setting: Setting, generator: Any, by_prompt: Mapping[str, Task]) -> None:
         self.setting = setting
         self.generator = generator
         self.by_prompt = by_prompt
         self.scale = CostScale(setting.reward.cost_window)
-        self.names = [card.name for card in setting.pool.cards]
         self.figures: dict[str, float] = {}
         self.generation_s = 0.0
 
     def rollouts(self, prompts: list[str], trainer: Any) -> dict[str, list[Any]]:
         """TRL's `rollout_func`: one row per prompt received, in order."""
         began = time.perf_counter()
-        played = self.play(
-            [self.by_prompt[prompt] for prompt in prompts],
-            stream_seed(self.setting.seed, trainer.state.global_step),
-            temperature=None,
-        )
-        scores = self.score(played, self.scale.freeze())
+        tasks = [self.by_prompt[prompt] for prompt in prompts]
+        seed = stream_seed(self.setting.seed, trainer.state.global_step)
+        played = self.play(tasks, seed, temperature=None)
+        scores = self.score(tasks, played, self.scale.freeze())
         self.scale.extend(s.cost for s in scores)
-        self.figures = batch_figures(played, scores, self.names)
+        self.figures = self.summarise(tasks, played, scores)
         self.generation_s = time.perf_counter() - began
         columns = as_columns(played, scores, self.generator.tokenizer.eos_token_id)
         where = f"train, step {trainer.state.global_step}"
         # One group a step: enough to stop on a broken loop, too little to slow training down.
         group = played[: self.setting.train.rollouts_per_question]
-        require_trajectories(map(to_row, group), self.setting.pool.cards, where)
+        require_trajectories(map(to_row, group), tasks[0].pool.cards, where)
         require_tokens(columns["completion_ids"], columns["env_mask"], columns["logprobs"], where)
         return columns
 
-    def play(
-        self, questions: Sequence[Question], seed: int, temperature: float | None
-    ) -> list[Trajectory]:
+    def play(self, tasks: Sequence[Task], seed: int, temperature: float | None) -> list[Trajectory]:
         """Play with the weights as they are."""
         model, training = self.generator.model, self.generator.model.training
         model.eval()
         try:
             return asyncio.run(
                 play(
-                    questions,
+                    [task.question for task in tasks],
                     self.generator,
-                    self.setting.pool,
+                    [task.pool for task in tasks],
                     render=self.setting.render,
                     params=self.setting.rollout,
                     seed=seed,
                     temperature=temperature,
-                    concurrency=max(1, len(questions)),
+                    concurrency=max(1, len(tasks)),
                 )
             )
         finally:
             model.train(training)
 
-    def score(self, played: Sequence[Trajectory], scale: FrozenCostScale) -> list[Score]:
+    def score(
+        self, tasks: Sequence[Task], played: Sequence[Trajectory], scale: FrozenCostScale
+    ) -> list[Score]:
         """Score by one frozen scale."""
-        cards = self.setting.pool.cards
-        return [score(trajectory, cards, scale, self.setting.reward) for trajectory in played]
+        return [
+            score(trajectory, task.pool.cards, scale, self.setting.reward)
+            for task, trajectory in zip(tasks, played, strict=True)
+        ]
+
+    def summarise(
+        self, tasks: Sequence[Task], played: Sequence[Trajectory], scores: Sequence[Score]
+    ) -> dict[str, float]:
+        """The figures of a batch, by their names in log.csv."""
+        figures = batch_figures(played, scores, self.setting.names)
+        pools = [task.pool for task in tasks]
+        best = best_model_share(list(zip(played, pools, strict=True)))
+        return figures if best is None else {**figures, "best_model_share": best}
 
     def validate(self) -> dict[str, float]:
-        """Greedy figures on the validation questions; they neither read nor change training's cost scale."""
-        played = self.play(self.setting.validation, seed=self.setting.seed, temperature=0.0)
+        """Greedy figures on the validation tasks; they neither read nor change training's cost scale."""
+        tasks = self.setting.validation
+        played = self.play(tasks, seed=self.setting.seed, temperature=0.0)
         scale = CostScale(self.setting.reward.cost_window)
-        scale.extend(s.cost for s in self.score(played, scale.freeze()))
-        return batch_figures(played, self.score(played, scale.freeze()), self.names)
+        scale.extend(s.cost for s in self.score(tasks, played, scale.freeze()))
+        return self.summarise(tasks, played, self.score(tasks, played, scale.freeze()))
 
 
 def as_columns(

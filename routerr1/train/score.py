@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from routerr1 import protocol
 from routerr1.config import RewardParams
 from routerr1.matching import exact_match, token_f1
+from routerr1.pool.interface import Pool
+from routerr1.pool.simulated import SimulatedPool
 from routerr1.reward import FrozenCostScale, hierarchical
-from routerr1.types import Card, Trajectory
+from routerr1.types import Ask, Card, Trajectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,18 @@ def micro_usd(trajectory: Trajectory, cards: Sequence[Card], basis: str) -> floa
 def called(trajectory: Trajectory) -> list[str]:
     """Names of the candidates that were asked, in order."""
     return [turn.reply.model for turn in trajectory.turns if turn.reply and turn.reply.model]
+
+
+def best_model_share(played: Sequence[tuple[Trajectory, Pool]]) -> float | None:
+    """Share of calls that went to the best candidate for their topic; None where nobody knows it."""
+    judged = [
+        pool.is_best(turn.reply.model, turn.action.query)
+        for trajectory, pool in played
+        for turn in trajectory.turns
+        if isinstance(pool, SimulatedPool) and isinstance(turn.action, Ask) and turn.reply
+    ]
+    known = [verdict for verdict in judged if verdict is not None]
+    return sum(known) / len(known) if known else None
 
 
 def batch_figures(

@@ -6,8 +6,9 @@ and itself. This saves most of the work where the prompt is long and the rest sh
 
 import asyncio
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,19 @@ from transformers.utils.logging import disable_progress_bar
 from routerr1.config import Params, WarmstartParams
 from routerr1.data.embedded import World
 from routerr1.files import atomic_directory
-from routerr1.pool.simulated import UNSEEN_NAMES, SimulatedPool, default_candidates, known_facts
-from routerr1.prompt import Renderer, renderer
+from routerr1.pool.simulated import (
+    TRAINING_NAMES,
+    UNSEEN_NAMES,
+    Fact,
+    SimulatedPool,
+    default_candidates,
+    drawn_pool,
+    known_facts,
+)
+from routerr1.prompt import renderer
 from routerr1.reward import FrozenCostScale
 from routerr1.rollout.local import LocalGenerator
-from routerr1.rollout.loop import play
+from routerr1.rollout.loop import play, stream_seed
 from routerr1.train.examples import imitated
 from routerr1.train.policy import new_model, train_tokenizer
 from routerr1.train.score import score
@@ -40,7 +49,7 @@ class Example:
     mask: tuple[int, ...]
 
 
-def encode(trajectory: Trajectory, prompt: str, tokenizer: Any) -> Example:
+def encode(prompt: str, trajectory: Trajectory, tokenizer: Any) -> Example:
     """Tokenise piece by piece, as a rollout does: text is never tokenised across an insertion."""
 
     def ids_of(text: str) -> list[int]:
@@ -109,36 +118,61 @@ def _schedule(step: int, params: WarmstartParams) -> float:
 
 def packed_loss(model: Any, batch: Sequence[Example]) -> Tensor:
     """Mean negative log-likelihood of the tokens the policy wrote."""
-    shared = _common_prefix([example.prompt_ids for example in batch])
-    rows = [batch[i : i + _EXAMPLES_PER_ROW] for i in range(0, len(batch), _EXAMPLES_PER_ROW)]
-    length = max(shared + sum(len(e.prompt_ids) - shared + len(e.ids) for e in row) for row in rows)
+    packed = _pack(
+        [batch[i : i + _EXAMPLES_PER_ROW] for i in range(0, len(batch), _EXAMPLES_PER_ROW)]
+    )
+    hidden = model.get_decoder()(
+        input_ids=packed.ids,
+        position_ids=packed.positions,
+        attention_mask=_packed_mask(packed.owner),
+        use_cache=False,
+    ).last_hidden_state
+    logits = model.get_output_embeddings()(hidden.flatten(0, 1)[packed.sources])
+    return torch.nn.functional.cross_entropy(logits.float(), torch.tensor(packed.targets))
+
+
+@dataclass(frozen=True, slots=True)
+class _Packed:
+    """Rows of examples behind the prefix that a row's prompts share.
+
+    Attributes:
+        owner: 0 for the shared prefix, n for the row's n-th example, -1 for padding.
+        sources: flat places whose hidden state predicts `targets`.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    owner: Tensor
+    sources: list[int]
+    targets: list[int]
+
+
+def _pack(rows: Sequence[Sequence[Example]]) -> _Packed:
+    shared = [_common_prefix([example.prompt_ids for example in row]) for row in rows]
+    lengths = [
+        prefix + sum(len(e.prompt_ids) - prefix + len(e.ids) for e in row)
+        for prefix, row in zip(shared, rows, strict=True)
+    ]
+    length = max(lengths)
     ids = torch.zeros(len(rows), length, dtype=torch.long)
-    positions = torch.zeros_like(ids)
-    owner = torch.full_like(ids, -1)  # 0: shared; n: the n-th example; -1: padding
-    sources: list[int] = []
-    targets: list[int] = []
-    for r, row in enumerate(rows):
-        ids[r, :shared] = torch.tensor(row[0].prompt_ids[:shared])
-        positions[r, :shared] = torch.arange(shared)
-        owner[r, :shared] = 0
-        at = shared
+    packed = _Packed(ids, torch.zeros_like(ids), torch.full_like(ids, -1), [], [])
+    for r, (prefix, row) in enumerate(zip(shared, rows, strict=True)):
+        ids[r, :prefix] = torch.tensor(row[0].prompt_ids[:prefix])
+        packed.positions[r, :prefix] = torch.arange(prefix)
+        packed.owner[r, :prefix] = 0
+        at = prefix
         for n, example in enumerate(row, start=1):
-            tail = example.prompt_ids[shared:]
-            piece = (*tail, *example.ids)
-            end = at + len(piece)
-            ids[r, at:end] = torch.tensor(piece)
-            positions[r, at:end] = torch.arange(shared, shared + len(piece))
-            owner[r, at:end] = n
+            tail = example.prompt_ids[prefix:]
+            end = at + len(tail) + len(example.ids)
+            ids[r, at:end] = torch.tensor((*tail, *example.ids))
+            packed.positions[r, at:end] = torch.arange(prefix, prefix + end - at)
+            packed.owner[r, at:end] = n
             for place, (token, weight) in enumerate(zip(example.ids, example.mask, strict=True)):
                 if weight:
-                    sources.append(r * length + at + len(tail) + place - 1)
-                    targets.append(token)
+                    packed.sources.append(r * length + at + len(tail) + place - 1)
+                    packed.targets.append(token)
             at = end
-    hidden = model.get_decoder()(
-        input_ids=ids, position_ids=positions, attention_mask=_packed_mask(owner), use_cache=False
-    ).last_hidden_state
-    logits = model.get_output_embeddings()(hidden.flatten(0, 1)[sources])
-    return torch.nn.functional.cross_entropy(logits.float(), torch.tensor(targets))
+    return packed
 
 
 def _packed_mask(owner: Tensor) -> Tensor:
@@ -180,18 +214,16 @@ def from_scratch(
     render = renderer(params.prompt.template, params.rollout.max_rounds)
     known = known_facts(world)
     wanted = params.warmstart.steps * params.warmstart.batch_size
-    trajectories = list(
+    pairs = list(
         imitated(
-            questions, world, known, cards,
+            questions, world, known, partial(_cards_of, cards, known, params, seed),
             render=render, params=params.rollout,
             stop_probability=params.warmstart.stop_probability, seed=seed, count=max(wanted, 256),
         )
     )  # fmt: skip
-    tokenizer = train_tokenizer(
-        _corpus(trajectories, questions, world, cards, render), params.model.vocab_size
-    )
+    tokenizer = train_tokenizer(_corpus(pairs, questions, world), params.model.vocab_size)
     model = new_model(params.model, tokenizer, seed)
-    examples = (encode(t, render(t.question, cards), tokenizer) for t in trajectories)
+    examples = (encode(prompt, trajectory, tokenizer) for prompt, trajectory in pairs)
     losses = fit(model, examples, params.warmstart, progress=progress)
     with atomic_directory(folder) as aside:
         model.save_pretrained(aside)
@@ -231,19 +263,25 @@ def adopt(source: str, folder: Path) -> dict[str, float]:
     return {"parameters": sum(p.numel() for p in found.model.parameters())}
 
 
+def _cards_of(
+    cards: Sequence[Card], known: Mapping[str, Fact], params: Params, seed: int, number: int
+) -> Sequence[Card]:
+    """The profiled cards, or those of another drawn pool for every row of packed examples."""
+    if not params.pool.redraw:
+        return cards
+    draw = stream_seed(seed, number // _EXAMPLES_PER_ROW)
+    return drawn_pool(known, draw, TRAINING_NAMES).cards
+
+
 def _corpus(
-    trajectories: Sequence[Trajectory],
-    questions: Sequence[Question],
-    world: World,
-    cards: Sequence[Card],
-    render: Renderer,
+    pairs: Sequence[tuple[str, Trajectory]], questions: Sequence[Question], world: World
 ) -> Iterator[str]:
     """What the tokenizer is trained on: everything a policy reads or writes, and names it may meet later."""
-    for trajectory in trajectories[:3000]:
-        yield render(trajectory.question, cards) + trajectory.text
+    for prompt, trajectory in pairs[:3000]:
+        yield prompt + trajectory.text
     for question in questions:
         yield f" {question.question}"
     for names in world.entities.values():
         yield from (f" {name}" for name in names)
-    yield from (f" {name}" for name in UNSEEN_NAMES)
+    yield from (f" {name}" for name in (*TRAINING_NAMES, *UNSEEN_NAMES))
     yield from (f" {figure}" for figure in range(0, 101, 5))

@@ -1,6 +1,7 @@
 """Training on the real trainer: masks, seeds, resume, and that rewards are what is learnt from."""
 
 import csv
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,23 +13,27 @@ from routerr1.config import Params
 from routerr1.pool.simulated import SimulatedPool
 from routerr1.prompt import renderer
 from routerr1.train import grpo
-from routerr1.train.grpo import Setting, Trained
+from routerr1.train.grpo import Setting, Task, Trained
 from routerr1.train.score import score
-from routerr1.types import Answer, Ask, Generation, Ledger, Question, Reply, Trajectory, Turn
+from routerr1.types import Answer, Ask, Card, Generation, Ledger, Question, Reply, Trajectory, Turn
 
 
 @pytest.fixture
 def setting(params: Params, pool: SimulatedPool, rows: list[Question]) -> Setting:
     return Setting(
-        questions=[row for row in rows if row.split == "train"],
-        validation=[row for row in rows if row.split == "validation"][:8],
-        pool=pool,
+        tasks=[Task(row, pool) for row in rows if row.split == "train"],
+        validation=[Task(row, pool) for row in rows if row.split == "validation"][:8],
+        names=[card.name for card in pool.cards],
         render=renderer("compact", params.rollout.max_rounds),
         rollout=params.rollout,
         reward=params.reward,
         train=params.train,
         seed=1,
     )
+
+
+def pool_cards(setting: Setting) -> Sequence[Card]:
+    return setting.tasks[0].pool.cards
 
 
 def run(start: Path, setting: Setting, folder: Path, stop_after: int | None = None) -> Trained:
@@ -66,7 +71,7 @@ def test_ids_are_trained_on_as_sampled_and_replies_are_masked(
     setting: Setting, params: Params
 ) -> None:
     whole, cut = trajectory(TURN, LAST), trajectory(TURN, stopped="length")
-    scored = score(whole, setting.pool.cards, grpo.CostScale().freeze(), params.reward)
+    scored = score(whole, pool_cards(setting), grpo.CostScale().freeze(), params.reward)
     columns = grpo.as_columns([whole, cut], [scored, scored], eos=99)
     assert columns["completion_ids"] == [[5, 6, 7, 8, 9, 10, 99], [5, 6, 7, 8, 9]]
     assert columns["env_mask"] == [[1, 1, 0, 0, 0, 1, 0], [1, 1, 0, 0, 0]]
@@ -78,8 +83,8 @@ def test_a_failed_call_is_never_cheap(setting: Setting, params: Params) -> None:
     good = trajectory(TURN, LAST)
     failed = replace(good, ledger=Ledger(calls=1, failures=1))
     reward = params.reward.model_copy(update={"cost_weight": 0.5})
-    assert score(failed, setting.pool.cards, scale, reward).thrift == 0.0
-    assert score(good, setting.pool.cards, scale, reward).thrift > 0.0
+    assert score(failed, pool_cards(setting), scale, reward).thrift == 0.0
+    assert score(good, pool_cards(setting), scale, reward).thrift > 0.0
 
 
 def test_reply_tokens_get_no_gradient(
@@ -113,9 +118,9 @@ def test_reply_tokens_get_no_gradient(
         return loss
 
     monkeypatch.setattr(GRPOTrainer, "_compute_loss", compute_twice)
-    varied = replace(setting, reward=setting.reward)
-    monkeypatch.setattr(grpo, "_reward", lambda prompts, reward, **_: [float(i % 3) for i in range(len(prompts))])
-    run(small_policy, varied, tmp_path / "run", stop_after=1)
+    # Rewards that differ within a group, or there would be no gradient to compare.
+    monkeypatch.setattr(grpo, "_reward", lambda prompts, **_: [i % 3 for i in range(len(prompts))])
+    run(small_policy, setting, tmp_path / "run", stop_after=1)
     (loss, grads), (other_loss, other_grads) = found[:2]
     assert other_loss == pytest.approx(loss, abs=1e-6)
     assert any(float(grad.abs().max()) > 0 for grad in grads.values())
@@ -154,7 +159,7 @@ def test_the_log_has_a_row_for_every_step(
     with (tmp_path / "log.csv").open() as stream:
         table = list(csv.DictReader(stream))
     assert [int(float(row["step"])) for row in table] == [1, 2, 3, 4]
-    names = {card.name for card in setting.pool.cards}
+    names = {card.name for card in pool_cards(setting)}
     assert {f"share/{name}" for name in names} <= table[0].keys()
     assert {"reward", "em", "kl", "entropy", "grad_norm", "top_model_share"} <= table[0].keys()
     assert table[1]["validation/em"] != ""
