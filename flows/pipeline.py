@@ -6,6 +6,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,18 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.concurrency.sync import concurrency
 from prefect.runtime import flow_run
+from prefect.states import Cancelled
 
 from flows.promote import promote_if_better
 from flows.stages import run_stage, stages
@@ -77,7 +88,8 @@ def retrain(
     cost_weight: float | None = None,
     promote: bool = True,
     wait_s: float = 600.0,
-) -> None:
+    trigger: str | None = None,
+) -> Any:
     """Bring the chain up to date, register what came out, and let the gate decide.
 
     Args:
@@ -85,7 +97,11 @@ def retrain(
         cost_weight: alpha of the reward, likewise.
         promote: ask the gate; otherwise the version stays challenger.
         wait_s: how long to wait for another retrain to end.
+        trigger: the event that asks for this run. Within `watch.cooldown_s` of the last finished retrain
+            such a run is cancelled; one by schedule or by hand never is.
     """
+    if trigger is not None and (left_s := _cooldown_left_s()) > 0:
+        return Cancelled(message=f"{trigger}: the cool-down lasts for another {left_s:.0f} s")
     with only_one(wait_s):
         _set_params(profile, cost_weight)
         for stage in stages():
@@ -93,6 +109,24 @@ def retrain(
         version = register_task()
     if promote:
         promote_if_better(str(version.number), why=f"flow run {flow_run.name}")
+    return None
+
+
+def _cooldown_left_s() -> float:
+    """Seconds until an event may start a retrain again, by the last one that the server saw finish."""
+    with get_client(sync_client=True) as client:
+        last = client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=["retrain"])),
+            flow_run_filter=FlowRunFilter(
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.COMPLETED]))
+            ),
+            sort=FlowRunSort.END_TIME_DESC,
+            limit=1,
+        )
+    if not last or last[0].end_time is None:
+        return 0.0
+    passed_s = (datetime.now(UTC) - last[0].end_time).total_seconds()
+    return load_params().watch.cooldown_s - passed_s
 
 
 def _set_params(profile: str | None, cost_weight: float | None) -> None:

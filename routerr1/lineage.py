@@ -101,3 +101,25 @@ def changed_stages() -> list[str]:
             return sorted(repo.status())
     except DvcException as error:
         raise DataError(f"DVC: {error}") from None
+
+
+def digest_of(parts: Sequence[str]) -> str:
+    """One hex digest of several texts, their order counting."""
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def stages_to_run() -> list[str]:
+    """Stages that `dvc repro` would run, judged by dvc.lock, code and parameters; no data are needed.
+
+    Raises: DataError if this is no DVC repository or dvc.yaml cannot be read.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    if not DVC_LOCK.is_file():
+        raise DataError(f"{DVC_LOCK}: not found; run `dvc repro` and commit it")
+    try:
+        with Repo() as repo:
+            return [stage.addressing for stage in repo.reproduce(dry=True, allow_missing=True)]
+    except DvcException as error:
+        raise DataError(f"DVC: {error}") from None

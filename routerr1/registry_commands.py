@@ -26,10 +26,13 @@ registry_app = typer.Typer(
 
 def add_commands(app: typer.Typer) -> None:
     """Add the commands to the main one."""
+    from routerr1.ops_commands import ops_app
+
     app.command(rich_help_panel=_PANEL)(register)
     app.command(rich_help_panel=_PANEL)(promote)
     app.command(rich_help_panel=_PANEL)(rollback)
     app.add_typer(registry_app, name="registry", rich_help_panel=_PANEL)
+    app.add_typer(ops_app, name="ops", rich_help_panel=_PANEL)
 
 
 def register(params: ParamsFile = _DEFAULT) -> None:

@@ -1,0 +1,188 @@
+"""Watching: is the champion still what it was, are the candidates, have data or pool been changed?
+
+What is found is an artifact for people and an event for Prefect, on which `routerr1 ops install` starts a
+retrain.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.events import emit_event
+
+from routerr1 import drift, evidence, files, lineage, promotion, stages, tracking
+from routerr1.config import Params, load_params
+from routerr1.drift import Finding, Reading
+from routerr1.errors import RegistryError
+from routerr1.registry import fetched, read_version_evidence
+from routerr1.types import Question
+
+DRIFT, POOL_CHANGED, DATA_CHANGED = (
+    "routerr1.drift", "routerr1.pool.changed", "routerr1.data.changed",
+)  # fmt: skip
+SEEN = Path("runs/watch.json")
+
+
+def notify(event: str, why: str, payload: dict[str, Any] | None = None) -> None:
+    """Tell Prefect; automations that expect `event` run."""
+    name = load_params().registry.model
+    emit_event(
+        event=event,
+        resource={"prefect.resource.id": f"routerr1.model.{name}"},
+        payload={"why": why, **(payload or {})},
+    )
+
+
+@flow(name="evaluate-champion", persist_result=False)
+def evaluate_champion() -> bool:
+    """Play the champion again on questions it was judged by, and probe the candidates; True if any moved."""
+    params = load_params()
+    findings = champion_task(params) + candidates_task(params)
+    create_markdown_artifact(
+        key="drift",
+        markdown=drift.to_markdown(findings),
+        description="The champion and the candidates against what was measured before",
+    )
+    moved = [found.what for found in findings if found.moved]
+    if moved:
+        get_run_logger().warning("moved: %s", ", ".join(moved))
+        notify(DRIFT, ", ".join(moved))
+    return bool(moved)
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def champion_task(params: Params) -> list[Finding]:
+    """Exact match and cost of the champion, on its own questions as far as data/questions still has them."""
+    from routerr1.evaluate.rows import row_of
+
+    client = tracking.open_client()
+    champion = promotion.champion_of(client, params.registry.model)
+    if champion is None:
+        raise RegistryError(f"model {params.registry.model!r}: has no champion to watch")
+    judged = {play.question_id: play for play in read_version_evidence(champion)[0]}
+    chosen = _sample(
+        [q for q in _test_questions(params) if f"{q.dataset}/{q.id}" in judged],
+        params.watch.max_questions,
+        params.evaluate.seed,
+    )
+    with fetched(champion.model_id, "artifacts/policy") as checkpoint:
+        played = _play(params, checkpoint, chosen)
+    cards = stages.read_cards()
+    now = [
+        evidence.play_of(row_of(one, pool="watch", router="policy", seed=0, cards=cards))
+        for one in played
+    ]
+    before = [judged[play.question_id] for play in now]
+    groups = tuple(play.group for play in now)
+    pairs = {
+        "champion exact match": ([play.em for play in before], [play.em for play in now]),
+        "champion cost in USD": ([p.cost_usd for p in before], [p.cost_usd for p in now]),
+    }
+    return [
+        drift.compare(Reading(what, tuple(old), tuple(new), groups), seed=params.evaluate.seed)
+        for what, (old, new) in pairs.items()
+    ]
+
+
+def _test_questions(params: Params) -> list[Question]:
+    from routerr1.data.splits import read_questions
+
+    return read_questions(stages.QUESTIONS, params.evaluate.split)
+
+
+def _sample(questions: Sequence[Question], limit: int, seed: int) -> list[Question]:
+    return Random(f"watch/{seed}").sample(list(questions), min(limit, len(questions)))
+
+
+def _play(params: Params, checkpoint: Path, questions: Sequence[Question]) -> list[Any]:
+    from routerr1.rollout.loop import play
+
+    pool = stages.open_pool(params, stages.read_cards())
+
+    async def all_of_them() -> list[Any]:
+        try:
+            return await play(
+                questions,
+                stages.load_policy(checkpoint),
+                pool,
+                render=stages.renderer(params),
+                params=params.rollout,
+                seed=params.evaluate.seed,
+                temperature=params.evaluate.temperature,
+            )
+        finally:
+            await pool.aclose()
+
+    return asyncio.run(all_of_them())
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def candidates_task(params: Params) -> list[Finding]:
+    """Accuracy and latency of every candidate, on questions that the profile stage asked it before."""
+    import pandas as pd
+
+    from routerr1.pool.profile import profile
+
+    matrix = pd.read_parquet(stages.POOL / "matrix.parquet").set_index(["candidate", "question_id"])
+    asked = set(matrix.index.get_level_values("question_id"))
+    questions = [q for q in _probe_questions(params) if q.id in asked]
+    chosen = _sample(questions, params.watch.probes, params.profile_pool.seed)
+    pool = stages.open_pool(params)
+
+    async def probe() -> Any:
+        try:
+            return await profile(chosen, pool, store=None)
+        finally:
+            await pool.aclose()
+
+    now = pd.DataFrame(asyncio.run(probe()).rows).set_index(["candidate", "question_id"])
+    findings = []
+    for card in stages.read_cards():
+        new = now.loc[card.name]
+        old = matrix.loc[card.name].loc[new.index]
+        reading = Reading(
+            f"{card.name} accuracy", tuple(old["correct"]), tuple(new["correct"]), tuple(new.index)
+        )
+        answered = new[new["failure"].isna()]["latency_s"].tolist()
+        findings.append(drift.compare(reading, seed=params.profile_pool.seed))
+        findings.append(
+            drift.compare_latency(
+                f"{card.name} latency", card.latency_s, answered, params.watch.max_latency_ratio
+            )
+        )
+    return findings
+
+
+def _probe_questions(params: Params) -> list[Question]:
+    from routerr1.data.splits import read_questions
+
+    return read_questions(stages.QUESTIONS, params.profile_pool.split)
+
+
+@flow(name="watch-changes", persist_result=False)
+def watch_changes() -> list[str]:
+    """Compare pool and data with what the last look saw; an event for each that was changed."""
+    params = load_params()
+    seen = files.read_json(SEEN) if SEEN.is_file() else {}
+    now = fingerprints(params)
+    changed = [event for event, value in now.items() if seen.get(event, value) != value]
+    for event in changed:
+        get_run_logger().warning("%s", event)
+        notify(event, "seen by watch-changes")
+    files.write_json(SEEN, now)
+    return changed
+
+
+def fingerprints(params: Params) -> dict[str, str]:
+    """What stands for the pool (candidates, prices, endpoints) and for the data, as digests."""
+    pool = [params.pool.model_dump_json()]
+    if params.pool.file is not None:
+        pool.append(files.digest(params.pool.file))
+    data = [params.dataset.model_dump_json()]
+    data += [files.digest(path) for path in (Path("data/imported"),) if path.exists()]
+    return {POOL_CHANGED: lineage.digest_of(pool), DATA_CHANGED: lineage.digest_of(data)}

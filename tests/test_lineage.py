@@ -1,0 +1,52 @@
+"""What tells whether dvc.lock describes the workspace; real DVC."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from routerr1 import lineage
+from routerr1.config import Params
+from routerr1.errors import DataError
+from routerr1.ops_commands import ops_app
+from routerr1.types import Card
+
+
+def test_without_data_the_lock_is_judged_by_code_and_parameters(chain: Params) -> None:  # noqa: ARG001
+    for folder in ("data", "models", ".dvc/cache"):
+        shutil.rmtree(folder)
+    run = CliRunner().invoke
+    assert run(ops_app, ["locked"]).output == "dvc.lock is up to date\n"
+    Path("made.yaml").write_text("{right: 0.9, cost: 0.001, size: 10}\n")
+    changed = run(ops_app, ["locked"])
+    assert (changed.exit_code, "dvc.lock is behind: make;" in changed.output) == (1, True)
+
+
+def test_changed_code_is_seen_too(chain: Params) -> None:  # noqa: ARG001
+    make = Path("make.py")
+    make.write_text(make.read_text() + "# changed\n")
+    assert lineage.stages_to_run() == ["make"]
+    assert lineage.changed_stages() == ["make"]
+
+
+def test_without_a_lock_there_is_nothing_to_judge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"dvc\.lock: not found"):
+        lineage.stages_to_run()
+    with pytest.raises(DataError, match=r"dvc\.lock: cannot be read"):
+        lineage.read_lock()
+    Path("dvc.lock").write_text("stages: [")
+    with pytest.raises(DataError, match=r"dvc\.lock: is not a dvc\.lock"):
+        lineage.read_lock()
+
+
+def test_the_price_book_is_prices_and_nothing_else() -> None:
+    card = Card("a", prompt_usd_per_mtok=1.0, completion_usd_per_mtok=2.0)
+    other = Card("a", "text", latency_s=3.0, prompt_usd_per_mtok=1.0, completion_usd_per_mtok=2.0)
+    dearer = Card("a", prompt_usd_per_mtok=1.0, completion_usd_per_mtok=2.5)
+    digest = lineage.price_book_digest([card])
+    assert digest == lineage.price_book_digest([other])
+    assert digest != lineage.price_book_digest([dearer])
