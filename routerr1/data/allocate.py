@@ -4,7 +4,7 @@ A row is 40-odd bytes here (keys, rank, place), so millions fit while their text
 """
 
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -124,11 +124,6 @@ class Allocation:
         self._usable[list(rows)] = False
         self._draw("train")
 
-    def splits(self) -> Iterator[Split | None]:
-        """The split of each row in turn; None if it is not used."""
-        for split in self._split.tolist():
-            yield None if split == _UNUSED else SPLITS[split]
-
     def split_codes(self) -> Any:
-        """`splits` as numbers: an index of SPLITS, or -1."""
+        """The split of each row in turn: an index of SPLITS, or -1 for a row that is not used."""
         return self._split

@@ -37,8 +37,8 @@ def build_dataset(
     Args:
         progress: told the number of rows read, now and then.
 
-    Returns: what metrics.json holds: per data set the rows of each split, and how many rows were read,
-        refused (by reason) and drawn.
+    Returns: what metrics.json holds: per data set the rows of each split, how many rows were read, how
+        many were left out by reason, and how many golds were dropped from rows that were kept.
     Raises: DataError naming file and line of a source that cannot be understood.
     """
     with atomic_directory(folder) as aside:
@@ -67,7 +67,9 @@ class _Build:
         with (self.folder / "refused.jsonl").open("w", encoding="utf-8") as self._refusals:
             self._ingest()
             if not len(self.rows):
-                raise DataError("params.yaml: dataset: no usable row in any source")
+                reasons = sum(self.refused.values(), Counter[Reason]())
+                told = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+                raise DataError(f"params.yaml: dataset: no usable row in any source ({told})")
             allocation = Allocation(self.rows, [origin.stock for origin in self.origins])
             self._note_repeats("duplicate_id", allocation.repeated_ids)
             self._note_repeats("duplicate", allocation.repeated)

@@ -271,7 +271,7 @@ def test_a_broken_source_leaves_the_data_that_were_there(
 
 def test_rows_that_are_all_refused_are_an_error(tmp_path: Path) -> None:
     put(tmp_path, "nq/test", [row(1, "?")])
-    with pytest.raises(DataError, match="no usable row"):
+    with pytest.raises(DataError, match=r"no usable row in any source \(1 no_question\)"):
         build_dataset(benchmarks(tmp_path, {"nq": {"test": draw("test")}}), tmp_path / "out")
 
 

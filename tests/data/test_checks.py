@@ -10,16 +10,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
 from routerr1.config import DatasetParams
 from routerr1.data.checks import run_checks, validate
+from routerr1.data.commands import app
 from routerr1.data.drift import Profile, accept_profile
 from routerr1.data.expectations import NUM_RULES, rules
 from routerr1.data.measure import measure_columns
 from routerr1.data.splits import schema, split_path
 from routerr1.errors import CheckFailed, DataError
 from routerr1.types import SPLITS
-from tests.data.conftest import checks_params, worded
+from tests.data.conftest import ROOT, checks_params, worded
 
 Rows = dict[str, list[dict[str, Any]]]
 NAMES = [rule.name for rule in rules(1000)]
@@ -253,6 +255,20 @@ def test_data_that_failed_on_more_than_drift_are_not_accepted(tmp_path: Path) ->
         accept_profile(tmp_path, tmp_path / "accepted.json")
     with pytest.raises(DataError, match="is null"):
         accept_profile(tmp_path, None)
+
+
+def test_the_command_line_accepts_what_was_checked(
+    clean: tuple[Path, DatasetParams], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_checks(*clean, checks_params(), tmp_path / "checks")
+    (tmp_path / "profiles").symlink_to(ROOT / "profiles")
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    said = CliRunner().invoke(app, ["accept", "--checks", "checks"], catch_exceptions=False)
+    assert said.exit_code == 0
+    assert "data/accepted.json: written" in said.output
+    accepted = Profile.read(Path("data/accepted.json"))
+    assert accepted.lengths["mine", "train"].total() == 180  # 3 in 5 of 300
 
 
 def test_chance_alone_is_no_drift_even_for_few_rows() -> None:
