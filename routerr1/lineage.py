@@ -3,6 +3,7 @@
 import getpass
 import hashlib
 import json
+import logging
 import os
 import subprocess
 from collections.abc import Sequence
@@ -118,8 +119,16 @@ def stages_to_run() -> list[str]:
 
     if not DVC_LOCK.is_file():
         raise DataError(f"{DVC_LOCK}: not found; run `dvc repro` and commit it")
+    speaker = logging.getLogger("dvc")
+    level = speaker.level
+    speaker.setLevel(
+        logging.WARNING
+    )  # what it tells about each stage as it goes is not ours to print
     try:
         with Repo() as repo:
-            return [stage.addressing for stage in repo.reproduce(dry=True, allow_missing=True)]
+            found = repo.reproduce(dry=True, allow_missing=True)
     except DvcException as error:
-        raise DataError(f"DVC: {error}") from None
+        raise DataError(f"DVC: {error.__cause__ or error}") from None
+    finally:
+        speaker.setLevel(level)
+    return [stage.addressing for stage in found]
