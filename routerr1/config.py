@@ -215,6 +215,8 @@ class EvaluateParams(Section):
     confidence: float = Field(gt=0, lt=1)
     seed: int
     concurrency: int = Field(ge=1)
+    executor: Literal["local", "ray"]
+    shards: int = Field(ge=1)
 
 
 Baseline = Literal[

@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from routerr1.types import Card, Question
 if TYPE_CHECKING:
     from routerr1.data.embedded import World
     from routerr1.evaluate.controls import Router
+    from routerr1.evaluate.run import Job
     from routerr1.rollout.local import LocalGenerator
     from routerr1.train.grpo import Task
 
@@ -222,37 +224,51 @@ def evaluate(params: Params) -> None:
     from routerr1.baselines.retrieval import NAME as RETRIEVER
     from routerr1.data.contracts import require_evaluation
     from routerr1.evaluate.outputs import write_evaluation
-    from routerr1.evaluate.run import evaluate as run_evaluation
+    from routerr1.evaluate.run import evaluation_of, play_all
+    from routerr1.evaluate.shards import play_on_ray
     from routerr1.evaluate.store import RowStore
     from routerr1.tracking import open_run
 
+    section = params.evaluate
     pool = open_pool(params, read_cards())
     store = RowStore(RUNS / "eval.jsonl", _evaluation_fingerprint(params, "evaluate"))
     with track("evaluate", 0) as bar:
-        found = asyncio.run(
-            _closing(
-                pool,
-                run_evaluation(
-                    load_policies(params),
-                    pool,
-                    _questions(params.evaluate.split),
-                    _questions("validation"),
-                    render=renderer(params),
-                    rollout=params.rollout,
-                    params=params.evaluate,
-                    others=_baselines(params, pool),
-                    store=store,
-                    progress=bar.update,
-                ),
+        if section.executor == "ray":
+            rows = play_on_ray(
+                partial(_evaluation_jobs, params), shards=section.shards,
+                concurrency=section.concurrency, store=store, progress=bar.update,
+            )  # fmt: skip
+        else:
+            jobs = _evaluation_jobs(params, pool)
+            playing = play_all(
+                jobs, concurrency=section.concurrency, store=store, progress=bar.update
             )
-        )
+            rows = asyncio.run(_closing(pool, playing))
+    found = evaluation_of(rows)
     # What retrieval baselines search is asked like a model, and is free.
     require_evaluation(map(asdict, found.rows), [*pool.cards, Card(RETRIEVER)], "evaluate")
-    _, figures = write_evaluation(EVALUATION, found, params.evaluate)
+    _, figures = write_evaluation(EVALUATION, found, section)
     with open_run(params.registry, RUN_FILE, resume=True) as run:
         run.log_metrics({"evaluate": figures})
         run.log_artifact(EVALUATION / "table.md")
     store.discard()
+
+
+def _evaluation_jobs(params: Params, pool: Pool | None = None) -> list["Job"]:
+    """Every router and question of the evaluate stage, from files alone: workers build them anew."""
+    from routerr1.evaluate.run import evaluation_jobs
+
+    pool = pool or open_pool(params, read_cards())
+    return evaluation_jobs(
+        load_policies(params),
+        pool,
+        _questions(params.evaluate.split),
+        _questions("validation"),
+        render=renderer(params),
+        rollout=params.rollout,
+        params=params.evaluate,
+        others=_baselines(params, pool),
+    )
 
 
 def _baselines(params: Params, pool: Pool) -> list["Router"]:

@@ -133,17 +133,22 @@ def _latency_s(replies: Iterable[Reply]) -> float:
 
 
 def _for_readers(trajectory: Trajectory) -> Trajectory:
-    """Without times of the clock, and without the ids and logprobs that only training needs."""
+    """Without times of the clock, and without the ids and logprobs that only training needs.
+
+    Whether a reply came from a store is left out too: a row tells what its trajectory costs, and stays
+    the same if the evaluation was killed and went on with what it had paid for.
+    """
     turns = tuple(
         replace(
             turn,
             wall_s=0.0,
+            reply=replace(turn.reply, cached=False) if turn.reply else None,
             inserted_ids=(),
             generation=replace(turn.generation, token_ids=(), logprobs=()),
         )
         for turn in trajectory.turns
     )
-    ledger = replace(trajectory.ledger, round_wall_s=())
+    ledger = replace(trajectory.ledger, round_wall_s=(), cache_hits=0)
     return replace(trajectory, turns=turns, ledger=ledger, prompt_ids=())
 
 

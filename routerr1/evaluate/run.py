@@ -22,6 +22,8 @@ from routerr1.types import Question
 Progress = Callable[[int, int], None]
 """Called with (done, total) after each trajectory."""
 
+Job = tuple[Router, Question]
+
 TRAINING_POOL = "training"
 _VALIDATION = "validation"
 
@@ -72,12 +74,32 @@ async def evaluate(
 
     Raises: DataError without questions.
     """
+    jobs = evaluation_jobs(
+        generators, pool, questions, validation,
+        render=render, rollout=rollout, params=params, others=others, pool_name=pool_name,
+    )  # fmt: skip
+    rows = await play_all(jobs, concurrency=params.concurrency, store=store, progress=progress)
+    return evaluation_of(rows)
+
+
+def evaluation_jobs(
+    generators: Mapping[int, Generator],
+    pool: Pool,
+    questions: Sequence[Question],
+    validation: Sequence[Question],
+    *,
+    render: Renderer,
+    rollout: RolloutParams,
+    params: EvaluateParams,
+    others: Iterable[Router] = (),
+    pool_name: str = TRAINING_POOL,
+) -> list[Job]:
+    """What `evaluate` plays, in the order of its rows; the last part are the tries on validation."""
     chosen = choose_questions(questions, params.max_questions, params.seed)
     held = choose_questions(validation, params.max_questions, params.seed)
-    policies = policies_of(generators, render=render, rollout=rollout, params=params)
     routers: list[Router] = []
     tryouts: list[Router] = []
-    for policy in policies:
+    for policy in policies_of(generators, render=render, rollout=rollout, params=params):
         routers.append(controls.policy_router(policy, pool, pool_name, params.seed))
         routers += controls.control_routers(policy, pool, pool_name, params.seed)
         tryouts += [
@@ -85,14 +107,19 @@ async def evaluate(
             for card in pool.cards
         ]
     routers += others
-    jobs = [(router, question) for router in routers for question in chosen]
-    jobs += [(router, question) for router in tryouts for question in held]
-    rows = await play_all(jobs, concurrency=params.concurrency, store=store, progress=progress)
+    return [(router, question) for router in routers for question in chosen] + [
+        (router, question) for router in tryouts for question in held
+    ]
+
+
+def evaluation_of(rows: Sequence[Row]) -> Evaluation:
+    """The rows of `evaluation_jobs`, with those that follow from them: best single model and oracle."""
     tested = [row for row in rows if row.pool != _VALIDATION]
     tried = [row for row in rows if row.pool == _VALIDATION]
-    best = {policy.seed: best_single(tried, policy.seed) for policy in policies}
-    for policy in policies:
-        tested += derived_rows(tested, pool_name, policy.seed, best[policy.seed])
+    best = {seed: best_single(tried, seed) for seed in sorted({row.seed for row in tried})}
+    pool_name = tested[0].pool
+    for seed, name in best.items():
+        tested += derived_rows(tested, pool_name, seed, name)
     return Evaluation(tested, best)
 
 
@@ -111,7 +138,7 @@ def policies_of(
 
 
 async def play_all(
-    jobs: Sequence[tuple[Router, Question]],
+    jobs: Sequence[Job],
     *,
     concurrency: int,
     store: RowStore | None = None,

@@ -78,6 +78,6 @@ def stage() -> Stage:
         rollout=RolloutParams(max_rounds=4, max_new_tokens=40, temperature=1.0),
         params=EvaluateParams(
             split="test", max_questions=60, temperature=0.0, bootstrap=200, confidence=0.95,
-            seed=5, concurrency=16,
+            seed=5, concurrency=16, executor="local", shards=2,
         ),
     )  # fmt: skip
