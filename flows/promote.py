@@ -5,8 +5,10 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.input import RunInput
 
+from flows.replay import questions_of, replay
 from routerr1.config import load_params
 from routerr1.promotion import Judgement, judge, promote
+from routerr1.registry import read_version_evidence
 
 
 class Approval(RunInput):
@@ -19,8 +21,16 @@ class Approval(RunInput):
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def judge_task(which: str) -> Judgement:
-    """Ask the gate, and show what it says."""
-    judgement = judge(load_params(), which)
+    """Ask the gate, and show what it says.
+
+    If the data have changed since the champion was judged, it plays the challenger's questions first.
+    """
+    params = load_params()
+    judgement = judge(params, which)
+    if judgement.champion is not None and "same_questions" in judgement.decision.refused_by:
+        asked = {play.question_id for play in read_version_evidence(judgement.challenger)[0]}
+        plays = replay(params, judgement.champion, questions_of(params, asked))
+        judgement = judge(params, which, plays)
     create_markdown_artifact(
         key="gate", markdown=judgement.markdown, description="The gate's decision, rule by rule"
     )
@@ -30,7 +40,13 @@ def judge_task(which: str) -> Judgement:
 @task(cache_policy=NO_CACHE, persist_result=False)
 def promote_task(judgement: Judgement, why: str) -> bool:
     """Move the champion; the gate is asked again by whoever holds the lock."""
-    done = promote(load_params(), judgement.challenger.number, why=why, approved=judgement)
+    done = promote(
+        load_params(),
+        judgement.challenger.number,
+        why=why,
+        champion_plays=judgement.champion_plays,
+        approved=judgement,
+    )
     return done.move is not None
 
 

@@ -15,11 +15,12 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
-from routerr1 import drift, evidence, files, lineage, promotion, stages, tracking
+from flows.replay import questions_of, replay
+from routerr1 import drift, files, lineage, promotion, stages, tracking
 from routerr1.config import Params, load_params
 from routerr1.drift import Finding, Reading
 from routerr1.errors import RegistryError
-from routerr1.registry import fetched, read_version_evidence
+from routerr1.registry import read_version_evidence
 from routerr1.types import Question
 
 DRIFT, POOL_CHANGED, DATA_CHANGED = (
@@ -58,25 +59,12 @@ def evaluate_champion() -> bool:
 @task(cache_policy=NO_CACHE, persist_result=False)
 def champion_task(params: Params) -> list[Finding]:
     """Exact match and cost of the champion, on its own questions as far as data/questions still has them."""
-    from routerr1.evaluate.rows import row_of
-
-    client = tracking.open_client()
-    champion = promotion.champion_of(client, params.registry.model)
+    champion = promotion.champion_of(tracking.open_client(), params.registry.model)
     if champion is None:
         raise RegistryError(f"model {params.registry.model!r}: has no champion to watch")
     judged = {play.question_id: play for play in read_version_evidence(champion)[0]}
-    chosen = _sample(
-        [q for q in _test_questions(params) if f"{q.dataset}/{q.id}" in judged],
-        params.watch.max_questions,
-        params.evaluate.seed,
-    )
-    with fetched(champion.model_id, "artifacts/policy") as checkpoint:
-        played = _play(params, checkpoint, chosen)
-    cards = stages.read_cards()
-    now = [
-        evidence.play_of(row_of(one, pool="watch", router="policy", seed=0, cards=cards))
-        for one in played
-    ]
+    chosen = _sample(questions_of(params, judged), params.watch.max_questions, params.evaluate.seed)
+    now = replay(params, champion, chosen)
     before = [judged[play.question_id] for play in now]
     groups = tuple(play.group for play in now)
     pairs = {
@@ -89,36 +77,8 @@ def champion_task(params: Params) -> list[Finding]:
     ]
 
 
-def _test_questions(params: Params) -> list[Question]:
-    from routerr1.data.splits import read_questions
-
-    return read_questions(stages.QUESTIONS, params.evaluate.split)
-
-
 def _sample(questions: Sequence[Question], limit: int, seed: int) -> list[Question]:
     return Random(f"watch/{seed}").sample(list(questions), min(limit, len(questions)))
-
-
-def _play(params: Params, checkpoint: Path, questions: Sequence[Question]) -> list[Any]:
-    from routerr1.rollout.loop import play
-
-    pool = stages.open_pool(params, stages.read_cards())
-
-    async def all_of_them() -> list[Any]:
-        try:
-            return await play(
-                questions,
-                stages.load_policy(checkpoint),
-                pool,
-                render=stages.renderer(params),
-                params=params.rollout,
-                seed=params.evaluate.seed,
-                temperature=params.evaluate.temperature,
-            )
-        finally:
-            await pool.aclose()
-
-    return asyncio.run(all_of_them())
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)

@@ -62,11 +62,16 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """The gate's decision on one challenger against one champion."""
+    """The gate's decision on one challenger against one champion.
+
+    Attributes:
+        champion_plays: the champion's plays it rests on, where they are not those kept with it.
+    """
 
     challenger: Version
     champion: Version | None
     decision: Decision
+    champion_plays: Sequence[Play] | None = None
 
     @property
     def markdown(self) -> str:
@@ -131,7 +136,7 @@ def _judge(
     decision = gate.decide(
         gate.measure(plays, unseen), gate.measure(theirs), params.gate, difference
     )
-    return Judgement(challenger, champion, decision)
+    return Judgement(challenger, champion, decision, champion_plays)
 
 
 def champion_of(client: "MlflowClient", name: str) -> Version | None:

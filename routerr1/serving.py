@@ -6,6 +6,8 @@ MLflow runs this very file when it logs and when it loads a version ("models fro
 """
 
 import asyncio
+import logging
+import os
 import re
 import threading
 from collections.abc import Coroutine, Sequence
@@ -18,12 +20,15 @@ import mlflow
 from mlflow.pyfunc.model import PythonModel
 
 from routerr1.config import Params
-from routerr1.errors import PoolError
+from routerr1.errors import PoolError, RegistryError
 from routerr1.files import read_json
 from routerr1.rollout.record import to_row
+from routerr1.tracing import log_traces
+from routerr1.tracking import experiment_id, open_client
 from routerr1.types import Card, Question, Trajectory
 
 Result = TypeVar("Result")
+_log = logging.getLogger(__name__)
 _NEEDED = ("torch", "transformers", "safetensors", "tokenizers", "numpy", "pandas", "pyarrow")
 
 
@@ -48,6 +53,7 @@ class RouterModel(PythonModel):
         """Load policy, cards and parameters, and open the pool.
 
         The pool is the one of the version's parameters; `model_config={"pool_file": PATH}` names another.
+        Each question is traced where there is a store; `model_config={"trace": False}` turns that off.
 
         Raises: PoolError naming the cards the pool lacks; CheckpointError.
         """
@@ -64,12 +70,15 @@ class RouterModel(PythonModel):
         check_cards(_offered(self._params), cards)
         self._pool = stages.open_pool(self._params, cards)
         self._generator = stages.load_policy(Path(context.artifacts["checkpoint"]))
+        self._experiment = _experiment(self._params) if config.get("trace", True) else None
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="routerr1", daemon=True).start()
 
     # MLflow checks requests by these hints; `context` may be left out.
     def predict(self, model_input: list[str]) -> list[dict[str, Any]]:  # type: ignore[override]
         """Play each question; for each its answer, cost_usd, calls, and the whole trajectory."""
+        played = self._run(self._play(model_input))
+        self._trace(played)
         return [
             {
                 "answer": trajectory.answer,
@@ -77,27 +86,24 @@ class RouterModel(PythonModel):
                 "calls": trajectory.ledger.calls,
                 "trajectory": to_row(trajectory),
             }
-            for trajectory in self._run(self._play(model_input))
+            for trajectory in played
         ]
 
-    def play(self, questions: Sequence[Question]) -> list[Trajectory]:
-        """Play whole questions, gold answers and all: for judging a version on other questions."""
-        return self._run(self._play_questions(questions))
+    def _trace(self, played: Sequence[Trajectory]) -> None:
+        if self._experiment is None:
+            return
+        try:
+            log_traces(played, self._experiment)
+        except RegistryError as error:  # an answer is worth more than its trace
+            _log.warning("not traced: %s", error)
 
     async def _play(self, texts: Sequence[str]) -> list[Trajectory]:
-        questions = [
-            Question(f"served-{place}", "served", text, (), "test")
-            for place, text in enumerate(texts)
-        ]
-        return await self._play_questions(questions)
-
-    async def _play_questions(self, questions: Sequence[Question]) -> list[Trajectory]:
         from routerr1.prompt import renderer
         from routerr1.rollout.loop import play
 
         params = self._params
         return await play(
-            questions,
+            [Question(f"served-{i}", "served", text, (), "test") for i, text in enumerate(texts)],
             self._generator,
             self._pool,
             render=renderer(params.prompt.template, params.rollout.max_rounds),
@@ -109,6 +115,13 @@ class RouterModel(PythonModel):
     def _run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
         future: Future[Result] = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         return future.result()
+
+
+def _experiment(params: Params) -> str | None:
+    """Where traces go; nowhere if there is no store but the one that would be made here."""
+    if not os.environ.get("MLFLOW_TRACKING_URI") and not Path("mlflow.db").is_file():
+        return None
+    return experiment_id(open_client(), params.registry.experiment)
 
 
 def _with_pool_file(params: Params, file: Path) -> Params:

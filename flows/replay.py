@@ -1,0 +1,50 @@
+"""Play a registered version again: on its own questions to watch it, on a challenger's to compare it."""
+
+import asyncio
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from routerr1 import evidence, stages
+from routerr1.config import Params
+from routerr1.gate import Play
+from routerr1.registry import Version, fetched
+from routerr1.types import Question
+
+
+def questions_of(params: Params, ids: Collection[str]) -> list[Question]:
+    """Those of the evaluated split whose "dataset/id" is among `ids`."""
+    from routerr1.data.splits import read_questions
+
+    split = read_questions(stages.QUESTIONS, params.evaluate.split)
+    return [question for question in split if f"{question.dataset}/{question.id}" in ids]
+
+
+def replay(params: Params, version: Version, questions: Sequence[Question]) -> list[Play]:
+    """The version's policy on `questions`, with the cards and the pool as they are now."""
+    from routerr1.evaluate.controls import POLICY
+    from routerr1.evaluate.rows import row_of
+
+    cards = stages.read_cards()
+    with fetched(version.model_id, "artifacts/policy") as checkpoint:
+        generator = stages.load_policy(checkpoint)
+    played = asyncio.run(_play(params, generator, questions))
+    rows = [row_of(one, pool="replay", router=POLICY, seed=0, cards=cards) for one in played]
+    return [evidence.play_of(row) for row in rows]
+
+
+async def _play(params: Params, generator: Any, questions: Sequence[Question]) -> Any:
+    from routerr1.rollout.loop import play
+
+    pool = stages.open_pool(params, stages.read_cards())
+    try:
+        return await play(
+            questions,
+            generator,
+            pool,
+            render=stages.renderer(params),
+            params=params.rollout,
+            seed=params.evaluate.seed,
+            temperature=params.evaluate.temperature,
+        )
+    finally:
+        await pool.aclose()

@@ -1,0 +1,121 @@
+"""A played question as an MLflow trace: a span for each thought and each call, with tokens, price, latency.
+
+Made from the finished trajectory, so that playing needs no tracing and costs nothing while it runs. Spans
+are laid out from the trajectory's own seconds.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from routerr1.tracking import open_client, store_errors
+from routerr1.types import Ask, Trajectory, Turn
+
+if TYPE_CHECKING:
+    from mlflow.entities import LiveSpan
+
+_NS = 1_000_000_000
+
+
+def log_traces(
+    trajectories: Sequence[Trajectory],
+    experiment: str,
+    *,
+    run_id: str | None = None,
+    sample: int | None = None,
+) -> int:
+    """Log one trace a trajectory; how many were logged.
+
+    Args:
+        experiment: id of the MLflow experiment.
+        run_id: the run they belong to.
+        sample: every n-th so that about `sample` are logged; None logs all.
+
+    Raises: RegistryError if the store refuses.
+    """
+    import mlflow
+
+    open_client()
+    step = 1 if sample is None else max(1, len(trajectories) // max(1, sample))
+    chosen = trajectories[::step] if sample is None else trajectories[::step][:sample]
+    with store_errors():
+        for trajectory in chosen:
+            _trace(trajectory, experiment, run_id)
+        mlflow.flush_trace_async_logging()
+    return len(chosen)
+
+
+def _trace(trajectory: Trajectory, experiment: str, run_id: str | None) -> None:
+    import mlflow
+    from mlflow.tracing.constant import TraceMetadataKey
+
+    now = time.time_ns() - int(sum(map(_seconds, trajectory.turns)) * _NS)
+    question, ledger = trajectory.question, trajectory.ledger
+    root = mlflow.start_span_no_context(
+        "question",
+        span_type="CHAIN",
+        inputs={"question": question.question},
+        attributes={"dataset": question.dataset, "question_id": question.id},
+        metadata={TraceMetadataKey.SOURCE_RUN: run_id} if run_id else None,
+        experiment_id=experiment,
+        start_time_ns=now,
+    )
+    for number, turn in enumerate(trajectory.turns):
+        now = _turn(root, number, turn, now)
+    root.set_outputs({"answer": trajectory.answer, "stopped": trajectory.stopped})
+    root.set_attributes({"cost_usd": ledger.cost_usd, "calls": ledger.calls})
+    root.end(end_time_ns=now)
+
+
+def _turn(root: "LiveSpan", number: int, turn: Turn, start_ns: int) -> int:
+    """Spans of one turn; where it ends."""
+    import mlflow
+
+    reply = turn.reply
+    call_s = reply.latency_s if reply is not None else 0.0
+    thought_end = start_ns + int(max(0.0, turn.wall_s - call_s) * _NS)
+    thought = mlflow.start_span_no_context(
+        f"thought {number + 1}", span_type="LLM", parent_span=root, start_time_ns=start_ns
+    )
+    thought.set_outputs(turn.generation.text)
+    thought.set_attributes(_usage(0, len(turn.generation.token_ids), 0.0))
+    thought.end(end_time_ns=thought_end)
+    if reply is None:
+        return thought_end
+    end = thought_end + int(call_s * _NS)
+    call = mlflow.start_span_no_context(
+        f"call {reply.model or 'nobody'}",
+        span_type="CHAT_MODEL",
+        parent_span=root,
+        inputs=turn.action.query if isinstance(turn.action, Ask) else turn.generation.text,
+        attributes={"model": reply.model},
+        start_time_ns=thought_end,
+    )
+    call.set_outputs(reply.text if reply.failure is None else f"no reply ({reply.failure})")
+    call.set_attributes({"latency_s": reply.latency_s, "retries": reply.retries})
+    call.set_attributes(_usage(reply.prompt_tokens, reply.completion_tokens, reply.cost_usd))
+    call.end(end_time_ns=end, status="OK" if reply.failure is None else "ERROR")
+    return end
+
+
+def _seconds(turn: Turn) -> float:
+    call_s = turn.reply.latency_s if turn.reply is not None else 0.0
+    return max(turn.wall_s, call_s)
+
+
+def _usage(prompt: int, completion: int, cost_usd: float) -> dict[str, Any]:
+    """Under MLflow's own names, so that it sums them over the trace."""
+    from mlflow.tracing.constant import CostKey, SpanAttributeKey, TokenUsageKey
+
+    return {
+        SpanAttributeKey.CHAT_USAGE: {
+            TokenUsageKey.INPUT_TOKENS: prompt,
+            TokenUsageKey.OUTPUT_TOKENS: completion,
+            TokenUsageKey.TOTAL_TOKENS: prompt + completion,
+        },
+        SpanAttributeKey.LLM_COST: {
+            CostKey.INPUT_COST: 0.0,
+            CostKey.OUTPUT_COST: cost_usd,
+            CostKey.TOTAL_COST: cost_usd,
+        },
+    }
