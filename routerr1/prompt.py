@@ -67,8 +67,7 @@ def _compact_line(card: Card) -> str:
         mean = sum(card.performance.values()) / len(card.performance)
         parts.append(f"any {_percent(mean)}")
         best = sorted(card.performance.items(), key=lambda item: (-item[1], item[0]))[:2]
-        # The name again behind each strength: a small policy copies what follows a word it looks for.
-        parts += [f"{topic} {_percent(share)} {card.name}" for topic, share in sorted(best)]
+        parts += [f"{topic} {_percent(share)}" for topic, share in sorted(best)]
     return " ".join(parts)
 
 
