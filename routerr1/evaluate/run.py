@@ -15,6 +15,7 @@ from routerr1.evaluate.controls import BEST_SINGLE, ORACLE, Policy, Router
 from routerr1.evaluate.rows import Row, row_of
 from routerr1.evaluate.store import Key, RowStore
 from routerr1.pool.interface import Pool
+from routerr1.pool.scope import asking_for
 from routerr1.prompt import Renderer
 from routerr1.rollout.generate import Generator
 from routerr1.types import Question
@@ -155,9 +156,13 @@ async def play_all(
         found.update({key: earlier[key] for key in wanted if key in earlier})
 
         async def one(router: Router, question: Question) -> None:
+            # Routers that play the same question have each their own budget for it, and their own record.
+            who = f"{router.pool_name}/{router.name}/{router.seed}"
             async with slots:
+                with asking_for(who):
+                    played = await router.play(question)
                 row = row_of(
-                    await router.play(question),
+                    played,
                     pool=router.pool_name,
                     router=router.name,
                     seed=router.seed,

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from routerr1 import protocol
 from routerr1.config import RolloutParams
 from routerr1.pool.interface import Pool
+from routerr1.pool.scope import asking_for
 from routerr1.prompt import Renderer
 from routerr1.rollout.generate import Generator, Session
 from routerr1.types import (
@@ -56,17 +57,20 @@ async def rollout(
     session = generator.start(render(question, pool.cards), seed=seed)
     heat = params.temperature if temperature is None else temperature
     turns: list[Turn] = []
+    # Budgets and recordings tell the calls of one playing from those of another by this.
+    playing = f"{question.dataset}/{question.id}/{seed}"
     try:
         for calls_made in range(params.max_rounds + 1):
-            turn, stopped = await _turn(
-                session,
-                pool,
-                names,
-                params=params,
-                temperature=heat,
-                reroute=reroute,
-                may_call=calls_made < params.max_rounds,
-            )
+            with asking_for(playing):
+                turn, stopped = await _turn(
+                    session,
+                    pool,
+                    names,
+                    params=params,
+                    temperature=heat,
+                    reroute=reroute,
+                    may_call=calls_made < params.max_rounds,
+                )
             turns.append(turn)
             if stopped:
                 break

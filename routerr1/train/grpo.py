@@ -20,8 +20,10 @@ from typing import Any
 
 from routerr1.config import RewardParams, RolloutParams, TrainParams
 from routerr1.data.contracts import require_tokens, require_trajectories
-from routerr1.errors import DataError
+from routerr1.errors import BudgetExceeded, DataError
 from routerr1.files import atomic_path, read_json, write_json
+from routerr1.pool.budget import exhausted
+from routerr1.pool.build import RUN_VARIABLE
 from routerr1.pool.interface import Pool
 from routerr1.prompt import Renderer
 from routerr1.reward import CostScale, FrozenCostScale
@@ -91,7 +93,10 @@ def train(
     The weights that count are those of the step with the highest mean validation reward (greedy, on
     `train.validation_questions` questions); of equal ones the later.
 
-    Raises: CheckpointError if `start` cannot be loaded.
+    Raises:
+        CheckpointError: `start` cannot be loaded.
+        BudgetExceeded: the pool's budget refused a call. No step was made with refused calls, and a
+            checkpoint of the last step lies in `folder`.
     """
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     from transformers import PrinterCallback
@@ -117,11 +122,27 @@ def train(
     if last is not None:
         recorder.restore(last)
         _log.info("resuming from %s", last)
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+    except BudgetExceeded as stop:
+        step = _save_now(trainer)
+        raise BudgetExceeded(
+            f"{stop}; training stopped after step {step} and kept it: raise pool.budget or name a new "
+            f"run ({RUN_VARIABLE}), and train again to go on"
+        ) from None
     return Trained(
         folder / _BEST, recorder.rows, recorder.timing, recorder.best_step, recorder.best_reward,
         player.scale,
     )  # fmt: skip
+
+
+def _save_now(trainer: Any) -> int:
+    """A checkpoint of the last finished step, which TRL would only make every so often; returns the step."""
+    step = int(trainer.state.global_step)
+    if step and not (Path(trainer.args.output_dir) / f"checkpoint-{step}" / _STATE).is_file():
+        trainer._save_checkpoint(trainer.model, trial=None)
+        trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)
+    return step
 
 
 def _config(setting: Setting, folder: Path) -> Any:
@@ -220,7 +241,7 @@ class _Player:
         model, training = self.generator.model, self.generator.model.training
         model.eval()
         try:
-            return asyncio.run(
+            played = asyncio.run(
                 play(
                     [task.question for task in tasks],
                     self.generator,
@@ -234,6 +255,10 @@ class _Player:
             )
         finally:
             model.train(training)
+        for pool in {id(task.pool): task.pool for task in tasks}.values():
+            if (why := exhausted(pool)) is not None:
+                raise BudgetExceeded(why)
+        return played
 
     def score(
         self, tasks: Sequence[Task], played: Sequence[Trajectory], scale: FrozenCostScale

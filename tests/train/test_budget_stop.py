@@ -1,0 +1,66 @@
+"""Training stops when the money is spent, and goes on from there when there is more."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from routerr1.config import Params
+from routerr1.errors import BudgetExceeded
+from routerr1.pool.simulated import SimulatedPool
+from routerr1.prompt import renderer
+from routerr1.train import grpo
+from routerr1.train.grpo import Setting, Task
+from routerr1.types import Card, Question, Reply
+
+
+class Purse:
+    """A pool whose budget may be declared spent."""
+
+    def __init__(self, pool: SimulatedPool) -> None:
+        self.pool = pool
+        self.exhausted: str | None = None
+
+    @property
+    def cards(self) -> Sequence[Card]:
+        return self.pool.cards
+
+    async def ask(self, name: str, query: str) -> Reply:
+        return await self.pool.ask(name, query)
+
+    async def aclose(self) -> None: ...
+
+
+def test_a_spent_budget_stops_training_with_a_checkpoint_and_more_money_resumes_it(
+    small_policy: Path, params: Params, pool: SimulatedPool, rows: list[Question], tmp_path: Path
+) -> None:
+    purse = Purse(pool)
+    setting = Setting(
+        tasks=[Task(row, purse) for row in rows if row.split == "train"],
+        validation=[Task(row, purse) for row in rows if row.split == "validation"][:8],
+        names=[card.name for card in pool.cards],
+        render=renderer("compact", params.rollout.max_rounds),
+        rollout=params.rollout,
+        reward=params.reward,
+        train=params.train.model_copy(update={"checkpoint_every": 4}),
+        seed=1,
+    )
+    whole = grpo.train(small_policy, setting, tmp_path / "whole", progress=lambda _: None)
+    assert len(whole.rows) == 4
+
+    def spend(row: dict[str, float]) -> None:
+        if row["step"] == 3:
+            purse.exhausted = "run r: nothing is left"
+
+    folder = tmp_path / "run"
+    with pytest.raises(
+        BudgetExceeded, match="nothing is left; training stopped after step 3 and kept it"
+    ):
+        grpo.train(small_policy, setting, folder, progress=spend)
+    assert (folder / "checkpoint-3" / "router_state.json").is_file()
+    purse.exhausted = None
+    resumed = grpo.train(small_policy, replace(setting), folder, progress=lambda _: None)
+    assert resumed.rows == whole.rows
+    weights = [path / "model.safetensors" for path in (whole.folder, resumed.folder)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
