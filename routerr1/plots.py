@@ -38,7 +38,7 @@ Marked = tuple[str, Mapping[str, float], Mapping[str, float]]
 """A router with its cost per question and its quality, each as mean, low, high."""
 
 
-def pareto(name: str, routers: Sequence[Marked], reference: str) -> str:
+def pareto(name: str, routers: Sequence[Marked], ours: Sequence[str]) -> str:
     """Cost per 1000 questions against EM, intervals as whiskers, the front as a line."""
     with _figure(name, width=5.2, height=3.9) as (figure, drawn):
         axes = figure.subplots()
@@ -46,13 +46,13 @@ def pareto(name: str, routers: Sequence[Marked], reference: str) -> str:
         for router, cost, quality in routers:
             x, y = 1000 * cost["mean"], quality["mean"]
             points.append((x, y))
-            mine = router == reference
+            mine = router in ours
             axes.errorbar(
                 x, y,
                 xerr=[[max(0.0, x - 1000 * cost["low"])], [max(0.0, 1000 * cost["high"] - x)]],
                 yerr=[[max(0.0, y - quality["low"])], [max(0.0, quality["high"] - y)]],
                 fmt="D" if mine else "o", markersize=8 if mine else 5.5,
-                color=_colour(router, reference), elinewidth=0.9, zorder=4 if mine else 3,
+                color=_colour(router, ours), elinewidth=0.9, zorder=4 if mine else 3,
             )  # fmt: skip
         hull = front(points)
         axes.plot(
@@ -139,8 +139,8 @@ def differences(name: str, title: str, entries: Sequence[tuple[str, Mapping[str,
     return drawn[0]
 
 
-def _colour(router: str, reference: str) -> str:
-    if router == reference:
+def _colour(router: str, ours: Sequence[str]) -> str:
+    if router in ours:
         return PALETTE[1]
     return PALETTE[0] if router.startswith("forced/") else PALETTE[2]
 
@@ -152,7 +152,7 @@ def _label(axes: "Axes", points: Sequence[tuple[str, float, float]]) -> None:
     points_per_unit = axes.get_window_extent().height * 72 / axes.figure.dpi / (high - low)
     taken: list[tuple[float, float, float]] = []  # left, right, y of each name
     for router, x, y in sorted(points, key=lambda point: (-point[2], point[1])):
-        name = router.removeprefix("forced/")
+        name = router.removeprefix("forced/").removeprefix("baseline/")
         width = letter * len(name)
         inward = x > left + 0.75 * (right - left)
         start = x - width if inward else x

@@ -88,10 +88,10 @@ def draw(sources: Sources) -> dict[str, str]:
     """Every plot as SVG, by name."""
     table, reference = sources.table, sources.table["reference"]
     routers = [(e["router"], e["cost_usd"], e["em"]) for e in table["routers"]]
-    drawn = {"pareto": plots.pareto("pareto", routers, reference)}
+    drawn = {"pareto": plots.pareto("pareto", routers, [reference])}
     if len(table["datasets"]) > 1:
         for dataset, marked in _by_dataset(sources).items():
-            drawn[f"pareto-{dataset}"] = plots.pareto(f"pareto-{dataset}", marked, reference)
+            drawn[f"pareto-{dataset}"] = plots.pareto(f"pareto-{dataset}", marked, [reference])
     gaps = [(e["router"], e["difference"]["em"]) for e in table["routers"] if e["difference"]]
     if gaps:
         drawn["differences"] = plots.differences("differences", f"EM: {reference} minus …", gaps)

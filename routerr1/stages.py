@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from routerr1.evaluate.controls import Router
     from routerr1.evaluate.run import Job
     from routerr1.rollout.local import LocalGenerator
-    from routerr1.train.grpo import Task
+    from routerr1.train.grpo import Setting, Task
 
 QUESTIONS = Path("data/questions")
 CHECKS = Path("data/checks")
@@ -166,30 +166,13 @@ def _train_seed(
     params: Params, seed: int, target: Path, log_metrics: Any
 ) -> tuple[list[dict[str, float]], dict[str, float]]:
     from routerr1.train.checkpoint import save_policy
-    from routerr1.train.grpo import Setting
     from routerr1.train.grpo import train as run_grpo
 
     pool = open_pool(params, read_cards())
-    held = _sampled(_questions("validation"), params.train.validation_questions, seed)
     start = WARMSTART / f"seed-{seed}"
     about = fingerprint_parts(params, seed)
     folder = RUNS / "train" / f"{_hash(about)}-seed-{seed}"
-    setting = Setting(
-        tasks=_tasks(
-            params,
-            _questions("train"),
-            pool,
-            seed,
-            params.train.steps * params.train.questions_per_step,
-        ),
-        validation=_tasks(params, held, pool, seed + 1, len(held)),
-        names=[] if params.pool.redraw else [card.name for card in pool.cards],
-        render=renderer(params),
-        rollout=params.rollout,
-        reward=params.reward,
-        train=params.train,
-        seed=seed,
-    )
+    setting = train_setting(params, pool, seed)
 
     def log_step(step: int, row: Mapping[str, float]) -> None:
         if step % 10 == 0 or "validation/em" in row:
@@ -217,6 +200,29 @@ def _train_seed(
         "train_cost_usd": sum(row["cost_usd"] for row in trained.rows) * per_step,
         **{key: value for key, value in best.items() if key.startswith("validation/")},
     }
+
+
+def train_setting(params: Params, pool: Pool, seed: int) -> "Setting":
+    """What a training run of these params keeps fixed."""
+    from routerr1.train.grpo import Setting
+
+    held = _sampled(_questions("validation"), params.train.validation_questions, seed)
+    return Setting(
+        tasks=_tasks(
+            params,
+            _questions("train"),
+            pool,
+            seed,
+            params.train.steps * params.train.questions_per_step,
+        ),
+        validation=_tasks(params, held, pool, seed + 1, len(held)),
+        names=[] if params.pool.redraw else [card.name for card in pool.cards],
+        render=renderer(params),
+        rollout=params.rollout,
+        reward=params.reward,
+        train=params.train,
+        seed=seed,
+    )
 
 
 def evaluate(params: Params) -> None:
