@@ -6,7 +6,6 @@ The policy is real but has learned nothing; what it says does not matter here.
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from routerr1 import promotion, registry, tracking
 from routerr1.config import Params
 from routerr1.errors import PoolError
 from routerr1.types import Card
+from tests.servers import free_port
 
 CHAMPION = "models:/routerr1@champion"
 
@@ -116,12 +116,6 @@ def test_spans_carry_tokens_price_and_latency(mlflow_store: Path) -> None:  # no
     whole = spans["question"]
     assert whole.end_time_ns - whole.start_time_ns == 2_500_000_000
     assert traces[0].info.token_usage["total_tokens"] == 13  # 3 thought, 9 call, 1 thought
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 @pytest.mark.slow

@@ -82,7 +82,10 @@ def test_a_folder_without_dvc_is_one_line(tmp_path: Path, monkeypatch: pytest.Mo
 def test_output_is_streamed_and_an_unchanged_stage_is_skipped(chain: Params) -> None:  # noqa: ARG001
     lines: list[str] = []
     run_stage("make", lines.append)
-    assert "Stage 'make' didn't change, skipping" in lines
+    assert lines == ["stage make: unchanged"]
+    Path("made.yaml").write_text("{right: 0.7, cost: 0.001, size: 10}\n")
+    run_stage("make", lines.append)
+    assert "Running stage 'make':" in lines
 
 
 def test_a_failing_stage_says_which_and_how(sleeping_stage: Path) -> None:

@@ -1,0 +1,109 @@
+"""Real servers for tests, on free ports of loopback, each ended by its own `with`."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@contextmanager
+def running(
+    command: list[str],
+    log: Path,
+    *,
+    env: Mapping[str, str] | None = None,
+    user: str | None = None,
+    cwd: Path | None = None,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process in a group of its own, the whole of which is ended at the end; output goes to `log`."""
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            command,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(env or {})},
+            user=user,
+            cwd=cwd,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        for sent in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.killpg(process.pid, sent)
+                process.wait(timeout=20)
+            except (ProcessLookupError, subprocess.TimeoutExpired):
+                continue
+
+
+def until_answers(url: str, log: Path, seconds: float = 240.0) -> None:
+    """Wait for a health page."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except OSError:
+            if time.monotonic() > deadline:
+                pytest.fail(f"{url} does not answer:\n{log.read_text()[-2000:]}")
+            time.sleep(0.2)
+
+
+@contextmanager
+def postgresql(folder: Path) -> Iterator[str]:
+    """A PostgreSQL server with an empty database; gives its address. Skips where there is none."""
+    postgres = shutil.which("postgres")
+    if postgres is None:
+        pytest.skip("PostgreSQL is not installed: no `postgres` in PATH")
+    binaries = Path(postgres).resolve().parent
+    # The server refuses to run as root.
+    user = "postgres" if os.geteuid() == 0 else None
+    data, port = folder / "postgres", free_port()
+    data.mkdir(parents=True)
+    if user is not None:
+        shutil.chown(data, user)
+        for above in [folder, *folder.parents]:
+            if above.stat().st_uid == os.geteuid() and above != Path("/"):
+                above.chmod(above.stat().st_mode | 0o011)
+    initialise = [str(binaries / "initdb"), "-D", str(data), "-U", "mlflow", "-A", "trust", "-N"]
+    subprocess.run(initialise, check=True, user=user, cwd=data, stdout=subprocess.DEVNULL)
+    command = [str(binaries / "postgres"), "-D", str(data), "-p", str(port)]
+    command += ["-c", "listen_addresses=127.0.0.1", "-k", str(data), "-c", "fsync=off"]
+    log = folder / "postgres.log"
+    with running(command, log, user=user, cwd=data):
+        ready = [str(binaries / "pg_isready"), "-h", "127.0.0.1", "-p", str(port), "-q"]
+        deadline = time.monotonic() + 60
+        while subprocess.run(ready, check=False).returncode:
+            if time.monotonic() > deadline:
+                pytest.fail(f"PostgreSQL does not start:\n{log.read_text()[-2000:]}")
+            time.sleep(0.1)
+        yield f"postgresql://mlflow@127.0.0.1:{port}/postgres"
+
+
+@contextmanager
+def mlflow_server(folder: Path, backend: str) -> Iterator[str]:
+    """An MLflow tracking server that also keeps the artifacts; gives its address."""
+    port, log = free_port(), folder / "mlflow.log"
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", backend]
+    command += ["--artifacts-destination", str(folder / "artifacts"), "--workers", "1"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    with running(command, log, env={"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_TRACKING_URI": ""}):
+        until_answers(f"http://127.0.0.1:{port}/health", log)
+        yield f"http://127.0.0.1:{port}"

@@ -1,0 +1,72 @@
+"""The registry on a real MLflow server whose store is PostgreSQL, as a team would run it."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from routerr1 import promotion, registry, tracking
+from routerr1.config import Params
+from routerr1.exclusive import exclusive
+from tests.chain import commit_nothing, make_outputs
+from tests.servers import mlflow_server, postgresql
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def server(
+    chain: Params,  # noqa: ARG001 - it sets the working folder
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("server")
+    with postgresql(folder) as backend, mlflow_server(folder, backend) as address:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        Path("mlflow.db").unlink()  # nobody may use it by mistake
+        yield address
+
+
+PROMOTE = """
+import os, sys
+from pathlib import Path
+from routerr1.config import load_params
+from routerr1 import promotion, tracking
+params = load_params()
+# A folder of its own, as on a machine of its own: no file lock is shared, only the server is.
+Path(sys.argv[2]).mkdir()
+os.chdir(sys.argv[2])
+promotion.promote(params, sys.argv[1], why=f"process {sys.argv[1]}")
+"""
+
+
+def test_the_whole_life_of_versions_on_a_server(chain: Params, server: str, tmp_path: Path) -> None:
+    assert registry.register(chain).number == 1
+    assert registry.register(chain).number == 1
+    assert promotion.promote(chain).move is not None
+    make_outputs(right=0.1)
+    assert registry.register(chain).number == 2
+    assert promotion.promote(chain).judgement.decision.refused_by == ("em_difference",)
+    make_outputs(right=0.7)
+    registry.register(chain)
+    for _ in range(3):
+        commit_nothing()
+        registry.register(chain)
+    machines = [
+        subprocess.Popen([sys.executable, "-c", PROMOTE, str(n), str(tmp_path / f"machine-{n}")])
+        for n in range(3, 7)
+    ]
+    assert [machine.wait(timeout=300) for machine in machines] == [0] * 4
+    client = tracking.open_client()
+    record = promotion.moves(client, "routerr1")
+    assert [move.seq for move in record] == [1, 2, 3, 4, 5]
+    assert {move.state for move in record} == {"done"}
+    assert [move.before for move in record] == [None, *(move.after for move in record[:-1])]
+    assert promotion.rollback(chain, why="test").after == record[-2].after
+    with exclusive(client, "routerr1", timeout_s=5):
+        names = {found.name for found in client.search_registered_models()}
+    assert names == {"routerr1", "routerr1.lock"}
+    assert not Path("mlflow.db").exists()
+    assert server.startswith("http://127.0.0.1:")
