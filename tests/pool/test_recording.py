@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from routerr1.config import RolloutParams
 from routerr1.errors import LockHeld, PoolError
 from routerr1.pool.nearest import QuestionIndex
 from routerr1.pool.recording import Recorder, ReplayPool, open_replay
@@ -24,8 +25,12 @@ from routerr1.pool.records import (
     request_key,
 )
 from routerr1.pool.scope import asked_for, asking_for
-from routerr1.types import Card, Reply
+from routerr1.rollout.generate import ScriptedGenerator
+from routerr1.rollout.loop import play
+from routerr1.rollout.record import to_row
+from routerr1.types import Card, Question, Reply
 
+LIMITS = RolloutParams(max_rounds=4, max_new_tokens=50, temperature=1.0)
 CARDS = (Card("A", completion_usd_per_mtok=1.0), Card("B"))
 
 
@@ -99,6 +104,37 @@ async def test_a_run_replays_as_it_was_in_another_order_and_with_its_failures(tm
         second = await run(open_replay(store, CARDS), 3)
         assert paid(first) == paid(live)
         assert first == second
+
+
+async def test_recorded_trajectories_replay_whole(tmp_path: Path):
+    """Through the real loop, over a pool that never says the same thing twice and often fails."""
+    questions = [Question(f"q{n}", "set", "why?", ("so",), "train") for n in range(40)]
+
+    def script(_: str, heard: Sequence[str]) -> str:
+        if len(heard) == 3:
+            return f"<answer>{heard[-1][-20:]}</answer>"
+        return f"<search>{'AB'[len(heard) % 2]}: q{len(heard) // 2}</search>"
+
+    async def run(pool: Recorder | ReplayPool) -> list[str]:
+        played = await play(
+            questions, ScriptedGenerator(script), pool, render=lambda *_: "", params=LIMITS, seed=5
+        )
+        await pool.aclose()
+        rows = [to_row(trajectory) for trajectory in played]
+        for (
+            row
+        ) in rows:  # times of the clock, and what was saved by the store, are no part of a run
+            row["ledger"] |= {"round_wall_s": [], "cache_hits": 0}
+            for turn in row["turns"]:
+                turn["wall_s"] = 0.0
+                if turn["reply"]:
+                    turn["reply"]["cached"] = False
+        return [json.dumps(row, sort_keys=True) for row in rows]
+
+    store = tmp_path / "calls.jsonl"
+    live = await run(Recorder(Moody(3), RecordStore(store), reuse=False))
+    assert len(set(live)) == 40
+    assert await run(open_replay(store, CARDS)) == live
 
 
 async def test_a_repeated_question_is_asked_once_even_at_the_same_time(tmp_path: Path):
