@@ -117,6 +117,30 @@ def ask(
     show(ask_once(question, policy, load_params(params), seed=seed, temperature=temperature))
 
 
+@app.command(rich_help_panel="Use")
+def sweep(
+    cost_weights: Annotated[
+        str, typer.Option(help="Weights of cost in the reward, with commas between.")
+    ] = "0,0.3,0.6,0.7,0.8,0.9",
+    steps: Annotated[int, typer.Option(min=1, help="Of training for each weight.")] = 60,
+    out: Annotated[Path, typer.Option(help="Where policies and results go.")] = Path("data/sweep"),
+    params: ParamsFile = _DEFAULT,
+) -> None:
+    """Cost against quality: train on with each weight of cost, and compare the front with all routers."""
+    from routerr1.config import load_params
+    from routerr1.errors import ConfigError
+    from routerr1.sweeping import sweep as run_sweep
+
+    told = f"sweep: --cost-weights {cost_weights!r}: must be numbers from 0 to 1"
+    try:
+        weights = [float(part) for part in cost_weights.split(",")]
+    except ValueError:
+        raise ConfigError(told) from None
+    if not all(0 <= weight <= 1 for weight in weights):
+        raise ConfigError(told)
+    run_sweep(load_params(params), weights, steps, out)
+
+
 app.add_typer(data_app, name="data", help="Import and look at questions.")
 app.add_typer(pool_app, name="pool", help="Serve, import, price and look at candidates.")
 add_commands(app)
