@@ -144,9 +144,13 @@ async def test_two_thousand_calls_with_thirty_percent_faults(
 async def test_each_fault_is_retried_only_if_worth_it(
     simulated: SimulatedPool, pool_file: WritePool, fault: str, why: str, tries: int
 ):
-    faults = Faults(**{fault: 1.0}, retry_after_s=0.01, hang_s=5)  # type: ignore[arg-type]
+    faults = Faults(**{fault: 1.0}, retry_after_s=0.01, hang_s=60)  # type: ignore[arg-type]
     with serving(build_app(simulated, faults=faults, time_scale=0)) as url:
-        pool = open_http(pool_file(url, endpoint={**QUICK, "max_tries": 3, "read_s": 0.15}))
+        pool = open_http(
+            pool_file(
+                url, endpoint={**QUICK, "max_tries": 3, "read_s": 1.0 if fault == "hang" else 30.0}
+            )
+        )
         reply = await pool.ask("Mint", "What is the currency of Japan?")
         await pool.aclose()
         assert stats(url)["total"]["requests"] == tries
@@ -161,13 +165,13 @@ async def test_slow_tokens_end_at_the_total_time_limit(
     simulated: SimulatedPool, pool_file: WritePool
 ):
     with serving(build_app(simulated, faults=Faults(slow=1.0, slow_s=4.0), time_scale=0)) as url:
-        # A byte comes every 0.5 s, so the read limit never strikes.
+        # Bytes come every 0.5 s, so the read limit never strikes.
         pool = open_http(
-            pool_file(url, endpoint={**QUICK, "max_tries": 1, "read_s": 1, "total_s": 0.7})
+            pool_file(url, endpoint={**QUICK, "max_tries": 1, "read_s": 20, "total_s": 0.7})
         )
         started = time.perf_counter()
         reply = await pool.ask("Mint", "What is the currency of Japan?")
-        assert 0.6 < time.perf_counter() - started < 1.5
+        assert 0.6 < time.perf_counter() - started < 3.5
         await pool.aclose()
     assert reply.failure == "unavailable"
     assert reply.note is not None
@@ -190,7 +194,7 @@ async def test_a_pause_longer_than_allowed_is_not_waited_for(
     faults = Faults(rate_limit=1.0, retry_after_s=60)
     with serving(build_app(simulated, faults=faults, time_scale=0)) as url:
         pool = open_http(pool_file(url, endpoint={**QUICK, "max_wait_s": 1.0}))
-        reply = await asyncio.wait_for(pool.ask("Mint", "x"), 2)
+        reply = await asyncio.wait_for(pool.ask("Mint", "x"), 30)
         await pool.aclose()
     assert (reply.failure, reply.retries) == ("unavailable", 0)
 
@@ -220,7 +224,7 @@ async def test_the_circuit_opens_and_heals(
     simulated: SimulatedPool, asked: list[Question], pool_file: WritePool
 ):
     faults = Faults(server_error=1.0)
-    endpoint = {**QUICK, "max_tries": 1, "breaker_failures": 3, "breaker_s": 0.3}
+    endpoint = {**QUICK, "max_tries": 1, "breaker_failures": 3, "breaker_s": 2.0}
     with serving(build_app(simulated, faults=faults, time_scale=0)) as url:
         port = int(url.rpartition(":")[2])
         pool = open_http(pool_file(url, endpoint=endpoint))
@@ -230,7 +234,7 @@ async def test_the_circuit_opens_and_heals(
         assert pool.breaker_states()["Curie"] == "closed"
         assert stats(url)["total"]["requests"] == 3
     with serving(build_app(simulated, time_scale=0), port=port):
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(2.0)
         assert pool.breaker_states()["Mint"] == "half-open"
         healed = await pool.ask("Mint", asked[0].question)
         assert (healed.failure, healed.note) == (None, "Mint: circuit half-open")
@@ -259,10 +263,10 @@ async def test_concurrency_is_bounded_per_endpoint_and_overall(
     simulated: SimulatedPool, asked: list[Question], pool_file: WritePool
 ):
     for limits, expected in (((3, 64), 3), ((64, 5), 5)):
-        with serving(build_app(simulated, time_scale=0.02)) as url:
+        with serving(build_app(simulated, time_scale=0.2)) as url:
             path = pool_file(url, endpoint={"max_concurrency": limits[0]})
             pool = open_http(path, max_concurrency=limits[1])
-            await asyncio.gather(*(pool.ask("Mint", question.question) for question in asked[:40]))
+            await asyncio.gather(*(pool.ask("Mint", question.question) for question in asked[:25]))
             await pool.aclose()
             assert stats(url)["most_open"] == expected
 
@@ -281,15 +285,15 @@ async def test_a_busy_event_loop_does_not_make_a_call_slow(
     simulated: SimulatedPool, asked: list[Question], pool_file: WritePool
 ):
     with serving(build_app(simulated, time_scale=0)) as url:
-        pool = open_http(pool_file(url, endpoint={**QUICK, "read_s": 0.5, "total_s": 0.5}))
+        pool = open_http(pool_file(url, endpoint={**QUICK, "read_s": 2.0, "total_s": 2.0}))
         await pool.ask("Mint", asked[0].question)  # connects
         call = asyncio.create_task(pool.ask("Mint", asked[1].question))
         await asyncio.sleep(0)
-        time.sleep(1.0)  # as a policy that computes
+        time.sleep(3.0)  # as a policy that computes
         reply = await call
         await pool.aclose()
     assert (reply.failure, reply.retries) == (None, 0)
-    assert reply.latency_s < 0.5
+    assert reply.latency_s < 2.0
 
 
 async def test_a_cancelled_call_stays_in_the_budget(
@@ -299,7 +303,7 @@ async def test_a_cancelled_call_stays_in_the_budget(
         budget = Budget(tmp_path / "budget.sqlite", Limits(run_usd=1.0), run="r")
         pool = open_http(pool_file(url), budget=budget)
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(pool.ask("Mint", "x"), 0.3)
+            await asyncio.wait_for(pool.ask("Mint", "x"), 2.0)
         await asyncio.sleep(0.1)
         assert budget.under_way_usd() == 0
         assert budget.spent_usd()["run r"] == pytest.approx(518.7e-6)
