@@ -13,6 +13,7 @@ from routerr1.errors import DataError
 from routerr1.evaluate.browse import browsable
 from routerr1.evaluate.controls import POLICY
 from routerr1.evaluate.generalize import generalize_markdown
+from routerr1.evaluate.pareto import fronts, fronts_markdown
 from routerr1.evaluate.rows import Row, read_rows
 from routerr1.evaluate.table import entry_of, markdown
 from routerr1.files import atomic_write_text, read_json
@@ -118,6 +119,7 @@ def page(sources: Sources, drawn: Mapping[str, str]) -> str:
         table=sources.table,
         policy=entry_of(dict(sources.table), sources.table["reference"]),
         pools=sources.pools,
+        fronts=_fronts(sources.table),
         simulation=SIMULATION if sources.simulated else "",
         facts=sources.facts,
         plots=drawn,
@@ -140,6 +142,8 @@ def text(sources: Sources, drawn: Mapping[str, str]) -> str:
         for name in drawn
         if not name.startswith(("train-", "pools"))
     ]
+    parts += ["## Cost at equal quality, quality at equal cost"]
+    parts += [fronts_markdown(_fronts(table)).strip()]
     parts += ["## Collapse", _collapse_markdown(table)]
     training = [name for name in drawn if name.startswith("train-")]
     if training:
@@ -153,6 +157,13 @@ def text(sources: Sources, drawn: Mapping[str, str]) -> str:
             "\n".join(f"- {key}: {value}" for key, value in sources.facts.items()),
         ]
     return "\n\n".join(parts) + "\n"
+
+
+def _fronts(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The reference router's front against all others."""
+    points = {e["router"]: (e["cost_usd"]["mean"], e["em"]["mean"]) for e in table["routers"]}
+    mine = points.pop(table["reference"])
+    return fronts([mine], points)
 
 
 def _collapse_markdown(table: Mapping[str, Any]) -> str:
