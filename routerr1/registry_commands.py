@@ -87,8 +87,8 @@ def list_(params: ParamsFile = _DEFAULT) -> None:
 
     name = load_params(params).registry.model
     table = Table(title=f"{name} at {tracking.redact(tracking.tracking_uri())}")
-    for column in ("version", "aliases", "made", "EM", "USD/question", "gate", "commit", "run"):
-        table.add_column(column)
+    for column in ("", "aliases", "made (UTC)", "EM", "USD/1000", "gate", "commit", "run"):
+        table.add_column(column, no_wrap=True)
     for version in registry.list_versions(tracking.open_client(), name):
         table.add_row(*_row(version))
     Console().print(table)
@@ -100,12 +100,16 @@ def _row(version: "Version") -> tuple[str, ...]:
         str(version.number),
         ", ".join(version.aliases),
         datetime.fromtimestamp(version.created_s, UTC).isoformat(" ", "minutes").partition("+")[0],
-        tags.get("metric.em", "?"),
-        tags.get("metric.cost_usd", "?"),
+        _figure(tags.get("metric.em"), 1, 3),
+        _figure(tags.get("metric.cost_usd"), 1000, 4),
         tags.get("gate", "not asked"),
-        tags.get("git_commit", "?")[:10],
-        (version.run_id or "?")[:10],
+        tags.get("git_commit", "?")[:7],
+        (version.run_id or "?")[:7],
     )
+
+
+def _figure(text: str | None, scale: float, digits: int) -> str:
+    return "?" if text is None else f"{float(text) * scale:.{digits}f}"
 
 
 @registry_app.command("show")
