@@ -164,8 +164,9 @@ def _trajectories(params: Params, inputs: Inputs) -> dict[str, int]:
         _played(params, inputs, params.evaluate.split),
         _played(params, inputs, "validation"),
     )
-    # The policy, random and each candidate forced; oracle only where the pool is simulated.
-    routers = 2 + candidates + (params.pool.kind == "simulated")
+    # The policy, random and each candidate forced; oracle only where the pool is simulated; baselines, some
+    # of which ask nobody, as if each asked.
+    routers = 2 + candidates + (params.pool.kind == "simulated") + len(params.baselines.include)
     validations = (train.steps // train.validate_every + 2) * train.validation_questions
     played = train.steps * train.questions_per_step * train.rollouts_per_question
     away = params.generalize.max_questions or inputs.questions[params.evaluate.split]

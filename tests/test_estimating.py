@@ -31,6 +31,7 @@ def params() -> Params:
                 validate_every=10, validation_questions=5,
             ),
             "evaluate": change("evaluate", split="test", max_questions=7),
+            "baselines": change("baselines", include=loaded.baselines.include[:3]),
             "generalize": change("generalize", max_questions=6),
         }
     )  # fmt: skip
@@ -63,8 +64,8 @@ def test_calls_and_dollars_per_stage():
     # Sub-questions: 10 policy tokens of at most 32 bytes, plus the template, to A.
     assert found["train"].most_usd == pytest.approx(1080 * 2 * (448 + 1000) * 1e-6)
     assert found["train"].expected_usd == pytest.approx(360 * 1.5 * 2e-4)
-    # Policy, random and two forced on 7 test questions; two forced on 4 validation questions.
-    assert found["evaluate"].most_calls == 2 * (7 * 4 + 4 * 2) * 3
+    # Policy, random, two forced and three baselines on 7 test questions; two forced on 4 of validation.
+    assert found["evaluate"].most_calls == 2 * (7 * 7 + 4 * 2) * 3
     # The pool and seven changes of it.
     assert found["generalize"].most_calls == 2 * 6 * 8 * 3
 
