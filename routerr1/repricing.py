@@ -171,7 +171,7 @@ def table(found: Repriced) -> Table:
     """For the terminal."""
     shown = Table(box=None, pad_edge=False)
     for column in ("pool", "router"):
-        shown.add_column(column)
+        shown.add_column(column, no_wrap=True)
     for column in ("USD before", "after", "rank", "reward before", "after", "rank"):
         shown.add_column(column, justify="right")
     for router in found.routers:
