@@ -7,12 +7,13 @@ seeded; the same arguments give the same numbers.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-_CHUNK = 4_000_000  # group draws held in memory at once
+_CHUNK = 4_000_000  # group counts held in one piece (32 MB)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +107,10 @@ def ratio_interval(
     below, _ = _by_group(wholes, groups)
     if below.sum() <= 0:
         return None
-    drawn = np.random.default_rng(seed).integers(0, len(above), size=(resamples, len(above)))
-    whole = below[drawn].sum(axis=1)
-    ratios = above[drawn].sum(axis=1)[whole > 0] / whole[whole > 0]
+    draws = _draws(len(above), resamples, seed)
+    whole = np.concatenate([drawn @ below for drawn in draws])
+    part = np.concatenate([drawn @ above for drawn in draws])
+    ratios = part[whole > 0] / whole[whole > 0]
     low, high = _percentiles(ratios, confidence)
     share = float(above.sum() / below.sum())
     return Interval(share, low, high, int(below.sum()), len(above))
@@ -197,14 +199,29 @@ def _by_group(
 def _bootstrap_means(
     sums: NDArray[np.float64], counts: NDArray[np.int64], resamples: int, seed: int
 ) -> NDArray[np.float64]:
-    rng = np.random.default_rng(seed)
-    num_groups = len(sums)
-    rows = max(1, _CHUNK // num_groups)
-    means = []
-    for start in range(0, resamples, rows):
-        drawn = rng.integers(0, num_groups, size=(min(rows, resamples - start), num_groups))
-        means.append(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
+    means = [
+        (drawn @ sums) / (drawn @ counts.astype(np.float64))
+        for drawn in _draws(len(sums), resamples, seed)
+    ]
     return np.concatenate(means)
+
+
+def _draws(num_groups: int, resamples: int, seed: int) -> list[NDArray[np.float64]]:
+    """How often each draw takes each group, draws x groups, in pieces that fit into memory."""
+    rows = max(1, _CHUNK // num_groups)
+    starts = range(0, resamples, rows)
+    pieces = ((min(rows, resamples - start), start) for start in starts)
+    return [_drawn(num_groups, size, start, seed) for size, start in pieces]
+
+
+# A table asks for the same draws some hundred times; they depend on nothing but these numbers.
+@lru_cache(maxsize=2)
+def _drawn(num_groups: int, size: int, start: int, seed: int) -> NDArray[np.float64]:
+    rng = np.random.default_rng([seed, start])
+    taken = rng.integers(0, num_groups, size=(size, num_groups))
+    taken += num_groups * np.arange(size)[:, None]
+    counts = np.bincount(taken.ravel(), minlength=size * num_groups)
+    return counts.reshape(size, num_groups).astype(np.float64)
 
 
 def _percentiles(means: NDArray[np.float64], confidence: float) -> tuple[float, float]:
