@@ -6,6 +6,7 @@
 Compatible with the published Router-R1 checkpoints (arXiv 2506.09033). The prompt is in `prompt.py`.
 """
 
+import html
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -141,15 +142,31 @@ def escape(text: str) -> str:
     """Make pool text inert: nothing in it can be read as a protocol tag.
 
     Control and invisible format characters are dropped (they can hide a tag), then the brackets of
-    anything that looks like a tag, in any case, spacing or look-alike bracket, become square ones. All
-    other text, `3 < 4` included, stays. `escape(escape(text)) == escape(text)`.
+    anything that looks like a tag, in any case, spacing or look-alike bracket, become square ones. Text
+    that holds one only once entities and width variants are resolved is shown resolved. All other
+    text, `3 < 4` included, stays. `escape(escape(text)) == escape(text)`.
     """
-    visible = "".join(
+    visible = _visible(text)
+    plain = _resolved(visible)
+    chosen = plain if _TAG_LIKE.search(plain) else visible
+    return _TAG_LIKE.sub(lambda match: "[" if _opens(match[0]) else "]", chosen)
+
+
+def _visible(text: str) -> str:
+    return "".join(
         char
         for char in text
         if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co")
     )
-    return _TAG_LIKE.sub(lambda match: "[" if _opens(match[0]) else "]", visible)
+
+
+def _resolved(text: str) -> str:
+    """Entities decoded and width variants folded, until nothing changes (each entity decoded is shorter)."""
+    while True:
+        further = _visible(unicodedata.normalize("NFKC", html.unescape(text)))
+        if further == text:
+            return text
+        text = further
 
 
 def _opens(bracket: str) -> bool:

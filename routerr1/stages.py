@@ -178,14 +178,17 @@ def _train_seed(
         if step % 10 == 0 or "validation/em" in row:
             log_metrics({f"seed_{seed}/{key}": value for key, value in row.items()}, step)
 
-    with track(f"train, seed {seed}", params.train.steps) as bar:
-        trained = run_grpo(
-            start, setting, folder,
-            progress=lambda row: bar.update(
-                int(row["step"]), note=f"reward {row['reward']:.2f}, EM {row['em']:.2f}"
-            ),
-            log_step=log_step,
-        )  # fmt: skip
+    try:
+        with track(f"train, seed {seed}", params.train.steps) as bar:
+            trained = run_grpo(
+                start, setting, folder,
+                progress=lambda row: bar.update(
+                    int(row["step"]), note=f"reward {row['reward']:.2f}, EM {row['em']:.2f}"
+                ),
+                log_step=log_step,
+            )  # fmt: skip
+    finally:
+        asyncio.run(pool.aclose())
     save_policy(
         trained.folder,
         target,
