@@ -109,6 +109,6 @@ def mlflow_server(folder: Path, backend: str) -> Iterator[str]:
         "MLFLOW_TRACKING_URI": "",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight processes that nothing here needs
     }
-    with running(command, log, env=settings):
+    with running(command, log, env=settings, cwd=folder):
         until_answers(f"http://127.0.0.1:{port}/health", log)
         yield f"http://127.0.0.1:{port}"

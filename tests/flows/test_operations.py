@@ -46,7 +46,7 @@ def servers(
     with (
         store(folder) as backend,
         mlflow_server(folder, backend) as mlflow,
-        running([*command, "--port", str(port)], log),
+        running([*command, "--port", str(port)], log, cwd=folder),
     ):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow)
         until_answers(f"{address}/api/health", log)
@@ -123,8 +123,7 @@ def test_schedule_gate_event_and_rollback(chain: Params, servers: Path) -> None:
         assert promotion.rollback(chain, why="test").after == 1
         assert "champion" in aliases()[1]
     here = Path.cwd()
-    left = [p for p in psutil.process_iter() if p.pid != os.getpid() and works_in(p, here)]
-    assert left == []
+    until(lambda: not [p for p in psutil.process_iter() if works_in(p, here)], log, 30)
 
 
 def pause(deployment: str) -> None:
@@ -140,6 +139,8 @@ def pause(deployment: str) -> None:
 
 def works_in(process: psutil.Process, folder: Path) -> bool:
     try:
+        if process.pid == os.getpid():
+            return False
         return Path(process.cwd()) == folder and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
