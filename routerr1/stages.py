@@ -11,7 +11,6 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -230,8 +229,6 @@ def train_setting(params: Params, pool: Pool, seed: int) -> "Setting":
 
 def evaluate(params: Params) -> None:
     """The policy and its controls on the split asked for; rows, table and metrics into data/eval."""
-    from routerr1.baselines.retrieval import NAME as RETRIEVER
-    from routerr1.data.contracts import require_evaluation
     from routerr1.evaluate.outputs import write_evaluation
     from routerr1.evaluate.run import evaluation_of, play_all
     from routerr1.evaluate.shards import play_on_ray
@@ -254,8 +251,6 @@ def evaluate(params: Params) -> None:
             )
             rows = asyncio.run(_closing(pool, playing))
     found = evaluation_of(rows)
-    # What retrieval baselines search is asked like a model, and is free.
-    require_evaluation(map(asdict, found.rows), [*pool.cards, Card(RETRIEVER)], "evaluate")
     _, figures = write_evaluation(EVALUATION, found, section)
     with open_run(params.registry, RUN_FILE, resume=True) as run:
         run.log_metrics({"evaluate": figures})
