@@ -12,6 +12,8 @@ import torch
 from routerr1.config import Params
 from routerr1.pool.simulated import SimulatedPool
 from routerr1.prompt import renderer
+from routerr1.rollout.generate import ScriptedGenerator
+from routerr1.rollout.local import LocalGenerator
 from routerr1.train import grpo
 from routerr1.train.grpo import Setting, Task, Trained
 from routerr1.train.score import score
@@ -50,8 +52,9 @@ def run(start: Path, setting: Setting, folder: Path, stop_after: int | None = No
         return Trained(folder, [], [], 0, 0.0, None)  # type: ignore[arg-type]
 
 
+ASK = "<search>Atlas: x?</search>"
 TURN = Turn(
-    Generation("<think>t</think><search>Atlas: x?</search>", (5, 6), (-0.1, -0.2)),
+    Generation(f"<think>t</think>{ASK}", (5, 6), (-0.1, -0.2)),
     Ask("Atlas", "x?"),
     Reply("Atlas", "y", 3, 4, 0.0, 0.1),
     "<information> y</information>",
@@ -87,6 +90,32 @@ def test_a_failed_call_is_never_cheap(setting: Setting, params: Params) -> None:
     assert score(good, pool_cards(setting), scale, reward).thrift > 0.0
 
 
+class Tokenised(ScriptedGenerator):
+    """Says what it is told, in the policy's own tokens."""
+
+    def __init__(self, policy: LocalGenerator) -> None:
+        super().__init__([f"<think> t</think>{ASK}", "<think> t</think><answer> y</answer>"])
+        self.policy = policy
+
+    def start(self, prompt: str, *, seed: int) -> Any:
+        session, encode = super().start(prompt, seed=seed), self.policy.encode
+
+        class Session:
+            prompt_ids = tuple(encode(prompt))
+            close = session.close
+
+            async def generate(self, **limits: Any) -> Generation:
+                said = await session.generate(**limits)
+                ids = tuple(encode(said.text))
+                return Generation(said.text, ids, (0.0,) * len(ids))
+
+            def insert(self, text: str) -> tuple[int, ...]:
+                session.insert(text)
+                return tuple(encode(text))
+
+        return Session()
+
+
 def test_reply_tokens_get_no_gradient(
     small_policy: Path, setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,6 +147,18 @@ def test_reply_tokens_get_no_gradient(
         return loss
 
     monkeypatch.setattr(GRPOTrainer, "_compute_loss", compute_twice)
+    player = grpo._Player.play
+
+    def play_script(self: Any, *args: Any, **kwargs: Any) -> list[Trajectory]:
+        policy = self.generator
+        self.generator = Tokenised(policy)
+        self.generator.model = policy.model
+        try:
+            return player(self, *args, **kwargs)
+        finally:
+            self.generator = policy
+
+    monkeypatch.setattr(grpo._Player, "play", play_script)
     # Rewards that differ within a group, or there would be no gradient to compare.
     monkeypatch.setattr(grpo, "_reward", lambda prompts, **_: [i % 3 for i in range(len(prompts))])
     run(small_policy, setting, tmp_path / "run", stop_after=1)
