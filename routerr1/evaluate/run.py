@@ -9,7 +9,7 @@ import numpy as np
 
 from routerr1.config import EvaluateParams, RolloutParams
 from routerr1.data.contracts import require_evaluation
-from routerr1.errors import DataError
+from routerr1.errors import DataError, RouterError
 from routerr1.evaluate import controls
 from routerr1.evaluate.controls import BEST_SINGLE, ORACLE, Policy, Router
 from routerr1.evaluate.rows import Row, row_of
@@ -148,6 +148,7 @@ async def play_all(
     """Play every job not yet in `store`, at most `concurrency` at a time; rows in the jobs' order.
 
     Routers and data sets run side by side: a slow one holds nobody up.
+    Raises: the first RouterError of a router, or of a row that breaks a contract; the rest is in `store`.
     """
     slots = asyncio.Semaphore(concurrency)
     found: dict[Key, Row] = {}
@@ -177,10 +178,17 @@ async def play_all(
             if progress:
                 progress(len(found), len(jobs))
 
-        async with asyncio.TaskGroup() as group:
-            for router, question in jobs:
-                if key_of(router, question) not in earlier:
-                    group.create_task(one(router, question))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for router, question in jobs:
+                    if key_of(router, question) not in earlier:
+                        group.create_task(one(router, question))
+        except BaseExceptionGroup as failed:
+            ours = failed.subgroup(RouterError)
+            if ours is None:
+                raise
+            # The first is the cause; those after it are what its cancelling met.
+            raise ours.exceptions[0] from None
     return [found[key] for key in wanted]
 
 

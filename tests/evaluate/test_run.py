@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from routerr1.errors import DataError
+from routerr1.errors import DataError, PoolError
 from routerr1.evaluate import controls
 from routerr1.evaluate.rows import read_rows, write_rows
 from routerr1.evaluate.run import choose_questions, derived_rows, evaluate, play_all
@@ -161,6 +161,16 @@ async def test_a_slow_router_holds_nobody_up(stage):
     rows = await play_all(jobs, concurrency=10)
     assert order == ["fast"] * 5 + ["slow"] * 5
     assert [row.router for row in rows] == ["slow"] * 5 + ["fast"] * 5
+
+
+async def test_an_error_of_a_router_comes_out_as_itself(stage):
+    async def play(question: Question):
+        raise PoolError(f"no endpoint for {question.id}")
+
+    policy = controls.Policy(1, stage.policy, stage.render, stage.rollout, 0.0)
+    broken = replace(controls.policy_router(policy, stage.pool, "p", 5), play=play)
+    with pytest.raises(PoolError, match=f"no endpoint for {stage.test[0].id}"):
+        await play_all([(broken, question) for question in stage.test[:3]], concurrency=2)
 
 
 def test_an_empty_split_is_refused():
