@@ -11,7 +11,7 @@ from typing import Any
 from routerr1 import plots
 from routerr1.errors import DataError
 from routerr1.evaluate.browse import browsable
-from routerr1.evaluate.controls import POLICY
+from routerr1.evaluate.controls import ORACLE, POLICY
 from routerr1.evaluate.generalize import generalize_markdown
 from routerr1.evaluate.pareto import fronts, fronts_markdown
 from routerr1.evaluate.rows import Row, read_rows
@@ -163,6 +163,7 @@ def _fronts(table: Mapping[str, Any]) -> dict[str, Any]:
     """The reference router's front against all others."""
     points = {e["router"]: (e["cost_usd"]["mean"], e["em"]["mean"]) for e in table["routers"]}
     mine = points.pop(table["reference"])
+    points.pop(ORACLE, None)  # it knows the answers: a bound, and nobody's rival
     return fronts([mine], points)
 
 
