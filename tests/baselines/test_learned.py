@@ -64,10 +64,10 @@ def test_does_not_beat_the_majority_where_nothing_can_be_learnt(name):
     gains = []
     for seed in (3, 5):
         train = planted(seed, shuffled=True)
-        test = planted(seed + 1, 800, shuffled=True)
+        test = planted(seed + 1, 400, shuffled=True)
         gains.append(score(ROUTERS[name](train), test) - score(Majority(train), test))
-    # Two means of differences of coins over 800 questions: a standard error of .7 / 40 = .0175.
-    assert np.mean(gains) < 0.06
+    # Two means of differences of coins over 400 questions: a standard error of .7 / 28 = .025.
+    assert np.mean(gains) < 0.075
 
 
 @pytest.mark.parametrize("name", ["mlp", "bert", "router_dc", "graph_router"])
