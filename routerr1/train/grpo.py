@@ -420,8 +420,9 @@ def _last_complete(folder: Path) -> Path | None:
 
 
 def write_log(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    """Rows as CSV; columns in order of first appearance, empty where a row has no value."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
+    """Rows as CSV, seed and step first, then by name; empty where a row has no value."""
+    names = {key for row in rows for key in row}
+    columns = sorted(names, key=lambda key: (key != "seed", key != "step", key))
     with atomic_path(path) as aside, aside.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, columns, lineterminator="\n")
         writer.writeheader()

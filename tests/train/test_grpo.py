@@ -177,6 +177,9 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(
     assert (tmp_path / "broken/checkpoint-2/router_state.json").is_file()
     resumed = run(small_policy, setting, tmp_path / "broken")
     assert resumed.rows == whole.rows
+    for name, trained in (("whole.csv", whole), ("resumed.csv", resumed)):
+        grpo.write_log(tmp_path / name, trained.rows)
+    assert (tmp_path / "whole.csv").read_bytes() == (tmp_path / "resumed.csv").read_bytes()
     assert (resumed.best_step, resumed.best_reward) == (whole.best_step, whole.best_reward)
     weights = [path / "model.safetensors" for path in (whole.folder, resumed.folder)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
