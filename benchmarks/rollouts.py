@@ -65,7 +65,12 @@ async def ours(pool: SlowPool, count: int, rounds: int) -> float:
     params = RolloutParams(max_rounds=rounds, max_new_tokens=64, temperature=1.0)
     began = time.perf_counter()
     played = await play(
-        asked, ScriptedGenerator(say), pool, render=renderer("compact", rounds), params=params, seed=0
+        asked,
+        ScriptedGenerator(say),
+        pool,
+        render=renderer("compact", rounds),
+        params=params,
+        seed=0,
     )
     wall_s = time.perf_counter() - began
     assert all(t.ledger.calls == rounds and t.answer == "x" for t in played)

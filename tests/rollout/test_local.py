@@ -44,7 +44,9 @@ async def test_sessions_of_any_length_decode_as_if_alone(generator: LocalGenerat
         assert list(generation.token_ids) == likeliest(generator, list(session.prompt_ids), count)
 
 
-async def test_an_inserted_reply_is_read_and_the_cache_carries_over(generator: LocalGenerator) -> None:
+async def test_an_inserted_reply_is_read_and_the_cache_carries_over(
+    generator: LocalGenerator,
+) -> None:
     session, other = generator.start("Question: x\n", seed=1), generator.start("y", seed=2)
     first, _ = await asyncio.gather(
         session.generate(max_new_tokens=5, temperature=0),
@@ -89,9 +91,13 @@ async def test_a_full_context_ends_the_generation(small_policy: Path) -> None:
     assert (await session.generate(max_new_tokens=5, temperature=0)).finish == "length"
 
 
-def played(generator: LocalGenerator, pool: SimulatedPool, rows: list[Question], params: Params) -> Any:
+def played(
+    generator: LocalGenerator, pool: SimulatedPool, rows: list[Question], params: Params
+) -> Any:
     found = asyncio.run(
-        play(rows[:40], generator, pool, render=renderer("compact", 4), params=params.rollout, seed=5)
+        play(
+            rows[:40], generator, pool, render=renderer("compact", 4), params=params.rollout, seed=5
+        )
     )
     return [(t.text, t.turns[-1].generation.token_ids) for t in found]
 
