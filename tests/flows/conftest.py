@@ -15,7 +15,6 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
         patch.setenv("DO_NOT_TRACK", "true")
         patch.setenv("PREFECT_MEMO_STORE_PATH", str(home / "memo.toml"))
-        patch.chdir(home)
         from prefect.testing.utilities import prefect_test_harness
 
         with prefect_test_harness(server_startup_timeout=300):

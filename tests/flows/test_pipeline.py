@@ -1,5 +1,6 @@
 """The flows on a small chain: real Prefect, DVC, git and MLflow, all in this process but the stages."""
 
+import contextvars
 import threading
 import time
 from pathlib import Path
@@ -90,7 +91,8 @@ def wait_for_approval(answer: dict[str, object]) -> threading.Thread:
                     return
                 time.sleep(0.1)
 
-    thread = threading.Thread(target=person)
+    # A new thread starts without the settings of the harness, and would ask another server.
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(person,))
     thread.start()
     return thread
 
