@@ -2,6 +2,7 @@
 
 import io
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -71,24 +72,45 @@ def pareto(name: str, routers: Sequence[Marked], ours: Sequence[str]) -> str:
     return drawn[0]
 
 
-def curves(
-    name: str, title: str, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]
-) -> str:
-    """Lines over training steps; points that are not numbers are left out."""
+def curves(name: str, title: str, lines: Mapping[str, Sequence[Mapping[float, float]]]) -> str:
+    """Means over training seeds, by step, with the range of the seeds around them.
+
+    Args:
+        lines: label -> step -> value, one mapping for each seed. Lines of many steps are drawn as
+            running means of nine, since single steps are noise.
+    """
     with _figure(name, width=4.4, height=2.8) as (figure, drawn):
         axes = figure.subplots()
-        for place, (label, (steps, values)) in enumerate(lines.items()):
-            kept = [(x, y) for x, y in zip(steps, values, strict=True) if math.isfinite(y)]
+        for place, (label, seeds) in enumerate(lines.items()):
+            colour = PALETTE[place % len(PALETTE)]
+            smooth = [_running_mean(seed) for seed in seeds]
+            steps = sorted(set.intersection(*(set(seed) for seed in smooth)))
+            values = [[seed[step] for seed in smooth] for step in steps]
             axes.plot(
-                [x for x, _ in kept], [y for _, y in kept],
-                color=PALETTE[place % len(PALETTE)], label=label,
-                marker="o" if len(kept) < 12 else None, markersize=3.5,
+                steps, [sum(each) / len(each) for each in values],
+                color=colour, label=label, marker="o" if len(steps) < 12 else None, markersize=3.5,
             )  # fmt: skip
+            if len(seeds) > 1:
+                low, high = [min(each) for each in values], [max(each) for each in values]
+                axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
         axes.set_title(title)
         axes.set_xlabel("step")
         if len(lines) > 1:
             axes.legend(ncols=min(3, len(lines)), loc="upper center", bbox_to_anchor=(0.5, -0.24))
     return drawn[0]
+
+
+def _running_mean(line: Mapping[float, float], reach: int = 4) -> dict[float, float]:
+    """Each value averaged with up to `reach` neighbours on both sides, if there are many."""
+    steps = sorted(line)
+    if len(steps) < 12:
+        return dict(line)
+    return {
+        step: statistics.fmean(
+            line[near] for near in steps[max(0, place - reach) : place + reach + 1]
+        )
+        for place, step in enumerate(steps)
+    }
 
 
 def shares(name: str, title: str, rows: Mapping[str, Mapping[str, float]]) -> str:

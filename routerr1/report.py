@@ -229,39 +229,29 @@ def _read_log(path: Path) -> list[dict[str, str]]:
 
 
 def _training_plots(log: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """One plot for each figure the log has, one line for each seed if there are several."""
-    if not log:
-        return {}
+    """One plot for each figure the log has."""
     drawn = {}
     for name, title, columns in _CURVES:
-        lines = {label: line for column in columns for label, line in _lines(log, column).items()}
-        if lines:
-            drawn[f"train-{name}"] = plots.curves(f"train-{name}", title, lines)
-    shared = [column for column in log[0] if column.startswith(_SHARE)]
-    calls = {
-        label.removeprefix(_SHARE): line
-        for column in shared
-        for label, line in _lines(log, column).items()
-    }
-    if calls:
+        lines = {column: _lines(log, column) for column in columns}
+        if any(lines.values()):
+            found = {column: seeds for column, seeds in lines.items() if seeds}
+            drawn[f"train-{name}"] = plots.curves(f"train-{name}", title, found)
+    shared = [column for column in (log[0] if log else ()) if column.startswith(_SHARE)]
+    if shared:
+        calls = {column.removeprefix(_SHARE): _lines(log, column) for column in shared}
         drawn["train-calls"] = plots.curves("train-calls", "Share of calls", calls)
     return drawn
 
 
-def _lines(
-    log: Sequence[Mapping[str, str]], column: str
-) -> dict[str, tuple[list[float], list[float]]]:
-    lines: dict[str, tuple[list[float], list[float]]] = {}
-    many = len({row.get("seed", "") for row in log}) > 1
+def _lines(log: Sequence[Mapping[str, str]], column: str) -> list[dict[float, float]]:
+    """Step -> value for each training seed that has any."""
+    by_seed: dict[str, dict[float, float]] = {}
     for place, row in enumerate(log):
-        value = _number(row.get(column))
+        value, step = _number(row.get(column)), _number(row.get("step"))
         if math.isfinite(value):
-            step = _number(row.get("step"))
-            label = f"{column}, seed {_number(row['seed']):g}" if many else column
-            steps, values = lines.setdefault(label, ([], []))
-            steps.append(step if math.isfinite(step) else float(place))
-            values.append(value)
-    return lines
+            line = by_seed.setdefault(row.get("seed", ""), {})
+            line[step if math.isfinite(step) else float(place)] = value
+    return list(by_seed.values())
 
 
 def _number(cell: str | None) -> float:
