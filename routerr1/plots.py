@@ -1,7 +1,6 @@
 """Plots as SVG text: the same figures give the same bytes, and colours follow the page's theme."""
 
 import io
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
