@@ -87,7 +87,7 @@ def list_(params: ParamsFile = _DEFAULT) -> None:
 
     name = load_params(params).registry.model
     table = Table(title=f"{name} at {tracking.redact(tracking.tracking_uri())}")
-    for column in ("", "aliases", "made (UTC)", "EM", "USD/1000", "gate", "commit", "run"):
+    for column in ("", "aliases", "made (UTC)", "EM", "USD/1000", "gate", "commit"):
         table.add_column(column, no_wrap=True)
     for version in registry.list_versions(tracking.open_client(), name):
         table.add_row(*_row(version))
@@ -98,13 +98,12 @@ def _row(version: "Version") -> tuple[str, ...]:
     tags = version.tags
     return (
         str(version.number),
-        ", ".join(version.aliases),
+        "\n".join(version.aliases),
         datetime.fromtimestamp(version.created_s, UTC).isoformat(" ", "minutes").partition("+")[0],
         _figure(tags.get("metric.em"), 1, 3),
         _figure(tags.get("metric.cost_usd"), 1000, 4),
         tags.get("gate", "not asked"),
         tags.get("git_commit", "?")[:7],
-        (version.run_id or "?")[:7],
     )
 
 
