@@ -87,11 +87,16 @@ def train(
     *,
     progress: Callable[[dict[str, float]], None],
     log_step: Callable[[int, Mapping[str, float]], None] = lambda _step, _row: None,
+    log_played: Callable[[int, Sequence[Trajectory]], None] = lambda _step, _played: None,
 ) -> Trained:
     """Train from the checkpoint `start`, working in `folder`; goes on from the last complete checkpoint there.
 
     The weights that count are those of the step with the highest mean validation reward (greedy, on
     `train.validation_questions` questions); of equal ones the later.
+
+    Args:
+        log_step: called with each step's figures.
+        log_played: called with the trajectories that a step learns from.
 
     Raises:
         CheckpointError: `start` cannot be loaded.
@@ -106,7 +111,7 @@ def train(
 
     generator = LocalGenerator.load(start)
     by_prompt = _by_prompt(setting)
-    player = _Player(setting, generator, by_prompt)
+    player = _Player(setting, generator, by_prompt, log_played)
     recorder = _recorder(player, folder, progress, log_step)
     trainer = GRPOTrainer(
         model=generator.model,
@@ -210,10 +215,17 @@ def _reward(prompts: list[str], reward: list[float], **_: Any) -> list[float]:
 class _Player:
     """Plays a step's prompts, scores them, and remembers the costs."""
 
-    def __init__(self, setting: Setting, generator: Any, by_prompt: Mapping[str, Task]) -> None:
+    def __init__(
+        self,
+        setting: Setting,
+        generator: Any,
+        by_prompt: Mapping[str, Task],
+        log_played: Callable[[int, Sequence[Trajectory]], None],
+    ) -> None:
         self.setting = setting
         self.generator = generator
         self.by_prompt = by_prompt
+        self.log_played = log_played
         self.scale = CostScale(setting.reward.cost_window)
         self.figures: dict[str, float] = {}
         self.generation_s = 0.0
@@ -234,6 +246,7 @@ class _Player:
         group = played[: self.setting.train.rollouts_per_question]
         require_trajectories(map(to_row, group), tasks[0].pool.cards, where)
         require_tokens(columns["completion_ids"], columns["env_mask"], columns["logprobs"], where)
+        self.log_played(trainer.state.global_step + 1, played)
         return columns
 
     def play(self, tasks: Sequence[Task], seed: int, temperature: float | None) -> list[Trajectory]:
