@@ -4,12 +4,14 @@ Countries with their capitals, currency codes and calling codes come from geonam
 airports from airportsdata (IATA codes), elements with symbol and place of discovery from mendeleev.
 Only names of one ASCII word are taken, so that a very small policy can learn to copy them.
 
-A fact belongs to one split. A question belongs to the most reserved split of its facts, so no fact of
-a test question's split is ever asked in training; a two-hop test question may rest on one training fact.
+A country belongs to one split, and with it every fact that names it: its capital and codes, its
+airports, the elements first found there and their symbols. Both facts of a two-hop question meet in one
+country, so no fact that one split asks, by itself or as a hop, is asked in another.
 """
 
 import random
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -116,6 +118,14 @@ class World:
                 if joins and (outer.name, found) in self.facts:
                     yield (inner, Step(outer.name, found))
 
+    def country(self, step: Step) -> str:
+        """The one country that a fact names, or, of a symbol, that its element's discovery names."""
+        relation = self.relations[step.relation]
+        if relation.subject == "country":
+            return step.subject
+        found = self.facts[step]
+        return found if relation.object == "country" else self.country(Step("discovery", found))
+
     def phrase(self, chain: tuple[Step, ...], phrasing: int) -> str:
         """A chain as one question in its outermost relation's `phrasing`."""
         relations = self.relations
@@ -160,11 +170,11 @@ def build_world(params: EmbeddedParams) -> World:
 
 
 def questions(world: World, params: EmbeddedParams, seed: int) -> list[Question]:
-    """Every chain in every phrasing, ordered by id; `seed` decides which facts are held out."""
-    split_of = _split_facts(world, params, seed)
+    """Every chain in every phrasing, ordered by id; `seed` decides which countries are held out."""
+    split_of = _split_countries(world, params, seed)
     rows = []
     for chain in sorted(world.chains()):
-        split = max((split_of[step] for step in chain), key=SPLITS.index)
+        split = split_of[world.country(chain[0])]
         group = "/".join(f"{step.relation}:{step.subject}" for step in chain)
         topics = [world.relations[step.relation].topic for step in chain]
         metadata: dict[str, Any] = {
@@ -189,16 +199,27 @@ def questions(world: World, params: EmbeddedParams, seed: int) -> list[Question]
     return rows
 
 
-def _split_facts(world: World, params: EmbeddedParams, seed: int) -> dict[Step, Split]:
-    """Split the facts of each relation by share, so that every topic is in every split."""
-    split_of: dict[Step, Split] = {}
-    for relation in RELATIONS:
-        steps = [step for step in world.facts if step.relation == relation.name]
-        random.Random(f"{seed}/{relation.name}").shuffle(steps)
-        test = max(1, round(len(steps) * params.test_share))
-        held = test + max(1, round(len(steps) * params.validation_share))
-        for place, step in enumerate(steps):
-            split_of[step] = "test" if place < test else "validation" if place < held else "train"
+def _split_countries(world: World, params: EmbeddedParams, seed: int) -> dict[str, Split]:
+    """Split the countries so that each split holds about its share of the questions, and every topic.
+
+    Countries with discoveries are dealt apart from the others: they are few and have the most questions.
+    In a seeded order each country goes to the split that is furthest from its share.
+    """
+    questions = Counter(world.country(chain[0]) for chain in world.chains())
+    discovering = {found for step, found in world.facts.items() if step.relation == "discovery"}
+    rest = 1 - params.test_share - params.validation_share
+    shares: dict[Split, float] = {
+        "train": rest, "validation": params.validation_share, "test": params.test_share,
+    }  # fmt: skip
+    split_of: dict[str, Split] = {}
+    for name, stratum in (("discovering", discovering), ("others", questions.keys() - discovering)):
+        order = sorted(stratum)
+        random.Random(f"{seed}/{name}").shuffle(order)
+        dealt = dict.fromkeys(SPLITS, 0)
+        for country in order:
+            split = min(SPLITS, key=lambda split: dealt[split] / shares[split])
+            dealt[split] += questions[country]
+            split_of[country] = split
     return split_of
 
 

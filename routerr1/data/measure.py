@@ -25,7 +25,7 @@ CREATE TABLE questions (
     key INTEGER, chars INTEGER, num_golds INTEGER, unusable_golds INTEGER, empty_golds INTEGER,
     hops INTEGER, metadata_ok INTEGER
 );
-CREATE TABLE facts (row INTEGER, split TEXT, fact TEXT, alone INTEGER);
+CREATE TABLE facts (row INTEGER, split TEXT, fact TEXT);
 CREATE TABLE near (
     split TEXT, id TEXT, question TEXT, held_out_id TEXT, held_out TEXT, similarity REAL
 );
@@ -129,7 +129,7 @@ def _load(
             (row.columns(path.name) for row in rows),
         )
         store.executemany(
-            "INSERT INTO facts VALUES (?, ?, ?, ?)",
+            "INSERT INTO facts VALUES (?, ?, ?)",
             (fact for row in rows for fact in row.facts(split)),
         )
         for row in rows:
@@ -225,9 +225,8 @@ class _Row:
         group = self.metadata.get("group") if self.metadata else None
         if self.by_wording or not isinstance(group, str):
             return
-        facts = group.split("/")
-        for fact in facts:
-            yield self.number, split, fact, len(facts) == 1
+        for fact in group.split("/"):
+            yield self.number, split, fact
 
 
 def _object(metadata: str | None) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ QA = ROOT.parent / "shared" / "data" / "qa"
 
 def dataset_params(**changes: Any) -> DatasetParams:
     """The default section, with the smallest embedded benchmark."""
-    small = {"embedded": {"countries": 14, "airports": 10, "elements": 10, "test_share": 0.2,
+    small = {"embedded": {"countries": 14, "airports": 10, "elements": 10, "test_share": 0.3,
                           "validation_share": 0.1}}  # fmt: skip
     whole = load_params(ROOT / "params.yaml").dataset.model_dump()
     return DatasetParams.model_validate(whole | small | changes)

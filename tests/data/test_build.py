@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 
 from routerr1.config import DatasetParams
 from routerr1.data.build import build_dataset, wanted_rows
+from routerr1.data.embedded import TOPICS
 from routerr1.data.splits import read_questions, split_path
 from routerr1.errors import ConfigError, DataError
 from routerr1.files import sha256
@@ -113,10 +115,20 @@ def test_facts_of_the_embedded_questions_are_kept_apart_and_none_is_dropped(tmp_
     metrics = build_dataset(dataset_params(), tmp_path)
     assert metrics["refused"] == {}
     rows = {split: read_questions(tmp_path, split) for split in SPLITS}
-    asked = {fact for row in rows["train"] for fact in row.metadata["group"].split("/")}
-    held = {row.metadata["group"] for row in rows["test"] if row.hops == 1}
-    assert held
-    assert not asked & held
+    asked = {
+        split: {fact for row in rows[split] for fact in row.metadata["group"].split("/")}
+        for split in SPLITS
+    }
+    assert all(asked.values())
+    assert not any(asked[one] & asked[other] for one, other in combinations(SPLITS, 2))
+
+
+def test_every_split_of_the_embedded_questions_holds_every_topic_at_both_depths(tmp_path: Path) -> None:
+    build_dataset(dataset_params(), tmp_path)
+    for split in SPLITS:
+        rows = read_questions(tmp_path, split)
+        assert {row.metadata["topic"] for row in rows if row.hops == 1} == set(TOPICS)
+        assert {topic for row in rows for topic in row.metadata["topics"] if row.hops == 2} == set(TOPICS)
 
 
 def test_draws_are_seeded_disjoint_and_independent_of_the_order_of_the_file(tmp_path: Path) -> None:
