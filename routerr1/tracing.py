@@ -93,6 +93,8 @@ def _turn(root: "LiveSpan", number: int, turn: Turn, start_ns: int) -> int:
     )
     call.set_outputs(reply.text if reply.failure is None else f"no reply ({reply.failure})")
     call.set_attributes({"latency_s": reply.latency_s, "retries": reply.retries})
+    if reply.circuit is not None:
+        call.set_attribute("circuit", reply.circuit)
     call.set_attributes(_usage(reply.prompt_tokens, reply.completion_tokens, reply.cost_usd))
     call.end(end_time_ns=end, status="OK" if reply.failure is None else "ERROR")
     return end

@@ -13,6 +13,7 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 Failure = Literal["unknown_model", "malformed_call", "unavailable", "budget", "not_recorded"]
 Stopped = Literal["answered", "max_rounds", "no_action", "length"]
+Circuit = Literal["closed", "open", "half-open"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,8 @@ class Reply:
         retries: tries beyond the first.
         cached: answered from a store, nothing paid now; `cost_usd` still tells what it cost first.
         failure: why there is no reply; None if there is one.
+        circuit: state of the breaker of the candidate asked, when the call was made; None where there is
+            no breaker (in-process pools) or nothing was asked.
         note: anything a reader of the record must know, e.g. that a nearest recorded question answered.
     """
 
@@ -126,6 +129,7 @@ class Reply:
     retries: int = 0
     cached: bool = False
     failure: Failure | None = None
+    circuit: Circuit | None = None
     note: str | None = None
 
 
@@ -143,7 +147,11 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """What one trajectory used. Sums over its replies, plus the policy's own tokens."""
+    """What one trajectory used. Sums over its replies, plus the policy's own tokens.
+
+    Attributes:
+        circuits: `Reply.circuit` of every call, in order.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -152,6 +160,7 @@ class Ledger:
     failures: int = 0
     cache_hits: int = 0
     cost_usd: float = 0.0
+    circuits: tuple[Circuit | None, ...] = ()
     policy_tokens: int = 0
     round_wall_s: tuple[float, ...] = ()
 

@@ -1,9 +1,8 @@
 """A circuit breaker: a candidate that keeps failing is left alone for a while."""
 
 from collections.abc import Callable
-from typing import Literal
 
-State = Literal["closed", "open", "half-open"]
+from routerr1.types import Circuit
 
 
 class Breaker:
@@ -23,7 +22,7 @@ class Breaker:
         self._trying = False
 
     @property
-    def state(self) -> State:
+    def state(self) -> Circuit:
         """As it is now."""
         if self._opened is None:
             return "closed"

@@ -26,7 +26,7 @@ from routerr1.pool.budget import Budget
 from routerr1.pool.pool_file import CandidateRow, Endpoint, PoolFile
 from routerr1.pool.pricing import cost_usd, worst_case_usd
 from routerr1.pool.transport import LaneTransport
-from routerr1.types import Card, Failure, Reply
+from routerr1.types import Card, Circuit, Failure, Reply
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,7 @@ class _Bill:
     cost_usd: float = 0.0
     latency_s: float = 0.0
     unseen: int = 0
+    circuit: Circuit | None = None
     notes: list[str] = field(default_factory=list)
 
     def add(self, card: Card, prompt_tokens: int, completion_tokens: int) -> float:
@@ -67,6 +68,7 @@ class _Bill:
             self.latency_s,
             retries=max(self.tries - 1, 0),
             failure=failure,
+            circuit=self.circuit,
             note="; ".join(self.notes) or None,
         )
 
@@ -93,7 +95,7 @@ class HttpPool:
         seed: of the jitter between tries.
 
     A reply's `latency_s` is the time its tries took, without the pauses between them and the wait for a
-    free slot. Its note tells of fallbacks, breaker states and estimated usage.
+    free slot. Its note tells of fallbacks, failed tries and estimated usage.
     """
 
     def __init__(
@@ -208,10 +210,11 @@ class HttpPool:
         async with live.slots[row.endpoint], live.all_slots:
             breaker = self._breakers[row.name]
             state = breaker.state
+            bill.circuit = (
+                bill.circuit or state
+            )  # of the first try: later ones are the call's own doing
             if not breaker.admit():
                 raise TryError(f"circuit {state}, not asked", ill=False)
-            if state == "half-open":
-                bill.notes.append(f"{row.name}: circuit half-open")
             card = self._priced[row.name]
             worst = worst_case_usd(card, query, self._file.reply_tokens(row))
             paid = worst

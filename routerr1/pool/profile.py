@@ -22,7 +22,7 @@ from routerr1.pool.cards import write_cards
 from routerr1.pool.interface import Pool
 from routerr1.pool.recording import Recorder
 from routerr1.pool.records import RecordStore
-from routerr1.types import Card, Failure, Question, Reply
+from routerr1.types import Card, Circuit, Failure, Question, Reply
 
 MAX_OPEN_CALLS = 256
 _Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
@@ -45,6 +45,7 @@ class ProbeRow(TypedDict):
     latency_s: float
     retries: int
     failure: Failure | None
+    circuit: Circuit | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +185,7 @@ def _row(question: Question, name: str, reply: Reply) -> ProbeRow:
         "latency_s": reply.latency_s,
         "retries": reply.retries,
         "failure": reply.failure,
+        "circuit": reply.circuit,
     }
 
 
@@ -275,6 +277,7 @@ def write_profile(folder: Path, found: Profile) -> None:
             *((name, pa.float64()) for name in ("cost_usd", "latency_s")),
             ("retries", pa.int64()),
             ("failure", pa.string()),
+            ("circuit", pa.string()),
         ]
     )
     table = pa.Table.from_pylist([dict(row) for row in found.rows], schema=schema)

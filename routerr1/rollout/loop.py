@@ -134,14 +134,16 @@ def _trajectory(
 def ledger(turns: Sequence[Turn]) -> Ledger:
     """Sums over the turns. A call is a reply a candidate was asked for; one to no known model is a failure only."""
     replies = [turn.reply for turn in turns if turn.reply is not None]
+    calls = [reply for reply in replies if reply.model]
     return Ledger(
         prompt_tokens=sum(reply.prompt_tokens for reply in replies),
         completion_tokens=sum(reply.completion_tokens for reply in replies),
-        calls=sum(bool(reply.model) for reply in replies),
+        calls=len(calls),
         retries=sum(reply.retries for reply in replies),
         failures=sum(reply.failure is not None for reply in replies),
         cache_hits=sum(reply.cached for reply in replies),
         cost_usd=sum(reply.cost_usd for reply in replies),
+        circuits=tuple(reply.circuit for reply in calls),
         policy_tokens=sum(len(turn.generation.token_ids) for turn in turns),
         round_wall_s=tuple(turn.wall_s for turn in turns),
     )

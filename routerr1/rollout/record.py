@@ -44,7 +44,7 @@ def from_row(row: dict[str, Any]) -> Trajectory:
         stopped=row["stopped"],
         answer=row["answer"],
         text=row["text"],
-        ledger=Ledger(**{**row["ledger"], "round_wall_s": tuple(row["ledger"]["round_wall_s"])}),
+        ledger=_ledger(row["ledger"]),
         prompt_ids=tuple(row["prompt_ids"]),
     )
 
@@ -61,6 +61,11 @@ def _turn(stored: dict[str, Any]) -> Turn:
         inserted_ids=tuple(stored["inserted_ids"]),
         wall_s=stored["wall_s"],
     )
+
+
+def _ledger(stored: dict[str, Any]) -> Ledger:
+    # JSON knows no tuples.
+    return Ledger(**{key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()})
 
 
 def _action(stored: dict[str, Any]) -> Action:

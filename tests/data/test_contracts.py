@@ -116,6 +116,7 @@ FAULTS: list[tuple[str, Callable[[dict[str, Any]], None]]] = [
     ("ledger_agrees", _set("ledger", "cache_hits", to=1)),
     ("ledger_agrees", _set("ledger", "retries", to=1)),
     ("ledger_agrees", _set("ledger", "policy_tokens", to=1)),
+    ("ledger_agrees", _set("ledger", "circuits", to=["open"])),
     ("text_whole", _set("text", to="<think>other</think>")),
 ]
 

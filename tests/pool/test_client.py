@@ -5,22 +5,32 @@ import json
 import logging
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from routerr1.config import RewardParams, RolloutParams
+from routerr1.evaluate.rows import read_rows, row_of, write_rows
 from routerr1.pool.attempts import retry_after_s
 from routerr1.pool.breaker import Breaker
 from routerr1.pool.budget import Budget, Limits
 from routerr1.pool.client import HttpPool
 from routerr1.pool.faults import Faults, parse_faults
+from routerr1.pool.interface import Pool
 from routerr1.pool.pool_file import read_pool_file
+from routerr1.pool.recording import Recorder, open_replay
+from routerr1.pool.records import RecordStore
 from routerr1.pool.server import build_app, serving
 from routerr1.pool.simulated import SimulatedPool
-from routerr1.types import Question, Reply
+from routerr1.repricing import reprice_rows
+from routerr1.rollout.generate import ScriptedGenerator
+from routerr1.rollout.loop import rollout
+from routerr1.rollout.record import from_row, to_row
+from routerr1.types import Question, Reply, Trajectory
 
 WritePool = Callable[..., Path]
 QUICK = {"backoff_s": 0.005, "max_wait_s": 5.0, "breaker_failures": 10_000}
@@ -237,9 +247,54 @@ async def test_the_circuit_opens_and_heals(
         await asyncio.sleep(2.0)
         assert pool.breaker_states()["Mint"] == "half-open"
         healed = await pool.ask("Mint", asked[0].question)
-        assert (healed.failure, healed.note) == (None, "Mint: circuit half-open")
+        assert (healed.failure, healed.note, healed.circuit) == (None, None, "half-open")
         assert pool.breaker_states()["Mint"] == "closed"
         await pool.aclose()
+
+
+async def test_the_ledger_tells_the_circuit_of_every_call_also_when_replayed_and_repriced(
+    simulated: SimulatedPool, asked: list[Question], pool_file: WritePool, tmp_path: Path
+):
+    """Two failures open Mint's circuit, the third call is not made, Curie's stays closed; then Mint heals."""
+    endpoint = {**QUICK, "max_tries": 1, "breaker_failures": 2, "breaker_s": 1.0}
+    store = tmp_path / "calls.jsonl"
+    calls = [f"<search>{name}: {question.question}</search>"
+             for name, question in zip(["Mint"] * 3 + ["Curie"], asked, strict=False)]  # fmt: skip
+    limits = RolloutParams(max_rounds=5, max_new_tokens=50, temperature=1.0)
+
+    async def played(pool: Pool, seed: int, script: Sequence[str]) -> Trajectory:
+        return await rollout(
+            asked[0], ScriptedGenerator([*script, "<answer>x</answer>"]), pool,
+            render=lambda *_: "", params=limits, seed=seed,
+        )  # fmt: skip
+
+    with serving(build_app(simulated, faults=Faults(server_error=1.0), time_scale=0)) as url:
+        port = int(url.rpartition(":")[2])
+        file = read_pool_file(pool_file(url, endpoint=endpoint))
+        pool = Recorder(HttpPool(file, {"here": ""}, max_concurrency=4), RecordStore(store))
+        ill = await played(pool, 1, calls)
+    with serving(build_app(simulated, time_scale=0), port=port):
+        await asyncio.sleep(1.0)
+        healed = await played(pool, 2, [calls[0], calls[0]])
+        await pool.aclose()
+    assert ill.ledger.circuits == ("closed", "closed", "open", "closed")
+    assert (ill.ledger.calls, ill.ledger.failures) == (4, 4)
+    assert healed.ledger.circuits == (
+        "half-open",
+        "half-open",
+    )  # the second is answered from the store
+    replay = open_replay(store, file.cards, describe=file.request)
+    for seed, script, live in ((1, calls, ill), (2, [calls[0], calls[0]], healed)):
+        again = await played(replay, seed, script)
+        assert again.ledger.circuits == live.ledger.circuits
+        assert from_row(json.loads(json.dumps(to_row(again)))) == again
+    row = row_of(ill, pool="p", router="r", seed=1, cards=file.cards)
+    write_rows(tmp_path / "rows.parquet", [row])
+    prices = {card.name: replace(card, completion_usd_per_mtok=9.0) for card in file.cards}
+    reward = RewardParams(answer="em", cost_weight=0.5, cost_basis="all", cost_window=10)
+    reprice_rows(tmp_path / "rows.parquet", prices, reward, out=tmp_path / "new.parquet")
+    (repriced,) = read_rows(tmp_path / "new.parquet")
+    assert json.loads(repriced.trajectory)["ledger"]["circuits"] == list(ill.ledger.circuits)
 
 
 def test_breaker_lets_one_call_through_when_half_open_and_opens_again():
