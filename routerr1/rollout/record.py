@@ -65,7 +65,10 @@ def _turn(stored: dict[str, Any]) -> Turn:
 
 def _ledger(stored: dict[str, Any]) -> Ledger:
     # JSON knows no tuples.
-    return Ledger(**{key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()})
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()
+    }
+    return Ledger(**values)
 
 
 def _action(stored: dict[str, Any]) -> Action:
