@@ -56,7 +56,7 @@ def choosers(
         "knn": lambda: knn(matrix, vectors(), neighbours=params.neighbours),
         "mlp": lambda: mlp(matrix, vectors(), seed=seed),
         "bert": lambda: bert(matrix, seed=seed, pretrained=params.encoder),
-        "router_dc": lambda: router_dc(matrix, vectors(), seed=seed),
+        "router_dc": lambda: router_dc(matrix, vectors(), seed=seed, pretrained=params.encoder),
         "graph_router": lambda: graph_router(
             matrix, vectors(), seed=seed, descriptions=descriptions
         ),

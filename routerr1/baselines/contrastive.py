@@ -1,6 +1,14 @@
-"""RouterDC (arXiv 2409.19886): questions near the candidates that answer them, by two contrastive losses.
+"""RouterDC (arXiv 2409.19886): an encoder of questions and a vector for each candidate, by two contrasts.
 
-Departure: the paper trains a mDeBERTa encoder; here a projection is trained on top of the embedder.
+A question is drawn to the candidates that answer it best and away from those that fail (sample and LLM), and
+to a question of its own cluster away from those of others (sample and sample). The candidate with the
+nearest vector by cosine is asked. As in the paper: three positives, three negatives, both losses with
+weight 1 and temperature 1, five clusters, three questions of other clusters for each.
+
+Departures: the paper fine-tunes mDeBERTaV3-base, here `baselines.encoder` says what is fine-tuned, and
+without one a small encoder is made from scratch; a text's vector is the mean over its tokens, where the
+paper takes the first; clusters are k-means on the embedder's vectors, without t-SNE before it, whose result
+depends on the number of threads.
 """
 
 from typing import TYPE_CHECKING
@@ -9,13 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from routerr1.baselines.embed import Embedder
+from routerr1.baselines.encoder import encoding
 from routerr1.baselines.learned import ScoredChooser
 from routerr1.baselines.matrix import Matrix
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_TEMPERATURE = 0.2
+_POSITIVES = _NEGATIVES = _OUTSIDERS = 3
+_CLUSTERS = 5
 
 
 def router_dc(
@@ -23,82 +33,87 @@ def router_dc(
     embedder: Embedder,
     *,
     seed: int,
-    size: int = 64,
-    steps: int = 300,
-    positives: int = 3,
-    clusters: int = 5,
+    pretrained: str | None = None,
+    steps: int | None = None,
     sample_weight: float = 1.0,
 ) -> ScoredChooser:
-    """Learn a projection of questions and an embedding for each candidate.
+    """Train encoder and candidate vectors on the matrix.
 
     Args:
-        positives: how many of the best candidates of a question count as good for it.
-        clusters: groups of like questions; those of one are drawn together.
+        embedder: for the clusters alone.
+        steps: by default the paper's 1000 of 64 questions for a pretrained encoder, 100 of 32 for the
+            small one.
         sample_weight: of the loss between questions (lambda in the paper).
+
+    Raises: ConfigError if `pretrained` cannot be loaded.
     """
     import torch
     from sklearn.cluster import KMeans
-    from torch import nn
     from torch.nn.functional import normalize
 
-    fitted = embedder.fit(matrix.questions)
-    known_Q_D = fitted.embed(matrix.questions)
-    num_clusters = min(clusters, len(matrix.questions))
-    cluster_Q = KMeans(num_clusters, n_init=4, random_state=seed).fit_predict(known_Q_D)
-    good_Q_M, bad_Q_M = _sides(matrix, positives)
+    text = encoding(matrix.questions, pretrained)
+    vectors_Q_D = embedder.fit(matrix.questions).embed(matrix.questions)
+    grouping = KMeans(min(_CLUSTERS, len(vectors_Q_D)), n_init=4, random_state=seed)
+    cluster_Q = torch.from_numpy(grouping.fit_predict(vectors_Q_D)).long()
+    ids_Q_T = text.ids(matrix.questions)
+    quality_Q_M = torch.from_numpy(matrix.quality).float()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        project = nn.Sequential(
-            nn.Linear(known_Q_D.shape[1], size), nn.Tanh(), nn.Linear(size, size)
+        encoder = text.build()
+        candidates_M_H = torch.nn.Parameter(
+            torch.randn(len(matrix.candidates), int(encoder.size))  # type: ignore[arg-type]
         )
-        candidates_M_H = nn.Parameter(torch.randn(len(matrix.candidates), size))
-        optimiser = torch.optim.AdamW([*project.parameters(), candidates_M_H], lr=5e-3)
-        given, label_Q = torch.from_numpy(known_Q_D), torch.from_numpy(cluster_Q).long()
-        good, bad = torch.from_numpy(good_Q_M), torch.from_numpy(bad_Q_M)
-        for _ in range(steps):
-            drawn = torch.randint(len(given), (min(64, len(given)),))
-            hidden_N_H = normalize(project(given[drawn]), dim=1)
-            near_N_M = hidden_N_H @ normalize(candidates_M_H, dim=1).T / _TEMPERATURE
-            loss = _sample_candidate(near_N_M, good[drawn], bad[drawn])
-            loss = loss + sample_weight * _sample_sample(hidden_N_H, label_Q[drawn])
+        optimiser = torch.optim.AdamW(
+            [*encoder.parameters(), candidates_M_H], lr=text.learning_rate, weight_decay=0.01
+        )
+        encoder.train()
+        for _ in range(steps or (1000 if pretrained else 100)):
+            drawn = torch.randperm(len(ids_Q_T))[: 64 if pretrained else 32]
+            hidden_N_H = normalize(encoder(ids_Q_T[drawn]), dim=1)
+            near_N_M = hidden_N_H @ normalize(candidates_M_H, dim=1).T
+            loss = sample_llm_loss(near_N_M, quality_Q_M[drawn])
+            loss = loss + sample_weight * sample_sample_loss(hidden_N_H, cluster_Q[drawn])
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
-    project.eval()
+    encoder.eval()
 
     def predict(query: str) -> NDArray[np.float64]:
         with torch.no_grad():
-            hidden = normalize(project(torch.from_numpy(fitted.embed([query]))), dim=1)
+            hidden = normalize(encoder(text.ids([query])), dim=1)
             near = hidden @ normalize(candidates_M_H, dim=1).T
         return np.asarray(near[0].double().numpy(), dtype=np.float64)
 
     return ScoredChooser(matrix, predict)
 
 
-def _sides(matrix: Matrix, positives: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Who is good for each question (among its best, and right at all) and who is bad (under one half)."""
-    quality = matrix.quality
-    rank = np.argsort(np.argsort(-quality, axis=1, kind="stable"), axis=1)
-    good = (rank < positives) & (quality >= 0.5)
-    return good, quality < 0.5
+def sample_llm_loss(near_N_M: "Tensor", quality_N_M: "Tensor") -> "Tensor":
+    """Each of the best candidates of a question that is right at all, against its worst that are wrong.
 
-
-def _sample_candidate(near_N_M: "Tensor", good_N_M: "Tensor", bad_N_M: "Tensor") -> "Tensor":
-    """Each good candidate against all bad ones; questions without both say nothing."""
+    Right is a quality above 0, wrong one of at most one half; a question without a right one says nothing.
+    """
     import torch
 
-    hidden = near_N_M.masked_fill(~bad_N_M, -torch.inf)
-    against = torch.logaddexp(near_N_M, torch.logsumexp(hidden, dim=1, keepdim=True))
-    told = good_N_M & bad_N_M.any(dim=1, keepdim=True)
-    return ((against - near_N_M) * told).sum() / told.sum().clamp(min=1)
+    count = near_N_M.shape[1]
+    best, best_places = quality_N_M.topk(min(_POSITIVES, count), dim=1)
+    worst, worst_places = quality_N_M.topk(min(_NEGATIVES, count), dim=1, largest=False)
+    against = near_N_M.gather(1, worst_places).masked_fill(worst > 0.5, -torch.inf)
+    right = near_N_M.gather(1, best_places)
+    whole = torch.logaddexp(right, torch.logsumexp(against, dim=1, keepdim=True))
+    return ((whole - right) * (best > 0)).sum(dim=1).mean()
 
 
-def _sample_sample(hidden_N_H: "Tensor", label_N: "Tensor") -> "Tensor":
-    """Each question against the rest of the batch, those of its own cluster being right."""
+def sample_sample_loss(hidden_N_H: "Tensor", cluster_N: "Tensor") -> "Tensor":
+    """Each question: one other of its cluster against three of other clusters, both drawn from the batch."""
     import torch
 
-    same = (label_N[:, None] == label_N[None]) & ~torch.eye(len(label_N), dtype=torch.bool)
-    near = hidden_N_H @ hidden_N_H.T / _TEMPERATURE
-    near = near.masked_fill(torch.eye(len(label_N), dtype=torch.bool), -1e9)
-    log_share = near - torch.logsumexp(near, dim=1, keepdim=True)
-    return -(log_share * same).sum() / same.sum().clamp(min=1)
+    near_N_N = hidden_N_H @ hidden_N_H.T
+    same = cluster_N[:, None] == cluster_N[None]
+    mates = same & ~torch.eye(len(cluster_N), dtype=torch.bool)
+    told = mates.any(dim=1) & ((~same).sum(dim=1) >= _OUTSIDERS)
+    if not told.any():
+        return near_N_N.sum() * 0.0
+    mate = torch.multinomial(mates[told].float(), 1)
+    outsiders = torch.multinomial((~same)[told].float(), _OUTSIDERS)
+    near = near_N_N[told].gather(1, torch.cat([mate, outsiders], dim=1))
+    return -torch.log_softmax(near, dim=1)[:, 0].mean()

@@ -67,10 +67,10 @@ class SentenceEmbedder:
 
     def __init__(self, model: str) -> None:
         try:
-            from sentence_transformers import SentenceTransformer  # type: ignore[import-not-found]
+            from sentence_transformers import SentenceTransformer
         except ImportError:
             raise ConfigError(
-                f"baselines.embedder: {model!r} needs `pip install sentence-transformers`; "
+                f"baselines.embedder: {model!r} needs `pip install -e '.[sentences]'`; "
                 "`tfidf` needs nothing"
             ) from None
         try:

@@ -4,14 +4,65 @@ The paper's BERT router fine-tunes a pretrained encoder. Offline there is none, 
 one made from scratch with its own byte pairs; name a folder or hub model to fine-tune that.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from routerr1.baselines.learned import ScoredChooser, fit_scores, scores
 from routerr1.baselines.matrix import Matrix
 from routerr1.errors import ConfigError
 
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
 _MAX_TOKENS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """A text encoder to be trained, and how fast that should go.
+
+    Attributes:
+        ids: texts to padded token ids, N x T.
+        build: a new encoder with an attribute `size`: token ids to vectors, N x size.
+    """
+
+    ids: Callable[[Sequence[str]], "Tensor"]
+    build: Callable[[], "nn.Module"]
+    learning_rate: float
+
+
+def encoding(texts: Sequence[str], pretrained: str | None) -> Encoding:
+    """The encoder `pretrained` names, or a small one from scratch that knows the words of `texts`.
+
+    Raises: ConfigError if `pretrained` cannot be loaded.
+    """
+    from torch import Tensor, nn
+
+    tokenizer = _load_tokenizer(pretrained) if pretrained else _train_tokenizer(texts)
+
+    class Encoder(nn.Module):
+        """The mean over a text's tokens."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = _load(pretrained) if pretrained else _small(len(tokenizer))
+            self.size: int = self.inner.config.hidden_size
+
+        def forward(self, ids_N_T: Tensor) -> Tensor:
+            """Token ids, padded, to vectors."""
+            mask = (ids_N_T != tokenizer.pad_token_id).long()
+            hidden = self.inner(input_ids=ids_N_T, attention_mask=mask).last_hidden_state
+            count = mask.sum(dim=1, keepdim=True).clamp(min=1)
+            return (hidden * mask[..., None]).sum(dim=1) / count  # type: ignore[no-any-return]
+
+    def ids(asked: Sequence[str]) -> Tensor:
+        found: Tensor = tokenizer(
+            list(asked), padding=True, truncation=True, max_length=_MAX_TOKENS, return_tensors="pt"
+        )["input_ids"]
+        return found
+
+    return Encoding(ids, Encoder, 5e-5 if pretrained else 1e-3)
 
 
 def bert(
@@ -21,37 +72,19 @@ def bert(
 
     Raises: ConfigError if `pretrained` cannot be loaded.
     """
-    from torch import Tensor, nn
+    from torch import nn
 
-    tokenizer = _load_tokenizer(pretrained) if pretrained else _train_tokenizer(matrix.questions)
+    text = encoding(matrix.questions, pretrained)
 
-    class Router(nn.Module):
-        """Encoder, mean over tokens, then one logit for each candidate."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.encoder = _load(pretrained) if pretrained else _small(len(tokenizer))
-            self.head = nn.Linear(self.encoder.config.hidden_size, len(matrix.candidates))
-
-        def forward(self, ids_N_T: Tensor) -> Tensor:
-            """Token ids, padded, to logits."""
-            mask = (ids_N_T != tokenizer.pad_token_id).long()
-            hidden = self.encoder(input_ids=ids_N_T, attention_mask=mask).last_hidden_state
-            mean = (hidden * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(
-                min=1
-            )
-            return self.head(mean)  # type: ignore[no-any-return]
-
-    def ids(texts: Sequence[str]) -> Any:
-        return tokenizer(
-            list(texts), padding=True, truncation=True, max_length=_MAX_TOKENS, return_tensors="pt"
-        )["input_ids"]
+    def build() -> nn.Module:
+        encoder = text.build()
+        return nn.Sequential(encoder, nn.Linear(int(encoder.size), len(matrix.candidates)))  # type: ignore[arg-type]
 
     network = fit_scores(
-        Router, ids(matrix.questions), matrix.quality, seed=seed, steps=steps,
-        learning_rate=5e-5 if pretrained else 1e-3, batch=32,
+        build, text.ids(matrix.questions), matrix.quality, seed=seed, steps=steps,
+        learning_rate=text.learning_rate, batch=32,
     )  # fmt: skip
-    return ScoredChooser(matrix, lambda query: scores(network, ids([query]))[0])
+    return ScoredChooser(matrix, lambda query: scores(network, text.ids([query]))[0])
 
 
 def _train_tokenizer(texts: Sequence[str]) -> Any:

@@ -1,12 +1,19 @@
-"""GraphRouter (arXiv 2410.03834): questions, tasks and candidates as a graph, its edges to be predicted.
+"""GraphRouter (arXiv 2410.03834): tasks, questions and candidates as a graph, its edges to be predicted.
 
-A training question has an edge to each candidate that carries how right and how dear it was. Candidates
-gather what their edges say; a question knows only its text and its task, so new questions need no edge.
-Tasks are clusters of questions: the sets here come without the paper's task descriptions.
+A training question has an edge to its task and one to each candidate, which carries how right and how dear
+the reply was. Nodes start from text: question, task, the candidate's card. Two rounds of messages run along
+the edges that are shown; then the edge of a question and a candidate is predicted from the question with its
+task, as they started, and the candidate, as the graph has made it. A new question brings no edge but the one
+to its task, so its candidates are those of training.
+
+Departures: tasks are clusters of questions and start from their centre, as our sets come without the
+paper's task descriptions; a step hides all edges of a question or none, as a new question has none, where
+the released code hides single edges; an edge is trained towards how right the reply was, not towards being
+the question's single best, since here most best ones are ties.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +21,25 @@ from numpy.typing import NDArray
 from routerr1.baselines.embed import Embedder
 from routerr1.baselines.learned import ScoredChooser
 from routerr1.baselines.matrix import Matrix
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Graph(NamedTuple):
+    """Q questions of T tasks, M candidates, and the edges between them.
+
+    Attributes:
+        questions, tasks, candidates: where the nodes start, each times the embedder's D.
+        task_of: place of each question's task.
+        edges: Q x M x 2, quality, and cost as a share of the dearest reply's.
+    """
+
+    questions: "Tensor"
+    tasks: "Tensor"
+    candidates: "Tensor"
+    task_of: "Tensor"
+    edges: "Tensor"
 
 
 def graph_router(
@@ -23,13 +49,13 @@ def graph_router(
     seed: int,
     descriptions: Mapping[str, str] | None = None,
     tasks: int = 6,
-    size: int = 64,
-    steps: int = 400,
+    size: int = 32,
+    steps: int = 120,
 ) -> ScoredChooser:
-    """Train on hidden edges: each step hides the edges of half the questions and predicts them.
+    """Train on hidden edges: each step hides those of half the questions and predicts them.
 
     Args:
-        descriptions: text of a candidate's card, from which its node starts.
+        descriptions: text of a candidate's card, from which its node starts; its name where there is none.
         tasks: how many clusters of questions stand for the tasks.
     """
     import torch
@@ -40,91 +66,123 @@ def graph_router(
     known_Q_D = fitted.embed(matrix.questions)
     grouping = KMeans(min(tasks, len(known_Q_D)), n_init=4, random_state=seed).fit(known_Q_D)
     dear = matrix.cost / max(float(matrix.cost.max()), 1e-12)
-    edges_Q_M_2 = torch.from_numpy(np.stack([matrix.quality, dear], axis=2)).float()
-    nodes = {
-        "question": torch.from_numpy(known_Q_D),
-        "task": torch.from_numpy(grouping.cluster_centers_).float(),
-        "candidate": torch.from_numpy(fitted.embed(described)),
-    }
-    task_Q = torch.from_numpy(grouping.labels_).long()
+    graph = Graph(
+        torch.from_numpy(known_Q_D),
+        torch.from_numpy(grouping.cluster_centers_).float(),
+        torch.from_numpy(fitted.embed(described)),
+        torch.from_numpy(grouping.labels_).long(),
+        torch.from_numpy(np.stack([matrix.quality, dear], axis=2)).float(),
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = _network(known_Q_D.shape[1], size, len(matrix.candidates))
-        optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=0.01)
+        network = _network(known_Q_D.shape[1], size)
+        optimiser = torch.optim.AdamW(network.parameters(), lr=1e-2, weight_decay=1e-2)
         network.train()
         for _ in range(steps):
-            hidden = torch.rand(len(known_Q_D)) < 0.5
-            if hidden.all() or not hidden.any():
+            shown_Q = torch.rand(len(known_Q_D)) < 0.5
+            if shown_Q.all() or not shown_Q.any():
                 continue
-            found = network(
-                nodes["question"][hidden], nodes["task"][task_Q[hidden]], nodes["candidate"],
-                nodes["question"][~hidden], edges_Q_M_2[~hidden],
-            )  # fmt: skip
+            found = network.predict(
+                network.candidates(graph, shown_Q),
+                graph.questions[~shown_Q],
+                graph.tasks[graph.task_of[~shown_Q]],
+            )
             loss = torch.nn.functional.binary_cross_entropy_with_logits(
-                found, edges_Q_M_2[hidden][:, :, 0]
+                found, graph.edges[~shown_Q][:, :, 0]
             )
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
     network.eval()
+    with torch.no_grad():
+        made_M_H = network.candidates(graph, torch.ones(len(known_Q_D), dtype=torch.bool))
 
     def predict(query: str) -> NDArray[np.float64]:
         row = fitted.embed([query])
-        task = nodes["task"][grouping.predict(row.astype(grouping.cluster_centers_.dtype))]
+        task = grouping.predict(row.astype(grouping.cluster_centers_.dtype))
         with torch.no_grad():
-            found = network(
-                torch.from_numpy(row), task, nodes["candidate"], nodes["question"], edges_Q_M_2
-            )
+            found = network.predict(made_M_H, torch.from_numpy(row), graph.tasks[task])
         return np.asarray(found[0].double().numpy(), dtype=np.float64)
 
     return ScoredChooser(matrix, predict)
 
 
-def _network(inputs: int, size: int, num_candidates: int) -> Any:
+def _network(inputs: int, size: int) -> Any:
     import torch
     from torch import Tensor, nn
 
-    class GraphNetwork(nn.Module):
-        """One round of messages to the candidates, then a score for each question and candidate."""
+    class Round(nn.Module):
+        """Messages from all neighbours at once; a node becomes a function of itself and their mean."""
 
         def __init__(self) -> None:
             super().__init__()
-            self.question = nn.Linear(2 * inputs, size)
-            self.candidate = nn.Linear(inputs, size)
-            self.identity = nn.Parameter(0.1 * torch.randn(num_candidates, size))
-            self.message = nn.Linear(inputs + 2, size)
-            self.gather = nn.Linear(size, size)
-            self.attend = nn.Linear(inputs, size, bias=False)
-            self.score = nn.Sequential(nn.Linear(3 * size, size), nn.ReLU(), nn.Linear(size, 1))
-            self.sharpness = nn.Parameter(torch.tensor(2.0))
+            pairs = (
+                "question_candidate",
+                "candidate_question",
+                "question_task",
+                "task_question",
+            )
+            self.message = nn.ModuleDict({pair: nn.Linear(size, size) for pair in pairs})
+            self.edge = nn.ModuleDict({pair: nn.Linear(2, size) for pair in pairs[:2]})
+            self.update = nn.ModuleDict(
+                {
+                    "question": nn.Linear(3 * size, size),
+                    "task": nn.Linear(2 * size, size),
+                    "candidate": nn.Linear(2 * size, size),
+                }
+            )
+
+        def along(self, pair: str, nodes: Tensor, edges_Q_M_2: Tensor) -> Tensor:
+            """Messages over the edges of questions and candidates, Q x M x size."""
+            weighed: Tensor = self.edge[pair](edges_Q_M_2) * self.message[pair](nodes)
+            return torch.relu(weighed)
 
         def forward(
-            self,
-            asked_N_D: Tensor,
-            task_N_D: Tensor,
-            candidate_M_D: Tensor,
-            known_Q_D: Tensor,
-            edges_Q_M_2: Tensor,
-        ) -> Tensor:
-            """Questions asked, with their tasks, against candidates as the known edges show them."""
-            count = edges_Q_M_2.shape[1]
-            told = torch.cat([known_Q_D[:, None].expand(-1, count, -1), edges_Q_M_2], dim=2)
-            messages_Q_M_H = torch.relu(self.message(told))
-            # Edges of like questions count more: attention over a candidate's edges by the question.
-            near_N_Q = torch.softmax(
-                self.sharpness.exp() * (self.attend(asked_N_D) @ self.attend(known_Q_D).T), dim=1
+            self, q: Tensor, t: Tensor, m: Tensor, task_Q: Tensor, edges_Q_M_2: Tensor
+        ) -> tuple[Tensor, Tensor, Tensor]:
+            """Questions, tasks and candidates after the round."""
+            to_m = self.along("question_candidate", q[:, None], edges_Q_M_2).mean(dim=0)
+            to_q = self.along("candidate_question", m[None], edges_Q_M_2).mean(dim=1)
+            from_t = torch.relu(self.message["task_question"](t))[task_Q]
+            sent = torch.relu(self.message["question_task"](q))
+            count = torch.zeros(len(t)).index_add(0, task_Q, torch.ones(len(task_Q)))
+            to_t = torch.zeros_like(t).index_add(0, task_Q, sent) / count.clamp(min=1)[:, None]
+            return (
+                self.update["question"](torch.cat([q, to_q, from_t], dim=1)),
+                self.update["task"](torch.cat([t, to_t], dim=1)),
+                self.update["candidate"](torch.cat([m, to_m], dim=1)),
             )
-            gathered = self.gather(torch.einsum("nq,qmh->nmh", near_N_Q, messages_Q_M_H))
-            mine = torch.relu(self.question(torch.cat([asked_N_D, task_N_D], dim=1)))
-            theirs = self.candidate(candidate_M_D) + self.identity
-            pairs = torch.cat(
-                [
-                    mine[:, None].expand(-1, count, -1),
-                    theirs[None].expand(len(asked_N_D), -1, -1),
-                    gathered,
-                ],
-                dim=2,
+
+    class GraphNetwork(nn.Module):
+        """Nodes to one size, two rounds, then a logit for each asked question and candidate."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.start = nn.ModuleDict(
+                {kind: nn.Linear(inputs, size) for kind in ("question", "task", "candidate")}
             )
-            return self.score(pairs)[:, :, 0]  # type: ignore[no-any-return]
+            self.rounds = nn.ModuleList([Round(), Round()])
+            self.pair = nn.Sequential(
+                nn.Linear(2 * size, size), nn.ReLU(), nn.Linear(size, size + 1)
+            )
+
+        def candidates(self, graph: Graph, shown_Q: Tensor) -> Tensor:
+            """What the candidates are after both rounds, M x size, from the edges that are shown."""
+            q = self.start["question"](graph.questions[shown_Q])
+            t = self.start["task"](graph.tasks)
+            m = self.start["candidate"](graph.candidates)
+            task_Q, edges_Q_M_2 = graph.task_of[shown_Q], graph.edges[shown_Q]
+            for each in self.rounds:
+                q, t, m = (torch.relu(state) for state in each(q, t, m, task_Q, edges_Q_M_2))
+            made: Tensor = m
+            return made
+
+        def predict(self, made_M_H: Tensor, asked_N_D: Tensor, task_N_D: Tensor) -> Tensor:
+            """Logits of the asked questions' edges, N x M."""
+            asked = torch.cat(
+                [self.start["question"](asked_N_D), self.start["task"](task_N_D)], dim=1
+            )
+            found = self.pair(asked)
+            return found[:, :-1] @ made_M_H.T + found[:, -1:]  # type: ignore[no-any-return]
 
     return GraphNetwork()

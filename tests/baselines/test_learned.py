@@ -1,10 +1,13 @@
 """A planted matrix: the question's topic decides who is right. Shuffled, nothing can be learnt from it."""
 
+import math
+import sys
+
 import numpy as np
 import pytest
 import torch
 
-from routerr1.baselines.contrastive import router_dc
+from routerr1.baselines.contrastive import router_dc, sample_llm_loss, sample_sample_loss
 from routerr1.baselines.embed import TfidfEmbedder, embedder
 from routerr1.baselines.encoder import bert
 from routerr1.baselines.graph import graph_router
@@ -124,3 +127,57 @@ def test_an_empty_or_ragged_matrix_is_refused():
         Matrix((), ("a",), np.ones((0, 1)), np.ones((0, 1)), ())
     with pytest.raises(DataError, match="other sizes"):
         Matrix(("q",), ("a",), np.ones((1, 2)), np.ones((1, 1)), (("",),))
+
+
+def test_the_loss_of_questions_and_candidates_by_hand():
+    near = torch.tensor([[1.0, 0.0, -1.0, 0.5]])
+    # One right (1.0) against the wrong ones among the three worst (0, -1, .5): e / (e + 1 + 1/e + e^.5).
+    wrong = 1 + math.exp(-1) + math.exp(0.5)
+    found = sample_llm_loss(near, torch.tensor([[1.0, 0.0, 0.0, 0.0]]))
+    assert float(found) == pytest.approx(-math.log(math.e / (math.e + wrong)))
+    # All right: nobody to be told apart from; nobody right: nobody to be drawn to.
+    assert float(sample_llm_loss(near, torch.ones(1, 4))) == pytest.approx(0.0, abs=1e-6)
+    assert float(sample_llm_loss(near, torch.zeros(1, 4))) == 0.0
+
+
+def test_the_loss_of_questions_and_questions_by_hand():
+    # Two clusters along two axes: a mate has cosine 1, an outsider 0, so each term is -log(e / (e + 3)).
+    hidden = torch.tensor([[1.0, 0.0]] * 3 + [[0.0, 1.0]] * 3)
+    found = sample_sample_loss(hidden, torch.tensor([0, 0, 0, 1, 1, 1]))
+    assert float(found) == pytest.approx(-math.log(math.e / (math.e + 3)))
+    # One cluster alone has no outsiders to be told apart from.
+    assert float(sample_sample_loss(hidden, torch.zeros(6, dtype=torch.long))) == 0.0
+
+
+@pytest.fixture(scope="module")
+def sentence_model(tmp_path_factory):
+    """A sentence-transformers model made here: words to vectors, averaged; its weights are random."""
+    pytest.importorskip("sentence_transformers", reason="needs pip install -e '.[sentences]'")
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, WordEmbeddings
+    from sentence_transformers.sentence_transformer.modules.tokenizer import WhitespaceTokenizer
+
+    words = sorted({word for phrase in TOPICS.values() for word in phrase.split()})
+    weights = np.random.default_rng(0).normal(size=(len(words), 16)).astype(np.float32)
+    first = WordEmbeddings(WhitespaceTokenizer(words, stop_words=()), weights)
+    folder = tmp_path_factory.mktemp("sentences") / "model"
+    SentenceTransformer(modules=[first, Pooling(16)], device="cpu").save(str(folder))
+    return str(folder)
+
+
+def test_a_folder_of_sentence_transformers_is_an_embedder(sentence_model):
+    made = embedder(sentence_model, 0)
+    texts = ["which city is the capital of 7?", "where does a plane to code land 8?"]
+    rows = made.fit([]).embed(texts)
+    assert rows.shape == (2, 16)
+    assert np.allclose(np.linalg.norm(rows, axis=1), 1.0, atol=1e-5)
+    train, test = planted(1), planted(2)
+    gain = score(knn(train, made), test) - score(Majority(train), test)
+    assert gain > 0.2
+
+
+def test_without_the_package_the_default_still_works_and_the_way_out_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)  # as if it were not installed
+    assert isinstance(embedder("tfidf", 0), TfidfEmbedder)
+    with pytest.raises(ConfigError, match=r"pip install -e '\.\[sentences\]'"):
+        embedder("some/model", 0)
