@@ -282,6 +282,18 @@ class WatchParams(Section):
     cooldown_s: int = Field(ge=0)
 
 
+class TraceParams(Section):
+    """How many played questions become MLflow traces; None: all. Each costs some hundredths of a second.
+
+    Attributes:
+        evaluate: of the questions that the evaluate stage puts to the policy.
+        train: over a training run, one from each of so many steps.
+    """
+
+    evaluate: int | None = Field(ge=0)
+    train: int = Field(ge=0)
+
+
 class RegistryParams(Section):
     """Names in MLflow; the server is MLFLOW_TRACKING_URI or sqlite:///mlflow.db."""
 
@@ -310,6 +322,7 @@ class Params(Section):
     gate: GateParams
     promote: PromoteParams
     watch: WatchParams
+    trace: TraceParams
     registry: RegistryParams
 
     @model_validator(mode="after")

@@ -22,13 +22,14 @@ from routerr1.errors import ConfigError, PoolError
 from routerr1.files import digest, write_json
 from routerr1.pool.interface import Pool
 from routerr1.progress import track
-from routerr1.types import Card, Question
+from routerr1.types import Card, Question, Trajectory
 
 if TYPE_CHECKING:
     from routerr1.data.embedded import World
     from routerr1.evaluate.controls import Router
     from routerr1.evaluate.run import Job
     from routerr1.rollout.local import LocalGenerator
+    from routerr1.tracking import Run
     from routerr1.train.grpo import Setting, Task
 
 QUESTIONS = Path("data/questions")
@@ -138,7 +139,7 @@ def train(params: Params) -> None:
         )
         for place, seed in enumerate(params.seeds):
             target = POLICY if place == 0 else OTHER_SEEDS / f"seed-{seed}"
-            rows[seed], metrics[f"seed_{seed}"] = _train_seed(params, seed, target, run.log_metrics)
+            rows[seed], metrics[f"seed_{seed}"] = _train_seed(params, seed, target, run)
         hours = (time.perf_counter() - began) / 3600
         cost = sum(found.pop("train_cost_usd") for found in metrics.values())
         run.log_metrics({"train": metrics, "train_hours": hours, "train_cost_usd": cost})
@@ -162,8 +163,9 @@ def _write_training(
 
 
 def _train_seed(
-    params: Params, seed: int, target: Path, log_metrics: Any
+    params: Params, seed: int, target: Path, run: "Run"
 ) -> tuple[list[dict[str, float]], dict[str, float]]:
+    from routerr1.tracing import spread
     from routerr1.train.checkpoint import save_policy
     from routerr1.train.grpo import train as run_grpo
 
@@ -175,7 +177,13 @@ def _train_seed(
 
     def log_step(step: int, row: Mapping[str, float]) -> None:
         if step % 10 == 0 or "validation/em" in row:
-            log_metrics({f"seed_{seed}/{key}": value for key, value in row.items()}, step)
+            run.log_metrics({f"seed_{seed}/{key}": value for key, value in row.items()}, step)
+
+    traced = set(spread(range(1, params.train.steps + 1), params.trace.train))
+
+    def log_played(step: int, played: Sequence[Trajectory]) -> None:
+        if step in traced:
+            run.log_traces(played[:1], {"stage": "train", "seed": str(seed), "step": str(step)})
 
     try:
         with track(f"train, seed {seed}", params.train.steps) as bar:
@@ -184,7 +192,7 @@ def _train_seed(
                 progress=lambda row: bar.update(
                     int(row["step"]), note=f"reward {row['reward']:.2f}, EM {row['em']:.2f}"
                 ),
-                log_step=log_step,
+                log_step=log_step, log_played=log_played,
             )  # fmt: skip
     finally:
         asyncio.run(pool.aclose())
@@ -229,15 +237,18 @@ def train_setting(params: Params, pool: Pool, seed: int) -> "Setting":
 
 def evaluate(params: Params) -> None:
     """The policy and its controls on the split asked for; rows, table and metrics into data/eval."""
+    from routerr1.evaluate.controls import POLICY
     from routerr1.evaluate.outputs import write_evaluation
-    from routerr1.evaluate.run import evaluation_of, play_all
+    from routerr1.evaluate.run import TRAINING_POOL, evaluation_of, play_all
     from routerr1.evaluate.shards import play_on_ray
     from routerr1.evaluate.store import RowStore
+    from routerr1.tracing import Kept
     from routerr1.tracking import open_run
 
     section = params.evaluate
     pool = open_pool(params, read_cards())
     store = RowStore(RUNS / "eval.jsonl", _evaluation_fingerprint(params, "evaluate"))
+    kept = Kept()
     with track("evaluate", 0) as bar:
         if section.executor == "ray":
             rows = play_on_ray(
@@ -245,7 +256,10 @@ def evaluate(params: Params) -> None:
                 concurrency=section.concurrency, store=store, progress=bar.update,
             )  # fmt: skip
         else:
-            jobs = _evaluation_jobs(params, pool)
+            jobs = [
+                (kept.keep(router) if router.name == POLICY else router, question)
+                for router, question in _evaluation_jobs(params, pool)
+            ]
             playing = play_all(
                 jobs, concurrency=section.concurrency, store=store, progress=bar.update
             )
@@ -255,6 +269,10 @@ def evaluate(params: Params) -> None:
     with open_run(params.registry, RUN_FILE, resume=True) as run:
         run.log_metrics({"evaluate": figures})
         run.log_artifact(EVALUATION / "table.md")
+        policy = [row for row in rows if (row.pool, row.router) == (TRAINING_POOL, POLICY)]
+        run.log_traces(
+            [kept.of(row) for row in policy], {"stage": "evaluate"}, sample=params.trace.evaluate
+        )
     store.discard()
 
 

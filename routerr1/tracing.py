@@ -4,15 +4,24 @@ Made from the finished trajectory, so that playing needs no tracing and costs no
 are laid out from the trajectory's own seconds.
 """
 
+import json
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from routerr1.rollout.record import from_row
 from routerr1.tracking import open_client, store_errors
-from routerr1.types import Ask, Trajectory, Turn
+from routerr1.types import Ask, Question, Trajectory, Turn
 
 if TYPE_CHECKING:
     from mlflow.entities import LiveSpan
+
+    from routerr1.evaluate.controls import Router
+    from routerr1.evaluate.rows import Row
+
+Item = TypeVar("Item")
+Key = tuple[str, str, int, str, str]
 
 _NS = 1_000_000_000
 
@@ -23,33 +32,70 @@ def log_traces(
     *,
     run_id: str | None = None,
     sample: int | None = None,
+    tags: Mapping[str, str] | None = None,
 ) -> int:
     """Log one trace a trajectory; how many were logged.
 
     Args:
         experiment: id of the MLflow experiment.
         run_id: the run they belong to.
-        sample: every n-th so that about `sample` are logged; None logs all.
+        sample: log so many, evenly spread; None logs all.
+        tags: of each trace, e.g. the stage that played it.
 
     Raises: RegistryError if the store refuses.
     """
     import mlflow
 
     open_client()
-    step = 1 if sample is None else max(1, len(trajectories) // max(1, sample))
-    chosen = trajectories[::step] if sample is None else trajectories[::step][:sample]
+    chosen = trajectories if sample is None else spread(trajectories, sample)
+    if not chosen:
+        return 0
     with store_errors():
         for trajectory in chosen:
-            _trace(trajectory, experiment, run_id)
+            _trace(trajectory, experiment, run_id, dict(tags or {}))
         mlflow.flush_trace_async_logging()
     return len(chosen)
 
 
-def _trace(trajectory: Trajectory, experiment: str, run_id: str | None) -> None:
+def spread(values: Sequence[Item], count: int) -> list[Item]:
+    """`count` of them, evenly spread, the first among them; all if there are no more.
+
+    >>> spread("abcdef", 4)
+    ['a', 'b', 'd', 'e']
+    """
+    number = min(count, len(values))
+    return [values[place * len(values) // number] for place in range(number)]
+
+
+class Kept:
+    """Trajectories as they were played, with the tokens and seconds that evaluation rows leave out."""
+
+    def __init__(self) -> None:
+        self._played: dict[Key, Trajectory] = {}
+
+    def keep(self, router: "Router") -> "Router":
+        """The same router, whose trajectories are kept."""
+
+        async def play(question: Question) -> Trajectory:
+            played = await router.play(question)
+            key = (router.pool_name, router.name, router.seed, question.dataset, question.id)
+            self._played[key] = played
+            return played
+
+        return replace(router, play=play)
+
+    def of(self, row: "Row") -> Trajectory:
+        """The trajectory behind a row; what the row holds of it if it was played elsewhere or before."""
+        return self._played.get(row.key) or from_row(json.loads(row.trajectory))
+
+
+def _trace(
+    trajectory: Trajectory, experiment: str, run_id: str | None, tags: dict[str, str]
+) -> None:
     import mlflow
     from mlflow.tracing.constant import TraceMetadataKey
 
-    now = time.time_ns() - int(sum(map(_seconds, trajectory.turns)) * _NS)
+    started = now = time.time_ns() - int(sum(map(_seconds, trajectory.turns)) * _NS)
     question, ledger = trajectory.question, trajectory.ledger
     root = mlflow.start_span_no_context(
         "question",
@@ -57,13 +103,21 @@ def _trace(trajectory: Trajectory, experiment: str, run_id: str | None) -> None:
         inputs={"question": question.question},
         attributes={"dataset": question.dataset, "question_id": question.id},
         metadata={TraceMetadataKey.SOURCE_RUN: run_id} if run_id else None,
+        tags=tags,
         experiment_id=experiment,
         start_time_ns=now,
     )
     for number, turn in enumerate(trajectory.turns):
         now = _turn(root, number, turn, now)
     root.set_outputs({"answer": trajectory.answer, "stopped": trajectory.stopped})
-    root.set_attributes({"cost_usd": ledger.cost_usd, "calls": ledger.calls})
+    root.set_attributes(
+        {
+            "cost_usd": ledger.cost_usd,
+            "calls": ledger.calls,
+            "policy_tokens": ledger.policy_tokens,
+            "latency_s": (now - started) / _NS,
+        }
+    )
     root.end(end_time_ns=now)
 
 
@@ -78,7 +132,9 @@ def _turn(root: "LiveSpan", number: int, turn: Turn, start_ns: int) -> int:
         f"thought {number + 1}", span_type="LLM", parent_span=root, start_time_ns=start_ns
     )
     thought.set_outputs(turn.generation.text)
-    thought.set_attributes(_usage(0, len(turn.generation.token_ids), 0.0))
+    thought.set_attribute("latency_s", (thought_end - start_ns) / _NS)
+    if turn.generation.token_ids:  # unknown where the trajectory comes from a row
+        thought.set_attributes(_usage(0, len(turn.generation.token_ids), 0.0))
     thought.end(end_time_ns=thought_end)
     if reply is None:
         return thought_end

@@ -8,7 +8,7 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from routerr1 import files
 from routerr1.config import RegistryParams
 from routerr1.errors import DataError, RegistryError
+from routerr1.types import Trajectory
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -109,9 +110,10 @@ def is_gone(process: str) -> bool:
 class Run:
     """An open MLflow run; every method raises RegistryError if the store refuses."""
 
-    def __init__(self, client: "MlflowClient", run_id: str) -> None:
+    def __init__(self, client: "MlflowClient", run_id: str, experiment: str) -> None:
         self._client = client
         self.id = run_id
+        self._experiment = experiment
 
     def log_params(self, params: Mapping[str, Any] | BaseModel) -> None:
         """Log a section or mapping, nested keys joined by dots; a value logged before is kept."""
@@ -168,6 +170,18 @@ class Run:
         with store_errors():
             self._client.log_inputs(self.id, inputs(path, context))
 
+    def log_traces(
+        self,
+        played: Sequence[Trajectory],
+        tags: Mapping[str, str],
+        *,
+        sample: int | None = None,
+    ) -> None:
+        """Log trajectories as traces of this run; see `tracing.log_traces`."""
+        from routerr1.tracing import log_traces
+
+        log_traces(played, self._experiment, run_id=self.id, sample=sample, tags=tags)
+
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags; an earlier value of the same key is replaced."""
         from mlflow.entities import RunTag
@@ -221,7 +235,7 @@ def open_run(
     monitor = None if resume else _system_metrics(run_id)
     status = "FAILED"
     try:
-        yield Run(client, run_id)
+        yield Run(client, run_id, experiment)
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
