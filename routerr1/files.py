@@ -1,20 +1,38 @@
 """Writing without leaving halves behind, and digests of what was written."""
 
+import glob
 import hashlib
 import json
 import os
+import re
 import shutil
+import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from routerr1.errors import DataError
 
 
 def _aside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
+    """A new name beside `path`, which tells whose it is; what killed writers of `path` left is removed."""
+    ours = f".{path.name}.{socket.gethostname()}."
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        known = re.fullmatch(rf"{re.escape(ours)}(\d+)\.[0-9a-f]{{8}}\.tmp", left.name)
+        if known and not psutil.pid_exists(int(known[1])):
+            _remove(left)
+    return path.with_name(f"{ours}{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager
