@@ -80,7 +80,9 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="With --pool replay: where results go.")] = Path(
         "data/replay"
     ),
-    folds: Annotated[int, typer.Option(min=1, help="With --pool replay: random halvings.")] = 5,
+    repetitions: Annotated[
+        int, typer.Option(min=1, help="With --pool replay: random halvings, of two folds each.")
+    ] = 5,
     params: ParamsFile = _DEFAULT,
 ) -> None:
     """Play the policy, its controls and the baselines on the test questions, with intervals."""
@@ -92,7 +94,7 @@ def evaluate(
         case "params", None:
             stages.evaluate(load_params(params))
         case "replay", Path():
-            stages.evaluate_replay(load_params(params), log, out, folds)
+            stages.evaluate_replay(load_params(params), log, out, repetitions)
         case "replay", None:
             raise ConfigError("evaluate: --pool replay needs --log FILE of recorded replies")
         case "params", _:

@@ -337,7 +337,7 @@ def _baselines(params: Params, pool: Pool) -> list["Router"]:
     return routers
 
 
-def evaluate_replay(params: Params, log: Path, out: Path, folds: int) -> None:
+def evaluate_replay(params: Params, log: Path, out: Path, repetitions: int) -> None:
     """Learned single-round routers on recorded replies, under every metric, into `out`; no stage."""
     from routerr1.evaluate.replay import METRICS, read_log, studies_markdown, study
     from routerr1.files import atomic_write_text
@@ -345,10 +345,11 @@ def evaluate_replay(params: Params, log: Path, out: Path, folds: int) -> None:
     found = {}
     for metric in METRICS:
         matrix = read_log(log, metric)
-        with track(f"replay, {metric}", 2 * folds) as bar:
+        with track(f"replay, {metric}", 2 * repetitions) as bar:
             found[metric] = study(
-                matrix, params.baselines, params.evaluate, folds=folds, progress=bar.update
-            )
+                matrix, params.baselines, params.evaluate,
+                repetitions=repetitions, progress=bar.update,
+            )  # fmt: skip
     write_json(out / "replay.json", found)
     atomic_write_text(out / "replay.md", studies_markdown(found))
 

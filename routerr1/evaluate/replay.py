@@ -1,8 +1,9 @@
 """Routers over recorded replies: real candidates' answers to real questions, nothing called, nothing paid.
 
-Each fold halves the questions at random; a router learns on one half and is tested on the other, then the
-other way round, so every fold tests every question once. A log holds whole questions only, so what is
-compared are single-round routers; their candidate's reply counts as it stands, with no policy behind it.
+Five times two folds: each repetition halves the questions at random, a router learns on one half and is
+tested on the other, then the other way round, so that each repetition tests every question once. Questions
+and repetitions are both resampled for the intervals. A log holds whole questions only, so what is compared
+are single-round routers; their candidate's reply counts as it stands, with no policy behind it.
 """
 
 import gzip
@@ -41,7 +42,7 @@ _BEST, _ORACLE, _RANDOM = "best_single", "oracle", "random"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Quality and cost of one router on every question, folds x questions."""
+    """Quality and cost of one router, repetitions x questions."""
 
     quality: NDArray[np.float64]
     cost: NDArray[np.float64]
@@ -112,31 +113,30 @@ def study(
     baselines: BaselineParams,
     params: EvaluateParams,
     *,
-    folds: int = 5,
+    repetitions: int = 5,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Every router that learns from a matrix, the single models, random and the oracle, with intervals.
 
-    A question's figure is its mean over `folds`; intervals are over questions, `per_fold` is the spread
-    over halvings. `difference` is router minus `best_single`, which is chosen on the learning half.
+    `per_repetition` is the spread over halvings. `difference` is router minus `best_single`, which is
+    chosen on the learning half.
     """
-    outcomes = _play(matrix, baselines, params.seed, folds, progress)
+    outcomes = _play(matrix, baselines, params.seed, repetitions, progress)
     names = order_routers(set(outcomes))
-    best = outcomes[_BEST].quality.mean(axis=0)
+    best = outcomes[_BEST].quality
     entries: list[dict[str, Any]] = []
     for name in names:
         found = outcomes[name]
         sampling: dict[str, Any] = {
             "resamples": params.bootstrap, "confidence": params.confidence, "seed": params.seed,
         }  # fmt: skip
-        quality = found.quality.mean(axis=0)
         entries.append(
             {
                 "router": name,
-                "quality": asdict(interval(quality, **sampling)),
-                "cost_usd": asdict(interval(found.cost.mean(axis=0), **sampling)),
-                "per_fold": asdict(spread(found.quality.mean(axis=1).tolist())),
-                "difference": asdict(paired_difference(quality, best, **sampling)),
+                "quality": asdict(interval(found.quality, **sampling)),
+                "cost_usd": asdict(interval(found.cost, **sampling)),
+                "per_repetition": asdict(spread(found.quality.mean(axis=1).tolist())),
+                "difference": asdict(paired_difference(found.quality, best, **sampling)),
             }
         )
     _correct(entries)
@@ -148,7 +148,8 @@ def study(
     result: dict[str, Any] = shorten(
         {
             "n": len(matrix.questions),
-            "folds": folds,
+            "repetitions": repetitions,
+            "resamples": params.bootstrap,
             "confidence": params.confidence,
             "routers": entries,
             "pareto_area_singles": area(fixed, dearest),
@@ -169,41 +170,43 @@ def _play(
     matrix: Matrix,
     baselines: BaselineParams,
     seed: int,
-    folds: int,
+    repetitions: int,
     progress: Callable[[int, int], None] | None,
 ) -> dict[str, Outcome]:
     count = len(matrix.questions)
     found: dict[str, Outcome] = {}
 
     def outcome(name: str) -> Outcome:
-        empty = Outcome(np.zeros((folds, count)), np.zeros((folds, count)))
+        empty = Outcome(np.zeros((repetitions, count)), np.zeros((repetitions, count)))
         return found.setdefault(name, empty)
 
-    for fold in range(folds):
-        order = np.random.default_rng([seed, fold]).permutation(count)
+    for repetition in range(repetitions):
+        order = np.random.default_rng([seed, repetition]).permutation(count)
         halves = order[: count // 2], order[count // 2 :]
         for side, (learn, test) in enumerate((halves, halves[::-1])):
-            for name, route in _routes(matrix.rows(np.sort(learn)), baselines, seed + fold).items():
+            for name, route in _routes(
+                matrix.rows(np.sort(learn)), baselines, seed + repetition
+            ).items():
                 target = outcome(name)
                 for row in test:
                     asked = route(matrix, int(row))
-                    target.quality[fold, row] = matrix.quality[row, asked[-1]]
-                    target.cost[fold, row] = matrix.cost[row, asked].sum()
+                    target.quality[repetition, row] = matrix.quality[row, asked[-1]]
+                    target.cost[repetition, row] = matrix.cost[row, asked].sum()
             if progress:
-                progress(2 * fold + side + 1, 2 * folds)
-    found[_RANDOM] = _constant(matrix.quality.mean(axis=1), matrix.cost.mean(axis=1), folds)
+                progress(2 * repetition + side + 1, 2 * repetitions)
+    found[_RANDOM] = _constant(matrix.quality.mean(axis=1), matrix.cost.mean(axis=1), repetitions)
     # The oracle is the best reply of each question, the cheapest on ties: no router can be above it.
     rank = np.lexsort((matrix.cost, -matrix.quality), axis=1)[:, 0]
     rows = np.arange(count)
-    found[_ORACLE] = _constant(matrix.quality[rows, rank], matrix.cost[rows, rank], folds)
+    found[_ORACLE] = _constant(matrix.quality[rows, rank], matrix.cost[rows, rank], repetitions)
     for place, name in enumerate(matrix.candidates):
         cells = matrix.quality[:, place], matrix.cost[:, place]
-        found[f"{_SINGLE}{name.rpartition('/')[2]}"] = _constant(*cells, folds)
+        found[f"{_SINGLE}{name.rpartition('/')[2]}"] = _constant(*cells, repetitions)
     return found
 
 
-def _constant(quality: NDArray[np.float64], cost: NDArray[np.float64], folds: int) -> Outcome:
-    return Outcome(np.tile(quality, (folds, 1)), np.tile(cost, (folds, 1)))
+def _constant(quality: NDArray[np.float64], cost: NDArray[np.float64], repetitions: int) -> Outcome:
+    return Outcome(np.tile(quality, (repetitions, 1)), np.tile(cost, (repetitions, 1)))
 
 
 _Route = Callable[[Matrix, int], list[int]]
@@ -237,47 +240,54 @@ def _by_question(choose: Callable[[str], str]) -> _Route:
 
 
 def studies_markdown(found: Mapping[Metric, Mapping[str, Any]]) -> str:
-    """One table for each metric, then the ranking of the single models under each."""
+    """One table for each metric, then the ranking of all routers under each."""
     parts = []
     for metric, result in found.items():
         percent = round(100 * result["confidence"])
         parts.append(
-            f"## {metric}\n\nn = {result['n']} questions, {result['folds']} random halvings; "
-            f"{percent} % bootstrap intervals over questions; difference to the best single model "
-            "(chosen on the learning half) on the same questions, p Holm-corrected. Area under the "
-            f"Pareto front up to the dearest model: {result['pareto_area_singles']:.4f} with the single "
-            f"models, {result['pareto_area_with_learned']:.4f} with the learned routers too."
+            f"## {metric}\n\nn = {result['n']} questions, {result['repetitions']} x 2 folds; {percent} % "
+            f"bootstrap intervals over questions and repetitions ({result['resamples']} draws); difference "
+            "to the best single model (chosen on the learning half) on the same questions, p "
+            'Holm-corrected; "resolves" is the smallest true difference found in four of five such '
+            f"studies. Area under the Pareto front up to the dearest model: "
+            f"{result['pareto_area_singles']:.4f} with the single models, "
+            f"{result['pareto_area_with_learned']:.4f} with the learned routers too."
         )
         parts.append("\n".join([*_HEAD, *map(_line, result["routers"])]))
-    parts.append("## Ranking of the single models\n\n" + _ranking(found))
+    parts.append("## Rankings\n\n" + _rankings(found))
     return "\n\n".join(parts) + "\n"
 
 
 _HEAD = (
-    "| router | quality | sd over halvings | USD per 1000 | minus best single | p | resolves |",
+    "| router | quality | sd over repetitions | USD per 1000 | minus best single | p | resolves |",
     "| --- | --- | --- | --- | --- | --- | --- |",
 )
 
 
 def _line(entry: Mapping[str, Any]) -> str:
-    quality, gap, sd = entry["quality"], entry["difference"], entry["per_fold"]["sd"]
+    quality, gap, sd = entry["quality"], entry["difference"], entry["per_repetition"]["sd"]
     compared = (
         f"{gap['mean']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}] "
-        f"| {gap['p_holm']:.3f} | {gap['resolvable']:.3f}"
+        f"| {gap['p_holm']:.4f} | {gap['resolvable']:.3f}"
         if "p_holm" in gap
         else "reference | |"
     )
     return (
         f"| {entry['router']} | {quality['mean']:.3f} [{quality['low']:.3f}, {quality['high']:.3f}] "
-        f"| {sd:.3f} | {1000 * entry['cost_usd']['mean']:.4f} | {compared} |"
+        f"| {0.0 if sd is None else sd:.3f} | {1000 * entry['cost_usd']['mean']:.4f} | {compared} |"
     )
 
 
-def _ranking(found: Mapping[Metric, Mapping[str, Any]]) -> str:
-    lines = ["| metric | from best to worst |", "| --- | --- |"]
+def _rankings(found: Mapping[Metric, Mapping[str, Any]]) -> str:
+    """Learned routers and single models from best to worst, apart."""
+    lines = ["| metric | who | from best to worst |", "| --- | --- | --- |"]
     for metric, result in found.items():
         singles = [e for e in result["routers"] if e["router"].startswith(_SINGLE)]
-        ranked = sorted(singles, key=lambda entry: -entry["quality"]["mean"])
-        shown = (f"{e['router'].removeprefix(_SINGLE)} {e['quality']['mean']:.3f}" for e in ranked)
-        lines.append(f"| {metric} | {', '.join(shown)} |")
+        learned = [e for e in result["routers"] if e["router"] in (*LEARNED, "frugal")]
+        for who, entries in (("single models", singles), ("learned routers", learned)):
+            ranked = sorted(entries, key=lambda entry: -entry["quality"]["mean"])
+            shown = (
+                f"{e['router'].removeprefix(_SINGLE)} {e['quality']['mean']:.3f}" for e in ranked
+            )
+            lines.append(f"| {metric} | {who} | {', '.join(shown)} |")
     return "\n".join(lines)

@@ -1,8 +1,10 @@
 """Intervals that say what a difference is worth: cluster bootstrap, paired differences, Holm, power.
 
 Questions that ask the same thing in other words share a `group`, and their results move together: so
-groups are resampled, not rows (Field & Welsh 2007, "Bootstrapping clustered data"). Everything is
-seeded; the same arguments give the same numbers.
+groups are resampled, not rows (Field & Welsh 2007, "Bootstrapping clustered data"). Where everything was
+repeated, e.g. over random halvings, values have a row for each repetition, and repetitions are resampled
+too, on their own (the pigeonhole bootstrap, Owen 2007, arXiv 0712.1111). Everything is seeded; the same
+arguments give the same numbers.
 """
 
 from collections.abc import Sequence
@@ -68,8 +70,8 @@ def interval(
     """Mean of `values` and its percentile bootstrap interval, resampling whole groups.
 
     Args:
-        values: one number per question.
-        groups: the group of each; None makes every question its own.
+        values: one number per question; or repetitions x questions, which are resampled both.
+        groups: the group of each question; None makes every question its own.
         resamples: bootstrap draws, at least 1.
         confidence: of the interval, in (0, 1).
 
@@ -82,7 +84,7 @@ def interval(
     means = _bootstrap_means(sums, counts, resamples, seed)
     low, high = _percentiles(means, confidence)
     total = int(counts.sum())
-    return Interval(float(sums.sum() / total), low, high, total, len(sums))
+    return Interval(_mean(sums, counts), low, high, total, len(counts))
 
 
 def ratio_interval(
@@ -107,6 +109,7 @@ def ratio_interval(
     below, _ = _by_group(wholes, groups)
     if below.sum() <= 0:
         return None
+    above, below = above[0], below[0]
     draws = _draws(len(above), resamples, seed)
     whole = np.concatenate([drawn @ below for drawn in draws])
     part = np.concatenate([drawn @ above for drawn in draws])
@@ -125,7 +128,7 @@ def paired_difference(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Difference:
-    """Mean of `a - b`, both measured on the same questions in the same order.
+    """Mean of `a - b`, both measured on the same questions (and repetitions) in the same order.
 
     Raises: ValueError for no values, values that are not finite, or lengths that differ.
 
@@ -141,13 +144,13 @@ def paired_difference(
     low, high = _percentiles(means, confidence)
     total = int(counts.sum())
     return Difference(
-        mean=float(sums.sum() / total),
+        mean=_mean(sums, counts),
         low=low,
         high=high,
         p=_two_sided(means),
         resolvable=_resolvable(_standard_error(sums, counts), confidence),
         n=total,
-        groups=len(sums),
+        groups=len(counts),
     )
 
 
@@ -181,29 +184,38 @@ def spread(per_seed: Sequence[float]) -> Spread:
 def _by_group(
     values: ArrayLike, groups: Sequence[str] | None
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Sum and count of each group, groups in sorted order so that row order does not matter."""
-    flat = np.asarray(values, float)
-    if flat.ndim != 1 or flat.size == 0:
-        raise ValueError("needs a flat list of at least one value")
-    if not np.isfinite(flat).all():
+    """Sum (repetitions x groups) and count of each group, in sorted order so that row order does not matter."""
+    given = np.asarray(values, float)
+    if given.ndim not in (1, 2) or given.size == 0:
+        raise ValueError("needs a list of at least one value, or one such list for each repetition")
+    if not np.isfinite(given).all():
         raise ValueError("needs finite values")
+    lines = np.atleast_2d(given)
     if groups is None:
-        return flat, np.ones(flat.size, dtype=np.int64)
-    if len(groups) != flat.size:
-        raise ValueError(f"{flat.size} values but {len(groups)} groups")
+        return lines, np.ones(lines.shape[1], dtype=np.int64)
+    if len(groups) != lines.shape[1]:
+        raise ValueError(f"{lines.shape[1]} values but {len(groups)} groups")
     _, places = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-    sums = np.bincount(places, weights=flat).astype(np.float64)
+    sums = np.stack([np.bincount(places, weights=line).astype(np.float64) for line in lines])
     return sums, np.bincount(places).astype(np.int64)
+
+
+def _mean(sums: NDArray[np.float64], counts: NDArray[np.int64]) -> float:
+    return float(sums.mean(axis=0).sum() / counts.sum())
 
 
 def _bootstrap_means(
     sums: NDArray[np.float64], counts: NDArray[np.int64], resamples: int, seed: int
 ) -> NDArray[np.float64]:
-    means = [
-        (drawn @ sums) / (drawn @ counts.astype(np.float64))
-        for drawn in _draws(len(sums), resamples, seed)
-    ]
-    return np.concatenate(means)
+    draws = _draws(len(counts), resamples, seed)
+    sizes = np.concatenate([drawn @ counts.astype(np.float64) for drawn in draws])
+    means_R_B = np.stack(
+        [np.concatenate([drawn @ line for drawn in draws]) / sizes for line in sums]
+    )
+    rng = np.random.default_rng([seed, resamples, len(sums)])
+    often_B_R = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=resamples)
+    found: NDArray[np.float64] = (means_R_B * often_B_R.T).sum(axis=0) / len(sums)
+    return found
 
 
 def _draws(num_groups: int, resamples: int, seed: int) -> list[NDArray[np.float64]]:
@@ -239,12 +251,16 @@ def _two_sided(means: NDArray[np.float64]) -> float:
 
 
 def _standard_error(sums: NDArray[np.float64], counts: NDArray[np.int64]) -> float:
-    """Cluster-robust standard error of sum(sums) / sum(counts); 0 for a single group."""
-    num_groups, total = len(sums), counts.sum()
-    if num_groups < 2:
-        return 0.0
-    residuals = sums - counts * (sums.sum() / total)
-    return float(np.sqrt(num_groups / (num_groups - 1) * (residuals**2).sum()) / total)
+    """Of the mean: cluster-robust over groups (0 for a single one), and of the repetitions' own means."""
+    num_groups, total = len(counts), counts.sum()
+    variance = 0.0
+    if num_groups > 1:
+        mean_sums = sums.mean(axis=0)
+        residuals = mean_sums - counts * (mean_sums.sum() / total)
+        variance = num_groups / (num_groups - 1) * float((residuals**2).sum()) / total**2
+    if len(sums) > 1:
+        variance += float((sums.sum(axis=1) / total).var(ddof=1)) / len(sums)
+    return float(np.sqrt(variance))
 
 
 def _resolvable(standard_error: float, confidence: float, power: float = 0.8) -> float:

@@ -41,7 +41,17 @@ def _log(path: Path) -> Path:
 
 def test_replay_writes_a_table_for_every_metric(tmp_path, params):
     log, out = _log(tmp_path / "log.jsonl"), tmp_path / "out"
-    told = ["evaluate", "--pool", "replay", "--log", str(log), "--out", str(out), "--folds", "2"]
+    told = [
+        "evaluate",
+        "--pool",
+        "replay",
+        "--log",
+        str(log),
+        "--out",
+        str(out),
+        "--repetitions",
+        "2",
+    ]
     result = CliRunner().invoke(app, [*told, "--params", str(params)], catch_exceptions=False)
     assert result.exit_code == 0
     found = json.loads((out / "replay.json").read_text())

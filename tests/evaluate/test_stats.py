@@ -27,6 +27,26 @@ def test_groups_of_unequal_size_are_weighted_by_their_questions():
     assert (found.mean, found.low, found.high) == (0.75, 0.75, 0.75)
 
 
+def test_repetitions_are_resampled_too_worked_by_hand():
+    # One question, two repetitions {0, 1}: a draw of two repetitions has the mean 0, .5, .5 or 1.
+    found = interval([[0.0], [1.0]], resamples=4000)
+    assert (found.mean, found.low, found.high, found.n, found.groups) == (0.5, 0.0, 1.0, 1, 1)
+    narrow = interval([[0.0], [1.0]], resamples=4000, confidence=0.4)
+    assert (narrow.low, narrow.high) == (0.5, 0.5)
+    # Means 0 and 1 of the repetitions: variance 1/2 over two of them, standard error 1/2, times 1.96 + .8416.
+    gap = paired_difference([[0.0], [1.0]], [[0.0], [0.0]])
+    assert gap.resolvable == pytest.approx(2.8016 * 0.5, abs=1e-4)
+
+
+def test_repetitions_that_agree_add_nothing_and_ones_that_differ_widen():
+    once = [0.0, 1.0, 1.0, 0.0] * 10
+    alone, thrice = interval(once, resamples=2000), interval([once] * 3, resamples=2000)
+    assert (alone.mean, alone.n) == (thrice.mean, thrice.n)
+    assert (alone.low, alone.high) == pytest.approx((thrice.low, thrice.high))
+    apart = interval([[0.0] * 40, [1.0] * 40, once], resamples=2000)
+    assert apart.high - apart.low > 2 * (alone.high - alone.low)
+
+
 def test_phrasings_of_one_question_do_not_narrow_the_interval():
     alone = interval([0, 1] * 20, resamples=4000, seed=1)
     thrice = interval(
@@ -57,8 +77,10 @@ def test_ninety_five_of_a_hundred_intervals_hold_the_truth():
 @settings(deadline=None)
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=30))
 def test_a_router_paired_with_itself_differs_by_exactly_nothing(values):
-    same = paired_difference(values, values, resamples=100)
-    assert (same.mean, same.low, same.high, same.p, same.resolvable) == (0.0, 0.0, 0.0, 1.0, 0.0)
+    for measured in (values, [values, values[::-1]]):
+        same = paired_difference(measured, measured, resamples=100)
+        assert (same.mean, same.low, same.high, same.p) == (0.0, 0.0, 0.0, 1.0)
+        assert same.resolvable == 0.0
 
 
 def test_a_share_of_calls_is_a_ratio_of_sums_worked_by_hand():
