@@ -13,8 +13,8 @@ from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.settings import get_current_settings
 
-from flows.pipeline import LIMIT
-from flows.watch import DATA_CHANGED, DRIFT, POOL_CHANGED
+from flows.pipeline import DRIFT, LIMIT
+from flows.watch import DATA_CHANGED, POOL_CHANGED
 from routerr1.errors import ConfigError
 
 WORK_POOL = "routerr1"

@@ -3,6 +3,7 @@
 `python -m flows.pipeline` runs it here and now, without a server.
 """
 
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,20 +29,22 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled
 
 from flows.promote import promote_if_better
-from flows.stages import run_stage, stages
+from flows.stages import run_stage, spending_as, stages
 from routerr1.config import load_params
 from routerr1.errors import RouterError
 from routerr1.exclusive import file_lock
 from routerr1.registry import Version, register
+from routerr1.stages import PROFILED
 
+DRIFT = "routerr1.drift"
 LIMIT = "routerr1-retrain"  # of all deployments together, on all machines of one Prefect server
 _LEASE_S = 60.0  # the slot of a killed flow is free after this
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def stage_task(stage: str) -> None:
+def stage_task(stage: str, force: bool = False) -> None:
     """One stage, in its own process group."""
-    run_stage(stage, get_run_logger().info)
+    run_stage(stage, get_run_logger().info, force=force)
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
@@ -98,14 +101,18 @@ def retrain(
         promote: ask the gate; otherwise the version stays challenger.
         wait_s: how long to wait for another retrain to end.
         trigger: the event that asks for this run. Within `watch.cooldown_s` of the last finished retrain
-            such a run is cancelled; one by schedule or by hand never is.
+            such a run is cancelled; one by schedule or by hand never is. After `routerr1.drift` the
+            candidates are profiled anew: DVC cannot see that an endpoint answers otherwise.
     """
     if trigger is not None and (left_s := _cooldown_left_s()) > 0:
         return Cancelled(message=f"{trigger}: the cool-down lasts for another {left_s:.0f} s")
-    with only_one(wait_s):
+    with only_one(wait_s), spending_as(f"flow run {flow_run.id}"):
         _set_params(profile, cost_weight)
+        anew = {"profile"} if trigger == DRIFT else set()
+        if anew:
+            shutil.rmtree(PROFILED, ignore_errors=True)  # recorded replies would answer
         for stage in stages():
-            stage_task.with_options(task_run_name=stage)(stage)
+            stage_task.with_options(task_run_name=stage)(stage, force=stage in anew)
         version = register_task()
     if promote:
         promote_if_better(str(version.number), why=f"flow run {flow_run.name}")

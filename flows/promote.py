@@ -4,8 +4,10 @@ from prefect import flow, get_run_logger, pause_flow_run, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.input import RunInput
+from prefect.runtime import flow_run
 
 from flows.replay import questions_of, replay
+from flows.stages import spending_as
 from routerr1.config import load_params
 from routerr1.promotion import Judgement, judge, promote
 from routerr1.registry import read_version_evidence
@@ -23,18 +25,30 @@ class Approval(RunInput):
 def judge_task(which: str) -> Judgement:
     """Ask the gate, and show what it says.
 
-    If the data have changed since the champion was judged, it plays the challenger's questions first.
+    If data or candidates have changed since the champion was judged, it plays the challenger's questions
+    first, on the pool as it is now.
     """
     params = load_params()
     judgement = judge(params, which)
-    if judgement.champion is not None and "same_questions" in judgement.decision.refused_by:
+    if judgement.champion is not None and not _comparable(judgement):
         asked = {play.question_id for play in read_version_evidence(judgement.challenger)[0]}
-        plays = replay(params, judgement.champion, questions_of(params, asked))
+        with spending_as(f"flow run {flow_run.id}"):
+            plays = replay(params, judgement.champion, questions_of(params, asked))
         judgement = judge(params, which, plays)
     create_markdown_artifact(
         key="gate", markdown=judgement.markdown, description="The gate's decision, rule by rule"
     )
     return judgement
+
+
+def _comparable(judgement: Judgement) -> bool:
+    """Were both judged on the same questions, with the same candidates at the same prices?"""
+    pools = {
+        version.tags.get("pool_digest")
+        for version in (judgement.challenger, judgement.champion)
+        if version is not None
+    }
+    return len(pools) == 1 and "same_questions" not in judgement.decision.refused_by
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)

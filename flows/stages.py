@@ -1,12 +1,14 @@
 """The stages as DVC knows them, and one of them run to its end. Nothing of Prefect in here."""
 
+import os
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from routerr1.errors import DataError, RouterError
+from routerr1.pool.build import RUN_VARIABLE
 
 
 class StageFailed(RouterError):
@@ -29,6 +31,21 @@ def stages(root: Path = Path()) -> list[str]:
         raise DataError(f"DVC: {error}") from None
 
 
+@contextmanager
+def spending_as(run: str) -> Iterator[None]:
+    """Calls of candidates, in here and in stages started here, count against the budget of `run`.
+
+    A run that the environment names already stays in charge.
+    """
+    ours = RUN_VARIABLE not in os.environ
+    os.environ.setdefault(RUN_VARIABLE, run)
+    try:
+        yield
+    finally:
+        if ours:
+            os.environ.pop(RUN_VARIABLE, None)
+
+
 def is_unchanged(stage: str) -> bool:
     """Whether `dvc status` finds nothing to do: a tenth of a second here, a second in a process of its own.
 
@@ -44,16 +61,21 @@ def is_unchanged(stage: str) -> bool:
         raise DataError(f"DVC: {error}") from None
 
 
-def run_stage(stage: str, log: Callable[[str], None]) -> None:
+def run_stage(stage: str, log: Callable[[str], None], *, force: bool = False) -> None:
     """Run one stage with `dvc repro`, line by line into `log`, unless it is unchanged.
 
     However this ends, and if this very process is killed too, no process of the stage is left.
+
+    Args:
+        force: run it though nothing that DVC knows of has changed.
+
     Raises: StageFailed with the exit status.
     """
-    if is_unchanged(stage):
+    if not force and is_unchanged(stage):
         log(f"stage {stage}: unchanged")
         return
     command = [sys.executable, "-m", "dvc", "repro", "--single-item", stage]
+    command += ["--force"] if force else []
     supervisor = subprocess.Popen(
         [sys.executable, "-m", "flows.supervise", *command],
         stdin=subprocess.PIPE,

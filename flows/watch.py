@@ -14,8 +14,11 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
+from prefect.runtime import flow_run
 
+from flows.pipeline import DRIFT
 from flows.replay import questions_of, replay
+from flows.stages import spending_as
 from routerr1 import drift, files, lineage, promotion, stages, tracking
 from routerr1.config import Params, load_params
 from routerr1.drift import Finding, Reading
@@ -23,9 +26,7 @@ from routerr1.errors import RegistryError
 from routerr1.registry import read_version_evidence
 from routerr1.types import Question
 
-DRIFT, POOL_CHANGED, DATA_CHANGED = (
-    "routerr1.drift", "routerr1.pool.changed", "routerr1.data.changed",
-)  # fmt: skip
+POOL_CHANGED, DATA_CHANGED = "routerr1.pool.changed", "routerr1.data.changed"
 SEEN = Path("runs/watch.json")
 
 
@@ -43,7 +44,15 @@ def notify(event: str, why: str, payload: dict[str, Any] | None = None) -> None:
 def evaluate_champion() -> bool:
     """Play the champion again on questions it was judged by, and probe the candidates; True if any moved."""
     params = load_params()
-    findings = champion_task(params) + candidates_task(params)
+    with spending_as(f"flow run {flow_run.id}"):
+        readings, rest = candidates_task(params)
+        readings = champion_task(params) + readings
+    # Of all intervals together one in twenty looks is wrong, not of each.
+    confidence = 1 - 0.05 / len(readings)
+    findings = [
+        drift.compare(reading, confidence=confidence, seed=params.evaluate.seed)
+        for reading in readings
+    ] + rest
     create_markdown_artifact(
         key="drift",
         markdown=drift.to_markdown(findings),
@@ -57,7 +66,7 @@ def evaluate_champion() -> bool:
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def champion_task(params: Params) -> list[Finding]:
+def champion_task(params: Params) -> list[Reading]:
     """Exact match and cost of the champion, on its own questions as far as data/questions still has them."""
     champion = promotion.champion_of(tracking.open_client(), params.registry.model)
     if champion is None:
@@ -71,10 +80,7 @@ def champion_task(params: Params) -> list[Finding]:
         "champion exact match": ([play.em for play in before], [play.em for play in now]),
         "champion cost in USD": ([p.cost_usd for p in before], [p.cost_usd for p in now]),
     }
-    return [
-        drift.compare(Reading(what, tuple(old), tuple(new), groups), seed=params.evaluate.seed)
-        for what, (old, new) in pairs.items()
-    ]
+    return [Reading(what, tuple(old), tuple(new), groups) for what, (old, new) in pairs.items()]
 
 
 def _sample(questions: Sequence[Question], limit: int, seed: int) -> list[Question]:
@@ -82,40 +88,58 @@ def _sample(questions: Sequence[Question], limit: int, seed: int) -> list[Questi
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def candidates_task(params: Params) -> list[Finding]:
-    """Accuracy and latency of every candidate, on questions that the profile stage asked it before."""
-    import pandas as pd
+def candidates_task(params: Params) -> tuple[list[Reading], list[Finding]]:
+    """Every candidate on questions that the profile stage asked it before: accuracy, and the rest.
 
-    from routerr1.pool.profile import profile
+    The rest is latency, which has no pairs to compare, and candidates that the pool has no more.
+    """
+    import pandas as pd
 
     matrix = pd.read_parquet(stages.POOL / "matrix.parquet").set_index(["candidate", "question_id"])
     asked = set(matrix.index.get_level_values("question_id"))
     questions = [q for q in _probe_questions(params) if q.id in asked]
     chosen = _sample(questions, params.watch.probes, params.profile_pool.seed)
-    pool = stages.open_pool(params)
-
-    async def probe() -> Any:
-        try:
-            return await profile(chosen, pool, store=None)
-        finally:
-            await pool.aclose()
-
-    now = pd.DataFrame(asyncio.run(probe()).rows).set_index(["candidate", "question_id"])
-    findings = []
+    groups = {q.id: str(q.metadata.get("group", q.id)) for q in chosen}
+    now = _probed(params, chosen)
+    readings, rest = [], []
     for card in stages.read_cards():
+        if card.name not in now.index:
+            rest.append(drift.gone(card.name))
+            continue
         new = now.loc[card.name]
         old = matrix.loc[card.name].loc[new.index]
-        reading = Reading(
-            f"{card.name} accuracy", tuple(old["correct"]), tuple(new["correct"]), tuple(new.index)
+        readings.append(
+            Reading(
+                f"{card.name} accuracy",
+                tuple(old["correct"]),
+                tuple(new["correct"]),
+                tuple(groups[question] for question in new.index),
+            )
         )
         answered = new[new["failure"].isna()]["latency_s"].tolist()
-        findings.append(drift.compare(reading, seed=params.profile_pool.seed))
-        findings.append(
+        rest.append(
             drift.compare_latency(
                 f"{card.name} latency", card.latency_s, answered, params.watch.max_latency_ratio
             )
         )
-    return findings
+    return readings, rest
+
+
+def _probed(params: Params, questions: Sequence[Question]) -> Any:
+    """Each question put to each candidate of the pool as it is now: a frame by candidate and question."""
+    import pandas as pd
+
+    from routerr1.pool.profile import profile
+
+    pool = stages.open_pool(params)
+
+    async def probe() -> Any:
+        try:
+            return await profile(questions, pool, store=None)
+        finally:
+            await pool.aclose()
+
+    return pd.DataFrame(asyncio.run(probe()).rows).set_index(["candidate", "question_id"])
 
 
 def _probe_questions(params: Params) -> list[Question]:

@@ -68,6 +68,12 @@ def compare_latency(
     return Finding(what, before_s, median(now_s), None, moved, why)
 
 
+def gone(candidate: str) -> Finding:
+    """What is said of a candidate that the policy knows and the pool has no more."""
+    nothing = float("nan")
+    return Finding(candidate, nothing, nothing, None, True, "the pool has it no more")
+
+
 def to_markdown(findings: Sequence[Finding]) -> str:
     """A table for people."""
     head = "drift" if any(finding.moved for finding in findings) else "no drift"

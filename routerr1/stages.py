@@ -43,6 +43,7 @@ EVALUATION = Path("data/eval")
 GENERALIZATION = Path("data/generalize")
 REPORT = Path("data/report")
 RUNS = Path("runs")
+PROFILED = RUNS / "profile"  # calls that profiling has made; they answer if the stage is run again
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ def profile(params: Params) -> None:
     section = params.profile_pool
     probes = sample_probes(read_questions(QUESTIONS, section.split), section.probes, section.seed)
     pool = open_pool(params)
-    store = RUNS / "profile" / f"{_fingerprint(params, 'pool', 'profile_pool')}.jsonl"
+    store = PROFILED / f"{_fingerprint(params, 'pool', 'profile_pool')}.jsonl"
     with track("profile", len(probes) * len(pool.cards)) as bar:
         found = asyncio.run(
             _closing(pool, profile_pool(probes, pool, store=store, progress=bar.update))
