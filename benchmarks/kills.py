@@ -1,0 +1,451 @@
+"""Who is killed, when, and what is left: `kill -9` of each process of a retrain, at three moments each.
+
+Real parts throughout: Prefect server and worker, MLflow server, DVC, git, and the ci profile's own stages.
+A row is one retrain that is started, disturbed, and followed by another, after which these must hold: the
+next run succeeds, no version or logged model is partial, the champion is what it was, no process is left,
+and never were there two trainers. Writes JSON and a table; run it in the repository's root:
+
+    python benchmarks/kills.py --out docs/results/kill-matrix.json [--victims dvc trainer] [--folder DIR]
+"""
+
+import argparse
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from tests.clone import commit, environment, is_stage, make_clone, processes_in, replace
+from tests.servers import free_port, mlflow_server, running, until_answers
+
+BY_HAND = (
+    "import sys; from flows.pipeline import main; sys.exit(main({'promote': False, 'wait_s': 600}))"
+)
+
+
+@dataclass
+class Row:
+    """One kill and what came of it."""
+
+    victim: str
+    moment: str
+    next_run: str
+    champion_kept: bool
+    partial_versions: int
+    partial_models: int
+    processes_left: list[str]
+    trainers_at_once: int
+    gone_after_s: float
+    next_run_s: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether everything is as it must be."""
+        return (
+            self.next_run == "COMPLETED"
+            and self.champion_kept
+            and not (self.partial_versions or self.partial_models or self.processes_left)
+            and self.trainers_at_once <= 1
+        )
+
+
+@dataclass
+class Bench:
+    """A clone with its servers.
+
+    Attributes:
+        store: the MLflow server's database.
+        files: where that server keeps artifacts.
+    """
+
+    clone: Path
+    store: Path
+    files: Path
+    logs: Path
+    weight: float = 0.1
+    worker: ExitStack = field(default_factory=ExitStack)
+
+    def start_worker(self) -> None:
+        """A worker, in the place of one that was killed."""
+        self.worker.close()
+        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "routerr1"]
+        self.worker.enter_context(
+            running(
+                command,
+                self.logs / f"worker-{time.time():.0f}.log",
+                env=environment(self.clone),
+                cwd=self.clone,
+            )
+        )
+
+    def change(self) -> None:
+        """Another reward, so that the chain has to train again."""
+        old, self.weight = self.weight, round(self.weight + 0.01, 2)
+        replace(self.clone / "params.yaml", f"cost_weight: {old} ", f"cost_weight: {self.weight} ")
+        commit(self.clone, f"cost weight {self.weight}")
+
+    def left(self) -> list[psutil.Process]:
+        """Processes of runs: all that work in the clone but the worker."""
+        return processes_in(self.clone, lambda words: "worker" not in words)
+
+    def trainers(self) -> list[psutil.Process]:
+        """Processes of the train stage."""
+        return processes_in(self.clone, is_stage("train"))
+
+    def query(self, text: str) -> list[Any]:
+        """Rows of the MLflow store, read past its server."""
+        with sqlite3.connect(f"file:{self.store}?mode=ro", uri=True) as connection:
+            return connection.execute(text).fetchall()
+
+
+Moment = Callable[[Bench], psutil.Process | None]
+
+
+def flow_process(bench: Bench) -> psutil.Process | None:
+    """The process in which the worker runs the flow."""
+    engines = [p for p in bench.left() if any(w.startswith("prefect.") for w in p.cmdline())]
+    return engines[0] if engines else None
+
+
+def worker_process(bench: Bench) -> psutil.Process | None:
+    """The worker itself."""
+    found = processes_in(bench.clone, lambda words: "worker" in words and "start" in words)
+    return found[0] if found else None
+
+
+def dvc_process(bench: Bench) -> psutil.Process | None:
+    """`dvc repro` of the stage that runs."""
+    found = processes_in(bench.clone, lambda words: words[1:4] == ["-m", "dvc", "repro"])
+    return found[0] if found else None
+
+
+def trainer_process(bench: Bench) -> psutil.Process | None:
+    """The train stage."""
+    found = bench.trainers()
+    return found[0] if found else None
+
+
+def checkpoints(bench: Bench) -> bool:
+    """Is a training under way past its first checkpoint?"""
+    return bool(list(bench.clone.glob("runs/train/*/checkpoint-*/router_state.json")))
+
+
+def when(condition: Callable[[Bench], object], victim: Moment) -> Moment:
+    """The victim, once the condition holds."""
+    return lambda bench: victim(bench) if condition(bench) else None
+
+
+def stage_runs(name: str) -> Callable[[Bench], bool]:
+    """Is there a process of this stage?"""
+    return lambda bench: bool(processes_in(bench.clone, is_stage(name)))
+
+
+def training(bench: Bench) -> bool:
+    """Has the trainer made its folder, and no checkpoint yet?"""
+    return bool(list(bench.clone.glob("runs/train/*"))) and not checkpoints(bench)
+
+
+def saving(bench: Bench) -> bool:
+    """Is the trained policy there, and the trainer still?"""
+    return bool(bench.trainers()) and (bench.clone / "models/policy").exists()
+
+
+def pending(bench: Bench) -> bool:
+    """Was a logged model begun?"""
+    return bool(bench.query("SELECT 1 FROM logged_models WHERE status = 1"))
+
+
+def half_logged(bench: Bench) -> bool:
+    """Has a logged model begun to receive its files, and is not finished?"""
+    names = [row[0] for row in bench.query("SELECT model_id FROM logged_models WHERE status = 1")]
+    return any(list(bench.files.rglob(f"{name}/artifacts/*")) for name in names)
+
+
+def unregistered(bench: Bench) -> bool:
+    """Is there a finished logged model without a version?"""
+    return bool(
+        bench.query(
+            "SELECT 1 FROM logged_models WHERE status = 2 AND lifecycle_stage = 'active' AND model_id "
+            "NOT IN (SELECT value FROM model_version_tags WHERE key = 'routerr1.model_id')"
+        )
+    )
+
+
+MATRIX: dict[str, list[tuple[str, Moment]]] = {
+    "dvc": [
+        ("before the trainer starts", when(stage_runs("train"), dvc_process)),
+        ("after the first checkpoint", when(checkpoints, dvc_process)),
+        ("while evaluating", when(stage_runs("evaluate"), dvc_process)),
+    ],
+    "trainer": [
+        ("before its first checkpoint", when(training, trainer_process)),
+        ("after its first checkpoint", when(checkpoints, trainer_process)),
+        ("with the policy just saved", when(saving, trainer_process)),
+    ],
+    "flow": [
+        ("before the first changed stage", flow_process),
+        ("after the first checkpoint", when(checkpoints, flow_process)),
+        ("while evaluating", when(stage_runs("evaluate"), flow_process)),
+    ],
+    "worker": [
+        ("as the flow starts", when(flow_process, worker_process)),
+        ("after the first checkpoint", when(checkpoints, worker_process)),
+        ("during log_model", when(pending, worker_process)),
+    ],
+    "log_model (flow)": [
+        ("the logged model just begun", when(pending, flow_process)),
+        ("some of its files there", when(half_logged, flow_process)),
+        ("READY, and no version yet", when(unregistered, flow_process)),
+    ],
+}
+
+
+class Watcher:
+    """Looks all the time how many trainers there are."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.most = 0
+        self._bench = bench
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def _look(self) -> None:
+        while not self._ended.wait(0.1):
+            self.most = max(self.most, len(self._bench.trainers()))
+
+    def __enter__(self) -> "Watcher":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+
+def disturb(bench: Bench, victim: str, moment: str, chosen: Moment) -> Row:
+    """One row of the matrix."""
+    champion = champion_number()
+    bench.change()
+    with Watcher(bench) as watcher:
+        # An orphan of a killed worker goes on to its end; it must not be the one to move the champion.
+        started = start_run(promote=victim != "worker")
+        process = until(lambda: chosen(bench), f"{victim}, {moment}", every_s=0.005)
+        process.kill()
+        killed = time.monotonic()
+        if victim == "worker":
+            # At once, beside the orphan that its worker left: the limit and the locks must hold.
+            began = time.monotonic()
+            state = by_hand(bench)
+            bench.start_worker()
+            gone_s = time.monotonic() - killed
+        else:
+            until(lambda: not bench.left(), "nothing left of the killed run", 120)
+            gone_s = time.monotonic() - killed
+            until(lambda: is_over(started), "Prefect knows that the run is over", 120)
+            began = time.monotonic()
+            state = finished(start_run(promote=False))
+        next_s = time.monotonic() - began
+        kept = champion_number() == champion
+        deadline = time.monotonic() + 20
+        while bench.left() and time.monotonic() < deadline:
+            time.sleep(0.5)
+        left = [" ".join(p.cmdline())[:120] for p in bench.left()]
+    versions, models = partial()
+    return Row(
+        victim, moment, state, kept, versions, models, left, watcher.most,
+        round(gone_s, 1), round(next_s, 1),
+    )  # fmt: skip
+
+
+def until(found: Callable[[], Any], what: str, seconds: float = 300, every_s: float = 0.2) -> Any:
+    """The first true value.
+
+    Raises: TimeoutError.
+    """
+    deadline = time.monotonic() + seconds
+    while not (value := found()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited in vain: {what}")
+        time.sleep(every_s)
+    return value
+
+
+def start_run(*, promote: bool) -> str:
+    """Start the deployment; the flow run's id."""
+    from prefect.deployments import run_deployment
+
+    started = run_deployment("retrain/retrain", parameters={"promote": promote}, timeout=0)
+    return str(started.id)  # type: ignore[union-attr]
+
+
+def state_of(run: str) -> Any:
+    """The flow run's state as the server has it."""
+    from uuid import UUID
+
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        return client.read_flow_run(UUID(run)).state
+
+
+def is_over(run: str) -> bool:
+    """Is the flow run's state final?"""
+    return bool(state_of(run).is_final())
+
+
+def finished(run: str) -> str:
+    """Wait for the end; the state's type."""
+    until(lambda: is_over(run), "the next run", 900, 1.0)
+    return str(state_of(run).type.value)
+
+
+def by_hand(bench: Bench) -> str:
+    """The flow started by a person in the folder; COMPLETED if it ends well."""
+    done = subprocess.run(
+        [sys.executable, "-c", BY_HAND],
+        cwd=bench.clone, env=environment(bench.clone), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    (bench.logs / "by-hand.log").write_text(done.stdout + done.stderr)
+    return "COMPLETED" if done.returncode == 0 else f"status {done.returncode}"
+
+
+def champion_number() -> int:
+    """The version with the alias champion."""
+    from routerr1 import registry, tracking
+
+    return registry.get_version(tracking.open_client(), "routerr1", "champion").number
+
+
+def partial() -> tuple[int, int]:
+    """How many versions are not whole, and how many logged models are neither READY nor a version's."""
+    from routerr1 import registry, tracking
+    from routerr1.errors import RegistryError
+
+    client = tracking.open_client()
+    versions = registry.list_versions(client, "routerr1")
+    broken = 0
+    for version in versions:
+        try:
+            registry.verify(client, version.model_id)
+        except RegistryError:
+            broken += 1
+    kept = {version.model_id for version in versions}
+    experiment = tracking.experiment_id(client, "routerr1")
+    logged = client.search_logged_models([experiment])
+    return broken, sum(str(m.status) != "READY" or m.model_id not in kept for m in logged)
+
+
+@contextmanager
+def made_bench(folder: Path) -> Iterator[Bench]:
+    """Clone, servers, deployments without schedules, a worker, and a first champion."""
+    port, log = free_port(), folder / "prefect.log"
+    address = f"http://127.0.0.1:{port}"
+    (folder / "prefect").mkdir(parents=True)
+    os.environ |= {
+        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_API_URL": f"{address}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "true",
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    clone = make_clone(folder / "clone")
+    # The real trainer and evaluation, with windows that a kill can hit; other routers do not matter here.
+    replace(clone / "profiles/ci.yaml", "train: {steps: 4,", "train: {steps: 8,")
+    replace(clone / "profiles/ci.yaml", "baselines: {", "baselines: {include: [], ")
+    replace(clone / "params.yaml", "cost_weight: 0.02 ", "cost_weight: 0.1 ")
+    commit(clone, "bench")
+    os.chdir(folder)
+    server = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)]
+    store = folder / "mlflow.db"
+    with (
+        mlflow_server(folder, f"sqlite:///{store}") as mlflow,
+        running([*server, "--host", "127.0.0.1"], log),
+    ):
+        until_answers(f"{address}/api/health", log)
+        os.environ["MLFLOW_TRACKING_URI"] = mlflow
+        # Schedules would start runs of their own between the rows.
+        text = (clone / "prefect.yaml").read_text()
+        (clone / "prefect.yaml").write_text(
+            text.replace("timezone: UTC", "timezone: UTC\n        active: false")
+        )
+        commit(clone, "no schedules")
+        command = [sys.executable, "-m", "routerr1.cli", "ops", "install"]
+        subprocess.run(command, cwd=clone, env=environment(clone), check=True)
+        bench = Bench(clone, store, folder / "artifacts", folder)
+        with bench.worker:
+            bench.start_worker()
+            if finished(start_run(promote=True)) != "COMPLETED":
+                raise RuntimeError(f"the first run failed; see the logs in {folder}")
+            yield bench
+
+
+def to_markdown(rows: list[Row]) -> str:
+    """The table."""
+    lines = [
+        "# Who is killed, when, and what is left",
+        "",
+        "`kill -9` on a real retrain: Prefect server and worker, MLflow server, DVC, the stages of the ci",
+        "profile (8 training steps, no baselines). After each kill another retrain runs: through the",
+        "deployment, or, where the worker was killed, started by hand at once beside the orphan that the",
+        "worker left. *Gone* is the time until no process of the disturbed run was left; for a killed worker",
+        "the orphan and the next run ended within it. *Trainers* is the highest number of training processes",
+        "seen at once, looking ten times a second. Command: `python benchmarks/kills.py --out",
+        "docs/results/kill-matrix.json`.",
+        "",
+        "| killed | when | next run | champion kept | partial versions | partial logged models "
+        "| processes left | trainers | gone (s) | next run (s) |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        lines.append(
+            f"| {row.victim} | {row.moment} | {row.next_run.lower()} "
+            f"| {'yes' if row.champion_kept else '**no**'} | {row.partial_versions} "
+            f"| {row.partial_models} | {len(row.processes_left)} | {row.trainers_at_once} "
+            f"| {row.gone_after_s} | {row.next_run_s} |"
+        )
+    good = sum(row.holds for row in rows)
+    return "\n".join([*lines, "", f"{good} of {len(rows)} rows hold.", ""])
+
+
+def main() -> int:
+    """Run the rows asked for; others already in the file stay. Status 1 if a row does not hold."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--victims", nargs="*", default=list(MATRIX), choices=list(MATRIX))
+    parser.add_argument("--folder", type=Path, help="kept, with its logs; must not exist")
+    options = parser.parse_args()
+    out = options.out.resolve()
+    earlier = json.loads(out.read_text())["rows"] if out.is_file() else []
+    rows = {(row["victim"], row["moment"]): Row(**row) for row in earlier}
+    with ExitStack() as stack:
+        folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.mkdir(parents=True, exist_ok=options.folder is None)
+        bench = stack.enter_context(made_bench(folder.resolve()))
+        for victim in options.victims:
+            for moment, chosen in MATRIX[victim]:
+                row = disturb(bench, victim, moment, chosen)
+                rows[victim, moment] = row
+                sys.stderr.write(f"{row}\n")
+                order = [(v, m) for v, moments in MATRIX.items() for m, _ in moments]
+                found = [rows[key] for key in order if key in rows]
+                out.parent.mkdir(parents=True, exist_ok=True)
+                out.write_text(json.dumps({"rows": [asdict(r) for r in found]}, indent=2) + "\n")
+                out.with_suffix(".md").write_text(to_markdown(found))
+    return 0 if all(row.holds for row in rows.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
