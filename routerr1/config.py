@@ -245,10 +245,16 @@ class BaselineParams(Section):
 
 
 class GeneralizeParams(Section):
-    """The pool of models that training never saw."""
+    """Models that training never saw.
+
+    Attributes:
+        pool_seed: draws those of a simulated pool.
+        file: those of an http pool, as a pool file of their own.
+    """
 
     pool_seed: int
     added_models: int = Field(ge=1)
+    file: Path | None = None
     max_questions: int | None = Field(ge=1)
 
 

@@ -26,6 +26,7 @@ from routerr1.types import Card, Question, Trajectory
 
 if TYPE_CHECKING:
     from routerr1.data.embedded import World
+    from routerr1.evaluate.changes import Changes
     from routerr1.evaluate.controls import Router
     from routerr1.evaluate.run import Job
     from routerr1.rollout.local import LocalGenerator
@@ -358,32 +359,21 @@ def evaluate_replay(params: Params, log: Path, out: Path, repetitions: int) -> N
 def generalize(params: Params) -> None:
     """The policy on pools it never saw; rows, comparison and metrics into data/generalize."""
     from routerr1.evaluate.generalize import generalize as run_generalization
-    from routerr1.evaluate.generalize import unseen_variants
+    from routerr1.evaluate.changes import ChangedPool
     from routerr1.evaluate.outputs import write_generalization
     from routerr1.evaluate.store import RowStore
-    from routerr1.pool.profile import sample_probes
-    from routerr1.pool.simulated import SimulatedPool, known_facts
     from routerr1.tracking import open_run
 
-    pool = open_pool(params, read_cards())
+    cards = read_cards()
+    # One pool answers for old and new models alike: one budget, one recording.
+    everyone = _open_grown_pool(params, cards)
     store = RowStore(RUNS / "generalize.jsonl", _evaluation_fingerprint(params, "generalize"))
 
     async def play(bar: Any) -> Any:
-        variants = []
-        if isinstance(pool, SimulatedPool):
-            probes = sample_probes(
-                _questions(params.profile_pool.split),
-                params.profile_pool.probes,
-                params.profile_pool.seed,
-            )
-            variants = await unseen_variants(
-                pool, known_facts(_world(params)), probes, params.generalize,
-                pool_seed=params.pool.seed,
-            )  # fmt: skip
         return await run_generalization(
             load_policies(params),
-            pool,
-            variants,
+            ChangedPool(everyone, cards),
+            await _new_models(params, everyone, cards),
             _questions(params.evaluate.split),
             render=renderer(params),
             rollout=params.rollout,
@@ -394,14 +384,53 @@ def generalize(params: Params) -> None:
         )
 
     with track("generalize", 0) as bar:
-        rows, variants = asyncio.run(_closing(pool, play(bar)))
-    _, figures = write_generalization(GENERALIZATION, rows, variants, params.evaluate)
+        rows, changes = asyncio.run(_closing(everyone, play(bar)))
+    _, figures = write_generalization(GENERALIZATION, rows, changes, params.evaluate)
     with open_run(params.registry, RUN_FILE, resume=True) as run:
         run.log_metrics({"generalize": figures})
     store.discard()
 
 
 def report(params: Params) -> None:
+def _open_grown_pool(params: Params, cards: Sequence[Card]) -> Pool:
+    """The training pool and, behind it, models that training never saw, where `params` name any."""
+    from routerr1.pool.build import guard, open_http_pool
+    from routerr1.pool.simulated import (
+        SimulatedPool,
+        default_candidates,
+        drawn_candidates,
+        known_facts,
+    )
+
+    if params.pool.kind != "simulated":
+        return open_http_pool(params.pool, added=params.generalize.file)
+    drawn = drawn_candidates(params.generalize.pool_seed)
+    known = known_facts(_world(params))
+    bare = SimulatedPool(drawn, known, seed=params.pool.seed)
+    grown = SimulatedPool(
+        (*default_candidates(), *drawn), known, seed=params.pool.seed, cards=(*cards, *bare.cards)
+    )
+    return guard(grown, params.pool)
+
+
+async def _new_models(params: Params, everyone: Pool, cards: Sequence[Card]) -> "Changes":
+    """The models of `everyone` that are not on the training pool's cards, profiled on the same probes."""
+    from routerr1.evaluate.changes import ChangedPool, with_new_models, without_new_models
+    from routerr1.pool.profile import profile, sample_probes
+
+    trained = {card.name for card in cards}
+    new = [card for card in everyone.cards if card.name not in trained]
+    if not new:
+        return without_new_models("generalize.file names no new models")
+    section = params.profile_pool
+    probes = sample_probes(_questions(section.split), section.probes, section.seed)
+    parts = _fingerprint(params, "pool", "profile_pool", "generalize")
+    found = await profile(
+        probes, ChangedPool(everyone, new), store=RUNS / "profile" / f"new-{parts}.jsonl"
+    )
+    return with_new_models(everyone, cards, found.cards, params.generalize.added_models)
+
+
     """Tables, plots and trajectories into data/report."""
     from routerr1.report import read_sources, write_report
 

@@ -8,11 +8,14 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
+
+from routerr1.pool.simulated import Candidate
 
 
 def free_port() -> int:
@@ -64,6 +67,28 @@ def until_answers(url: str, log: Path, seconds: float = 240.0) -> None:
             if time.monotonic() > deadline:
                 pytest.fail(f"{url} does not answer:\n{log.read_text()[-2000:]}")
             time.sleep(0.2)
+
+
+def write_pool_file(path: Path, url: str, candidates: Iterable[Candidate]) -> Path:
+    """A pool file whose simulated candidates answer behind the server at `url`."""
+    content = {
+        "prices": {"as_of": "2026-11-24", "source": "made up for a test"},
+        "endpoints": {"here": {"base_url": f"{url}/v1"}},
+        "candidates": [
+            {
+                "name": each.name,
+                "description": each.description,
+                "endpoint": "here",
+                "model": each.name,
+                "prompt_usd_per_mtok": each.prompt_usd_per_mtok,
+                "completion_usd_per_mtok": each.completion_usd_per_mtok,
+                "context_window": 4096,
+            }
+            for each in candidates
+        ],
+    }
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import numpy as np
 from routerr1.config import EvaluateParams, GeneralizeParams, RolloutParams
 from routerr1.errors import DataError
 from routerr1.evaluate import controls
-from routerr1.evaluate.changes import Variant, pool_changes
+from routerr1.evaluate.changes import DRAWN, Changes, Variant, pool_changes
 from routerr1.evaluate.controls import POLICY, Router
 from routerr1.evaluate.rows import Row
 from routerr1.evaluate.run import (
@@ -25,56 +25,18 @@ from routerr1.evaluate.store import RowStore
 from routerr1.evaluate.table import entry_of, shorten, summarise
 from routerr1.matching import normalise
 from routerr1.pool.interface import Pool
-from routerr1.pool.profile import profile
-from routerr1.pool.simulated import UNSEEN_NAMES, Fact, SimulatedPool, drawn_candidates
 from routerr1.prompt import Renderer
 from routerr1.rollout.generate import Generator
 from routerr1.types import Question
-
-DRAWN, ADDED = "drawn", "added"
 
 _Place = tuple[int, str, str]  # seed, data set, question
 _Rows = Mapping[_Place, Row]
 
 
-async def unseen_variants(
-    pool: SimulatedPool,
-    known: Mapping[str, Fact],
-    probes: Sequence[Question],
-    params: GeneralizeParams,
-    *,
-    pool_seed: int,
-) -> list[Variant]:
-    """A pool of new models only, and the training pool with some of them added.
-
-    The new models are profiled on `probes`, like the training pool's, so that their cards say as much.
-    `pool_seed` is the simulation's, `params.pool_seed` draws the models.
-    """
-    drawn = drawn_candidates(params.pool_seed)
-    bare = SimulatedPool(drawn, known, seed=pool_seed)
-    cards = (await profile(probes, bare, store=None)).cards
-    added = params.added_models
-    both = SimulatedPool(
-        (*pool.candidates, *drawn[:added]),
-        known,
-        seed=pool_seed,
-        cards=(*pool.cards, *cards[:added]),
-    )
-    return [
-        Variant(
-            DRAWN,
-            SimulatedPool(drawn, known, seed=pool_seed, cards=cards),
-            tuple(card.name for card in cards),
-            controls=True,
-        ),
-        Variant(ADDED, both, tuple(card.name for card in cards[:added]), controls=True),
-    ]
-
-
 async def generalize(
     generators: Mapping[int, Generator],
     pool: Pool,
-    variants: Sequence[Variant],
+    new_models: Changes,
     questions: Sequence[Question],
     *,
     render: Renderer,
@@ -83,20 +45,19 @@ async def generalize(
     limits: GeneralizeParams,
     store: RowStore | None = None,
     progress: Progress | None = None,
-    other_names: Sequence[str] = UNSEEN_NAMES,
-) -> tuple[list[Row], list[Variant]]:
-    """Play each policy on the training pool, then on every variant and on every change of the pool.
+) -> tuple[list[Row], Changes]:
+    """Play each policy on the training pool, then with new models and on every change of the pool.
 
-    Returns: the rows, `pool` naming the variant, and all variants in order.
-    Raises: DataError without questions.
+    Returns: the rows, `pool` naming the variant, and all changes in order.
+    Raises: DataError without questions; PoolError if the pool is too small to be changed.
     """
     chosen = choose_questions(questions, limits.max_questions, params.seed)
     policies = policies_of(generators, render=render, rollout=rollout, params=params)
     home = [controls.policy_router(policy, pool, TRAINING_POOL, params.seed) for policy in policies]
     base = await play_all(_jobs(home, chosen), concurrency=params.concurrency, store=store)
-    changed = pool_changes(pool, favourite(base, pool), other_names, params.seed)
+    changes = new_models + pool_changes(pool, favourite(base, pool), params.seed)
     away: list[Router] = []
-    for variant in (*variants, *changed):
+    for variant in changes.made:
         for policy in policies:
             away.append(controls.policy_router(policy, variant.pool, variant.name, params.seed))
             if variant.controls:
@@ -104,7 +65,7 @@ async def generalize(
     rows = await play_all(
         _jobs(away, chosen), concurrency=params.concurrency, store=store, progress=progress
     )
-    return [*base, *rows], [*variants, *changed]
+    return [*base, *rows], changes
 
 
 def _jobs(
@@ -120,15 +81,14 @@ def favourite(rows: Iterable[Row], pool: Pool) -> str:
     return max(order, key=lambda name: (counts[name], -order.index(name)))
 
 
-def compare_pools(
-    rows: Sequence[Row], variants: Sequence[Variant], params: EvaluateParams
-) -> dict[str, Any]:
+def compare_pools(rows: Sequence[Row], changes: Changes, params: EvaluateParams) -> dict[str, Any]:
     """For every variant: how the policy does there against the training pool, on the same questions.
 
     Returns: `training` (the policy's line), and `pools`, one entry each: the policy's line, the paired
         `difference` to the training pool in EM and cost, `watched` with the `watched_share` of calls,
         `flipped` (share of questions with another answer, of those right before and wrong now, and the
-        reverse), each with its interval, and the `table` with controls where played.
+        reverse), each with its interval, and the `table` with controls where played; and `not_made`, the
+        changes that this pool does not allow, with the reason.
     """
     base = [row for row in rows if row.pool == TRAINING_POOL]
     training = entry_of(summarise(base, params), POLICY)
@@ -137,7 +97,8 @@ def compare_pools(
         "n": len({(row.dataset, row.question_id) for row in base}),
         "groups": len({row.group for row in base}),
         "training": training,
-        "pools": [_compare(variant, base, rows, params) for variant in variants],
+        "pools": [_compare(variant, base, rows, params) for variant in changes.made],
+        "not_made": dict(changes.not_made),
     }
 
 
@@ -281,6 +242,8 @@ def generalize_markdown(compared: Mapping[str, Any]) -> str:
             f"| {1000 * entry['policy']['cost_usd']['mean']:.4f} | {watched} "
             f"| {' | '.join(map(_percent, flips))} |"
         )
+    not_made = compared["not_made"]
+    lines += [""] * bool(not_made) + [f"Not made: {name}: {why}." for name, why in not_made.items()]
     return "\n".join(lines) + "\n"
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from routerr1.config import EvaluateParams
-from routerr1.evaluate.changes import Variant
+from routerr1.evaluate.changes import Changes
 from routerr1.evaluate.generalize import compare_pools, generalize_markdown, generalize_metrics
 from routerr1.evaluate.rows import Row, write_rows
 from routerr1.evaluate.run import Evaluation
@@ -31,13 +31,13 @@ def write_evaluation(
 
 
 def write_generalization(
-    folder: Path, rows: Sequence[Row], variants: Sequence[Variant], params: EvaluateParams
+    folder: Path, rows: Sequence[Row], changes: Changes, params: EvaluateParams
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Write rows.parquet, pools.json, pools.md and metrics.json.
 
     Returns: the comparison and the metrics.
     """
-    compared = compare_pools(rows, variants, params)
+    compared = compare_pools(rows, changes, params)
     figures = generalize_metrics(compared)
     write_rows(folder / "rows.parquet", rows)
     write_json(folder / "pools.json", compared)

@@ -3,7 +3,9 @@
 from typing import Protocol
 
 from routerr1.evaluate.changes import ChangedPool
+from routerr1.pool.budget import BudgetedPool
 from routerr1.pool.interface import Pool
+from routerr1.pool.recording import Recorder
 from routerr1.pool.simulated import SimulatedPool
 
 
@@ -45,11 +47,16 @@ def truth_of(pool: Pool) -> Truth | None:
 
     A candidate that is down knows nothing and is the best nowhere.
     """
-    match pool:
-        case SimulatedPool():
-            return _SimulatedTruth(pool, {card.name: card.name for card in pool.cards})
-        case ChangedPool(inner=SimulatedPool() as inner):
-            up = {shown: behind for shown, behind in pool.behind.items() if shown not in pool.down}
-            return _SimulatedTruth(inner, up)
-        case _:
-            return None
+    behind = {card.name: card.name for card in pool.cards}
+    while True:
+        match pool:
+            case SimulatedPool():
+                return _SimulatedTruth(pool, behind)
+            case ChangedPool():
+                up = pool.behind.keys() - pool.down
+                behind = {shown: pool.behind[name] for shown, name in behind.items() if name in up}
+                pool = pool.inner
+            case Recorder() | BudgetedPool():
+                pool = pool.inner
+            case _:
+                return None

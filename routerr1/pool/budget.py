@@ -221,14 +221,14 @@ class BudgetedPool:
     """A budget before any pool that does not keep one itself (the HTTP pool does, try by try)."""
 
     def __init__(self, pool: Pool, budget: Budget, *, max_reply_tokens: int) -> None:
-        self._pool = pool
+        self.inner = pool
         self._budget = budget
         self._max_reply_tokens = max_reply_tokens
 
     @property
     def cards(self) -> Sequence[Card]:
         """The wrapped pool's."""
-        return self._pool.cards
+        return self.inner.cards
 
     @property
     def exhausted(self) -> str | None:
@@ -237,7 +237,7 @@ class BudgetedPool:
 
     def request(self, name: str, query: str) -> dict[str, Any]:
         """The wrapped pool's."""
-        return describe_of(self._pool)(name, query)
+        return describe_of(self.inner)(name, query)
 
     async def ask(self, name: str, query: str) -> Reply:
         """See `Pool.ask`; at a limit the reply has failure `budget` and nothing was asked."""
@@ -251,7 +251,7 @@ class BudgetedPool:
             return Reply(name, "", failure="budget", note=str(error))
         paid = worst
         try:
-            reply = await self._pool.ask(name, query)
+            reply = await self.inner.ask(name, query)
             paid = 0.0 if reply.cached else reply.cost_usd
         finally:
             # Cancelled or broken off: it may have been billed, so the worst case stays.
@@ -260,5 +260,5 @@ class BudgetedPool:
 
     async def aclose(self) -> None:
         """Close the pool and the budget."""
-        await self._pool.aclose()
+        await self.inner.aclose()
         self._budget.close()

@@ -30,11 +30,13 @@ def open_http_pool(
     cards: Sequence[Card] | None = None,
     *,
     environ: Mapping[str, str] | None = None,
+    added: Path | None = None,
 ) -> Pool:
     """The pool of `params.file`, over HTTP or from its recording.
 
     Args:
         cards: profiled cards, shown in place of the file's.
+        added: another pool file, whose candidates can be asked too; they are shown if `cards` is None.
         environ: where keys are looked up; the process's environment and `.env` if None.
 
     Raises: PoolError for anything wrong with the file, its keys, the store or the cards; no call is
@@ -43,6 +45,8 @@ def open_http_pool(
     if params.file is None:
         raise PoolError("pool.file: an http pool needs a pool file, e.g. pools/paper.yaml")
     file = read_pool_file(params.file, max_reply_tokens=params.max_reply_tokens)
+    if added is not None:
+        file = file.joined(read_pool_file(added, max_reply_tokens=params.max_reply_tokens))
     shown = file.cards if cards is None else tuple(cards)
     _refuse_strangers(shown, file)
     if params.calls == "replay":

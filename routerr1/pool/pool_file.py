@@ -4,7 +4,7 @@ Everything that can be wrong with a pool file or its keys is found here, before 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
@@ -117,6 +117,20 @@ class PoolFile:
         """What the file says of each candidate; profiling adds the rest."""
         fields = set(CardRow.model_fields)
         return tuple(Card(**row.model_dump(include=fields)) for row in self.candidates)
+
+    def joined(self, other: "PoolFile") -> "PoolFile":
+        """The candidates and endpoints of both files.
+
+        Raises: PoolError if both use a name for different things.
+        """
+        for name in self.endpoints.keys() & other.endpoints.keys():
+            if self.endpoints[name] != other.endpoints[name]:
+                raise PoolError(
+                    f"{other.path}: endpoint {name!r} is another than that of {self.path}; rename it"
+                )
+        rows = (*self.candidates, *other.candidates)
+        refuse_shared_names(rows, other.path)
+        return replace(self, endpoints={**self.endpoints, **other.endpoints}, candidates=rows)
 
     def candidate(self, name: str) -> CandidateRow | None:
         """By canonical name."""

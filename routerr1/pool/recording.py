@@ -47,7 +47,7 @@ class Recorder:
         *,
         reuse: bool = True,
     ) -> None:
-        self._pool = pool
+        self.inner = pool
         self._store = store
         self._describe = describe_of(pool)
         self._reuse = reuse
@@ -61,18 +61,18 @@ class Recorder:
     @property
     def cards(self) -> Sequence[Card]:
         """The wrapped pool's."""
-        return self._pool.cards
+        return self.inner.cards
 
     @property
     def exhausted(self) -> str | None:
         """See `budget.Budget.exhausted`."""
-        return exhausted(self._pool)
+        return exhausted(self.inner)
 
     async def ask(self, name: str, query: str) -> Reply:
         """See `Pool.ask`; the record is on disk when this returns."""
         request = self._describe(name, query)
         reply = await (
-            self._reused(request, name, query) if self._reuse else self._pool.ask(name, query)
+            self._reused(request, name, query) if self._reuse else self.inner.ask(name, query)
         )
         await asyncio.to_thread(self._store.append, Record(request, reply, asked_for()))
         return reply
@@ -84,7 +84,7 @@ class Recorder:
         if key in self._under_way:
             # Shielded: one waiter that is cancelled must not cancel the call for the others.
             return dataclasses.replace(await asyncio.shield(self._under_way[key]), cached=True)
-        task = asyncio.ensure_future(self._pool.ask(name, query))
+        task = asyncio.ensure_future(self.inner.ask(name, query))
         self._under_way[key] = task
         try:
             reply = await asyncio.shield(task)
@@ -96,7 +96,7 @@ class Recorder:
 
     async def aclose(self) -> None:
         """Close the pool and the store."""
-        await self._pool.aclose()
+        await self.inner.aclose()
         self._store.close()
 
 

@@ -8,7 +8,14 @@ import pytest
 
 from routerr1.config import EmbeddedParams, EvaluateParams, RolloutParams
 from routerr1.data.embedded import World, build_world, questions
-from routerr1.pool.simulated import SimulatedPool, default_candidates, known_facts
+from routerr1.evaluate.changes import ChangedPool, Changes, with_new_models
+from routerr1.pool.profile import profile
+from routerr1.pool.simulated import (
+    SimulatedPool,
+    default_candidates,
+    drawn_candidates,
+    known_facts,
+)
 from routerr1.prompt import Renderer, renderer
 from routerr1.rollout.generate import ScriptedGenerator
 from routerr1.types import Question
@@ -38,6 +45,16 @@ class Stage:
 
     def settings(self) -> dict:
         return {"render": self.render, "rollout": self.rollout, "params": self.params}
+
+
+async def new_models(stage: Stage) -> Changes:
+    """A drawn pool of its own, and two of its models beside the training pool."""
+    drawn, known = drawn_candidates(1007), known_facts(stage.world)
+    bare = SimulatedPool(drawn, known, seed=7)
+    cards = (*stage.pool.cards, *bare.cards)
+    everyone = SimulatedPool((*default_candidates(), *drawn), known, seed=7, cards=cards)
+    found = await profile(stage.train[:30], ChangedPool(everyone, bare.cards), store=None)
+    return with_new_models(everyone, stage.pool.cards, found.cards, 2)
 
 
 FAVOURITE = default_candidates()[3].name  # a generalist

@@ -1,19 +1,40 @@
 import asyncio
+from dataclasses import replace
 
 import pytest
 
-from routerr1.config import GeneralizeParams
+from routerr1.baselines.retrieval import RetrieverPool
+from routerr1.config import GeneralizeParams, PoolParams
 from routerr1.errors import PoolError
-from routerr1.evaluate.changes import POISON, ChangedPool, pool_changes
+from routerr1.evaluate.changes import (
+    POISON,
+    ChangedPool,
+    pool_changes,
+    spare_names,
+    with_new_models,
+    without_new_models,
+)
 from routerr1.evaluate.generalize import (
     compare_pools,
     generalize,
     generalize_markdown,
     generalize_metrics,
-    unseen_variants,
 )
 from routerr1.evaluate.truth import truth_of
-from routerr1.pool.simulated import UNSEEN_NAMES, known_facts
+from routerr1.pool.build import open_http_pool
+from routerr1.pool.profile import profile
+from routerr1.pool.recording import Recorder
+from routerr1.pool.records import RecordStore
+from routerr1.pool.server import build_app, serving
+from routerr1.pool.simulated import (
+    SimulatedPool,
+    default_candidates,
+    drawn_candidates,
+    known_facts,
+)
+from routerr1.types import Card, Reply
+from tests.evaluate.conftest import new_models
+from tests.servers import write_pool_file
 
 LIMITS = GeneralizeParams(pool_seed=1007, added_models=2, max_questions=45)
 
@@ -25,18 +46,16 @@ def compared(stage):
 
 
 async def _compared(stage):
-    variants = await unseen_variants(
-        stage.pool, known_facts(stage.world), stage.train[:30], LIMITS, pool_seed=7
-    )
-    rows, variants = await generalize(
-        {1: stage.follower}, stage.pool, variants, stage.test, limits=LIMITS, **stage.settings()
-    )
-    found = compare_pools(rows, variants, stage.params)
+    rows, changes = await generalize(
+        {1: stage.follower}, stage.pool, await new_models(stage), stage.test,
+        limits=LIMITS, **stage.settings(),
+    )  # fmt: skip
+    found = compare_pools(rows, changes, stage.params)
     return found, {entry["pool"]: entry for entry in found["pools"]}
 
 
 def _changes(stage):
-    return {v.name: v.pool for v in pool_changes(stage.pool, "Atlas", UNSEEN_NAMES, seed=1)}
+    return {v.name: v.pool for v in pool_changes(stage.pool, "Atlas", seed=1).made}
 
 
 def test_renaming_changes_nothing_for_a_policy_that_reads_names_from_the_prompt(compared):
@@ -136,11 +155,113 @@ def test_truth_counts_only_who_is_there_and_up(stage):
     without = _changes(stage)["favourite_down"]
     others = [card.name for card in stage.pool.cards if card.name != "Atlas"]
     assert any(truth_of(without).is_best(name, capital.question) for name in others)
-    assert truth_of(ChangedPool(without, without.cards)) is None  # nobody knows it
+    again = ChangedPool(without, [c for c in without.cards if c.name != "Mint"])
+    assert truth_of(again).is_best("Mint", capital.question) is None
+    assert not truth_of(again).knows("Goliath", "gibberish")
 
 
-def test_changes_need_a_favourite_and_names(stage):
-    with pytest.raises(PoolError, match="Nobody"):
-        pool_changes(stage.pool, "Nobody", UNSEEN_NAMES, seed=1)
-    with pytest.raises(PoolError, match="renaming 6"):
-        pool_changes(stage.pool, "Atlas", UNSEEN_NAMES[:5], seed=1)
+def test_truth_sees_through_a_recorder(stage, tmp_path):
+    recorder = Recorder(stage.pool, RecordStore(tmp_path / "calls.jsonl"))
+    question = stage.test[0].question
+    expected = truth_of(stage.pool).knows("Atlas", question)
+    assert truth_of(ChangedPool(recorder, stage.pool.cards)).knows("Atlas", question) == expected
+    assert truth_of(RetrieverPool(["a passage"], count=1)) is None
+
+
+def test_what_a_pool_does_not_allow_is_said_and_not_played(stage):
+    alike = [replace(c, completion_usd_per_mtok=1.0, prompt_usd_per_mtok=1.0, description="", performance={})
+             for c in stage.pool.cards]  # fmt: skip
+    found = pool_changes(ChangedPool(stage.pool, alike), "Atlas", seed=1)
+    assert set(found.not_made) == {"prices_swapped", "descriptions_swapped"}
+    assert "Atlas and Mint have the same prices" in found.not_made["prices_swapped"]
+    assert not found.not_made.keys() & {variant.name for variant in found.made}
+    with pytest.raises(PoolError, match="'Nobody'"):
+        pool_changes(stage.pool, "Nobody", seed=1)
+    with pytest.raises(PoolError, match="another candidate"):
+        pool_changes(ChangedPool(stage.pool, stage.pool.cards[:1]), "Atlas", seed=1)
+    with pytest.raises(PoolError, match="no candidate 'Stranger'"):
+        ChangedPool(stage.pool, [Card("Stranger")])
+
+
+def test_there_are_spare_names_for_any_pool():
+    cards = [Card("Nova", aliases=("model 1",)), *(Card(f"m{place}") for place in range(20))]
+    names = spare_names(cards)
+    assert len(set(names)) == 21
+    assert not {"Nova", "Model 1"} & set(names)
+
+
+def test_who_answers_in_place_of_another_is_told_by_its_shown_name(stage):
+    class Falling:
+        """A pool whose first candidate is out: the second answers for it, as a fallback does."""
+
+        cards = stage.pool.cards[:2]
+
+        async def ask(self, *_):
+            return Reply(self.cards[1].name, "x", 10, 10, 1e-6)
+
+        async def aclose(self): ...
+
+    first, second = Falling.cards
+    shown = [replace(first, name="A"), replace(second, name="B", completion_usd_per_mtok=9.0)]
+    changed = ChangedPool(Falling(), shown, {"A": first.name, "B": second.name})
+    reply = asyncio.run(changed.ask("A", "?"))
+    assert reply.model == "B"
+    assert reply.cost_usd == pytest.approx((10 * second.prompt_usd_per_mtok + 10 * 9.0) / 1e6)
+
+
+async def test_the_suite_plays_on_a_pool_file_with_a_second_one_of_new_models(stage, tmp_path):
+    """Real HTTP: every candidate of both files answers behind one loopback server."""
+    drawn = drawn_candidates(1007)[:2]
+    known = known_facts(stage.world)
+    served = SimulatedPool((*default_candidates(), *drawn), known, seed=7)
+    with serving(build_app(served, time_scale=0)) as url:
+        files = {
+            name: write_pool_file(tmp_path / f"{name}.yaml", url, candidates)
+            for name, candidates in (("old", default_candidates()), ("new", drawn))
+        }
+        params = PoolParams(
+            kind="http", file=files["old"], seed=1, max_reply_tokens=100, max_concurrency=32
+        )
+        everyone = open_http_pool(params, added=files["new"])
+        try:
+            cards = everyone.cards[:6]
+            probed = await profile(
+                stage.train[:6], ChangedPool(everyone, everyone.cards[6:]), store=None
+            )
+            new = with_new_models(everyone, cards, probed.cards, 2)
+            rows, changes = await generalize(
+                {1: stage.follower}, ChangedPool(everyone, cards), new, stage.test,
+                limits=LIMITS.model_copy(update={"max_questions": 6}), **stage.settings(),
+            )  # fmt: skip
+        finally:
+            await everyone.aclose()
+        found = compare_pools(rows, changes, stage.params)
+        entries = {entry["pool"]: entry for entry in found["pools"]}
+        assert len(entries) == 9
+        assert not found["not_made"]
+        assert entries["drawn"]["watched"] == [candidate.name for candidate in drawn]
+        assert entries["drawn"]["watched_share"]["mean"] == 1.0
+        forced = {line["router"] for line in entries["added"]["table"]["routers"]}
+        assert {f"forced/{name}" for name in (drawn[0].name, drawn[1].name, "Atlas")} < forced
+        assert entries["all_renamed"]["flipped"]["answer"]["high"] == 0.0
+        with pytest.raises(PoolError, match="already belongs to candidate"):
+            open_http_pool(params, added=files["old"])
+    elsewhere = write_pool_file(tmp_path / "elsewhere.yaml", "http://127.0.0.1:9", drawn)
+    with pytest.raises(PoolError, match=r"elsewhere\.yaml: endpoint 'here' is another"):
+        open_http_pool(params, added=elsewhere)
+
+
+def test_without_new_models_the_rest_is_played_and_the_reason_stands_in_the_table(stage):
+    why = "generalize.file names no new models"
+    limits = LIMITS.model_copy(update={"max_questions": 6})
+    rows, changes = asyncio.run(
+        generalize(
+            {1: stage.follower}, stage.pool, without_new_models(why), stage.test,
+            limits=limits, **stage.settings(),
+        )
+    )  # fmt: skip
+    found = compare_pools(rows, changes, stage.params)
+    assert set(found["not_made"]) == {"drawn", "added"}
+    assert len(found["pools"]) == 7
+    assert f"Not made: drawn: {why}." in generalize_markdown(found)
+    assert "unseen_em" not in generalize_metrics(found)

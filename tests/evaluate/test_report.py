@@ -7,11 +7,11 @@ import pytest
 
 from routerr1.config import GeneralizeParams
 from routerr1.errors import DataError
-from routerr1.evaluate.generalize import generalize, unseen_variants
+from routerr1.evaluate.generalize import generalize
 from routerr1.evaluate.outputs import write_evaluation, write_generalization
 from routerr1.evaluate.run import evaluate
-from routerr1.pool.simulated import known_facts
 from routerr1.report import SIMULATION, read_sources, write_report
+from tests.evaluate.conftest import new_models
 
 CHROMIUM = Path("/usr/bin/chromium")
 LOG = """step,reward,em,formed,cost_usd,entropy,kl,share/Atlas,share/Penny,validation/em,note
@@ -26,13 +26,10 @@ async def _play(stage, data: Path) -> None:
     found = await evaluate({1: stage.policy}, stage.pool, stage.test, stage.validation, **common)
     write_evaluation(data / "eval", found, stage.params)
     limits = GeneralizeParams(pool_seed=1007, added_models=2, max_questions=30)
-    new = await unseen_variants(
-        stage.pool, known_facts(stage.world), stage.train[:30], limits, pool_seed=7
+    rows, changes = await generalize(
+        {1: stage.policy}, stage.pool, await new_models(stage), stage.test, limits=limits, **common
     )
-    rows, variants = await generalize(
-        {1: stage.policy}, stage.pool, new, stage.test, limits=limits, **common
-    )
-    write_generalization(data / "generalize", rows, variants, stage.params)
+    write_generalization(data / "generalize", rows, changes, stage.params)
 
 
 @pytest.fixture(scope="module")
