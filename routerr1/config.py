@@ -253,8 +253,8 @@ class GeneralizeParams(Section):
     """
 
     pool_seed: int
-    added_models: int = Field(ge=1)
     file: Path | None = None
+    added_models: int = Field(ge=1)
     max_questions: int | None = Field(ge=1)
 
 

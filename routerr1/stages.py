@@ -358,8 +358,8 @@ def evaluate_replay(params: Params, log: Path, out: Path, repetitions: int) -> N
 
 def generalize(params: Params) -> None:
     """The policy on pools it never saw; rows, comparison and metrics into data/generalize."""
-    from routerr1.evaluate.generalize import generalize as run_generalization
     from routerr1.evaluate.changes import ChangedPool
+    from routerr1.evaluate.generalize import generalize as run_generalization
     from routerr1.evaluate.outputs import write_generalization
     from routerr1.evaluate.store import RowStore
     from routerr1.tracking import open_run
@@ -391,7 +391,6 @@ def generalize(params: Params) -> None:
     store.discard()
 
 
-def report(params: Params) -> None:
 def _open_grown_pool(params: Params, cards: Sequence[Card]) -> Pool:
     """The training pool and, behind it, models that training never saw, where `params` name any."""
     from routerr1.pool.build import guard, open_http_pool
@@ -431,6 +430,7 @@ async def _new_models(params: Params, everyone: Pool, cards: Sequence[Card]) -> 
     return with_new_models(everyone, cards, found.cards, params.generalize.added_models)
 
 
+def report(params: Params) -> None:
     """Tables, plots and trajectories into data/report."""
     from routerr1.report import read_sources, write_report
 
