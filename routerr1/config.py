@@ -203,6 +203,7 @@ class TrainParams(Section):
     checkpoint_every: int = Field(ge=1)
     validate_every: int = Field(ge=1)
     validation_questions: int = Field(ge=1)
+    patience: int | None = Field(ge=1)
 
 
 class EvaluateParams(Section):

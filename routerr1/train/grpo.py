@@ -383,12 +383,19 @@ def _recorder(
             self.rows.append(row)
             if state.global_step % player.setting.train.validate_every == 0:
                 self._validate(state.global_step, row)
+                control.should_training_stop |= self._stale()
             progress(row)
             log_step(state.global_step, row)
 
         def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
             if self.best_step == 0:
                 self._validate(state.global_step, self.rows[-1])
+
+        def _stale(self) -> bool:
+            """Has validation brought nothing better for `train.patience` times in a row?"""
+            patience = player.setting.train.patience
+            since = sum("validation/reward" in r and r["step"] > self.best_step for r in self.rows)
+            return patience is not None and since >= patience
 
         def _validate(self, step: int, row: dict[str, float]) -> None:
             figures = player.validate()

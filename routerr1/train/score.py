@@ -80,7 +80,22 @@ def best_model_share(played: Sequence[tuple[Trajectory, Pool]]) -> float | None:
 def batch_figures(
     trajectories: Sequence[Trajectory], scores: Sequence[Score], names: Sequence[str]
 ) -> dict[str, float]:
-    """Means over a batch, by the names that log.csv and the report use. Shares are of all calls."""
+    """Means over a batch, by the names that log.csv and the report use. Shares are of all calls.
+
+    Where the batch holds several data sets, each one's figures follow as `data set/figure`.
+    """
+    figures = _figures(trajectories, scores, names)
+    datasets = sorted({t.question.dataset for t in trajectories})
+    for dataset in datasets if len(datasets) > 1 else []:
+        mine = [i for i, t in enumerate(trajectories) if t.question.dataset == dataset]
+        own = _figures([trajectories[i] for i in mine], [scores[i] for i in mine], names)
+        figures |= {f"{dataset}/{name}": value for name, value in own.items()}
+    return figures
+
+
+def _figures(
+    trajectories: Sequence[Trajectory], scores: Sequence[Score], names: Sequence[str]
+) -> dict[str, float]:
     count = len(trajectories)
     calls = Counter(name for trajectory in trajectories for name in called(trajectory))
     total = calls.total()

@@ -90,6 +90,30 @@ def test_a_failed_call_is_never_cheap(setting: Setting, params: Params) -> None:
     assert score(good, pool_cards(setting), scale, reward).thrift > 0.0
 
 
+def test_each_data_set_of_a_batch_has_its_own_figures(setting: Setting, params: Params) -> None:
+    one = trajectory(TURN, LAST)
+    other = replace(one, question=replace(one.question, dataset="e"), answer="z")
+    flat = grpo.FrozenCostScale(0.0, 0.0)
+    scores = [score(each, pool_cards(setting), flat, params.reward) for each in (one, other)]
+    figures = grpo.batch_figures([one, other], scores, ["Atlas"])
+    assert (figures["em"], figures["d/em"], figures["e/em"]) == (0.5, 1.0, 0.0)
+    assert figures["e/share/Atlas"] == 1.0
+    assert "d/em" not in grpo.batch_figures([one], scores[:1], ["Atlas"])
+
+
+def test_training_stops_once_validation_has_not_improved_for_long_enough(
+    small_policy: Path, setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewards = iter([0.1, 0.3, 0.2, 0.25, 0.9])
+    validate = grpo._Player.validate
+    monkeypatch.setattr(
+        grpo._Player, "validate", lambda player: validate(player) | {"reward": next(rewards)}
+    )
+    train = setting.train.model_copy(update={"steps": 6, "validate_every": 1, "patience": 2})
+    trained = run(small_policy, replace(setting, train=train), tmp_path)
+    assert (len(trained.rows), trained.best_step, trained.best_reward) == (4, 2, 0.3)
+
+
 class Tokenised(ScriptedGenerator):
     """Says what it is told, in the policy's own tokens."""
 
