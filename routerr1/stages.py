@@ -234,6 +234,7 @@ def train_setting(params: Params, pool: Pool, seed: int) -> "Setting":
         reward=params.reward,
         train=params.train,
         seed=seed,
+        in_step=params.pool.calls != "live",
     )
 
 

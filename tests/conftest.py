@@ -61,6 +61,22 @@ def small_policy(
 
 
 @pytest.fixture(scope="session")
+def asking_policy(
+    params: Params, world: World, rows: list[Question], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A checkpoint that has learnt to call candidates by their names, most of the time."""
+    from routerr1.train.warmstart import from_scratch
+
+    folder = tmp_path_factory.mktemp("asking") / "checkpoint"
+    cards = SimulatedPool(default_candidates(), known_facts(world), seed=7).cards
+    quick = {"steps": 60, "learning_rate": 2e-2, "warmup_steps": 5}
+    warmstart = params.warmstart.model_copy(update=quick)
+    params = params.model_copy(update={"warmstart": warmstart})
+    from_scratch(rows, world, cards, params, 1, folder, progress=lambda _: None)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow store with its tables made once: making them costs two seconds."""
     from routerr1 import tracking

@@ -7,7 +7,8 @@ use stay contiguous and decoding needs no gather.
 
 Sampling inverts the cumulative distribution at a number from the session's own seeded stream. What a
 session samples therefore depends on its neighbours only through rounding in batched matrix products:
-runs are equal to the byte where the order of events is (in-process pools), not where it is not (HTTP).
+runs are equal to the byte where the order of events is (in-process pools), and where it is not (HTTP)
+if sessions move in step.
 """
 
 import asyncio
@@ -134,12 +135,17 @@ class LocalGenerator:
     Args:
         max_length: tokens a session may hold, prompt included; a generation that would pass it ends
             with finish "length". By default the model's own limit.
+        in_step: nobody reads a reply before everybody has one or is done, so that it does not matter
+            when replies come. Slower over a network by the wait for each round's last reply.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, *, max_length: int | None = None) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, *, max_length: int | None = None, in_step: bool = False
+    ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.max_length = max_length or model.config.max_position_embeddings
+        self.in_step = in_step
         self._layers = [_RaggedLayer() for _ in range(model.config.num_hidden_layers)]
         self._cache = Cache(layers=self._layers)
         self._rows: list[LocalSession] = []
@@ -150,7 +156,12 @@ class LocalGenerator:
 
     @classmethod
     def load(
-        cls, folder: Path | str, *, device: str = "cpu", dtype: str = "float32"
+        cls,
+        folder: Path | str,
+        *,
+        device: str = "cpu",
+        dtype: str = "float32",
+        in_step: bool = False,
     ) -> "LocalGenerator":
         """A saved policy or any checkpoint that transformers knows.
 
@@ -163,7 +174,7 @@ class LocalGenerator:
         except Exception as error:  # transformers raises whatever its readers raise
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(f"{folder}: is not a loadable checkpoint ({reason})") from error
-        return cls(model.to(device).eval(), tokenizer)
+        return cls(model.to(device).eval(), tokenizer, in_step=in_step)
 
     def start(self, prompt: str, *, seed: int) -> LocalSession:
         """See `Generator.start`."""
@@ -184,13 +195,24 @@ class LocalGenerator:
         request = _Request(min(max_new_tokens, room), temperature)
         session.request = request
         self._generating[session] = None
-        if self._worker is None or self._worker.done():
-            self._worker = asyncio.create_task(self._work())
+        self._wake()
         return await request.done
+
+    def _wake(self) -> None:
+        if self._may_step() and (self._worker is None or self._worker.done()):
+            self._worker = asyncio.create_task(self._work())
+
+    def _may_step(self) -> bool:
+        if not self.in_step:
+            return bool(self._generating)
+        decoding = any(_decodes(session) for session in self._generating)
+        return decoding or (
+            bool(self._generating) and all(session.request is not None for session in self._rows)
+        )
 
     async def _work(self) -> None:
         try:
-            while self._generating:
+            while self._may_step():
                 self._step()
                 await asyncio.sleep(0)  # let finished sessions call the pool and come back
         except BaseException as error:
@@ -204,10 +226,15 @@ class LocalGenerator:
             session.request.done.set_exception(error)
 
     def _step(self) -> None:
-        unread = [s for s in self._generating if len(s.unread) > 1 or s.row < 0]
-        reading = [s for s in self._generating if len(s.unread) == 1 and s.row >= 0]
+        unread = [session for session in self._generating if not _decodes(session)]
+        reading = [session for session in self._generating if _decodes(session)]
+        if self.in_step:
+            if reading:
+                self._decode(sorted(reading, key=_row))
+            else:
+                self._prefill(sorted(unread, key=_row))
         # Waiting for company makes prefills few; nobody waits once nobody decodes.
-        if unread and (not reading or 4 * len(unread) >= len(self._generating)):
+        elif unread and (not reading or 4 * len(unread) >= len(self._generating)):
             self._prefill(unread)
         else:
             self._decode(reading)
@@ -335,6 +362,16 @@ class LocalGenerator:
             last.row = session.row
             self._rows[last.row] = last
         session.row = -1
+        self._wake()  # it may have been the one that the others waited for
+
+
+def _decodes(session: LocalSession) -> bool:
+    """Has read all but its own last token."""
+    return session.row >= 0 and len(session.unread) == 1
+
+
+def _row(session: LocalSession) -> int:
+    return session.row
 
 
 def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:

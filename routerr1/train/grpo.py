@@ -51,6 +51,7 @@ class Setting:
 
     Attributes:
         names: candidates whose share of calls is logged; empty if every task has others.
+        in_step: see `LocalGenerator`. For runs that are recorded or replayed: both then sample the same.
     """
 
     tasks: Sequence[Task]
@@ -61,6 +62,7 @@ class Setting:
     reward: RewardParams
     train: TrainParams
     seed: int
+    in_step: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ def train(
 
     from routerr1.rollout.local import LocalGenerator
 
-    generator = LocalGenerator.load(start)
+    generator = LocalGenerator.load(start, in_step=setting.in_step)
     by_prompt = _by_prompt(setting)
     player = _Player(setting, generator, by_prompt, log_played)
     recorder = _recorder(player, folder, progress, log_step)

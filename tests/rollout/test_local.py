@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from routerr1.prompt import renderer
 from routerr1.rollout.local import LocalGenerator
 from routerr1.rollout.loop import play
 from routerr1.train.checkpoint import read_manifest, save_policy
-from routerr1.types import Question
+from routerr1.types import Question, Reply
 
 
 @pytest.fixture
@@ -79,6 +80,34 @@ async def test_samples_follow_the_distribution(generator: LocalGenerator) -> Non
     share = sum(s.token_ids[0] == int(token) for s in said) / len(said)
     p = float(probability)
     assert abs(share - p) < 4 * (p * (1 - p) / 2000) ** 0.5  # four standard errors
+
+
+class Tardy:
+    """The simulated pool, with replies that come after pauses of their own."""
+
+    def __init__(self, pool: SimulatedPool, seed: int) -> None:
+        self.pool, self.cards, self.random = pool, pool.cards, Random(seed)
+
+    async def ask(self, name: str, query: str) -> Reply:
+        await asyncio.sleep(self.random.random() * 0.05)
+        return await self.pool.ask(name, query)
+
+    async def aclose(self) -> None: ...
+
+
+async def test_in_step_it_does_not_matter_when_replies_come(
+    asking_policy: Path, pool: SimulatedPool, rows: list[Question], params: Params
+) -> None:
+    """Equal to the last bit of every logprob; not in step, other neighbours in the batch change those."""
+    found = []
+    for seed in (1, 2):
+        played = await play(
+            rows[:48], LocalGenerator.load(asking_policy, in_step=True), Tardy(pool, seed),
+            render=renderer("compact", 4), params=params.rollout, seed=3,
+        )  # fmt: skip
+        found.append([[turn.generation for turn in each.turns] for each in played])
+    assert found[0] == found[1]
+    assert sum(len(turns) > 1 for turns in found[0]) > 20
 
 
 async def test_a_full_context_ends_the_generation(small_policy: Path) -> None:

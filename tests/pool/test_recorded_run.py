@@ -1,0 +1,226 @@
+"""A whole run over a real and faulty HTTP server, recorded: it replays to the byte, and holds no key."""
+
+import asyncio
+import json
+import logging
+import shutil
+import socket
+import sqlite3
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from routerr1 import stages
+from routerr1.config import Params, load_params
+from routerr1.data.embedded import World
+from routerr1.errors import PoolError
+from routerr1.evaluate.rows import read_rows
+from routerr1.pool.faults import Faults
+from routerr1.pool.records import read_records
+from routerr1.pool.server import build_app, serving
+from routerr1.pool.simulated import SimulatedPool, default_candidates, known_facts
+from routerr1.rollout.record import from_row
+
+ROOT = Path(__file__).parents[2]
+KEY = "sk-MARKED-7f3a9c52e8d14b60"
+STORE = Path("runs/calls.jsonl")
+FAULTS = Faults(
+    rate_limit=0.05, server_error=0.05, cut=0.05, broken_json=0.03, empty_choice=0.03, tags=0.05,
+    retry_after_s=0.01,
+)  # fmt: skip
+
+
+class Telltale(SimulatedPool):
+    """Sends the key it was called with back in every reply."""
+
+    def say(self, name: str, query: str) -> str:
+        return f"{super().say(name, query)} You called with {KEY}."
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The folder of the run, and every error message it met."""
+
+    folder: Path
+    errors: str
+
+
+def set_up(folder: Path, policy: Path, mlflow_db: Path, **pool: Any) -> Params:
+    """A working folder whose profile is `ci`, smaller, with an HTTP pool."""
+    small: dict[str, Any] = yaml.safe_load((ROOT / "profiles/ci.yaml").read_text())
+    small["pool"] = {"kind": "http", "file": "pool.yaml", "store": str(STORE), **pool}
+    small["profile_pool"] = {"probes": 6}
+    small["evaluate"] |= {"max_questions": 4}
+    small["baselines"] = {"include": []}
+    (folder / "profiles").mkdir(parents=True)
+    (folder / "profiles/tiny.yaml").write_text(yaml.safe_dump(small))
+    text = (ROOT / "params.yaml").read_text().replace("profile: embedded", "profile: tiny", 1)
+    (folder / "params.yaml").write_text(text)
+    shutil.copytree(policy, folder / "models/warmstart/seed-1")
+    shutil.copy(mlflow_db, folder / "mlflow.db")
+    return load_params(folder / "params.yaml")
+
+
+def pool_file(url: str) -> str:
+    rows = [
+        {
+            "name": each.name, "model": each.name, "endpoint": "here", "context_window": 4096,
+            "prompt_usd_per_mtok": each.prompt_usd_per_mtok,
+            "completion_usd_per_mtok": each.completion_usd_per_mtok,
+        }
+        for each in default_candidates()
+    ]  # fmt: skip
+    here = {"base_url": f"{url}/v1", "key_env": "MARKED_POOL_KEY", "backoff_s": 0.005}
+    prices = {"as_of": "2026-11-01", "source": "made up"}
+    return yaml.safe_dump({"prices": prices, "endpoints": {"here": here}, "candidates": rows})
+
+
+def failures(params: Params, url: str) -> Iterator[str]:
+    """What is said where the server is gone, the pool closed, the pool file broken, and the key refused."""
+    params = params.model_copy(update={"pool": params.pool.model_copy(update={"calls": "live"})})
+
+    async def ask() -> str:
+        pool = stages.open_pool(params)
+        reply = await pool.ask("Mint", "x")
+        await pool.aclose()
+        try:
+            await pool.ask("Mint", "x")
+        except RuntimeError:
+            return repr((pool, reply)) + traceback.format_exc()
+        raise AssertionError("a closed pool was asked")
+
+    yield asyncio.run(ask())
+    with serving(
+        build_app(SimulatedPool(default_candidates(), {}, seed=1), key="another")
+    ) as other:
+        Path("pool.yaml").write_text(pool_file(other))
+        yield asyncio.run(ask())
+    Path("pool.yaml").write_text(pool_file(url).replace("endpoint: here", "endpoint: there"))
+    try:
+        stages.open_pool(params)
+    except PoolError:
+        yield traceback.format_exc()
+    Path("pool.yaml").write_text(pool_file(url))
+
+
+@pytest.fixture(scope="module")
+def recorded(
+    asking_policy: Path,
+    mlflow_template: Path,
+    world: World,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Recorded]:
+    """dataset, profile, train, evaluate, traces and report, with everything that is said in debug.log."""
+    from routerr1 import tracking
+    from routerr1.tracing import log_traces
+
+    folder = tmp_path_factory.mktemp("recorded")
+    params = set_up(
+        folder, asking_policy, mlflow_template, calls="record", budget={"run_usd": 5.0}
+    )  # fmt: skip
+    (folder / ".env").write_text(f"MARKED_POOL_KEY={KEY}\n")
+    handler = logging.FileHandler(folder / "debug.log")
+    root, level = logging.getLogger(), logging.getLogger().level
+    telltale = Telltale(default_candidates(), known_facts(world), seed=7)
+    served = build_app(telltale, faults=FAULTS, seed=1, time_scale=0.03, key=KEY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "")
+        patch.chdir(folder)
+        root.addHandler(handler)
+        root.setLevel(logging.DEBUG)
+        try:
+            with serving(served) as url:
+                Path("pool.yaml").write_text(pool_file(url))
+                stages.dataset(params)
+                stages.profile(params)
+                stages.train(params)
+                stages.evaluate(params)
+                stages.report(params)
+            rows = [
+                from_row(json.loads(row.trajectory))
+                for row in read_rows(Path("data/eval/rows.parquet"))
+            ]
+            log_traces(rows[:8], tracking.experiment_id(tracking.open_client(), "routerr1"))
+            errors = list(failures(params, url))
+            yield Recorded(folder, "\n".join(errors))
+        finally:
+            root.setLevel(level)
+            root.removeHandler(handler)
+            handler.close()
+
+
+def test_the_run_replays_to_the_byte_with_no_network_and_no_key(
+    recorded: Recorded,
+    asking_policy: Path,
+    mlflow_template: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    replies = [record.reply for record in read_records(recorded.folder / STORE)]
+    assert sum(reply.failure is None for reply in replies) > 100
+    assert any(reply.failure == "unavailable" for reply in replies)
+    assert any(reply.retries for reply in replies)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a replay used the network")
+
+    again = tmp_path / "again"
+    params = set_up(again, asking_policy, mlflow_template, calls="replay")
+    for name in ("data/questions", "data/pool"):
+        shutil.copytree(recorded.folder / name, again / name)
+    for name in ("pool.yaml", str(STORE)):
+        (again / name).parent.mkdir(exist_ok=True)
+        shutil.copy(recorded.folder / name, again / name)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.chdir(again)
+    stages.train(params)
+    for name in (
+        "data/train/log.csv",
+        "data/train/seeds.csv",
+        "data/train/metrics.json",
+        "models/policy/model.safetensors",
+        str(STORE),
+    ):
+        assert Path(name).read_bytes() == (recorded.folder / name).read_bytes(), name
+    assert (
+        Path("models/policy/model.safetensors").read_bytes()
+        != (asking_policy / "model.safetensors").read_bytes()
+    )
+
+
+def test_a_marked_key_is_in_nothing_that_the_run_wrote_or_said(recorded: Recorded) -> None:
+    written = {
+        str(path.relative_to(recorded.folder)): path
+        for path in recorded.folder.rglob("*")
+        if path.is_file() and path.name != ".env"
+    }
+    assert written.keys() >= {
+        "debug.log", "mlflow.db", "runs/budget.sqlite", str(STORE), "data/pool/matrix.parquet",
+        "data/train/log.csv", "data/eval/rows.parquet", "data/report/index.html",
+        "models/policy/routerr1.json",
+    }  # fmt: skip
+    for name, path in written.items():
+        assert KEY.encode() not in path.read_bytes(), name
+    assert KEY not in recorded.errors
+    # Parquet is compressed, and SQLite may split a long value: both are read as what they hold, too.
+    rows = read_rows(recorded.folder / "data/eval/rows.parquet")
+    assert KEY not in repr(rows)
+    database = sqlite3.connect(recorded.folder / "mlflow.db")
+    dump = "\n".join(database.iterdump())
+    database.close()
+    assert KEY not in dump
+    # What was looked at is what the replies, errors and spans went into.
+    assert "[key]" in repr(rows)
+    assert "[key]" in (recorded.folder / "data/report/index.html").read_text()
+    assert "[key]" in (recorded.folder / STORE).read_text()
+    assert "You called with" in dump
+    assert "pool.file" in dump
+    assert "status 429" in (recorded.folder / "debug.log").read_text()
+    for said in ("the connection failed", "status 401", "closed", "is not among those of the file"):
+        assert said in recorded.errors
