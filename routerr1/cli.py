@@ -128,10 +128,13 @@ def sweep(
         str, typer.Option(help="Weights of cost in the reward, with commas between.")
     ] = "0,0.3,0.6,0.7,0.8,0.9",
     steps: Annotated[int, typer.Option(min=1, help="Of training for each weight.")] = 60,
-    out: Annotated[Path, typer.Option(help="Where policies and results go.")] = Path("data/sweep"),
+    restart: Annotated[
+        bool,
+        typer.Option(help="Go on from the weight before; --no-restart: each from the warm start."),
+    ] = True,
     params: ParamsFile = _DEFAULT,
 ) -> None:
-    """Cost against quality: train on with each weight of cost, and compare the front with all routers."""
+    """Cost against quality: train with each weight of cost, and compare the front with all routers."""
     from routerr1.config import load_params
     from routerr1.errors import ConfigError
     from routerr1.sweeping import sweep as run_sweep
@@ -143,7 +146,7 @@ def sweep(
         raise ConfigError(told) from None
     if not all(0 <= weight <= 1 for weight in weights):
         raise ConfigError(told)
-    run_sweep(load_params(params), weights, steps, out)
+    run_sweep(load_params(params), weights, steps, restart=restart)
 
 
 app.add_typer(data_app, name="data", help="Import and look at questions.")

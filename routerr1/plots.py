@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from routerr1.evaluate.controls import ORACLE
 from routerr1.evaluate.pareto import Point, front
 
 if TYPE_CHECKING:
@@ -39,35 +40,36 @@ Marked = tuple[str, Mapping[str, float], Mapping[str, float]]
 
 
 def pareto(name: str, routers: Sequence[Marked], ours: Sequence[str]) -> str:
-    """Cost per 1000 questions against EM, intervals as whiskers, the front as a line."""
-    with _figure(name, width=5.2, height=3.9) as (figure, drawn):
+    """Cost per 1000 questions against EM, intervals as whiskers, the front as a line.
+
+    The oracle is drawn hollow and makes no front: it knows the answers. Several of ours get a front of
+    their own, in their colour.
+    """
+    with _figure(name, width=6.4, height=5.0) as (figure, drawn):
         axes = figure.subplots()
-        points: list[Point] = []
+        whiskers: list[tuple[list[float], list[float]]] = []
+        points: dict[str, Point] = {}
         for router, cost, quality in routers:
             x, y = 1000 * cost["mean"], quality["mean"]
-            points.append((x, y))
-            mine = router in ours
-            axes.errorbar(
-                x, y,
-                xerr=[[max(0.0, x - 1000 * cost["low"])], [max(0.0, 1000 * cost["high"] - x)]],
-                yerr=[[max(0.0, y - quality["low"])], [max(0.0, quality["high"] - y)]],
-                fmt="D" if mine else "o", markersize=8 if mine else 5.5,
-                color=_colour(router, ours), elinewidth=0.9, zorder=4 if mine else 3,
+            points[router] = (x, y)
+            big = router in ours
+            axes.plot(
+                x, y, "D" if big else "o", markersize=8 if big else 5.5, zorder=4 if big else 3,
+                color=_colour(router, ours), mfc="none" if router == ORACLE else None,
             )  # fmt: skip
-        hull = front(points)
-        axes.plot(
-            [x for x, _ in hull],
-            [y for _, y in hull],
-            color=_TEXT,
-            lw=0.9,
-            ls=(0, (4, 3)),
-            zorder=2,
-        )
-        axes.set(xlabel="US dollars per 1000 questions", ylabel="exact match", ylim=(0, 1.06))
-        axes.set_xlim(left=-0.03 * max((x for x, _ in points), default=1.0))
-        _label(
-            axes, [(router, x, y) for (router, _, _), (x, y) in zip(routers, points, strict=True)]
-        )
+            whiskers.append(([1000 * cost["low"], 1000 * cost["high"]], [y, y]))
+            whiskers.append(([x, x], [quality["low"], quality["high"]]))
+            for across, along in whiskers[-2:]:
+                axes.plot(across, along, color=_colour(router, ours), lw=0.9, zorder=3)
+        hull = front(point for router, point in points.items() if router != ORACLE)
+        line = ([x for x, _ in hull], [y for _, y in hull])
+        axes.plot(*line, color=_TEXT, lw=0.9, ls=(0, (4, 3)), zorder=2)
+        if len(ours) > 1:
+            mine = front(points[router] for router in ours)
+            axes.plot([x for x, _ in mine], [y for _, y in mine], color=PALETTE[1], zorder=2)
+        axes.set(xlabel="US dollars per 1000 questions", ylabel="exact match", ylim=(-0.03, 1.06))
+        axes.set_xlim(left=-0.03 * max((x for x, _ in points.values()), default=1.0))
+        _label(figure, axes, points, [*whiskers, line])
     return drawn[0]
 
 
@@ -166,28 +168,37 @@ def _colour(router: str, ours: Sequence[str]) -> str:
     return PALETTE[0] if router.startswith("forced/") else PALETTE[2]
 
 
-def _label(axes: "Axes", points: Sequence[tuple[str, float, float]]) -> None:
-    """Names above and beside their points, pushed down where one would lie on another."""
+def _label(
+    figure: "Figure",
+    axes: "Axes",
+    points: Mapping[str, Point],
+    lines: Sequence[tuple[Sequence[float], Sequence[float]]],
+) -> None:
+    """Names beside their points, where nothing else is; a thin line leads to a name that is far off."""
+    import textalloc
+
+    # Who lies at the same place, to the eye, shares a name.
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
-    line, letter = 0.055 * (high - low), 0.019 * (right - left)
-    points_per_unit = axes.get_window_extent().height * 72 / axes.figure.dpi / (high - low)
-    taken: list[tuple[float, float, float]] = []  # left, right, y of each name
-    for router, x, y in sorted(points, key=lambda point: (-point[2], point[1])):
-        name = router.removeprefix("forced/").removeprefix("baseline/")
-        width = letter * len(name)
-        inward = x > left + 0.75 * (right - left)
-        start = x - width if inward else x
-        at = y
-        while any(
-            start < end and begin < start + width and abs(at - other) < line
-            for begin, end, other in taken
-        ):
-            at -= line / 4
-        taken.append((start, start + width, at))
-        axes.annotate(
-            name, (x, y), xytext=(-5 if inward else 5, 5 + (at - y) * points_per_unit),
-            textcoords="offset points", fontsize=8.5, ha="right" if inward else "left",
-        )  # fmt: skip
+    at: dict[Point, list[str]] = {}
+    for router in sorted(points, key=lambda router: (-points[router][1], points[router], router)):
+        x, y = points[router]
+        near = (
+            p
+            for p in at
+            if abs(p[0] - x) < 0.006 * (right - left) and abs(p[1] - y) < 0.006 * (high - low)
+        )
+        short = router.removeprefix("forced/").removeprefix("baseline/")
+        at.setdefault(next(near, (x, y)), []).append(short)
+    figure.draw_without_rendering()  # the layout settles where the axes lie, and names are measured in it
+    figure.set_layout_engine("none")
+    xs, ys = [x for x, _ in at], [y for _, y in at]
+    textalloc.allocate(
+        axes, xs, ys, [", ".join(names) for names in at.values()],
+        x_scatter=xs, y_scatter=ys, x_lines=[list(x) for x, _ in lines], y_lines=[list(y) for _, y in lines],
+        textsize=8, textcolor=_TEXT, linecolor=_TEXT, linewidth=0.5,
+        min_distance=0.012, max_distance=0.3, margin=0.004, nbr_candidates=200,
+        avoid_label_lines_overlap=True, avoid_crossing_label_lines=True,
+    )  # fmt: skip
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +16,9 @@ from routerr1.evaluate.controls import ORACLE, POLICY
 from routerr1.evaluate.generalize import generalize_markdown
 from routerr1.evaluate.pareto import fronts, fronts_markdown
 from routerr1.evaluate.rows import Row, read_rows
+from routerr1.evaluate.sweep import ALPHA, draw_swept, swept_markdown
 from routerr1.evaluate.table import entry_of, markdown
-from routerr1.files import atomic_write_text, read_json
+from routerr1.files import atomic_write_text, digest, read_json
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _SHARE = "share/"  # columns of the training log with the share of calls to one model
@@ -28,12 +30,16 @@ _CURVES = (
     ("entropy", "Entropy of the policy, nats per token", ("entropy",)),
     ("kl", "KL divergence from the warm start", ("kl",)),
     ("collapse", "Collapse", ("top_model_share", "no_call_rate")),
-    ("call-entropy", "Entropy of calls", ("call_entropy",)),
+    ("call-entropy", "Entropy of calls, nats", ("call_entropy",)),
 )
+_HOPS = re.compile(r"calls_(\d+)hop")  # columns with the mean calls of questions of so many facts
 SIMULATION = (
     "The candidate models in this report are a simulation. The questions and their right answers are "
     "real; which candidate knows which answer, how fast and at what price, was made up by a seeded "
     "program. Nothing here says how any real model performs."
+)
+STALE = (
+    "The policies of the sweep were compared with another evaluation than this one; sweep again."
 )
 
 
@@ -46,6 +52,8 @@ class Sources:
         rows: the rows behind it.
         pools: of `evaluate.generalize.compare_pools`; None leaves the section out.
         log: one mapping of column to text for each line of the training log.
+        sweep: of `evaluate.sweep.compare_swept`; None leaves the section out.
+        stale: the sweep was compared with another evaluation than this one.
         simulated: the pool is one; the page then says so at its top.
         facts: name and value pairs for the foot of the page: profile, seeds, digests.
     """
@@ -54,23 +62,29 @@ class Sources:
     rows: Sequence[Row]
     pools: Mapping[str, Any] | None = None
     log: Sequence[Mapping[str, str]] = ()
+    sweep: Mapping[str, Any] | None = None
+    stale: bool = False
     simulated: bool = False
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_sources(data: Path, *, simulated: bool, facts: Mapping[str, str]) -> Sources:
-    """The outputs of evaluate, generalize and train under `data`; the last two may be missing.
+    """The outputs of evaluate, generalize, train and sweep under `data`; the last three may be missing.
 
     Raises: DataError naming the file that is missing or cannot be read.
     """
     pools, log = data / "generalize" / "pools.json", data / "train" / "log.csv"
     seeds = data / "train" / "seeds.csv"
     log = seeds if seeds.is_file() else log
+    rows, swept = data / "eval" / "rows.parquet", data / "sweep" / "sweep.json"
+    sweep = read_json(swept) if swept.is_file() else None
     return Sources(
         table=read_json(data / "eval" / "table.json"),
-        rows=read_rows(data / "eval" / "rows.parquet"),
+        rows=read_rows(rows),
         pools=read_json(pools) if pools.is_file() else None,
         log=_read_log(log) if log.is_file() else (),
+        sweep=sweep,
+        stale=sweep is not None and sweep["evaluation"] != digest(rows),
         simulated=simulated,
         facts=facts,
     )
@@ -96,7 +110,9 @@ def draw(sources: Sources) -> dict[str, str]:
     gaps = [(e["router"], e["difference"]["em"]) for e in table["routers"] if e["difference"]]
     if gaps:
         drawn["differences"] = plots.differences("differences", f"EM: {reference} minus …", gaps)
-    drawn |= _training_plots(sources.log)
+    if sources.sweep:
+        drawn |= draw_swept(sources.sweep)
+    drawn |= _training_plots(sources.log, table["datasets"])
     calls = _call_shares(sources)
     if calls:
         drawn["calls"] = plots.shares("calls", "Share of calls", calls)
@@ -120,11 +136,15 @@ def page(sources: Sources, drawn: Mapping[str, str]) -> str:
         policy=entry_of(dict(sources.table), sources.table["reference"]),
         pools=sources.pools,
         fronts=_fronts(sources.table),
+        sweep=sources.sweep,
+        stale=STALE if sources.stale else "",
         simulation=SIMULATION if sources.simulated else "",
         facts=sources.facts,
         plots=drawn,
+        shares=_shares,
         curves=[name for name in drawn if name.startswith("train-")],
         paretos=[name for name in drawn if name.startswith("pareto")],
+        sweeps=[name for name in drawn if name.startswith("sweep")],
         style=(_TEMPLATES / "report.css").read_text(encoding="utf-8"),
         script=(_TEMPLATES / "report.js").read_text(encoding="utf-8"),
         played=_inert_json(browsable(sources.rows)),
@@ -140,10 +160,14 @@ def text(sources: Sources, drawn: Mapping[str, str]) -> str:
     parts += [
         f"![{titles.get(name, name)}]({name}.svg)"
         for name in drawn
-        if not name.startswith(("train-", "pools"))
+        if not name.startswith(("train-", "pools", "sweep"))
     ]
     parts += ["## Cost at equal quality, quality at equal cost"]
     parts += [fronts_markdown(_fronts(table)).strip()]
+    if sources.sweep:
+        parts += ["## Weights of cost", _sweep_markdown(sources.sweep, stale=sources.stale)]
+        parts += [f"![{name}]({name}.svg)" for name in drawn if name.startswith("sweep")]
+        parts += [swept_markdown(sources.sweep).strip()]
     parts += ["## Collapse", _collapse_markdown(table)]
     training = [name for name in drawn if name.startswith("train-")]
     if training:
@@ -167,10 +191,34 @@ def _fronts(table: Mapping[str, Any]) -> dict[str, Any]:
     return fronts([mine], points)
 
 
+def _sweep_markdown(sweep: Mapping[str, Any], *, stale: bool) -> str:
+    lines = [f"> {STALE}", ""] if stale else []
+    way = "from the weight before" if sweep["restart"] else "from the warm start"
+    lines += [
+        f"{sweep['steps']} training steps for each weight, {way}.",
+        "",
+        "| weight of cost | EM | USD per 1000 | calls |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name in sweep["swept"]:
+        entry = entry_of(dict(sweep), name)
+        cells = (
+            _measured(entry["em"], 3), _measured(entry["cost_usd"], 4, 1000),
+            _measured(entry["calls"], 2),
+        )  # fmt: skip
+        lines.append(f"| {name.removeprefix(ALPHA)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _measured(found: Mapping[str, float], digits: int, scale: float = 1.0) -> str:
+    mean, low, high = (f"{scale * found[key]:.{digits}f}" for key in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
+
+
 def _collapse_markdown(table: Mapping[str, Any]) -> str:
     lines = [
-        "| router | data set | top model share | entropy of calls (bits) | no-call rate | calls by hops | calls to the best model |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| router | data set | top model share | entropy of calls (bits) | no-call rate | calls by hops | calls to the best model | calls to each model |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for entry in table["routers"]:
         for dataset, found in entry["collapse_by_dataset"].items():
@@ -179,9 +227,15 @@ def _collapse_markdown(table: Mapping[str, Any]) -> str:
             lines.append(
                 f"| {entry['router']} | {dataset} | {found['top_model_share']:.2f} "
                 f"| {found['call_entropy_bits']:.2f} | {found['no_call_rate']:.2f} | {hops} "
-                f"| {'unknown' if best is None else f'{best:.2f}'} |"
+                f"| {'unknown' if best is None else f'{best:.2f}'} | {_shares(found)} |"
             )
     return "\n".join(lines)
+
+
+def _shares(found: Mapping[str, Any]) -> str:
+    """Who gets which share of the calls, the largest first."""
+    ranked = sorted(found["call_share"].items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{name} {share:.0%}" for name, share in ranked if share) or "none"
 
 
 def _by_dataset(sources: Sources) -> dict[str, list[plots.Marked]]:
@@ -228,19 +282,43 @@ def _read_log(path: Path) -> list[dict[str, str]]:
         raise DataError(f"{path}: cannot be read as CSV ({error})") from None
 
 
-def _training_plots(log: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """One plot for each figure the log has."""
-    drawn = {}
+def _training_plots(log: Sequence[Mapping[str, str]], datasets: Sequence[str]) -> dict[str, str]:
+    """One plot for each figure the log has; those of a collapse for each data set too."""
+    found: dict[
+        str, tuple[str, dict[str, str]]
+    ] = {}  # plot -> title, label of a line -> its column
     for name, title, columns in _CURVES:
-        lines = {column: _lines(log, column) for column in columns}
-        if any(lines.values()):
-            found = {column: seeds for column, seeds in lines.items() if seeds}
-            drawn[f"train-{name}"] = plots.curves(f"train-{name}", title, found)
-    shared = [column for column in (log[0] if log else ()) if column.startswith(_SHARE)]
-    if shared:
-        calls = {column.removeprefix(_SHARE): _lines(log, column) for column in shared}
-        drawn["train-calls"] = plots.curves("train-calls", "Share of calls", calls)
+        found[name] = (title, {column: column for column in columns})
+    logged = list(log[0] if log else ())
+    found |= _routing_plots(logged, "", "")
+    # The log has columns of its own for each data set where there are several.
+    for dataset in datasets:
+        mine = {name: f"{dataset}/{name}" for name in ("top_model_share", "no_call_rate")}
+        found[f"collapse-{dataset}"] = (f"Collapse, {dataset}", mine)
+        found |= _routing_plots(logged, f"{dataset}/", dataset)
+    entropies = {dataset: f"{dataset}/call_entropy" for dataset in datasets}
+    found["call-entropy-by-set"] = ("Entropy of calls by data set, nats", entropies)
+    drawn = {}
+    for name, (title, lines) in found.items():
+        seeds = {label: _lines(log, column) for label, column in lines.items()}
+        if any(seeds.values()):
+            shown = {label: line for label, line in seeds.items() if line}
+            drawn[f"train-{name}"] = plots.curves(f"train-{name}", title, shown)
     return drawn
+
+
+def _routing_plots(
+    columns: Sequence[str], prefix: str, dataset: str
+) -> dict[str, tuple[str, dict[str, str]]]:
+    """Calls by hop count, and each model's share, from the columns that begin with `prefix`."""
+    mine = {c.removeprefix(prefix): c for c in columns if c.startswith(prefix)}
+    hops = {f"{m[1]} hop": c for name, c in mine.items() if (m := _HOPS.fullmatch(name))}
+    calls = {n.removeprefix(_SHARE): c for n, c in mine.items() if n.startswith(_SHARE)}
+    of, end = (f", {dataset}", f"-{dataset}") if dataset else ("", "")
+    return {
+        f"hops{end}": (f"Calls by hop count{of}", hops),
+        f"calls{end}": (f"Share of calls{of}", calls),
+    }
 
 
 def _lines(log: Sequence[Mapping[str, str]], column: str) -> list[dict[float, float]]:

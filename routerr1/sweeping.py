@@ -1,11 +1,15 @@
-"""`routerr1 sweep`: train on from the policy with other weights of cost, each from the one before.
+"""`routerr1 sweep`: policies for other weights of cost, and all of them on one plot with every other router.
 
-A warm restart needs far fewer steps than a run from the warm start, and neighbouring weights want almost
-the same policy. What is given up: a policy that has stopped calling a model explores it little again.
+By default each weight goes on from the policy of the one before, the first from the trained policy: that
+takes far fewer steps than a run of its own, since neighbouring weights want almost the same policy. What
+is given up: a policy that has stopped calling a model explores it little again. So it can also start every
+weight from the warm start, which costs a whole training run each.
 """
 
 import asyncio
+import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,54 +24,77 @@ from routerr1.files import digest
 from routerr1.pool.interface import Pool
 from routerr1.progress import track
 
+RESULTS = Path("data/sweep")
+POLICIES = Path("models/sweep")
 
-def sweep(params: Params, cost_weights: Sequence[float], steps: int, out: Path) -> None:
-    """Train and play one policy for each weight, lowest first; results beside the evaluation's into `out`.
 
-    A weight whose policy is there, made from the same start, is not trained again.
+def sweep(params: Params, cost_weights: Sequence[float], steps: int, *, restart: bool) -> None:
+    """Train and play one policy for each weight and training seed, lowest weight first.
+
+    Results lie beside the evaluation's in `RESULTS`, for the report stage. A weight whose policy is there,
+    made from the same start with the same parameters and data, is not trained again.
+
+    Args:
+        restart: go on from the policy of the weight before, not from the warm start.
+
+    Raises: DataError if there is no evaluation to compare with; this is seen before anything is trained.
     """
-    from dataclasses import replace
-
+    rows_file = stages.EVALUATION / "rows.parquet"
+    others = read_rows(rows_file)
     pool = stages.open_pool(params, stages.read_cards())
     rows: list[Row] = []
-    start = stages.POLICY
-    for weight in sorted(set(cost_weights)):
-        folder = out / "policies" / swept_name(weight)
-        _train(params, pool, start, weight, steps, folder)
-        played = asyncio.run(_play(params, pool, folder))
-        rows += [replace(row, router=swept_name(weight)) for row in played]
-        start = folder
-    others = read_rows(stages.EVALUATION / "rows.parquet")
-    mine = [row for row in others if row.seed == params.seeds[0]]
-    write_swept(out, rows, compare_swept(rows, mine, params.evaluate))
-    asyncio.run(pool.aclose())
+    try:
+        for place, seed in enumerate(params.seeds):
+            trained = stages.POLICY if place == 0 else stages.OTHER_SEEDS / f"seed-{seed}"
+            start = trained if restart else stages.WARMSTART / f"seed-{seed}"
+            for weight in sorted(set(cost_weights)):
+                folder = POLICIES / f"seed-{seed}" / swept_name(weight)
+                _train(params, pool, start, weight, steps, seed, folder)
+                played = asyncio.run(_play(params, pool, seed, folder))
+                rows += [replace(row, router=swept_name(weight)) for row in played]
+                start = folder if restart else start
+    finally:
+        asyncio.run(pool.aclose())
+    found = compare_swept(rows, others, params.evaluate)
+    found["steps"], found["restart"] = steps, restart
+    found["evaluation"] = digest(rows_file)
+    write_swept(RESULTS, rows, found)
 
 
 def _train(
-    params: Params, pool: Pool, start: Path, weight: float, steps: int, folder: Path
+    params: Params, pool: Pool, start: Path, weight: float, steps: int, seed: int, folder: Path
 ) -> None:
     from routerr1.train.checkpoint import read_manifest, save_policy
     from routerr1.train.grpo import train
     from routerr1.train.guard import only_trainer
 
-    about: dict[str, Any] = {"cost_weight": weight, "steps": steps, "start": digest(start)}
+    changed = params.model_copy(
+        update={
+            "reward": params.reward.model_copy(update={"cost_weight": weight}),
+            "train": params.train.model_copy(
+                update={
+                    "steps": steps,
+                    "checkpoint_every": min(steps, params.train.checkpoint_every),
+                }
+            ),
+        }
+    )
+    about: dict[str, Any] = {
+        **stages.fingerprint_parts(changed, seed), "start": digest(start), "cost_weight": weight,
+    }  # fmt: skip
+    about.pop("code")  # a policy is kept when a comment changes
     try:
         known = read_manifest(folder)
     except CheckpointError:
         known = {}
     if known.items() >= about.items():
         return
-    changed = params.model_copy(
-        update={
-            "reward": params.reward.model_copy(update={"cost_weight": weight}),
-            "train": params.train.model_copy(
-                update={"steps": steps, "validate_every": steps, "checkpoint_every": steps}
-            ),
-        }
-    )
-    setting = stages.train_setting(changed, pool, params.seeds[0])
-    working = stages.RUNS / "sweep" / f"{swept_name(weight)}-{about['start'][:16]}"
-    with only_trainer(stages.RUNS), track(f"train, {swept_name(weight)}", steps) as bar:
+    setting = stages.train_setting(changed, pool, seed)
+    working = stages.RUNS / "sweep" / f"seed-{seed}-{swept_name(weight)}-{about['start'][:16]}"
+    with (
+        only_trainer(stages.RUNS),
+        track(f"train, {swept_name(weight)}, seed {seed}", steps) as bar,
+    ):
         trained = train(
             start,
             setting,
@@ -75,10 +102,11 @@ def _train(
             progress=lambda row: bar.update(int(row["step"]), note=f"reward {row['reward']:.2f}"),
         )
     save_policy(trained.folder, folder, about)
+    shutil.rmtree(working, ignore_errors=True)
 
 
-async def _play(params: Params, pool: Pool, folder: Path) -> list[Row]:
-    section, seed = params.evaluate, params.seeds[0]
+async def _play(params: Params, pool: Pool, seed: int, folder: Path) -> list[Row]:
+    section = params.evaluate
     questions = choose_questions(
         stages._questions(section.split), section.max_questions, section.seed
     )

@@ -27,7 +27,26 @@ def compare_swept(
     Args:
         swept: rows of routers named by `swept_name`.
         others: rows of an evaluation on the same questions; its policy is left out, as it is one of ours.
+
+    Returns: the table with `swept`, the names in rising weight, and `fronts`; `by_dataset` holds the same
+        for each data set, where there are several.
     """
+    found = _compared(swept, others, params)
+    datasets = found["datasets"] if len(found["datasets"]) > 1 else []
+    found["by_dataset"] = {
+        dataset: _compared(
+            [row for row in swept if row.dataset == dataset],
+            [row for row in others if row.dataset == dataset],
+            params,
+        )
+        for dataset in datasets
+    }
+    return found
+
+
+def _compared(
+    swept: Sequence[Row], others: Sequence[Row], params: EvaluateParams
+) -> dict[str, Any]:
     names = sorted({row.router for row in swept}, key=lambda name: float(name.removeprefix(ALPHA)))
     rivals = [row for row in others if row.router != POLICY]
     table = summarise([*swept, *rivals], params, reference=names[0])
@@ -40,13 +59,32 @@ def compare_swept(
     return {**table, "swept": names, "fronts": shorten(fronts(ours, points))}
 
 
-def write_swept(folder: Path, rows: Sequence[Row], found: Mapping[str, Any]) -> None:
-    """Write rows.parquet, sweep.json, sweep.md and pareto.svg."""
+def draw_swept(found: Mapping[str, Any]) -> dict[str, str]:
+    """The plot of cost against quality over all questions, and one for each data set, as SVG by name."""
     from routerr1 import plots
 
-    marked = [(e["router"], e["cost_usd"], e["em"]) for e in found["routers"]]
+    tables = {"sweep": found} | {f"sweep-{name}": t for name, t in found["by_dataset"].items()}
+    return {
+        name: plots.pareto(
+            name, [(e["router"], e["cost_usd"], e["em"]) for e in t["routers"]], t["swept"]
+        )
+        for name, t in tables.items()
+    }
+
+
+def swept_markdown(found: Mapping[str, Any]) -> str:
+    """Areas under the front, and every other router at equal quality and at equal cost."""
+    parts = [fronts_markdown(found["fronts"])]
+    for dataset, own in found["by_dataset"].items():
+        parts.append(f"### {dataset}\n\n{fronts_markdown(own['fronts'])}")
+    return "\n".join(parts)
+
+
+def write_swept(folder: Path, rows: Sequence[Row], found: Mapping[str, Any]) -> None:
+    """Write rows.parquet, sweep.md, the plots and, last, sweep.json."""
     write_rows(folder / "rows.parquet", rows)
-    write_json(folder / "sweep.json", found)
-    told = f"{markdown(dict(found))}\n{fronts_markdown(found['fronts'])}"
+    told = f"{markdown(dict(found))}\n{swept_markdown(found)}"
     atomic_write_text(folder / "sweep.md", told)
-    atomic_write_text(folder / "pareto.svg", plots.pareto("sweep", marked, found["swept"]))
+    for name, svg in draw_swept(found).items():
+        atomic_write_text(folder / f"{name}.svg", svg)
+    write_json(folder / "sweep.json", found)

@@ -1,6 +1,7 @@
 import asyncio
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,15 +10,18 @@ from routerr1.config import GeneralizeParams
 from routerr1.errors import DataError
 from routerr1.evaluate.generalize import generalize
 from routerr1.evaluate.outputs import write_evaluation, write_generalization
+from routerr1.evaluate.rows import read_rows
 from routerr1.evaluate.run import evaluate
-from routerr1.report import SIMULATION, read_sources, write_report
+from routerr1.evaluate.sweep import compare_swept, write_swept
+from routerr1.files import digest, read_json, write_json
+from routerr1.report import SIMULATION, STALE, Sources, draw, read_sources, write_report
 from tests.evaluate.conftest import new_models
 
 CHROMIUM = Path("/usr/bin/chromium")
-LOG = """step,reward,em,formed,cost_usd,entropy,kl,share/Atlas,share/Penny,validation/em,note
-0,-0.5,0.10,0.6,2e-5,1.2,0.0,0.5,0.5,,first
-10,0.2,0.35,0.9,1.5e-5,0.8,0.01,0.6,0.4,0.30,
-20,0.5,0.55,1.0,1.2e-5,0.5,0.02,0.7,0.3,0.52,
+LOG = """step,reward,em,formed,cost_usd,entropy,kl,share/Atlas,share/Penny,calls_1hop,calls_2hop,validation/em,note
+0,-0.5,0.10,0.6,2e-5,1.2,0.0,0.5,0.5,0.4,0.6,,first
+10,0.2,0.35,0.9,1.5e-5,0.8,0.01,0.6,0.4,0.8,1.2,0.30,
+20,0.5,0.55,1.0,1.2e-5,0.5,0.02,0.7,0.3,1.0,1.9,0.52,
 """
 
 
@@ -30,6 +34,13 @@ async def _play(stage, data: Path) -> None:
         {1: stage.policy}, stage.pool, await new_models(stage), stage.test, limits=limits, **common
     )
     write_generalization(data / "generalize", rows, changes, stage.params)
+    played = [row for row in found.rows if row.router in ("policy", "no_call")]
+    swept = [
+        replace(row, router="alpha=0" if row.router == "policy" else "alpha=0.9") for row in played
+    ]
+    table = compare_swept(swept, found.rows, stage.params)
+    about = {"steps": 3, "restart": True, "evaluation": digest(data / "eval" / "rows.parquet")}
+    write_swept(data / "sweep", swept, table | about)
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +85,8 @@ def test_every_plot_is_well_formed_and_linked_from_the_markdown(data):
     linked = re.findall(r"\]\((\S+\.svg)\)", (data / "report" / "report.md").read_text())
     written = sorted(path.name for path in (data / "report").glob("*.svg"))
     assert sorted(linked) == written
-    assert {"pareto.svg", "differences.svg", "calls.svg", "pools.svg", "train-calls.svg"} < set(
-        written
-    )
+    wanted = ("pareto", "differences", "calls", "pools", "train-calls", "train-hops", "sweep")
+    assert {f"{name}.svg" for name in wanted} < set(written)
     for name in written:
         assert ET.parse(data / "report" / name).getroot().tag.endswith("svg")
 
@@ -106,6 +116,37 @@ def test_without_training_log_and_pools_the_page_leaves_them_out(data, tmp_path)
     assert 'id="training"' not in page
     assert 'id="pools"' not in page
     assert 'id="browser"' in page
+
+
+def test_a_sweep_beside_another_evaluation_is_called_stale(data, tmp_path):
+    assert STALE not in (data / "report" / "index.html").read_text()
+    only = tmp_path / "data"
+    (only / "sweep").mkdir(parents=True)
+    (only / "eval").symlink_to(data / "eval")
+    other = read_json(data / "sweep" / "sweep.json") | {"evaluation": "of another one"}
+    write_json(only / "sweep" / "sweep.json", other)
+    write_report(tmp_path / "report", read_sources(only, simulated=True, facts={}))
+    assert STALE in (tmp_path / "report" / "index.html").read_text()
+    assert STALE in (tmp_path / "report" / "report.md").read_text()
+
+
+def test_several_data_sets_have_collapse_plots_of_their_own(data):
+    rows = read_rows(data / "eval" / "rows.parquet")
+    ids = sorted({row.question_id for row in rows})
+    parted = [
+        replace(row, dataset=("nq", "hotpotqa")[ids.index(row.question_id) % 2]) for row in rows
+    ]
+    table = read_json(data / "eval" / "table.json") | {"datasets": ["nq", "hotpotqa"]}
+    columns = ["top_model_share", "no_call_rate", "call_entropy", "share/Atlas", "calls_2hop"]
+    log = [
+        {"step": str(step), **{f"{name}/{c}": "0.5" for name in table["datasets"] for c in columns}}
+        for step in (0, 10)
+    ]
+    drawn = set(draw(Sources(table=table, rows=parted, log=log)))
+    for name in table["datasets"]:
+        plots = ("collapse", "calls", "hops")
+        assert {f"pareto-{name}", *(f"train-{plot}-{name}" for plot in plots)} < drawn
+    assert "train-call-entropy-by-set" in drawn
 
 
 def test_a_missing_table_is_named(tmp_path):

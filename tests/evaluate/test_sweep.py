@@ -1,11 +1,13 @@
 import asyncio
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from routerr1.evaluate.pareto import fronts, fronts_markdown
 from routerr1.evaluate.run import evaluate
 from routerr1.evaluate.sweep import compare_swept, swept_name, write_swept
+from routerr1.files import read_json
 
 
 def test_equal_quality_and_equal_cost_by_hand():
@@ -25,21 +27,46 @@ def test_when_nobody_pays_there_is_no_area_and_no_crash():
     assert (found["area"], found["equal"][0]["our_em"]) == (0.0, 0.1)
 
 
-def test_swept_policies_are_one_front_among_the_rivals(stage, tmp_path):
+@pytest.fixture(scope="module")
+def found(stage):
+    """Two weights of cost beside an evaluation; every other question is said to be of another data set."""
     rows = asyncio.run(
         evaluate({1: stage.policy}, stage.pool, stage.test, stage.validation, **stage.settings())
     ).rows
+    ids = sorted({row.question_id for row in rows})
+    rows = [replace(row, dataset=("one", "two")[ids.index(row.question_id) % 2]) for row in rows]
     policy = [row for row in rows if row.router == "policy"]
     free = [row for row in rows if row.router == "no_call"]
     swept = [replace(row, router=swept_name(0.0)) for row in policy]
     swept += [replace(row, router=swept_name(0.9)) for row in free]
-    found = compare_swept(swept, rows, stage.params)
-    assert found["swept"] == ["alpha=0", "alpha=0.9"]
-    names = [entry["router"] for entry in found["routers"]]
+    compared = compare_swept(swept, rows, stage.params)
+    return swept, compared | {"steps": 3, "restart": True, "evaluation": "x"}
+
+
+def test_swept_policies_are_one_front_among_the_rivals(found):
+    table = found[1]
+    assert table["swept"] == ["alpha=0", "alpha=0.9"]
+    names = [entry["router"] for entry in table["routers"]]
     assert "policy" not in names
     assert {"alpha=0", "alpha=0.9", "oracle", "random"} < set(names)
-    rivals = set(names) - set(found["swept"]) - {"oracle"}
-    assert {row["router"] for row in found["fronts"]["equal"]} == rivals
-    write_swept(tmp_path, swept, found)
-    assert "alpha=0.9" in (tmp_path / "pareto.svg").read_text()
-    assert "| alpha=0.9 |" in (tmp_path / "sweep.md").read_text()
+    rivals = set(names) - set(table["swept"]) - {"oracle"}
+    assert {row["router"] for row in table["fronts"]["equal"]} == rivals
+
+
+def test_each_data_set_has_a_front_of_its_own(found):
+    swept, table = found
+    assert set(table["by_dataset"]) == {"one", "two"}
+    for name, own in table["by_dataset"].items():
+        mine = [row.em for row in swept if (row.router, row.dataset) == ("alpha=0", name)]
+        (line,) = [entry for entry in own["routers"] if entry["router"] == "alpha=0"]
+        assert (own["n"], line["em"]["mean"]) == (len(mine), pytest.approx(np.mean(mine)))
+
+
+def test_a_sweep_is_written_with_a_plot_for_all_and_for_each_data_set(found, tmp_path):
+    write_swept(tmp_path, *found)
+    for name in ("sweep", "sweep-one", "sweep-two"):
+        assert "alpha=0.9" in (tmp_path / f"{name}.svg").read_text()
+    text = (tmp_path / "sweep.md").read_text()
+    assert "| alpha=0.9 |" in text
+    assert text.count("Area under the front") == 3
+    assert read_json(tmp_path / "sweep.json")["steps"] == 3
