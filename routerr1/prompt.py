@@ -1,8 +1,8 @@
 """The one renderer of prompts: cards and question in, text out.
 
 Two templates. `full` describes the protocol in words, for policies that follow instructions. `compact`
-is for small policies that learn the protocol from examples: a line of figures per candidate, then the
-question. Both show name, description or strengths, price, latency and measured performance.
+is for small policies that learn the protocol from examples: prices and latencies, then a list per topic
+of who is how good at it, then the question. Both show name, price, latency and measured performance.
 """
 
 import hashlib
@@ -52,23 +52,29 @@ def _render(
     question: Question, cards: Sequence[Card], *, template: Template, max_rounds: int
 ) -> str:
     if template == "compact":
-        return f"{';'.join(map(_compact_line, cards))}\nQuestion: {question.question}\n"
+        topics = sorted({topic for card in cards for topic in card.performance})
+        lists = [*map(_compact_price, cards), *(shortlist(topic, cards) for topic in topics)]
+        return f"{';'.join(lists)}\nQuestion: {question.question}\n"
     lines = "\n".join(map(_full_line, cards))
     return _FULL.format(cards=lines, question=question.question, max_rounds=max_rounds)
 
 
-def _compact_line(card: Card) -> str:
-    """Name, cents per million reply tokens, median milliseconds, mean accuracy, the two best topics (%)."""
+def shortlist(topic: str, cards: Sequence[Card]) -> str:
+    """The topic and its three best candidates, each behind its percent, in the order of `cards`.
+
+    The compact prompt holds one per topic; small policies quote it in their thoughts before they choose.
+    """
+    able = [card for card in cards if topic in card.performance]
+    best = sorted(able, key=lambda card: -card.performance[topic])[:3]
+    figures = [f"{_percent(card.performance[topic])} {card.name}" for card in able if card in best]
+    return " ".join(["", topic, *figures])
+
+
+def _compact_price(card: Card) -> str:
+    """Name, cents per million reply tokens, median milliseconds."""
     cents = round(card.completion_usd_per_mtok * 100)
-    parts = [f" {card.name} {cents}c"]
-    if card.latency_s is not None:
-        parts.append(f"{round(card.latency_s, 1) * 1000:.0f}ms")
-    if card.performance:
-        mean = sum(card.performance.values()) / len(card.performance)
-        parts.append(f"any {_percent(mean)}")
-        best = sorted(card.performance.items(), key=lambda item: (-item[1], item[0]))[:2]
-        parts += [f"{topic} {_percent(share)}" for topic, share in sorted(best)]
-    return " ".join(parts)
+    latency = [] if card.latency_s is None else [f"{round(card.latency_s, 1) * 1000:.0f}ms"]
+    return " ".join(["", card.name, f"{cents}c", *latency])
 
 
 def _full_line(card: Card) -> str:

@@ -551,7 +551,7 @@ def _tasks(
     params: Params, questions: list[Question], pool: Pool, seed: int, count: int
 ) -> list["Task"]:
     """Every question on `pool`; or, if pools are redrawn, `count` questions each with a pool of its own."""
-    from routerr1.pool.simulated import TRAINING_NAMES, drawn_pool, known_facts
+    from routerr1.pool.simulated import known_facts, training_pool
     from routerr1.rollout.loop import stream_seed
     from routerr1.train.grpo import Task
 
@@ -561,7 +561,7 @@ def _tasks(
     rounds = [rng.sample(questions, len(questions)) for _ in range(-(-count // len(questions)))]
     drawn = [question for each in rounds for question in each][:count]
     return [
-        Task(question, drawn_pool(known, stream_seed(seed, place), TRAINING_NAMES))
+        Task(question, training_pool(known, stream_seed(seed, place)))
         for place, question in enumerate(drawn)
     ]
 

@@ -80,17 +80,42 @@ def default_candidates() -> tuple[Candidate, ...]:
     )  # fmt: skip
 
 
-UNSEEN_NAMES = ("Nova", "Orion", "Lyra", "Quill", "Ember", "Sage", "Vega", "Onyx", "Delta", "Kite")
+_FAMILIES = ("Atlas", "Mint", "Curie", "Goliath", "Scout", "Penny", "Basil", "Cobra", "Drake", "Fargo", "Gecko",
+             "Hawk", "Iris", "Jasper", "Koala", "Lotus", "Mango", "Nimbus", "Otter", "Piper", "Raven", "Sirius",
+             "Tango", "Umbra")  # fmt: skip
+_VARIANTS = ("Arc", "Bay", "Cove", "Dune", "Elm", "Fen", "Glen", "Hill", "Isle", "Jade", "Knoll",
+             "Lake")  # fmt: skip
 
-TRAINING_NAMES = ("Atlas", "Mint", "Curie", "Goliath", "Scout", "Penny", "Basil", "Cobra", "Drake", "Fargo", "Gecko",
-                  "Hawk", "Iris", "Jasper", "Koala", "Lotus", "Mango", "Nimbus", "Otter", "Piper", "Raven", "Sirius",
-                  "Tango", "Umbra")  # fmt: skip
+
+def _names(held_out: bool) -> tuple[str, ...]:
+    """Family and variant, as real models are named; one pair in six is held out, each part in other pairs."""
+    return tuple(
+        family + variant
+        for i, family in enumerate(_FAMILIES)
+        for j, variant in enumerate(_VARIANTS)
+        if ((i + j) % 6 == 0) is held_out
+    )
 
 
-def drawn_pool(known: Mapping[str, Fact], seed: int, names: Sequence[str]) -> "SimulatedPool":
+TRAINING_NAMES = (*_FAMILIES[:6], *_names(held_out=False))  # the default pool among them
+UNSEEN_NAMES = _names(held_out=True)
+
+
+def training_pool(known: Mapping[str, Fact], seed: int) -> "SimulatedPool":
+    """A drawn pool of training names. Half have no generalist: with one in every pool, calling it for
+    everything is learnt before anyone's figures are compared."""
+    return drawn_pool(known, seed, TRAINING_NAMES, generalist_share=0.5)
+
+
+def drawn_pool(
+    known: Mapping[str, Fact],
+    seed: int,
+    names: Sequence[str] = UNSEEN_NAMES,
+    generalist_share: float = 1.0,
+) -> "SimulatedPool":
     """A pool of drawn candidates whose cards say what 20 probes a topic would, by chance, have shown."""
     rng = Random(f"cards/{seed}")
-    candidates = drawn_candidates(seed, names)
+    candidates = drawn_candidates(seed, names, generalist_share=generalist_share)
     cards = [
         replace(
             _card(each),
@@ -105,19 +130,25 @@ def drawn_pool(known: Mapping[str, Fact], seed: int, names: Sequence[str]) -> "S
 
 
 def drawn_candidates(
-    seed: int, names: Sequence[str] = UNSEEN_NAMES, count: int = 6
+    seed: int,
+    names: Sequence[str] = UNSEEN_NAMES,
+    count: int = 6,
+    generalist_share: float = 1.0,
 ) -> tuple[Candidate, ...]:
     """A random pool in the image of the default one: who is good at what, and the prices, are redrawn.
 
-    Every topic has one candidate at 0.95; two of `count` are a generalist and a cheap one.
-    Raises: ValueError if `count` is under 3 or above the number of names.
+    Every topic has one candidate at 0.95; one is cheap and weak, and in `generalist_share` of pools one is
+    dear and middling everywhere. Names are of different families.
+    Raises: ValueError if `count` is under 3 or above the number of families in `names`.
     """
-    if not 3 <= count <= len(names):
-        raise ValueError(f"count is {count}, must be from 3 to {len(names)}")
     rng = Random(f"pool/{seed}")
-    chosen = rng.sample(list(names), count)
+    families = {_family(name): name for name in rng.sample(list(names), len(names))}
+    if not 3 <= count <= len(families):
+        raise ValueError(f"count is {count}, must be from 3 to {len(families)}")
+    chosen = rng.sample(sorted(families.values()), count)
+    generalist = rng.random() < generalist_share
     topics = rng.sample(TOPICS, len(TOPICS))
-    specialists = chosen[: count - 2]
+    specialists = chosen[: count - 1 - generalist]
     best: dict[str, list[str]] = {name: [] for name in specialists}
     for place, topic in enumerate(topics):
         best[specialists[place % len(specialists)]].append(topic)
@@ -128,12 +159,17 @@ def drawn_candidates(
         )
         for name, mine in best.items()
     ]  # fmt: skip
-    pool.append(Candidate(chosen[-2], _skill(0.65), 1.0, 3.0, 1.5, 2, "large general model"))
+    if generalist:
+        pool.append(Candidate(chosen[-2], _skill(0.65), 1.0, 3.0, 1.5, 2, "large general model"))
     pool.append(
         Candidate(chosen[-1], _skill(0.35), 0.05, 0.2, 0.2, 0, "smallest and cheapest model")
     )
     rng.shuffle(pool)
     return tuple(pool)
+
+
+def _family(name: str) -> str:
+    return next((family for family in _FAMILIES if name.startswith(family)), name)
 
 
 def _skill(elsewhere: float, **topics: float) -> dict[str, float]:

@@ -1,9 +1,10 @@
 """Trajectories to imitate before reinforcement learning: right form, random routing, no facts.
 
-A scripted policy plays embedded questions through the one rollout loop. It picks candidates uniformly, takes
-a question of several facts apart more often than not, and mostly goes on until the last part has a
-reply; the pool answers with random entities. What can be learnt is the protocol, the phrasing and order
-of sub-questions, and to copy names and answers; not who knows what, nor any fact.
+A scripted policy plays embedded questions through the one rollout loop, each on another drawn pool. It quotes
+the shortlist of the topic it asks about, picks uniformly from it, takes a question of several facts apart
+more often than not, and mostly goes on until the last part has a reply; the pool answers with random
+entities. What can be learnt is the protocol, the phrasing and order of sub-questions, and to copy figures,
+names and answers; not that a higher figure is better, nor any fact.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from random import Random
 from routerr1.config import RolloutParams
 from routerr1.data.embedded import TOPICS, World
 from routerr1.pool.simulated import UNSURE, Candidate, Fact, SimulatedPool
-from routerr1.prompt import Renderer
+from routerr1.prompt import Renderer, shortlist
 from routerr1.rollout.generate import ScriptedGenerator
 from routerr1.rollout.loop import rollout
 from routerr1.types import Card, Question, Trajectory
@@ -46,7 +47,7 @@ def imitated(
         question = rng.choice(questions)
         cards = cards_of(number)
         script = _script(
-            question, [card.name for card in cards], entities, stop_probability, params.max_rounds,
+            question, cards, entities, stop_probability, params.max_rounds,
             Random(rng.random()),
         )  # fmt: skip
         guessing = [
@@ -62,7 +63,7 @@ def imitated(
 
 def _script(
     question: Question,
-    names: Sequence[str],
+    cards: Sequence[Card],
     entities: frozenset[str],
     stop_probability: float,
     max_rounds: int,
@@ -89,8 +90,9 @@ def _script(
             return f"<think> {DONE}</think><answer> {_said(last)}</answer>"
         asked = _next_part(len(steps), bridge is not None, rng)
         query = question.question if asked == len(steps) else steps[asked].format(bridge)
-        name = rng.choice(names)
-        return f"<think> {topics[min(asked, len(steps) - 1)]} {name}</think><search> {name}: {query}</search>"
+        able = shortlist(topics[min(asked, len(steps) - 1)], cards)
+        name = rng.choice([card.name for card in cards if card.name in able.split()])
+        return f"<think>{able}: {name}</think><search> {name}: {query}</search>"
 
     return say
 

@@ -23,12 +23,19 @@ _ROPE_THETA = 10_000.0
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
-    """Byte-level BPE over `texts`, with the protocol's tags as single tokens."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+    """Byte-level BPE over `texts`, with the protocol's tags as single tokens.
+
+    Words are cut before an inner capital, so that a name never seen is made of pieces that were: a token
+    that is nobody's target in training cannot be said afterwards.
+    """
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner_capitals = pre_tokenizers.Split(Regex("(?<=[a-z])(?=[A-Z])"), behavior="isolated")
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [inner_capitals, pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
     core.decoder = decoders.ByteLevel()
     marks = [PAD, EOS]
     trainer = trainers.BpeTrainer(

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ from routerr1.pool.simulated import (
     Fact,
     SimulatedPool,
     default_candidates,
-    drawn_pool,
     known_facts,
+    training_pool,
 )
 from routerr1.prompt import renderer
 from routerr1.reward import FrozenCostScale
@@ -38,6 +39,7 @@ from routerr1.train.score import score
 from routerr1.types import Card, Question, Trajectory
 
 _EXAMPLES_PER_ROW = 8
+_TOKENIZED_PAIRS = 3000
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,16 +216,15 @@ def from_scratch(
     render = renderer(params.prompt.template, params.rollout.max_rounds)
     known = known_facts(world)
     wanted = params.warmstart.steps * params.warmstart.batch_size
-    pairs = list(
-        imitated(
-            questions, world, known, partial(_cards_of, cards, known, params, seed),
-            render=render, params=params.rollout,
-            stop_probability=params.warmstart.stop_probability, seed=seed, count=max(wanted, 256),
-        )
+    pairs = imitated(
+        questions, world, known, partial(_cards_of, cards, known, seed),
+        render=render, params=params.rollout,
+        stop_probability=params.warmstart.stop_probability, seed=seed, count=max(wanted, 256),
     )  # fmt: skip
-    tokenizer = train_tokenizer(_corpus(pairs, questions, world), params.model.vocab_size)
+    first = list(islice(pairs, _TOKENIZED_PAIRS))
+    tokenizer = train_tokenizer(_corpus(first, questions, world), params.model.vocab_size)
     model = new_model(params.model, tokenizer, seed)
-    examples = (encode(prompt, trajectory, tokenizer) for prompt, trajectory in pairs)
+    examples = (encode(prompt, trajectory, tokenizer) for prompt, trajectory in chain(first, pairs))
     losses = fit(model, examples, params.warmstart, progress=progress)
     with atomic_directory(folder) as aside:
         model.save_pretrained(aside)
@@ -264,20 +265,21 @@ def adopt(source: str, folder: Path) -> dict[str, float]:
 
 
 def _cards_of(
-    cards: Sequence[Card], known: Mapping[str, Fact], params: Params, seed: int, number: int
+    cards: Sequence[Card], known: Mapping[str, Fact], seed: int, number: int
 ) -> Sequence[Card]:
-    """The profiled cards, or those of another drawn pool for every row of packed examples."""
-    if not params.pool.redraw:
-        return cards
-    draw = stream_seed(seed, number // _EXAMPLES_PER_ROW)
-    return drawn_pool(known, draw, TRAINING_NAMES).cards
+    """The profiled cards in every fourth row of packed examples, in the others those of a drawn pool each.
+
+    With one pool alone its shortlists would be recited, not read.
+    """
+    row = number // _EXAMPLES_PER_ROW
+    return cards if row % 4 == 0 else training_pool(known, stream_seed(seed, row)).cards
 
 
 def _corpus(
     pairs: Sequence[tuple[str, Trajectory]], questions: Sequence[Question], world: World
 ) -> Iterator[str]:
     """What the tokenizer is trained on: everything a policy reads or writes, and names it may meet later."""
-    for prompt, trajectory in pairs[:3000]:
+    for prompt, trajectory in pairs:
         yield prompt + trajectory.text
     for question in questions:
         yield f" {question.question}"
