@@ -22,22 +22,26 @@ RETRAIN = "retrain/retrain"
 TRIGGERS = (POOL_CHANGED, DATA_CHANGED, DRIFT)
 
 
-def install(*, deploy: bool = True) -> list[str]:
+def install() -> list[str]:
     """Make or update all of it; what was made, one line each. Doing it again changes nothing.
-
-    Args:
-        deploy: run `prefect deploy --all` on prefect.yaml first; automations need its deployments.
 
     Raises: ConfigError without a server to install to, or if a deployment could not be made.
     """
+    need_server()
+    return [_work_pool(), _limit(), _deploy(), *automations()]
+
+
+def need_server() -> None:
+    """Raises: ConfigError if PREFECT_API_URL names no server."""
     if not get_current_settings().api.url:
         raise ConfigError(
             "PREFECT_API_URL: not set; start `prefect server start` and name it there"
         )
-    made = [_work_pool(), _limit()]
-    if deploy:
-        made.append(_deploy())
-    return made + [_automation(event) for event in TRIGGERS]
+
+
+def automations() -> list[str]:
+    """One for each trigger: it runs the retrain deployment, which must be there already."""
+    return [_automation(event) for event in TRIGGERS]
 
 
 def _work_pool() -> str:
@@ -67,7 +71,7 @@ def _deploy() -> str:
 
 
 def _automation(event: str) -> str:
-    """One automation an event: it runs the retrain deployment, which minds the cool-down itself."""
+    """The flow minds the cool-down itself."""
     with get_client(sync_client=True) as client:
         deployment = client.read_deployment_by_name(RETRAIN)
         name = f"retrain on {event}"

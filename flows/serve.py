@@ -1,26 +1,72 @@
-"""`python -m flows.serve`: schedules and runs on one machine, no work pool and no worker needed."""
+"""`python -m flows.serve`: schedules and runs on one machine, no work pool and no worker needed.
 
-from typing import cast
+A Prefect server it does need (`prefect server start`, PREFECT_API_URL): without one nothing keeps the time.
+"""
 
-from prefect import serve
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml
+from prefect import Flow, serve
+from prefect.client.schemas.objects import ConcurrencyLimitConfig
 from prefect.deployments.runner import RunnerDeployment
+from prefect.schedules import Cron
 
-from flows.pipeline import retrain
-from flows.promote import promote_if_better
-from flows.watch import evaluate_champion, watch_changes
+from flows.install import automations, need_server
+from routerr1.errors import ConfigError, RouterError
+
+_PREFECT_FILE = Path("prefect.yaml")
 
 
-def main() -> None:
-    """Serve every flow until interrupted; the schedules are those of prefect.yaml."""
-    deployments = [
-        retrain.to_deployment("retrain", cron="0 2 * * *", concurrency_limit=1),
-        evaluate_champion.to_deployment("evaluate-champion", cron="0 */6 * * *"),
-        watch_changes.to_deployment("watch-changes", cron="*/15 * * * *"),
-        promote_if_better.to_deployment("promote"),
-    ]
-    # Called outside of an event loop, these are deployments and not coroutines.
-    serve(*cast(list[RunnerDeployment], deployments))
+def deployments(path: Path = _PREFECT_FILE) -> list[RunnerDeployment]:
+    """What prefect.yaml deploys, to be served from this process: its work pools are left aside.
+
+    Raises: ConfigError naming the file if it is not there or lacks what a deployment needs.
+    """
+    try:
+        return [_deployment(each) for each in yaml.safe_load(path.read_text())["deployments"]]
+    except OSError:
+        raise ConfigError(f"{path}: not found; run this in the repository's root") from None
+    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be served ({error!r})") from None
+
+
+def _deployment(stored: dict[str, Any]) -> RunnerDeployment:
+    file, _, name = stored["entrypoint"].partition(":")
+    module = import_module(file.removesuffix(".py").replace("/", "."))
+    served: Flow[..., Any] = getattr(module, name)
+    limit = stored.get("concurrency_limit")
+    made = served.to_deployment(
+        stored["name"],
+        schedules=[
+            Cron(each["cron"], timezone=each.get("timezone"), active=each.get("active", True))
+            for each in stored.get("schedules", ())
+        ],
+        parameters=stored.get("parameters"),
+        description=stored.get("description"),
+        concurrency_limit=None if limit is None else ConcurrencyLimitConfig.model_validate(limit),
+    )
+    assert isinstance(made, RunnerDeployment)  # a coroutine only inside of an event loop
+    return made
+
+
+def main() -> int:
+    """Serve every flow until interrupted; the triggers of `routerr1 ops install` are set up as well."""
+    try:
+        need_server()
+        served = deployments()
+        for each in served:
+            each.apply()  # the triggers name a deployment that is there
+        for line in automations():
+            sys.stderr.write(f"{line}\n")
+        serve(*served)
+    except RouterError as error:
+        sys.stderr.write(f"flows.serve: {error}\n")
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
