@@ -365,6 +365,12 @@ def made_bench(folder: Path) -> Iterator[Bench]:
     # The real trainer and evaluation, with windows that a kill can hit; other routers do not matter here.
     replace(clone / "profiles/ci.yaml", "train: {steps: 4,", "train: {steps: 8,")
     replace(clone / "profiles/ci.yaml", "baselines: {", "baselines: {include: [], ")
+    for section in ("evaluate", "generalize"):
+        replace(
+            clone / "profiles/ci.yaml",
+            f"{section}: {{max_questions: 24",
+            f"{section}: {{max_questions: 6",
+        )
     replace(clone / "params.yaml", "cost_weight: 0.02 ", "cost_weight: 0.1 ")
     commit(clone, "bench")
     os.chdir(folder)
@@ -398,8 +404,8 @@ def to_markdown(rows: list[Row]) -> str:
         "# Who is killed, when, and what is left",
         "",
         "`kill -9` on a real retrain: Prefect server and worker, MLflow server, DVC, the stages of the ci",
-        "profile (8 training steps, no baselines). After each kill another retrain runs: through the",
-        "deployment, or, where the worker was killed, started by hand at once beside the orphan that the",
+        "profile (8 training steps; 6 questions to evaluate, no baselines). After each kill another retrain",
+        "runs: through the deployment, or, where the worker was killed, started by hand at once beside the orphan that the",
         "worker left. *Gone* is the time until no process of the disturbed run was left; for a killed worker",
         "the orphan and the next run ended within it. *Trainers* is the highest number of training processes",
         "seen at once, looking ten times a second. Command: `python benchmarks/kills.py --out",
