@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 from routerr1.baselines import prompted
 from routerr1.baselines.cascade import Cascade, frugal
@@ -51,7 +51,7 @@ def choosers(
     descriptions: Mapping[str, str] | None = None,
 ) -> dict[str, Chooser]:
     """The learned routers among `names`, trained on the matrix."""
-    vectors = partial(embedder, params.embedder, seed)
+    vectors = cache(partial(embedder, params.embedder, seed))  # loaded once, if anybody needs it
     makers: dict[str, Callable[[], Chooser]] = {
         "knn": lambda: knn(matrix, vectors(), neighbours=params.neighbours),
         "mlp": lambda: mlp(matrix, vectors(), seed=seed),

@@ -13,7 +13,7 @@ class Embedder(Protocol):
     """Texts to rows of unit length."""
 
     def fit(self, texts: Sequence[str]) -> "Embedder":
-        """Learn a vocabulary from `texts`, if it needs one; returns itself."""
+        """An embedder that has learnt a vocabulary from `texts`, if it needs one; this one stays as it is."""
         ...
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -28,20 +28,26 @@ class TfidfEmbedder:
         self._size = size
         self._seed = seed
         self._pipeline: Any = None
+        self._fitted: dict[
+            tuple[str, ...], TfidfEmbedder
+        ] = {}  # several routers fit the same texts
 
     def fit(self, texts: Sequence[str]) -> "TfidfEmbedder":
         """See `Embedder.fit`."""
         from sklearn.decomposition import TruncatedSVD
         from sklearn.feature_extraction.text import TfidfVectorizer
 
+        if tuple(texts) in self._fitted:
+            return self._fitted[tuple(texts)]
         words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\w+")
         found = words.fit_transform(texts)
         steps = [words]
         size = min(self._size, *(side - 1 for side in found.shape))
         if 0 < size < found.shape[1]:
             steps.append(TruncatedSVD(size, random_state=self._seed).fit(found))
-        self._pipeline = steps
-        return self
+        made = self._fitted[tuple(texts)] = TfidfEmbedder(self._size, self._seed)
+        made._pipeline = steps
+        return made
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """See `Embedder.embed`.

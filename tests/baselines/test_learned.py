@@ -115,6 +115,14 @@ def test_embeddings_have_unit_length():
         TfidfEmbedder().embed(texts)
 
 
+def test_an_embedder_fitted_to_other_texts_leaves_the_first_as_it_was():
+    made = TfidfEmbedder()
+    first = made.fit(["red apple", "red cherry", "blue sea"])
+    before = first.embed(["red sea"])
+    assert made.fit(["other words", "altogether"]).embed(["red sea"]).sum() == 0
+    assert np.array_equal(first.embed(["red sea"]), before)
+
+
 def test_a_missing_encoder_and_embedder_are_named():
     with pytest.raises(ConfigError, match="no/such/folder"):
         bert(planted(1, 8), seed=0, pretrained="./no/such/folder")

@@ -1,0 +1,176 @@
+"""The stages as a user of real models runs them: a base model in a folder, candidates behind addresses.
+
+Nothing is simulated on our side: transformers loads the base model, and every call goes through a socket to an
+OpenAI-compatible server. Only what answers there is made up, and the base model's weights are random.
+"""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+from routerr1 import stages
+from routerr1.config import Params, load_params
+from routerr1.errors import ConfigError
+from routerr1.evaluate.rows import read_rows
+from routerr1.pool.server import build_app, serving
+from routerr1.pool.simulated import (
+    SimulatedPool,
+    default_candidates,
+    drawn_candidates,
+    known_facts,
+)
+from routerr1.tracking import open_run
+from routerr1.train.checkpoint import save_policy
+from tests.servers import write_pool_file
+
+ROOT = Path(__file__).parents[2]
+CANDIDATES, NEW = default_candidates()[:3], drawn_candidates(1007)[:2]
+QUESTIONS = 3
+
+
+def _base_model(folder: Path, texts: list[str]) -> None:
+    """A Llama with grouped heads and random weights, as any folder that transformers saved."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from routerr1.train.policy import train_tokenizer
+
+    tokenizer = train_tokenizer(texts, 700)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=4096,
+        pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, bos_token_id=None,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _params(folder: Path, stage, url: str) -> Params:
+    """params.yaml with local data, a local model, and a pool file; the prompt is the paper's."""
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    single = [row for row in (*stage.train, *stage.validation, *stage.test) if row.hops == 1]
+    splits = {"train": single[:40], "validation": single[40:44], "test": single[44:52]}
+    for split, rows in splits.items():
+        (folder / "sets" / "nq").mkdir(parents=True, exist_ok=True)
+        lines = (
+            {"id": row.id, "question": row.question, "golden_answers": list(row.golden_answers)}
+            for row in rows
+        )
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (folder / "sets" / "nq" / f"{split}.jsonl").write_text(text)
+    facts = known_facts(stage.world).values()
+    passages = sorted({fact.statement.format(fact.answer) for fact in facts})
+    (folder / "corpus.jsonl").write_text(
+        "".join(json.dumps({"contents": passage}) + "\n" for passage in passages)
+    )
+    _base_model(folder / "base", [row.question for row in single] + passages)
+    draws = {split: {"source": split, "rows": None} for split in splits}
+    values["dataset"] |= {"source": "benchmarks", "near_duplicate": 0.95}
+    values["dataset"]["benchmarks"] |= {"folder": "sets", "sets": {"nq": draws}}
+    old = write_pool_file(folder / "pool.yaml", url, CANDIDATES)
+    new = write_pool_file(folder / "new.yaml", url, NEW)
+    values["pool"] |= {"kind": "http", "file": str(old), "calls": "record", "store": "calls.jsonl"}
+    values["profile_pool"]["probes"] = 12
+    values["prompt"]["template"] = "full"
+    values["rollout"]["max_new_tokens"] = 12
+    values["model"]["init"] = str(folder / "base")
+    values["warmstart"]["steps"] = 0
+    values["evaluate"] |= {"max_questions": QUESTIONS, "bootstrap": 100}
+    values["baselines"] |= {"corpus": "corpus.jsonl", "sft_steps": 2, "passages": 3}
+    values["generalize"] |= {"file": str(new), "max_questions": QUESTIONS}
+    (folder / "profiles").mkdir()
+    (folder / "profiles" / "embedded.yaml").write_text("{}")
+    (folder / "params.yaml").write_text(yaml.safe_dump(values))
+    return load_params(folder / "params.yaml")
+
+
+@pytest.fixture(scope="module")
+def ran(stage, mlflow_template, tmp_path_factory):
+    """Every stage but training, in a folder of their own; the base model stands for the trained policy."""
+    folder = tmp_path_factory.mktemp("real")
+    (folder / "mlflow.db").write_bytes(mlflow_template.read_bytes())
+    served = SimulatedPool((*CANDIDATES, *NEW), known_facts(stage.world), seed=7)
+    with pytest.MonkeyPatch.context() as patch, serving(build_app(served, time_scale=0)) as url:
+        patch.setenv("MLFLOW_TRACKING_URI", "")
+        patch.chdir(folder)
+        params = _params(folder, stage, url)
+        stages.dataset(params)
+        stages.profile(params)
+        stages.warmstart(params)
+        save_policy(stages.WARMSTART / "seed-1", stages.POLICY, {"seed": 1})
+        stages.OTHER_SEEDS.mkdir()
+        with open_run(params.registry, stages.RUN_FILE, resume=False):
+            pass
+        stages.evaluate(params)
+        stages.generalize(params)
+        stages.report(params)
+        yield folder, params
+
+
+def test_every_row_of_the_table_is_played_with_real_models(ran):
+    folder, params = ran
+    rows = read_rows(folder / "data" / "eval" / "rows.parquet")
+    counts = Counter(row.router for row in rows)
+    controls = {"policy", "oracle", "random", "no_call", "best_single"}
+    forced = {f"forced/{each.name}" for each in CANDIDATES}
+    assert set(counts) == controls | forced | {
+        f"baseline/{name}" for name in params.baselines.include
+    }
+    assert len(params.baselines.include) == 15
+    assert set(counts.values()) == {QUESTIONS}
+    assert not any(row.failures for row in rows if row.router.startswith("baseline/"))
+
+
+@pytest.mark.parametrize("name", ["largest", "knn", "mlp", "bert", "router_dc", "graph_router"])
+def test_a_single_round_router_pays_for_one_whole_question(ran, name):
+    rows = read_rows(ran[0] / "data" / "eval" / "rows.parquet")
+    for row in (row for row in rows if row.router == f"baseline/{name}"):
+        assert (row.calls, row.cost_usd > 0, row.completion_tokens > 0) == (1, True, True)
+        assert f": {row.question}</search>" in row.trajectory
+
+
+def test_retrieval_answers_from_the_corpus_file(ran):
+    rows = read_rows(ran[0] / "data" / "eval" / "rows.parquet")
+    found = [row for row in rows if row.router == "baseline/rag"]
+    assert {name for row in found for name in row.called} == {"Retriever"}
+    assert sum(row.cost_usd for row in found) == 0.0
+
+
+def test_new_models_of_a_second_pool_file_are_played(ran):
+    folder = ran[0]
+    pools = json.loads((folder / "data" / "generalize" / "pools.json").read_text())
+    entries = {entry["pool"]: entry for entry in pools["pools"]}
+    assert entries["drawn"]["watched"] == [each.name for each in NEW]
+    assert len(entries["drawn"]["table"]["routers"]) == 3 + len(NEW)  # policy, no call, random
+    assert set(entries) | set(pools["not_made"]) >= {"added", "favourite_down", "all_renamed"}
+
+
+def test_the_report_claims_no_simulation(ran):
+    page = (ran[0] / "data" / "report" / "index.html").read_text()
+    assert "simulated pool" not in page.lower()
+    assert "baseline/graph_router" in page
+
+
+def test_searching_baselines_need_a_corpus(ran):
+    _, params = ran
+    without = params.model_copy(
+        update={"baselines": params.baselines.model_copy(update={"corpus": None})}
+    )
+    with pytest.raises(ConfigError, match=r"baselines\.corpus: rag and search_r1 need passages"):
+        stages.evaluate(without)
+
+
+def test_the_same_evaluation_plays_from_its_recording_alone(ran, monkeypatch):
+    """A pool file whose server is gone, and the store that the first evaluation wrote."""
+    folder, params = ran
+    monkeypatch.chdir(folder)
+    path = folder / "data" / "eval" / "rows.parquet"
+    before = read_rows(path)
+    gone = write_pool_file(folder / "gone.yaml", "http://127.0.0.1:9", CANDIDATES)
+    pool = params.pool.model_copy(update={"calls": "replay", "file": gone})
+    stages.evaluate(params.model_copy(update={"pool": pool}))
+    assert read_rows(path) == before
