@@ -91,7 +91,8 @@ def _script(
         asked = _next_part(len(steps), bridge is not None, rng)
         query = question.question if asked == len(steps) else steps[asked].format(bridge)
         able = shortlist(topics[min(asked, len(steps) - 1)], cards)
-        name = rng.choice([card.name for card in cards if card.name in able.split()])
+        listed = [card.name for card in cards if card.name in able.split()]
+        name = rng.choice(listed or [card.name for card in cards])
         return f"<think>{able}: {name}</think><search> {name}: {query}</search>"
 
     return say

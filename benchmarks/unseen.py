@@ -1,0 +1,171 @@
+"""Does a policy read its cards? Every test question is asked on a drawn pool of its own.
+
+The pools are simulated. Names, strengths and prices are drawn anew for every question, the names from
+those that no training uses, so nothing about a candidate can be known but what its card says. Policies
+are compared on the same questions and pools: with each other, and the first of them also with every call
+rerouted at random, to whoever the cards call best on the topic asked about (figures rounded as the prompt
+shows them), and to the cheapest candidate that knows the answer (oracle).
+
+Prints one JSON object; --out also writes it, with a table as Markdown.
+
+    python benchmarks/unseen.py --policy redrawn=FOLDER,FOLDER,... --policy warmstart=FOLDER,... [--out STEM]
+
+Each folder holds one training seed's policy, as models/policy and models/warmstart/seed-1 do.
+"""
+
+import argparse
+import asyncio
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from routerr1.config import Params, load_params
+from routerr1.data.embedded import build_world, questions
+from routerr1.evaluate import controls
+from routerr1.evaluate.rows import Row
+from routerr1.evaluate.run import play_all, policies_of
+from routerr1.evaluate.stats import ratio_interval
+from routerr1.evaluate.table import markdown, shorten, summarise
+from routerr1.files import atomic_path
+from routerr1.pool.simulated import SimulatedPool, drawn_pool, known_facts
+from routerr1.progress import track
+from routerr1.prompt import renderer
+from routerr1.types import Ask, Question
+
+CARDS = "best_on_cards"
+
+
+def main() -> None:
+    """Parse, play, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--policy", action="append", required=True, metavar="NAME=FOLDER,FOLDER")
+    parser.add_argument("--draw", type=int, default=2007, help="seed of the drawn pools")
+    parser.add_argument("--out", type=Path, help="writes OUT.json and OUT.md")
+    given = parser.parse_args()
+    params = load_params(Path("params.yaml"))
+    policies = {
+        name: [Path(folder) for folder in folders.split(",")]
+        for name, _, folders in (each.partition("=") for each in given.policy)
+    }
+    rows = play(params, policies, given.draw)
+    first = next(iter(policies))
+    table = summarise(rows, params.evaluate, reference=first)
+    found = {"draw": given.draw, "best_calls": best_calls(rows, params), **table}
+    print(json.dumps(found, indent=1))
+    if given.out:
+        for suffix, text in (
+            (".json", json.dumps(found, indent=1, sort_keys=True) + "\n"),
+            (".md", told(found, table)),
+        ):
+            with atomic_path(given.out.with_suffix(suffix)) as aside:
+                aside.write_text(text, encoding="utf-8")
+
+
+def play(params: Params, policies: dict[str, list[Path]], draw: int) -> list[Row]:
+    """Rows of every policy and training seed, and of the controls of the first policy."""
+    from routerr1.rollout.local import LocalGenerator
+
+    world = build_world(params.dataset.embedded)
+    known = known_facts(world)
+    asked = [
+        q
+        for q in questions(world, params.dataset.embedded, params.dataset.seed)
+        if q.split == "test"
+    ]
+    pools = {question.id: drawn_pool(known, draw + place) for place, question in enumerate(asked)}
+    rows: list[Row] = []
+    first = next(iter(policies))
+    for name, folders in policies.items():
+        generators = {
+            seed: LocalGenerator.load(folder) for seed, folder in enumerate(folders, start=1)
+        }
+        render = renderer(params.prompt.template, params.rollout.max_rounds)
+        for policy in policies_of(
+            generators, render=render, rollout=params.rollout, params=params.evaluate
+        ):
+            jobs = [
+                (
+                    replace(router, name=name if router.name == controls.POLICY else router.name),
+                    question,
+                )
+                for question in asked
+                for router in routers(
+                    policy, pools[question.id], question, controlled=name == first
+                )
+            ]
+            with track(f"{name}, seed {policy.seed}", len(jobs)) as bar:
+                rows += asyncio.run(
+                    play_all(jobs, concurrency=params.evaluate.concurrency, progress=bar.update)
+                )
+    return rows
+
+
+def routers(
+    policy: controls.Policy, pool: SimulatedPool, question: Question, *, controlled: bool
+) -> list[controls.Router]:
+    """The policy on one question's pool, and its controls."""
+    shared = (policy, pool, "unseen", 0)
+    own = controls.policy_router(*shared)
+    if not controlled:
+        return [own]
+    truth = controls.truth_of(pool)
+    assert truth is not None  # the pool is simulated
+
+    async def follow(asked: Question) -> Any:
+        return await policy.play(asked, pool, seed=0, reroute=choose)
+
+    def choose(ask: Ask) -> str:
+        fact = pool.fact(ask.query)
+        topic = fact.topic if fact else None
+        rng = Random(
+            f"{question.id}/{ask.query}"
+        )  # among equals, and where the query asks nothing known
+        return max(
+            pool.cards, key=lambda card: (round(card.performance.get(topic, 0) * 20), rng.random())
+        ).name
+
+    return [
+        own,
+        controls.random_router(*shared),
+        controls.oracle_router(policy, pool, truth, "unseen", 0),
+        replace(own, name=CARDS, play=follow),
+    ]
+
+
+def best_calls(rows: list[Row], params: Params) -> dict[str, Any]:
+    """By router, the share of calls that went to the candidate with the highest true accuracy."""
+    found = {}
+    for name in sorted({row.router for row in rows}):
+        mine = sorted(
+            (row for row in rows if row.router == name), key=lambda row: (row.group, row.seed)
+        )
+        share = ratio_interval(
+            [row.best_calls for row in mine], [row.judged_calls for row in mine], [row.group for row in mine],
+            resamples=params.evaluate.bootstrap, confidence=params.evaluate.confidence, seed=params.evaluate.seed,
+        )  # fmt: skip
+        found[name] = shorten(asdict(share)) if share else None
+    return found
+
+
+def told(found: dict[str, Any], table: dict[str, Any]) -> str:
+    """The figures as Markdown."""
+    lines = [
+        "| router | calls to the best candidate | training seeds | EM over seeds |",
+        "| --- | --- | --- | --- |",
+    ]
+    for entry in table["routers"]:
+        share, seeds = found["best_calls"][entry["router"]], entry["per_seed"]["em"]
+        shown = (
+            f"{share['mean']:.3f} [{share['low']:.3f}, {share['high']:.3f}]" if share else "no call"
+        )
+        spread = f"{seeds['low']:.3f} to {seeds['high']:.3f}"
+        lines.append(f"| {entry['router']} | {shown} | {seeds['seeds']} | {spread} |")
+    return markdown(table) + "\n" + "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
