@@ -39,7 +39,8 @@ POOL = Path("data/pool")
 WARMSTART = Path("models/warmstart")
 POLICY = Path("models/policy")
 OTHER_SEEDS = Path("models/seeds")
-RUN_FILE = Path("data/train/run.json")
+TRAINING = Path("data/train")
+RUN_FILE = TRAINING / "run.json"
 EVALUATION = Path("data/eval")
 GENERALIZATION = Path("data/generalize")
 REPORT = Path("data/report")
@@ -145,7 +146,9 @@ def train(params: Params) -> None:
         hours = (time.perf_counter() - began) / 3600
         cost = sum(found.pop("train_cost_usd") for found in metrics.values())
         run.log_metrics({"train": metrics, "train_hours": hours, "train_cost_usd": cost})
-    _write_training(params, rows, {**metrics, "train_cost_usd": cost}, hours)
+        _write_training(params, rows, {**metrics, "train_cost_usd": cost}, hours)
+        for name in ("log.csv", "seeds.csv"):
+            run.log_artifact(TRAINING / name, "curves")
 
 
 def _write_training(
@@ -156,12 +159,12 @@ def _write_training(
 ) -> None:
     from routerr1.train.grpo import write_log
 
-    write_log(Path("data/train/log.csv"), rows[params.seeds[0]])
+    write_log(TRAINING / "log.csv", rows[params.seeds[0]])
     every = [{"seed": float(seed), **row} for seed, found in rows.items() for row in found]
-    write_log(Path("data/train/seeds.csv"), every)
-    write_json(Path("data/train/metrics.json"), metrics)
+    write_log(TRAINING / "seeds.csv", every)
+    write_json(TRAINING / "metrics.json", metrics)
     # Times differ from run to run, so they stand apart from what is equal to the byte.
-    write_json(Path("data/train/timing.json"), {"train_hours": round(hours, 4)})
+    write_json(TRAINING / "timing.json", {"train_hours": round(hours, 4)})
 
 
 def _train_seed(
