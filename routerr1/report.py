@@ -26,7 +26,7 @@ _CURVES = (
     ("reward", "Reward", ("reward", "validation/reward")),
     ("em", "Exact match", ("em", "validation/em")),
     ("formed", "Trajectories that keep the format", ("formed", "validation/formed")),
-    ("cost", "US dollars per question", ("cost_usd", "validation/cost_usd")),
+    ("cost", "US dollars per 1000 questions", ("cost_usd", "validation/cost_usd")),
     ("entropy", "Entropy of the policy, nats per token", ("entropy",)),
     ("kl", "KL divergence from the warm start", ("kl",)),
     ("collapse", "Collapse", ("top_model_share", "no_call_rate")),
@@ -328,7 +328,9 @@ def _lines(log: Sequence[Mapping[str, str]], column: str) -> list[dict[float, fl
         value, step = _number(row.get(column)), _number(row.get("step"))
         if math.isfinite(value):
             line = by_seed.setdefault(row.get("seed", ""), {})
-            line[step if math.isfinite(step) else float(place)] = value
+            # Dollars for a question are too small to be read.
+            shown = 1000 * value if column.endswith("cost_usd") else value
+            line[step if math.isfinite(step) else float(place)] = shown
     return list(by_seed.values())
 
 
