@@ -12,7 +12,7 @@ from routerr1.evaluate.controls import Policy
 from routerr1.pool.interface import Pool
 from routerr1.protocol import extract_answer, information, names_of, parse_action
 from routerr1.rollout.generate import Session
-from routerr1.rollout.loop import ledger
+from routerr1.rollout.loop import trajectory_of
 from routerr1.types import (
     Answer,
     Ask,
@@ -106,15 +106,5 @@ async def _continue(session: Session, writer: Policy, opening: str) -> Generatio
 
 def finished(question: Question, session: Session, turns: Sequence[Turn]) -> Trajectory:
     """The trajectory of these turns."""
-    last = turns[-1].action
-    answered = isinstance(last, Answer)
-    stopped: Stopped = "answered" if answered else "no_action"
-    return Trajectory(
-        question=question,
-        turns=tuple(turns),
-        stopped=stopped,
-        answer=last.text if isinstance(last, Answer) else None,
-        text="".join(turn.generation.text + turn.inserted for turn in turns),
-        ledger=ledger(turns),
-        prompt_ids=session.prompt_ids,
-    )
+    stopped: Stopped = "answered" if isinstance(turns[-1].action, Answer) else "no_action"
+    return trajectory_of(question, session.prompt_ids, turns, stopped)

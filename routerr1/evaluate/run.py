@@ -50,39 +50,6 @@ def choose_questions(questions: Sequence[Question], limit: int | None, seed: int
     return [questions[place] for place in sorted(drawn)]
 
 
-async def evaluate(
-    generators: Mapping[int, Generator],
-    pool: Pool,
-    questions: Sequence[Question],
-    validation: Sequence[Question],
-    *,
-    render: Renderer,
-    rollout: RolloutParams,
-    params: EvaluateParams,
-    others: Iterable[Router] = (),
-    pool_name: str = TRAINING_POOL,
-    store: RowStore | None = None,
-    progress: Progress | None = None,
-) -> Evaluation:
-    """Play the policy of each training seed and every control on the same questions.
-
-    Args:
-        generators: training seed -> policy.
-        questions: of the split to report; `params.max_questions` of them are played.
-        validation: on these the best single model is chosen, so that the choice never sees the test.
-        others: further routers, such as baselines.
-        store: where rows survive a kill.
-
-    Raises: DataError without questions.
-    """
-    jobs = evaluation_jobs(
-        generators, pool, questions, validation,
-        render=render, rollout=rollout, params=params, others=others, pool_name=pool_name,
-    )  # fmt: skip
-    rows = await play_all(jobs, concurrency=params.concurrency, store=store, progress=progress)
-    return evaluation_of(rows)
-
-
 def evaluation_jobs(
     generators: Mapping[int, Generator],
     pool: Pool,
@@ -95,7 +62,17 @@ def evaluation_jobs(
     others: Iterable[Router] = (),
     pool_name: str = TRAINING_POOL,
 ) -> list[Job]:
-    """What `evaluate` plays, in the order of its rows; the last part are the tries on validation."""
+    """The policy of each training seed, every control and `others`, all on the same questions.
+
+    Args:
+        generators: training seed -> policy.
+        questions: of the split to report; `params.max_questions` of them are played.
+        validation: on these the best single model is chosen, so that the choice never sees the test; the
+            forced runs on them stand last.
+        others: further routers, such as baselines.
+
+    Raises: DataError without questions.
+    """
     chosen = choose_questions(questions, params.max_questions, params.seed)
     held = choose_questions(validation, params.max_questions, params.seed)
     routers: list[Router] = []

@@ -174,8 +174,9 @@ def markdown(table: dict[str, Any]) -> str:
         'router on the same questions; p is Holm-corrected; "resolves" is the smallest true '
         "difference this comparison would find in four of five repetitions.",
         "",
-        "| router | EM | F1 | USD per 1000 | calls | difference in EM | p | resolves |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| router | EM | F1 | USD per 1000 | calls | latency, s | policy tokens | reply tokens "
+        "| difference in EM | p | resolves |",
+        f"|{' --- |' * 11}",
     ]
     lines += [_line(entry) for entry in table["routers"]]
     return "\n".join(lines) + "\n"
@@ -191,7 +192,8 @@ def _line(entry: dict[str, Any]) -> str:
     cells = (
         entry["router"], _cell(entry["em"], 3), _cell(entry["f1"], 3),
         _cell({key: 1000 * value for key, value in entry["cost_usd"].items()}, 4),
-        _cell(entry["calls"], 2), compared,
+        _cell(entry["calls"], 2), _cell(entry["latency_s"], 2), _cell(entry["policy_tokens"], 1),
+        _cell(entry["completion_tokens"], 1), compared,
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"
 

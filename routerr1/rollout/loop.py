@@ -74,7 +74,7 @@ async def rollout(
             turns.append(turn)
             if stopped:
                 break
-        return _trajectory(question, session.prompt_ids, turns, stopped or "max_rounds")
+        return trajectory_of(question, session.prompt_ids, turns, stopped or "max_rounds")
     finally:
         session.close()
 
@@ -116,9 +116,10 @@ async def _reply(action: Ask | Malformed, pool: Pool, reroute: Reroute | None) -
     return await pool.ask(name, action.query)
 
 
-def _trajectory(
+def trajectory_of(
     question: Question, prompt_ids: tuple[int, ...], turns: Sequence[Turn], stopped: Stopped
 ) -> Trajectory:
+    """What these turns make up; the last one may hold the answer."""
     last = turns[-1].action
     return Trajectory(
         question=question,

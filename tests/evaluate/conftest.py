@@ -9,6 +9,7 @@ import pytest
 from routerr1.config import EmbeddedParams, EvaluateParams, RolloutParams
 from routerr1.data.embedded import World, build_world, questions
 from routerr1.evaluate.changes import ChangedPool, Changes, with_new_models
+from routerr1.evaluate.run import Evaluation, evaluation_jobs, evaluation_of, play_all
 from routerr1.pool.profile import profile
 from routerr1.pool.simulated import (
     SimulatedPool,
@@ -45,6 +46,14 @@ class Stage:
 
     def settings(self) -> dict:
         return {"render": self.render, "rollout": self.rollout, "params": self.params}
+
+
+async def evaluated(stage: Stage, **playing) -> Evaluation:
+    """The scripted policy with every control."""
+    jobs = evaluation_jobs(
+        {1: stage.policy}, stage.pool, stage.test, stage.validation, **stage.settings()
+    )
+    return evaluation_of(await play_all(jobs, concurrency=stage.params.concurrency, **playing))
 
 
 async def new_models(stage: Stage) -> Changes:

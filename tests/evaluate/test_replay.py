@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from routerr1.baselines.matrix import Matrix
 from routerr1.config import load_params
@@ -105,6 +107,25 @@ def test_routers_that_learn_beat_the_best_single_model_and_none_beats_the_oracle
         assert entries[name]["quality"]["mean"] <= oracle
     assert oracle == 1.0
     assert planted[1]["pareto_area_with_learned"] > planted[1]["pareto_area_singles"]
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(2, 5), st.integers(4, 12), st.integers(0, 10_000))
+def test_the_oracle_is_never_below_any_router_that_asks_once(candidates, count, seed):
+    rng = np.random.default_rng(seed)
+    quality = rng.choice([0.0, 0.5, 1.0], size=(count, candidates))
+    matrix = Matrix(
+        tuple(f"question {place} {rng.integers(3)}" for place in range(count)),
+        tuple(f"x/m{place}" for place in range(candidates)), quality,
+        rng.random((count, candidates)), (("",) * candidates,) * count,
+    )  # fmt: skip
+    loaded = load_params(ROOT / "params.yaml")
+    params = loaded.evaluate.model_copy(update={"bootstrap": 100})
+    baselines = loaded.baselines.model_copy(update={"include": ("knn",)})
+    found = study(matrix, baselines, params, repetitions=1)
+    means = {entry["router"]: entry["quality"]["mean"] for entry in found["routers"]}
+    assert means["oracle"] == pytest.approx(max(means.values()))
+    assert means["oracle"] == pytest.approx(quality.max(axis=1).mean())
 
 
 def test_single_models_and_random_are_what_the_matrix_says(planted):

@@ -11,11 +11,10 @@ from routerr1.errors import DataError
 from routerr1.evaluate.generalize import generalize
 from routerr1.evaluate.outputs import write_evaluation, write_generalization
 from routerr1.evaluate.rows import read_rows
-from routerr1.evaluate.run import evaluate
 from routerr1.evaluate.sweep import compare_swept, write_swept
 from routerr1.files import digest, read_json, write_json
 from routerr1.report import SIMULATION, STALE, Sources, draw, read_sources, write_report
-from tests.evaluate.conftest import new_models
+from tests.evaluate.conftest import evaluated, new_models
 
 CHROMIUM = Path("/usr/bin/chromium")
 LOG = """step,reward,em,formed,cost_usd,entropy,kl,share/Atlas,share/Penny,calls_1hop,calls_2hop,validation/em,note
@@ -27,7 +26,7 @@ LOG = """step,reward,em,formed,cost_usd,entropy,kl,share/Atlas,share/Penny,calls
 
 async def _play(stage, data: Path) -> None:
     common = stage.settings()
-    found = await evaluate({1: stage.policy}, stage.pool, stage.test, stage.validation, **common)
+    found = await evaluated(stage)
     write_evaluation(data / "eval", found, stage.params)
     limits = GeneralizeParams(pool_seed=1007, added_models=2, max_questions=30)
     rows, changes = await generalize(

@@ -7,23 +7,18 @@ import pytest
 from routerr1.errors import DataError, PoolError
 from routerr1.evaluate import controls
 from routerr1.evaluate.rows import read_rows, write_rows
-from routerr1.evaluate.run import choose_questions, derived_rows, evaluate, play_all
+from routerr1.evaluate.run import choose_questions, derived_rows, play_all
 from routerr1.evaluate.store import RowStore
 from routerr1.evaluate.table import entry_of, markdown, metrics, summarise
 from routerr1.pool.simulated import default_candidates
 from routerr1.types import Question
+from tests.evaluate.conftest import evaluated
 
 FAVOURITE = default_candidates()[3].name  # whom the scripted policy always asks
 
 
-async def _evaluated(stage, **changes):
-    return await evaluate(
-        {1: stage.policy}, stage.pool, stage.test, stage.validation, **stage.settings(), **changes
-    )
-
-
 async def test_every_router_plays_the_same_questions(stage):
-    found = await _evaluated(stage)
+    found = await evaluated(stage)
     counts = Counter(row.router for row in found.rows)
     expected = {"policy", "random", "oracle", "no_call", "best_single"}
     assert set(counts) == expected | {controls.forced(name) for name in stage.names}
@@ -31,7 +26,7 @@ async def test_every_router_plays_the_same_questions(stage):
 
 
 async def test_forcing_a_model_sends_it_every_call_and_the_policy_still_writes_the_answer(stage):
-    rows = [row for row in (await _evaluated(stage)).rows if row.router == "forced/Atlas"]
+    rows = [row for row in (await evaluated(stage)).rows if row.router == "forced/Atlas"]
     assert {name for row in rows for name in row.called} == {"Atlas"}
     assert all(row.calls == row.hops for row in rows)
     assert all(
@@ -40,13 +35,13 @@ async def test_forcing_a_model_sends_it_every_call_and_the_policy_still_writes_t
 
 
 async def test_a_scripted_policy_that_always_asks_one_model_equals_that_model_forced(stage):
-    table = summarise((await _evaluated(stage)).rows, stage.params)
+    table = summarise((await evaluated(stage)).rows, stage.params)
     gap = entry_of(table, f"forced/{FAVOURITE}")["difference"]["em"]
     assert (gap["mean"], gap["low"], gap["high"], gap["p"]) == (0.0, 0.0, 0.0, 1.0)
 
 
 async def test_oracle_is_right_wherever_any_forced_model_is_and_cheapest_among_the_knowing(stage):
-    rows = (await _evaluated(stage)).rows
+    rows = (await evaluated(stage)).rows
     right = {row.question_id for row in rows if row.router == "oracle" and row.em == 1}
     for row in rows:
         if row.router.startswith("forced/") and row.em == 1:
@@ -62,13 +57,13 @@ async def test_oracle_is_right_wherever_any_forced_model_is_and_cheapest_among_t
 
 
 async def test_no_call_pays_nothing_and_calls_nobody(stage):
-    rows = [row for row in (await _evaluated(stage)).rows if row.router == "no_call"]
+    rows = [row for row in (await evaluated(stage)).rows if row.router == "no_call"]
     assert all((row.cost_usd, row.called, row.calls) == (0.0, [], 0) for row in rows)
     assert all(row.failures > 0 for row in rows)  # the calls were asked for, and refused
 
 
 async def test_best_single_is_chosen_on_validation_and_reported_on_test(stage):
-    found = await _evaluated(stage)
+    found = await evaluated(stage)
     tried = {}
     for name in stage.names:
         policy = controls.Policy(1, stage.policy, stage.render, stage.rollout, 0.0)
@@ -83,7 +78,7 @@ async def test_best_single_is_chosen_on_validation_and_reported_on_test(stage):
 
 
 async def test_without_ground_truth_the_oracle_takes_the_best_forced_run_cheapest_on_ties(stage):
-    rows = [row for row in (await _evaluated(stage)).rows if row.router != "oracle"]
+    rows = [row for row in (await evaluated(stage)).rows if row.router != "oracle"]
     derived = [row for row in derived_rows(rows, "training", 1, "Atlas") if row.router == "oracle"]
     assert len(derived) == 60
     for winner in derived:
@@ -98,13 +93,13 @@ async def test_without_ground_truth_the_oracle_takes_the_best_forced_run_cheapes
 
 async def test_two_evaluations_write_the_same_bytes(stage, tmp_path):
     for name in ("first", "second"):
-        write_rows(tmp_path / name, (await _evaluated(stage)).rows)
+        write_rows(tmp_path / name, (await evaluated(stage)).rows)
     assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
-    assert read_rows(tmp_path / "first") == (await _evaluated(stage)).rows
+    assert read_rows(tmp_path / "first") == (await evaluated(stage)).rows
 
 
 async def test_the_metrics_are_those_of_the_policy_and_its_controls(stage):
-    found = await _evaluated(stage)
+    found = await evaluated(stage)
     table = summarise(found.rows, stage.params)
     flat = metrics(table)
     policy = [row for row in found.rows if row.router == "policy"]
@@ -120,23 +115,23 @@ async def test_the_metrics_are_those_of_the_policy_and_its_controls(stage):
 async def test_a_killed_evaluation_goes_on_where_it_was_and_ends_with_the_same_rows(
     stage, tmp_path
 ):
-    whole = (await _evaluated(stage)).rows
+    whole = (await evaluated(stage)).rows
     store = RowStore(tmp_path / "rows.jsonl", "f1")
 
-    await _evaluated(stage, store=store)
+    await evaluated(stage, store=store)
     path = tmp_path / "rows.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     assert len(lines) == 1 + 10 * 60 + 6 * 60  # ten routers on test, six forced ones on validation
     path.write_text("".join(lines[:101]) + lines[101][:50])  # what a kill in mid-write leaves
     played = []
-    again = await _evaluated(stage, store=store, progress=lambda done, _: played.append(done))
+    again = await evaluated(stage, store=store, progress=lambda done, _: played.append(done))
     assert played == list(range(101, 961))
     assert again.rows == whole
 
 
 async def test_rows_of_another_evaluation_are_not_taken_over(stage, tmp_path):
     path = tmp_path / "rows.jsonl"
-    await _evaluated(stage, store=RowStore(path, "before"))
+    await evaluated(stage, store=RowStore(path, "before"))
     with RowStore(path, "after").open() as kept:
         assert kept == {}
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from routerr1.evaluate.pareto import fronts, fronts_markdown
-from routerr1.evaluate.run import evaluate
 from routerr1.evaluate.sweep import compare_swept, swept_name, write_swept
 from routerr1.files import read_json
+from tests.evaluate.conftest import evaluated
 
 
 def test_equal_quality_and_equal_cost_by_hand():
@@ -30,9 +30,7 @@ def test_when_nobody_pays_there_is_no_area_and_no_crash():
 @pytest.fixture(scope="module")
 def found(stage):
     """Two weights of cost beside an evaluation; every other question is said to be of another data set."""
-    rows = asyncio.run(
-        evaluate({1: stage.policy}, stage.pool, stage.test, stage.validation, **stage.settings())
-    ).rows
+    rows = asyncio.run(evaluated(stage)).rows
     ids = sorted({row.question_id for row in rows})
     rows = [replace(row, dataset=("one", "two")[ids.index(row.question_id) % 2]) for row in rows]
     policy = [row for row in rows if row.router == "policy"]
