@@ -3,6 +3,7 @@
 import contextvars
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from routerr1 import promotion, registry, tracking
 from routerr1.config import Params
 from routerr1.errors import LockHeld
 from routerr1.exclusive import file_lock
+from tests.chain import make_outputs
 from tests.flows.conftest import Artifacts
 
 pytestmark = pytest.mark.usefixtures("prefect", "chain")
@@ -49,6 +51,33 @@ def test_a_failing_stage_fails_the_run_and_registers_nothing() -> None:
     with pytest.raises(StageFailed, match="stage make"):
         retrain()
     assert registry.list_versions(tracking.open_client(), "routerr1") == []
+
+
+def test_within_the_cool_down_an_event_starts_nothing() -> None:
+    from flows.pipeline import DRIFT, retrain
+
+    retrain()
+    state = retrain(trigger=DRIFT, return_state=True)
+    assert state.is_cancelled()
+    assert state.message is not None
+    assert state.message.startswith("routerr1.drift: the cool-down lasts for another 2")
+    params = Path("params.yaml")
+    params.write_text(params.read_text().replace("cooldown_s: 21600", "cooldown_s: 0"))
+    assert retrain(trigger=DRIFT, return_state=True).is_completed()
+
+
+def test_a_champion_judged_on_other_candidates_is_not_compared_as_it_stands(chain: Params) -> None:
+    from flows.promote import _comparable
+
+    registry.register(chain)
+    promotion.promote(chain)
+    make_outputs(right=0.7)
+    registry.register(chain)
+    judgement = promotion.judge(chain)
+    assert judgement.champion is not None
+    assert _comparable(judgement)
+    other = replace(judgement.champion, tags={**judgement.champion.tags, "pool_digest": "other"})
+    assert not _comparable(replace(judgement, champion=other))
 
 
 def test_two_runs_at_once_wait_for_each_other() -> None:

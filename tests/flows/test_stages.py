@@ -11,9 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.stages import StageFailed, run_stage, stages
+from flows.stages import StageFailed, run_stage, spending_as, stages
 from routerr1.config import Params
 from routerr1.errors import DataError
+from routerr1.pool.build import RUN_VARIABLE
 
 SLEEPERS = """
 import subprocess, sys, time
@@ -86,6 +87,22 @@ def test_output_is_streamed_and_an_unchanged_stage_is_skipped(chain: Params) -> 
     Path("made.yaml").write_text("{right: 0.7, cost: 0.001, size: 10}\n")
     run_stage("make", lines.append)
     assert "Running stage 'make':" in lines
+    lines.clear()
+    run_stage("make", lines.append, force=True)
+    assert "Running stage 'make':" in lines
+
+
+def test_a_flow_run_spends_under_its_own_name_unless_one_is_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv(RUN_VARIABLE, raising=False)
+    with spending_as("flow run 1"), spending_as("flow run 2"):
+        assert os.environ[RUN_VARIABLE] == "flow run 1"
+    assert RUN_VARIABLE not in os.environ
+    monkeypatch.setenv(RUN_VARIABLE, "mine")
+    with spending_as("flow run 1"):
+        assert os.environ[RUN_VARIABLE] == "mine"
+    assert os.environ[RUN_VARIABLE] == "mine"
 
 
 def test_a_failing_stage_says_which_and_how(sleeping_stage: Path) -> None:
