@@ -1,7 +1,8 @@
 """Who is killed, when, and what is left: `kill -9` of each process of a retrain, at three moments each.
 
-Real parts throughout: Prefect server and worker, MLflow server, DVC, git, and the ci profile's own stages.
-A row is one retrain that is started, disturbed, and followed by another, after which these must hold: the
+Real parts: Prefect server and worker, MLflow server, DVC, git, and the ci profile's stages up to and with
+`train`. What comes after them is one small stage that makes up an evaluation, for it is not what is killed
+here. A row is one retrain that is started, disturbed, and followed by another, after which these must hold: the
 next run succeeds, no version or logged model is partial, the champion is what it was, no process is left,
 and never were there two trainers. Writes JSON and a table; run it in the repository's root:
 
@@ -11,6 +12,7 @@ and never were there two trainers. Writes JSON and a table; run it in the reposi
 import argparse
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -30,6 +32,23 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from tests.clone import commit, environment, is_stage, make_clone, processes_in, replace
 from tests.servers import free_port, mlflow_server, running, until_answers
 
+AFTER_TRAINING = '''
+"""Rows of an evaluation, made up but of the right form, after `seconds`."""
+import time
+from pathlib import Path
+import yaml
+from routerr1.evaluate.rows import Row, write_rows
+
+time.sleep(yaml.safe_load(Path("made.yaml").read_text())["seconds"])
+for name, pool in (("eval", "training"), ("generalize", "unseen")):
+    write_rows(Path(f"data/{name}/rows.parquet"), [
+        Row(pool=pool, router="policy", seed=1, question_id=f"q{i}", dataset="d", question="?",
+            group=f"g{i}", hops=1, topic="t", answer="x", em=float(i % 2), f1=0.5, formed=True,
+            cost_usd=0.001, calls=1, failures=0, prompt_tokens=1, completion_tokens=1, policy_tokens=1,
+            latency_s=0.1, called=["Atlas"], best_calls=1, judged_calls=1, trajectory="{}")
+        for i in range(8)
+    ])
+'''
 BY_HAND = (
     "import sys; from flows.pipeline import main; sys.exit(main({'promote': False, 'wait_s': 600}))"
 )
@@ -74,7 +93,7 @@ class Bench:
     store: Path
     files: Path
     logs: Path
-    weight: float = 0.1
+    number: int = 0
     worker: ExitStack = field(default_factory=ExitStack)
 
     def start_worker(self) -> None:
@@ -90,11 +109,15 @@ class Bench:
             )
         )
 
-    def change(self) -> None:
-        """Another reward, so that the chain has to train again."""
-        old, self.weight = self.weight, round(self.weight + 0.01, 2)
-        replace(self.clone / "params.yaml", f"cost_weight: {old} ", f"cost_weight: {self.weight} ")
-        commit(self.clone, f"cost weight {self.weight}")
+    def change(self, *, train: bool) -> None:
+        """Another reward, so that the chain has to train again, or another evaluation only."""
+        if train:
+            text = (self.clone / "params.yaml").read_text()
+            weight = f"  cost_weight: {0.1 + self.number / 100:.2f} "
+            (self.clone / "params.yaml").write_text(re.sub("  cost_weight: [0-9.]+ ", weight, text))
+        self.number += 1
+        (self.clone / "made.yaml").write_text(f"{{seconds: 3, number: {self.number}}}\n")
+        commit(self.clone, f"change {self.number}")
 
     def left(self) -> list[psutil.Process]:
         """Processes of runs: all that work in the clone but the worker."""
@@ -108,6 +131,10 @@ class Bench:
         """Rows of the MLflow store, read past its server."""
         with sqlite3.connect(f"file:{self.store}?mode=ro", uri=True) as connection:
             return connection.execute(text).fetchall()
+
+    def evaluating(self) -> list[psutil.Process]:
+        """Processes of the stage after training."""
+        return processes_in(self.clone, lambda words: words[-1:] == ["after_training.py"])
 
 
 Moment = Callable[[Bench], psutil.Process | None]
@@ -147,11 +174,6 @@ def when(condition: Callable[[Bench], object], victim: Moment) -> Moment:
     return lambda bench: victim(bench) if condition(bench) else None
 
 
-def stage_runs(name: str) -> Callable[[Bench], bool]:
-    """Is there a process of this stage?"""
-    return lambda bench: bool(processes_in(bench.clone, is_stage(name)))
-
-
 def training(bench: Bench) -> bool:
     """Has the trainer made its folder, and no checkpoint yet?"""
     return bool(list(bench.clone.glob("runs/train/*"))) and not checkpoints(bench)
@@ -185,9 +207,9 @@ def unregistered(bench: Bench) -> bool:
 
 MATRIX: dict[str, list[tuple[str, Moment]]] = {
     "dvc": [
-        ("before the trainer starts", when(stage_runs("train"), dvc_process)),
+        ("as the trainer starts", when(Bench.trainers, dvc_process)),
         ("after the first checkpoint", when(checkpoints, dvc_process)),
-        ("while evaluating", when(stage_runs("evaluate"), dvc_process)),
+        ("while evaluating", when(Bench.evaluating, dvc_process)),
     ],
     "trainer": [
         ("before its first checkpoint", when(training, trainer_process)),
@@ -197,7 +219,7 @@ MATRIX: dict[str, list[tuple[str, Moment]]] = {
     "flow": [
         ("before the first changed stage", flow_process),
         ("after the first checkpoint", when(checkpoints, flow_process)),
-        ("while evaluating", when(stage_runs("evaluate"), flow_process)),
+        ("while evaluating", when(Bench.evaluating, flow_process)),
     ],
     "worker": [
         ("as the flow starts", when(flow_process, worker_process)),
@@ -237,7 +259,7 @@ class Watcher:
 def disturb(bench: Bench, victim: str, moment: str, chosen: Moment) -> Row:
     """One row of the matrix."""
     champion = champion_number()
-    bench.change()
+    bench.change(train="evaluat" not in moment and "log_model" not in f"{victim} {moment}")
     with Watcher(bench) as watcher:
         # An orphan of a killed worker goes on to its end; it must not be the one to move the champion.
         started = start_run(promote=victim != "worker")
@@ -362,16 +384,9 @@ def made_bench(folder: Path) -> Iterator[Bench]:
         "OMP_NUM_THREADS": "1",
     }
     clone = make_clone(folder / "clone")
-    # The real trainer and evaluation, with windows that a kill can hit; other routers do not matter here.
+    # The real trainer, with windows that a kill can hit.
     replace(clone / "profiles/ci.yaml", "train: {steps: 4,", "train: {steps: 8,")
-    replace(clone / "profiles/ci.yaml", "baselines: {", "baselines: {include: [], ")
-    for section in ("evaluate", "generalize"):
-        replace(
-            clone / "profiles/ci.yaml",
-            f"{section}: {{max_questions: 24",
-            f"{section}: {{max_questions: 6",
-        )
-    replace(clone / "params.yaml", "cost_weight: 0.02 ", "cost_weight: 0.1 ")
+    replace_evaluation(clone)
     commit(clone, "bench")
     os.chdir(folder)
     server = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)]
@@ -398,14 +413,35 @@ def made_bench(folder: Path) -> Iterator[Bench]:
             yield bench
 
 
+def replace_evaluation(clone: Path) -> None:
+    """Put one small stage in the place of all that come after training."""
+    import yaml
+
+    chain = yaml.safe_load((clone / "dvc.yaml").read_text())
+    stages = chain["stages"]
+    chain["stages"] = {
+        name: stages[name] for name in list(stages)[: list(stages).index("train") + 1]
+    }
+    chain["stages"]["evaluate"] = {
+        "cmd": f"{sys.executable} after_training.py",
+        "deps": ["after_training.py", "models/policy"],
+        "params": [{"made.yaml": None}],
+        "outs": ["data/eval", "data/generalize"],
+    }
+    del chain["metrics"], chain["plots"]
+    (clone / "dvc.yaml").write_text(yaml.safe_dump(chain, sort_keys=False))
+    (clone / "after_training.py").write_text(AFTER_TRAINING)
+    (clone / "made.yaml").write_text("{seconds: 3, number: 0}\n")
+
+
 def to_markdown(rows: list[Row]) -> str:
     """The table."""
     lines = [
         "# Who is killed, when, and what is left",
         "",
-        "`kill -9` on a real retrain: Prefect server and worker, MLflow server, DVC, the stages of the ci",
-        "profile (8 training steps; 6 questions to evaluate, no baselines). After each kill another retrain",
-        "runs: through the deployment, or, where the worker was killed, started by hand at once beside the orphan that the",
+        "`kill -9` on a real retrain: Prefect server and worker, MLflow server, DVC, the ci profile's stages up",
+        "to the trainer (8 steps), then a stage that makes up an evaluation. After each kill another retrain",
+        "runs: through the deployment, or, where the worker was killed, by hand at once beside the orphan that the",
         "worker left. *Gone* is the time until no process of the disturbed run was left; for a killed worker",
         "the orphan and the next run ended within it. *Trainers* is the highest number of training processes",
         "seen at once, looking ten times a second. Command: `python benchmarks/kills.py --out",
