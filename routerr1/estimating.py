@@ -52,18 +52,36 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
+class Link:
+    """One candidate that a call may reach: the one asked, or a fallback.
+
+    Attributes:
+        tries: at most, each of which may be billed.
+    """
+
+    card: Card
+    tries: int
+    reply_tokens: int
+
+
+Chains = Mapping[str, Sequence[Link]]
+"""Candidate -> whom a call to it may reach at worst, one after another."""
+
+
+@dataclass(frozen=True, slots=True)
 class Inputs:
     """What an estimate reads besides the parameters.
 
     Attributes:
-        tries: of one call at most, each of which may be billed.
+        chains: of the training pool.
+        new: of the models that only the generalize stage asks.
         mean_call_usd: per candidate, from the profile; empty before it.
         questions: rows of each split; empty before the dataset stage.
         calls_per_question: from the last evaluation; None before one.
     """
 
-    cards: Sequence[Card]
-    tries: int
+    chains: Chains
+    new: Chains
     mean_call_usd: Mapping[str, float]
     questions: Mapping[Split, int]
     calls_per_question: float | None
@@ -74,24 +92,45 @@ def read_inputs(params: Params, data: Path = Path("data")) -> Inputs:
 
     Raises: PoolError if neither a pool file nor profiled cards tell the prices.
     """
-    from routerr1.pool.simulated import SimulatedPool, default_candidates
-
-    tries = 1
-    cards: Sequence[Card]
-    if params.pool.file is not None:
-        file = read_pool_file(params.pool.file, max_reply_tokens=params.pool.max_reply_tokens)
-        cards, tries = file.cards, max(each.max_tries for each in file.endpoints.values())
-    elif (data / "pool/cards.json").exists():
-        cards = read_cards(data / "pool/cards.json")
-    else:
-        cards = SimulatedPool(default_candidates(), {}, seed=0).cards
+    chains, new = _simulated(params, data) if params.pool.file is None else _from_files(params)
     profile = data / "pool/profile.json"
     means = (
         {name: float(entry["cost_usd"]) for name, entry in read_json(profile).items()}
         if profile.exists()
         else {}
     )
-    return Inputs(cards, tries, means, _rows_per_split(data / "questions"), _calls(data / "eval"))
+    return Inputs(chains, new, means, _rows_per_split(data / "questions"), _calls(data / "eval"))
+
+
+def _simulated(params: Params, data: Path) -> tuple[Chains, Chains]:
+    from routerr1.pool.simulated import SimulatedPool, default_candidates, drawn_candidates
+
+    def chains(cards: Sequence[Card]) -> Chains:
+        return {card.name: [Link(card, 1, params.pool.max_reply_tokens)] for card in cards}
+
+    profiled = data / "pool/cards.json"
+    trained = SimulatedPool(default_candidates(), {}, seed=0).cards
+    drawn = SimulatedPool(drawn_candidates(params.generalize.pool_seed), {}, seed=0).cards
+    return chains(read_cards(profiled) if profiled.exists() else trained), chains(drawn)
+
+
+def _from_files(params: Params) -> tuple[Chains, Chains]:
+    def chains(path: Path | None) -> Chains:
+        if path is None:
+            return {}
+        file = read_pool_file(path, max_reply_tokens=params.pool.max_reply_tokens)
+        cards = {card.name: card for card in file.cards}
+        return {
+            name: [
+                Link(
+                    cards[row.name], file.endpoints[row.endpoint].max_tries, file.reply_tokens(row)
+                )
+                for row in file.chain(name)
+            ]
+            for name in cards
+        }
+
+    return chains(params.pool.file), chains(params.generalize.file)
 
 
 def _rows_per_split(folder: Path) -> dict[Split, int]:
@@ -122,20 +161,25 @@ def estimate(params: Params, inputs: Inputs) -> Estimate:
     Raises: PoolError if the number of questions is needed and not known yet.
     """
     rounds = params.rollout.max_rounds
-    asked_bytes = params.rollout.max_new_tokens * _BYTES_PER_POLICY_TOKEN
+    # Baselines put the question itself, the policy what it writes.
+    asked_bytes = max(
+        params.rollout.max_new_tokens * _BYTES_PER_POLICY_TOKEN, _question_bytes(params)
+    )
     likely = min(
         inputs.calls_per_question if inputs.calls_per_question is not None else 2.0, rounds
     )
-    dearest = _dearest_call(params, inputs, asked_bytes)
-    mean = _mean_call(inputs)
+    mean = fmean(inputs.mean_call_usd.values()) if inputs.mean_call_usd else None
     stages = [_profile(params, inputs)]
-    for stage, trajectories in _trajectories(params, inputs).items():
-        expected = trajectories * likely
+    for plays in _plays(params, inputs):
+        reached = [*inputs.chains.values(), *(inputs.new.values() if plays.new_models else ())]
+        dearest = max(_worst(chain, asked_bytes) for chain in reached)
+        expected = plays.trajectories * likely + plays.probes
+        most = plays.most_calls + plays.probes
         stages.append(
             StageEstimate(
-                stage,
-                trajectories * rounds,
-                trajectories * rounds * dearest,
+                plays.stage,
+                most,
+                most * dearest,
                 expected,
                 None if mean is None else expected * mean,
             )
@@ -144,11 +188,8 @@ def estimate(params: Params, inputs: Inputs) -> Estimate:
 
 
 def _profile(params: Params, inputs: Inputs) -> StageEstimate:
-    probes, names = params.profile_pool.probes, [card.name for card in inputs.cards]
-    most = sum(
-        _worst(card, params.checks.max_question_chars * _BYTES_PER_CHAR, params, inputs)
-        for card in inputs.cards
-    )
+    probes, names = params.profile_pool.probes, list(inputs.chains)
+    most = sum(_worst(chain, _question_bytes(params)) for chain in inputs.chains.values())
     known = bool(inputs.mean_call_usd)
     expected = (
         probes * sum(inputs.mean_call_usd.get(name, 0.0) for name in names) if known else None
@@ -157,24 +198,52 @@ def _profile(params: Params, inputs: Inputs) -> StageEstimate:
     return StageEstimate("profile", calls, probes * most, calls, expected)
 
 
-def _trajectories(params: Params, inputs: Inputs) -> dict[str, int]:
-    """How many questions each stage plays with calls."""
-    train, seeds, candidates = params.train, len(params.seeds), len(inputs.cards)
-    split, held = (
-        _played(params, inputs, params.evaluate.split),
-        _played(params, inputs, "validation"),
-    )
-    # The policy, random and each candidate forced; oracle only where the pool is simulated; baselines, some
-    # of which ask nobody, as if each asked.
-    routers = 2 + candidates + (params.pool.kind == "simulated") + len(params.baselines.include)
-    validations = (train.steps // train.validate_every + 2) * train.validation_questions
-    played = train.steps * train.questions_per_step * train.rollouts_per_question
+@dataclass(frozen=True, slots=True)
+class _Plays:
+    """What a stage plays with calls."""
+
+    stage: str
+    trajectories: int
+    most_calls: int
+    probes: int = 0
+    new_models: bool = False
+
+
+def _plays(params: Params, inputs: Inputs) -> tuple[_Plays, ...]:
+    train, seeds, candidates = params.train, len(params.seeds), len(inputs.chains)
+    rounds, baselines = params.rollout.max_rounds, len(params.baselines.include)
+    split = _played(params, inputs, params.evaluate.split)
+    held = _played(params, inputs, "validation")
     away = params.generalize.max_questions or inputs.questions[params.evaluate.split]
-    return {
-        "train": seeds * (played + validations),
-        "evaluate": seeds * (split * routers + held * candidates),
-        "generalize": seeds * away * (1 + _POOL_CHANGES),
-    }
+    # Random routing and each candidate forced; an oracle is played only where the pool is simulated.
+    controls = 1 + (params.pool.kind == "simulated") + candidates
+    trained = train.steps * train.questions_per_step * train.rollouts_per_question
+    validated = (train.steps // train.validate_every + 2) * train.validation_questions
+    training = seeds * (trained + validated)
+    ours = seeds * (split * (1 + controls) + held * candidates)
+    # As if each baseline asked, and a cascade everybody.
+    others = seeds * split * baselines
+    changed = seeds * away * (1 + _POOL_CHANGES + _on_new_models(params, inputs, controls))
+    return (
+        _Plays("train", training, training * rounds),
+        _Plays("evaluate", ours + others, ours * rounds + others * max(rounds, candidates)),
+        _Plays(
+            "generalize",
+            changed,
+            changed * rounds,
+            probes=params.profile_pool.probes * len(inputs.new),
+            new_models=True,
+        ),
+    )
+
+
+def _on_new_models(params: Params, inputs: Inputs, controls: int) -> int:
+    """Routers played where there are new models: policy and controls on them alone, and beside the old."""
+    if not inputs.new:
+        return 0
+    added = min(params.generalize.added_models, len(inputs.new))
+    alone = 1 + (controls - len(inputs.chains)) + len(inputs.new)
+    return alone + 1 + controls + added
 
 
 def _played(params: Params, inputs: Inputs, split: Split) -> int:
@@ -187,18 +256,14 @@ def _played(params: Params, inputs: Inputs, split: Split) -> int:
     return min(rows, params.evaluate.max_questions or rows)
 
 
-def _dearest_call(params: Params, inputs: Inputs, query_bytes: int) -> float:
-    return max(_worst(card, query_bytes, params, inputs) for card in inputs.cards)
+def _question_bytes(params: Params) -> int:
+    return params.checks.max_question_chars * _BYTES_PER_CHAR
 
 
-def _worst(card: Card, query_bytes: int, params: Params, inputs: Inputs) -> float:
+def _worst(chain: Sequence[Link], query_bytes: int) -> float:
     # A token of any tokenizer is at least a byte.
     prompt_tokens = query_bytes + TEMPLATE_TOKENS
-    return inputs.tries * cost_usd(card, prompt_tokens, params.pool.max_reply_tokens)
-
-
-def _mean_call(inputs: Inputs) -> float | None:
-    return fmean(inputs.mean_call_usd.values()) if inputs.mean_call_usd else None
+    return sum(link.tries * cost_usd(link.card, prompt_tokens, link.reply_tokens) for link in chain)
 
 
 def _assumptions(params: Params, inputs: Inputs, likely: float, rounds: int) -> tuple[str, ...]:
@@ -206,8 +271,8 @@ def _assumptions(params: Params, inputs: Inputs, likely: float, rounds: int) -> 
         "as the policy did in data/eval" if inputs.calls_per_question is not None else "a guess"
     )
     lines = [
-        f"at most: {rounds} calls a question to the dearest candidate, {params.pool.max_reply_tokens} reply "
-        f"tokens each, {inputs.tries} billed tries a call",
+        f"at most: {rounds} calls a question to the dearest candidate, the longest question and reply, every "
+        "try that the pool file allows billed, its fallbacks' too",
         f"expected: {likely:.2f} calls a question ({measured}), candidates called equally often",
         "warmstart asks no candidate: it imitates made-up routing",
     ]

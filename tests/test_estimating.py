@@ -7,7 +7,7 @@ import pytest
 
 from routerr1.config import Params, load_params
 from routerr1.errors import PoolError
-from routerr1.estimating import Inputs, estimate, read_inputs
+from routerr1.estimating import Inputs, Link, estimate, read_inputs
 from routerr1.types import Card
 
 ROOT = Path(__file__).parents[1]
@@ -37,16 +37,14 @@ def params() -> Params:
     )  # fmt: skip
 
 
-CARDS = (
-    Card("A", prompt_usd_per_mtok=1.0, completion_usd_per_mtok=10.0),
-    Card("B", completion_usd_per_mtok=1.0),
-)
+A = Link(Card("A", prompt_usd_per_mtok=1.0, completion_usd_per_mtok=10.0), 2, 100)
+B = Link(Card("B", completion_usd_per_mtok=1.0), 2, 100)
 QUESTIONS = {"train": 100, "validation": 4, "test": 50}
 
 
 def inputs(**change: Any) -> Inputs:
     values: dict[str, Any] = {
-        "cards": CARDS, "tries": 2, "mean_call_usd": {"A": 3e-4, "B": 1e-4},
+        "chains": {"A": [A], "B": [B]}, "new": {}, "mean_call_usd": {"A": 3e-4, "B": 1e-4},
         "questions": QUESTIONS, "calls_per_question": 1.5,
     }  # fmt: skip
     return Inputs(**{**values, **change})
@@ -61,13 +59,43 @@ def test_calls_and_dollars_per_stage():
     assert found["profile"].expected_usd == pytest.approx(10 * (3e-4 + 1e-4))
     # 2 seeds * (20 * 2 * 4 rollouts + (20 / 10 + 2) * 5 validated) * 3 rounds.
     assert found["train"].most_calls == 2 * (160 + 20) * 3
-    # Sub-questions: 10 policy tokens of at most 32 bytes, plus the template, to A.
+    # Sub-questions: 10 policy tokens of at most 32 bytes (more than a question's 200), plus the template, to A.
     assert found["train"].most_usd == pytest.approx(1080 * 2 * (448 + 1000) * 1e-6)
     assert found["train"].expected_usd == pytest.approx(360 * 1.5 * 2e-4)
     # Policy, random, two forced and three baselines on 7 test questions; two forced on 4 of validation.
     assert found["evaluate"].most_calls == 2 * (7 * 7 + 4 * 2) * 3
     # The pool and seven changes of it.
     assert found["generalize"].most_calls == 2 * 6 * 8 * 3
+
+
+def test_a_fallback_may_be_paid_on_top_and_new_models_are_probed_and_played():
+    found = {
+        stage.stage: stage
+        for stage in estimate(
+            params(), inputs(chains={"A": [A, B], "B": [B]}, new={"C": [A], "D": [B], "E": [B]})
+        ).stages
+    }
+    assert found["profile"].most_usd == pytest.approx(10 * 2 * (1328 + 100 + 100) * 1e-6)
+    assert found["train"].most_usd == pytest.approx(1080 * 2 * (1448 + 100) * 1e-6)
+    # As before, and policy, random and three forced on the new models alone; policy, random and four forced on
+    # the old with two of them; and 10 probes to each of three.
+    assert found["generalize"].most_calls == 2 * 6 * (8 + 5 + 6) * 3 + 30
+
+
+def test_the_links_of_a_pool_file_have_their_own_tries_and_reply_lengths(tmp_path: Path):
+    text = (ROOT / "pools" / "local.yaml").read_text()
+    text = text.replace("read_s: 120", "max_tries: 2").replace(
+        "model: llama3.2:3b", "model: llama3.2:3b\n    max_reply_tokens: 900"
+    )
+    (tmp_path / "pool.yaml").write_text(text)
+    chosen = params()
+    pool = chosen.pool.model_copy(update={"file": tmp_path / "pool.yaml"})
+    found = read_inputs(chosen.model_copy(update={"pool": pool}), tmp_path)
+    chain = found.chains["Qwen2.5-7B-Instruct"]
+    assert [(link.card.name, link.tries, link.reply_tokens) for link in chain] == [
+        ("Qwen2.5-7B-Instruct", 4, 100),
+        ("Llama-3.2-3B", 2, 900),
+    ]
 
 
 def test_without_a_profile_there_is_no_expectation_but_a_limit():
@@ -95,6 +123,7 @@ def test_inputs_come_from_the_pool_file_and_what_stages_left(tmp_path: Path):
     chosen = params()
     paper = chosen.pool.model_copy(update={"file": ROOT / "pools" / "paper.yaml"})
     found = read_inputs(chosen.model_copy(update={"pool": paper}), tmp_path)
-    assert [card.name for card in found.cards][:1] == ["Qwen2.5-7B-Instruct"]
-    assert (found.tries, found.mean_call_usd, found.questions) == (4, {}, {})
+    assert next(iter(found.chains)) == "Qwen2.5-7B-Instruct"
+    assert found.chains["LLaMA-3.1-70B-Instruct"][1].card.name == "LLaMA-3.1-8B-Instruct"
+    assert (found.new, found.mean_call_usd, found.questions) == ({}, {}, {})
     assert found.calls_per_question is None

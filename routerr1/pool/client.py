@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -114,7 +114,6 @@ class HttpPool:
         self._budget = budget
         self._priced = {card.name: card for card in file.cards}
         self._cards = tuple(cards) if cards is not None else file.cards
-        self._rows = {row.name: row for row in file.candidates}
         self._random = Random(seed)
         self._breakers = {row.name: self._new_breaker(row) for row in file.candidates}
         self._background = BackgroundLoop("routerr1-http-pool")
@@ -150,7 +149,7 @@ class HttpPool:
         """
         if self._closed:
             raise RuntimeError("this pool is closed")
-        if name not in self._rows:
+        if name not in self._breakers:
             return Reply(name, "", failure="unknown_model")
         return await self._background.run(self._ask(name, query))
 
@@ -158,7 +157,7 @@ class HttpPool:
         if self._live is None:
             self._live = self._connect()
         live, bill = self._live, _Bill()
-        for row in self._chain(name):
+        for row in self._file.chain(name):
             try:
                 completion: Completion = await self._retrying(row)(
                     self._try, live, row, query, bill
@@ -173,12 +172,6 @@ class HttpPool:
                 bill.notes.append(f"answered by {row.name}, fallback of {name}")
             return bill.reply(row.name, self._without_keys(completion.text))
         return bill.reply(name, "", "unavailable")
-
-    def _chain(self, name: str) -> Iterator[CandidateRow]:
-        following: str | None = name
-        while following is not None:
-            yield self._rows[following]
-            following = self._rows[following].fallback
 
     def _retrying(self, row: CandidateRow) -> AsyncRetrying:
         endpoint = self._file.endpoints[row.endpoint]

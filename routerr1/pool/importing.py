@@ -44,7 +44,7 @@ def import_log(
     store: Path,
     file: PoolFile,
     *,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Imported:
     """Write the rows of a JSONL log (plain or gzip) to `store` as calls of the candidates of `file`.
 

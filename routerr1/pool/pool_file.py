@@ -3,7 +3,7 @@
 Everything that can be wrong with a pool file or its keys is found here, before any call is made.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -135,6 +135,13 @@ class PoolFile:
     def candidate(self, name: str) -> CandidateRow | None:
         """By canonical name."""
         return next((row for row in self.candidates if row.name == name), None)
+
+    def chain(self, name: str) -> Iterator[CandidateRow]:
+        """The candidate of this name, its fallback, that one's, and so on; no circle gets past reading."""
+        row = self.candidate(name)
+        while row is not None:
+            yield row
+            row = self.candidate(row.fallback) if row.fallback is not None else None
 
     def reply_tokens(self, row: CandidateRow) -> int:
         """The most tokens a reply of this candidate may have."""

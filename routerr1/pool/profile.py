@@ -148,6 +148,8 @@ async def profile(
         nonlocal done
         async with slots:
             reply = await asking.ask(name, question.question)
+        if reply.model != name:  # what a fallback knows says nothing of this candidate
+            reply = dataclasses.replace(reply, text="", failure="unavailable")
         if reply.failure == "budget":
             raise BudgetExceeded(
                 f"profile: budget reached after {done} of {total} calls: {reply.note}"

@@ -35,7 +35,8 @@ class Recorder:
 
     Args:
         reuse: a request that was answered before (here or in an earlier run of this store) is answered
-            from the store, and one that is under way is waited for. A failure is never reused.
+            from the store, and one that is under way is waited for. Never reused: a failure, and what a
+            fallback said.
 
     The pool and the store are closed with the recorder.
     """
@@ -54,8 +55,11 @@ class Recorder:
         self._known: dict[str, Reply] = {}
         self._under_way: dict[str, asyncio.Task[Reply]] = {}
         if reuse:
+            names = {self._describe(card.name, "")["model"]: card.name for card in pool.cards}
             self._known = {
-                r.key: r.reply for r in read_records(store.path) if r.reply.failure is None
+                record.key: record.reply
+                for record in read_records(store.path)
+                if _lasting(record.reply, names.get(record.request["model"]))
             }
 
     @property
@@ -90,7 +94,7 @@ class Recorder:
             reply = await asyncio.shield(task)
         finally:
             self._under_way.pop(key, None)
-        if reply.failure is None:
+        if _lasting(reply, name):
             self._known[key] = reply
         return reply
 
@@ -98,6 +102,11 @@ class Recorder:
         """Close the pool and the store."""
         await self.inner.aclose()
         self._store.close()
+
+
+def _lasting(reply: Reply, name: str | None) -> bool:
+    """Would `name` say the same again?"""
+    return reply.failure is None and reply.model == name
 
 
 class ReplayPool:
@@ -180,7 +189,8 @@ class ReplayPool:
         if score < self._nearest:
             return None
         note = f"answered from the nearest recorded question {question!r} (similarity {score:.3f})"
-        return dataclasses.replace(self._questions[model][question], note=note)
+        found = self._questions[model][question]
+        return dataclasses.replace(found, note=f"{note}; {found.note}" if found.note else note)
 
     async def aclose(self) -> None:
         """Close the pool misses fall through to, if any."""

@@ -131,14 +131,14 @@ class RecordStore:
             os.fdatasync(self._file)
 
     def extend(
-        self, records: Sequence[Record], progress: Callable[[int], None] | None = None
+        self, records: Sequence[Record], progress: Callable[[int, int], None] | None = None
     ) -> None:
-        """Write many records and wait for the disk once; `progress` is told how many are written."""
+        """Write many records and wait for the disk once; `progress` is told how many of how many are written."""
         with self._thread_lock:
             for number, record in enumerate(records, start=1):
                 self._write(record)
                 if progress is not None:
-                    progress(number)
+                    progress(number, len(records))
             os.fdatasync(self._file)
 
     def _write(self, record: Record) -> None:

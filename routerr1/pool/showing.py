@@ -43,6 +43,6 @@ def spending(path: Path = BUDGET_FILE) -> Table | None:
     for scope, usd in budget.spent_usd().items():
         if not scope.startswith("question "):
             table.add_row(scope, f"{usd:.6f}")
-    table.caption = f"of this, {budget.under_way_usd():.6f} USD set aside for calls not settled"
+    table.add_row("of this, set aside for calls not settled", f"{budget.under_way_usd():.6f}")
     budget.close()
     return table

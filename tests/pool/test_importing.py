@@ -84,10 +84,10 @@ def test_a_log_that_cannot_be_read_is_named(tmp_path: Path):
 @pytest.mark.skipif(not LOG.is_file(), reason=f"real log not found: {LOG}")
 async def test_the_real_log_imports_whole_once_and_answers_every_question(tmp_path: Path):
     store = tmp_path / "calls.jsonl"
-    told: list[int] = []
-    done = import_log(LOG, store, PAPER, progress=told.append)
+    told: list[tuple[int, int]] = []
+    done = import_log(LOG, store, PAPER, progress=lambda *done: told.append(done))
     assert (done.added, done.already_there, done.without_text) == (3000, 0, 0)
-    assert told[-1] == 3000
+    assert (told[0], told[-1]) == ((1, 3000), (3000, 3000))
     before = store.read_bytes()
     again = import_log(LOG, store, PAPER)
     assert (again.added, again.already_there) == (0, 3000)

@@ -86,6 +86,18 @@ async def test_a_candidate_that_never_answers_gets_no_card():
         await profile(QUESTIONS, pool, store=None)
 
 
+async def test_what_a_fallback_answers_is_no_skill_of_the_candidate_asked():
+    class Propped(CountingPool):
+        async def ask(self, name: str, query: str) -> Reply:
+            return await super().ask("Fast" if query in ("q0", "q2") else name, query)
+
+    found = await profile(QUESTIONS, Propped(), store=None)
+    assert found.summary["Fast"]["failures"] == 0
+    assert found.summary["Slow"]["failures"] == 2
+    assert found.cards[1].performance == {"x": 0.0, "y": 0.0}
+    assert [row["cost_usd"] for row in found.rows] == [4e-6] * 8
+
+
 async def test_a_reached_budget_stops_the_stage():
     pool = CountingPool(fails=[("Slow", "q1")], failure="budget")
     with pytest.raises(BudgetExceeded, match="of 8 calls: told to"):

@@ -161,6 +161,20 @@ async def test_a_repeated_question_is_asked_once_even_at_the_same_time(tmp_path:
     await again.aclose()
 
 
+async def test_what_a_fallback_said_is_not_kept_for_good(tmp_path: Path):
+    class Propped(Moody):
+        async def ask(self, name: str, query: str) -> Reply:
+            self.asked.append((name, query))
+            return Reply("B" if len(self.asked) < 3 else name, "yes")
+
+    propped = Propped(1)
+    for _ in range(2):  # in one process, and from the store of an earlier one
+        recorder = Recorder(propped, RecordStore(tmp_path / "calls.jsonl"))
+        assert [(await recorder.ask("A", "q")).model for _ in range(2)] in (["B", "B"], ["A", "A"])
+        await recorder.aclose()
+    assert len(propped.asked) == 3
+
+
 async def test_a_waiter_that_is_cancelled_leaves_the_call_to_the_others(tmp_path: Path):
     class Slow(Moody):
         async def ask(self, name: str, query: str) -> Reply:
