@@ -132,6 +132,12 @@ class PoolParams(Section):
             raise ValueError("kind http needs a pool file in `file`")
         if self.calls != "live" and self.store is None:
             raise ValueError(f"calls {self.calls} needs a file in `store`")
+        for path in filter(None, (self.file, self.store)):
+            if Path("data/pool") in path.parents:
+                raise ValueError(
+                    f"{path}: data/pool is an output of the profile stage, which DVC empties before a run; "
+                    "keep the file elsewhere (pools/ for pool files, data/calls/ for stores)"
+                )
         if self.nearest is not None and self.calls != "replay":
             raise ValueError("nearest is for calls: replay")
         return self

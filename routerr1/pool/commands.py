@@ -51,7 +51,9 @@ def serve(
     names = ", ".join(candidate.name for candidate in candidates)
 
     def tell(url: str) -> None:
-        Console(stderr=True).print(f"simulated pool at {url}/v1 ({names}); counts at {url}/stats")
+        Console(stderr=True).print(
+            f"simulated pool at {url}/v1 ({names}); counts at {url}/stats", soft_wrap=True
+        )
 
     serve_forever(served, host, port, ready=tell)
 

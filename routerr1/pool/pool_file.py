@@ -81,7 +81,7 @@ class CandidateRow(CardRow):
 
     Attributes:
         model: the provider's own id.
-        context_window: tokens of prompt and reply together.
+        context_window: tokens of prompt and reply together; more than the longest reply.
         max_reply_tokens: asked for in every call; null leaves it to the pool's parameters.
         fallback: name of the candidate that is asked when this one cannot answer.
     """
@@ -209,6 +209,7 @@ def read_pool_file(path: Path, *, max_reply_tokens: int = 600) -> PoolFile:
     refuse_shared_names(rows, path)
     _refuse_lost_references(rows, raw.endpoints, path)
     _refuse_cycles({row.name: row.fallback for row in rows}, path)
+    _refuse_small_windows(rows, max_reply_tokens, path)
     return PoolFile(path, raw.prices, raw.endpoints, rows, max_reply_tokens, raw.max_reply_bytes)
 
 
@@ -238,3 +239,15 @@ def _refuse_cycles(fallbacks: Mapping[str, str | None], path: Path) -> None:
                     f"{path}: candidate {start!r}: its fallbacks run in a circle: {cycle}"
                 )
             way.append(following)
+
+
+def _refuse_small_windows(
+    rows: tuple[CandidateRow, ...], max_reply_tokens: int, path: Path
+) -> None:
+    for row in rows:
+        asked = row.max_reply_tokens or max_reply_tokens
+        if row.context_window <= asked:
+            raise PoolError(
+                f"{path}: candidate {row.name!r}: context_window is {row.context_window}, and replies of "
+                f"{asked} tokens leave no room for a question in it; set a smaller max_reply_tokens"
+            )

@@ -20,7 +20,7 @@ Change = Callable[[dict[str, Any]], object]
 def good() -> dict[str, Any]:
     def entry(name: str, **more: Any) -> dict[str, Any]:
         return {
-            "name": name, "endpoint": "here", "model": f"maker/{name}", "context_window": 100,
+            "name": name, "endpoint": "here", "model": f"maker/{name}", "context_window": 4096,
             "prompt_usd_per_mtok": 1.0, "completion_usd_per_mtok": 2.0, **more,
         }  # fmt: skip
 
@@ -68,6 +68,8 @@ def test_a_good_file_tells_cards_and_requests(tmp_path: Path):
         (edit(0, endpoint="there"), "candidate 'One': endpoint 'there' is not among those"),
         (edit(0, price=1), "candidate 'One': unknown key price"),
         (edit(0, temperature=3), "candidate 'One': temperature: "),
+        (edit(1, context_window=600), "candidate 'Two': context_window is 600, and replies of 600 tokens"),
+        (edit(1, max_reply_tokens=9000), "candidate 'Two': context_window is 4096, and replies of 9000"),
         (lambda c: c["candidates"][0].pop("model"), "candidate 'One': model: Field required"),
         (lambda c: c["candidates"][0].pop("prompt_usd_per_mtok"), "prompt_usd_per_mtok: Field required"),
         (lambda c: c["candidates"][0].pop("name"), "candidate number 1: name: Field required"),
@@ -114,6 +116,13 @@ def test_a_missing_key_is_told_when_the_pool_is_opened(tmp_path: Path, value: st
         PoolError, match=r"endpoint 'here' needs its key in the .* THE_KEY, which is"
     ):
         open_http_pool(http(written(tmp_path, good())), environ=environ)
+
+
+def test_a_pool_file_or_store_that_dvc_would_delete_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"data/pool is an output of the profile stage"):
+        http(Path("data/pool/pool.yaml"))
+    with pytest.raises(ValueError, match=r"data/pool is an output of the profile stage"):
+        http(tmp_path, calls="record", store=Path("data/pool/calls.jsonl"))
 
 
 def test_cards_of_another_pool_are_refused(tmp_path: Path):
