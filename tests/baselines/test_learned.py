@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from routerr1.baselines.cascade import frugal
 from routerr1.baselines.contrastive import router_dc, sample_llm_loss, sample_sample_loss
 from routerr1.baselines.embed import TfidfEmbedder, embedder
 from routerr1.baselines.encoder import bert
@@ -14,6 +15,7 @@ from routerr1.baselines.graph import graph_router
 from routerr1.baselines.learned import Majority, knn, mlp
 from routerr1.baselines.matrix import Matrix
 from routerr1.errors import ConfigError, DataError
+from routerr1.types import Reply
 
 TOPICS = {
     "capital": "which city is the capital of",
@@ -44,7 +46,21 @@ def score(chooser, matrix: Matrix) -> float:
     return float(np.mean([matrix.quality[row, name] for row, name in enumerate(chosen)]))
 
 
+class Cascaded:
+    """Whose reply a cascade ends with; replies here say nothing, so it has the question alone to go by."""
+
+    def __init__(self, matrix: Matrix) -> None:
+        self.cascade = frugal(matrix, seed=0)
+
+    def choose(self, query: str) -> str:
+        replies: list[Reply] = []
+        while (ask := self.cascade.next_call(query, replies)) is not None:
+            replies.append(Reply(ask.name, ""))
+        return replies[-1].model
+
+
 ROUTERS = {
+    "frugal": Cascaded,
     "knn": lambda matrix: knn(matrix, TfidfEmbedder()),
     "mlp": lambda matrix: mlp(matrix, TfidfEmbedder(), seed=0),
     "bert": lambda matrix: bert(matrix, seed=0),

@@ -22,6 +22,8 @@ from routerr1.pool.simulated import (
     drawn_candidates,
     known_facts,
 )
+from routerr1.report import STALE
+from routerr1.sweeping import sweep
 from routerr1.tracking import open_run
 from routerr1.train.checkpoint import save_policy
 from tests.servers import write_pool_file
@@ -79,6 +81,10 @@ def _params(folder: Path, stage, url: str) -> Params:
     values["rollout"]["max_new_tokens"] = 12
     values["model"]["init"] = str(folder / "base")
     values["warmstart"]["steps"] = 0
+    values["train"] |= {
+        "questions_per_step": 2, "rollouts_per_question": 2, "validation_questions": 2,
+        "checkpoint_every": 1,
+    }  # fmt: skip
     values["evaluate"] |= {"max_questions": QUESTIONS, "bootstrap": 100}
     values["baselines"] |= {"corpus": "corpus.jsonl", "sft_steps": 2, "passages": 3}
     values["generalize"] |= {"file": str(new), "max_questions": QUESTIONS}
@@ -153,6 +159,24 @@ def test_the_report_claims_no_simulation(ran):
     page = (ran[0] / "data" / "report" / "index.html").read_text()
     assert "simulated pool" not in page.lower()
     assert "baseline/graph_router" in page
+
+
+def test_a_sweep_trains_each_weight_once_and_stands_in_the_report(ran, monkeypatch):
+    folder, params = ran
+    monkeypatch.chdir(folder)
+    sweep(params, [0.9, 0.0], 1, restart=True)
+    weights = sorted(folder.glob("models/sweep/seed-1/*/model.safetensors"))
+    assert [path.parent.name for path in weights] == ["alpha=0", "alpha=0.9"]
+    made = [path.stat().st_mtime_ns for path in weights]
+    sweep(params, [0.0, 0.9], 1, restart=True)
+    assert [path.stat().st_mtime_ns for path in weights] == made
+    found = json.loads((folder / "data" / "sweep" / "sweep.json").read_text())
+    assert found["swept"] == ["alpha=0", "alpha=0.9"]
+    assert len(found["fronts"]["equal"]) == 3 + len(CANDIDATES) + 15  # random, no call, best single
+    stages.report(params)
+    page = (folder / "data" / "report" / "index.html").read_text()
+    assert 'id="sweep"' in page
+    assert STALE not in page
 
 
 def test_searching_baselines_need_a_corpus(ran):
