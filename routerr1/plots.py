@@ -73,13 +73,22 @@ def pareto(name: str, routers: Sequence[Marked], ours: Sequence[str]) -> str:
     return drawn[0]
 
 
-def curves(name: str, title: str, lines: Mapping[str, Sequence[Mapping[float, float]]]) -> str:
+def curves(
+    name: str,
+    title: str,
+    lines: Mapping[str, Sequence[Mapping[float, float]]],
+    *,
+    share: bool = False,
+) -> str:
     """Means over training seeds, by step, with the range of the seeds around them.
 
     Args:
         lines: label -> step -> value, one mapping for each seed. Lines of many steps are drawn as
             running means of nine, since single steps are noise.
+        share: the values lie in [0, 1], and the axis shows all of it.
     """
+    from matplotlib.ticker import MaxNLocator
+
     with _figure(name, width=4.4, height=2.8) as (figure, drawn):
         axes = figure.subplots()
         for place, (label, seeds) in enumerate(lines.items()):
@@ -96,6 +105,9 @@ def curves(name: str, title: str, lines: Mapping[str, Sequence[Mapping[float, fl
                 axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
         axes.set_title(title)
         axes.set_xlabel("step")
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+        if share:
+            axes.set_ylim(-0.03, 1.03)
         if len(lines) > 1:
             axes.legend(ncols=min(3, len(lines)), loc="upper center", bbox_to_anchor=(0.5, -0.24))
     return drawn[0]
@@ -193,12 +205,16 @@ def _label(
     figure.set_layout_engine("none")
     xs, ys = [x for x, _ in at], [y for _, y in at]
     textalloc.allocate(
-        axes, xs, ys, [", ".join(names) for names in at.values()],
+        axes, xs, ys, [_joined(names) for names in at.values()],
         x_scatter=xs, y_scatter=ys, x_lines=[list(x) for x, _ in lines], y_lines=[list(y) for _, y in lines],
         textsize=8, textcolor=_TEXT, linecolor=_TEXT, linewidth=0.5,
         min_distance=0.012, max_distance=0.3, margin=0.004, nbr_candidates=200,
         avoid_label_lines_overlap=True, avoid_crossing_label_lines=True,
     )  # fmt: skip
+
+
+def _joined(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 @contextmanager

@@ -32,6 +32,7 @@ _CURVES = (
     ("collapse", "Collapse", ("top_model_share", "no_call_rate")),
     ("call-entropy", "Entropy of calls, nats", ("call_entropy",)),
 )
+_SHARES = ("em", "formed", "collapse", "calls")  # curves of these lie in [0, 1]
 _HOPS = re.compile(r"calls_(\d+)hop")  # columns with the mean calls of questions of so many facts
 SIMULATION = (
     "The candidate models in this report are a simulation. The questions and their right answers are "
@@ -303,7 +304,8 @@ def _training_plots(log: Sequence[Mapping[str, str]], datasets: Sequence[str]) -
         seeds = {label: _lines(log, column) for label, column in lines.items()}
         if any(seeds.values()):
             shown = {label: line for label, line in seeds.items() if line}
-            drawn[f"train-{name}"] = plots.curves(f"train-{name}", title, shown)
+            share = name.startswith(_SHARES)
+            drawn[f"train-{name}"] = plots.curves(f"train-{name}", title, shown, share=share)
     return drawn
 
 
