@@ -6,7 +6,7 @@
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from prefect.states import Cancelled
 from flows.promote import promote_if_better
 from flows.stages import run_stage, spending_as, stages
 from routerr1.config import load_params
-from routerr1.errors import RouterError
+from routerr1.errors import LockHeld, RouterError
 from routerr1.exclusive import file_lock
 from routerr1.registry import Version, register
 from routerr1.stages import PROFILED
@@ -74,14 +74,21 @@ def link_to_run(version: Version) -> str:
 def only_one(wait_s: float) -> Iterator[None]:
     """One retrain at a time: across machines by a Prefect limit, in this folder by a file lock.
 
-    Raises: TimeoutError, LockHeld if another one does not end within `wait_s`.
+    Raises: LockHeld if another one does not end within `wait_s`.
     """
     with get_client(sync_client=True) as client:
         client.upsert_global_concurrency_limit_by_name(LIMIT, 1)
-    with (
-        concurrency(LIMIT, occupy=1, strict=True, timeout_seconds=wait_s, lease_duration=_LEASE_S),
-        file_lock("pipeline", timeout_s=wait_s),
-    ):
+    with ExitStack() as held:
+        slot = concurrency(
+            LIMIT, occupy=1, strict=True, timeout_seconds=wait_s, lease_duration=_LEASE_S
+        )
+        try:
+            held.enter_context(slot)
+        except TimeoutError:
+            raise LockHeld(
+                f"Prefect limit {LIMIT}: another retrain has held it for {wait_s:.0f} s"
+            ) from None
+        held.enter_context(file_lock("pipeline", timeout_s=wait_s))
         yield
 
 

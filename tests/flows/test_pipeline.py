@@ -81,9 +81,14 @@ def test_a_champion_judged_on_other_candidates_is_not_compared_as_it_stands(chai
 
 
 def test_two_runs_at_once_wait_for_each_other() -> None:
-    from flows.pipeline import retrain
+    from prefect.concurrency.sync import concurrency
+
+    from flows.pipeline import LIMIT, retrain
 
     with file_lock("pipeline", timeout_s=1), pytest.raises(LockHeld, match=r"pipeline\.lock"):
+        retrain(wait_s=1.0)
+    elsewhere = concurrency(LIMIT, occupy=1, strict=True)  # no file is shared with another machine
+    with elsewhere, pytest.raises(LockHeld, match="limit routerr1-retrain: another retrain"):
         retrain(wait_s=1.0)
 
 
