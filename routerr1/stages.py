@@ -327,10 +327,12 @@ def _baselines(params: Params, pool: Pool) -> list["Router"]:
     routers: list[Router] = []
     for seed in params.seeds:
         base = LocalGenerator.load(WARMSTART / f"seed-{seed}")
-        tuned = fine_tune(
-            base, train, steps=section.sft_steps, batch_size=32,
-            learning_rate=section.sft_learning_rate, seed=seed,
-        )  # fmt: skip
+        tuned = base
+        if "sft" in section.include:
+            tuned = fine_tune(
+                base, train, steps=section.sft_steps, batch_size=32,
+                learning_rate=section.sft_learning_rate, seed=seed,
+            )  # fmt: skip
         ours, answering = (
             policies_of(
                 {seed: generator},
@@ -531,6 +533,7 @@ def _evaluation_fingerprint(params: Params, section: str) -> str:
             "cards": digest(POOL / "cards.json"),
             "matrix": digest(POOL / "matrix.parquet"),
             "base": digest(WARMSTART),
+            "corpus": digest(params.baselines.corpus) if params.baselines.corpus else None,
         }
     )
 

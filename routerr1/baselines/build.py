@@ -30,7 +30,7 @@ class Materials:
 
     Attributes:
         base: the policy before reinforcement learning; it writes the final answers.
-        tuned: `base` fine-tuned on question and answer pairs, for SFT.
+        tuned: `base` fine-tuned on question and answer pairs; only SFT plays it.
         matrix: of the profile stage.
         passages: the corpus of RAG and Search-R1.
     """

@@ -40,10 +40,11 @@ def _examples(tuned: LocalGenerator, questions: Sequence[Question], seed: int) -
     rng = Random(f"sft/{seed}")
     while True:
         question = rng.choice(questions)
+        session = tuned.start(DIRECT.format(question.question), seed=0)  # reads it as in evaluation
         opening = tuned.encode("<answer>")
         said = tuned.encode(f" {question.golden_answers[0]}</answer>")
         yield Example(
-            tuple(tuned.encode(DIRECT.format(question.question))),
+            session.prompt_ids,
             (*opening, *said),
             (0,) * len(opening) + (1,) * len(said),
         )
