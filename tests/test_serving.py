@@ -79,45 +79,6 @@ def test_a_pool_that_lacks_a_card_is_refused_when_loading() -> None:
         check_cards([Card("Atlas")], [Card("Atlas"), Card("Mint")])
 
 
-def test_spans_carry_tokens_price_and_latency(mlflow_store: Path) -> None:  # noqa: ARG001
-    from routerr1.tracing import log_traces
-    from routerr1.types import (
-        Answer,
-        Ask,
-        Generation,
-        Ledger,
-        Question,
-        Reply,
-        Trajectory,
-        Turn,
-    )
-
-    reply = Reply(
-        "Atlas", "Paris.", prompt_tokens=7, completion_tokens=2, cost_usd=0.25, latency_s=1.5
-    )
-    turns = (
-        Turn(Generation("t", (1, 2, 3)), Ask("Atlas", "capital?"), reply, "i", wall_s=2.0),
-        Turn(Generation("a", (4,)), Answer("Paris"), wall_s=0.5),
-    )
-    question = Question("q", "d", "What?", ("Paris",), "test")
-    played = Trajectory(question, turns, "answered", "Paris", "", Ledger(calls=1, cost_usd=0.25))
-    client = tracking.open_client()
-    experiment = tracking.experiment_id(client, "traces")
-    assert log_traces([played] * 9, experiment, sample=3) == 3
-    traces = client.search_traces(locations=[experiment])
-    assert len(traces) == 3
-    spans = {span.name: span for span in traces[0].data.spans}
-    assert set(spans) == {"question", "thought 1", "call Atlas", "thought 2"}
-    call = spans["call Atlas"]
-    assert call.attributes["mlflow.chat.tokenUsage"]["total_tokens"] == 9
-    assert call.attributes["mlflow.llm.cost"]["total_cost"] == 0.25
-    assert call.attributes["latency_s"] == 1.5
-    assert call.end_time_ns - call.start_time_ns == 1_500_000_000
-    whole = spans["question"]
-    assert whole.end_time_ns - whole.start_time_ns == 2_500_000_000
-    assert traces[0].info.token_usage["total_tokens"] == 13  # 3 thought, 9 call, 1 thought
-
-
 @pytest.mark.slow
 def test_the_champion_is_served_over_http(champion: registry.Version) -> None:
     port = free_port()
