@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -184,6 +184,14 @@ def saving(bench: Bench) -> bool:
     return bool(bench.trainers()) and (bench.clone / "models/policy").exists()
 
 
+def evaluated(bench: Bench) -> bool:
+    """Has the last stage written its outputs, and DVC not yet taken them in?"""
+    made, rows = bench.clone / "made.yaml", bench.clone / "data/generalize/rows.parquet"
+    with suppress(FileNotFoundError):  # DVC removes what the run before left
+        return rows.stat().st_mtime > made.stat().st_mtime and not bench.evaluating()
+    return False
+
+
 def pending(bench: Bench) -> bool:
     """Was a logged model begun?"""
     return bool(bench.query("SELECT 1 FROM logged_models WHERE status = 1"))
@@ -207,9 +215,9 @@ def unregistered(bench: Bench) -> bool:
 
 MATRIX: dict[str, list[tuple[str, Moment]]] = {
     "dvc": [
-        ("as the trainer starts", when(Bench.trainers, dvc_process)),
-        ("after the first checkpoint", when(checkpoints, dvc_process)),
-        ("while evaluating", when(Bench.evaluating, dvc_process)),
+        ("before its stage starts", when(lambda bench: not bench.evaluating(), dvc_process)),
+        ("while its stage runs", when(Bench.evaluating, dvc_process)),
+        ("after its stage, before dvc.lock", when(evaluated, dvc_process)),
     ],
     "trainer": [
         ("before its first checkpoint", when(training, trainer_process)),
@@ -217,13 +225,13 @@ MATRIX: dict[str, list[tuple[str, Moment]]] = {
         ("with the policy just saved", when(saving, trainer_process)),
     ],
     "flow": [
-        ("before the first changed stage", flow_process),
-        ("after the first checkpoint", when(checkpoints, flow_process)),
-        ("while evaluating", when(Bench.evaluating, flow_process)),
+        ("before the first stage", flow_process),
+        ("after the trainer's first checkpoint", when(checkpoints, flow_process)),
+        ("while a later stage runs", when(Bench.evaluating, flow_process)),
     ],
     "worker": [
         ("as the flow starts", when(flow_process, worker_process)),
-        ("after the first checkpoint", when(checkpoints, worker_process)),
+        ("after the trainer's first checkpoint", when(checkpoints, worker_process)),
         ("during log_model", when(pending, worker_process)),
     ],
     "log_model (flow)": [
@@ -259,7 +267,7 @@ class Watcher:
 def disturb(bench: Bench, victim: str, moment: str, chosen: Moment) -> Row:
     """One row of the matrix."""
     champion = champion_number()
-    bench.change(train="evaluat" not in moment and "log_model" not in f"{victim} {moment}")
+    bench.change(train=victim == "trainer" or "checkpoint" in moment)
     with Watcher(bench) as watcher:
         # An orphan of a killed worker goes on to its end; it must not be the one to move the champion.
         started = start_run(promote=victim != "worker")
