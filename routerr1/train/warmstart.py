@@ -217,7 +217,7 @@ def from_scratch(
     known = known_facts(world)
     wanted = params.warmstart.steps * params.warmstart.batch_size
     pairs = imitated(
-        questions, world, known, partial(_cards_of, cards, known, seed),
+        questions, world, known, partial(_cards_of, cards, known, params.pool.redraw, seed),
         render=render, params=params.rollout,
         stop_probability=params.warmstart.stop_probability, seed=seed, count=max(wanted, 256),
     )  # fmt: skip
@@ -265,14 +265,16 @@ def adopt(source: str, folder: Path) -> dict[str, float]:
 
 
 def _cards_of(
-    cards: Sequence[Card], known: Mapping[str, Fact], seed: int, number: int
+    cards: Sequence[Card], known: Mapping[str, Fact], redraw: bool, seed: int, number: int
 ) -> Sequence[Card]:
-    """The profiled cards in every fourth row of packed examples, in the others those of a drawn pool each.
+    """The cards of a drawn pool for every row of packed examples; in every fourth, unless pools are
+    redrawn in training too, the profiled ones.
 
     With one pool alone its shortlists would be recited, not read.
     """
     row = number // _EXAMPLES_PER_ROW
-    return cards if row % 4 == 0 else training_pool(known, stream_seed(seed, row)).cards
+    own = row % 4 == 0 and not redraw
+    return cards if own else training_pool(known, stream_seed(seed, row)).cards
 
 
 def _corpus(
