@@ -4,8 +4,11 @@ import asyncio
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from routerr1 import evidence, stages
+from pydantic import ValidationError
+
+from routerr1 import evidence, files, stages
 from routerr1.config import Params
+from routerr1.errors import RegistryError
 from routerr1.gate import Play
 from routerr1.registry import Version, fetched
 from routerr1.types import Question
@@ -20,16 +23,37 @@ def questions_of(params: Params, ids: Collection[str]) -> list[Question]:
 
 
 def replay(params: Params, version: Version, questions: Sequence[Question]) -> list[Play]:
-    """The version's policy on `questions`, with the cards and the pool as they are now."""
+    """The version's policy on `questions`, prompted and played as it always is, on the pool as it is now.
+
+    Raises: RegistryError if the version's parameters cannot be read.
+    """
     from routerr1.evaluate.controls import POLICY
     from routerr1.evaluate.rows import row_of
 
     cards = stages.read_cards()
+    params = _with_its_own(params, version)
     with fetched(version.model_id, "artifacts/policy") as checkpoint:
         generator = stages.load_policy(checkpoint)
     played = asyncio.run(_play(params, generator, questions))
     rows = [row_of(one, pool="replay", router=POLICY, seed=0, cards=cards) for one in played]
     return [evidence.play_of(row) for row in rows]
+
+
+def _with_its_own(params: Params, version: Version) -> Params:
+    """`params`, but what a policy is played with as it was when the version was registered."""
+    with fetched(version.model_id, "artifacts/context/params.json") as file:
+        stored = files.read_json(file)
+    try:
+        own = {
+            name: type(getattr(params, name)).model_validate(stored[name])
+            for name in ("prompt", "rollout", "evaluate")
+        }
+    except (KeyError, ValidationError):
+        raise RegistryError(
+            f"version {version.number} of {version.name}: its parameters are not those of this code; "
+            "register a newer one"
+        ) from None
+    return params.model_copy(update=own)
 
 
 async def _play(params: Params, generator: Any, questions: Sequence[Question]) -> Any:
