@@ -506,10 +506,7 @@ def load_policy(folder: Path) -> "LocalGenerator":
 
 def fingerprint_parts(params: Params, seed: int) -> dict[str, Any]:
     """What a trained policy depends on; stored with it, and the name of its working folder."""
-    sections = {
-        name: getattr(params, name).model_dump(mode="json")
-        for name in ("prompt", "rollout", "model", "reward", "train", "pool")
-    }
+    sections = _sections(params, "prompt", "rollout", "model", "reward", "train", "pool")
     return {
         "seed": seed,
         "params": sections,
@@ -539,7 +536,16 @@ def _evaluation_fingerprint(params: Params, section: str) -> str:
 
 
 def _fingerprint(params: Params, *sections: str) -> str:
-    return _hash({name: getattr(params, name).model_dump(mode="json") for name in sections})
+    return _hash(_sections(params, *sections))
+
+
+def _sections(params: Params, *names: str) -> dict[str, Any]:
+    """Sections as JSON values, without what changes no result: who raises a budget goes on with his work."""
+    found = {name: getattr(params, name).model_dump(mode="json") for name in names}
+    if "pool" in found:
+        for key in ("budget", "max_concurrency"):
+            del found["pool"][key]
+    return found
 
 
 def _hash(value: object) -> str:

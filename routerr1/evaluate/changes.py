@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from routerr1.errors import PoolError
+from routerr1.pool.budget import exhausted
 from routerr1.pool.interface import Pool
 from routerr1.pool.simulated import UNSEEN_NAMES
 from routerr1.types import Card, Reply
@@ -67,6 +68,11 @@ class ChangedPool:
     def cards(self) -> tuple[Card, ...]:
         """See `Pool.cards`."""
         return tuple(self._cards.values())
+
+    @property
+    def exhausted(self) -> str | None:
+        """See `budget.Budget.exhausted`."""
+        return exhausted(self.inner)
 
     async def ask(self, name: str, query: str) -> Reply:
         """See `Pool.ask`; the reply carries the shown name of who answered, which may be a fallback."""

@@ -9,16 +9,17 @@ import numpy as np
 
 from routerr1.config import EvaluateParams, RolloutParams
 from routerr1.data.contracts import require_evaluation
-from routerr1.errors import DataError, RouterError
+from routerr1.errors import BudgetExceeded, DataError, RouterError
 from routerr1.evaluate import controls
 from routerr1.evaluate.controls import BEST_SINGLE, ORACLE, Policy, Router
 from routerr1.evaluate.rows import Row, row_of
 from routerr1.evaluate.store import Key, RowStore
+from routerr1.pool.budget import exhausted
 from routerr1.pool.interface import Pool
 from routerr1.pool.scope import asking_for
 from routerr1.prompt import Renderer
 from routerr1.rollout.generate import Generator
-from routerr1.types import Question
+from routerr1.types import Question, Trajectory
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) after each trajectory."""
@@ -139,6 +140,7 @@ async def play_all(
             async with slots:
                 with asking_for(who):
                     played = await router.play(question)
+                _refuse_unpaid(played, router.pool, len(found))
                 row = row_of(
                     played,
                     pool=router.pool_name,
@@ -167,6 +169,15 @@ async def play_all(
             # The first is the cause; those after it are what its cancelling met.
             raise ours.exceptions[0] from None
     return [found[key] for key in wanted]
+
+
+def _refuse_unpaid(played: Trajectory, pool: Pool, kept: int) -> None:
+    """A call that the run's or month's budget refused says nothing of who wanted it: no row is made of it."""
+    refused = any(turn.reply and turn.reply.failure == "budget" for turn in played.turns)
+    if refused and (why := exhausted(pool)) is not None:
+        raise BudgetExceeded(
+            f"{why}; {kept} rows are kept: raise pool.budget and run the stage again to go on"
+        )
 
 
 def key_of(router: Router, question: Question) -> Key:

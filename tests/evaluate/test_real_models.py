@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from routerr1 import stages
-from routerr1.config import Params, load_params
+from routerr1.config import BudgetParams, Params, load_params
 from routerr1.errors import ConfigError
 from routerr1.evaluate.rows import read_rows
 from routerr1.pool.server import build_app, serving
@@ -177,6 +177,24 @@ def test_a_sweep_trains_each_weight_once_and_stands_in_the_report(ran, monkeypat
     page = (folder / "data" / "report" / "index.html").read_text()
     assert 'id="sweep"' in page
     assert STALE not in page
+
+
+def test_a_raised_budget_does_not_start_anything_anew(ran):
+    folder, params = ran
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        rich = params.pool.model_copy(update={"budget": BudgetParams(run_usd=1.0)})
+        other = params.pool.model_copy(update={"seed": 99})
+        marks = [
+            (
+                stages._evaluation_fingerprint(changed, "evaluate"),
+                stages._fingerprint(changed, "pool", "profile_pool"),
+                stages.fingerprint_parts(changed, 1),
+            )
+            for changed in (params, *(params.model_copy(update={"pool": p}) for p in (rich, other)))
+        ]
+    assert marks[0] == marks[1]
+    assert all(one != two for one, two in zip(marks[0], marks[2], strict=True))
 
 
 def test_searching_baselines_need_a_corpus(ran):

@@ -4,12 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from routerr1.errors import DataError, PoolError
+from routerr1.errors import BudgetExceeded, DataError, PoolError
 from routerr1.evaluate import controls
+from routerr1.evaluate.changes import ChangedPool
 from routerr1.evaluate.rows import read_rows, write_rows
 from routerr1.evaluate.run import choose_questions, derived_rows, play_all
 from routerr1.evaluate.store import RowStore
 from routerr1.evaluate.table import entry_of, markdown, metrics, summarise
+from routerr1.pool.budget import Budget, BudgetedPool, Limits
 from routerr1.pool.simulated import default_candidates
 from routerr1.types import Question
 from tests.evaluate.conftest import evaluated
@@ -166,6 +168,32 @@ async def test_an_error_of_a_router_comes_out_as_itself(stage):
     broken = replace(controls.policy_router(policy, stage.pool, "p", 5), play=play)
     with pytest.raises(PoolError, match=f"no endpoint for {stage.test[0].id}"):
         await play_all([(broken, question) for question in stage.test[:3]], concurrency=2)
+
+
+async def test_a_spent_budget_stops_the_evaluation_and_makes_no_rows_of_refused_calls(
+    stage, tmp_path
+):
+    def jobs(run_usd: float):
+        budget = Budget(tmp_path / "budget.sqlite", Limits(None, run_usd, None), run="r")
+        guarded = BudgetedPool(stage.pool, budget, max_reply_tokens=60)
+        pool = ChangedPool(guarded, stage.pool.cards)
+        policy = controls.Policy(1, stage.policy, stage.render, stage.rollout, 0.0)
+        router = controls.policy_router(policy, pool, "training", 5)
+        return [(router, question) for question in stage.test[:30]], guarded
+
+    store = RowStore(tmp_path / "rows.jsonl", "f")
+    some, poor = jobs(0.0015)
+    with pytest.raises(BudgetExceeded, match=r"rows are kept: raise pool\.budget"):
+        await play_all(some, concurrency=2, store=store)
+    with store.open() as kept:
+        assert 0 < len(kept) < 30
+        assert not any(row.failures for row in kept.values())
+    await poor.aclose()
+    again, rich = jobs(1.0)
+    rows = await play_all(again, concurrency=2, store=store)
+    assert len(rows) == 30
+    assert not any(row.failures for row in rows)
+    await rich.aclose()
 
 
 def test_an_empty_split_is_refused():
