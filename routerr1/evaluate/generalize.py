@@ -228,7 +228,7 @@ def generalize_markdown(compared: Mapping[str, Any]) -> str:
         "| pool | EM | EM against training pool | USD per 1000 | calls to watched (before) | answers changed | right to wrong | wrong to right |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
         f"| training | {_mean(compared['training'], 'em', 3)} | reference "
-        f"| {1000 * compared['training']['cost_usd']['mean']:.4f} | | | | |",
+        f"| {_mean(compared['training'], 'cost_usd', 4, 1000)} | | | | |",
     ]
     for entry in compared["pools"]:
         gap = entry["difference"]["em"]
@@ -239,7 +239,7 @@ def generalize_markdown(compared: Mapping[str, Any]) -> str:
         lines.append(
             f"| {entry['pool']} | {_mean(entry['policy'], 'em', 3)} "
             f"| {gap['mean']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}] "
-            f"| {1000 * entry['policy']['cost_usd']['mean']:.4f} | {watched} "
+            f"| {_mean(entry['policy'], 'cost_usd', 4, 1000)} | {watched} "
             f"| {' | '.join(map(_percent, flips))} |"
         )
     not_made = compared["not_made"]
@@ -247,9 +247,10 @@ def generalize_markdown(compared: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _mean(entry: Mapping[str, Any], measure: str, digits: int) -> str:
+def _mean(entry: Mapping[str, Any], measure: str, digits: int, scale: float = 1.0) -> str:
     found = entry[measure]
-    return f"{found['mean']:.{digits}f} [{found['low']:.{digits}f}, {found['high']:.{digits}f}]"
+    mean, low, high = (f"{scale * found[key]:.{digits}f}" for key in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
 
 
 def _percent(found: Mapping[str, float] | None) -> str:
