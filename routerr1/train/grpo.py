@@ -107,15 +107,15 @@ def train(
     """
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     from transformers import PrinterCallback
-    from trl import GRPOTrainer
 
     from routerr1.rollout.local import LocalGenerator
+    from routerr1.train.trainer import PackedTrainer
 
     generator = LocalGenerator.load(start, in_step=setting.in_step)
     by_prompt = _by_prompt(setting)
     player = _Player(setting, generator, by_prompt, log_played)
     recorder = _recorder(player, folder, progress, log_step)
-    trainer = GRPOTrainer(
+    trainer = PackedTrainer(
         model=generator.model,
         processing_class=generator.tokenizer,
         args=_config(setting, folder),

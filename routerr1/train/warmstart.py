@@ -1,13 +1,8 @@
-"""Supervised warm start: imitate trajectories whose routing is random, on the policy's own tokens.
-
-Examples are packed: a row holds the cards once and several examples behind them, each seeing the cards
-and itself. This saves most of the work where the prompt is long and the rest short.
-"""
+"""Supervised warm start: imitate trajectories whose routing is random, on the policy's own tokens."""
 
 import asyncio
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -34,21 +29,14 @@ from routerr1.reward import FrozenCostScale
 from routerr1.rollout.local import LocalGenerator
 from routerr1.rollout.loop import play, stream_seed
 from routerr1.train.examples import imitated
+from routerr1.train.packing import Example as Example
+from routerr1.train.packing import pack
 from routerr1.train.policy import new_model, train_tokenizer
 from routerr1.train.score import score
 from routerr1.types import Card, Question, Trajectory
 
 _EXAMPLES_PER_ROW = 8
 _TOKENIZED_PAIRS = 3000
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """Token ids of one trajectory; `mask` is 1 where the policy wrote the token, over `ids`."""
-
-    prompt_ids: tuple[int, ...]
-    ids: tuple[int, ...]
-    mask: tuple[int, ...]
 
 
 def encode(prompt: str, trajectory: Trajectory, tokenizer: Any) -> Example:
@@ -120,79 +108,15 @@ def _schedule(step: int, params: WarmstartParams) -> float:
 
 def packed_loss(model: Any, batch: Sequence[Example]) -> Tensor:
     """Mean negative log-likelihood of the tokens the policy wrote."""
-    packed = _pack(
-        [batch[i : i + _EXAMPLES_PER_ROW] for i in range(0, len(batch), _EXAMPLES_PER_ROW)]
-    )
+    packed = pack(batch, _EXAMPLES_PER_ROW)
     hidden = model.get_decoder()(
         input_ids=packed.ids,
         position_ids=packed.positions,
-        attention_mask=_packed_mask(packed.owner),
+        attention_mask=packed.attention(model.dtype),
         use_cache=False,
     ).last_hidden_state
     logits = model.get_output_embeddings()(hidden.flatten(0, 1)[packed.sources])
-    return torch.nn.functional.cross_entropy(logits.float(), torch.tensor(packed.targets))
-
-
-@dataclass(frozen=True, slots=True)
-class _Packed:
-    """Rows of examples behind the prefix that a row's prompts share.
-
-    Attributes:
-        owner: 0 for the shared prefix, n for the row's n-th example, -1 for padding.
-        sources: flat places whose hidden state predicts `targets`.
-    """
-
-    ids: Tensor
-    positions: Tensor
-    owner: Tensor
-    sources: list[int]
-    targets: list[int]
-
-
-def _pack(rows: Sequence[Sequence[Example]]) -> _Packed:
-    shared = [_common_prefix([example.prompt_ids for example in row]) for row in rows]
-    lengths = [
-        prefix + sum(len(e.prompt_ids) - prefix + len(e.ids) for e in row)
-        for prefix, row in zip(shared, rows, strict=True)
-    ]
-    length = max(lengths)
-    ids = torch.zeros(len(rows), length, dtype=torch.long)
-    packed = _Packed(ids, torch.zeros_like(ids), torch.full_like(ids, -1), [], [])
-    for r, (prefix, row) in enumerate(zip(shared, rows, strict=True)):
-        ids[r, :prefix] = torch.tensor(row[0].prompt_ids[:prefix])
-        packed.positions[r, :prefix] = torch.arange(prefix)
-        packed.owner[r, :prefix] = 0
-        at = prefix
-        for n, example in enumerate(row, start=1):
-            tail = example.prompt_ids[prefix:]
-            end = at + len(tail) + len(example.ids)
-            ids[r, at:end] = torch.tensor((*tail, *example.ids))
-            packed.positions[r, at:end] = torch.arange(prefix, prefix + end - at)
-            packed.owner[r, at:end] = n
-            for place, (token, weight) in enumerate(zip(example.ids, example.mask, strict=True)):
-                if weight:
-                    packed.sources.append(r * length + at + len(tail) + place - 1)
-                    packed.targets.append(token)
-            at = end
-    return packed
-
-
-def _packed_mask(owner: Tensor) -> Tensor:
-    """Additive (rows, 1, length, length): each token sees the shared prefix and its own example so far."""
-    length = owner.shape[1]
-    same = (owner[:, :, None] == owner[:, None, :]) | (owner[:, None, :] == 0)
-    causal = torch.ones(length, length, dtype=torch.bool).tril()
-    visible = (same & causal) | torch.eye(length, dtype=torch.bool)
-    return torch.zeros(visible.shape).masked_fill(~visible, torch.finfo(torch.float32).min)[:, None]
-
-
-def _common_prefix(prompts: Sequence[Sequence[int]]) -> int:
-    """Length of the longest common prefix, but short of every prompt's last token."""
-    most = min(map(len, prompts)) - 1
-    for place in range(most):
-        if len({prompt[place] for prompt in prompts}) > 1:
-            return place
-    return most
+    return torch.nn.functional.cross_entropy(logits.float(), packed.targets)
 
 
 def from_scratch(

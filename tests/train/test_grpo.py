@@ -12,12 +12,11 @@ import torch
 from routerr1.config import Params
 from routerr1.pool.simulated import SimulatedPool
 from routerr1.prompt import renderer
-from routerr1.rollout.generate import ScriptedGenerator
-from routerr1.rollout.local import LocalGenerator
 from routerr1.train import grpo
 from routerr1.train.grpo import Setting, Task, Trained
 from routerr1.train.score import score
 from routerr1.types import Answer, Ask, Card, Generation, Ledger, Question, Reply, Trajectory, Turn
+from tests.train.scripted import play_scripts
 
 
 @pytest.fixture
@@ -114,32 +113,6 @@ def test_training_stops_once_validation_has_not_improved_for_long_enough(
     assert (len(trained.rows), trained.best_step, trained.best_reward) == (4, 2, 0.3)
 
 
-class Tokenised(ScriptedGenerator):
-    """Says what it is told, in the policy's own tokens."""
-
-    def __init__(self, policy: LocalGenerator) -> None:
-        super().__init__([f"<think> t</think>{ASK}", "<think> t</think><answer> y</answer>"])
-        self.policy = policy
-
-    def start(self, prompt: str, *, seed: int) -> Any:
-        session, encode = super().start(prompt, seed=seed), self.policy.encode
-
-        class Session:
-            prompt_ids = tuple(encode(prompt))
-            close = session.close
-
-            async def generate(self, **limits: Any) -> Generation:
-                said = await session.generate(**limits)
-                ids = tuple(encode(said.text))
-                return Generation(said.text, ids, (0.0,) * len(ids))
-
-            def insert(self, text: str) -> tuple[int, ...]:
-                session.insert(text)
-                return tuple(encode(text))
-
-        return Session()
-
-
 def test_reply_tokens_get_no_gradient(
     small_policy: Path, setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,18 +144,7 @@ def test_reply_tokens_get_no_gradient(
         return loss
 
     monkeypatch.setattr(GRPOTrainer, "_compute_loss", compute_twice)
-    player = grpo._Player.play
-
-    def play_script(self: Any, *args: Any, **kwargs: Any) -> list[Trajectory]:
-        policy = self.generator
-        self.generator = Tokenised(policy)
-        self.generator.model = policy.model
-        try:
-            return player(self, *args, **kwargs)
-        finally:
-            self.generator = policy
-
-    monkeypatch.setattr(grpo._Player, "play", play_script)
+    play_scripts(monkeypatch, [[f"<think> t</think>{ASK}", "<think> t</think><answer> y</answer>"]])
     # Rewards that differ within a group, or there would be no gradient to compare.
     monkeypatch.setattr(grpo, "_reward", lambda prompts, **_: [i % 3 for i in range(len(prompts))])
     run(small_policy, setting, tmp_path / "run", stop_after=1)

@@ -1,0 +1,96 @@
+"""Several examples in a row behind the prompt they share, so that it is computed once.
+
+Each example sees the shared part and itself, at the positions it would have alone: what is computed is
+what rows of their own would give, up to rounding. Where prompts are long and answers short this saves
+most of the work.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Token ids of one trajectory; `mask` is 1 where the policy wrote the token, over `ids`."""
+
+    prompt_ids: tuple[int, ...]
+    ids: tuple[int, ...]
+    mask: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Examples in rows.
+
+    Attributes:
+        ids, positions: (rows, length).
+        owner: 0 for a row's shared part, n for its n-th example, -1 for padding; (rows, length).
+        sources: flat places whose hidden state predicts `targets`: the tokens with mask 1, in the
+            examples' order.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    owner: Tensor
+    sources: Tensor
+    targets: Tensor
+
+    def attention(self, dtype: torch.dtype) -> Tensor:
+        """Additive (rows, 1, length, length): a token sees the shared part and its own example so far."""
+        length, owner = self.owner.shape[1], self.owner
+        same = (owner[:, :, None] == owner[:, None, :]) | (owner[:, None, :] == 0)
+        causal = torch.ones(length, length, dtype=torch.bool).tril()
+        # Padding sees itself: a row of the mask that hides everything gives NaN in some kernels.
+        visible = (same & causal) | torch.eye(length, dtype=torch.bool)
+        return torch.zeros(visible.shape, dtype=dtype).masked_fill(
+            ~visible, torch.finfo(dtype).min
+        )[:, None]
+
+
+def pack(examples: Sequence[Example], per_row: int) -> Packed:
+    """Examples in their order, `per_row` to a row; neighbours should have prompts that begin alike."""
+    rows = [examples[i : i + per_row] for i in range(0, len(examples), per_row)]
+    shared = [_common_prefix([example.prompt_ids for example in row]) for row in rows]
+    length = max(
+        prefix + sum(len(e.prompt_ids) - prefix + len(e.ids) for e in row)
+        for prefix, row in zip(shared, rows, strict=True)
+    )
+    ids = torch.zeros(len(rows), length, dtype=torch.long)
+    positions, owner = torch.zeros_like(ids), torch.full_like(ids, -1)
+    sources: list[int] = []
+    targets: list[int] = []
+    for r, (prefix, row) in enumerate(zip(shared, rows, strict=True)):
+        ids[r, :prefix] = torch.tensor(row[0].prompt_ids[:prefix])
+        positions[r, :prefix] = torch.arange(prefix)
+        owner[r, :prefix] = 0
+        at = prefix
+        for n, example in enumerate(row, start=1):
+            tail = example.prompt_ids[prefix:]
+            end = at + len(tail) + len(example.ids)
+            ids[r, at:end] = torch.tensor((*tail, *example.ids))
+            positions[r, at:end] = torch.arange(prefix, prefix + end - at)
+            owner[r, at:end] = n
+            before = r * length + at + len(tail) - 1
+            written = [i for i, weight in enumerate(example.mask) if weight]
+            sources += [before + i for i in written]
+            targets += [example.ids[i] for i in written]
+            at = end
+    return Packed(
+        ids,
+        positions,
+        owner,
+        torch.tensor(sources, dtype=torch.long),
+        torch.tensor(targets, dtype=torch.long),
+    )
+
+
+def _common_prefix(prompts: Sequence[Sequence[int]]) -> int:
+    """Length of the longest common prefix, but short of every prompt's last token."""
+    most = min(map(len, prompts)) - 1
+    for place in range(most):
+        if len({prompt[place] for prompt in prompts}) > 1:
+            return place
+    return most

@@ -1,0 +1,214 @@
+"""What reaches the loss: whole trajectories as played, packed or not."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from routerr1.config import Params
+from routerr1.pool.simulated import SimulatedPool, known_facts, training_pool
+from routerr1.prompt import renderer
+from routerr1.rollout.local import LocalGenerator
+from routerr1.train import grpo
+from routerr1.train.grpo import Setting, Task
+from routerr1.types import Question, Trajectory
+from tests.train.scripted import play_scripts
+
+ASK = "<think> t</think><search>Atlas: x?</search>"
+ANSWER = "<think> t</think><answer> y</answer>"
+SCRIPTS = [
+    [ASK, ASK, ANSWER],
+    [ASK, "<think> t</think><sear"],  # cut off in its second round
+    ["t t"],  # cut off at once
+    [ASK] * 9,  # calls on after its last round, and never answers
+    [ANSWER],
+]
+
+
+@pytest.fixture
+def setting(params: Params, pool: SimulatedPool, rows: list[Question], world: Any) -> Setting:
+    """Every other question has a pool of its own, so that prompts of a batch begin differently."""
+    known = known_facts(world)
+    train = [row for row in rows if row.split == "train"]
+    return Setting(
+        tasks=[
+            Task(row, training_pool(known, i) if i % 2 else pool) for i, row in enumerate(train)
+        ],
+        validation=[Task(row, pool) for row in rows if row.split == "validation"][:4],
+        names=[],
+        render=renderer("compact", params.rollout.max_rounds),
+        rollout=params.rollout,
+        reward=params.reward,
+        train=params.train.model_copy(
+            update={"steps": 2, "validate_every": 100, "learning_rate": 1e-2, "warmup_steps": 0}
+        ),
+        seed=1,
+    )
+
+
+class Watched:
+    """What every loss was computed from, and what the trainer made of it, with and without packing."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from routerr1.train.trainer import PackedTrainer
+
+        self.inputs: list[dict[str, Any]] = []
+        self.logps: list[torch.Tensor] = []
+        self.losses: list[dict[bool, tuple[torch.Tensor, dict[str, torch.Tensor]]]] = []
+        compute, packs = PackedTrainer._compute_loss, PackedTrainer._packs
+
+        def both(trainer: Any, model: Any, inputs: dict[str, Any]) -> Any:
+            self.inputs.append(inputs)
+            assert packs(trainer)
+            found = {}
+            for packed in (False, True):
+                with monkeypatch.context() as patch:
+                    patch.setattr(PackedTrainer, "_packs", lambda _, on=packed: on)
+                    with torch.no_grad():
+                        given = dict(inputs)
+                        if "ref_per_token_logps" in inputs:
+                            given["ref_per_token_logps"] = self._score(
+                                trainer, trainer.ref_model, inputs
+                            )
+                        logps = self._score(trainer, model, inputs)
+                    model.zero_grad()
+                    loss = compute(trainer, model, given)
+                    loss.backward()
+                found[packed] = loss.detach(), {n: p.grad for n, p in model.named_parameters()}
+                model.zero_grad(set_to_none=True)
+            self.losses.append(found)
+            self.logps.append(logps)
+            return compute(trainer, model, inputs)
+
+        monkeypatch.setattr(PackedTrainer, "_compute_loss", both)
+
+    @staticmethod
+    def _score(trainer: Any, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        said = inputs["completion_ids"]
+        logps: torch.Tensor = trainer._get_per_token_logps_and_entropies(
+            model,
+            torch.cat([inputs["prompt_ids"], said], 1),
+            torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], 1),
+            said.shape[1],
+        )[0]
+        return logps
+
+    def trained_on(self, step: int) -> list[tuple[tuple[int, ...], ...]]:
+        """(prompt ids, completion ids, weights) of the rollouts of one step, sorted."""
+        given = self.inputs[step]
+        found = []
+        for i in range(len(given["prompt_ids"])):
+            prompt = given["prompt_ids"][i][given["prompt_mask"][i].bool()]
+            there = given["completion_mask"][i].bool()
+            said, weights = given["completion_ids"][i][there], given["tool_mask"][i][there]
+            found.append(tuple(tuple(each.tolist()) for each in (prompt, said, weights)))
+        return sorted(found)
+
+
+def train(
+    start: Path, setting: Setting, folder: Path
+) -> tuple[list[dict[str, float]], list[Sequence[Trajectory]]]:
+    played: list[Sequence[Trajectory]] = []
+    trained = grpo.train(
+        start, setting, folder, progress=lambda _: None,
+        log_played=lambda _step, trajectories: played.append(trajectories),
+    )  # fmt: skip
+    return trained.rows, played
+
+
+def as_played(trajectory: Trajectory, eos: int) -> tuple[tuple[int, ...], ...]:
+    """What should be trained on, put together from the turns."""
+    ids: list[int] = []
+    weights: list[int] = []
+    for turn in trajectory.turns:
+        ids += (*turn.generation.token_ids, *turn.inserted_ids)
+        weights += [1] * len(turn.generation.token_ids) + [0] * len(turn.inserted_ids)
+    if trajectory.stopped == "answered":
+        ids, weights = [*ids, eos], [*weights, 0]
+    return trajectory.prompt_ids, tuple(ids), tuple(weights)
+
+
+def test_packing_changes_neither_loss_nor_gradient_and_every_ending_is_trained_on(
+    small_policy: Path, setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = Watched(monkeypatch)
+    play_scripts(monkeypatch, SCRIPTS)
+    # Rewards that differ within a group, or there would be no gradient to compare.
+    monkeypatch.setattr(grpo, "_reward", lambda prompts, **_: [i % 3 for i in range(len(prompts))])
+    rows, played = train(small_policy, setting, tmp_path)
+    assert rows[1]["kl"] > 1e-4  # the policy has left its reference
+    assert {each.stopped for each in played[0]} == {"answered", "length", "max_rounds"}
+    assert max(len(each.turns) for each in played[0]) == setting.rollout.max_rounds + 1
+    assert len({each.prompt_ids[:50] for each in played[0]}) > 1
+    eos = LocalGenerator.load(small_policy).tokenizer.eos_token_id
+    for step, trajectories in enumerate(played):
+        assert watched.trained_on(step) == sorted(as_played(each, eos) for each in trajectories)
+        (plain, grads), (loss, packed) = (watched.losses[step][on] for on in (False, True))
+        torch.testing.assert_close(loss, plain, atol=1e-6, rtol=1e-5)
+        assert all(float(grad.abs().max()) > 1e-5 for grad in grads.values())
+        for name, grad in grads.items():
+            torch.testing.assert_close(packed[name], grad, atol=2e-6, rtol=1e-4)
+
+
+def test_ids_trained_on_are_those_sampled_token_by_token(
+    asking_policy: Path, setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recorded where a token is drawn, over the rounds of a byte-level BPE policy."""
+    sampled: dict[Any, tuple[list[int], list[float]]] = {}
+    take = LocalGenerator._take
+
+    def taken(self: LocalGenerator, session: Any, token: int, logprob: float) -> None:
+        tokens, logprobs = sampled.setdefault(session, ([], []))
+        tokens.append(token)
+        logprobs.append(logprob)
+        take(self, session, token, logprob)
+
+    monkeypatch.setattr(LocalGenerator, "_take", taken)
+    watched = Watched(monkeypatch)
+    hot = setting.rollout.model_copy(update={"temperature": 1.0})
+    _, played = train(asking_policy, replace(setting, rollout=hot), tmp_path)
+    first = {
+        (session.prompt_ids, tuple(tokens)): logprobs
+        for session, (tokens, logprobs) in list(sampled.items())[: len(played[0])]
+    }
+    given = watched.inputs[0]
+    weights = (given["completion_mask"] * given["tool_mask"]).bool()
+    for i, written in enumerate(weights):
+        prompt = given["prompt_ids"][i][given["prompt_mask"][i].bool()]
+        tokens = given["completion_ids"][i][written]
+        logprobs = first[tuple(prompt.tolist()), tuple(tokens.tolist())]
+        # What was sampled and what is trained on stood at the same places, after the same tokens.
+        torch.testing.assert_close(
+            watched.logps[0][i][written], torch.tensor(logprobs), atol=1e-4, rtol=1e-4
+        )
+    assert max(len(each.turns) for each in played[0]) > 2
+    encode = LocalGenerator.load(asking_policy).encode
+    said = [turn.generation for each in played[0] for turn in each.turns]
+    # Text made into tokens again gives others: keeping the ids is what the above rests on.
+    assert any(tuple(encode(each.text)) != each.token_ids for each in said)
+
+
+def test_an_end_token_that_also_pads_changes_nothing(
+    small_policy: Path, setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play_scripts(monkeypatch, SCRIPTS)
+    monkeypatch.setattr(grpo, "_reward", lambda prompts, **_: [i % 3 for i in range(len(prompts))])
+    rows = []
+    for packs, name in product((True, False), ("own", "shared")):
+        start = tmp_path / f"{name}-{packs}"
+        policy = LocalGenerator.load(small_policy)
+        if name == "shared":
+            policy.tokenizer.pad_token = policy.tokenizer.eos_token
+        policy.model.save_pretrained(start)
+        policy.tokenizer.save_pretrained(start)
+        with monkeypatch.context() as patch:
+            if not packs:
+                patch.setattr("routerr1.train.trainer.PackedTrainer._packs", lambda _: False)
+            rows.append(train(start, setting, start / "run")[0])
+    assert rows[0] == rows[1]
+    assert rows[2] == rows[3]
+    assert rows[2][1]["loss"] == pytest.approx(rows[0][1]["loss"], abs=1e-5)
