@@ -1,0 +1,161 @@
+"""Where a training step's time goes: generation, pool, reward, update, and the rest.
+
+Trains for some steps from the warm start that `dvc repro warmstart` left, as the train stage does, and
+times the parts by wrapping the functions that do them. Validation and checkpoints are left out. Prints
+one JSON object, seconds as medians over steps. `useful` is the share of a step in which one of the four
+parts runs; `ratio` is a step over generation and update alone.
+
+    python benchmarks/train.py --steps 30 --out docs/results/train.json
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from routerr1 import stages
+from routerr1.config import load_params
+from routerr1.files import write_json
+from routerr1.train import grpo
+
+WARM_UP = 3  # steps not counted: imports, first allocations
+
+
+class Stopwatch:
+    """Seconds by part; a part that runs inside another is counted in both."""
+
+    def __init__(self) -> None:
+        self.seconds: Counter[str] = Counter()
+
+    def time(self, owner: Any, method: str, part: str) -> None:
+        """Count what `owner.method` takes as `part` from now on."""
+        plain: Callable[..., Any] = getattr(owner, method)
+
+        @wraps(plain)
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return plain(*args, **kwargs)
+            finally:
+                self.seconds[part] += time.perf_counter() - began
+
+        setattr(owner, method, timed)
+
+    def time_async(self, owner: Any, method: str, part: str) -> None:
+        """The same for a coroutine; what runs while it waits is counted too, so use it on what does not."""
+        plain: Callable[..., Awaitable[Any]] = getattr(owner, method)
+
+        @wraps(plain)
+        async def timed(*args: Any, **kwargs: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return await plain(*args, **kwargs)
+            finally:
+                self.seconds[part] += time.perf_counter() - began
+
+        setattr(owner, method, timed)
+
+    def take(self) -> Counter[str]:
+        """What was counted since the last call."""
+        taken, self.seconds = self.seconds, Counter()
+        return taken
+
+
+class Enough(Exception):
+    """As many steps as were asked for."""
+
+
+def measure(steps: int, seed: int) -> dict[str, Any]:
+    """Train and time."""
+    from accelerate import Accelerator
+    from accelerate.optimizer import AcceleratedOptimizer
+    from trl import GRPOTrainer
+
+    from routerr1.pool.simulated import SimulatedPool
+    from routerr1.rollout.local import LocalGenerator
+
+    params = load_params()
+    never = {"steps": steps + WARM_UP + 1, "validate_every": 10**6, "checkpoint_every": 10**6}
+    params = params.model_copy(update={"train": params.train.model_copy(update=never)})
+    pool = stages.open_pool(params, stages.read_cards())
+    watch = Stopwatch()
+    watch.time(LocalGenerator, "_step", "generation")
+    watch.time_async(SimulatedPool, "ask", "pool")
+    watch.time(grpo._Player, "score", "reward")
+    watch.time(grpo._Player, "rollouts", "rollouts")
+    watch.time(GRPOTrainer, "_generate_and_score_completions", "prepared")
+    watch.time(GRPOTrainer, "compute_loss", "loss")
+    watch.time(Accelerator, "backward", "backward")
+    watch.time(AcceleratedOptimizer, "step", "optimizer")
+    measured: list[Counter[str]] = []
+    last = [time.perf_counter(), time.process_time()]
+
+    def progress(row: dict[str, float]) -> None:
+        now = [time.perf_counter(), time.process_time()]
+        taken = watch.take()
+        taken["step"], taken["cpu"] = now[0] - last[0], now[1] - last[1]
+        taken["reference"] = taken["prepared"] - taken["rollouts"]
+        taken["update"] = sum(taken[p] for p in ("reference", "loss", "backward", "optimizer"))
+        taken["other"] = taken["step"] - sum(
+            taken[p] for p in ("generation", "pool", "reward", "update")
+        )
+        measured.append(taken)
+        if row["step"] == steps + WARM_UP:
+            raise Enough
+        last[:] = [time.perf_counter(), time.process_time()]
+
+    with tempfile.TemporaryDirectory() as folder, suppress(Enough):
+        grpo.train(
+            stages.WARMSTART / f"seed-{seed}", stages.train_setting(params, pool, seed),
+            Path(folder), progress=progress,
+        )  # fmt: skip
+    return figures(
+        measured[WARM_UP:], params.train.questions_per_step * params.train.rollouts_per_question
+    )
+
+
+def figures(measured: list[Counter[str]], rollouts: int) -> dict[str, Any]:
+    """Medians over steps, and what follows from them."""
+    parts = (
+        "step", "generation", "pool", "reward", "update", "reference", "loss", "backward",
+        "optimizer", "other", "cpu",
+    )  # fmt: skip
+    median = {part: statistics.median(taken[part] for taken in measured) for part in parts}
+    alone = median["generation"] + median["update"]
+    return {
+        "seconds": {part: round(value, 4) for part, value in median.items()},
+        "rollouts_per_s": round(rollouts / median["step"], 1),
+        "useful": round(1 - median["other"] / median["step"], 3),
+        "ratio": round(median["step"] / alone, 3),
+    }
+
+
+def main() -> None:
+    """Measure, print JSON, write it where asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    found = {
+        "profile": load_params().profile, "steps": args.steps, "seed": args.seed,
+        "threads": args.threads, **measure(args.steps, args.seed),
+    }  # fmt: skip
+    print(json.dumps(found, indent=2))
+    if args.out:
+        write_json(args.out, found)
+
+
+if __name__ == "__main__":
+    main()
