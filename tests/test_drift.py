@@ -50,3 +50,9 @@ def test_the_table_names_what_moved() -> None:
     page = drift.to_markdown([drift.compare_latency("Atlas latency", 1.0, [3.0], 1.5)])
     assert page.startswith("# Watch: drift\n")
     assert "| Atlas latency | 1 | 3 | **moved** | 3.00 times the card's" in page
+
+
+def test_a_candidate_that_is_gone_has_moved() -> None:
+    page = drift.to_markdown([drift.gone("Mint")])
+    assert page.startswith("# Watch: drift\n")
+    assert "| **moved** | the pool has it no more |" in page
