@@ -467,7 +467,12 @@ def to_markdown(rows: list[Row]) -> str:
             f"| {row.gone_after_s} | {row.next_run_s} |"
         )
     good = sum(row.holds for row in rows)
-    return "\n".join([*lines, "", f"{good} of {len(rows)} rows hold.", ""])
+    lines += ["", f"{good} of {len(rows)} rows hold."]
+    done = {(row.victim, row.moment) for row in rows}
+    every = [(victim, moment) for victim, moments in MATRIX.items() for moment, _ in moments]
+    missing = [f"{victim} {moment}" for victim, moment in every if (victim, moment) not in done]
+    lines += [f"Not run yet: {'; '.join(missing)}."] if missing else []
+    return "\n".join([*lines, ""])
 
 
 def main() -> int:
