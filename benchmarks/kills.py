@@ -452,7 +452,7 @@ def to_markdown(rows: list[Row]) -> str:
         "runs: through the deployment, or, where the worker was killed, by hand at once beside the orphan that the",
         "worker left. *Gone* is the time until no process of the disturbed run was left; for a killed worker",
         "the orphan and the next run ended within it. *Trainers* is the highest number of training processes",
-        "seen at once, looking ten times a second. Command: `python benchmarks/kills.py --out",
+        "seen at once, looking ten times a second; 0 where only the later stage had to run. Command: `python benchmarks/kills.py --out",
         "docs/results/kill-matrix.json`.",
         "",
         "| killed | when | next run | champion kept | partial versions | partial logged models "

@@ -78,6 +78,7 @@ def register(params: Params, outputs: Outputs | None = None) -> Version:
     _refuse_stale_outputs()
     read_manifest(made_of.checkpoint)
     tags = lineage_tags(params, made_of)
+    _refuse_stale_outputs()  # again: a parameter edited in between would stand in the tags
     client = open_client()
     name = params.registry.model
     with file_lock(f"{name}.register", timeout_s=1800):

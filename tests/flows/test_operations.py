@@ -117,12 +117,14 @@ def test_schedule_gate_event_and_rollback(chain: Params, servers: Path) -> None:
         until(lambda: gate_of(2) == "refused", log)  # the next minute's run, and the gate holds
         assert "champion" in aliases()[1]
         pause("retrain/retrain")
+        here = Path.cwd()
+        # A run under way would take the change half way, and have the event's run cancelled.
+        until(lambda: not [p for p in psutil.process_iter() if runs_in(p, here)], log)
         set_made(right=0.9)
         routerr1("ops", "notify", "routerr1.pool.changed", "--why", "a price")
         until(lambda: "champion" in aliases().get(3, ()), log)  # by the event
         assert promotion.rollback(chain, why="test").after == 1
         assert "champion" in aliases()[1]
-    here = Path.cwd()
     until(lambda: not [p for p in psutil.process_iter() if works_in(p, here)], log, 30)
 
 
@@ -135,6 +137,14 @@ def pause(deployment: str) -> None:
     with get_client(sync_client=True) as client:
         found = client.read_deployment_by_name(deployment)
         assert not any(schedule.active for schedule in found.schedules)
+
+
+def runs_in(process: psutil.Process, folder: Path) -> bool:
+    """All that works there but the worker."""
+    try:
+        return works_in(process, folder) and "worker" not in process.cmdline()
+    except psutil.Error:
+        return False
 
 
 def works_in(process: psutil.Process, folder: Path) -> bool:
