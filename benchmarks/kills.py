@@ -124,8 +124,15 @@ class Bench:
         return processes_in(self.clone, lambda words: "worker" not in words)
 
     def trainers(self) -> list[psutil.Process]:
-        """Processes of the train stage."""
-        return processes_in(self.clone, is_stage("train"))
+        """Processes of the train stage; a child shows its parent's command line until it runs its own."""
+        found = processes_in(self.clone, is_stage("train"))
+        ids = {process.pid for process in found}
+        mothers = []
+        for process in found:
+            with suppress(psutil.Error):
+                if process.ppid() not in ids:
+                    mothers.append(process)
+        return mothers
 
     def query(self, text: str) -> list[Any]:
         """Rows of the MLflow store, read past its server."""
