@@ -33,7 +33,7 @@ def replay(params: Params, version: Version, questions: Sequence[Question]) -> l
     cards = stages.read_cards()
     params = _with_its_own(params, version)
     with fetched(version.model_id, "artifacts/policy") as checkpoint:
-        generator = stages.load_policy(checkpoint)
+        generator = stages.load_policy(checkpoint, params)
     played = asyncio.run(_play(params, generator, questions))
     rows = [row_of(one, pool="replay", router=POLICY, seed=0, cards=cards) for one in played]
     return [evidence.play_of(row) for row in rows]

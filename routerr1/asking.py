@@ -6,17 +6,24 @@ from pathlib import Path
 from routerr1 import stages
 from routerr1.config import Params
 from routerr1.rollout.loop import rollout
+from routerr1.train.checkpoint import MANIFEST
 from routerr1.types import Question, Trajectory
 
 
 def ask_once(
-    question: str, policy: Path, params: Params, *, seed: int, temperature: float
+    question: str, policy: str, params: Params, *, seed: int, temperature: float
 ) -> Trajectory:
-    """Play `question` with the checkpoint in `policy`, on the pool that params name.
+    """Play `question` with the checkpoint `policy`, on the pool that params name.
+
+    Args:
+        policy: a folder that this project wrote, which is checked; or any folder or hub name of a causal LM.
 
     Raises: CheckpointError, PoolError: policy or pool cannot be used.
     """
-    generator = stages.load_policy(policy)
+    ours = policy == str(stages.POLICY) or (Path(policy) / MANIFEST).is_file()
+    generator = (
+        stages.load_policy(Path(policy), params) if ours else stages.load_checkpoint(policy, params)
+    )
     pool = stages.open_pool(params, stages.read_cards())
 
     async def play() -> Trajectory:

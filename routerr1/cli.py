@@ -110,7 +110,9 @@ _stage("report", "One HTML page that opens offline, with tables, plots and traje
 @app.command(rich_help_panel="Use")
 def ask(
     question: Annotated[str, typer.Argument(help="What you want to know.")],
-    policy: Annotated[Path, typer.Option(help="A trained policy.")] = Path("models/policy"),
+    policy: Annotated[
+        str, typer.Option(help="A trained policy; or any causal LM, as a folder or hub name.")
+    ] = "models/policy",
     seed: Annotated[int, typer.Option(help="Of the sampling; not used at temperature 0.")] = 0,
     temperature: Annotated[float, typer.Option(min=0.0)] = 0.0,
     params: ParamsFile = _DEFAULT,

@@ -152,27 +152,40 @@ class ProfilePoolParams(Section):
 
 
 class PromptParams(Section):
-    """How cards and question are shown to the policy."""
+    """How cards and question are shown to the policy; with `chat`, as a user's turn in its chat template."""
 
     template: Literal["compact", "full"]
+    chat: bool = False
 
 
 class RolloutParams(Section):
-    """Limits of one trajectory; `temperature` is the one training samples with."""
+    """Limits of one trajectory; `temperature` is the one training samples with.
+
+    Attributes:
+        max_tokens: of prompt, generations and replies together; None: what the model can hold.
+    """
 
     max_rounds: int = Field(ge=1)
     max_new_tokens: int = Field(ge=4)
     temperature: float = Field(gt=0)
+    max_tokens: int | None = Field(default=None, ge=64)
 
 
 class ModelParams(Section):
-    """The policy: made from scratch with these sizes, or loaded (then the sizes are not read)."""
+    """The policy: made from scratch with these sizes, or loaded (then the sizes are not read).
+
+    Attributes:
+        device: `auto` is a GPU where there is one.
+        dtype: what is computed in; `auto` is bfloat16 on a GPU. Weights that are trained stay float32.
+    """
 
     init: str
     hidden_size: int = Field(ge=16)
     layers: int = Field(ge=2)
     heads: int = Field(ge=1)
     vocab_size: int = Field(ge=300)
+    device: Literal["auto", "cpu", "cuda"] = "cpu"
+    dtype: Literal["auto", "float32", "bfloat16"] = "float32"
 
 
 class WarmstartParams(Section):
@@ -194,10 +207,38 @@ class RewardParams(Section):
     cost_window: int = Field(ge=1)
 
 
-class TrainParams(Section):
-    """GRPO (arXiv 2402.03300) through TRL."""
+class LoraParams(Section):
+    """Low-rank adapters (arXiv 2106.09685) on every linear layer, in place of full fine-tuning."""
 
-    steps: int = Field(ge=1)
+    rank: int = Field(ge=1)
+    alpha: int = Field(ge=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+
+class VllmParams(Section):
+    """vLLM plays the rollouts: in the trainer's own process, or as a server at `url`.
+
+    Attributes:
+        group_port: over which TRL sends new weights to the server.
+        gpu_memory: share of the GPU's memory that vLLM may hold; `colocate` only.
+    """
+
+    mode: Literal["colocate", "server"]
+    url: str = "http://127.0.0.1:8000"
+    group_port: int = Field(default=51216, ge=1, le=65535)
+    gpu_memory: float = Field(default=0.3, gt=0, lt=1)
+
+
+class TrainParams(Section):
+    """GRPO (arXiv 2402.03300) through TRL.
+
+    Attributes:
+        steps: 0 takes the starting policy as it is, for checkpoints trained elsewhere.
+        rollouts_per_pass: that one process puts through the model at a time, gradients accumulating;
+            None: all of its share.
+    """
+
+    steps: int = Field(ge=0)
     questions_per_step: int = Field(ge=1)
     rollouts_per_question: int = Field(ge=2)
     learning_rate: float = Field(gt=0)
@@ -210,6 +251,10 @@ class TrainParams(Section):
     validate_every: int = Field(ge=1)
     validation_questions: int = Field(ge=1)
     patience: int | None = Field(ge=1)
+    rollouts_per_pass: int | None = Field(default=None, ge=1)
+    gradient_checkpointing: bool = False
+    lora: LoraParams | None = None
+    vllm: VllmParams | None = None
 
 
 class EvaluateParams(Section):

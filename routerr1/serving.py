@@ -69,7 +69,7 @@ class RouterModel(PythonModel):
         cards = read_cards(folder / "cards.json")
         check_cards(_offered(self._params), cards)
         self._pool = stages.open_pool(self._params, cards)
-        self._generator = stages.load_policy(Path(context.artifacts["checkpoint"]))
+        self._generator = stages.load_policy(Path(context.artifacts["checkpoint"]), self._params)
         self._experiment = _experiment(self._params) if config.get("trace", True) else None
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="routerr1", daemon=True).start()

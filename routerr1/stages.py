@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -99,20 +100,16 @@ def warmstart(params: Params) -> None:
 def _warmstart_seed(params: Params, seed: int, folder: Path) -> dict[str, float]:
     from routerr1.train import warmstart as warm
 
-    if params.model.init != "scratch":
-        if params.warmstart.steps:
-            raise ConfigError(
-                "params.yaml: warmstart.steps: must be 0 unless model.init is scratch"
-            )
+    if params.model.init != "scratch" and not params.warmstart.steps:
         return warm.adopt(params.model.init, folder)
     if params.dataset.source != "embedded":
         raise ConfigError(
-            "params.yaml: model.init: scratch learns from the embedded questions' parts; "
-            "with other questions name a pretrained model"
+            "params.yaml: warmstart: learns from the embedded questions' parts; with other questions name a "
+            "pretrained model in model.init and set warmstart.steps to 0"
         )
     began = time.perf_counter()
     with track(f"warm start, seed {seed}", params.warmstart.steps) as bar:
-        metrics = warm.from_scratch(
+        metrics = warm.warm_start(
             _questions("train") + _questions("validation") + _questions("test"),
             _world(params),
             read_cards(),
@@ -131,6 +128,9 @@ def train(params: Params) -> None:
     from routerr1.train.guard import die_with_pipeline, only_trainer
 
     die_with_pipeline()
+    if int(os.environ.get("RANK", "0")):
+        _follow(params)
+        return
     with only_trainer(RUNS), open_run(params.registry, RUN_FILE, resume=False) as run:
         run.log_params(params)
         run.log_dataset(QUESTIONS, "training")
@@ -149,6 +149,26 @@ def train(params: Params) -> None:
         _write_training(params, rows, {**metrics, "train_cost_usd": cost}, hours)
         for name in ("log.csv", "seeds.csv"):
             run.log_artifact(TRAINING / name, "curves")
+
+
+def _follow(params: Params) -> None:
+    """The part in training of a process that `accelerate` started beside the first, which alone writes."""
+    from routerr1.train.grpo import train as run_grpo
+
+    for seed in params.seeds:
+        pool = open_pool(params, read_cards())
+        folder = _working_folder(fingerprint_parts(params, seed), seed)
+        try:
+            run_grpo(
+                WARMSTART / f"seed-{seed}", train_setting(params, pool, seed), folder,
+                progress=lambda _: None,
+            )  # fmt: skip
+        finally:
+            asyncio.run(pool.aclose())
+
+
+def _working_folder(about: Mapping[str, Any], seed: int) -> Path:
+    return RUNS / "train" / f"{_hash(about)}-seed-{seed}"
 
 
 def _write_training(
@@ -177,7 +197,7 @@ def _train_seed(
     pool = open_pool(params, read_cards())
     start = WARMSTART / f"seed-{seed}"
     about = fingerprint_parts(params, seed)
-    folder = RUNS / "train" / f"{_hash(about)}-seed-{seed}"
+    folder = _working_folder(about, seed)
     setting = train_setting(params, pool, seed)
 
     def log_step(step: int, row: Mapping[str, float]) -> None:
@@ -207,18 +227,20 @@ def _train_seed(
         {**about, "cost_scale": trained.cost_scale.state(), "best_step": trained.best_step},
     )
     shutil.rmtree(folder, ignore_errors=True)  # finished: a later run must start anew
-    best = next(row for row in trained.rows if row["step"] == max(1, trained.best_step))
+    wanted = max(trained.rows[0]["step"], trained.best_step)
+    best = next(row for row in trained.rows if row["step"] == wanted)
     per_step = params.train.questions_per_step * params.train.rollouts_per_question
     return trained.rows, {
         "best_step": trained.best_step,
-        "steps": len(trained.rows),
-        "train_cost_usd": sum(row["cost_usd"] for row in trained.rows) * per_step,
+        "steps": int(trained.rows[-1]["step"]),
+        "train_cost_usd": sum(row.get("cost_usd", 0.0) for row in trained.rows) * per_step,
         **{key: value for key, value in best.items() if key.startswith("validation/")},
     }
 
 
 def train_setting(params: Params, pool: Pool, seed: int) -> "Setting":
     """What a training run of these params keeps fixed."""
+    from routerr1.rollout.local import loading
     from routerr1.train.grpo import Setting
 
     held = _sampled(_questions("validation"), params.train.validation_questions, seed)
@@ -238,6 +260,7 @@ def train_setting(params: Params, pool: Pool, seed: int) -> "Setting":
         train=params.train,
         seed=seed,
         in_step=params.pool.calls != "live",
+        how=loading(params),
     )
 
 
@@ -307,7 +330,7 @@ def _baselines(params: Params, pool: Pool) -> list["Router"]:
     from routerr1.baselines.tuned import fine_tune
     from routerr1.evaluate.run import TRAINING_POOL, policies_of
     from routerr1.pool.simulated import known_facts
-    from routerr1.rollout.local import LocalGenerator
+    from routerr1.rollout.local import LocalGenerator, loading
 
     section = params.baselines
     if not section.include:
@@ -326,7 +349,7 @@ def _baselines(params: Params, pool: Pool) -> list["Router"]:
     matrix = read_matrix(POOL / "matrix.parquet", _questions(params.profile_pool.split))
     routers: list[Router] = []
     for seed in params.seeds:
-        base = LocalGenerator.load(WARMSTART / f"seed-{seed}")
+        base = LocalGenerator.load(WARMSTART / f"seed-{seed}", loading(params))
         tuned = base
         if "sft" in section.include:
             tuned = fine_tune(
@@ -487,21 +510,30 @@ def renderer(params: Params) -> prompt.Renderer:
 def load_policies(params: Params) -> dict[int, "LocalGenerator"]:
     """The trained policy of every seed, checked against its manifest."""
     return {
-        seed: load_policy(POLICY if place == 0 else OTHER_SEEDS / f"seed-{seed}")
+        seed: load_policy(POLICY if place == 0 else OTHER_SEEDS / f"seed-{seed}", params)
         for place, seed in enumerate(params.seeds)
     }
 
 
-def load_policy(folder: Path) -> "LocalGenerator":
-    """A saved policy.
+def load_policy(folder: Path, params: Params) -> "LocalGenerator":
+    """A saved policy, on the device that params name.
 
     Raises: CheckpointError if a file is missing, corrupt or cannot be loaded.
     """
-    from routerr1.rollout.local import LocalGenerator
     from routerr1.train.checkpoint import read_manifest
 
     read_manifest(folder)
-    return LocalGenerator.load(folder)
+    return load_checkpoint(folder, params)
+
+
+def load_checkpoint(name: Path | str, params: Params) -> "LocalGenerator":
+    """Any causal LM that transformers loads, from a folder or the hub; its files are not checked.
+
+    Raises: CheckpointError if it cannot be loaded.
+    """
+    from routerr1.rollout.local import LocalGenerator, loading
+
+    return LocalGenerator.load(name, loading(params))
 
 
 def fingerprint_parts(params: Params, seed: int) -> dict[str, Any]:

@@ -111,7 +111,7 @@ async def _play(params: Params, pool: Pool, seed: int, folder: Path) -> list[Row
         stages._questions(section.split), section.max_questions, section.seed
     )
     (policy,) = policies_of(
-        {seed: stages.load_policy(folder)},
+        {seed: stages.load_policy(folder, params)},
         render=stages.renderer(params), rollout=params.rollout, params=section,
     )  # fmt: skip
     router = policy_router(policy, pool, TRAINING_POOL, section.seed)

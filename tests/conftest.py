@@ -52,11 +52,11 @@ def small_policy(
     params: Params, world: World, rows: list[Question], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A checkpoint whose warm start was cut short: it writes tags, and little sense between them."""
-    from routerr1.train.warmstart import from_scratch
+    from routerr1.train.warmstart import warm_start
 
     folder = tmp_path_factory.mktemp("policy") / "checkpoint"
     cards = SimulatedPool(default_candidates(), known_facts(world), seed=7).cards
-    from_scratch(rows, world, cards, params, 1, folder, progress=lambda _: None)
+    warm_start(rows, world, cards, params, 1, folder, progress=lambda _: None)
     return folder
 
 
@@ -65,14 +65,14 @@ def asking_policy(
     params: Params, world: World, rows: list[Question], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A checkpoint that has learnt to call candidates by their names, most of the time."""
-    from routerr1.train.warmstart import from_scratch
+    from routerr1.train.warmstart import warm_start
 
     folder = tmp_path_factory.mktemp("asking") / "checkpoint"
     cards = SimulatedPool(default_candidates(), known_facts(world), seed=7).cards
     quick = {"steps": 60, "learning_rate": 2e-2, "warmup_steps": 5}
     warmstart = params.warmstart.model_copy(update=quick)
     params = params.model_copy(update={"warmstart": warmstart})
-    from_scratch(rows, world, cards, params, 1, folder, progress=lambda _: None)
+    warm_start(rows, world, cards, params, 1, folder, progress=lambda _: None)
     return folder
 
 

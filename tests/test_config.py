@@ -44,7 +44,7 @@ def test_a_profile_lays_its_values_over_the_others(written: Path) -> None:
 
 
 def test_a_misspelt_key_names_the_nearest_known_one(written: Path) -> None:
-    change(written, "  learning_rate: 2.0e-3", "  lerning_rate: 2.0e-3")
+    change(written, "  learning_rate: 1.0e-3", "  lerning_rate: 1.0e-3")
     with pytest.raises(
         ConfigError, match=r"params.yaml: unknown key train.lerning_rate.*train.learning_rate"
     ):
@@ -68,7 +68,7 @@ def test_a_bad_value_names_file_and_key(written: Path, old: str, new: str, wante
 
 def test_a_bad_value_of_a_profile_names_the_profile(written: Path) -> None:
     change(written, "profile: embedded", "profile: ci")
-    (written.parent / "profiles/ci.yaml").write_text("train: {steps: 0}\n")
+    (written.parent / "profiles/ci.yaml").write_text("train: {steps: -1}\n")
     with pytest.raises(ConfigError, match=r"ci.yaml: train.steps: "):
         load_params(written)
 

@@ -26,7 +26,10 @@ def fine_tune(
     """
     if not questions:
         raise ValueError("supervised fine-tuning needs training questions")
-    tuned = LocalGenerator(copy.deepcopy(base.model), base.tokenizer, max_length=base.max_length)
+    tuned = LocalGenerator(
+        copy.deepcopy(base.model), base.tokenizer,
+        max_length=base.max_length, chat=base.chat, autocast=base.autocast,
+    )  # fmt: skip
     if steps:
         limits = WarmstartParams(
             steps=steps, batch_size=batch_size, learning_rate=learning_rate,

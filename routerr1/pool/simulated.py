@@ -144,7 +144,9 @@ def drawn_candidates(
     rng = Random(f"pool/{seed}")
     families = {_family(name): name for name in rng.sample(list(names), len(names))}
     if not 3 <= count <= len(families):
-        raise ValueError(f"count is {count}, must be from 3 to the {len(families)} families of names")
+        raise ValueError(
+            f"count is {count}, must be from 3 to the {len(families)} families of names"
+        )
     chosen = rng.sample(sorted(families.values()), count)
     generalist = rng.random() < generalist_share
     topics = rng.sample(TOPICS, len(TOPICS))

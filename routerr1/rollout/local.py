@@ -12,7 +12,10 @@ if sessions move in step.
 """
 
 import asyncio
+import os
 from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -23,7 +26,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Cache
 from transformers.cache_utils import CacheLayerMixin
 from transformers.utils.logging import disable_progress_bar
 
-from routerr1.errors import CheckpointError
+from routerr1.config import Params
+from routerr1.errors import CheckpointError, ConfigError
 from routerr1.protocol import STOPS
 from routerr1.types import Generation
 
@@ -129,6 +133,59 @@ class _Request:
         self.logprobs: list[float] = []
 
 
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """How a checkpoint is put to use.
+
+    Attributes:
+        dtype: what is computed in; the weights too, unless they are to be trained. `auto`: as saved.
+        chat: the prompt is a user's turn in the tokenizer's chat template.
+        max_length: see `LocalGenerator`.
+    """
+
+    device: str = "cpu"
+    dtype: str = "float32"
+    chat: bool = False
+    max_length: int | None = None
+
+
+def loading(params: Params) -> Loading:
+    """What `params` mean on this machine; in a distributed run, for this process.
+
+    Raises: ConfigError if they ask for a GPU that is not there.
+    """
+    device, dtype = params.model.device, params.model.dtype
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "params.yaml: model.device: cuda: no GPU is to be seen; auto takes a CPU then"
+        )
+    on_gpu = device != "cpu" and torch.cuda.is_available()
+    if dtype == "auto":
+        dtype = "bfloat16" if on_gpu else "float32"
+    return Loading(
+        f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if on_gpu else "cpu",
+        dtype,
+        params.prompt.chat,
+        params.rollout.max_tokens,
+    )
+
+
+def opening(tokenizer: Any, prompt: str, *, chat: bool) -> list[int]:
+    """Token ids of a prompt, with none added around it but those of the chat template.
+
+    Raises: CheckpointError if there is no such template.
+    """
+    if chat:
+        if not tokenizer.chat_template:
+            raise CheckpointError(
+                f"{tokenizer.name_or_path}: has no chat template; set prompt.chat to false"
+            )
+        turn = [{"role": "user", "content": prompt}]
+        prompt = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+    ids: list[int] = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    return ids
+
+
 class LocalGenerator:
     """Plays any transformers causal LM with full attention as the policy.
 
@@ -137,15 +194,27 @@ class LocalGenerator:
             with finish "length". By default the model's own limit.
         in_step: nobody reads a reply before everybody has one or is done, so that it does not matter
             when replies come. Slower over a network by the wait for each round's last reply.
+        chat: see `Loading`.
+        autocast: what to compute in where the weights are something else.
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, *, max_length: int | None = None, in_step: bool = False
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        max_length: int | None = None,
+        in_step: bool = False,
+        chat: bool = False,
+        autocast: torch.dtype | None = None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
-        self.max_length = max_length or model.config.max_position_embeddings
+        holds = model.config.max_position_embeddings
+        self.max_length = min(max_length or holds, holds)
         self.in_step = in_step
+        self.chat = chat
+        self.autocast = autocast
         self._layers = [_RaggedLayer() for _ in range(model.config.num_hidden_layers)]
         self._cache = Cache(layers=self._layers)
         self._rows: list[LocalSession] = []
@@ -158,27 +227,39 @@ class LocalGenerator:
     def load(
         cls,
         folder: Path | str,
+        how: Loading = Loading(),
         *,
-        device: str = "cpu",
-        dtype: str = "float32",
         in_step: bool = False,
+        trained: bool = False,
     ) -> "LocalGenerator":
         """A saved policy or any checkpoint that transformers knows.
+
+        Args:
+            trained: the weights are to be trained: float32, whatever is computed in.
 
         Raises: CheckpointError naming the folder if it cannot be loaded.
         """
         disable_progress_bar()  # bars for a file of a megabyte only clutter
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder)
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, dtype="float32" if trained else how.dtype
+            )
         except Exception as error:  # transformers raises whatever its readers raise
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(f"{folder}: is not a loadable checkpoint ({reason})") from error
-        return cls(model.to(device).eval(), tokenizer, in_step=in_step)
+        return cls(
+            model.to(how.device).eval(),
+            tokenizer,
+            max_length=how.max_length,
+            in_step=in_step,
+            chat=how.chat,
+            autocast=torch.bfloat16 if how.dtype == "bfloat16" and trained else None,
+        )
 
     def start(self, prompt: str, *, seed: int) -> LocalSession:
         """See `Generator.start`."""
-        return LocalSession(self, self.encode(prompt), seed)
+        return LocalSession(self, opening(self.tokenizer, prompt, chat=self.chat), seed)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, with no token added around it."""
@@ -294,13 +375,16 @@ class LocalGenerator:
             layer.rows = slice(0, len(sessions)) if whole else rows
             layer.scatter_rows, layer.positions, layer.span = rows, positions, span
         visible = torch.arange(span, device=device)[None, None] <= positions[:, :, None]
-        hidden = self.model.get_decoder()(
-            input_ids=ids,
-            attention_mask=_additive(visible, self.model.dtype)[:, None],
-            position_ids=positions,
-            past_key_values=self._cache,
-            use_cache=True,
-        ).last_hidden_state
+        mask = _additive(visible, self.autocast or self.model.dtype)[:, None]
+        cast = torch.autocast(device.type, self.autocast) if self.autocast else nullcontext()
+        with cast:
+            hidden = self.model.get_decoder()(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=self._cache,
+                use_cache=True,
+            ).last_hidden_state
         last = torch.tensor([len(tokens) - 1 for tokens in unread], device=device)
         ends: Tensor = hidden[torch.arange(len(sessions), device=device), last]
         return ends

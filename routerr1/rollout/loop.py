@@ -162,11 +162,12 @@ async def play(
     reroute: Reroute | None = None,
     concurrency: int = 256,
     progress: Callable[[], None] | None = None,
+    first: int = 0,
 ) -> list[Trajectory]:
     """Play all questions, each on its own: calls of some overlap with the generation of others.
 
-    Each trajectory samples from its own stream, fixed by `seed` and its place in `questions`.
-    `pool` is one for all, or one for each question.
+    Each trajectory samples from its own stream, fixed by `seed` and its place in `questions`, counted
+    from `first`. `pool` is one for all, or one for each question.
 
     Returns: one trajectory per question, in their order. `progress` is called after each.
     """
@@ -181,7 +182,7 @@ async def play(
                 pools[place],
                 render=render,
                 params=params,
-                seed=stream_seed(seed, place),
+                seed=stream_seed(seed, first + place),
                 temperature=temperature,
                 reroute=reroute,
             )

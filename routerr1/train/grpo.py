@@ -8,19 +8,21 @@ weights (ours, written last: a checkpoint without them is not complete).
 """
 
 import asyncio
+import copy
 import csv
 import logging
 import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from routerr1.config import RewardParams, RolloutParams, TrainParams
 from routerr1.data.contracts import require_tokens, require_trajectories
-from routerr1.errors import BudgetExceeded, DataError
+from routerr1.errors import BudgetExceeded, ConfigError, DataError
 from routerr1.files import atomic_path, read_json, write_json
 from routerr1.pool.budget import exhausted
 from routerr1.pool.build import RUN_VARIABLE
@@ -31,6 +33,9 @@ from routerr1.rollout.loop import play, stream_seed
 from routerr1.rollout.record import to_row
 from routerr1.train.score import Score, batch_figures, best_model_share, score
 from routerr1.types import Question, Trajectory
+
+if TYPE_CHECKING:
+    from routerr1.rollout.local import Loading
 
 _STATE = "router_state.json"
 _BEST = "best"
@@ -52,6 +57,7 @@ class Setting:
     Attributes:
         names: candidates whose share of calls is logged; empty if every task has others.
         in_step: see `LocalGenerator`. For runs that are recorded or replayed: both then sample the same.
+        how: where and in what the policy computes; None: float32 on the CPU.
     """
 
     tasks: Sequence[Task]
@@ -63,6 +69,7 @@ class Setting:
     train: TrainParams
     seed: int
     in_step: bool = False
+    how: "Loading | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +109,24 @@ def train(
 
     Raises:
         CheckpointError: `start` cannot be loaded.
+        ConfigError: params ask for what these processes cannot do.
         BudgetExceeded: the pool's budget refused a call. No step was made with refused calls, and a
             checkpoint of the last step lies in `folder`.
     """
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     from transformers import PrinterCallback
 
-    from routerr1.rollout.local import LocalGenerator
+    from routerr1.rollout.local import Loading, LocalGenerator
     from routerr1.train.trainer import PackedTrainer
 
-    generator = LocalGenerator.load(start, in_step=setting.in_step)
+    how = setting.how or Loading()
+    generator = LocalGenerator.load(
+        start, how, in_step=setting.in_step, trained=setting.train.lora is None
+    )
     by_prompt = _by_prompt(setting)
     player = _Player(setting, generator, by_prompt, log_played)
+    if setting.train.steps == 0:
+        return _as_it_is(start, player, progress)
     recorder = _recorder(player, folder, progress, log_step)
     trainer = PackedTrainer(
         model=generator.model,
@@ -123,7 +136,14 @@ def train(
         reward_funcs=_reward,
         rollout_func=player.rollouts,
         callbacks=[recorder],
+        peft_config=_lora(setting.train),
     )
+    player.trainer = trainer
+    if trainer.is_fsdp_enabled and (setting.train.vllm is None or setting.train.lora):
+        raise ConfigError(
+            "params.yaml: train: FSDP shards the weights: it needs train.vllm to play and has no place for "
+            "train.lora; adapters fit on one GPU each (accelerate/ddp.yaml)"
+        )
     trainer.remove_callback(PrinterCallback)  # the log is ours
     last = _last_complete(folder)
     if last is not None:
@@ -152,17 +172,58 @@ def _save_now(trainer: Any) -> int:
     return step
 
 
+def _as_it_is(start: Path, player: "_Player", progress: Callable[..., None]) -> Trained:
+    row = {"step": 0.0, **{f"validation/{k}": v for k, v in player.validate().items()}}
+    progress({**row, "reward": row["validation/reward"], "em": row["validation/em"]})
+    return Trained(start, [row], [], 0, row["validation/reward"], player.scale)
+
+
+def _lora(params: TrainParams) -> Any:
+    if params.lora is None:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(
+        task_type="CAUSAL_LM", target_modules="all-linear", r=params.lora.rank,
+        lora_alpha=params.lora.alpha, lora_dropout=params.lora.dropout,
+    )  # fmt: skip
+
+
 def _config(setting: Setting, folder: Path) -> Any:
+    from accelerate import PartialState
     from trl import GRPOConfig
 
-    params = setting.train
+    from routerr1.rollout.local import Loading
+
+    params, how = setting.train, setting.how or Loading()
+    on_cpu = how.device == "cpu"
     rounds = setting.rollout.max_rounds + 1
+    batch = params.questions_per_step * params.rollouts_per_question
+    processes = PartialState(cpu=on_cpu).num_processes
+    share, left = divmod(params.questions_per_step, processes)
+    share *= params.rollouts_per_question
+    at_once = params.rollouts_per_pass or share
+    if left or share % at_once:
+        raise ConfigError(
+            f"params.yaml: train: {batch} rollouts a step do not part into {processes} processes by whole "
+            f"questions, and passes of {at_once}; change questions_per_step or rollouts_per_pass"
+        )
+    vllm: dict[str, Any] = {}
+    if params.vllm is not None:
+        vllm = {
+            "use_vllm": True,
+            "vllm_mode": params.vllm.mode,
+            "vllm_server_base_url": params.vllm.url,
+            "vllm_group_port": params.vllm.group_port,
+            "vllm_gpu_memory_utilization": params.vllm.gpu_memory,
+            "vllm_max_model_length": setting.rollout.max_tokens,
+        }
     return GRPOConfig(
         output_dir=str(folder),
         max_steps=params.steps,
-        per_device_train_batch_size=params.questions_per_step * params.rollouts_per_question,
+        per_device_train_batch_size=at_once,
         num_generations=params.rollouts_per_question,
-        gradient_accumulation_steps=1,
+        gradient_accumulation_steps=share // at_once,
         max_completion_length=rounds * setting.rollout.max_new_tokens,
         temperature=setting.rollout.temperature,
         beta=params.kl_weight,
@@ -180,11 +241,13 @@ def _config(setting: Setting, folder: Path) -> Any:
         report_to=[],
         disable_tqdm=True,
         log_level="error",
-        bf16=False,
-        activation_checkpointing=False,
+        use_cpu=on_cpu,
+        bf16=how.dtype == "bfloat16",
+        activation_checkpointing=params.gradient_checkpointing,
         dataloader_pin_memory=False,  # prompts are text
         seed=setting.seed,
         shuffle_dataset=True,
+        **vllm,
     )
 
 
@@ -231,16 +294,23 @@ class _Player:
         self.scale = CostScale(setting.reward.cost_window)
         self.figures: dict[str, float] = {}
         self.generation_s = 0.0
+        self.trainer: Any = None  # once there is one
 
     def rollouts(self, prompts: list[str], trainer: Any) -> dict[str, list[Any]]:
         """TRL's `rollout_func`: one row per prompt received, in order."""
         began = time.perf_counter()
         tasks = [self.by_prompt[prompt] for prompt in prompts]
         seed = stream_seed(self.setting.seed, trainer.state.global_step)
-        played = self.play(tasks, seed, temperature=None)
+        first = trainer.accelerator.process_index * len(tasks)
+        played = self.play(tasks, seed, temperature=None, first=first)
         scores = self.score(tasks, played, self.scale.freeze())
-        self.scale.extend(s.cost for s in scores)
-        self.figures = self.summarise(tasks, played, scores)
+        everyone = _gathered(list(zip(prompts, played, scores, strict=True)))
+        self.scale.extend(s.cost for _, _, s in everyone)
+        self.figures = self.summarise(
+            [self.by_prompt[prompt] for prompt, _, _ in everyone],
+            [trajectory for _, trajectory, _ in everyone],
+            [s for _, _, s in everyone],
+        )
         self.generation_s = time.perf_counter() - began
         columns = as_columns(played, scores, self.generator.tokenizer.eos_token_id)
         where = f"train, step {trainer.state.global_step}"
@@ -251,29 +321,58 @@ class _Player:
         self.log_played(trainer.state.global_step + 1, played)
         return columns
 
-    def play(self, tasks: Sequence[Task], seed: int, temperature: float | None) -> list[Trajectory]:
-        """Play with the weights as they are."""
+    def play(
+        self, tasks: Sequence[Task], seed: int, temperature: float | None, first: int = 0
+    ) -> list[Trajectory]:
+        """Play with the weights as they are; `first` is the place of the first task among all processes'."""
         model, training = self.generator.model, self.generator.model.training
-        model.eval()
-        try:
-            played = asyncio.run(
-                play(
+
+        async def playing() -> list[Trajectory]:
+            async with self._generation() as generator:
+                return await play(
                     [task.question for task in tasks],
-                    self.generator,
+                    generator,
                     [task.pool for task in tasks],
                     render=self.setting.render,
                     params=self.setting.rollout,
                     seed=seed,
                     temperature=temperature,
                     concurrency=max(1, len(tasks)),
+                    first=first,
                 )
-            )
+
+        model.eval()
+        try:
+            played = asyncio.run(playing())
         finally:
             model.train(training)
-        for pool in {id(task.pool): task.pool for task in tasks}.values():
-            if (why := exhausted(pool)) is not None:
-                raise BudgetExceeded(why)
+        pools = {id(task.pool): task.pool for task in tasks}.values()
+        # Whoever finds the money spent stops all processes: one alone would leave the others waiting.
+        refused = [why for pool in pools if (why := exhausted(pool)) is not None]
+        for why in _gathered(refused):
+            raise BudgetExceeded(why)
         return played
+
+    def _generation(self) -> AbstractAsyncContextManager[Any]:
+        """What plays: this process's own weights, or vLLM's copy of them."""
+        vllm = self.setting.train.vllm
+        if vllm is None or self.trainer is None:
+            return nullcontext(self.generator)
+        from routerr1.rollout.vllm import ColocatedGenerator, ServerGenerator
+
+        ours = self.generator
+        if vllm.mode == "server":
+            return ServerGenerator(
+                vllm.url, ours.tokenizer, max_length=ours.max_length, chat=ours.chat
+            )
+        from vllm import SamplingParams
+
+        engine = self.trainer.vllm_generation.llm
+        return nullcontext(
+            ColocatedGenerator(
+                engine, SamplingParams, ours.tokenizer, max_length=ours.max_length, chat=ours.chat
+            )
+        )
 
     def score(
         self, tasks: Sequence[Task], played: Sequence[Trajectory], scale: FrozenCostScale
@@ -295,11 +394,34 @@ class _Player:
 
     def validate(self) -> dict[str, float]:
         """Greedy figures on the validation tasks; they neither read nor change training's cost scale."""
-        tasks = self.setting.validation
-        played = self.play(tasks, seed=self.setting.seed, temperature=0.0)
+        everyone = self.setting.validation
+        first, end = _share(len(everyone))
+        if self.trainer is not None and self.trainer.use_vllm:
+            # TRL brings vLLM the new weights when a step begins; validation comes at its end.
+            self.trainer.vllm_generation.sync_weights()
+            self.trainer._last_loaded_step = self.trainer.state.global_step
+        own = self.play(everyone[first:end], self.setting.seed, temperature=0.0, first=first)
+        tasks, played = everyone, _gathered(own)
         scale = CostScale(self.setting.reward.cost_window)
         scale.extend(s.cost for s in self.score(tasks, played, scale.freeze()))
         return self.summarise(tasks, played, self.score(tasks, played, scale.freeze()))
+
+
+def _gathered(values: list[Any]) -> list[Any]:
+    """The values of all processes, in the processes' order."""
+    from accelerate.utils import gather_object
+
+    found: list[Any] = gather_object(values)
+    return found
+
+
+def _share(count: int) -> tuple[int, int]:
+    """This process's part of so many things: first and end."""
+    from accelerate import PartialState
+
+    state = PartialState()
+    mine, processes = state.process_index, state.num_processes
+    return count * mine // processes, count * (mine + 1) // processes
 
 
 def as_columns(
@@ -365,7 +487,8 @@ def _recorder(
             self.rows, self.timing = state["rows"], state["timing"]
             self.best_step, self.best_reward = state["best_step"], state["best_reward"]
             player.scale = CostScale.restore(state["cost_scale"])
-            _copy(checkpoint / _BEST, folder / _BEST)
+            if player.trainer.accelerator.is_main_process:
+                _copy(checkpoint / _BEST, folder / _BEST)
 
         def on_step_begin(self, *_: Any, **__: Any) -> None:
             self._began = time.perf_counter()
@@ -386,8 +509,9 @@ def _recorder(
             if state.global_step % player.setting.train.validate_every == 0:
                 self._validate(state.global_step, row)
                 control.should_training_stop |= self._stale()
-            progress(row)
-            log_step(state.global_step, row)
+            if state.is_world_process_zero:
+                progress(row)
+                log_step(state.global_step, row)
 
         def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
             if self.best_step == 0:
@@ -404,14 +528,23 @@ def _recorder(
             row |= {f"validation/{key}": value for key, value in figures.items()}
             if figures["reward"] >= self.best_reward:
                 self.best_step, self.best_reward = step, figures["reward"]
+                self._keep()
+
+        def _keep(self) -> None:
+            accelerator = player.trainer.accelerator
+            model, weights = _to_save(player.trainer)
+            if accelerator.is_main_process:
                 aside = folder / f".{_BEST}.tmp"
                 shutil.rmtree(aside, ignore_errors=True)
-                player.generator.model.save_pretrained(aside)
+                model.save_pretrained(aside, state_dict=weights)
                 player.generator.tokenizer.save_pretrained(aside)
                 shutil.rmtree(folder / _BEST, ignore_errors=True)
                 aside.replace(folder / _BEST)
+            accelerator.wait_for_everyone()
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+            if not state.is_world_process_zero:
+                return
             checkpoint = folder / f"checkpoint-{state.global_step}"
             if (folder / _BEST).is_dir():
                 _copy(folder / _BEST, checkpoint / _BEST)
@@ -427,6 +560,20 @@ def _recorder(
             )
 
     return Recorder()
+
+
+def _to_save(trainer: Any) -> tuple[Any, dict[str, Any] | None]:
+    """The policy as transformers saves it, and its weights if the model does not hold them whole.
+
+    All processes must ask: shards are gathered. Adapters are merged into a copy, as merging rounds.
+    """
+    from peft import PeftModel
+
+    if trainer.is_fsdp_enabled:
+        return trainer.model, trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if isinstance(trainer.model, PeftModel):
+        return copy.deepcopy(trainer.model).merge_and_unload(), None
+    return trainer.model, None
 
 
 def _copy(source: Path, target: Path) -> None:

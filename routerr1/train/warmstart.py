@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -26,7 +27,7 @@ from routerr1.pool.simulated import (
 )
 from routerr1.prompt import renderer
 from routerr1.reward import FrozenCostScale
-from routerr1.rollout.local import LocalGenerator
+from routerr1.rollout.local import Loading, LocalGenerator, loading, opening
 from routerr1.rollout.loop import play, stream_seed
 from routerr1.train.examples import imitated
 from routerr1.train.packing import Example as Example
@@ -39,7 +40,7 @@ _EXAMPLES_PER_ROW = 8
 _TOKENIZED_PAIRS = 3000
 
 
-def encode(prompt: str, trajectory: Trajectory, tokenizer: Any) -> Example:
+def encode(prompt: str, trajectory: Trajectory, tokenizer: Any, *, chat: bool = False) -> Example:
     """Tokenise piece by piece, as a rollout does: text is never tokenised across an insertion."""
 
     def ids_of(text: str) -> list[int]:
@@ -53,7 +54,7 @@ def encode(prompt: str, trajectory: Trajectory, tokenizer: Any) -> Example:
             piece = ids_of(text)
             ids += piece
             mask += [weight] * len(piece)
-    return Example(tuple(ids_of(prompt)), tuple(ids), tuple(mask))
+    return Example(tuple(opening(tokenizer, prompt, chat=chat)), tuple(ids), tuple(mask))
 
 
 def fit(
@@ -90,7 +91,9 @@ def fit(
         batch = [next(examples, None) for _ in range(params.batch_size)]
         if None in batch:
             raise ValueError(f"examples ran out at step {step}")
-        loss = packed_loss(model, [example for example in batch if example is not None])
+        # Without it every tensor of the packing would be made on the CPU.
+        with nullcontext() if model.device.type == "cpu" else model.device:
+            loss = packed_loss(model, [example for example in batch if example is not None])
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
@@ -119,7 +122,7 @@ def packed_loss(model: Any, batch: Sequence[Example]) -> Tensor:
     return torch.nn.functional.cross_entropy(logits.float(), packed.targets)
 
 
-def from_scratch(
+def warm_start(
     questions: Sequence[Question],
     world: World,
     cards: Sequence[Card],
@@ -129,7 +132,7 @@ def from_scratch(
     *,
     progress: Callable[[float], None],
 ) -> dict[str, float]:
-    """Make tokenizer and model, imitate, save to `folder`, and play validation questions with the result.
+    """Make tokenizer and model, or load them; imitate, save to `folder`, play validation questions with it.
 
     Args:
         questions: of all splits: their names are met here, in sentences that state no fact.
@@ -146,9 +149,19 @@ def from_scratch(
         stop_probability=params.warmstart.stop_probability, seed=seed, count=max(wanted, 256),
     )  # fmt: skip
     first = list(islice(pairs, _TOKENIZED_PAIRS))
-    tokenizer = train_tokenizer(_corpus(first, questions, world), params.model.vocab_size)
-    model = new_model(params.model, tokenizer, seed)
-    examples = (encode(prompt, trajectory, tokenizer) for prompt, trajectory in chain(first, pairs))
+    how = loading(params)
+    if params.model.init == "scratch":
+        tokenizer = train_tokenizer(_corpus(first, questions, world), params.model.vocab_size)
+        policy = LocalGenerator(new_model(params.model, tokenizer, seed), tokenizer, chat=how.chat)
+        policy.model.to(how.device)
+    else:
+        policy = LocalGenerator.load(params.model.init, how, trained=True)
+        tokenizer = policy.tokenizer
+    model = policy.model
+    examples = (
+        encode(prompt, trajectory, tokenizer, chat=how.chat)
+        for prompt, trajectory in chain(first, pairs)
+    )
     losses = fit(model, examples, params.warmstart, progress=progress)
     with atomic_directory(folder) as aside:
         model.save_pretrained(aside)
@@ -158,7 +171,7 @@ def from_scratch(
     played = asyncio.run(
         play(
             held,
-            LocalGenerator(model, tokenizer),
+            policy,
             pool,
             render=render,
             params=params.rollout,
@@ -181,7 +194,7 @@ def adopt(source: str, folder: Path) -> dict[str, float]:
 
     Raises: CheckpointError if it cannot be loaded.
     """
-    found = LocalGenerator.load(source)
+    found = LocalGenerator.load(source, Loading(dtype="auto"))
     with atomic_directory(folder) as aside:
         found.model.save_pretrained(aside)
         found.tokenizer.save_pretrained(aside)

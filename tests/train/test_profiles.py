@@ -1,0 +1,151 @@
+"""Profiles for real models: what they ask of TRL, adapters, and passes smaller than a step."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from routerr1.config import LoraParams, Params, VllmParams, load_params
+from routerr1.errors import CheckpointError, ConfigError
+from routerr1.pool.simulated import SimulatedPool
+from routerr1.prompt import renderer
+from routerr1.rollout.local import Loading, LocalGenerator, loading
+from routerr1.train import grpo
+from routerr1.train.grpo import Setting, Task
+from routerr1.types import Question
+
+ROOT = Path(__file__).parents[2]
+
+
+def profile(name: str, folder: Path) -> Params:
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    (folder / "params.yaml").write_text(yaml.safe_dump({**values, "profile": name}))
+    (folder / "profiles").symlink_to(ROOT / "profiles")
+    return load_params(folder / "params.yaml")
+
+
+def setting_of(params: Params, pool: SimulatedPool, rows: list[Question]) -> Setting:
+    return Setting(
+        tasks=[Task(row, pool) for row in rows if row.split == "train"],
+        validation=[Task(row, pool) for row in rows if row.split == "validation"][:4],
+        names=[card.name for card in pool.cards],
+        render=renderer("compact", params.rollout.max_rounds),
+        rollout=params.rollout,
+        reward=params.reward,
+        train=params.train,
+        seed=1,
+        how=loading(params),
+    )
+
+
+@pytest.mark.parametrize("name", ["paper-qwen", "paper-llama"])
+def test_the_papers_setting_reaches_trl(
+    name: str, tmp_path: Path, pool: SimulatedPool, rows: list[Question]
+) -> None:
+    params = profile(name, tmp_path)
+    setting = setting_of(params, pool, rows)
+    config = grpo._config(setting, tmp_path)
+    assert (config.max_steps, config.learning_rate, config.beta) == (225, 1e-6, 0.001)
+    assert config.generation_batch_size == 64 * 4
+    assert config.per_device_train_batch_size * config.gradient_accumulation_steps == 64 * 4
+    assert (config.use_vllm, config.vllm_mode, config.vllm_max_model_length) == (
+        True, "colocate", 4096
+    )  # fmt: skip
+    assert (config.activation_checkpointing, config.temperature) == (True, 1.0)
+    assert (params.rollout.max_rounds, params.pool.max_reply_tokens) == (4, 600)
+    assert (params.prompt.template, params.prompt.chat) == ("full", True)
+    server = VllmParams(mode="server", url="http://10.0.0.7:8001", group_port=5555)
+    train = params.train.model_copy(update={"vllm": server})
+    config = grpo._config(replace(setting, train=train), tmp_path)
+    assert (config.vllm_mode, config.vllm_server_base_url, config.vllm_group_port) == (
+        "server", "http://10.0.0.7:8001", 5555
+    )  # fmt: skip
+
+
+def test_auto_is_float32_on_a_cpu_and_a_gpu_that_is_not_there_is_refused(
+    params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    auto = params.model.model_copy(update={"device": "auto", "dtype": "auto"})
+    assert loading(params.model_copy(update={"model": auto})) == Loading("cpu", "float32")
+    cuda = params.model.model_copy(update={"device": "cuda"})
+    with pytest.raises(ConfigError, match=r"model\.device: cuda: no GPU"):
+        loading(params.model_copy(update={"model": cuda}))
+
+
+def test_a_step_that_does_not_part_evenly_is_refused(
+    params: Params, pool: SimulatedPool, rows: list[Question], tmp_path: Path
+) -> None:
+    train = params.train.model_copy(update={"rollouts_per_pass": 5})
+    setting = setting_of(params.model_copy(update={"train": train}), pool, rows)
+    with pytest.raises(ConfigError, match="passes of 5"):
+        grpo._config(setting, tmp_path)
+
+
+def test_adapters_train_in_small_passes_and_are_merged_into_what_is_saved(
+    asking_policy: Path, params: Params, pool: SimulatedPool, rows: list[Question], tmp_path: Path
+) -> None:
+    train = params.train.model_copy(
+        update={
+            "steps": 2, "validate_every": 2, "learning_rate": 1e-2, "rollouts_per_pass": 8,
+            "gradient_checkpointing": True, "lora": LoraParams(rank=4, alpha=8),
+        }
+    )  # fmt: skip
+    setting = setting_of(params.model_copy(update={"train": train}), pool, rows)
+    trained = grpo.train(asking_policy, setting, tmp_path / "run", progress=lambda _: None)
+    before, after = (
+        load_file(folder / "model.safetensors") for folder in (asking_policy, trained.folder)
+    )
+    assert before.keys() == after.keys()
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert any("q_proj" in key for key in changed)
+    assert not any("embed" in key or "norm" in key for key in changed)
+    assert trained.rows[0]["grad_norm"] > 0
+    LocalGenerator.load(trained.folder)
+    # The first step's rollouts precede any update, so full fine-tuning in one pass plays the same.
+    whole = train.model_copy(
+        update={
+            "steps": 1,
+            "lora": None,
+            "rollouts_per_pass": None,
+            "gradient_checkpointing": False,
+        }
+    )
+    one = grpo.train(
+        asking_policy, replace(setting, train=whole), tmp_path / "whole", progress=lambda _: None
+    )
+    for key in ("reward", "em", "calls", "policy_tokens"):
+        assert one.rows[0][key] == pytest.approx(trained.rows[0][key]), key
+
+
+async def test_bfloat16_plays_from_float32_weights(
+    asking_policy: Path, params: Params, pool: SimulatedPool, rows: list[Question]
+) -> None:
+    from routerr1.rollout.loop import play
+
+    policy = LocalGenerator.load(asking_policy, Loading(dtype="bfloat16"), trained=True)
+    assert policy.model.dtype == torch.float32
+    found = await play(
+        rows[:4], policy, pool, render=renderer("compact", 4), params=params.rollout, seed=1
+    )
+    plain = LocalGenerator.load(asking_policy)
+    for trajectory in found:
+        said = trajectory.turns[0].generation
+        ids = torch.tensor([[*trajectory.prompt_ids, *said.token_ids]])
+        with torch.no_grad():
+            logits = plain.model(ids).logits[0, len(trajectory.prompt_ids) - 1 : -1]
+        scored = torch.log_softmax(logits / params.rollout.temperature, -1)
+        expected = scored.gather(1, torch.tensor(said.token_ids)[:, None])[:, 0]
+        assert said.logprobs == pytest.approx(expected.tolist(), abs=0.3)
+        assert said.logprobs != pytest.approx(
+            expected.tolist(), abs=1e-6
+        )  # it did compute in bfloat16
+
+
+def test_a_prompt_without_a_chat_template_is_not_made_up(asking_policy: Path) -> None:
+    policy = LocalGenerator.load(asking_policy, Loading(chat=True))
+    with pytest.raises(CheckpointError, match=r"no chat template; set prompt\.chat to false"):
+        policy.start("Who?", seed=0)
