@@ -59,7 +59,7 @@ def published(mlflow_store: Path, checkpoint: Path) -> Params:
     values = yaml.safe_load((ROOT / "params.yaml").read_text())
     overlay = yaml.safe_load((ROOT / "profiles/published.yaml").read_text())
     ci = yaml.safe_load((ROOT / "profiles/ci.yaml").read_text())
-    values["dataset"]["embedded"] = ci["dataset"]["embedded"]
+    values["dataset"]["embedded"] |= ci["dataset"]["embedded"]
     values |= {"profile_pool": {"split": "train", "probes": 6, "seed": 1}, "profile": "here"}
     del overlay["dataset"], overlay["pool"], overlay["generalize"]
     overlay["model"]["init"] = str(checkpoint)
