@@ -32,6 +32,7 @@ from routerr1.protocol import STOPS
 from routerr1.types import Generation
 
 _STOP_WINDOW = 12  # tokens decoded to look for a stop string; the longest stop has 9 characters
+_DAY = "26 Jul 2024"  # what Llama 3 templates fall back to
 
 
 class _RaggedLayer(CacheLayerMixin):  # type: ignore[misc]
@@ -181,7 +182,10 @@ def opening(tokenizer: Any, prompt: str, *, chat: bool) -> list[int]:
                 f"{tokenizer.name_or_path}: has no chat template; set prompt.chat to false"
             )
         turn = [{"role": "user", "content": prompt}]
-        prompt = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+        # Some templates (Llama 3) write the day into the prompt; a fixed one keeps runs equal.
+        prompt = tokenizer.apply_chat_template(
+            turn, tokenize=False, add_generation_prompt=True, date_string=_DAY
+        )
     ids: list[int] = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     return ids
 
