@@ -1,0 +1,151 @@
+"""Trainings of the ci profile that are killed: a process that imports everything once and forks each of them.
+
+    python -m tests.train.killed FOLDER
+
+FOLDER holds `whole` and `broken`, working folders alike. Prints as JSON which steps each training played.
+"""
+
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlflow  # noqa: F401  # imported once, before the forks
+import trl  # noqa: F401
+
+from routerr1 import stages
+from routerr1.config import Params, load_params
+from routerr1.errors import LockHeld
+from routerr1.rollout.local import LocalGenerator
+from routerr1.train import grpo, guard
+
+PLAYED = Path("played.txt")
+HELD = 7
+
+
+def child(folder: Path, work: Callable[[Params], object]) -> int:
+    """Fork; `work` on the parameters of `folder`, in it. Returns the process."""
+    process = os.fork()
+    if process:
+        return process
+    code = 1
+    try:
+        os.chdir(folder)
+        PLAYED.unlink(missing_ok=True)
+        work(load_params())
+        code = 0
+    except LockHeld:
+        code = HELD
+    finally:
+        os._exit(code)
+
+
+def end(process: int) -> int:
+    """Wait for its end; the exit code, or minus the signal that ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def train(moment: Callable[[int], None] | None = None) -> Callable[[Params], None]:
+    """Train, noting every step that is played; `moment` is called in the middle of playing a step."""
+
+    def work(params: Params) -> None:
+        rollouts = grpo._Player.rollouts
+        generate = LocalGenerator._step
+        playing = [-1]
+
+        def noted(self: Any, prompts: list[str], trainer: Any) -> Any:
+            playing[0] = trainer.state.global_step
+            with PLAYED.open("a") as stream:
+                stream.write(f"{playing[0]}\n")
+            found = rollouts(self, prompts, trainer)
+            playing[0] = -1
+            return found
+
+        def step(self: Any) -> None:
+            generate(self)
+            if moment is not None and playing[0] >= 0:
+                moment(playing[0])
+
+        grpo._Player.rollouts = noted  # type: ignore[method-assign]
+        LocalGenerator._step = step  # type: ignore[method-assign]
+        stages.train(params)
+
+    return work
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def wait_in_step_3(step: int) -> None:
+    if step == 3:
+        Path("waiting").touch()
+        signal.pause()
+
+
+def die_while_saving(params: Params) -> None:
+    """Killed once the weights of the checkpoint of step 4 are written, and our state is not."""
+    write = grpo.write_json
+
+    def written(path: Path, value: Any) -> None:
+        if path.parent.name == "checkpoint-4":
+            die()
+        write(path, value)
+
+    grpo.write_json = written  # type: ignore[assignment]
+    train()(params)
+
+
+def try_once(params: Params) -> None:
+    guard._WAIT_S = 0.2
+    train()(params)
+
+
+def other_weight(params: Params) -> None:
+    reward = params.reward.model_copy(update={"cost_weight": 0.3})
+    train(lambda _: die())(params.model_copy(update={"reward": reward}))
+
+
+def other_data(params: Params) -> None:
+    shutil.copytree("data/questions", "kept")
+    data = params.dataset.model_copy(update={"seed": params.dataset.seed + 1})
+    stages.dataset(params.model_copy(update={"dataset": data}))
+    train(lambda _: die())(params)
+
+
+def main(root: Path) -> dict[str, Any]:
+    """All of it in turn."""
+    found: dict[str, Any] = {}
+
+    def note(name: str, folder: Path, code: int) -> None:
+        played = (folder / PLAYED).read_text() if (folder / PLAYED).exists() else ""
+        found[name] = {"code": code, "played": [int(line) for line in played.split()]}
+
+    whole, broken = root / "whole", root / "broken"
+    note("whole", whole, end(child(whole, train())))
+    first = child(broken, train(wait_in_step_3))
+    while not (broken / "waiting").exists():
+        if os.waitpid(first, os.WNOHANG)[0]:
+            raise SystemExit("the first training ended by itself")
+        time.sleep(0.05)
+    played = (broken / PLAYED).read_text()
+    note("second trainer", broken, end(child(broken, try_once)))
+    (broken / PLAYED).write_text(played)
+    os.kill(first, signal.SIGKILL)
+    note("killed while playing", broken, end(first))
+    note("other parameter", broken, end(child(broken, other_weight)))
+    note("other data", broken, end(child(broken, other_data)))
+    shutil.rmtree(broken / "data/questions")
+    (broken / "kept").rename(broken / "data/questions")
+    note("killed while saving", broken, end(child(broken, die_while_saving)))
+    note("resumed", broken, end(child(broken, train())))
+    return found
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(main(Path(sys.argv[1]))))

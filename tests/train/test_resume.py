@@ -1,0 +1,64 @@
+"""The train stage and `kill -9`: what goes on, what starts anew, and who has to wait."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from routerr1 import stages
+from routerr1.config import load_params
+
+ROOT = Path(__file__).parents[2]
+
+
+def set_up(folder: Path, policy: Path, mlflow_db: Path) -> None:
+    """A working folder in which training can start, for six steps with a checkpoint every two."""
+    small: dict[str, Any] = yaml.safe_load((ROOT / "profiles/ci.yaml").read_text())
+    small["train"] |= {"steps": 6, "validation_questions": 4}
+    small["profile_pool"] = {"probes": 6}
+    (folder / "profiles").mkdir(parents=True)
+    (folder / "profiles/tiny.yaml").write_text(yaml.safe_dump(small))
+    text = (ROOT / "params.yaml").read_text().replace("profile: embedded", "profile: tiny", 1)
+    (folder / "params.yaml").write_text(text)
+    shutil.copytree(policy, folder / "models/warmstart/seed-1")
+    shutil.copy(mlflow_db, folder / "mlflow.db")
+    params = load_params(folder / "params.yaml")
+    stages.dataset(params)
+    stages.profile(params)
+
+
+def test_training_killed_twice_ends_as_if_it_had_not_been(
+    small_policy: Path, mlflow_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("whole", "broken"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        set_up(tmp_path / name, small_policy, mlflow_template)
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.train.killed", str(tmp_path)], cwd=ROOT, check=True,
+        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert json.loads(ran.stdout.splitlines()[-1]) == {
+        "whole": {"code": 0, "played": [0, 1, 2, 3, 4, 5]},
+        "second trainer": {"code": 7, "played": []},
+        "killed while playing": {"code": -signal.SIGKILL, "played": [0, 1, 2, 3]},
+        "other parameter": {"code": -signal.SIGKILL, "played": [0]},
+        "other data": {"code": -signal.SIGKILL, "played": [0]},
+        "killed while saving": {"code": -signal.SIGKILL, "played": [2, 3]},
+        "resumed": {"code": 0, "played": [2, 3, 4, 5]},
+    }
+    for name in (
+        "data/train/log.csv",
+        "data/train/metrics.json",
+        "models/policy/model.safetensors",
+        "models/policy/routerr1.json",
+    ):
+        whole, broken = ((tmp_path / each / name).read_bytes() for each in ("whole", "broken"))
+        assert whole == broken, name
