@@ -7,7 +7,8 @@ from random import Random
 from routerr1.baselines.prompted import DIRECT
 from routerr1.config import WarmstartParams
 from routerr1.rollout.local import LocalGenerator
-from routerr1.train.warmstart import Example, fit
+from routerr1.train.packing import Example
+from routerr1.train.warmstart import fit
 from routerr1.types import Question
 
 

@@ -30,8 +30,7 @@ from routerr1.reward import FrozenCostScale
 from routerr1.rollout.local import Loading, LocalGenerator, loading, opening
 from routerr1.rollout.loop import play, stream_seed
 from routerr1.train.examples import imitated
-from routerr1.train.packing import Example as Example
-from routerr1.train.packing import pack
+from routerr1.train.packing import Example, pack
 from routerr1.train.policy import new_model, train_tokenizer
 from routerr1.train.score import score
 from routerr1.types import Card, Question, Trajectory
