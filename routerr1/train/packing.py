@@ -7,6 +7,7 @@ most of the work.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,6 +49,17 @@ class Packed:
         return torch.zeros(visible.shape, dtype=dtype).masked_fill(
             ~visible, torch.finfo(dtype).min
         )[:, None]
+
+    def logits(self, model: Any) -> Tensor:
+        """What `model` predicts for `targets`, (targets, vocabulary), in float32."""
+        hidden = model.get_decoder()(
+            input_ids=self.ids,
+            position_ids=self.positions,
+            attention_mask=self.attention(model.dtype),
+            use_cache=False,
+        ).last_hidden_state
+        scores: Tensor = model.get_output_embeddings()(hidden.flatten(0, 1)[self.sources])
+        return scores.float()
 
 
 def pack(examples: Sequence[Example], per_row: int) -> Packed:

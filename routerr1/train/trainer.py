@@ -76,14 +76,7 @@ class PackedTrainer(GRPOTrainer):  # type: ignore[misc]
         # Equal prompts side by side, in an order that is the same every time.
         order = sorted(range(len(examples)), key=lambda i: examples[i].prompt_ids)
         packed = pack([examples[i] for i in order], _ROLLOUTS_PER_ROW)
-        hidden = model.get_decoder()(
-            input_ids=packed.ids,
-            position_ids=packed.positions,
-            attention_mask=packed.attention(model.dtype),
-            use_cache=False,
-        ).last_hidden_state
-        logits = model.get_output_embeddings()(hidden.flatten(0, 1)[packed.sources])
-        logps = torch.log_softmax(logits.float() / self.temperature, dim=-1)
+        logps = torch.log_softmax(packed.logits(model) / self.temperature, dim=-1)
         places = torch.cat([torch.arange(len(examples[i].ids)) + i * width for i in order])
 
         def spread(values: Tensor) -> Tensor:

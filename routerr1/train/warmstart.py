@@ -111,14 +111,7 @@ def _schedule(step: int, params: WarmstartParams) -> float:
 def packed_loss(model: Any, batch: Sequence[Example]) -> Tensor:
     """Mean negative log-likelihood of the tokens the policy wrote."""
     packed = pack(batch, _EXAMPLES_PER_ROW)
-    hidden = model.get_decoder()(
-        input_ids=packed.ids,
-        position_ids=packed.positions,
-        attention_mask=packed.attention(model.dtype),
-        use_cache=False,
-    ).last_hidden_state
-    logits = model.get_output_embeddings()(hidden.flatten(0, 1)[packed.sources])
-    return torch.nn.functional.cross_entropy(logits.float(), packed.targets)
+    return torch.nn.functional.cross_entropy(packed.logits(model), packed.targets)
 
 
 def warm_start(
