@@ -363,7 +363,10 @@ def _baselines(params: Params, pool: Pool) -> list["Router"]:
             )[0]
             for generator in (base, tuned)
         )  # fmt: skip
-        materials = Materials(ours, answering, pool, matrix, passages)
+        # The compact prompt has no place for a tool without figures: its policies go on reading the
+        # candidates' cards, and whichever name they write is a search.
+        searching = ours.showing(pool.cards) if params.prompt.template == "compact" else ours
+        materials = Materials(ours, answering, searching, pool, matrix, passages)
         routers += baseline_routers(materials, section, pool_name=TRAINING_POOL, seed=seed)
     return routers
 

@@ -31,12 +31,14 @@ class Materials:
     Attributes:
         base: the policy before reinforcement learning; it writes the final answers.
         tuned: `base` fine-tuned on question and answer pairs; only SFT plays it.
+        searcher: `base` as it plays Search-R1.
         matrix: of the profile stage.
         passages: the corpus of RAG and Search-R1.
     """
 
     base: Policy
     tuned: Policy
+    searcher: Policy
     pool: Pool
     matrix: Matrix
     passages: Sequence[str]
@@ -86,7 +88,7 @@ def baseline_routers(
     if {"rag", "search_r1"} & needed:
         names = [card.name for card in pool.cards]
         retriever = RetrieverPool(materials.passages, count=params.passages, aliases=names)
-        plays |= _retrieval(retriever, base, seed)
+        plays |= _retrieval(retriever, materials, seed)
         pools = {"rag": retriever, "search_r1": retriever}
     return [
         Router(f"baseline/{name}", base.seed, pool_name, pools.get(name, pool), plays[name])
@@ -135,11 +137,13 @@ def _cascade(cascade: Cascade, base: Policy, pool: Pool, seed: int) -> Play:
     return play
 
 
-def _retrieval(retriever: RetrieverPool, base: Policy, seed: int) -> dict[str, Play]:
+def _retrieval(retriever: RetrieverPool, materials: Materials, seed: int) -> dict[str, Play]:
+    writer, searcher = materials.base, materials.searcher
+
     async def search(question: Question) -> Trajectory:
-        return await base.play(question, retriever, seed=seed, reroute=lambda _: RETRIEVER)
+        return await searcher.play(question, retriever, seed=seed, reroute=lambda _: RETRIEVER)
 
     return {
-        "rag": partial(play_once, name=RETRIEVER, writer=base, pool=retriever, seed=seed),
+        "rag": partial(play_once, name=RETRIEVER, writer=writer, pool=retriever, seed=seed),
         "search_r1": search,
     }

@@ -6,7 +6,7 @@ A routing gain is one over these; all else may be answer extraction.
 
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from routerr1.config import RolloutParams
 from routerr1.evaluate.rows import JudgeCall
@@ -73,6 +73,10 @@ class Policy:
             temperature=self.temperature,
             reroute=reroute,
         )
+
+    def showing(self, cards: Sequence[Card]) -> "Policy":
+        """The same policy with `cards` in its prompt, whatever pool it plays on."""
+        return replace(self, render=lambda question, _: self.render(question, cards))
 
 
 def policy_router(policy: Policy, pool: Pool, pool_name: str, seed: int) -> Router:

@@ -35,12 +35,14 @@ def played(world):
     def ask_then_read(prompt: str, inserted) -> str:
         if inserted:
             return world.reader().generator.start("", seed=0)._script(prompt, inserted)
+        if "Penny" not in prompt:  # a small policy names whom it reads of
+            return "<think> nobody</think><answer> nobody</answer>"
         query = prompt.rsplit("Question: ", 1)[1].strip()
         return f"<think> ask</think><search> Penny: {query}</search>"
 
     base = world.policy(ScriptedGenerator(ask_then_read))
     passages = passages_of(world.known)
-    materials = Materials(base, world.reader(), world.pool, world.matrix, passages)
+    materials = Materials(base, world.reader(), base.showing(world.pool.cards), world.pool, world.matrix, passages)
     routers = baseline_routers(materials, PARAMS, pool_name="training", seed=3)
     jobs = [(router, question) for router in routers for question in world.test]
     rows = asyncio.run(play_all(jobs, concurrency=32))
