@@ -110,7 +110,8 @@ class PoolParams(Section):
     `calls`: `live` asks and forgets; `record` also writes every call to `store` and answers a repeated
     one from there; `replay` answers from `store` alone, without a network or a key. `nearest` is the
     similarity from which a replay may answer a question never recorded; null: never. `redraw` trains on
-    a new simulated pool for every question, so that the policy has to read the cards.
+    a new simulated pool for every question, so that the policy has to read the cards. `candidates` are
+    those of a simulated pool: `specialists` are as cheap as others, in `tiers` skill has its price.
     """
 
     kind: Literal["simulated", "http"]
@@ -123,6 +124,7 @@ class PoolParams(Section):
     nearest: float | None = Field(default=None, gt=0, le=1)
     budget: BudgetParams = BudgetParams()
     redraw: bool = False
+    candidates: Literal["specialists", "tiers"] = "specialists"
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "PoolParams":
@@ -234,6 +236,8 @@ class TrainParams(Section):
 
     Attributes:
         steps: 0 takes the starting policy as it is, for checkpoints trained elsewhere.
+        multi_objective_aggregation: advantages from the rewards' sum, or from the sum of format, answer and
+            cost each normalised within its group (GDPO, arXiv 2601.05242).
         rollouts_per_pass: that one process puts through the model at a time, gradients accumulating;
             None: all of its share.
     """
@@ -247,6 +251,7 @@ class TrainParams(Section):
     max_grad_norm: float = Field(gt=0)
     adam_beta2: float = Field(gt=0, lt=1)
     loss: Literal["grpo", "dapo", "dr_grpo", "bnpo"]
+    multi_objective_aggregation: Literal["sum_then_normalize", "normalize_then_sum"]
     checkpoint_every: int = Field(ge=1)
     validate_every: int = Field(ge=1)
     validation_questions: int = Field(ge=1)

@@ -103,13 +103,13 @@ def read_inputs(params: Params, data: Path = Path("data")) -> Inputs:
 
 
 def _simulated(params: Params, data: Path) -> tuple[Chains, Chains]:
-    from routerr1.pool.simulated import SimulatedPool, default_candidates, drawn_candidates
+    from routerr1.pool.simulated import SimulatedPool, candidates_of, drawn_candidates
 
     def chains(cards: Sequence[Card]) -> Chains:
         return {card.name: [Link(card, 1, params.pool.max_reply_tokens)] for card in cards}
 
     profiled = data / "pool/cards.json"
-    trained = SimulatedPool(default_candidates(), {}, seed=0).cards
+    trained = SimulatedPool(candidates_of(params.pool.candidates), {}, seed=0).cards
     drawn = SimulatedPool(drawn_candidates(params.generalize.pool_seed), {}, seed=0).cards
     return chains(read_cards(profiled) if profiled.exists() else trained), chains(drawn)
 

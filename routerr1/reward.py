@@ -26,14 +26,21 @@ def hierarchical(formed: bool, answer: float, thrift: float, alpha: float) -> fl
     >>> hierarchical(True, answer=1.0, thrift=0.5, alpha=0.2)
     0.9
     """
+    return sum(components(formed, answer, thrift, alpha))
+
+
+def components(
+    formed: bool, answer: float, thrift: float, alpha: float
+) -> tuple[float, float, float]:
+    """What format, answer and cost add to `hierarchical`, whose arguments these are."""
     for name, value in (("answer", answer), ("thrift", thrift), ("alpha", alpha)):
         if not 0.0 <= value <= 1.0:
             raise ValueError(f"{name} is {value}, outside [0, 1]")
     if not formed:
-        return -1.0
+        return -1.0, 0.0, 0.0
     if answer == 0.0:
-        return 0.0
-    return (1 - alpha) * answer + alpha * thrift
+        return 0.0, 0.0, 0.0
+    return 0.0, (1 - alpha) * answer, alpha * thrift
 
 
 @dataclass(frozen=True, slots=True)

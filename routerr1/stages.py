@@ -428,7 +428,7 @@ def _open_grown_pool(params: Params, cards: Sequence[Card]) -> Pool:
     from routerr1.pool.build import guard, open_http_pool
     from routerr1.pool.simulated import (
         SimulatedPool,
-        default_candidates,
+        candidates_of,
         drawn_candidates,
         known_facts,
     )
@@ -438,9 +438,8 @@ def _open_grown_pool(params: Params, cards: Sequence[Card]) -> Pool:
     drawn = drawn_candidates(params.generalize.pool_seed)
     known = known_facts(_world(params))
     bare = SimulatedPool(drawn, known, seed=params.pool.seed)
-    grown = SimulatedPool(
-        (*default_candidates(), *drawn), known, seed=params.pool.seed, cards=(*cards, *bare.cards)
-    )
+    candidates = (*candidates_of(params.pool.candidates), *drawn)
+    grown = SimulatedPool(candidates, known, seed=params.pool.seed, cards=(*cards, *bare.cards))
     return guard(grown, params.pool)
 
 
@@ -480,13 +479,13 @@ def report(params: Params) -> None:
 def open_pool(params: Params, cards: Sequence[Card] | None = None) -> Pool:
     """The pool that params name; `cards` (from profiling) instead of its own."""
     from routerr1.pool.build import guard, open_http_pool
-    from routerr1.pool.simulated import SimulatedPool, default_candidates, known_facts
+    from routerr1.pool.simulated import SimulatedPool, candidates_of, known_facts
 
     if params.pool.kind == "simulated":
         if params.dataset.source != "embedded":
             raise ConfigError("params.yaml: pool.kind: simulated answers embedded questions only")
         known = known_facts(_world(params))
-        candidates = default_candidates()
+        candidates = candidates_of(params.pool.candidates)
         strangers = {card.name for card in cards or ()} - {each.name for each in candidates}
         if strangers:
             raise PoolError(

@@ -43,7 +43,9 @@ def serve(
 
     loaded = load_params(params)
     candidates = (
-        simulated.default_candidates() if drawn is None else simulated.drawn_candidates(drawn)
+        simulated.candidates_of(loaded.pool.candidates)
+        if drawn is None
+        else simulated.drawn_candidates(drawn)
     )
     known = simulated.known_facts(build_world(loaded.dataset.embedded))
     pool = simulated.SimulatedPool(candidates, known, seed=loaded.pool.seed)

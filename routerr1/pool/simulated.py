@@ -80,6 +80,28 @@ def default_candidates() -> tuple[Candidate, ...]:
     )  # fmt: skip
 
 
+def tiered_candidates() -> tuple[Candidate, ...]:
+    """A pool in which skill has its price: for each topic one dear candidate that is good, one at a tenth of
+    the price that is nearly as good or much worse, and one that is cheap and weak everywhere."""
+    return (
+        Candidate("Atlas", _skill(0.25, geography=0.95, aviation=0.95, history=0.95), 1.0, 3.0,
+                  0.9, 0, "large model for places and their past"),
+        Candidate("Mint", _skill(0.25, money=0.95, telephony=0.95, chemistry=0.95), 1.0, 3.0,
+                  0.9, 0, "large model for finance, communications and science"),
+        Candidate("Scout", _skill(0.25, geography=0.9, aviation=0.8, history=0.65), 0.1, 0.3,
+                  0.3, 0, "small model for places and their past"),
+        Candidate("Curie", _skill(0.25, money=0.9, telephony=0.8, chemistry=0.65), 0.1, 0.3,
+                  0.3, 0, "small model for finance, communications and science"),
+        Candidate("Goliath", _skill(0.65), 1.0, 3.0, 1.5, 2, "large general model"),
+        Candidate("Penny", _skill(0.35), 0.05, 0.1, 0.2, 0, "smallest and cheapest model"),
+    )  # fmt: skip
+
+
+def candidates_of(kind: str) -> tuple[Candidate, ...]:
+    """The training pool that `pool.candidates` names: `specialists` or `tiers`."""
+    return {"specialists": default_candidates, "tiers": tiered_candidates}[kind]()
+
+
 _FAMILIES = ("Atlas", "Mint", "Curie", "Goliath", "Scout", "Penny", "Basil", "Cobra", "Drake", "Fargo", "Gecko",
              "Hawk", "Iris", "Jasper", "Koala", "Lotus", "Mango", "Nimbus", "Otter", "Piper", "Raven", "Sirius",
              "Tango", "Umbra")  # fmt: skip

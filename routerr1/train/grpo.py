@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,7 +134,7 @@ def train(
         processing_class=generator.tokenizer,
         args=_config(setting, folder),
         train_dataset=_dataset(by_prompt),
-        reward_funcs=_reward,
+        reward_funcs=_reward_functions(setting.train),
         rollout_func=player.rollouts,
         callbacks=[recorder],
         peft_config=_lora(setting.train),
@@ -228,6 +229,7 @@ def _config(setting: Setting, folder: Path) -> Any:
         temperature=setting.rollout.temperature,
         beta=params.kl_weight,
         loss_type=params.loss,
+        multi_objective_aggregation=params.multi_objective_aggregation,
         learning_rate=params.learning_rate,
         lr_scheduler_type="linear",
         warmup_steps=params.warmup_steps,
@@ -275,6 +277,19 @@ def _reward(prompts: list[str], reward: list[float], **_: Any) -> list[float]:
     if len(reward) != len(prompts):
         raise RuntimeError(f"{len(reward)} rewards for {len(prompts)} rollouts")
     return reward
+
+
+def _reward_functions(params: TrainParams) -> Any:
+    """One for the whole; or one for each part, where TRL is to normalise them one by one."""
+    if params.multi_objective_aggregation == "sum_then_normalize":
+        return _reward
+    return [partial(_part, place=place) for place in range(3)]
+
+
+def _part(
+    prompts: list[str], parts: list[tuple[float, ...]], *, place: int, **_: Any
+) -> list[float]:
+    return _reward(prompts, [each[place] for each in parts])
 
 
 class _Player:
@@ -432,7 +447,8 @@ def as_columns(
     An answered trajectory is closed with the end token, mask 0: TRL counts one without it as cut off.
     """
     columns: dict[str, list[Any]] = {
-        key: [] for key in ("prompt_ids", "completion_ids", "logprobs", "env_mask", "reward")
+        key: []
+        for key in ("prompt_ids", "completion_ids", "logprobs", "env_mask", "reward", "parts")
     }
     for trajectory, scored in zip(played, scores, strict=True):
         ids: list[int] = []
@@ -450,6 +466,7 @@ def as_columns(
         columns["logprobs"].append(logprobs)
         columns["env_mask"].append(mask)
         columns["reward"].append(scored.reward)
+        columns["parts"].append(scored.parts)
     return columns
 
 

@@ -10,7 +10,7 @@ from routerr1.config import RewardParams
 from routerr1.matching import exact_match, token_f1
 from routerr1.pool.interface import Pool
 from routerr1.pool.simulated import SimulatedPool
-from routerr1.reward import FrozenCostScale, hierarchical
+from routerr1.reward import FrozenCostScale, components
 from routerr1.types import Ask, Card, Trajectory
 
 
@@ -22,6 +22,7 @@ class Score:
         answer: the part the reward uses: exact match or F1.
         cost: micro-dollars on the reward's basis.
         thrift: in [0, 1]; 0 if a call failed, which is never cheap.
+        parts: what format, answer and cost add to the reward.
     """
 
     formed: bool
@@ -30,7 +31,12 @@ class Score:
     answer: float
     cost: float
     thrift: float
-    reward: float
+    parts: tuple[float, float, float]
+
+    @property
+    def reward(self) -> float:
+        """The sum of the parts (`reward.hierarchical`)."""
+        return sum(self.parts)
 
 
 def score(
@@ -44,8 +50,8 @@ def score(
     cost = micro_usd(trajectory, cards, params.cost_basis)
     thrift = 0.0 if trajectory.ledger.failures else scale.score(cost)
     answer = em if params.answer == "em" else f1
-    reward = hierarchical(formed, answer, thrift, params.cost_weight)
-    return Score(formed, em, f1, answer, cost, thrift, reward)
+    parts = components(formed, answer, thrift, params.cost_weight)
+    return Score(formed, em, f1, answer, cost, thrift, parts)
 
 
 def micro_usd(trajectory: Trajectory, cards: Sequence[Card], basis: str) -> float:

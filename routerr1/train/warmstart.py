@@ -21,7 +21,7 @@ from routerr1.pool.simulated import (
     UNSEEN_NAMES,
     Fact,
     SimulatedPool,
-    default_candidates,
+    candidates_of,
     known_facts,
     training_pool,
 )
@@ -158,7 +158,9 @@ def warm_start(
     with atomic_directory(folder) as aside:
         model.save_pretrained(aside)
         tokenizer.save_pretrained(aside)
-    pool = SimulatedPool(default_candidates(), known, seed=params.pool.seed, cards=cards)
+    pool = SimulatedPool(
+        candidates_of(params.pool.candidates), known, seed=params.pool.seed, cards=cards
+    )
     held = [question for question in questions if question.split == "validation"]
     played = asyncio.run(
         play(

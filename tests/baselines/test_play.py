@@ -42,7 +42,9 @@ def played(world):
 
     base = world.policy(ScriptedGenerator(ask_then_read))
     passages = passages_of(world.known)
-    materials = Materials(base, world.reader(), base.showing(world.pool.cards), world.pool, world.matrix, passages)
+    materials = Materials(
+        base, world.reader(), base.showing(world.pool.cards), world.pool, world.matrix, passages
+    )
     routers = baseline_routers(materials, PARAMS, pool_name="training", seed=3)
     jobs = [(router, question) for router in routers for question in world.test]
     rows = asyncio.run(play_all(jobs, concurrency=32))

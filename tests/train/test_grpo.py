@@ -155,6 +155,42 @@ def test_reply_tokens_get_no_gradient(
         torch.testing.assert_close(other_grads[name], grad, atol=1e-6, rtol=1e-4)
 
 
+def test_each_part_of_the_reward_is_normalised_by_itself_where_asked_for(
+    small_policy: Path, setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trl import GRPOTrainer
+
+    compute, seen = GRPOTrainer._compute_loss, []
+
+    def compute_and_look(trainer: Any, model: Any, inputs: Any) -> Any:
+        seen.append(inputs["advantages"])
+        return compute(trainer, model, inputs)
+
+    # Cost is a tenth of the answer's size, and counts as much once each is normalised.
+    made = {0: lambda _: 0.0, 1: lambda i: float(i % 2), 2: lambda i: 0.1 * (i % 4 > 1)}
+    monkeypatch.setattr(
+        grpo, "_part", lambda prompts, place, **_: [made[place](i) for i in range(len(prompts))]
+    )
+    monkeypatch.setattr(GRPOTrainer, "_compute_loss", compute_and_look)
+    changed = {"steps": 1, "multi_objective_aggregation": "normalize_then_sum"}
+    train = setting.train.model_copy(update=changed)
+    run(small_policy, replace(setting, train=train), tmp_path / "run")
+    levels = sorted({round(float(value), 2) for value in seen[0]})
+    assert len(levels) == 3  # both, one of them, neither: which one makes no difference
+    assert levels[1] == pytest.approx(0.0, abs=0.01)
+
+
+def test_the_parts_of_a_reward_sum_to_it(setting: Setting, params: Params) -> None:
+    scale = grpo.FrozenCostScale(0.0, 10.0)
+    reward = params.reward.model_copy(update={"cost_weight": 0.5})
+    good = score(trajectory(TURN, LAST), pool_cards(setting), scale, reward)
+    assert good.parts[0] == 0.0
+    assert good.parts[1] == 0.5
+    assert good.reward == pytest.approx(0.5 + 0.5 * good.thrift)
+    broken = score(trajectory(TURN, stopped="length"), pool_cards(setting), scale, reward)
+    assert (broken.reward, broken.parts) == (-1.0, (-1.0, 0.0, 0.0))
+
+
 def test_an_interrupted_run_ends_as_an_unbroken_one(
     small_policy: Path, setting: Setting, tmp_path: Path
 ) -> None:
