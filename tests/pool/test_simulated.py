@@ -1,0 +1,98 @@
+"""The simulated pool: who knows what, at what price, and that it is the same every time."""
+
+import asyncio
+from collections import defaultdict
+from functools import cache
+from statistics import fmean
+
+import pytest
+
+from routerr1.config import EmbeddedParams
+from routerr1.data.embedded import TOPICS, World, build_world
+from routerr1.pool.simulated import (
+    TRAINING_NAMES,
+    UNSEEN_NAMES,
+    WHOLE_ACCURACY,
+    Candidate,
+    Fact,
+    SimulatedPool,
+    candidates_of,
+    default_candidates,
+    drawn_pool,
+    known_facts,
+    training_pool,
+)
+from routerr1.types import Question
+
+
+def test_each_knows_its_share_of_a_topic_and_whole_questions_almost_never() -> None:
+    facts = {fact.key: fact for fact in _large_world().values()}
+    question = {fact.key: text for text, fact in _large_world().items()}
+    pool = SimulatedPool(default_candidates(), _large_world(), seed=7)
+    for candidate in pool.candidates:
+        known = defaultdict(list)
+        for key, fact in facts.items():
+            kind = fact.topic if fact.hops == 1 else "whole"
+            known[kind].append(pool.knows(candidate.name, question[key]))
+        assert fmean(known.pop("whole")) < WHOLE_ACCURACY + 0.05
+        for topic, right in known.items():
+            skill = candidate.skill[topic]
+            assert abs(fmean(right) - skill) < 4 * (skill * (1 - skill) / len(right)) ** 0.5
+
+
+@cache
+def _large_world() -> dict[str, Fact]:
+    params = EmbeddedParams(
+        countries=100, airports=100, elements=60, test_share=0.3, validation_share=0.1
+    )
+    return known_facts(build_world(params))
+
+
+def test_replies_are_sentences_and_right_exactly_when_known(
+    pool: SimulatedPool, rows: list[Question]
+) -> None:
+    for row in rows[:40]:
+        for card in pool.cards:
+            reply = asyncio.run(pool.ask(card.name, row.question))
+            (gold,) = row.golden_answers
+            assert pool.knows(card.name, row.question) == (gold in reply.text), reply.text
+            assert " " in reply.text
+            assert reply == asyncio.run(pool.ask(card.name, row.question))
+            assert reply.cost_usd > 0
+
+
+def test_a_stranger_is_a_failure_and_nonsense_is_not_understood(pool: SimulatedPool) -> None:
+    assert asyncio.run(pool.ask("Nobody", "x")).failure == "unknown_model"
+    assert "not understand" in asyncio.run(pool.ask("Atlas", "What?")).text
+
+
+@pytest.mark.parametrize("kind", ["specialists", "tiers"])
+def test_every_topic_has_one_best_candidate(kind: str) -> None:
+    for topic in TOPICS:
+        skills = sorted(candidate.skill[topic] for candidate in candidates_of(kind))
+        assert skills[-1] > skills[-2]
+
+
+def test_in_tiers_skill_has_its_price() -> None:
+    def price(candidate: Candidate) -> float:
+        return candidate.completion_usd_per_mtok
+
+    tiers = candidates_of("tiers")
+    assert {c.name for c in tiers} == {c.name for c in default_candidates()}
+    for topic in TOPICS:
+        best = max(tiers, key=lambda candidate: candidate.skill[topic])
+        second = max((c for c in tiers if price(c) < price(best)), key=lambda c: c.skill[topic])
+        assert price(second) * 10 == pytest.approx(price(best))
+        assert 0.65 <= second.skill[topic] <= 0.9
+
+
+def test_drawn_pools_differ_by_seed_and_use_the_names_they_are_given(world: World) -> None:
+    known = known_facts(world)
+    pools = [training_pool(known, seed) for seed in range(40)]
+    assert len({tuple(card.name for card in each.cards) for each in pools}) == 40
+    assert {card.name for each in pools for card in each.cards} <= set(TRAINING_NAMES)
+    assert {card.name for card in drawn_pool(known, 1).cards} <= set(UNSEEN_NAMES)
+    assert not set(TRAINING_NAMES) & set(UNSEEN_NAMES)
+    dear = [any(c.skill["money"] == 0.65 for c in each.candidates) for each in pools]
+    assert 8 <= sum(dear) <= 32  # half of the pools have a generalist
+    assert drawn_pool(known, 3).cards == drawn_pool(known, 3).cards
