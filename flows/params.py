@@ -13,17 +13,17 @@ def set_values(path: Path, profile: str | None, cost_weight: float | None) -> li
 
     `cost_weight` goes where it takes effect: into the profile's file if that one sets it.
     """
-    changed = [] if profile is None else _set(path, ("profile",), profile)
+    changed = [] if profile is None else set_value(path, ("profile",), profile)
     if cost_weight is not None:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
         overlay = path.parent / "profiles" / f"{values['profile']}.yaml"
         over = yaml.safe_load(overlay.read_text(encoding="utf-8")) if overlay.is_file() else None
         sets_it = "cost_weight" in ((over or {}).get("reward") or {})
-        changed += _set(overlay if sets_it else path, ("reward", "cost_weight"), cost_weight)
+        changed += set_value(overlay if sets_it else path, ("reward", "cost_weight"), cost_weight)
     return changed
 
 
-def _set(path: Path, keys: tuple[str, ...], value: str | float) -> list[str]:
+def set_value(path: Path, keys: tuple[str, ...], value: str | float) -> list[str]:
     """Replace one scalar in the file's text.
 
     Raises: ConfigError naming the key if the file does not hold it.

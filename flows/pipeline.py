@@ -28,6 +28,7 @@ from prefect.concurrency.sync import concurrency
 from prefect.runtime import flow_run
 from prefect.states import Cancelled
 
+from flows.links import link_to_run
 from flows.promote import promote_if_better
 from flows.stages import run_stage, spending_as, stages
 from routerr1.config import load_params
@@ -58,16 +59,6 @@ def register_task() -> Version:
     )
     get_run_logger().info("version %d of %s", version.number, version.name)
     return version
-
-
-def link_to_run(version: Version) -> str:
-    """The MLflow run, as a link where there is a server to show it."""
-    from routerr1.tracking import redact, tracking_uri
-
-    uri = redact(tracking_uri())
-    if not uri.startswith("http") or version.run_id is None:
-        return f"run {version.run_id}"
-    return f"[run {version.run_id}]({uri.rstrip('/')}/#/runs/{version.run_id})"
 
 
 @contextmanager

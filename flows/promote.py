@@ -6,6 +6,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.input import RunInput
 from prefect.runtime import flow_run
 
+from flows.links import link_to_run
 from flows.replay import questions_of, replay
 from flows.stages import spending_as
 from routerr1.config import load_params
@@ -36,7 +37,9 @@ def judge_task(which: str) -> Judgement:
             plays = replay(params, judgement.champion, questions_of(params, asked))
         judgement = judge(params, which, plays)
     create_markdown_artifact(
-        key="gate", markdown=judgement.markdown, description="The gate's decision, rule by rule"
+        key="gate",
+        markdown=f"{judgement.markdown}\nThe challenger's {link_to_run(judgement.challenger)}.\n",
+        description="The gate's decision, rule by rule",
     )
     return judgement
 

@@ -16,6 +16,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 from prefect.runtime import flow_run
 
+from flows.links import link_to_run
 from flows.pipeline import DRIFT
 from flows.replay import questions_of, replay
 from flows.stages import spending_as
@@ -23,7 +24,7 @@ from routerr1 import drift, files, lineage, promotion, stages, tracking
 from routerr1.config import Params, load_params
 from routerr1.drift import Finding, Reading
 from routerr1.errors import RegistryError
-from routerr1.registry import read_version_evidence
+from routerr1.registry import Version, read_version_evidence
 from routerr1.types import Question
 
 POOL_CHANGED, DATA_CHANGED = "routerr1.pool.changed", "routerr1.data.changed"
@@ -44,18 +45,23 @@ def notify(event: str, why: str, payload: dict[str, Any] | None = None) -> None:
 def evaluate_champion() -> bool:
     """Play the champion again on questions it was judged by, and probe the candidates; True if any moved."""
     params = load_params()
+    champion = promotion.champion_of(tracking.open_client(), params.registry.model)
+    if champion is None:
+        raise RegistryError(f"model {params.registry.model!r}: has no champion to watch")
     with spending_as(f"flow run {flow_run.id}"):
-        readings, rest = candidates_task(params)
-        readings = champion_task(params) + readings
+        readings, latencies, missing = candidates_task(params)
+        # Without a candidate that its prompt names, the champion cannot be played.
+        readings = readings if missing else champion_task(params, champion) + readings
     # Of all intervals together one in twenty looks is wrong, not of each.
-    confidence = 1 - 0.05 / len(readings)
+    confidence = 1 - 0.05 / max(len(readings), 1)
     findings = [
         drift.compare(reading, confidence=confidence, seed=params.evaluate.seed)
         for reading in readings
-    ] + rest
+    ]
+    findings += [*latencies, *map(drift.gone, missing)]
     create_markdown_artifact(
         key="drift",
-        markdown=drift.to_markdown(findings),
+        markdown=f"{drift.to_markdown(findings)}\nThe champion's {link_to_run(champion)}.\n",
         description="The champion and the candidates against what was measured before",
     )
     moved = [found.what for found in findings if found.moved]
@@ -66,11 +72,8 @@ def evaluate_champion() -> bool:
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def champion_task(params: Params) -> list[Reading]:
+def champion_task(params: Params, champion: Version) -> list[Reading]:
     """Exact match and cost of the champion, on its own questions as far as data/questions still has them."""
-    champion = promotion.champion_of(tracking.open_client(), params.registry.model)
-    if champion is None:
-        raise RegistryError(f"model {params.registry.model!r}: has no champion to watch")
     judged = {play.question_id: play for play in read_version_evidence(champion)[0]}
     chosen = _sample(questions_of(params, judged), params.watch.max_questions, params.evaluate.seed)
     now = replay(params, champion, chosen)
@@ -88,10 +91,10 @@ def _sample(questions: Sequence[Question], limit: int, seed: int) -> list[Questi
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def candidates_task(params: Params) -> tuple[list[Reading], list[Finding]]:
-    """Every candidate on questions that the profile stage asked it before: accuracy, and the rest.
+def candidates_task(params: Params) -> tuple[list[Reading], list[Finding], list[str]]:
+    """Every candidate on questions that the profile stage asked it before.
 
-    The rest is latency, which has no pairs to compare, and candidates that the pool has no more.
+    Returns: accuracies; latencies, which have no pairs to compare; names that the pool has no more.
     """
     import pandas as pd
 
@@ -101,10 +104,10 @@ def candidates_task(params: Params) -> tuple[list[Reading], list[Finding]]:
     chosen = _sample(questions, params.watch.probes, params.profile_pool.seed)
     groups = {q.id: str(q.metadata.get("group", q.id)) for q in chosen}
     now = _probed(params, chosen)
-    readings, rest = [], []
+    readings, latencies, missing = [], [], []
     for card in stages.read_cards():
         if card.name not in now.index:
-            rest.append(drift.gone(card.name))
+            missing.append(card.name)
             continue
         new = now.loc[card.name]
         old = matrix.loc[card.name].loc[new.index]
@@ -117,12 +120,12 @@ def candidates_task(params: Params) -> tuple[list[Reading], list[Finding]]:
             )
         )
         answered = new[new["failure"].isna()]["latency_s"].tolist()
-        rest.append(
+        latencies.append(
             drift.compare_latency(
                 f"{card.name} latency", card.latency_s, answered, params.watch.max_latency_ratio
             )
         )
-    return readings, rest
+    return readings, latencies, missing
 
 
 def _probed(params: Params, questions: Sequence[Question]) -> Any:

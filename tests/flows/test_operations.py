@@ -1,56 +1,130 @@
 """From nothing to a champion by schedule, event and rollback: real Prefect server, worker, MLflow server.
 
-The chain is the small one of `tests/chain.py`: real DVC and git, one stage.
+The chain is the repository's own with the ci profile, in a clone. As it stands that profile's policy writes
+hardly a tag, so its warm start is made long enough for the policy to have something to lose, and its gate has
+a floor. All is one test: the runs build upon each other, and the first takes a minute and more.
 """
 
-import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import psutil
 import pytest
 
+from flows.params import set_value
 from routerr1 import promotion, registry, tracking
-from routerr1.config import Params
-from tests.chain import ROOT
+from routerr1.config import load_params
+from tests.clone import commit, environment, is_stage, make_clone, processes_in, replace
 from tests.servers import free_port, mlflow_server, postgresql, running, until_answers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
+CRONS = {  # the two that watch are started by hand
+    "0 2 * * *": "* * * * *",
+    "0 */6 * * *": "0 0 1 1 *",
+    "*/15 * * * *": "0 0 1 1 *",
+}
+
+
+@dataclass(frozen=True)
+class Site:
+    """A clone that is the working folder, the servers' logs, and a client of the Prefect server."""
+
+    clone: Path
+    logs: Path
+    client: Any
+
+    def command(self, *arguments: str) -> str:
+        """A Python module run in the clone; what it printed."""
+        done = subprocess.run(
+            [sys.executable, "-m", *arguments],
+            env=environment(self.clone), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def background(self, name: str, *arguments: str) -> AbstractContextManager[object]:
+        """A Python module that runs on in the clone, ended with all it started; its output is kept."""
+        command = [sys.executable, "-m", *arguments]
+        return running(command, self.logs / f"{name}.log", env=environment(self.clone))
+
+    def until(self, holds: Callable[[], object], seconds: float = 600.0) -> None:
+        """Wait for it, or fail with the end of the logs."""
+        deadline = time.monotonic() + seconds
+        while not holds():
+            if time.monotonic() > deadline:
+                logs = (path.read_text()[-3000:] for path in self.logs.glob("*.log"))
+                pytest.fail(f"waited {seconds:.0f} s in vain:\n" + "\n".join(logs))
+            time.sleep(0.5)
+
+    def start(self, deployment: str) -> Any:
+        """Start a deployment's flow as a person would; the flow run's id."""
+        found = self.client.read_deployment_by_name(deployment)
+        return self.client.create_flow_run_from_deployment(found.id).id
+
+    def ended(self, run: Any, seconds: float = 600.0) -> str:
+        """Wait for the flow run's end; the type of its last state."""
+        self.until(lambda: self.client.read_flow_run(run).state.is_final(), seconds)
+        return str(self.client.read_flow_run(run).state.type.value)
+
+    def artifact(self, key: str) -> str:
+        """The latest artifact of that key."""
+        from prefect.client.schemas.sorting import ArtifactSort
+
+        found = self.client.read_artifacts(sort=ArtifactSort.CREATED_DESC)
+        return next(str(artifact.data) for artifact in found if artifact.key == key)
+
+    def left(self) -> list[str]:
+        """Command lines of all that works in the clone but a worker or a server of deployments."""
+        theirs = {"worker", "flows.serve"}
+        found = processes_in(self.clone, lambda words: not theirs & set(words))
+        return [" ".join(process.cmdline()) for process in found]
+
 
 @pytest.fixture
-def servers(
-    chain: Params,  # noqa: ARG001 - it sets the working folder
-    tmp_path_factory: pytest.TempPathFactory,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Path]:
-    """MLflow over PostgreSQL (SQLite where that is missing), Prefect; gives the folder of their logs."""
-    folder = tmp_path_factory.mktemp("servers")
+def site(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Site]:
+    """MLflow over PostgreSQL (SQLite where that is missing), Prefect, and the clone."""
+    logs = tmp_path_factory.mktemp("servers")
+    clone = make_clone(tmp_path_factory.mktemp("operations") / "clone")
+    better = "{steps: 60, learning_rate: 2.0e-2, warmup_steps: 5,"
+    replace(clone / "profiles/ci.yaml", "warmstart: {steps: 20,", f"warmstart: {better}")
+    replace(clone / "profiles/ci.yaml", "min_format_validity: 0.0,", "min_format_validity: 0.5,")
+    for cron, other in CRONS.items():
+        replace(clone / "prefect.yaml", f'- cron: "{cron}"', f'- cron: "{other}"')
+    commit(clone, "as a team would run it")
     port = free_port()
-    address = f"http://127.0.0.1:{port}"
+    api = f"http://127.0.0.1:{port}/api"
+    (logs / "prefect").mkdir()
+    server = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1"]
     for name, value in {
-        "PREFECT_HOME": str(folder / "prefect"),
-        "PREFECT_API_URL": f"{address}/api",
+        "PREFECT_HOME": str(logs / "prefect"),
+        "PREFECT_API_URL": api,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "true",
+        "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "1",  # by its default of 10 s so short a training has none
     }.items():
         monkeypatch.setenv(name, value)
-    (folder / "prefect").mkdir()
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1"]
-    log = folder / "prefect.log"
     with (
-        store(folder) as backend,
-        mlflow_server(folder, backend) as mlflow,
-        running([*command, "--port", str(port)], log, cwd=folder),
+        running([*server, "--port", str(port)], logs / "server.log", cwd=logs),
+        store(logs) as backend,
+        mlflow_server(logs, backend) as mlflow,
     ):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow)
-        until_answers(f"{address}/api/health", log)
-        yield folder
+        monkeypatch.chdir(clone)
+        until_answers(f"{api}/health", logs / "server.log")
+        from prefect.client.orchestration import get_client
+        from prefect.settings import PREFECT_API_URL, temporary_settings
+
+        with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
+            yield Site(clone, logs, client)
 
 
 def store(folder: Path) -> AbstractContextManager[str]:
@@ -59,98 +133,97 @@ def store(folder: Path) -> AbstractContextManager[str]:
     return postgresql(folder)
 
 
-def until(holds: Callable[[], bool], log: Path, seconds: float = 400.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            pytest.fail(f"waited {seconds:.0f} s in vain:\n{log.read_text()[-4000:]}")
-        time.sleep(1)
-
-
-def prepare(cron: str) -> None:
-    """What a user has: the flows and prefect.yaml beside the chain; no cool-down, another schedule."""
-    shutil.copytree(ROOT / "flows", "flows")
-    text = (ROOT / "prefect.yaml").read_text()
-    assert '- cron: "0 2 * * *"' in text
-    Path("prefect.yaml").write_text(text.replace('- cron: "0 2 * * *"', f'- cron: "{cron}"'))
-    params = Path("params.yaml")
-    params.write_text(params.read_text().replace("cooldown_s: 21600", "cooldown_s: 0"))
-    subprocess.run(["git", "add", "."], check=True)
-    author = ["-c", "user.name=t", "-c", "user.email=t@t"]
-    subprocess.run(["git", *author, "commit", "-qm", "flows"], check=True)
-
-
-def set_made(right: float) -> None:
-    Path("made.yaml").write_text(f"{{right: {right}, cost: 0.001, size: 10}}\n")
-
-
-def aliases() -> dict[int, tuple[str, ...]]:
+def version(number: int) -> registry.Version | None:
     found = registry.list_versions(tracking.open_client(), "routerr1")
-    return {version.number: version.aliases for version in found}
+    return next((each for each in found if each.number == number), None)
 
 
-def gate_of(number: int) -> str | None:
-    found = registry.list_versions(tracking.open_client(), "routerr1")
-    return next((v.tags.get("gate") for v in found if v.number == number), None)
+def is_champion(number: int) -> bool:
+    found = version(number)
+    return found is not None and "champion" in found.aliases
 
 
-def routerr1(*arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "routerr1.cli", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
+def test_schedule_gate_event_and_rollback(site: Site) -> None:
+    assert "automation: retrain on routerr1.drift" in site.command("routerr1.cli", "ops", "install")
+    with site.background("worker", "prefect", "worker", "start", "--pool", "routerr1"):
+        site.until(lambda: is_champion(1))  # by the clock, the whole chain
+        retrain = site.client.read_deployment_by_name("retrain/retrain")
+        site.client.pause_deployment(retrain.id)
+        site.until(lambda: not site.left())  # the next minute's run may have begun
+        check_what_a_run_keeps(site)
+
+        set_value(Path("params.yaml"), ("train", "learning_rate"), 1.0)  # the policy is wrecked
+        commit(site.clone, "a learning rate that nobody should take")
+        check_one_at_a_time_and_a_cancelled_one_leaves_nothing(site)
+        assert site.ended(site.start("retrain/retrain")) == "COMPLETED"
+        refused = version(2)
+        assert refused is not None
+        assert float(refused.tags["metric.format_validity"]) < 0.5
+        assert (refused.tags["gate"], refused.tags["gate.refused_by"]) == ("refused", "format")
+        assert is_champion(1)
+
+        set_value(Path("params.yaml"), ("train", "learning_rate"), 1.0e-3)
+        commit(site.clone, "as it was")  # of another commit, so another version
+        site.command("routerr1.cli", "ops", "notify", "routerr1.pool.changed", "--why", "a price")
+        site.until(lambda: is_champion(3))  # by the event
+        assert promotion.rollback(load_params(), why="test").after == 1
+        assert is_champion(1)
+    check_one_machine_alone(site)
+    site.until(lambda: not site.left(), 30)
+
+
+def check_what_a_run_keeps(site: Site) -> None:
+    """What it cost, what it saw, and what it was judged by."""
+    client, first = tracking.open_client(), version(1)
+    assert first is not None
+    assert first.run_id is not None
+    assert float(first.tags["metric.format_validity"]) > 0.5
+    run = client.get_run(first.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["train_hours"] > 0
+    assert run.data.metrics["train_cost_usd"] > 0
+    assert len(client.get_metric_history(first.run_id, "seed_1/reward")) == 4
+    assert run.data.metrics["system/cpu_utilization_percentage"] > 0
+    inputs = [each.dataset for each in run.inputs.dataset_inputs]
+    assert {each.source_type for each in inputs} == {"dvc"}
+    assert all(each.digest for each in inputs)
+    kept = {
+        file.path
+        for folder in (None, "curves", "report", "gate")
+        for file in client.list_artifacts(first.run_id, folder)
+    }
+    assert {"table.md", "report/index.html", "gate/version-1.md"} <= kept
+    assert any(path.startswith("curves/") for path in kept)
+    traces = client.search_traces(
+        locations=[run.info.experiment_id], run_id=first.run_id, max_results=500
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    stages = [trace.info.tags["stage"] for trace in traces]
+    assert (stages.count("evaluate"), stages.count("train")) == (24, 4)
+    spans = [span for trace in traces for span in trace.data.spans]
+    calls = [span for span in spans if span.name.startswith("call ")]
+    assert any(span.attributes["mlflow.llm.cost"]["total_cost"] > 0 for span in calls)
+    for key in ("version", "gate"):
+        assert f"/#/runs/{first.run_id})" in site.artifact(key)
 
 
-def test_schedule_gate_event_and_rollback(chain: Params, servers: Path) -> None:
-    prepare(cron="* * * * *")
-    made = routerr1("ops", "install")
-    assert "automation: retrain on routerr1.drift" in made
-    log = servers / "worker.log"
-    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "routerr1"]
-    with running(command, log):
-        until(lambda: "champion" in aliases().get(1, ()), log)  # by the clock
-        set_made(right=0.1)
-        until(lambda: gate_of(2) == "refused", log)  # the next minute's run, and the gate holds
-        assert "champion" in aliases()[1]
-        pause("retrain/retrain")
-        here = Path.cwd()
-        # A run under way would take the change half way, and have the event's run cancelled.
-        until(lambda: not [p for p in psutil.process_iter() if runs_in(p, here)], log)
-        set_made(right=0.9)
-        routerr1("ops", "notify", "routerr1.pool.changed", "--why", "a price")
-        until(lambda: "champion" in aliases().get(3, ()), log)  # by the event
-        assert promotion.rollback(chain, why="test").after == 1
-        assert "champion" in aliases()[1]
-    until(lambda: not [p for p in psutil.process_iter() if works_in(p, here)], log, 30)
+def check_one_at_a_time_and_a_cancelled_one_leaves_nothing(site: Site) -> None:
+    """While one trains a second is refused; then the first is cancelled by the command in the docs."""
+    first = site.start("retrain/retrain")
+    site.until(lambda: processes_in(site.clone, is_stage("train")))
+    assert site.ended(site.start("retrain/retrain"), 60) == "CANCELLED"
+    site.command("prefect", "flow-run", "cancel", str(first))
+    assert site.ended(first, 60) == "CANCELLED"
+    site.until(lambda: not site.left(), 30)
+    assert version(2) is None
 
 
-def pause(deployment: str) -> None:
-    """Stop the schedule; what was planned already is cancelled, what runs is waited for."""
-    from prefect.client.orchestration import get_client
-
-    command = [sys.executable, "-m", "prefect", "deployment", "schedule", "pause", "--all"]
-    subprocess.run([*command], check=True, input=b"y\n", stdout=subprocess.DEVNULL)
-    with get_client(sync_client=True) as client:
-        found = client.read_deployment_by_name(deployment)
-        assert not any(schedule.active for schedule in found.schedules)
-
-
-def runs_in(process: psutil.Process, folder: Path) -> bool:
-    """All that works there but the worker."""
-    try:
-        return works_in(process, folder) and "worker" not in process.cmdline()
-    except psutil.Error:
-        return False
-
-
-def works_in(process: psutil.Process, folder: Path) -> bool:
-    try:
-        if process.pid == os.getpid():
-            return False
-        return Path(process.cwd()) == folder and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
+def check_one_machine_alone(site: Site) -> None:
+    """`flows.serve` in the place of the worker runs what watches; nothing has moved."""
+    with site.background("serve", "flows.serve"):
+        log = site.logs / "serve.log"
+        site.until(lambda: "automation: retrain on routerr1.drift" in log.read_text(), 60)
+        watching = [site.start(f"{name}/{name}") for name in ("watch-changes", "evaluate-champion")]
+        assert [site.ended(run, 120) for run in watching] == ["COMPLETED"] * 2
+        page = site.artifact("drift")
+        assert page.startswith("# Watch: no drift")
+        assert "champion exact match" in page
