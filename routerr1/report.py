@@ -14,8 +14,10 @@ from routerr1.errors import DataError
 from routerr1.evaluate.browse import browsable
 from routerr1.evaluate.controls import ORACLE, POLICY
 from routerr1.evaluate.generalize import generalize_markdown
+from routerr1.evaluate.glossary import what_is
 from routerr1.evaluate.pareto import fronts, fronts_markdown
 from routerr1.evaluate.rows import Row, read_rows
+from routerr1.evaluate.seeds import FIGURES, seeds_markdown
 from routerr1.evaluate.sweep import ALPHA, draw_swept, swept_markdown
 from routerr1.evaluate.table import entry_of, markdown
 from routerr1.files import atomic_write_text, digest, read_json
@@ -51,6 +53,7 @@ class Sources:
     Attributes:
         table: of `evaluate.table.summarise`.
         rows: the rows behind it.
+        seeds: of `evaluate.seeds.by_seed`; fewer than two seeds leave the section out.
         pools: of `evaluate.generalize.compare_pools`; None leaves the section out.
         log: one mapping of column to text for each line of the training log.
         sweep: of `evaluate.sweep.compare_swept`; None leaves the section out.
@@ -61,6 +64,7 @@ class Sources:
 
     table: Mapping[str, Any]
     rows: Sequence[Row]
+    seeds: Sequence[Mapping[str, Any]] = ()
     pools: Mapping[str, Any] | None = None
     log: Sequence[Mapping[str, str]] = ()
     sweep: Mapping[str, Any] | None = None
@@ -82,6 +86,7 @@ def read_sources(data: Path, *, simulated: bool, facts: Mapping[str, str]) -> So
     return Sources(
         table=read_json(data / "eval" / "table.json"),
         rows=read_rows(rows),
+        seeds=read_json(data / "eval" / "seeds.json"),
         pools=read_json(pools) if pools.is_file() else None,
         log=_read_log(log) if log.is_file() else (),
         sweep=sweep,
@@ -136,6 +141,11 @@ def page(sources: Sources, drawn: Mapping[str, str]) -> str:
         table=sources.table,
         policy=entry_of(dict(sources.table), sources.table["reference"]),
         pools=sources.pools,
+        seeds=sources.seeds,
+        seed_figures=FIGURES,
+        routers={
+            e["router"]: told for e in sources.table["routers"] if (told := what_is(e["router"]))
+        },
         fronts=_fronts(sources.table),
         sweep=sources.sweep,
         stale=STALE if sources.stale else "",
@@ -156,13 +166,17 @@ def text(sources: Sources, drawn: Mapping[str, str]) -> str:
     """The report as Markdown; plots are linked."""
     table = sources.table
     parts = ["# Evaluation report", *([f"> {SIMULATION}"] if sources.simulated else [])]
-    parts += ["## Routers", markdown(dict(table)).strip()]
+    named = {e["router"]: what_is(e["router"]) for e in table["routers"]}
+    told = [f"- `{name}`: {line}" for name, line in named.items() if line]
+    parts += ["## Routers", markdown(dict(table)).strip(), "\n".join(told)]
     titles = {"pareto": "Cost and quality", "differences": "Differences", "calls": "Calls"}
     parts += [
         f"![{titles.get(name, name)}]({name}.svg)"
         for name in drawn
         if not name.startswith(("train-", "pools", "sweep"))
     ]
+    if len(table["routers"][0]["seeds"]) > 1:
+        parts += ["## Training seeds", seeds_markdown(list(map(dict, sources.seeds))).strip()]
     parts += ["## Cost at equal quality, quality at equal cost"]
     parts += [fronts_markdown(_fronts(table)).strip()]
     if sources.sweep:

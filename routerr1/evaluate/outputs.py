@@ -9,6 +9,7 @@ from routerr1.evaluate.changes import Changes
 from routerr1.evaluate.generalize import compare_pools, generalize_markdown, generalize_metrics
 from routerr1.evaluate.rows import Row, write_rows
 from routerr1.evaluate.run import Evaluation
+from routerr1.evaluate.seeds import by_seed, seeds_markdown
 from routerr1.evaluate.table import markdown, metrics, summarise
 from routerr1.files import atomic_write_text, write_json
 
@@ -16,7 +17,7 @@ from routerr1.files import atomic_write_text, write_json
 def write_evaluation(
     folder: Path, found: Evaluation, params: EvaluateParams
 ) -> tuple[dict[str, Any], dict[str, float]]:
-    """Write rows.parquet, table.json, table.md and metrics.json.
+    """Write rows.parquet, table and seeds (.json and .md), and metrics.json.
 
     Returns: the table and the metrics.
     """
@@ -26,6 +27,9 @@ def write_evaluation(
     write_rows(folder / "rows.parquet", found.rows)
     write_json(folder / "table.json", table)
     atomic_write_text(folder / "table.md", markdown(table))
+    seeds = by_seed(found.rows, params)
+    write_json(folder / "seeds.json", seeds)
+    atomic_write_text(folder / "seeds.md", seeds_markdown(seeds))
     write_json(folder / "metrics.json", figures)
     return table, figures
 

@@ -11,6 +11,7 @@ from routerr1.errors import DataError
 from routerr1.evaluate.generalize import generalize
 from routerr1.evaluate.outputs import write_evaluation, write_generalization
 from routerr1.evaluate.rows import read_rows
+from routerr1.evaluate.run import Evaluation
 from routerr1.evaluate.sweep import compare_swept, write_swept
 from routerr1.files import digest, read_json, write_json
 from routerr1.report import SIMULATION, STALE, Sources, draw, read_sources, write_report
@@ -66,6 +67,16 @@ def test_the_page_asks_nothing_of_any_other_file_or_host(data):
 def test_page_and_markdown_say_that_the_pool_is_simulated(data):
     assert SIMULATION in (data / "report" / "index.html").read_text()
     assert SIMULATION in (data / "report" / "report.md").read_text()
+
+
+def test_several_training_seeds_stand_side_by_side(stage, data, tmp_path):
+    rows = [r for r in read_rows(data / "eval" / "rows.parquet") if r.pool == "training"]
+    both = [*rows, *(replace(row, seed=2) for row in rows)]
+    write_evaluation(tmp_path / "eval", Evaluation(both, {}), stage.params)
+    write_report(tmp_path / "report", read_sources(tmp_path, simulated=True, facts={}))
+    assert "| | seed 1 | seed 2 | all |" in (tmp_path / "report" / "report.md").read_text()
+    assert "<th>seed 2</th>" in (tmp_path / "report" / "index.html").read_text()
+    assert "## Training seeds" not in (data / "report" / "report.md").read_text()
 
 
 def test_a_report_on_real_models_claims_no_simulation(data, tmp_path):

@@ -1,0 +1,37 @@
+"""What each router of the tables is, in a line."""
+
+_ROUTERS = {
+    "policy": "the trained policy",
+    "oracle": "the policy's text; each call goes to the cheapest candidate that knows the answer",
+    "best_single": "the policy's text; every call goes to the candidate that was best on validation",
+    "random": "the policy's text; each call goes to a candidate drawn at random",
+    "no_call": "the policy's text; every call is refused",
+    "baseline/direct": "the policy before reinforcement learning answers at once",
+    "baseline/cot": "the policy before reinforcement learning thinks, then answers; no calls",
+    "baseline/sft": "fine-tuned on questions and answers; no calls",
+    "baseline/rag": "one search with the whole question, then the answer",
+    "baseline/search_r1": "the policy before reinforcement learning, with a search as its only tool",
+    "baseline/prompted": "the policy before reinforcement learning names a candidate; it gets the whole question",
+    "baseline/prompted_star": "the policy before reinforcement learning, as it is: several rounds",
+    "baseline/largest": "the dearest candidate gets the whole question",
+    "baseline/knn": "neighbours in the probe matrix choose who gets the whole question",
+    "baseline/knn_star": "the same for each sub-question of the policy before reinforcement learning",
+    "baseline/mlp": "a perceptron over the question's embedding chooses who gets it whole",
+    "baseline/bert": "a fine-tuned encoder chooses who gets the whole question",
+    "baseline/router_dc": "RouterDC: contrastive embeddings choose who gets the whole question",
+    "baseline/graph_router": "GraphRouter: a graph of questions, data sets and candidates chooses",
+    "baseline/frugal": "FrugalGPT: candidates by rising price until a reply is believed",
+}
+
+
+def what_is(router: str) -> str:
+    """Of a router's name in rows and tables; empty if it is none of this package's.
+
+    >>> what_is("forced/Atlas")
+    "the policy's text; every call goes to Atlas"
+    """
+    if router.startswith("forced/"):
+        return f"the policy's text; every call goes to {router.removeprefix('forced/')}"
+    if router.startswith("alpha="):
+        return f"a policy trained with {router.removeprefix('alpha=')} as the weight of cost"
+    return _ROUTERS.get(router, "")

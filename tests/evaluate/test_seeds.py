@@ -1,0 +1,86 @@
+"""Training seeds side by side, on figures that are worked out by hand."""
+
+from typing import get_args
+
+import pytest
+
+from routerr1.config import Baseline, EvaluateParams
+from routerr1.evaluate.glossary import what_is
+from routerr1.evaluate.rows import Row
+from routerr1.evaluate.seeds import by_seed, seeds_markdown
+
+PARAMS = EvaluateParams(
+    split="test", max_questions=None, temperature=0, bootstrap=400, confidence=0.95, seed=1,
+    concurrency=1, executor="local", shards=1,
+)  # fmt: skip
+# Router and seed to exact match on questions of 1, 1, 2 and 2 facts; each is a group of its own.
+PLAYED = {
+    ("policy", 1): (1, 1, 1, 0),
+    ("policy", 2): (1, 0, 0, 0),
+    ("oracle", 1): (1, 1, 1, 1),
+    ("oracle", 2): (1, 1, 1, 0),
+    ("forced/A", 1): (1, 0, 0, 0),
+    ("forced/A", 2): (0, 0, 0, 0),
+    ("forced/B", 1): (1, 1, 0, 0),
+    ("forced/B", 2): (0, 0, 0, 0),
+}
+
+
+def rows(routers: set[str] | None = None, judged: int = 2) -> list[Row]:
+    return [
+        Row(
+            pool="training", router=router, seed=seed, question_id=f"q{i}", dataset="d", question="?",
+            group=f"g{i}", hops=1 + i // 2, topic="t", answer="x", em=float(em), f1=0.5, formed=True,
+            cost_usd=0.001, calls=2, failures=0, prompt_tokens=1, completion_tokens=1, policy_tokens=1,
+            latency_s=0.1, called=["A", "B"] if seed == 1 else ["A", "A"], best_calls=min(judged, seed),
+            judged_calls=judged, trajectory="{}",
+        )
+        for (router, seed), right in PLAYED.items()
+        if routers is None or router in routers
+        for i, em in enumerate(right)
+    ]  # fmt: skip
+
+
+def test_each_seed_against_bounds_of_its_own_worked_by_hand() -> None:
+    one, two, everyone = by_seed(rows(), PARAMS)
+    assert [entry["seed"] for entry in (one, two, everyone)] == [1, 2, None]
+    assert [entry["em"]["mean"] for entry in (one, two, everyone)] == [0.75, 0.25, 0.5]
+    # Right answers over the oracle's: 3 of 4, 1 of 3; over both seeds 4 of 7.
+    ratios = [entry["em_of_oracle"]["mean"] for entry in (one, two, everyone)]
+    assert ratios == pytest.approx([3 / 4, 1 / 3, 4 / 7])
+    assert [entry["best_forced"] for entry in (one, everyone)] == ["B", "B"]
+    gaps = [entry["over_best_forced"]["mean"] for entry in (one, two, everyone)]
+    assert gaps == pytest.approx([0.25, 0.25, 0.25])
+    # Of two calls one was the best candidate's with seed 1, and both with seed 2.
+    shares = [entry["best_model_share"]["mean"] for entry in (one, two, everyone)]
+    assert shares == pytest.approx([0.5, 1.0, 0.75])
+    # Seed 1 calls A and B alike, seed 2 only A: half, all, and their mean.
+    assert [entry["top_model_share"] for entry in (one, two, everyone)] == [0.5, 1.0, 0.75]
+    assert one["by_hops"] == {
+        "1": {"em": 1.0, "em_of_oracle": 1.0},
+        "2": {"em": 0.5, "em_of_oracle": 0.5},
+    }
+
+
+def test_intervals_hold_their_mean_and_the_table_has_a_column_for_each_seed() -> None:
+    found = by_seed(rows(), PARAMS)
+    for entry in found:
+        for key in ("em", "em_of_oracle", "over_best_forced", "best_model_share"):
+            assert entry[key]["low"] <= entry[key]["mean"] <= entry[key]["high"]
+    head, _, *lines = seeds_markdown(found).splitlines()
+    assert head == "| | seed 1 | seed 2 | all |"
+    assert {line.count("|") for line in lines} == {5}
+
+
+def test_what_a_pool_cannot_tell_is_left_open() -> None:
+    (one, *_) = found = by_seed(rows({"policy"}, judged=0), PARAMS)
+    assert one["em_of_oracle"] is one["over_best_forced"] is one["best_model_share"] is None
+    assert "| of the oracle's |  |  |  |" in seeds_markdown(found)
+
+
+def test_every_router_has_a_line_that_says_what_it_is() -> None:
+    names = [f"baseline/{name}" for name in get_args(Baseline)]
+    for name in ("policy", "oracle", "random", "no_call", "best_single", "forced/A", *names):
+        assert what_is(name), name
+    assert what_is("alpha=0.3").endswith("0.3 as the weight of cost")
+    assert what_is("someone else's") == ""
