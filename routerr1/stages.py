@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from routerr1.evaluate.run import Job
     from routerr1.rollout.local import LocalGenerator
     from routerr1.tracking import Run
-    from routerr1.train.grpo import Setting, Task
+    from routerr1.train.grpo import Setting, Task, Trained
 
 QUESTIONS = Path("data/questions")
 CHECKS = Path("data/checks")
@@ -137,16 +137,19 @@ def train(params: Params) -> None:
         began = time.perf_counter()
         metrics: dict[str, Any] = {}
         rows: dict[int, list[dict[str, float]]] = {}
+        timing: dict[int, list[dict[str, float]]] = {}
         write_json(
             OTHER_SEEDS / "seeds.json", {"first": params.seeds[0], "others": params.seeds[1:]}
         )
         for place, seed in enumerate(params.seeds):
             target = POLICY if place == 0 else OTHER_SEEDS / f"seed-{seed}"
-            rows[seed], metrics[f"seed_{seed}"] = _train_seed(params, seed, target, run)
+            trained, metrics[f"seed_{seed}"] = _train_seed(params, seed, target, run)
+            rows[seed], timing[seed] = trained.rows, trained.timing
         hours = (time.perf_counter() - began) / 3600
         cost = sum(found.pop("train_cost_usd") for found in metrics.values())
         run.log_metrics({"train": metrics, "train_hours": hours, "train_cost_usd": cost})
-        _write_training(params, rows, {**metrics, "train_cost_usd": cost}, hours)
+        _write_training(params, rows, {**metrics, "train_cost_usd": cost})
+        _write_times(timing, hours)
         for name in ("log.csv", "seeds.csv"):
             run.log_artifact(TRAINING / name, "curves")
 
@@ -175,7 +178,6 @@ def _write_training(
     params: Params,
     rows: Mapping[int, list[dict[str, float]]],
     metrics: Mapping[str, Any],
-    hours: float,
 ) -> None:
     from routerr1.train.grpo import write_log
 
@@ -183,13 +185,20 @@ def _write_training(
     every = [{"seed": float(seed), **row} for seed, found in rows.items() for row in found]
     write_log(TRAINING / "seeds.csv", every)
     write_json(TRAINING / "metrics.json", metrics)
-    # Times differ from run to run, so they stand apart from what is equal to the byte.
+
+
+def _write_times(timing: Mapping[int, list[dict[str, float]]], hours: float) -> None:
+    """Times differ from run to run, so they stand apart from what is equal to the byte."""
+    from routerr1.train.grpo import write_log
+
+    every = [{"seed": float(seed), **row} for seed, found in timing.items() for row in found]
+    write_log(TRAINING / "seconds.csv", every)
     write_json(TRAINING / "timing.json", {"train_hours": round(hours, 4)})
 
 
 def _train_seed(
     params: Params, seed: int, target: Path, run: "Run"
-) -> tuple[list[dict[str, float]], dict[str, float]]:
+) -> tuple["Trained", dict[str, float]]:
     from routerr1.tracing import spread
     from routerr1.train.checkpoint import save_policy
     from routerr1.train.grpo import train as run_grpo
@@ -230,7 +239,7 @@ def _train_seed(
     wanted = max(trained.rows[0]["step"], trained.best_step)
     best = next(row for row in trained.rows if row["step"] == wanted)
     per_step = params.train.questions_per_step * params.train.rollouts_per_question
-    return trained.rows, {
+    return trained, {
         "best_step": trained.best_step,
         "steps": int(trained.rows[-1]["step"]),
         "train_cost_usd": sum(row.get("cost_usd", 0.0) for row in trained.rows) * per_step,

@@ -101,6 +101,10 @@ def test_a_killed_pipeline_leaves_no_trainer_and_finishes_when_run_again(clone: 
     assert not list(clone.glob("runs/train/*/checkpoint-*"))
     log = (clone / "data/train/log.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in log] == ["step", "1", "2", "3", "4"]
+    head, *seconds = (clone / "data/train/seconds.csv").read_text().splitlines()
+    assert head == "seed,step,generation_s,training_s"
+    assert [line.split(",")[1] for line in seconds] == ["1", "2", "3", "4"]
+    assert all(float(value) > 0 for line in seconds for value in line.split(",")[2:])
 
 
 def test_every_stage_leaves_what_it_says(clone: Path) -> None:

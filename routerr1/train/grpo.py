@@ -79,7 +79,8 @@ class Trained:
 
     Attributes:
         rows: one mapping per step, the columns of log.csv; equal for equal params, data and seed.
-        timing: seconds per step by part; not equal from run to run.
+        timing: seconds per step for generation (with calls and rewards) and for training; not equal from
+            run to run.
     """
 
     folder: Path
@@ -105,7 +106,7 @@ def train(
     `train.validation_questions` questions); of equal ones the later.
 
     Args:
-        log_step: called with each step's figures.
+        log_step: called with each step's figures and seconds.
         log_played: called with the trajectories that a step learns from.
 
     Raises:
@@ -496,7 +497,6 @@ def _recorder(
             self.rows: list[dict[str, float]] = []
             self.timing: list[dict[str, float]] = []
             self.best_step, self.best_reward = 0, float("-inf")
-            self._began = 0.0
 
         def restore(self, checkpoint: Path) -> None:
             """Take back what `on_save` wrote."""
@@ -507,28 +507,21 @@ def _recorder(
             if player.trainer.accelerator.is_main_process:
                 _copy(checkpoint / _BEST, folder / _BEST)
 
-        def on_step_begin(self, *_: Any, **__: Any) -> None:
-            self._began = time.perf_counter()
-
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ARG002
             if not logs or "reward" not in logs:
                 return
             row = {"step": float(state.global_step), **player.figures}
             row |= {ours: float(logs[theirs]) for theirs, ours in _LOGGED.items() if theirs in logs}
-            self.timing.append(
-                {
-                    "step": float(state.global_step),
-                    "generation_s": player.generation_s,
-                    "step_s": float(logs.get("step_time", 0.0)),
-                }
-            )
+            playing, whole = player.generation_s, float(logs.get("step_time", 0.0))
+            timing = {"generation_s": playing, "training_s": max(0.0, whole - playing)}
+            self.timing.append({"step": row["step"], **timing})
             self.rows.append(row)
             if state.global_step % player.setting.train.validate_every == 0:
                 self._validate(state.global_step, row)
                 control.should_training_stop |= self._stale()
             if state.is_world_process_zero:
                 progress(row)
-                log_step(state.global_step, row)
+                log_step(state.global_step, row | timing)
 
         def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
             if self.best_step == 0:
