@@ -13,6 +13,7 @@ from prefect import Flow, serve
 from prefect.client.schemas.objects import ConcurrencyLimitConfig
 from prefect.deployments.runner import RunnerDeployment
 from prefect.schedules import Cron
+from prefect.types.entrypoint import EntrypointType
 
 from flows.install import automations, need_server
 from routerr1.errors import ConfigError, RouterError
@@ -47,6 +48,8 @@ def _deployment(stored: dict[str, Any]) -> RunnerDeployment:
         parameters=stored.get("parameters"),
         description=stored.get("description"),
         concurrency_limit=None if limit is None else ConcurrencyLimitConfig.model_validate(limit),
+        # By its file it could not be found where `prefect deploy` made the deployment before.
+        entrypoint_type=EntrypointType.MODULE_PATH,
     )
     assert isinstance(made, RunnerDeployment)  # a coroutine only inside of an event loop
     return made

@@ -22,7 +22,7 @@ from flows.replay import questions_of, replay
 from flows.stages import spending_as
 from routerr1 import drift, files, lineage, promotion, stages, tracking
 from routerr1.config import Params, load_params
-from routerr1.drift import Finding, Reading
+from routerr1.drift import Reading
 from routerr1.errors import RegistryError
 from routerr1.registry import Version, read_version_evidence
 from routerr1.types import Question
@@ -53,12 +53,22 @@ def evaluate_champion() -> bool:
         # Without a candidate that its prompt names, the champion cannot be played.
         readings = readings if missing else champion_task(params, champion) + readings
     # Of all intervals together one in twenty looks is wrong, not of each.
-    confidence = 1 - 0.05 / max(len(readings), 1)
+    confidence = 1 - 0.05 / max(len(readings) + len(latencies), 1)
     findings = [
         drift.compare(reading, confidence=confidence, seed=params.evaluate.seed)
         for reading in readings
     ]
-    findings += [*latencies, *map(drift.gone, missing)]
+    findings += [
+        drift.compare_latency(
+            reading.what,
+            reading.before,
+            reading.now,
+            params.watch.max_latency_ratio,
+            confidence=confidence,
+        )
+        for reading in latencies
+    ]
+    findings += map(drift.gone, missing)
     create_markdown_artifact(
         key="drift",
         markdown=f"{drift.to_markdown(findings)}\nThe champion's {link_to_run(champion)}.\n",
@@ -91,10 +101,10 @@ def _sample(questions: Sequence[Question], limit: int, seed: int) -> list[Questi
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def candidates_task(params: Params) -> tuple[list[Reading], list[Finding], list[str]]:
+def candidates_task(params: Params) -> tuple[list[Reading], list[Reading], list[str]]:
     """Every candidate on questions that the profile stage asked it before.
 
-    Returns: accuracies; latencies, which have no pairs to compare; names that the pool has no more.
+    Returns: accuracies; seconds, of questions answered both times; names that the pool has no more.
     """
     import pandas as pd
 
@@ -119,12 +129,9 @@ def candidates_task(params: Params) -> tuple[list[Reading], list[Finding], list[
                 tuple(groups[question] for question in new.index),
             )
         )
-        answered = new[new["failure"].isna()]["latency_s"].tolist()
-        latencies.append(
-            drift.compare_latency(
-                f"{card.name} latency", card.latency_s, answered, params.watch.max_latency_ratio
-            )
-        )
+        answered = new["failure"].isna() & old["failure"].isna()
+        before_s, now_s = (tuple(each[answered]["latency_s"]) for each in (old, new))
+        latencies.append(Reading(f"{card.name} latency", before_s, now_s, ()))
     return readings, latencies, missing
 
 

@@ -55,17 +55,46 @@ def compare(reading: Reading, *, confidence: float = 0.95, seed: int = 0) -> Fin
 
 
 def compare_latency(
-    what: str, before_s: float | None, now_s: Sequence[float], max_ratio: float
+    what: str,
+    before_s: Sequence[float],
+    now_s: Sequence[float],
+    max_ratio: float,
+    *,
+    confidence: float = 0.95,
 ) -> Finding:
-    """Moved if the median of `now_s` is more than `max_ratio` times `before_s`, or under its inverse."""
+    """Moved if the interval of the median of now / before lies outside of 1 / `max_ratio` to `max_ratio`.
+
+    Seconds scatter widely: a median that is out by chance is no drift. No answer at all is.
+
+    Args:
+        before_s: of the same questions as `now_s`, in the same order.
+    """
     from statistics import median
 
-    if before_s is None or not now_s or before_s <= 0:
-        return Finding(what, before_s or 0.0, 0.0, None, before_s is not None, "not measured")
-    ratio = median(now_s) / before_s
-    moved = not 1 / max_ratio <= ratio <= max_ratio
-    why = f"{ratio:.2f} times the card's, allowed are {1 / max_ratio:.2f} to {max_ratio:.2f}"
-    return Finding(what, before_s, median(now_s), None, moved, why)
+    ratios = sorted(now / before for now, before in zip(now_s, before_s, strict=True))
+    if not ratios:
+        nothing = float("nan")
+        return Finding(what, nothing, nothing, None, True, "no call was answered")
+    interval = median_interval(ratios, confidence)
+    moved = interval is not None and (interval[0] > max_ratio or interval[1] < 1 / max_ratio)
+    told = "too few calls" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"
+    allowed = f"{1 / max_ratio:.2f} to {max_ratio:.2f}"
+    why = f"{median(ratios):.2f} times what it was ({told}), allowed are {allowed}"
+    return Finding(what, median(before_s), median(now_s), interval, moved, why)
+
+
+def median_interval(ordered: Sequence[float], confidence: float) -> tuple[float, float] | None:
+    """Interval of the median by order statistics, whatever the distribution; None of too few values.
+
+    >>> median_interval([1, 2, 3, 4, 5, 6], 0.95)
+    (1, 6)
+    """
+    count = len(ordered)
+    tail, rank = 0.5**count, 0
+    while 2 * tail <= 1 - confidence:
+        rank += 1
+        tail += math.comb(count, rank) * 0.5**count
+    return None if rank == 0 else (ordered[rank - 1], ordered[count - rank])
 
 
 def gone(candidate: str) -> Finding:

@@ -35,21 +35,39 @@ def test_what_cannot_be_measured_counts_as_moved(now: list[float]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("now", "moved"), [(1.0, False), (1.5, False), (1.6, True), (0.7, False), (0.6, True)]
+    ("ratio", "moved"), [(1.0, False), (1.5, False), (1.6, True), (0.7, False), (0.6, True)]
 )
-def test_latency_may_lie_within_the_ratio_both_ways(now: float, moved: bool) -> None:
-    assert drift.compare_latency("x", 1.0, [now, now, 100.0, now], 1.5).moved is moved
+def test_latency_may_lie_within_the_ratio_both_ways(ratio: float, moved: bool) -> None:
+    before = [1.0, 2.0, 3.0, 4.0] * 3
+    now = [100.0, *(second * ratio for second in before[1:])]  # one stall is none of its habit
+    assert drift.compare_latency("x", before, now, 1.5).moved is moved
+
+
+def test_a_median_that_is_out_by_chance_is_no_drift() -> None:
+    found = drift.compare_latency("x", [1.0] * 12, [0.9] * 5 + [1.7] * 7, 1.5)
+    assert not found.moved
+    assert found.now == 1.7
+    assert found.interval == (0.9, 1.7)
+
+
+@pytest.mark.parametrize(
+    ("count", "ranks"), [(5, None), (6, (1, 6)), (12, (3, 10)), (40, (14, 27))]
+)
+def test_the_interval_of_a_median_is_that_of_the_tables(
+    count: int, ranks: tuple[int, int] | None
+) -> None:
+    assert drift.median_interval(range(1, count + 1), 0.95) == ranks
 
 
 def test_a_candidate_that_no_longer_answers_has_moved() -> None:
-    assert drift.compare_latency("x", 1.0, [], 1.5).moved
-    assert not drift.compare_latency("x", None, [1.0], 1.5).moved  # never profiled
+    assert drift.compare_latency("x", [], [], 1.5).moved
+    assert not drift.compare_latency("x", [1.0], [9.0], 1.5).moved  # one call tells nothing
 
 
 def test_the_table_names_what_moved() -> None:
-    page = drift.to_markdown([drift.compare_latency("Atlas latency", 1.0, [3.0], 1.5)])
+    page = drift.to_markdown([drift.compare_latency("Atlas latency", [1.0] * 6, [3.0] * 6, 1.5)])
     assert page.startswith("# Watch: drift\n")
-    assert "| Atlas latency | 1 | 3 | **moved** | 3.00 times the card's" in page
+    assert "| Atlas latency | 1 | 3 | **moved** | 3.00 times what it was (3.00 to 3.00)" in page
 
 
 def test_a_candidate_that_is_gone_has_moved() -> None:
