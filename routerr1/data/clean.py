@@ -30,7 +30,7 @@ SAYS: Mapping[Reason, str] = {
     "answers_say_nothing": "every answer normalises to nothing, which would match everything",
     "duplicate": "the same question stands elsewhere, ignoring case and punctuation",
     "duplicate_id": "the id stands earlier in the same data set",
-    "hops_not_a_number": "hops is not a whole number of at least 1",
+    "hops_not_a_number": "hops is not a whole number from 1 to 1000",
     "line_too_long": "the line is longer than a megabyte",
     "near_duplicate": "a training question that resembles a held-out one",
     "no_answer": "there is no answer",
@@ -38,6 +38,7 @@ SAYS: Mapping[Reason, str] = {
     "no_question": "there is no question, or one without a letter or digit",
     "not_unicode": "the text holds half a character (a lone surrogate)",
 }
+_MOST_HOPS = 1000
 
 
 class RefusedError(Exception):
@@ -119,7 +120,7 @@ def _unpack(cell: str, separator: str | None) -> list[Any]:
     if text.looks_serialised(cell):
         try:
             listed = json.loads(cell)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise RefusedError("answers_as_text") from None
         return list(listed)
     return cell.split(separator) if separator else [cell]
@@ -128,9 +129,11 @@ def _unpack(cell: str, separator: str | None) -> list[Any]:
 def _gold(value: Any) -> str:
     if isinstance(value, str):
         return value
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, float) or not math.isfinite(value):
         raise RefusedError("answers_not_text")
-    return str(int(value)) if value == int(value) else str(value)
+    return str(int(value)) if value.is_integer() else str(value)
 
 
 def _id(values: Mapping[str, Any], columns: ColumnsParams, fallback: str) -> str:
@@ -149,7 +152,7 @@ def _hops(value: Any) -> int | None:
         hops = int(value)
     except (TypeError, ValueError, OverflowError):
         raise RefusedError("hops_not_a_number") from None
-    if isinstance(value, bool) or hops < 1 or float(value) != hops:
+    if isinstance(value, bool) or not 1 <= hops <= _MOST_HOPS or float(value) != hops:
         raise RefusedError("hops_not_a_number")
     return hops
 
@@ -159,7 +162,7 @@ def _metadata(value: Any) -> dict[str, Any]:
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return {"note": value}
     if not isinstance(value, Mapping):
         return {}

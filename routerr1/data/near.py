@@ -17,6 +17,7 @@ _SHINGLE, _PERMUTATIONS, _SEED = 4, 96, 1
 # Of what a lost pair and a needless comparison weigh; a pair right at a threshold of 0.7 is then lost in
 # 1 of 700 cases, one at 0.75 in 1 of 10,000, and exact similarity sorts out what was compared for nothing.
 _WEIGHTS = (0.002, 0.998)
+_HIGHEST = 0.95  # towards 1 the index has no bands left; a lower one only finds more to compare
 
 
 class Near(NamedTuple):
@@ -49,7 +50,7 @@ class HeldOut:
         from datasketch import MinHash, MinHashLSH
 
         self.threshold = threshold
-        self._index = MinHashLSH(threshold, num_perm=_PERMUTATIONS, weights=_WEIGHTS)
+        self._index = MinHashLSH(min(threshold, _HIGHEST), num_perm=_PERMUTATIONS, weights=_WEIGHTS)
         self._empty = MinHash(num_perm=_PERMUTATIONS, seed=_SEED, hashfunc=crc32)
         self._texts: dict[int, str] = {}
 

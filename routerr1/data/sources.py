@@ -102,7 +102,7 @@ def _json_object(path: Path, number: int, line: bytes) -> dict[str, Any]:
         raise DataError(
             f"{path}, line {number}: is not UTF-8 (byte {error.start + 1} of the line)"
         ) from None
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number may be too long to be read, too
         raise DataError(f"{path}, line {number}: is not JSON ({first_line(error)})") from None
     if not isinstance(value, dict):
         raise DataError(f"{path}, line {number}: is not a JSON object")

@@ -141,8 +141,8 @@ def retry_after_s(value: str | None) -> float | None:
         seconds = float(value)
     except ValueError:
         try:
-            until = parsedate_to_datetime(value)
-        except ValueError:
+            until = parsedate_to_datetime(value).astimezone(UTC)
+        except (ValueError, OverflowError):
             return None
-        seconds = (until.astimezone(UTC) - datetime.now(UTC)).total_seconds()
+        seconds = (until - datetime.now(UTC)).total_seconds()
     return max(seconds, 0.0) if math.isfinite(seconds) else None

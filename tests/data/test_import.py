@@ -56,6 +56,9 @@ def row(number: int, **changes: Any) -> dict[str, Any]:
         ("hops_not_a_number", {"h": "two"}),
         ("hops_not_a_number", {"h": 0}),
         ("hops_not_a_number", {"h": 1.5}),
+        ("hops_not_a_number", {"h": 2**31}),
+        ("hops_not_a_number", {"h": 10**400}),
+        ("answers_as_text", {"a": "[" * 100_000 + "]" * 100_000}),
         ("no_id", {"id": " "}),
         ("no_id", {"id": None}),
         ("duplicate_id", {"id": 1}),
@@ -90,6 +93,7 @@ def test_a_line_of_ten_megabytes_is_refused(tmp_path: Path) -> None:
         (["Paris", 1889], None, ("Paris", "1889")),
         (1889, None, ("1889",)),
         (2.5, None, ("2.5",)),
+        (10**400, None, ("1" + 400 * "0",)),
     ],
 )
 def test_answers_come_as_a_list_as_json_or_in_one_cell(

@@ -34,6 +34,15 @@ def test_each_row_is_told_once_with_the_most_similar() -> None:
     assert found == [Near(7, 2, 7 / 8)]
 
 
+@pytest.mark.parametrize("threshold", [0.96, 0.999, 1.0])
+def test_the_highest_thresholds_leave_what_is_as_good_as_equal(threshold: float) -> None:
+    held_out = HeldOut(threshold)
+    held_out.add([(1, "who is it"), (2, "abcabcabc")])
+    rows = [(7, "who is it"), (8, "who is it now"), (9, "abcabcabcabc")]
+    # 9 has the same four-grams as 2, only more often.
+    assert list(held_out.find(rows)) == [Near(7, 1, 1.0), Near(9, 2, 1.0)]
+
+
 def test_nothing_held_out_finds_nothing() -> None:
     assert list(HeldOut(0.7).find([(1, "who is it")])) == []
 

@@ -49,6 +49,7 @@ def test_lines_are_numbered_as_an_editor_does(tmp_path: Path) -> None:
         ("a.jsonl", GOOD + b'{"question": \n', r"a\.jsonl, line 2: is not JSON"),
         ("a.jsonl", GOOD + b"[1]\n", r"a\.jsonl, line 2: is not a JSON object"),
         ("a.jsonl", b"[" * 100_000, r"a\.jsonl, line 1: is not JSON"),
+        ("a.jsonl", b"[" + b"1" * 5000 + b"]", r"a\.jsonl, line 1: is not JSON"),
         ("a.jsonl", b'{"question": "q", "answer": "a"}\n',
          r"a\.jsonl, line 1: no column 'golden_answers' \(there are: question, answer\)"),
         ("a.jsonl", b"", r"a\.jsonl: holds no row"),

@@ -392,7 +392,15 @@ async def test_budget_ends_retries_too(
 
 @pytest.mark.parametrize(
     ("header", "seconds"),
-    [("3", 3.0), ("0.5", 0.5), ("-1", 0.0), ("soon", None), ("nan", None), (None, None)],
+    [
+        ("3", 3.0),
+        ("0.5", 0.5),
+        ("-1", 0.0),
+        ("soon", None),
+        ("nan", None),
+        (None, None),
+        ("Fri, 31 Dec 9999 23:59:59 -2359", None),
+    ],
 )
 def test_retry_after_header(header: str | None, seconds: float | None):
     assert retry_after_s(header) == seconds
