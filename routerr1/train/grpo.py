@@ -152,7 +152,9 @@ def train(
         recorder.restore(last)
         _log.info("resuming from %s", last)
     try:
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        # Resumed at its end, transformers would take one step too many.
+        if not recorder.finished:
+            trainer.train(resume_from_checkpoint=str(last) if last else None)
     except BudgetExceeded as stop:
         step = _save_now(trainer)
         raise BudgetExceeded(
@@ -516,16 +518,19 @@ def _recorder(
             timing = {"generation_s": playing, "training_s": max(0.0, whole - playing)}
             self.timing.append({"step": row["step"], **timing})
             self.rows.append(row)
-            if state.global_step % player.setting.train.validate_every == 0:
-                self._validate(state.global_step, row)
+            params, step = player.setting.train, state.global_step
+            if step % params.validate_every == 0 or (step == params.steps and not self.best_step):
+                self._validate(step, row)
                 control.should_training_stop |= self._stale()
             if state.is_world_process_zero:
                 progress(row)
                 log_step(state.global_step, row | timing)
 
-        def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-            if self.best_step == 0:
-                self._validate(state.global_step, self.rows[-1])
+        @property
+        def finished(self) -> bool:
+            """Is there no step left to take?"""
+            steps = player.setting.train.steps
+            return bool(self.rows) and (self.rows[-1]["step"] >= steps or self._stale())
 
         def _stale(self) -> bool:
             """Has validation brought nothing better for `train.patience` times in a row?"""

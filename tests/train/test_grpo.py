@@ -206,6 +206,11 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(
     weights = [path / "model.safetensors" for path in (whole.folder, resumed.folder)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
     assert resumed.cost_scale.state() == whole.cost_scale.state()
+    # Killed after its last checkpoint, before anybody took what it had made.
+    again = run(small_policy, setting, tmp_path / "broken")
+    assert again.rows == whole.rows
+    assert weights[0].read_bytes() == (again.folder / "model.safetensors").read_bytes()
+    assert again.cost_scale.state() == whole.cost_scale.state()
 
 
 def test_a_checkpoint_without_our_state_is_not_resumed_from(
