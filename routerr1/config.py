@@ -236,6 +236,9 @@ class TrainParams(Section):
 
     Attributes:
         steps: 0 takes the starting policy as it is, for checkpoints trained elsewhere.
+        scale_rewards: advantages are a reward less its group's mean, over the standard deviation of the
+            `group`, of the `batch`, or nothing. Over its group's, the few cents between right answers
+            count as much as right against wrong.
         multi_objective_aggregation: advantages from the rewards' sum, or from the sum of format, answer and
             cost each normalised within its group (GDPO, arXiv 2601.05242).
         rollouts_per_pass: that one process puts through the model at a time, gradients accumulating;
@@ -251,6 +254,7 @@ class TrainParams(Section):
     max_grad_norm: float = Field(gt=0)
     adam_beta2: float = Field(gt=0, lt=1)
     loss: Literal["grpo", "dapo", "dr_grpo", "bnpo"]
+    scale_rewards: Literal["group", "batch", "none"]
     multi_objective_aggregation: Literal["sum_then_normalize", "normalize_then_sum"]
     checkpoint_every: int = Field(ge=1)
     validate_every: int = Field(ge=1)
