@@ -26,6 +26,7 @@ from routerr1 import stages
 from routerr1.config import load_params
 from routerr1.files import write_json
 from routerr1.train import grpo
+from routerr1.train.player import Player
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 WARM_UP = 3  # steps not counted: imports, first allocations
@@ -92,8 +93,8 @@ def measure(steps: int, seed: int, clock: Callable[[], float]) -> dict[str, Any]
     watch = Stopwatch(clock)
     watch.time(LocalGenerator, "_step", "generation")
     watch.time_async(SimulatedPool, "ask", "pool")
-    watch.time(grpo._Player, "score", "reward")
-    watch.time(grpo._Player, "rollouts", "rollouts")
+    watch.time(Player, "score", "reward")
+    watch.time(Player, "rollouts", "rollouts")
     watch.time(GRPOTrainer, "_generate_and_score_completions", "prepared")
     watch.time(GRPOTrainer, "compute_loss", "loss")
     watch.time(Accelerator, "backward", "backward")

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from routerr1.evaluate.run import Job
     from routerr1.rollout.local import LocalGenerator
     from routerr1.tracking import Run
-    from routerr1.train.grpo import Setting, Task, Trained
+    from routerr1.train.grpo import Trained
+    from routerr1.train.setting import Setting, Task
 
 QUESTIONS = Path("data/questions")
 CHECKS = Path("data/checks")
@@ -179,7 +180,7 @@ def _write_training(
     rows: Mapping[int, list[dict[str, float]]],
     metrics: Mapping[str, Any],
 ) -> None:
-    from routerr1.train.grpo import write_log
+    from routerr1.train.recorder import write_log
 
     write_log(TRAINING / "log.csv", rows[params.seeds[0]])
     every = [{"seed": float(seed), **row} for seed, found in rows.items() for row in found]
@@ -189,7 +190,7 @@ def _write_training(
 
 def _write_times(timing: Mapping[int, list[dict[str, float]]], hours: float) -> None:
     """Times differ from run to run, so they stand apart from what is equal to the byte."""
-    from routerr1.train.grpo import write_log
+    from routerr1.train.recorder import write_log
 
     every = [{"seed": float(seed), **row} for seed, found in timing.items() for row in found]
     write_log(TRAINING / "seconds.csv", every)
@@ -250,7 +251,7 @@ def _train_seed(
 def train_setting(params: Params, pool: Pool, seed: int) -> "Setting":
     """What a training run of these params keeps fixed."""
     from routerr1.rollout.local import loading
-    from routerr1.train.grpo import Setting
+    from routerr1.train.setting import Setting
 
     held = _sampled(_questions("validation"), params.train.validation_questions, seed)
     return Setting(
@@ -608,7 +609,7 @@ def _tasks(
     """Every question on `pool`; or, if pools are redrawn, `count` questions each with a pool of its own."""
     from routerr1.pool.simulated import known_facts, training_pool
     from routerr1.rollout.loop import stream_seed
-    from routerr1.train.grpo import Task
+    from routerr1.train.setting import Task
 
     if not params.pool.redraw:
         return [Task(question, pool) for question in questions]

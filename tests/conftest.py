@@ -52,12 +52,7 @@ def small_policy(
     params: Params, world: World, rows: list[Question], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A checkpoint whose warm start was cut short: it writes tags, and little sense between them."""
-    from routerr1.train.warmstart import warm_start
-
-    folder = tmp_path_factory.mktemp("policy") / "checkpoint"
-    cards = SimulatedPool(default_candidates(), known_facts(world), seed=7).cards
-    warm_start(rows, world, cards, params, 1, folder, progress=lambda _: None)
-    return folder
+    return warm_started(tmp_path_factory.mktemp("policy") / "checkpoint", params, world, rows)
 
 
 @pytest.fixture(scope="session")
@@ -65,13 +60,15 @@ def asking_policy(
     params: Params, world: World, rows: list[Question], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A checkpoint that has learnt to call candidates by their names, most of the time."""
+    quick = {"steps": 60, "learning_rate": 2e-2, "warmup_steps": 5}
+    params = params.model_copy(update={"warmstart": params.warmstart.model_copy(update=quick)})
+    return warm_started(tmp_path_factory.mktemp("asking") / "checkpoint", params, world, rows)
+
+
+def warm_started(folder: Path, params: Params, world: World, rows: list[Question]) -> Path:
     from routerr1.train.warmstart import warm_start
 
-    folder = tmp_path_factory.mktemp("asking") / "checkpoint"
     cards = SimulatedPool(default_candidates(), known_facts(world), seed=7).cards
-    quick = {"steps": 60, "learning_rate": 2e-2, "warmup_steps": 5}
-    warmstart = params.warmstart.model_copy(update=quick)
-    params = params.model_copy(update={"warmstart": warmstart})
     warm_start(rows, world, cards, params, 1, folder, progress=lambda _: None)
     return folder
 

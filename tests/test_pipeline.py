@@ -5,55 +5,26 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.clone import environment as environment_of
+from tests.clone import is_stage, make_clone, processes_in, replace
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The working tree as a repository of its own, set to the ci profile."""
-    folder = tmp_path_factory.mktemp("clone") / "routerr1"
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "-z"],
-        cwd=ROOT, capture_output=True, check=True,
-    ).stdout.decode().split("\0")  # fmt: skip
-    for name in filter(None, listed):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
-    set_param(folder, "profile: embedded", "profile: ci")
-    for command in (
-        ["git", "init", "-q"],
-        ["git", "add", "-A"],
-        ["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "start"],
-    ):
-        subprocess.run(command, cwd=folder, check=True)
-    return folder
-
-
-def set_param(folder: Path, old: str, new: str) -> None:
-    path = folder / "params.yaml"
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
+    return make_clone(tmp_path_factory.mktemp("clone") / "routerr1")
 
 
 def environment(folder: Path) -> dict[str, str]:
-    tools = str(Path(sys.executable).parent)
-    return {
-        **os.environ,
-        "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(folder),
-        "PYTHONWARNINGS": "ignore",
-        "MLFLOW_TRACKING_URI": "",
-    }
+    return {**environment_of(folder), "MLFLOW_TRACKING_URI": ""}
 
 
 def run(folder: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -65,23 +36,9 @@ def run(folder: Path, *command: str, check: bool = True) -> subprocess.Completed
     return done
 
 
-def trainers(folder: Path) -> list[psutil.Process]:
-    """Live `routerr1 train` processes of this clone."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            words = process.cmdline()
-            ours = process.cwd() == str(folder) and "train" in words
-        except psutil.Error:
-            continue
-        if ours and any(Path(word).name == "routerr1" for word in words):
-            found.append(process)
-    return found
-
-
-def wait_for(condition: object, seconds: float) -> None:
+def wait_for(condition: Callable[[], object], seconds: float) -> None:
     end = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
+    while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.2)
 
@@ -92,12 +49,12 @@ def test_a_killed_pipeline_leaves_no_trainer_and_finishes_when_run_again(clone: 
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     wait_for(lambda: list(clone.glob("runs/train/*/checkpoint-2/router_state.json")), 300)
-    (trainer,) = trainers(clone)
+    (trainer,) = processes_in(clone, is_stage("train"))
     os.kill(first.pid, signal.SIGKILL)  # dvc alone: its trainer is an orphan now
     first.wait()
     run(clone, "dvc", "repro")
     assert not trainer.is_running()
-    assert not trainers(clone)
+    assert not processes_in(clone, is_stage("train"))
     assert not list(clone.glob("runs/train/*/checkpoint-*"))
     log = (clone / "data/train/log.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in log] == ["step", "1", "2", "3", "4"]
@@ -130,7 +87,7 @@ def test_a_second_run_does_nothing_and_metrics_and_params_are_declared(clone: Pa
     metrics = json.loads(run(clone, "dvc", "metrics", "show", "--json").stdout)[""]["data"]
     assert "data/eval/metrics.json" in metrics
     assert "data/train/metrics.json" in metrics
-    set_param(clone, "  cost_weight: ", "  cost_weight: 0.3 # ")
+    replace(clone / "params.yaml", "  cost_weight: ", "  cost_weight: 0.3 # ")
     assert "reward.cost_weight" in run(clone, "dvc", "params", "diff").stdout
     run(clone, "git", "checkout", "-q", "params.yaml")
     plots = run(clone, "dvc", "plots", "show", "--json").stdout

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from routerr1 import stages
-from routerr1.config import Params, load_params
+from routerr1.config import Params
 from routerr1.data.embedded import World
 from routerr1.errors import PoolError
 from routerr1.evaluate.rows import read_rows
@@ -25,8 +25,8 @@ from routerr1.pool.records import read_records
 from routerr1.pool.server import build_app, serving
 from routerr1.pool.simulated import SimulatedPool, default_candidates, known_facts
 from routerr1.rollout.record import from_row
+from tests.folder import make_folder
 
-ROOT = Path(__file__).parents[2]
 KEY = "sk-MARKED-7f3a9c52e8d14b60"
 STORE = Path("runs/calls.jsonl")
 FAULTS = Faults(
@@ -51,19 +51,14 @@ class Recorded:
 
 
 def set_up(folder: Path, policy: Path, mlflow_db: Path, **pool: Any) -> Params:
-    """A working folder whose profile is `ci`, smaller, with an HTTP pool."""
-    small: dict[str, Any] = yaml.safe_load((ROOT / "profiles/ci.yaml").read_text())
-    small["pool"] = {"kind": "http", "file": "pool.yaml", "store": str(STORE), **pool}
-    small["profile_pool"] = {"probes": 6}
-    small["evaluate"] |= {"max_questions": 4}
-    small["baselines"] = {"include": []}
-    (folder / "profiles").mkdir(parents=True)
-    (folder / "profiles/tiny.yaml").write_text(yaml.safe_dump(small))
-    text = (ROOT / "params.yaml").read_text().replace("profile: embedded", "profile: tiny", 1)
-    (folder / "params.yaml").write_text(text)
-    shutil.copytree(policy, folder / "models/warmstart/seed-1")
-    shutil.copy(mlflow_db, folder / "mlflow.db")
-    return load_params(folder / "params.yaml")
+    """A working folder with an HTTP pool."""
+    changes = {
+        "pool": {"kind": "http", "file": "pool.yaml", "store": str(STORE), **pool},
+        "profile_pool": {"probes": 6},
+        "evaluate": {"max_questions": 4},
+        "baselines": {"include": []},
+    }
+    return make_folder(folder, policy, mlflow_db, changes)
 
 
 def pool_file(url: str) -> str:

@@ -22,7 +22,8 @@ from routerr1 import stages
 from routerr1.config import Params, load_params
 from routerr1.errors import LockHeld
 from routerr1.rollout.local import LocalGenerator
-from routerr1.train import grpo, guard
+from routerr1.train import guard, recorder
+from routerr1.train.player import Player
 
 PLAYED = Path("played.txt")
 HELD = 7
@@ -54,7 +55,7 @@ def train(moment: Callable[[int], None] | None = None) -> Callable[[Params], Non
     """Train, noting every step that is played; `moment` is called in the middle of playing a step."""
 
     def work(params: Params) -> None:
-        rollouts = grpo._Player.rollouts
+        rollouts = Player.rollouts
         generate = LocalGenerator._step
         playing = [-1]
 
@@ -71,7 +72,7 @@ def train(moment: Callable[[int], None] | None = None) -> Callable[[Params], Non
             if moment is not None and playing[0] >= 0:
                 moment(playing[0])
 
-        grpo._Player.rollouts = noted  # type: ignore[method-assign]
+        Player.rollouts = noted  # type: ignore[method-assign]
         LocalGenerator._step = step  # type: ignore[method-assign]
         stages.train(params)
 
@@ -90,14 +91,14 @@ def wait_in_step_3(step: int) -> None:
 
 def die_while_saving(params: Params) -> None:
     """Killed once the weights of the checkpoint of step 4 are written, and our state is not."""
-    write = grpo.write_json
+    write = recorder.write_json
 
     def written(path: Path, value: Any) -> None:
         if path.parent.name == "checkpoint-4":
             die()
         write(path, value)
 
-    grpo.write_json = written  # type: ignore[assignment]
+    recorder.write_json = written  # type: ignore[assignment]
     train()(params)
 
 

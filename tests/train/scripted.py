@@ -8,7 +8,7 @@ import pytest
 
 from routerr1.rollout.generate import ScriptedGenerator
 from routerr1.rollout.local import LocalGenerator
-from routerr1.train import grpo
+from routerr1.train.player import Player
 from routerr1.types import Generation, Trajectory
 
 
@@ -43,7 +43,7 @@ class Tokenised:
 
 def play_scripts(monkeypatch: pytest.MonkeyPatch, scripts: Sequence[Sequence[str]]) -> None:
     """Let training play these instead of what the policy would sample."""
-    play = grpo._Player.play
+    play = Player.play
 
     def scripted(self: Any, *args: Any, **kwargs: Any) -> list[Trajectory]:
         policy = self.generator
@@ -53,4 +53,4 @@ def play_scripts(monkeypatch: pytest.MonkeyPatch, scripts: Sequence[Sequence[str
         finally:
             self.generator = policy
 
-    monkeypatch.setattr(grpo._Player, "play", scripted)
+    monkeypatch.setattr(Player, "play", scripted)

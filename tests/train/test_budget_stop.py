@@ -9,10 +9,9 @@ import pytest
 from routerr1.config import Params
 from routerr1.errors import BudgetExceeded
 from routerr1.pool.simulated import SimulatedPool
-from routerr1.prompt import renderer
 from routerr1.train import grpo
-from routerr1.train.grpo import Setting, Task
 from routerr1.types import Card, Question, Reply
+from tests.train.settings import setting_of
 
 
 class Purse:
@@ -36,16 +35,8 @@ def test_a_spent_budget_stops_training_with_a_checkpoint_and_more_money_resumes_
     small_policy: Path, params: Params, pool: SimulatedPool, rows: list[Question], tmp_path: Path
 ) -> None:
     purse = Purse(pool)
-    setting = Setting(
-        tasks=[Task(row, purse) for row in rows if row.split == "train"],
-        validation=[Task(row, purse) for row in rows if row.split == "validation"][:8],
-        names=[card.name for card in pool.cards],
-        render=renderer("compact", params.rollout.max_rounds),
-        rollout=params.rollout,
-        reward=params.reward,
-        train=params.train.model_copy(update={"checkpoint_every": 4}),
-        seed=1,
-    )
+    train = params.train.model_copy(update={"checkpoint_every": 4})
+    setting = setting_of(params, purse, rows, train=train)
     whole = grpo.train(small_policy, setting, tmp_path / "whole", progress=lambda _: None)
     assert len(whole.rows) == 4
 

@@ -11,11 +11,10 @@ from accelerate.commands.launch import launch_command_parser
 
 from routerr1.config import Params
 from routerr1.pool.simulated import SimulatedPool
-from routerr1.prompt import renderer
 from routerr1.train import grpo
-from routerr1.train.grpo import Setting, Task
 from routerr1.types import Question
 from tests.servers import free_port, running
+from tests.train.settings import setting_of
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
@@ -38,16 +37,7 @@ def test_two_processes_have_the_learning_curve_of_one(
     train = params.train.model_copy(
         update={"steps": 3, "checkpoint_every": 3, "validate_every": 3, "learning_rate": 1e-3}
     )
-    setting = Setting(
-        tasks=[Task(row, pool) for row in rows if row.split == "train"],
-        validation=[Task(row, pool) for row in rows if row.split == "validation"][:5],
-        names=[card.name for card in pool.cards],
-        render=renderer("compact", params.rollout.max_rounds),
-        rollout=params.rollout,
-        reward=params.reward,
-        train=train,
-        seed=1,
-    )
+    setting = setting_of(params, pool, rows, held=5, train=train)
     (tmp_path / "two").mkdir()
     pickled, program = tmp_path / "setting", tmp_path / "program.py"
     pickled.write_bytes(pickle.dumps((asking_policy, setting, tmp_path / "two")))

@@ -11,26 +11,21 @@ import torch
 
 from routerr1.config import Params
 from routerr1.pool.simulated import SimulatedPool
-from routerr1.prompt import renderer
+from routerr1.reward import CostScale, FrozenCostScale
 from routerr1.train import grpo
-from routerr1.train.grpo import Setting, Task, Trained
-from routerr1.train.score import score
+from routerr1.train.grpo import Trained
+from routerr1.train.player import Player, as_columns
+from routerr1.train.recorder import write_log
+from routerr1.train.score import batch_figures, score
+from routerr1.train.setting import Setting
 from routerr1.types import Answer, Ask, Card, Generation, Ledger, Question, Reply, Trajectory, Turn
 from tests.train.scripted import play_scripts
+from tests.train.settings import setting_of
 
 
 @pytest.fixture
 def setting(params: Params, pool: SimulatedPool, rows: list[Question]) -> Setting:
-    return Setting(
-        tasks=[Task(row, pool) for row in rows if row.split == "train"],
-        validation=[Task(row, pool) for row in rows if row.split == "validation"][:8],
-        names=[card.name for card in pool.cards],
-        render=renderer("compact", params.rollout.max_rounds),
-        rollout=params.rollout,
-        reward=params.reward,
-        train=params.train,
-        seed=1,
-    )
+    return setting_of(params, pool, rows)
 
 
 def pool_cards(setting: Setting) -> Sequence[Card]:
@@ -73,15 +68,15 @@ def test_ids_are_trained_on_as_sampled_and_replies_are_masked(
     setting: Setting, params: Params
 ) -> None:
     whole, cut = trajectory(TURN, LAST), trajectory(TURN, stopped="length")
-    scored = score(whole, pool_cards(setting), grpo.CostScale().freeze(), params.reward)
-    columns = grpo.as_columns([whole, cut], [scored, scored], eos=99)
+    scored = score(whole, pool_cards(setting), CostScale().freeze(), params.reward)
+    columns = as_columns([whole, cut], [scored, scored], eos=99)
     assert columns["completion_ids"] == [[5, 6, 7, 8, 9, 10, 99], [5, 6, 7, 8, 9]]
     assert columns["env_mask"] == [[1, 1, 0, 0, 0, 1, 0], [1, 1, 0, 0, 0]]
     assert columns["logprobs"][0] == [-0.1, -0.2, 0, 0, 0, -0.3, 0]
 
 
 def test_a_failed_call_is_never_cheap(setting: Setting, params: Params) -> None:
-    scale = grpo.FrozenCostScale(0.0, 10.0)
+    scale = FrozenCostScale(0.0, 10.0)
     good = trajectory(TURN, LAST)
     failed = replace(good, ledger=Ledger(calls=1, failures=1))
     reward = params.reward.model_copy(update={"cost_weight": 0.5})
@@ -92,21 +87,21 @@ def test_a_failed_call_is_never_cheap(setting: Setting, params: Params) -> None:
 def test_each_data_set_of_a_batch_has_its_own_figures(setting: Setting, params: Params) -> None:
     one = trajectory(TURN, LAST)
     other = replace(one, question=replace(one.question, dataset="e"), answer="z")
-    flat = grpo.FrozenCostScale(0.0, 0.0)
+    flat = FrozenCostScale(0.0, 0.0)
     scores = [score(each, pool_cards(setting), flat, params.reward) for each in (one, other)]
-    figures = grpo.batch_figures([one, other], scores, ["Atlas"])
+    figures = batch_figures([one, other], scores, ["Atlas"])
     assert (figures["em"], figures["d/em"], figures["e/em"]) == (0.5, 1.0, 0.0)
     assert figures["e/share/Atlas"] == 1.0
-    assert "d/em" not in grpo.batch_figures([one], scores[:1], ["Atlas"])
+    assert "d/em" not in batch_figures([one], scores[:1], ["Atlas"])
 
 
 def test_training_stops_once_validation_has_not_improved_for_long_enough(
     small_policy: Path, setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rewards = iter([0.1, 0.3, 0.2, 0.25, 0.9])
-    validate = grpo._Player.validate
+    validate = Player.validate
     monkeypatch.setattr(
-        grpo._Player, "validate", lambda player: validate(player) | {"reward": next(rewards)}
+        Player, "validate", lambda player: validate(player) | {"reward": next(rewards)}
     )
     train = setting.train.model_copy(update={"steps": 6, "validate_every": 1, "patience": 2})
     trained = run(small_policy, replace(setting, train=train), tmp_path)
@@ -181,7 +176,7 @@ def test_each_part_of_the_reward_is_normalised_by_itself_where_asked_for(
 
 
 def test_the_parts_of_a_reward_sum_to_it(setting: Setting, params: Params) -> None:
-    scale = grpo.FrozenCostScale(0.0, 10.0)
+    scale = FrozenCostScale(0.0, 10.0)
     reward = params.reward.model_copy(update={"cost_weight": 0.5})
     good = score(trajectory(TURN, LAST), pool_cards(setting), scale, reward)
     assert good.parts[0] == 0.0
@@ -200,7 +195,7 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(
     resumed = run(small_policy, setting, tmp_path / "broken")
     assert resumed.rows == whole.rows
     for name, trained in (("whole.csv", whole), ("resumed.csv", resumed)):
-        grpo.write_log(tmp_path / name, trained.rows)
+        write_log(tmp_path / name, trained.rows)
     assert (tmp_path / "whole.csv").read_bytes() == (tmp_path / "resumed.csv").read_bytes()
     assert (resumed.best_step, resumed.best_reward) == (whole.best_step, whole.best_reward)
     weights = [path / "model.safetensors" for path in (whole.folder, resumed.folder)]
@@ -226,7 +221,7 @@ def test_the_log_has_a_row_for_every_step(
     small_policy: Path, setting: Setting, tmp_path: Path
 ) -> None:
     trained = run(small_policy, setting, tmp_path / "run")
-    grpo.write_log(tmp_path / "log.csv", trained.rows)
+    write_log(tmp_path / "log.csv", trained.rows)
     with (tmp_path / "log.csv").open() as stream:
         table = list(csv.DictReader(stream))
     assert [int(float(row["step"])) for row in table] == [1, 2, 3, 4]

@@ -12,7 +12,7 @@ from routerr1.data.embedded import World
 from routerr1.pool.simulated import SimulatedPool
 from routerr1.prompt import renderer
 from routerr1.train import grpo
-from routerr1.train.grpo import Setting, Task
+from routerr1.train.setting import Setting, Task
 from routerr1.types import Question
 
 

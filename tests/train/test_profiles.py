@@ -14,8 +14,8 @@ from routerr1.pool.simulated import SimulatedPool
 from routerr1.prompt import renderer
 from routerr1.rollout.local import Loading, LocalGenerator, loading
 from routerr1.train import grpo
-from routerr1.train.grpo import Setting, Task
 from routerr1.types import Question
+from tests.train.settings import setting_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,26 +27,12 @@ def profile(name: str, folder: Path) -> Params:
     return load_params(folder / "params.yaml")
 
 
-def setting_of(params: Params, pool: SimulatedPool, rows: list[Question]) -> Setting:
-    return Setting(
-        tasks=[Task(row, pool) for row in rows if row.split == "train"],
-        validation=[Task(row, pool) for row in rows if row.split == "validation"][:4],
-        names=[card.name for card in pool.cards],
-        render=renderer("compact", params.rollout.max_rounds),
-        rollout=params.rollout,
-        reward=params.reward,
-        train=params.train,
-        seed=1,
-        how=loading(params),
-    )
-
-
 @pytest.mark.parametrize("name", ["paper-qwen", "paper-llama"])
 def test_the_papers_setting_reaches_trl(
     name: str, tmp_path: Path, pool: SimulatedPool, rows: list[Question]
 ) -> None:
     params = profile(name, tmp_path)
-    setting = setting_of(params, pool, rows)
+    setting = setting_of(params, pool, rows, held=4, how=loading(params))
     config = grpo._config(setting, tmp_path)
     assert (config.max_steps, config.learning_rate, config.beta) == (225, 1e-6, 0.001)
     assert config.generation_batch_size == 64 * 4
@@ -80,7 +66,7 @@ def test_a_step_that_does_not_part_evenly_is_refused(
     params: Params, pool: SimulatedPool, rows: list[Question], tmp_path: Path
 ) -> None:
     train = params.train.model_copy(update={"rollouts_per_pass": 5})
-    setting = setting_of(params.model_copy(update={"train": train}), pool, rows)
+    setting = setting_of(params, pool, rows, held=4, how=loading(params), train=train)
     with pytest.raises(ConfigError, match="passes of 5"):
         grpo._config(setting, tmp_path)
 
@@ -94,7 +80,7 @@ def test_adapters_train_in_small_passes_and_are_merged_into_what_is_saved(
             "gradient_checkpointing": True, "lora": LoraParams(rank=4, alpha=8),
         }
     )  # fmt: skip
-    setting = setting_of(params.model_copy(update={"train": train}), pool, rows)
+    setting = setting_of(params, pool, rows, held=4, how=loading(params), train=train)
     trained = grpo.train(asking_policy, setting, tmp_path / "run", progress=lambda _: None)
     before, after = (
         load_file(folder / "model.safetensors") for folder in (asking_policy, trained.folder)

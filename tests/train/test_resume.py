@@ -2,34 +2,23 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from routerr1 import stages
-from routerr1.config import load_params
+from tests.folder import make_folder
 
 ROOT = Path(__file__).parents[2]
 
 
 def set_up(folder: Path, policy: Path, mlflow_db: Path) -> None:
     """A working folder in which training can start, for six steps with a checkpoint every two."""
-    small: dict[str, Any] = yaml.safe_load((ROOT / "profiles/ci.yaml").read_text())
-    small["train"] |= {"steps": 6, "validation_questions": 4}
-    small["profile_pool"] = {"probes": 6}
-    (folder / "profiles").mkdir(parents=True)
-    (folder / "profiles/tiny.yaml").write_text(yaml.safe_dump(small))
-    text = (ROOT / "params.yaml").read_text().replace("profile: embedded", "profile: tiny", 1)
-    (folder / "params.yaml").write_text(text)
-    shutil.copytree(policy, folder / "models/warmstart/seed-1")
-    shutil.copy(mlflow_db, folder / "mlflow.db")
-    params = load_params(folder / "params.yaml")
+    small = {"train": {"steps": 6, "validation_questions": 4}, "profile_pool": {"probes": 6}}
+    params = make_folder(folder, policy, mlflow_db, small)
     stages.dataset(params)
     stages.profile(params)
 

@@ -14,7 +14,7 @@ from routerr1.pool.simulated import SimulatedPool, known_facts, training_pool
 from routerr1.prompt import renderer
 from routerr1.rollout.local import LocalGenerator
 from routerr1.train import grpo
-from routerr1.train.grpo import Setting, Task
+from routerr1.train.setting import Setting, Task
 from routerr1.types import Question, Trajectory
 from tests.train.scripted import play_scripts
 

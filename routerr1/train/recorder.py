@@ -1,0 +1,168 @@
+"""What a training run writes as it goes: its log, its best weights, and checkpoints to go on from.
+
+Checkpoints live under the run's own folder, outside DVC's outputs, with everything needed to go on:
+weights, optimiser, schedule, random states (transformers), cost statistics, the log so far and the best
+weights (ours, written last: a checkpoint without them is not complete).
+"""
+
+import copy
+import csv
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from routerr1.files import atomic_path, read_json, write_json
+from routerr1.reward import CostScale
+from routerr1.train.player import Player
+
+BEST = "best"  # folder of the best weights, in a run's folder and in each of its checkpoints
+_STATE = "router_state.json"
+_LOGGED = {
+    "loss": "loss",
+    "kl": "kl",
+    "entropy": "entropy",
+    "grad_norm": "grad_norm",
+    "learning_rate": "learning_rate",
+    "frac_reward_zero_std": "zero_variance_groups",
+}
+
+
+def recorder_of(
+    player: Player,
+    folder: Path,
+    progress: Callable[[dict[str, float]], None],
+    log_step: Callable[[int, Mapping[str, float]], None],
+) -> Any:
+    """A TrainerCallback, made here because its base class is heavy to import."""
+    from transformers import TrainerCallback
+
+    class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers is Any to mypy
+        """Writes what TRL and the rollouts report, validates, and completes checkpoints."""
+
+        def __init__(self) -> None:
+            self.rows: list[dict[str, float]] = []
+            self.timing: list[dict[str, float]] = []
+            self.best_step, self.best_reward = 0, float("-inf")
+
+        def restore(self, checkpoint: Path) -> None:
+            """Take back what `on_save` wrote."""
+            state = read_json(checkpoint / _STATE)
+            self.rows, self.timing = state["rows"], state["timing"]
+            self.best_step, self.best_reward = state["best_step"], state["best_reward"]
+            player.scale = CostScale.restore(state["cost_scale"])
+            if player.trainer.accelerator.is_main_process:
+                _copy(checkpoint / BEST, folder / BEST)
+
+        def on_log(self, _args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            if not logs or "reward" not in logs:
+                return
+            row = {"step": float(state.global_step), **player.figures}
+            row |= {ours: float(logs[theirs]) for theirs, ours in _LOGGED.items() if theirs in logs}
+            playing, whole = player.generation_s, float(logs.get("step_time", 0.0))
+            timing = {"generation_s": playing, "training_s": max(0.0, whole - playing)}
+            self.timing.append({"step": row["step"], **timing})
+            self.rows.append(row)
+            params, step = player.setting.train, state.global_step
+            if step % params.validate_every == 0 or (step == params.steps and not self.best_step):
+                self._validate(step, row)
+                control.should_training_stop |= self._stale()
+            if state.is_world_process_zero:
+                progress(row)
+                log_step(state.global_step, row | timing)
+
+        @property
+        def finished(self) -> bool:
+            """Is there no step left to take?"""
+            steps = player.setting.train.steps
+            return bool(self.rows) and (self.rows[-1]["step"] >= steps or self._stale())
+
+        def _stale(self) -> bool:
+            """Has validation brought nothing better for `train.patience` times in a row?"""
+            patience = player.setting.train.patience
+            since = sum("validation/reward" in r and r["step"] > self.best_step for r in self.rows)
+            return patience is not None and since >= patience
+
+        def _validate(self, step: int, row: dict[str, float]) -> None:
+            figures = player.validate()
+            row |= {f"validation/{key}": value for key, value in figures.items()}
+            if figures["reward"] >= self.best_reward:
+                self.best_step, self.best_reward = step, figures["reward"]
+                self._keep()
+
+        def _keep(self) -> None:
+            accelerator = player.trainer.accelerator
+            model, weights = _to_save(player.trainer)
+            if accelerator.is_main_process:
+                aside = folder / f".{BEST}.tmp"
+                shutil.rmtree(aside, ignore_errors=True)
+                model.save_pretrained(aside, state_dict=weights)
+                player.generator.tokenizer.save_pretrained(aside)
+                shutil.rmtree(folder / BEST, ignore_errors=True)
+                aside.replace(folder / BEST)
+            accelerator.wait_for_everyone()
+
+        def on_save(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+            if not state.is_world_process_zero:
+                return
+            checkpoint = folder / f"checkpoint-{state.global_step}"
+            if (folder / BEST).is_dir():
+                _copy(folder / BEST, checkpoint / BEST)
+            write_json(
+                checkpoint / _STATE,
+                {
+                    "rows": self.rows,
+                    "timing": self.timing,
+                    "best_step": self.best_step,
+                    "best_reward": self.best_reward if self.best_step else -1.0,
+                    "cost_scale": player.scale.state(),
+                },
+            )
+
+    return Recorder()
+
+
+def save_now(trainer: Any) -> int:
+    """A checkpoint of the last finished step, which TRL would only make every so often; returns the step."""
+    step = int(trainer.state.global_step)
+    if step and not (Path(trainer.args.output_dir) / f"checkpoint-{step}" / _STATE).is_file():
+        trainer._save_checkpoint(trainer.model, trial=None)
+        trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)
+    return step
+
+
+def _to_save(trainer: Any) -> tuple[Any, dict[str, Any] | None]:
+    """The policy as transformers saves it, and its weights if the model does not hold them whole.
+
+    All processes must ask: shards are gathered. Adapters are merged into a copy, as merging rounds.
+    """
+    from peft import PeftModel
+
+    if trainer.is_fsdp_enabled:
+        return trainer.model, trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if isinstance(trainer.model, PeftModel):
+        return copy.deepcopy(trainer.model).merge_and_unload(), None
+    return trainer.model, None
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    if source.is_dir():
+        shutil.copytree(source, target)
+
+
+def last_complete(folder: Path) -> Path | None:
+    """The newest checkpoint that holds our state, which is written last."""
+    found = [path for path in folder.glob("checkpoint-*") if (path / _STATE).is_file()]
+    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def write_log(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
+    """Rows as CSV, seed and step first, then by name; empty where a row has no value."""
+    names = {key for row in rows for key in row}
+    columns = sorted(names, key=lambda key: (key != "seed", key != "step", key))
+    with atomic_path(path) as aside, aside.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, columns, lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({key: f"{value:.6g}" for key, value in row.items()})

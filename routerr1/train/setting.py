@@ -1,0 +1,43 @@
+"""What a training run is given: questions with their pools, and all that stays fixed while it learns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from routerr1.config import RewardParams, RolloutParams, TrainParams
+from routerr1.pool.interface import Pool
+from routerr1.prompt import Renderer
+from routerr1.types import Question
+
+if TYPE_CHECKING:
+    from routerr1.rollout.local import Loading
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A question and the candidates it may be put to."""
+
+    question: Question
+    pool: Pool
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What stays fixed over a training run.
+
+    Attributes:
+        names: candidates whose share of calls is logged; empty if every task has others.
+        in_step: see `LocalGenerator`. For runs that are recorded or replayed: both then sample the same.
+        how: where and in what the policy computes; None: float32 on the CPU.
+    """
+
+    tasks: Sequence[Task]
+    validation: Sequence[Task]
+    names: Sequence[str]
+    render: Renderer
+    rollout: RolloutParams
+    reward: RewardParams
+    train: TrainParams
+    seed: int
+    in_step: bool = False
+    how: "Loading | None" = None

@@ -1,0 +1,27 @@
+"""The setting of a short training run on the embedded questions."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from routerr1.config import Params
+from routerr1.pool.interface import Pool
+from routerr1.prompt import renderer
+from routerr1.train.setting import Setting, Task
+from routerr1.types import Question
+
+
+def setting_of(
+    params: Params, pool: Pool, rows: Sequence[Question], *, held: int = 8, **changes: Any
+) -> Setting:
+    """All training questions and `held` of validation on one pool, seed 1; `changes` are of `Setting`."""
+    given: dict[str, Any] = {
+        "tasks": [Task(row, pool) for row in rows if row.split == "train"],
+        "validation": [Task(row, pool) for row in rows if row.split == "validation"][:held],
+        "names": [card.name for card in pool.cards],
+        "render": renderer("compact", params.rollout.max_rounds),
+        "rollout": params.rollout,
+        "reward": params.reward,
+        "train": params.train,
+        "seed": 1,
+    }
+    return Setting(**given | changes)
