@@ -4,6 +4,9 @@ The command line prints any of these as one line and exits with status 2; anythi
 keeps its traceback.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class RouterError(Exception):
     """A problem the user can act on; the message names the file, key, line or model."""
@@ -39,3 +42,17 @@ class RegistryError(RouterError):
 
 class LockHeld(RouterError):
     """Another process is doing this very thing now."""
+
+
+@contextmanager
+def ungrouped() -> Iterator[None]:
+    """Around a task group: the first RouterError that ended it, by itself; what its cancelling met is left out."""
+    try:
+        yield
+    except BaseExceptionGroup as failed:
+        first: BaseException | None = failed.subgroup(RouterError)
+        if first is None:
+            raise
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        raise first from None

@@ -9,7 +9,7 @@ import numpy as np
 
 from routerr1.config import EvaluateParams, RolloutParams
 from routerr1.data.contracts import require_evaluation
-from routerr1.errors import BudgetExceeded, DataError, RouterError
+from routerr1.errors import BudgetExceeded, DataError, ungrouped
 from routerr1.evaluate import controls
 from routerr1.evaluate.controls import BEST_SINGLE, ORACLE, Policy, Router
 from routerr1.evaluate.rows import Row, row_of
@@ -157,17 +157,11 @@ async def play_all(
             if progress:
                 progress(len(found), len(jobs))
 
-        try:
+        with ungrouped():
             async with asyncio.TaskGroup() as group:
                 for router, question in jobs:
                     if key_of(router, question) not in earlier:
                         group.create_task(one(router, question))
-        except BaseExceptionGroup as failed:
-            ours = failed.subgroup(RouterError)
-            if ours is None:
-                raise
-            # The first is the cause; those after it are what its cancelling met.
-            raise ours.exceptions[0] from None
     return [found[key] for key in wanted]
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, TypedDict
 
-from routerr1.errors import BudgetExceeded, PoolError
+from routerr1.errors import BudgetExceeded, PoolError, ungrouped
 from routerr1.files import atomic_path, write_json
 from routerr1.matching import exact_match, normalise, token_f1
 from routerr1.pool.cards import write_cards
@@ -160,10 +160,9 @@ async def profile(
         return _row(question, name, reply)
 
     try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(probe(q, name)) for q in questions for name in names]
-    except* BudgetExceeded as stopped:
-        raise stopped.exceptions[0] from None
+        with ungrouped():
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(probe(q, name)) for q in questions for name in names]
     finally:
         if records is not None:
             records.close()

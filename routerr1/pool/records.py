@@ -100,7 +100,7 @@ def describe_of(pool: Pool) -> Describe:
 class RecordStore:
     """The writing end; one process at a time.
 
-    Raises: LockHeld if another process writes to `path`; PoolError if what is there is damaged.
+    Raises: LockHeld if another process writes to `path`; PoolError if a record cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -144,7 +144,11 @@ class RecordStore:
     def _write(self, record: Record) -> None:
         line = _line(record)
         before = os.lseek(self._file, 0, os.SEEK_END)
-        if os.write(self._file, line) != len(line):
+        try:
+            written = os.write(self._file, line)
+        except OSError as error:
+            raise PoolError(f"{self.path}: a record cannot be written ({error.strerror})") from None
+        if written != len(line):
             os.ftruncate(self._file, before)
             raise PoolError(f"{self.path}: a record could not be written whole; is the disk full?")
 

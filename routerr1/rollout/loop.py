@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from routerr1 import protocol
 from routerr1.config import RolloutParams
+from routerr1.errors import ungrouped
 from routerr1.pool.interface import Pool
 from routerr1.pool.scope import asking_for
 from routerr1.prompt import Renderer
@@ -170,6 +171,7 @@ async def play(
     from `first`. `pool` is one for all, or one for each question.
 
     Returns: one trajectory per question, in their order. `progress` is called after each.
+    Raises: the first RouterError that the generator or a pool raises; the other trajectories are cancelled.
     """
     slots = asyncio.Semaphore(concurrency)
     pools = pool if isinstance(pool, Sequence) else [pool] * len(questions)
@@ -190,8 +192,9 @@ async def play(
             progress()
         return played
 
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(*item)) for item in enumerate(questions)]
+    with ungrouped():
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(*item)) for item in enumerate(questions)]
     return [task.result() for task in tasks]
 
 

@@ -5,7 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -52,7 +52,9 @@ def _is_dvc(process: psutil.Process) -> bool:
 
 
 def _watch(process: psutil.Process) -> None:
-    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-        time.sleep(_LOOK_EVERY_S)
+    # It may go between two looks at it: then the second look finds nothing.
+    with suppress(psutil.NoSuchProcess):
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(_LOOK_EVERY_S)
     _log.error("dvc (process %d) is gone, so this stage ends too", process.pid)
     os._exit(3)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -250,6 +251,24 @@ def test_two_writers_do_not_share_a_store(tmp_path: Path):
     with RecordStore(path), pytest.raises(LockHeld, match="another process is recording"):
         RecordStore(path)
     RecordStore(path).close()
+
+
+@pytest.mark.parametrize("room", [0, 10])
+def test_a_full_disk_leaves_no_half_and_is_one_clear_line(room: int, tmp_path: Path):
+    path = tmp_path / "calls.jsonl"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with RecordStore(path) as store:
+        store.append(record("q1", "a"))
+        whole = path.read_bytes()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + room, limits[1]))
+        try:
+            with pytest.raises(PoolError, match=r"calls\.jsonl: a record c"):
+                store.append(record("q2", "b"))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert path.read_bytes() == whole
+        store.append(record("q2", "b"))
+    assert len(list(read_records(path))) == 2
 
 
 def test_a_torn_last_line_is_dropped_and_a_damaged_one_is_an_error(tmp_path: Path):

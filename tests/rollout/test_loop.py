@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from routerr1.config import RolloutParams
+from routerr1.errors import PoolError
 from routerr1.prompt import renderer
 from routerr1.rollout.generate import ScriptedGenerator
 from routerr1.rollout.loop import play, rollout
@@ -134,3 +135,17 @@ async def test_trajectories_do_not_wait_for_each_other() -> None:
     assert len(pool.asked) == 100
     assert all(t.answer == "Paris" for t in played)
     assert time.perf_counter() - began < 5.0  # 20 s if calls were made one after another
+
+
+async def test_the_first_error_of_ours_ends_all_and_comes_alone() -> None:
+    class Broken(Canned):
+        async def ask(self, name: str, query: str) -> Reply:
+            await super().ask(name, query)
+            raise PoolError("the pool is gone")
+
+    pool = Broken()
+    with pytest.raises(PoolError, match="the pool is gone"):
+        await play(
+            [QUESTION] * 3, ScriptedGenerator([ASK, DONE]), pool,
+            render=renderer("compact", 2), params=PARAMS, seed=1,
+        )  # fmt: skip
