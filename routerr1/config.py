@@ -398,6 +398,15 @@ class Params(Section):
             raise ValueError("seeds must differ from each other")
         return self
 
+    @model_validator(mode="after")
+    def _one_writes(self) -> "Params":
+        if self.evaluate.executor == "ray" and self.pool.calls == "record":
+            raise ValueError(
+                "evaluate.executor ray plays in several processes, and pool.calls record lets one write; "
+                "use one of them, or replay"
+            )
+        return self
+
 
 def load_params(path: Path = Path("params.yaml")) -> Params:
     """Read `path`, lay profiles/<profile>.yaml beside it over it, and validate.

@@ -5,30 +5,30 @@ survive a kill lie under runs/, outside of DVC's outputs, which DVC deletes befo
 """
 
 import asyncio
-import hashlib
-import json
 import logging
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from routerr1 import prompt
 from routerr1.config import Params
 from routerr1.errors import ConfigError, PoolError
 from routerr1.files import digest, write_json
+from routerr1.fingerprints import code, fingerprint, hash_of, sections
 from routerr1.pool.interface import Pool
-from routerr1.progress import track
-from routerr1.types import Card, Question, Trajectory
+from routerr1.progress import Progress, track
+from routerr1.types import Card, Question, Split, Trajectory
 
 if TYPE_CHECKING:
     from routerr1.data.embedded import World
     from routerr1.evaluate.changes import Changes
     from routerr1.evaluate.controls import Router
+    from routerr1.evaluate.rows import Row
     from routerr1.evaluate.run import Job
     from routerr1.rollout.local import LocalGenerator
     from routerr1.tracking import Run
@@ -49,6 +49,7 @@ REPORT = Path("data/report")
 RUNS = Path("runs")
 PROFILED = RUNS / "profile"  # calls that profiling has made; they answer if the stage is run again
 
+Result = TypeVar("Result")
 _log = logging.getLogger(__name__)
 
 
@@ -70,19 +71,28 @@ def checks(params: Params) -> None:
 
 def profile(params: Params) -> None:
     """Probe questions to every candidate; cards and matrix into data/pool."""
-    from routerr1.data.splits import read_questions
     from routerr1.pool.profile import profile as profile_pool
     from routerr1.pool.profile import sample_probes, write_profile
 
     section = params.profile_pool
-    probes = sample_probes(read_questions(QUESTIONS, section.split), section.probes, section.seed)
+    probes = sample_probes(questions_of(section.split), section.probes, section.seed)
     pool = open_pool(params)
-    store = PROFILED / f"{_fingerprint(params, 'pool', 'profile_pool')}.jsonl"
+    store = _profile_store(params, "pool", "profile_pool")
     with track("profile", len(probes) * len(pool.cards)) as bar:
         found = asyncio.run(
             _closing(pool, profile_pool(probes, pool, store=store, progress=bar.update))
         )
     write_profile(POOL, found)
+
+
+def _profile_store(params: Params, *names: str) -> Path | None:
+    """Where probes' replies wait for the stage to be run again; they hang on the sections `names`.
+
+    A simulated pool needs none: it costs nothing, and what it says changes with the code.
+    """
+    if params.pool.kind == "simulated":
+        return None
+    return PROFILED / f"{fingerprint(params, *names)}.jsonl"
 
 
 def warmstart(params: Params) -> None:
@@ -111,7 +121,7 @@ def _warmstart_seed(params: Params, seed: int, folder: Path) -> dict[str, float]
     began = time.perf_counter()
     with track(f"warm start, seed {seed}", params.warmstart.steps) as bar:
         metrics = warm.warm_start(
-            _questions("train") + _questions("validation") + _questions("test"),
+            questions_of("train") + questions_of("validation") + questions_of("test"),
             _world(params),
             read_cards(),
             params,
@@ -139,12 +149,13 @@ def train(params: Params) -> None:
         metrics: dict[str, Any] = {}
         rows: dict[int, list[dict[str, float]]] = {}
         timing: dict[int, list[dict[str, float]]] = {}
+        about = {seed: fingerprint_parts(params, seed) for seed in params.seeds}
         write_json(
             OTHER_SEEDS / "seeds.json", {"first": params.seeds[0], "others": params.seeds[1:]}
         )
         for place, seed in enumerate(params.seeds):
             target = POLICY if place == 0 else OTHER_SEEDS / f"seed-{seed}"
-            trained, metrics[f"seed_{seed}"] = _train_seed(params, seed, target, run)
+            trained, metrics[f"seed_{seed}"] = _train_seed(params, seed, about[seed], target, run)
             rows[seed], timing[seed] = trained.rows, trained.timing
         hours = (time.perf_counter() - began) / 3600
         cost = sum(found.pop("train_cost_usd") for found in metrics.values())
@@ -153,6 +164,9 @@ def train(params: Params) -> None:
         _write_times(timing, hours)
         for name in ("log.csv", "seeds.csv"):
             run.log_artifact(TRAINING / name, "curves")
+        # Only now: a kill before it would cost the seeds that are done.
+        for seed in params.seeds:
+            shutil.rmtree(_working_folder(about[seed], seed), ignore_errors=True)
 
 
 def _follow(params: Params) -> None:
@@ -172,7 +186,7 @@ def _follow(params: Params) -> None:
 
 
 def _working_folder(about: Mapping[str, Any], seed: int) -> Path:
-    return RUNS / "train" / f"{_hash(about)}-seed-{seed}"
+    return RUNS / "train" / f"{hash_of(about)}-seed-{seed}"
 
 
 def _write_training(
@@ -198,7 +212,7 @@ def _write_times(timing: Mapping[int, list[dict[str, float]]], hours: float) -> 
 
 
 def _train_seed(
-    params: Params, seed: int, target: Path, run: "Run"
+    params: Params, seed: int, about: Mapping[str, Any], target: Path, run: "Run"
 ) -> tuple["Trained", dict[str, float]]:
     from routerr1.tracing import spread
     from routerr1.train.checkpoint import save_policy
@@ -206,7 +220,6 @@ def _train_seed(
 
     pool = open_pool(params, read_cards())
     start = WARMSTART / f"seed-{seed}"
-    about = fingerprint_parts(params, seed)
     folder = _working_folder(about, seed)
     setting = train_setting(params, pool, seed)
 
@@ -236,7 +249,6 @@ def _train_seed(
         target,
         {**about, "cost_scale": trained.cost_scale.state(), "best_step": trained.best_step},
     )
-    shutil.rmtree(folder, ignore_errors=True)  # finished: a later run must start anew
     wanted = max(trained.rows[0]["step"], trained.best_step)
     best = next(row for row in trained.rows if row["step"] == wanted)
     per_step = params.train.questions_per_step * params.train.rollouts_per_question
@@ -253,11 +265,11 @@ def train_setting(params: Params, pool: Pool, seed: int) -> "Setting":
     from routerr1.rollout.local import loading
     from routerr1.train.setting import Setting
 
-    held = _sampled(_questions("validation"), params.train.validation_questions, seed)
+    held = _sampled(questions_of("validation"), params.train.validation_questions, seed)
     return Setting(
         tasks=_tasks(
             params,
-            _questions("train"),
+            questions_of("train"),
             pool,
             seed,
             params.train.steps * params.train.questions_per_step,
@@ -285,9 +297,18 @@ def evaluate(params: Params) -> None:
     from routerr1.tracking import open_run
 
     section = params.evaluate
-    pool = open_pool(params, read_cards())
     store = RowStore(RUNS / "eval.jsonl", _evaluation_fingerprint(params, "evaluate"))
     kept = Kept()
+
+    async def play(pool: Pool, bar: Progress) -> list["Row"]:
+        jobs = [
+            (kept.keep(router) if router.name == POLICY else router, question)
+            for router, question in _evaluation_jobs(params, pool)
+        ]
+        return await play_all(
+            jobs, concurrency=section.concurrency, store=store, progress=bar.update
+        )
+
     with track("evaluate", 0) as bar:
         if section.executor == "ray":
             rows = play_on_ray(
@@ -295,14 +316,8 @@ def evaluate(params: Params) -> None:
                 concurrency=section.concurrency, store=store, progress=bar.update,
             )  # fmt: skip
         else:
-            jobs = [
-                (kept.keep(router) if router.name == POLICY else router, question)
-                for router, question in _evaluation_jobs(params, pool)
-            ]
-            playing = play_all(
-                jobs, concurrency=section.concurrency, store=store, progress=bar.update
-            )
-            rows = asyncio.run(_closing(pool, playing))
+            pool = open_pool(params, read_cards())
+            rows = asyncio.run(_closing(pool, play(pool, bar)))
     found = evaluation_of(rows)
     _, figures = write_evaluation(EVALUATION, found, section)
     with open_run(params.registry, RUN_FILE, resume=True) as run:
@@ -323,8 +338,8 @@ def _evaluation_jobs(params: Params, pool: Pool | None = None) -> list["Job"]:
     return evaluation_jobs(
         load_policies(params),
         pool,
-        _questions(params.evaluate.split),
-        _questions("validation"),
+        questions_of(params.evaluate.split),
+        questions_of("validation"),
         render=renderer(params),
         rollout=params.rollout,
         params=params.evaluate,
@@ -355,8 +370,8 @@ def _baselines(params: Params, pool: Pool) -> list["Router"]:
         )
     else:
         passages = []
-    train = _questions("train")
-    matrix = read_matrix(POOL / "matrix.parquet", _questions(params.profile_pool.split))
+    train = questions_of("train")
+    matrix = read_matrix(POOL / "matrix.parquet", questions_of(params.profile_pool.split))
     routers: list[Router] = []
     for seed in params.seeds:
         base = LocalGenerator.load(WARMSTART / f"seed-{seed}", loading(params))
@@ -411,12 +426,12 @@ def generalize(params: Params) -> None:
     everyone = _open_grown_pool(params, cards)
     store = RowStore(RUNS / "generalize.jsonl", _evaluation_fingerprint(params, "generalize"))
 
-    async def play(bar: Any) -> Any:
+    async def play(bar: Progress) -> tuple[list["Row"], "Changes"]:
         return await run_generalization(
             load_policies(params),
             ChangedPool(everyone, cards),
             await _new_models(params, everyone, cards),
-            _questions(params.evaluate.split),
+            questions_of(params.evaluate.split),
             render=renderer(params),
             rollout=params.rollout,
             params=params.evaluate,
@@ -463,11 +478,9 @@ async def _new_models(params: Params, everyone: Pool, cards: Sequence[Card]) -> 
     if not new:
         return without_new_models("generalize.file names no new models")
     section = params.profile_pool
-    probes = sample_probes(_questions(section.split), section.probes, section.seed)
-    parts = _fingerprint(params, "pool", "profile_pool", "generalize")
-    found = await profile(
-        probes, ChangedPool(everyone, new), store=RUNS / "profile" / f"new-{parts}.jsonl"
-    )
+    probes = sample_probes(questions_of(section.split), section.probes, section.seed)
+    store = _profile_store(params, "pool", "profile_pool", "generalize")
+    found = await profile(probes, ChangedPool(everyone, new), store=store)
     return with_new_models(everyone, cards, found.cards, params.generalize.added_models)
 
 
@@ -550,22 +563,22 @@ def load_checkpoint(name: Path | str, params: Params) -> "LocalGenerator":
 
 def fingerprint_parts(params: Params, seed: int) -> dict[str, Any]:
     """What a trained policy depends on; stored with it, and the name of its working folder."""
-    sections = _sections(params, "prompt", "rollout", "model", "reward", "train", "pool")
     return {
         "seed": seed,
-        "params": sections,
+        "params": sections(params, "prompt", "rollout", "model", "reward", "train", "pool"),
         "data": digest(QUESTIONS),
         "cards": digest(POOL / "cards.json"),
         "prompt": prompt.prompt_hash(params.prompt.template, params.rollout.max_rounds),
         "warmstart": digest(WARMSTART / f"seed-{seed}"),
-        "code": _hash([digest(path) for path in sorted(Path(__file__).parent.rglob("*.py"))]),
+        "code": code(),
     }
 
 
 def _evaluation_fingerprint(params: Params, section: str) -> str:
-    return _hash(
+    return hash_of(
         {
-            "params": _fingerprint(
+            "code": code(),
+            "params": fingerprint(
                 params, "rollout", "prompt", "pool", "evaluate", "baselines", section
             ),
             "policies": digest(POLICY),
@@ -579,25 +592,8 @@ def _evaluation_fingerprint(params: Params, section: str) -> str:
     )
 
 
-def _fingerprint(params: Params, *sections: str) -> str:
-    return _hash(_sections(params, *sections))
-
-
-def _sections(params: Params, *names: str) -> dict[str, Any]:
-    """Sections as JSON values, without what changes no result: who raises a budget goes on with his work."""
-    found = {name: getattr(params, name).model_dump(mode="json") for name in names}
-    if "pool" in found:
-        for key in ("budget", "max_concurrency"):
-            del found["pool"][key]
-    return found
-
-
-def _hash(value: object) -> str:
-    text = json.dumps(value, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _questions(split: Any) -> list[Question]:
+def questions_of(split: Split) -> list[Question]:
+    """The questions of one split of data/questions."""
     from routerr1.data.splits import read_questions
 
     return read_questions(QUESTIONS, split)
@@ -633,7 +629,7 @@ def _world(params: Params) -> "World":
     return build_world(params.dataset.embedded)
 
 
-async def _closing(pool: Pool, work: Any) -> Any:
+async def _closing(pool: Pool, work: Awaitable[Result]) -> Result:
     try:
         return await work
     finally:

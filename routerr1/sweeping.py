@@ -21,6 +21,7 @@ from routerr1.evaluate.rows import Row, read_rows
 from routerr1.evaluate.run import TRAINING_POOL, choose_questions, play_all, policies_of
 from routerr1.evaluate.sweep import compare_swept, swept_name, write_swept
 from routerr1.files import digest
+from routerr1.fingerprints import hash_of
 from routerr1.pool.interface import Pool
 from routerr1.progress import track
 
@@ -90,7 +91,7 @@ def _train(
     if known.items() >= about.items():
         return
     setting = stages.train_setting(changed, pool, seed)
-    working = stages.RUNS / "sweep" / f"seed-{seed}-{swept_name(weight)}-{about['start'][:16]}"
+    working = stages.RUNS / "sweep" / f"{hash_of(about)}-seed-{seed}-{swept_name(weight)}"
     with (
         only_trainer(stages.RUNS),
         track(f"train, {swept_name(weight)}, seed {seed}", steps) as bar,
@@ -108,7 +109,7 @@ def _train(
 async def _play(params: Params, pool: Pool, seed: int, folder: Path) -> list[Row]:
     section = params.evaluate
     questions = choose_questions(
-        stages._questions(section.split), section.max_questions, section.seed
+        stages.questions_of(section.split), section.max_questions, section.seed
     )
     (policy,) = policies_of(
         {seed: stages.load_policy(folder, params)},

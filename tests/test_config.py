@@ -76,3 +76,12 @@ def test_a_bad_value_of_a_profile_names_the_profile(written: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"params.yaml: cannot be read"):
         load_params(tmp_path / "params.yaml")
+
+
+def test_a_recording_has_one_writer(written: Path) -> None:
+    change(written, "calls: live ", "calls: record ")
+    change(written, "store: null ", "store: runs/calls.jsonl ")
+    load_params(written)
+    change(written, "executor: local ", "executor: ray ")
+    with pytest.raises(ConfigError, match=r"params\.yaml: evaluate\.executor ray plays in several"):
+        load_params(written)

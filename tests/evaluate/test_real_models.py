@@ -15,6 +15,7 @@ from routerr1 import stages
 from routerr1.config import BudgetParams, Params, load_params
 from routerr1.errors import ConfigError
 from routerr1.evaluate.rows import read_rows
+from routerr1.fingerprints import fingerprint
 from routerr1.pool.server import build_app, serving
 from routerr1.pool.simulated import (
     SimulatedPool,
@@ -179,7 +180,7 @@ def test_a_sweep_trains_each_weight_once_and_stands_in_the_report(ran, monkeypat
     assert STALE not in page
 
 
-def test_a_raised_budget_does_not_start_anything_anew(ran):
+def test_a_raised_budget_does_not_start_anything_anew_and_other_code_does(ran):
     folder, params = ran
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -188,11 +189,14 @@ def test_a_raised_budget_does_not_start_anything_anew(ran):
         marks = [
             (
                 stages._evaluation_fingerprint(changed, "evaluate"),
-                stages._fingerprint(changed, "pool", "profile_pool"),
+                fingerprint(changed, "pool", "profile_pool"),
                 stages.fingerprint_parts(changed, 1),
             )
             for changed in (params, *(params.model_copy(update={"pool": p}) for p in (rich, other)))
         ]
+        patch.setattr(stages, "code", lambda: "changed")
+        later = stages._evaluation_fingerprint(params, "evaluate")
+    assert later != marks[0][0]
     assert marks[0] == marks[1]
     assert all(one != two for one, two in zip(marks[0], marks[2], strict=True))
 

@@ -2,7 +2,7 @@
 
     python -m tests.train.killed FOLDER
 
-FOLDER holds `whole` and `broken`, working folders alike. Prints as JSON which steps each training played.
+FOLDER holds `whole`, `broken` and `seeds`, working folders alike; `seeds` has a second warm start. Prints as JSON which steps each training played.
 """
 
 import json
@@ -119,6 +119,21 @@ def other_data(params: Params) -> None:
     train(lambda _: die())(params)
 
 
+def with_a_second_seed(work: Callable[[Params], object]) -> Callable[[Params], object]:
+    """Two seeds, of one step each."""
+
+    def both(params: Params) -> None:
+        short = params.train.model_copy(update={"steps": 1})
+        work(params.model_copy(update={"seeds": (1, 2), "train": short}))
+
+    return both
+
+
+def die_in_the_second_seed(_: int) -> None:
+    if PLAYED.read_text().split() == ["0", "0"]:
+        die()
+
+
 def main(root: Path) -> dict[str, Any]:
     """All of it in turn."""
     found: dict[str, Any] = {}
@@ -145,6 +160,10 @@ def main(root: Path) -> dict[str, Any]:
     (broken / "kept").rename(broken / "data/questions")
     note("killed while saving", broken, end(child(broken, die_while_saving)))
     note("resumed", broken, end(child(broken, train())))
+    seeds = with_a_second_seed(train(die_in_the_second_seed))
+    note("second seed killed", root / "seeds", end(child(root / "seeds", seeds)))
+    seeds = with_a_second_seed(train())
+    note("second seed resumed", root / "seeds", end(child(root / "seeds", seeds)))
     return found
 
 

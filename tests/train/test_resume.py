@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,10 +27,11 @@ def set_up(folder: Path, policy: Path, mlflow_db: Path) -> None:
 def test_training_killed_twice_ends_as_if_it_had_not_been(
     small_policy: Path, mlflow_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("whole", "broken"):
+    for name in ("whole", "broken", "seeds"):
         (tmp_path / name).mkdir()
         monkeypatch.chdir(tmp_path / name)
         set_up(tmp_path / name, small_policy, mlflow_template)
+    shutil.copytree(small_policy, tmp_path / "seeds/models/warmstart/seed-2")
     ran = subprocess.run(
         [sys.executable, "-m", "tests.train.killed", str(tmp_path)], cwd=ROOT, check=True,
         capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -42,6 +44,8 @@ def test_training_killed_twice_ends_as_if_it_had_not_been(
         "other data": {"code": -signal.SIGKILL, "played": [0]},
         "killed while saving": {"code": -signal.SIGKILL, "played": [2, 3]},
         "resumed": {"code": 0, "played": [2, 3, 4, 5]},
+        "second seed killed": {"code": -signal.SIGKILL, "played": [0, 0]},
+        "second seed resumed": {"code": 0, "played": [0]},
     }
     for name in (
         "data/train/log.csv",
@@ -51,3 +55,7 @@ def test_training_killed_twice_ends_as_if_it_had_not_been(
     ):
         whole, broken = ((tmp_path / each / name).read_bytes() for each in ("whole", "broken"))
         assert whole == broken, name
+    for folder in ("whole", "broken", "seeds"):
+        # A simulated pool is asked anew each time; what training worked with is gone once it is done.
+        assert not (tmp_path / folder / "runs/profile").exists()
+    assert not list((tmp_path / "seeds/runs/train").iterdir())

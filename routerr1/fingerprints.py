@@ -1,0 +1,34 @@
+"""What a piece of work depends on, as a digest: unfinished work goes on only if nothing of it has changed."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from routerr1.config import Params
+from routerr1.files import digest
+
+
+def fingerprint(params: Params, *names: str) -> str:
+    """Of sections of the parameters."""
+    return hash_of(sections(params, *names))
+
+
+def sections(params: Params, *names: str) -> dict[str, Any]:
+    """Sections as JSON values, without what changes no result: who raises a budget goes on with his work."""
+    found = {name: getattr(params, name).model_dump(mode="json") for name in names}
+    if "pool" in found:
+        for key in ("budget", "max_concurrency"):
+            del found["pool"][key]
+    return found
+
+
+def code() -> str:
+    """Of every module of this package."""
+    return hash_of([digest(path) for path in sorted(Path(__file__).parent.rglob("*.py"))])
+
+
+def hash_of(value: object) -> str:
+    """Sixteen hex digits for a JSON value."""
+    text = json.dumps(value, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
