@@ -176,6 +176,7 @@ def _config(setting: Setting, folder: Path) -> Any:
         loss_type=params.loss,
         scale_rewards=params.scale_rewards,
         multi_objective_aggregation=params.multi_objective_aggregation,
+        reward_weights=_part_weights(setting),
         learning_rate=params.learning_rate,
         lr_scheduler_type="linear",
         warmup_steps=params.warmup_steps,
@@ -230,6 +231,14 @@ def _reward_functions(params: TrainParams) -> Any:
     if params.multi_objective_aggregation == "sum_then_normalize":
         return _reward
     return [partial(_part, place=place) for place in range(3)]
+
+
+def _part_weights(setting: Setting) -> list[float] | None:
+    """Of format, answer and cost once each is normalised, which takes alpha out of it; None for the sum."""
+    if setting.train.multi_objective_aggregation == "sum_then_normalize":
+        return None
+    alpha = setting.reward.cost_weight
+    return [1.0, 1.0 - alpha, alpha]
 
 
 def _part(

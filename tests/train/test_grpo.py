@@ -169,10 +169,17 @@ def test_each_part_of_the_reward_is_normalised_by_itself_where_asked_for(
     monkeypatch.setattr(GRPOTrainer, "_compute_loss", compute_and_look)
     changed = {"steps": 1, "multi_objective_aggregation": "normalize_then_sum"}
     train = setting.train.model_copy(update=changed)
-    run(small_policy, replace(setting, train=train), tmp_path / "run")
-    levels = sorted({round(float(value), 2) for value in seen[0]})
-    assert len(levels) == 3  # both, one of them, neither: which one makes no difference
-    assert levels[1] == pytest.approx(0.0, abs=0.01)
+    for alpha in (0.5, 0.25):
+        reward = setting.reward.model_copy(update={"cost_weight": alpha})
+        folder = tmp_path / f"run-{alpha}"
+        run(small_policy, replace(setting, train=train, reward=reward), folder)
+    even = sorted({round(float(value), 2) for value in seen[0]})
+    assert len(even) == 3  # both, one of them, neither: which one makes no difference
+    assert even[1] == pytest.approx(0.0, abs=0.01)
+    neither, cheap, right, both = sorted({round(float(value), 2) for value in seen[-1]})
+    # At a quarter the answer weighs three times as much as the cost.
+    assert (right - neither) / (cheap - neither) == pytest.approx(3, abs=0.1)
+    assert both - right == pytest.approx(cheap - neither, abs=0.02)
 
 
 def test_the_parts_of_a_reward_sum_to_it(setting: Setting, params: Params) -> None:
