@@ -26,11 +26,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "as it is": {},
     "temperature 0.5": {"rollout.temperature": 0.5},
     "temperature 1": {"rollout.temperature": 1.0},
+    "16 questions, 8 rollouts": {"train.questions_per_step": 16, "train.rollouts_per_question": 8},
+    "over the group's deviation": {"train.scale_rewards": "group"},
+    "over the batch's deviation": {"train.scale_rewards": "batch"},
+    "parts by themselves": {"train.multi_objective_aggregation": "normalize_then_sum"},
     "no KL": {"train.kl_weight": 0.0},
-    "KL 0.05": {"train.kl_weight": 0.05},
+    "KL 0.2": {"train.kl_weight": 0.2},
     "learning rate 2e-3": {"train.learning_rate": 2e-3},
     "no cost": {"reward.cost_weight": 0.0},
-    "parts by themselves": {"train.multi_objective_aggregation": "normalize_then_sum"},
     "redrawn pools": {"pool.redraw": True},
 }
 SHOWN = (
