@@ -13,6 +13,7 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 Failure = Literal["unknown_model", "malformed_call", "unavailable", "budget", "not_recorded"]
 Stopped = Literal["answered", "max_rounds", "no_action", "length"]
+Finish = Literal["stop", "eos", "length"]
 Circuit = Literal["closed", "open", "half-open"]
 
 
@@ -99,7 +100,7 @@ class Generation:
     text: str
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
-    finish: Literal["stop", "eos", "length"] = "stop"
+    finish: Finish = "stop"
 
 
 @dataclass(frozen=True, slots=True)

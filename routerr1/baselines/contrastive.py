@@ -60,9 +60,7 @@ def router_dc(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = text.build()
-        candidates_M_H = torch.nn.Parameter(
-            torch.randn(len(matrix.candidates), int(encoder.size))  # type: ignore[arg-type]
-        )
+        candidates_M_H = torch.nn.Parameter(torch.randn(len(matrix.candidates), encoder.size))
         optimiser = torch.optim.AdamW(
             [*encoder.parameters(), candidates_M_H], lr=text.learning_rate, weight_decay=0.01
         )
@@ -74,7 +72,7 @@ def router_dc(
             loss = sample_llm_loss(near_N_M, quality_Q_M[drawn])
             loss = loss + sample_weight * sample_sample_loss(hidden_N_H, cluster_Q[drawn])
             optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
             optimiser.step()
     encoder.eval()
 

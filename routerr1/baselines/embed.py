@@ -84,7 +84,7 @@ class SentenceEmbedder:
         except (OSError, ValueError) as error:
             raise ConfigError(f"baselines.embedder: {model!r} cannot be loaded ({error})") from None
 
-    def fit(self, texts: Sequence[str]) -> "SentenceEmbedder":  # noqa: ARG002
+    def fit(self, texts: Sequence[str]) -> "SentenceEmbedder":  # noqa: ARG002 - of the interface
         """Nothing to learn."""
         return self
 

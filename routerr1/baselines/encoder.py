@@ -13,7 +13,7 @@ from routerr1.baselines.matrix import Matrix
 from routerr1.errors import ConfigError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 _MAX_TOKENS = 128
 
@@ -24,11 +24,11 @@ class Encoding:
 
     Attributes:
         ids: texts to padded token ids, N x T.
-        build: a new encoder with an attribute `size`: token ids to vectors, N x size.
+        build: a new encoder, a module with an attribute `size`: token ids to vectors, N x size.
     """
 
     ids: Callable[[Sequence[str]], "Tensor"]
-    build: Callable[[], "nn.Module"]
+    build: Callable[[], Any]
     learning_rate: float
 
 
@@ -54,7 +54,8 @@ def encoding(texts: Sequence[str], pretrained: str | None) -> Encoding:
             mask = (ids_N_T != tokenizer.pad_token_id).long()
             hidden = self.inner(input_ids=ids_N_T, attention_mask=mask).last_hidden_state
             count = mask.sum(dim=1, keepdim=True).clamp(min=1)
-            return (hidden * mask[..., None]).sum(dim=1) / count  # type: ignore[no-any-return]
+            mean: Tensor = (hidden * mask[..., None]).sum(dim=1) / count
+            return mean
 
     def ids(asked: Sequence[str]) -> Tensor:
         found: Tensor = tokenizer(
@@ -78,7 +79,7 @@ def bert(
 
     def build() -> nn.Module:
         encoder = text.build()
-        return nn.Sequential(encoder, nn.Linear(int(encoder.size), len(matrix.candidates)))  # type: ignore[arg-type]
+        return nn.Sequential(encoder, nn.Linear(encoder.size, len(matrix.candidates)))
 
     network = fit_scores(
         build, text.ids(matrix.questions), matrix.quality, seed=seed, steps=steps,

@@ -91,7 +91,7 @@ def graph_router(
                 found, graph.edges[~shown_Q][:, :, 0]
             )
             optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
             optimiser.step()
     network.eval()
     with torch.no_grad():
@@ -183,6 +183,7 @@ def _network(inputs: int, size: int) -> Any:
                 [self.start["question"](asked_N_D), self.start["task"](task_N_D)], dim=1
             )
             found = self.pair(asked)
-            return found[:, :-1] @ made_M_H.T + found[:, -1:]  # type: ignore[no-any-return]
+            logits: Tensor = found[:, :-1] @ made_M_H.T + found[:, -1:]
+            return logits
 
     return GraphNetwork()

@@ -29,7 +29,7 @@ class Majority:
         means = dict(zip(matrix.candidates, matrix.quality.mean(axis=0).tolist(), strict=True))
         self._name = cheapest_best(means, _costs(matrix))
 
-    def choose(self, query: str) -> str:  # noqa: ARG002
+    def choose(self, query: str) -> str:  # noqa: ARG002 - of the interface
         """See `Chooser.choose`."""
         return self._name
 
@@ -112,7 +112,7 @@ def fit_scores(
                 network(given[drawn]), wanted[drawn]
             )
             optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
             optimiser.step()
     return network.eval()
 

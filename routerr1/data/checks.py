@@ -11,7 +11,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from routerr1.config import ChecksParams, DatasetParams
 from routerr1.data.build import wanted_rows
@@ -20,9 +20,6 @@ from routerr1.data.expectations import NUM_RULES, Rule, rules
 from routerr1.data.measure import Measured, Progress, measure_columns, measure_rows
 from routerr1.errors import CheckFailed
 from routerr1.files import atomic_directory, atomic_write_text, write_json
-
-if TYPE_CHECKING:
-    import great_expectations as gx
 
 _SHOWN_ROWS = 5  # offending rows told of each failed expectation
 _log = logging.getLogger(__name__)
@@ -132,7 +129,7 @@ def _add_site(context: Any, docs: Path) -> None:
     )
 
 
-def _checkpoint(gx: Any, context: Any, source: Any, chosen: Sequence[Rule]) -> "gx.Checkpoint":
+def _checkpoint(gx: Any, context: Any, source: Any, chosen: Sequence[Rule]) -> Any:
     definitions = []
     for name in dict.fromkeys(rule.suite for rule in chosen):
         suite = context.suites.add(gx.ExpectationSuite(name=name))
@@ -147,7 +144,7 @@ def _checkpoint(gx: Any, context: Any, source: Any, chosen: Sequence[Rule]) -> "
         raise RuntimeError(f"the suites hold {held} expectations, not {NUM_RULES}")
     # A complete result names the rows that offend; the library fetches 200 of them at most.
     complete = {"result_format": "COMPLETE"}
-    return context.checkpoints.add(  # type: ignore[no-any-return]
+    return context.checkpoints.add(
         gx.Checkpoint(name="questions", validation_definitions=definitions, result_format=complete)
     )
 

@@ -39,7 +39,7 @@ class DvcSource(DatasetSource):
         return "dvc"
 
     @staticmethod
-    def _can_resolve(raw_source: Any) -> bool:  # noqa: ARG004
+    def _can_resolve(_raw_source: Any) -> bool:
         return False  # never guessed from a plain string
 
     @classmethod

@@ -11,7 +11,7 @@ import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from routerr1.data.splits import first_line, open_parquet
 from routerr1.errors import DataError
@@ -69,11 +69,11 @@ def _require(path: Path, raw: Raw, columns: Sequence[str]) -> None:
             raise DataError(f"{path}, line {raw.line}: no column {column!r} (there are: {there})")
 
 
-def _open(path: Path) -> IO[bytes]:
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+def _open(path: Path) -> io.BufferedReader | gzip.GzipFile:
+    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
 
 
-def _lines(stream: IO[bytes]) -> Iterator[tuple[int, bytes | None]]:
+def _lines(stream: io.BufferedReader | gzip.GzipFile) -> Iterator[tuple[int, bytes | None]]:
     """Numbered lines; None for one that is too long, which is never held whole."""
     number = 0
     while line := stream.readline(MAX_LINE_BYTES + 1):

@@ -92,18 +92,18 @@ class _Grid:
 def _entry(
     name: str, grid: _Grid, reference: _Grid | None, params: EvaluateParams
 ) -> dict[str, Any]:
-    sampling = {
+    sampling: dict[str, Any] = {
         "resamples": params.bootstrap, "confidence": params.confidence, "seed": params.seed,
     }  # fmt: skip
     entry: dict[str, Any] = {"router": name, "seeds": grid.seeds, "per_seed": {}, "difference": {}}
     for measure in MEASURES:
         values = grid.values(measure)
-        found = interval(values.mean(axis=0), grid.groups, **sampling)  # type: ignore[arg-type]
+        found = interval(values.mean(axis=0), grid.groups, **sampling)
         entry[measure] = shorten(asdict(found), drop=("n", "groups"))
         entry["per_seed"][measure] = shorten(asdict(spread(values.mean(axis=1).tolist())))
         if reference is not None and measure in _COMPARED:
             wanted = reference.values(measure).mean(axis=0)
-            gap = paired_difference(wanted, values.mean(axis=0), grid.groups, **sampling)  # type: ignore[arg-type]
+            gap = paired_difference(wanted, values.mean(axis=0), grid.groups, **sampling)
             entry["difference"][measure] = shorten(asdict(gap), drop=("n", "groups"))
     called = sorted({name for row in grid.rows for name in row.called})
     entry["collapse"] = shorten(collapse(grid.rows, called))

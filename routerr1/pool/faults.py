@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 from routerr1.errors import PoolError
 
@@ -61,7 +62,7 @@ def parse_faults(text: str) -> Faults:
 
     Raises: PoolError naming the part that makes no sense.
     """
-    values: dict[str, float] = {}
+    values: dict[str, Any] = {}
     known = [field.name for field in dataclasses.fields(Faults)]
     for part in filter(None, (piece.strip() for piece in text.split(","))):
         name, given, number = part.partition("=")
@@ -74,7 +75,7 @@ def parse_faults(text: str) -> Faults:
                 values[name.strip()] = float(number)
         except ValueError:
             raise PoolError(f"faults: {part!r} is neither a rate nor name=number") from None
-    return Faults(**{name: int(v) if name == "huge_bytes" else v for name, v in values.items()})  # type: ignore[arg-type]
+    return Faults(**{name: int(v) if name == "huge_bytes" else v for name, v in values.items()})
 
 
 class FaultDice:

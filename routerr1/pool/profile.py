@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
 from random import Random
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from routerr1.errors import BudgetExceeded, PoolError, ungrouped
 from routerr1.files import atomic_path, write_json
@@ -234,10 +234,12 @@ def summarise(rows: Sequence[ProbeRow], cards: Sequence[Card]) -> Profile:
     return Profile(tuple(rows), tuple(filled), summary)
 
 
-def _grouped(rows: Iterable[ProbeRow], column: Any) -> list[tuple[str, list[ProbeRow]]]:
+def _grouped(
+    rows: Iterable[ProbeRow], column: Literal["topic", "dataset"]
+) -> list[tuple[str, list[ProbeRow]]]:
     groups: dict[str, list[ProbeRow]] = defaultdict(list)
     for row in rows:
-        groups[str(row[column])].append(row)  # type: ignore[literal-required]
+        groups[row[column]].append(row)
     return sorted(groups.items())
 
 

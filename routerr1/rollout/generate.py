@@ -49,8 +49,8 @@ class ScriptedGenerator:
     def __init__(self, script: Sequence[str] | Callable[[str, Sequence[str]], str]) -> None:
         self._script = script
 
-    def start(self, prompt: str, *, seed: int) -> "ScriptedSession":  # noqa: ARG002
-        """See `Generator.start`; nothing is sampled, so the seed is not used."""
+    def start(self, prompt: str, *, seed: int) -> "ScriptedSession":  # noqa: ARG002 - nothing is sampled
+        """See `Generator.start`."""
         return ScriptedSession(prompt, self._script)
 
 
@@ -70,7 +70,7 @@ class ScriptedSession:
         """The prompt's bytes."""
         return tuple(self._prompt.encode())
 
-    async def generate(self, *, max_new_tokens: int, temperature: float) -> Generation:  # noqa: ARG002
+    async def generate(self, *, max_new_tokens: int, temperature: float) -> Generation:  # noqa: ARG002 - a script has no limits
         """The next line of the script; "" with finish "eos" once it is used up."""
         if callable(self._script):
             text = self._script(self._prompt, self.inserted)

@@ -23,78 +23,16 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, Cache
-from transformers.cache_utils import CacheLayerMixin
 from transformers.utils.logging import disable_progress_bar
 
 from routerr1.config import Params
 from routerr1.errors import CheckpointError, ConfigError
 from routerr1.protocol import STOPS
-from routerr1.types import Generation
+from routerr1.rollout.cache import RaggedLayer
+from routerr1.types import Finish, Generation
 
 _STOP_WINDOW = 12  # tokens decoded to look for a stop string; the longest stop has 9 characters
 _DAY = "26 Jul 2024"  # what Llama 3 templates fall back to
-
-
-class _RaggedLayer(CacheLayerMixin):  # type: ignore[misc]
-    """Keys and values of one layer, (rows, heads, capacity, head size); each row has its own length."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rows: Tensor | slice = slice(0, 0)
-        self.scatter_rows = torch.empty(0, dtype=torch.long)
-        self.positions = torch.empty(0, dtype=torch.long)
-        self.span = 0
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        heads, size = key_states.shape[1], key_states.shape[3]
-        self.keys = key_states.new_zeros(0, heads, 0, size)
-        self.values = value_states.new_zeros(0, heads, 0, value_states.shape[3])
-        self.is_initialized = True
-
-    def reserve(self, rows: int, length: int) -> None:
-        """Grow to hold `rows` rows of `length` positions, keeping what is there."""
-        if self.keys.shape[0] >= rows and self.keys.shape[2] >= length:
-            return
-        self.keys, self.values = (
-            _grown(old, max(rows, old.shape[0]), max(length, old.shape[2]))
-            for old in (self.keys, self.values)
-        )
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
-    ) -> tuple[Tensor, Tensor]:
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        self.reserve(int(self.scatter_rows.max()) + 1, int(self.positions.max()) + 1)
-        rows = self.scatter_rows[:, None]
-        self.keys[rows, :, self.positions] = key_states.transpose(1, 2)
-        self.values[rows, :, self.positions] = value_states.transpose(1, 2)
-        return self.keys[self.rows, :, : self.span], self.values[self.rows, :, : self.span]
-
-    def move(self, source: int, target: int, length: int) -> None:
-        """Copy one row's first `length` positions over another's."""
-        self.keys[target, :, :length] = self.keys[source, :, :length]
-        self.values[target, :, :length] = self.values[source, :, :length]
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:  # noqa: ARG002
-        return self.span, 0
-
-    def get_seq_length(self) -> int:
-        return self.span
-
-    def get_max_length(self) -> int:
-        return -1
-
-
-def _grown(old: Tensor, rows: int, length: int) -> Tensor:
-    # In steps, so that growing token by token does not copy token by token.
-    new = old.new_zeros(_step_up(rows, 32), old.shape[1], _step_up(length, 64), old.shape[3])
-    new[: old.shape[0], :, : old.shape[2]] = old
-    return new
-
-
-def _step_up(value: int, step: int) -> int:
-    return -(-value // step) * step
 
 
 class LocalSession:
@@ -219,7 +157,7 @@ class LocalGenerator:
         self.in_step = in_step
         self.chat = chat
         self.autocast = autocast
-        self._layers = [_RaggedLayer() for _ in range(model.config.num_hidden_layers)]
+        self._layers = [RaggedLayer() for _ in range(model.config.num_hidden_layers)]
         self._cache = Cache(layers=self._layers)
         self._rows: list[LocalSession] = []
         self._generating: dict[LocalSession, None] = {}  # a set that keeps order
@@ -424,10 +362,10 @@ class LocalGenerator:
         if finish == "eos":
             text = text.removesuffix(self.tokenizer.eos_token)
         request.done.set_result(
-            Generation(text, tuple(request.ids), tuple(request.logprobs), finish)  # type: ignore[arg-type]
+            Generation(text, tuple(request.ids), tuple(request.logprobs), finish)
         )
 
-    def _finished(self, request: _Request, token: int) -> str | None:
+    def _finished(self, request: _Request, token: int) -> Finish | None:
         if token == self.tokenizer.eos_token_id:
             return "eos"
         if token in self._stop_ids:

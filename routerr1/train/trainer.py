@@ -15,7 +15,7 @@ _ROLLOUTS_PER_ROW = 4
 _LARGEST_VOCABULARY = 8192  # the logits of all completions are held at once
 
 
-class PackedTrainer(GRPOTrainer):  # type: ignore[misc]
+class PackedTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is Any to mypy
     """TRL's loss, up to rounding, from fewer tokens read and no logits of prompts.
 
     Packs a small policy on a CPU, in one process. Elsewhere TRL's own path is the better one: its kernels

@@ -93,7 +93,7 @@ def fit(
         # Without it every tensor of the packing would be made on the CPU.
         with nullcontext() if model.device.type == "cpu" else model.device:
             loss = packed_loss(model, [example for example in batch if example is not None])
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
