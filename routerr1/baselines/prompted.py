@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
-from routerr1.baselines.script import final_answer, finished, insert_reply, opened_answer
+from routerr1.baselines.script import final_answer, finished, opened_answer
 from routerr1.evaluate.controls import Policy
 from routerr1.pool.interface import Pool
 from routerr1.protocol import names_of, parse_action
+from routerr1.rollout.loop import insert_reply
 from routerr1.types import Ask, Card, Question, Trajectory, Turn
 
 DIRECT = "Answer the question in as few words as possible, between <answer> and </answer>.\nQuestion: {}\n"
@@ -15,7 +16,7 @@ COT = (
 )
 
 
-async def direct(question: Question, base: Policy, pool: Pool, *, seed: int) -> Trajectory:  # noqa: ARG001
+async def direct(question: Question, base: Policy, pool: Pool, *, seed: int) -> Trajectory:  # noqa: ARG001 - as its siblings
     """The base policy answers at once, asking nobody."""
     session = base.generator.start(DIRECT.format(question.question), seed=seed)
     try:

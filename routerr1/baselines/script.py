@@ -10,9 +10,9 @@ from dataclasses import replace
 
 from routerr1.evaluate.controls import Policy
 from routerr1.pool.interface import Pool
-from routerr1.protocol import extract_answer, information, names_of, parse_action
+from routerr1.protocol import extract_answer, names_of, parse_action
 from routerr1.rollout.generate import Session
-from routerr1.rollout.loop import trajectory_of
+from routerr1.rollout.loop import insert_reply, trajectory_of
 from routerr1.types import (
     Answer,
     Ask,
@@ -28,7 +28,6 @@ from routerr1.types import (
 NextCall = Callable[[Sequence[Reply]], Ask | None]
 """From the replies so far to the next call; None once it is time to answer."""
 
-_FAILED = "The model did not answer."
 _CUE = "<think> done</think><answer>"  # makes a policy answer that would rather go on asking
 
 
@@ -67,12 +66,6 @@ async def _call(session: Session, ask: Ask, pool: Pool) -> Turn:
     session.insert(text)
     reply = await pool.ask(ask.name, ask.query)
     return Turn(Generation(text), ask, reply, *insert_reply(session, reply))
-
-
-def insert_reply(session: Session, reply: Reply) -> tuple[str, tuple[int, ...]]:
-    """Put a reply into the policy's context, as the rollout loop does."""
-    inserted = information(_FAILED if reply.failure else reply.text)
-    return inserted, session.insert(inserted)
 
 
 async def final_answer(

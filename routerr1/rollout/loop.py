@@ -101,11 +101,16 @@ async def _turn(
             stopped = "length" if said.finish == "length" else "no_action"
         return Turn(said, action, wall_s=time.perf_counter() - began), stopped
     reply = await _reply(action, pool, reroute)
-    shown = reply.text if reply.failure is None else _FAILED[reply.failure]
-    inserted = protocol.information(shown)
-    ids = session.insert(inserted)
+    inserted, ids = insert_reply(session, reply)
     wall_s = time.perf_counter() - began
     return Turn(said, action, reply, inserted, ids, wall_s), None
+
+
+def insert_reply(session: Session, reply: Reply) -> tuple[str, tuple[int, ...]]:
+    """Put a reply, or why there is none, into the policy's context; gives the text and its token ids."""
+    shown = reply.text if reply.failure is None else _FAILED[reply.failure]
+    inserted = protocol.information(shown)
+    return inserted, session.insert(inserted)
 
 
 async def _reply(action: Ask | Malformed, pool: Pool, reroute: Reroute | None) -> Reply:
