@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import yaml
 
 from routerr1.errors import DataError
 
@@ -99,6 +100,21 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path}: is not UTF-8") from None
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {error.lineno}: is not JSON ({error.msg})") from None
+
+
+def read_yaml(path: Path) -> Any:
+    """The value in `path`.
+
+    Raises: DataError naming the file, and the line where it is not YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise DataError(f"{path}{line}: is not valid YAML") from None
 
 
 def sha256(path: Path) -> str:

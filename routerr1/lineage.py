@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from routerr1 import files
 from routerr1.errors import DataError
 from routerr1.types import Card
@@ -55,10 +53,10 @@ def read_lock(path: Path = DVC_LOCK) -> dict[str, Any]:
     Raises: DataError naming the file if it is missing or malformed.
     """
     try:
-        stages = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"]
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); run `dvc repro`") from None
-    except (yaml.YAMLError, KeyError, TypeError):
+        stages = files.read_yaml(path)["stages"]
+    except DataError as error:
+        raise DataError(f"{error}; run `dvc repro`") from None
+    except (KeyError, TypeError):
         raise DataError(f"{path}: is not a dvc.lock; run `dvc repro`") from None
     if not isinstance(stages, dict):
         raise DataError(f"{path}: holds no stages; run `dvc repro`")

@@ -38,9 +38,13 @@ def test_without_a_lock_there_is_nothing_to_judge(
         lineage.stages_to_run()
     with pytest.raises(DataError, match=r"dvc\.lock: cannot be read"):
         lineage.read_lock()
-    Path("dvc.lock").write_text("stages: [")
-    with pytest.raises(DataError, match=r"dvc\.lock: is not a dvc\.lock"):
-        lineage.read_lock()
+    for content, wanted in (
+        ("stages: [", r"dvc\.lock, line 1: is not valid YAML; run `dvc repro`"),
+        ("other: 1", r"dvc\.lock: is not a dvc\.lock"),
+    ):
+        Path("dvc.lock").write_text(content)
+        with pytest.raises(DataError, match=wanted):
+            lineage.read_lock()
 
 
 def test_the_price_book_is_prices_and_nothing_else() -> None:

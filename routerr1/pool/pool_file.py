@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from routerr1.errors import PoolError
+from routerr1.errors import DataError, PoolError
+from routerr1.files import read_yaml
 from routerr1.pool.cards import (
     Amount,
     CardRow,
@@ -192,13 +192,9 @@ def read_pool_file(path: Path, *, max_reply_tokens: int = 600) -> PoolFile:
     Raises: PoolError naming the file and the line, candidate, endpoint or key at fault.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise PoolError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise PoolError(f"{path}{line}: is not valid YAML") from None
+        content = read_yaml(path)
+    except DataError as error:
+        raise PoolError(str(error)) from None
     try:
         raw = _Raw.model_validate(content)
     except ValidationError as error:

@@ -95,7 +95,7 @@ def train(
     if trainer.is_fsdp_enabled and (setting.train.vllm is None or setting.train.lora):
         raise ConfigError(
             "params.yaml: train: FSDP shards the weights: it needs train.vllm to play and has no place for "
-            "train.lora; adapters fit on one GPU each (accelerate/ddp.yaml)"
+            "train.lora; adapters fit on one GPU each (launch/ddp.yaml)"
         )
     trainer.remove_callback(PrinterCallback)  # the log is ours
     last = last_complete(folder)
