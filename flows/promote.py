@@ -10,6 +10,7 @@ from flows.links import link_to_run
 from flows.replay import questions_of, replay
 from flows.stages import spending_as
 from routerr1.config import load_params
+from routerr1.exclusive import file_lock
 from routerr1.promotion import Judgement, judge, promote
 from routerr1.registry import read_version_evidence
 
@@ -33,7 +34,8 @@ def judge_task(which: str) -> Judgement:
     judgement = judge(params, which)
     if judgement.champion is not None and not _comparable(judgement):
         asked = {play.question_id for play in read_version_evidence(judgement.challenger)[0]}
-        with spending_as(f"flow run {flow_run.id}"):
+        # A retrain rewrites the questions and cards that this reads.
+        with file_lock("pipeline", timeout_s=600), spending_as(f"flow run {flow_run.id}"):
             plays = replay(params, judgement.champion, questions_of(params, asked))
         judgement = judge(params, which, plays)
     create_markdown_artifact(

@@ -15,6 +15,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 from prefect.runtime import flow_run
+from prefect.states import Cancelled
 
 from flows.links import link_to_run
 from flows.pipeline import DRIFT
@@ -23,7 +24,8 @@ from flows.stages import spending_as
 from routerr1 import drift, files, lineage, promotion, stages, tracking
 from routerr1.config import Params, load_params
 from routerr1.drift import Reading
-from routerr1.errors import RegistryError
+from routerr1.errors import LockHeld, RegistryError
+from routerr1.exclusive import file_lock
 from routerr1.registry import Version, read_version_evidence
 from routerr1.types import Question
 
@@ -42,16 +44,24 @@ def notify(event: str, why: str, payload: dict[str, Any] | None = None) -> None:
 
 
 @flow(name="evaluate-champion", persist_result=False)
-def evaluate_champion() -> bool:
-    """Play the champion again on questions it was judged by, and probe the candidates; True if any moved."""
+def evaluate_champion(wait_s: float = 600.0) -> Any:
+    """Play the champion again on questions it was judged by, and probe the candidates; True if any moved.
+
+    Args:
+        wait_s: how long to wait for a retrain in this folder, whose stages rewrite what is compared here;
+            after that this run is cancelled.
+    """
     params = load_params()
     champion = promotion.champion_of(tracking.open_client(), params.registry.model)
     if champion is None:
         raise RegistryError(f"model {params.registry.model!r}: has no champion to watch")
-    with spending_as(f"flow run {flow_run.id}"):
-        readings, latencies, missing = candidates_task(params)
-        # Without a candidate that its prompt names, the champion cannot be played.
-        readings = readings if missing else champion_task(params, champion) + readings
+    try:
+        with file_lock("pipeline", timeout_s=wait_s), spending_as(f"flow run {flow_run.id}"):
+            readings, latencies, missing = candidates_task(params)
+            # Without a candidate that its prompt names, the champion cannot be played.
+            readings = readings if missing else champion_task(params, champion) + readings
+    except LockHeld:
+        return Cancelled(message="a retrain is under way")
     # Of all intervals together one in twenty looks is wrong, not of each.
     confidence = 1 - 0.05 / max(len(readings) + len(latencies), 1)
     findings = [

@@ -13,6 +13,7 @@ from routerr1.config import Params
 from routerr1.data.embedded import World
 from routerr1.data.splits import write_questions
 from routerr1.errors import RegistryError
+from routerr1.exclusive import file_lock
 from routerr1.pool.profile import profile, sample_probes, write_profile
 from routerr1.pool.simulated import Candidate, SimulatedPool, default_candidates, known_facts
 from routerr1.types import Question
@@ -64,6 +65,17 @@ def test_without_a_champion_there_is_nothing_to_watch() -> None:
 
     with pytest.raises(RegistryError, match="'routerr1': has no champion to watch"):
         evaluate_champion()
+
+
+def test_while_a_retrain_rewrites_the_data_nothing_is_compared(chain: Params) -> None:
+    from flows.watch import evaluate_champion
+
+    registry.register(chain)
+    promotion.promote(chain)
+    with file_lock("pipeline", timeout_s=1):
+        state = evaluate_champion(wait_s=0.1, return_state=True)
+    assert state.is_cancelled()
+    assert state.message == "a retrain is under way"
 
 
 def test_a_candidate_that_is_gone_is_drift(
