@@ -52,14 +52,14 @@ class Recorder:
         self._store = store
         self._describe = describe_of(pool)
         self._reuse = reuse
-        self._known: dict[str, Reply] = {}
-        self._under_way: dict[str, asyncio.Task[Reply]] = {}
+        # By who answered: two candidates may be one model at two endpoints, and their requests alike.
+        self._known: dict[tuple[str, str], Reply] = {}
+        self._under_way: dict[tuple[str, str], asyncio.Task[Reply]] = {}
         if reuse:
-            names = {self._describe(card.name, "")["model"]: card.name for card in pool.cards}
             self._known = {
-                record.key: record.reply
+                (record.reply.model, record.key): record.reply
                 for record in read_records(store.path)
-                if _lasting(record.reply, names.get(record.request["model"]))
+                if record.reply.failure is None
             }
 
     @property
@@ -82,7 +82,7 @@ class Recorder:
         return reply
 
     async def _reused(self, request: dict[str, Any], name: str, query: str) -> Reply:
-        key = request_key(request)
+        key = (name, request_key(request))
         if key in self._known:
             return dataclasses.replace(self._known[key], cached=True)
         if key in self._under_way:
@@ -94,19 +94,14 @@ class Recorder:
             reply = await asyncio.shield(task)
         finally:
             self._under_way.pop(key, None)
-        if _lasting(reply, name):
-            self._known[key] = reply
+        if reply.failure is None:
+            self._known[reply.model, key[1]] = reply
         return reply
 
     async def aclose(self) -> None:
         """Close the pool and the store."""
         await self.inner.aclose()
         self._store.close()
-
-
-def _lasting(reply: Reply, name: str | None) -> bool:
-    """Would `name` say the same again?"""
-    return reply.failure is None and reply.model == name
 
 
 class ReplayPool:

@@ -246,6 +246,24 @@ def test_what_is_written_is_read_back(tmp_path: Path):
     assert len(path.read_bytes().splitlines()) == 2
 
 
+async def test_one_model_at_two_endpoints_is_two_candidates(tmp_path: Path):
+    class Hosts(Moody):
+        def request(self, _name: str, query: str) -> dict[str, object]:
+            return plain_request("the-model", query)
+
+        async def ask(self, name: str, query: str) -> Reply:
+            self.asked.append((name, query))
+            return Reply(name, f"{name} says so", 3, 5, 0.1)
+
+    for first in (True, False):
+        pool = Hosts(1)
+        recorder = Recorder(pool, RecordStore(tmp_path / "calls.jsonl"))
+        replies = [await recorder.ask(name, "q") for name in ("A", "B", "A")]
+        await recorder.aclose()
+        assert [reply.model for reply in replies] == ["A", "B", "A"]
+        assert pool.asked == ([("A", "q"), ("B", "q")] if first else [])
+
+
 def test_two_writers_do_not_share_a_store(tmp_path: Path):
     path = tmp_path / "calls.jsonl"
     with RecordStore(path), pytest.raises(LockHeld, match="another process is recording"):
