@@ -358,6 +358,8 @@ class LocalGenerator:
             return
         session.request = None
         del self._generating[session]
+        if request.done.done():  # cancelled, and not closed yet
+            return
         text = self.tokenizer.decode(request.ids, skip_special_tokens=False)
         if finish == "eos":
             text = text.removesuffix(self.tokenizer.eos_token)

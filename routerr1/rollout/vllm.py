@@ -194,7 +194,10 @@ class ColocatedGenerator:
     def _step(self) -> None:
         if not self._waiting or len(self._waiting) < self._open:
             return
-        batch, self._waiting = self._waiting, []
+        waiting, self._waiting = self._waiting, []
+        batch = [each for each in waiting if not each[2].done()]  # others were cancelled
+        if not batch:
+            return
         try:
             outputs = self._engine.generate(
                 [{"prompt_token_ids": list(ids)} for ids, _, _ in batch],

@@ -15,7 +15,7 @@ from routerr1.prompt import renderer
 from routerr1.rollout.local import LocalGenerator
 from routerr1.rollout.loop import play
 from routerr1.train.checkpoint import read_manifest, save_policy
-from routerr1.types import Question, Reply
+from routerr1.types import Generation, Question, Reply
 
 
 @pytest.fixture
@@ -42,6 +42,22 @@ async def test_sessions_of_any_length_decode_as_if_alone(generator: LocalGenerat
     for session, generation in zip(sessions, said, strict=True):
         count = len(generation.token_ids)
         assert count
+        assert list(generation.token_ids) == likeliest(generator, list(session.prompt_ids), count)
+
+
+async def test_a_cancelled_generation_leaves_the_others_alone(generator: LocalGenerator) -> None:
+    sessions = [generator.start(prompt, seed=1) for prompt in ("a", "b c", "d")]
+    tasks = [
+        asyncio.create_task(session.generate(max_new_tokens=6, temperature=0))
+        for session in sessions
+    ]
+    await asyncio.sleep(0)
+    tasks[0].cancel()
+    gone, *said = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(gone, asyncio.CancelledError)
+    for session, generation in zip(sessions[1:], said, strict=True):
+        assert isinstance(generation, Generation)
+        count = len(generation.token_ids)
         assert list(generation.token_ids) == likeliest(generator, list(session.prompt_ids), count)
 
 
