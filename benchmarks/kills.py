@@ -273,6 +273,8 @@ class Watcher:
 
 def disturb(bench: Bench, victim: str, moment: str, chosen: Moment) -> Row:
     """One row of the matrix."""
+    # A flow that a killed worker had only begun to start keeps it for the grace period in prefect.yaml.
+    until(slot_is_free, "the deployment's slot is free", 300, 1.0)
     champion = champion_number()
     bench.change(train=victim == "trainer" or "checkpoint" in moment)
     with Watcher(bench) as watcher:
@@ -325,6 +327,15 @@ def start_run(*, promote: bool) -> str:
 
     started = run_deployment("retrain/retrain", parameters={"promote": promote}, timeout=0)
     return str(started.id)  # type: ignore[union-attr]
+
+
+def slot_is_free() -> bool:
+    """May the deployment start another run?"""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        limit = client.read_deployment_by_name("retrain/retrain").global_concurrency_limit
+        return limit is None or limit.active_slots == 0
 
 
 def state_of(run: str) -> Any:
