@@ -40,6 +40,10 @@ class RegistryError(RouterError):
     """The model registry refused, or a version does not hold what it claims."""
 
 
+class StoreUnreachable(RegistryError):
+    """The tracking server or its files do not answer; nothing is known of what they hold."""
+
+
 class LockHeld(RouterError):
     """Another process is doing this very thing now."""
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from routerr1 import evidence, files, gate, lineage, tracking
 from routerr1.config import Params
-from routerr1.errors import CheckpointError, RegistryError
+from routerr1.errors import CheckpointError, RegistryError, StoreUnreachable
 from routerr1.exclusive import exclusive, file_lock
 from routerr1.tracking import open_client, store_errors
 from routerr1.train.checkpoint import read_manifest
@@ -234,6 +234,7 @@ def fetched(model_id: str, path: str) -> Iterator[Path]:
 
     Raises: RegistryError if it is not there.
     """
+    import requests
     from mlflow.artifacts import download_artifacts
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -242,6 +243,11 @@ def fetched(model_id: str, path: str) -> Iterator[Path]:
             try:
                 found = download_artifacts(artifact_uri=f"{root}/{path}", dst_path=temporary)
             except OSError as error:
+                answer = error.response if isinstance(error, requests.RequestException) else None
+                if isinstance(error, requests.RequestException) and (
+                    answer is None or answer.status_code != requests.codes.not_found
+                ):
+                    raise  # not what the model lacks: the server does not say
                 raise RegistryError(f"logged model {model_id}: lacks {path} ({error})") from None
         yield Path(found)
 
@@ -272,12 +278,17 @@ def _create_version(
 
 
 def find_by_key(client: "MlflowClient", name: str, key: str) -> Version | None:
-    """The version of one state of the chain; a broken one is deleted and counts as none."""
+    """The version of one state of the chain; a broken one is deleted and counts as none.
+
+    Raises: StoreUnreachable if that cannot be told; nothing is deleted then.
+    """
     for found in list_versions(client, name):
         if found.tags.get(_KEY) != key:
             continue
         try:
             verify(client, found.model_id)
+        except StoreUnreachable:
+            raise
         except RegistryError as error:
             _log.warning("version %d of %s is removed: %s", found.number, name, error)
             with store_errors():

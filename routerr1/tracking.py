@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from routerr1 import files
 from routerr1.config import RegistryParams
-from routerr1.errors import DataError, RegistryError
+from routerr1.errors import DataError, RegistryError, StoreUnreachable
 from routerr1.types import Trajectory
 
 if TYPE_CHECKING:
@@ -63,7 +63,10 @@ def open_client() -> "MlflowClient":
 
 @contextmanager
 def store_errors() -> Iterator[None]:
-    """Turn what MLflow raises into RegistryError, one line that names the store."""
+    """Turn what MLflow raises into RegistryError, one line that names the store.
+
+    Raises: StoreUnreachable, unless the store answers that something is not there.
+    """
     import mlflow.exceptions
     import requests
     import sqlalchemy.exc
@@ -76,7 +79,9 @@ def store_errors() -> Iterator[None]:
         sqlalchemy.exc.SQLAlchemyError,
     ) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise RegistryError(f"MLflow at {redact(tracking_uri())}: {redact(first)}") from error
+        missing = getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST"
+        kind = RegistryError if missing else StoreUnreachable
+        raise kind(f"MLflow at {redact(tracking_uri())}: {redact(first)}") from error
 
 
 def redact(text: str) -> str:

@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from typer.testing import CliRunner
 
 from routerr1 import promotion, registry, tracking
 from routerr1.config import Params
-from routerr1.errors import CheckpointError, LockHeld, RegistryError
+from routerr1.errors import CheckpointError, LockHeld, RegistryError, StoreUnreachable
 from routerr1.exclusive import exclusive
 from tests.chain import commit_nothing, make_outputs
 
@@ -140,6 +142,20 @@ def test_a_version_whose_files_changed_is_neither_promoted_nor_reused(chain: Par
         promotion.promote(chain)
     assert registry.register(chain).number == 2  # made again
     assert promotion.promote(chain).move is not None
+
+
+def test_a_version_whose_files_cannot_be_reached_now_is_kept(
+    chain: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = registry.register(chain)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with closing(sqlite3.connect("mlflow.db")) as store, store:
+        away = "http://127.0.0.1:9/api/2.0/mlflow-artifacts/artifacts/away"
+        store.execute("UPDATE logged_models SET artifact_location = ?", (away,))
+    with pytest.raises(StoreUnreachable):
+        registry.register(chain)
+    kept = registry.list_versions(tracking.open_client(), "routerr1")
+    assert [version.number for version in kept] == [first.number]
 
 
 def test_evidence_that_changed_is_not_believed(chain: Params) -> None:
