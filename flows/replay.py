@@ -8,8 +8,9 @@ from pydantic import ValidationError
 
 from routerr1 import evidence, files, stages
 from routerr1.config import Params
-from routerr1.errors import RegistryError
+from routerr1.errors import BudgetExceeded, RegistryError
 from routerr1.gate import Play
+from routerr1.pool.budget import exhausted
 from routerr1.registry import Version, fetched
 from routerr1.types import Question
 
@@ -25,18 +26,27 @@ def questions_of(params: Params, ids: Collection[str]) -> list[Question]:
 def replay(params: Params, version: Version, questions: Sequence[Question]) -> list[Play]:
     """The version's policy on `questions`, prompted and played as it always is, on the pool as it is now.
 
-    Raises: RegistryError if the version's parameters cannot be read.
+    Raises: RegistryError if the version's parameters cannot be read; BudgetExceeded if the money ran out:
+        refused calls would count as the version's own mistakes.
     """
     from routerr1.evaluate.controls import POLICY
     from routerr1.evaluate.rows import row_of
 
     cards = stages.read_cards()
-    params = _with_its_own(params, version)
+    params = asking_anew(_with_its_own(params, version))
     with fetched(version.model_id, "artifacts/policy") as checkpoint:
         generator = stages.load_policy(checkpoint, params)
     played = asyncio.run(_play(params, generator, questions))
     rows = [row_of(one, pool="replay", router=POLICY, seed=0, cards=cards) for one in played]
     return [evidence.play_of(row) for row in rows]
+
+
+def asking_anew(params: Params) -> Params:
+    """`params` whose calls are not answered from a store that they record into: what was, is not watched."""
+    if params.pool.calls != "record":
+        return params
+    live = params.pool.model_copy(update={"calls": "live", "store": None})
+    return params.model_copy(update={"pool": live})
 
 
 def _with_its_own(params: Params, version: Version) -> Params:
@@ -61,7 +71,7 @@ async def _play(params: Params, generator: Any, questions: Sequence[Question]) -
 
     pool = stages.open_pool(params, stages.read_cards())
     try:
-        return await play(
+        played = await play(
             questions,
             generator,
             pool,
@@ -72,3 +82,6 @@ async def _play(params: Params, generator: Any, questions: Sequence[Question]) -
         )
     finally:
         await pool.aclose()
+    if (why := exhausted(pool)) is not None:
+        raise BudgetExceeded(why)
+    return played

@@ -19,18 +19,21 @@ from prefect.states import Cancelled
 
 from flows.links import link_to_run
 from flows.pipeline import DRIFT
-from flows.replay import questions_of, replay
+from flows.replay import asking_anew, questions_of, replay
 from flows.stages import spending_as
 from routerr1 import drift, files, lineage, promotion, stages, tracking
 from routerr1.config import Params, load_params
 from routerr1.drift import Reading
-from routerr1.errors import LockHeld, RegistryError
+from routerr1.errors import BudgetExceeded, LockHeld, RegistryError
 from routerr1.exclusive import file_lock
+from routerr1.fingerprints import fingerprint
+from routerr1.pool.budget import exhausted
 from routerr1.registry import Version, read_version_evidence
 from routerr1.types import Question
 
 POOL_CHANGED, DATA_CHANGED = "routerr1.pool.changed", "routerr1.data.changed"
 SEEN = Path("runs/watch.json")
+_PROBE = ["candidate", "dataset", "question_id"]
 
 
 def notify(event: str, why: str, payload: dict[str, Any] | None = None) -> None:
@@ -118,11 +121,11 @@ def candidates_task(params: Params) -> tuple[list[Reading], list[Reading], list[
     """
     import pandas as pd
 
-    matrix = pd.read_parquet(stages.POOL / "matrix.parquet").set_index(["candidate", "question_id"])
-    asked = set(matrix.index.get_level_values("question_id"))
-    questions = [q for q in _probe_questions(params) if q.id in asked]
+    matrix = pd.read_parquet(stages.POOL / "matrix.parquet").set_index(_PROBE)
+    asked = {key[1:] for key in matrix.index}
+    questions = [q for q in _probe_questions(params) if (q.dataset, q.id) in asked]
     chosen = _sample(questions, params.watch.probes, params.profile_pool.seed)
-    groups = {q.id: str(q.metadata.get("group", q.id)) for q in chosen}
+    groups = {(q.dataset, q.id): str(q.metadata.get("group", q.id)) for q in chosen}
     now = _probed(params, chosen)
     readings, latencies, missing = [], [], []
     for card in stages.read_cards():
@@ -146,12 +149,12 @@ def candidates_task(params: Params) -> tuple[list[Reading], list[Reading], list[
 
 
 def _probed(params: Params, questions: Sequence[Question]) -> Any:
-    """Each question put to each candidate of the pool as it is now: a frame by candidate and question."""
+    """Each question put to each candidate of the pool as it is now: a frame by `_PROBE`."""
     import pandas as pd
 
     from routerr1.pool.profile import profile
 
-    pool = stages.open_pool(params)
+    pool = stages.open_pool(asking_anew(params))
 
     async def probe() -> Any:
         try:
@@ -159,7 +162,10 @@ def _probed(params: Params, questions: Sequence[Question]) -> Any:
         finally:
             await pool.aclose()
 
-    return pd.DataFrame(asyncio.run(probe()).rows).set_index(["candidate", "question_id"])
+    found = asyncio.run(probe())
+    if (why := exhausted(pool)) is not None:
+        raise BudgetExceeded(why)  # refused calls would look like a candidate that got worse
+    return pd.DataFrame(found.rows).set_index(_PROBE)
 
 
 def _probe_questions(params: Params) -> list[Question]:
@@ -184,7 +190,7 @@ def watch_changes() -> list[str]:
 
 def fingerprints(params: Params) -> dict[str, str]:
     """What stands for the pool (candidates, prices, endpoints) and for the data, as digests."""
-    pool = [params.pool.model_dump_json()]
+    pool = [fingerprint(params, "pool")]
     if params.pool.file is not None:
         pool.append(files.digest(params.pool.file))
     data = [params.dataset.model_dump_json()]

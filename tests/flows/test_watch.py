@@ -49,6 +49,8 @@ def test_a_changed_price_is_seen_once_and_told() -> None:
     assert watch_changes() == [POOL_CHANGED]
     assert watch_changes() == []
     assert told(POOL_CHANGED) == [{"why": "seen by watch-changes"}]
+    set_value(Path("params.yaml"), ("pool", "budget", "run_usd"), 5)
+    assert watch_changes() == []  # more money is no other pool
 
 
 def test_other_data_are_told_too() -> None:
