@@ -224,8 +224,7 @@ def _train_seed(
     setting = train_setting(params, pool, seed)
 
     def log_step(step: int, row: Mapping[str, float]) -> None:
-        if step % 10 == 0 or "validation/em" in row:
-            run.log_metrics({f"seed_{seed}/{key}": value for key, value in row.items()}, step)
+        run.log_metrics({f"seed_{seed}/{key}": value for key, value in row.items()}, step)
 
     traced = set(spread(range(1, params.train.steps + 1), params.trace.train))
 

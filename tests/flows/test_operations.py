@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,6 +166,7 @@ def test_schedule_gate_event_and_rollback(site: Site) -> None:
         commit(site.clone, "as it was")  # of another commit, so another version
         site.command("routerr1.cli", "ops", "notify", "routerr1.pool.changed", "--why", "a price")
         site.until(lambda: is_champion(3))  # by the event
+        site.until(lambda: not site.left(), 60)  # a flow ended with its worker would keep its slot
         assert promotion.rollback(load_params(), why="test").after == 1
         assert is_champion(1)
     check_one_machine_alone(site)
@@ -182,7 +183,8 @@ def check_what_a_run_keeps(site: Site) -> None:
     assert run.info.status == "FINISHED"
     assert run.data.metrics["train_hours"] > 0
     assert run.data.metrics["train_cost_usd"] > 0
-    assert len(client.get_metric_history(first.run_id, "seed_1/reward")) == 4
+    rewards = client.get_metric_history(first.run_id, "seed_1/reward")
+    assert [each.step for each in rewards] == [1, 2, 3, 4]
     assert run.data.metrics["system/cpu_utilization_percentage"] > 0
     inputs = [each.dataset for each in run.inputs.dataset_inputs]
     assert {each.source_type for each in inputs} == {"dvc"}
@@ -192,8 +194,7 @@ def check_what_a_run_keeps(site: Site) -> None:
         for folder in (None, "curves", "report", "gate")
         for file in client.list_artifacts(first.run_id, folder)
     }
-    assert {"table.md", "report/index.html", "gate/version-1.md"} <= kept
-    assert any(path.startswith("curves/") for path in kept)
+    assert {"table.md", "curves/log.csv", "report/index.html", "gate/version-1.md"} <= kept
     traces = client.search_traces(
         locations=[run.info.experiment_id], run_id=first.run_id, max_results=500
     )
@@ -218,12 +219,40 @@ def check_one_at_a_time_and_a_cancelled_one_leaves_nothing(site: Site) -> None:
 
 
 def check_one_machine_alone(site: Site) -> None:
-    """`flows.serve` in the place of the worker runs what watches; nothing has moved."""
+    """`flows.serve` in the place of the worker: it watches, and other prices start a retrain."""
+    replace(site.clone / "prefect.yaml", '- cron: "* * * * *"', '- cron: "0 0 1 1 *"')
     with site.background("serve", "flows.serve"):
         log = site.logs / "serve.log"
         site.until(lambda: "automation: retrain on routerr1.drift" in log.read_text(), 60)
-        watching = [site.start(f"{name}/{name}") for name in ("watch-changes", "evaluate-champion")]
-        assert [site.ended(run, 120) for run in watching] == ["COMPLETED"] * 2
+        watch(site)
+        assert site.artifact("drift").startswith("# Watch: no drift")
+        before = {run.id for run in by_events(site)}
+        set_value(Path("params.yaml"), ("pool", "candidates"), "tiers")
+        watch(site)
         page = site.artifact("drift")
-        assert page.startswith("# Watch: no drift")
-        assert "champion exact match" in page
+        assert page.startswith("# Watch: drift")
+        cost = next(line for line in page.splitlines() if "champion cost" in line)
+        assert "**moved**" in cost
+
+        def found() -> dict[str, Any]:
+            new = [run for run in by_events(site) if run.id not in before]
+            return {run.state.type.value: run for run in new}
+
+        # Two events: the retrain of one is under way, and that of the other was refused.
+        site.until(lambda: set(found()) == {"RUNNING", "CANCELLED"}, 60)
+        triggers = {run.parameters["trigger"] for run in found().values()}
+        assert triggers == {"routerr1.pool.changed", "routerr1.drift"}
+        under_way = found()["RUNNING"].id
+        site.command("prefect", "flow-run", "cancel", str(under_way))
+        assert site.ended(under_way, 60) == "CANCELLED"
+
+
+def watch(site: Site) -> None:
+    """Both flows that watch, side by side."""
+    runs = [site.start(f"{name}/{name}") for name in ("watch-changes", "evaluate-champion")]
+    assert [site.ended(run, 120) for run in runs] == ["COMPLETED"] * 2
+
+
+def by_events(site: Site) -> list[Any]:
+    """The retrains that events started."""
+    return [run for run in site.client.read_flow_runs() if run.parameters.get("trigger")]

@@ -37,16 +37,16 @@ def setting(params: Params, world: World, pool: SimulatedPool, rows: list[Questi
     )
 
 
-@pytest.mark.parametrize("shuffled", [False, True])
+@pytest.mark.parametrize("dealing", [None, 1, 2], ids=["true", "dealt-1", "dealt-2"])
 def test_em_rises_by_the_rewards_alone(
-    shuffled: bool,
+    dealing: int | None,
     asking_policy: Path,
     setting: Setting,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if shuffled:
-        rng = Random(1)
+    if dealing is not None:
+        rng = Random(dealing)
 
         def deal(prompts: list[str], reward: list[float], **_: Any) -> list[float]:
             assert len(reward) == len(prompts)
@@ -55,9 +55,9 @@ def test_em_rises_by_the_rewards_alone(
         monkeypatch.setattr(grpo, "_reward", deal)
     rows = grpo.train(asking_policy, setting, tmp_path, progress=lambda _: None).rows
     before, after = (sum(row["em"] for row in part) / 4 for part in (rows[:4], rows[-4:]))
-    if shuffled:
-        assert after < before + 0.1
-        assert rows[-1]["validation/em"] < 0.3
-    else:
-        assert after > before + 0.15
-        assert rows[-1]["validation/em"] > 0.5
+    greedy = rows[-1]["validation/em"]
+    assert before < 0.2
+    if dealing is None:
+        assert (after > 0.5, greedy > 0.9) == (True, True)
+    else:  # sampled EM drifts up and down; naming any entity at all is right half of the time
+        assert (after < 0.4, greedy < 0.1) == (True, True)
