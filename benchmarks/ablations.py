@@ -34,7 +34,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "KL 0.2": {"train.kl_weight": 0.2},
     "learning rate 2e-3": {"train.learning_rate": 2e-3},
     "no cost": {"reward.cost_weight": 0.0},
-    "redrawn pools": {"pool.redraw": True},
+    "redrawn pools": {"pool.redraw": 1.0},
 }
 SHOWN = (
     "em",

@@ -109,9 +109,10 @@ class PoolParams(Section):
 
     `calls`: `live` asks and forgets; `record` also writes every call to `store` and answers a repeated
     one from there; `replay` answers from `store` alone, without a network or a key. `nearest` is the
-    similarity from which a replay may answer a question never recorded; null: never. `redraw` trains on
-    a new simulated pool for every question, so that the policy has to read the cards. `candidates` are
-    those of a simulated pool: `specialists` are as cheap as others, in `tiers` skill has its price.
+    similarity from which a replay may answer a question never recorded; null: never. `redraw` is the share
+    of training questions that come with a new simulated pool each, so that the policy has to read the
+    cards. `candidates` are those of a simulated pool: `specialists` are as cheap as others, in `tiers`
+    skill has its price.
     """
 
     kind: Literal["simulated", "http"]
@@ -123,7 +124,7 @@ class PoolParams(Section):
     store: Path | None = None
     nearest: float | None = Field(default=None, gt=0, le=1)
     budget: BudgetParams = BudgetParams()
-    redraw: bool = False
+    redraw: float = Field(default=0.0, ge=0, le=1)
     candidates: Literal["specialists", "tiers"] = "specialists"
 
     @model_validator(mode="after")

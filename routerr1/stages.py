@@ -601,7 +601,8 @@ def questions_of(split: Split) -> list[Question]:
 def _tasks(
     params: Params, questions: list[Question], pool: Pool, seed: int, count: int
 ) -> list["Task"]:
-    """Every question on `pool`; or, if pools are redrawn, `count` questions each with a pool of its own."""
+    """Every question on `pool`; or, if pools are redrawn, `count` questions, as many as `pool.redraw` says
+    with a pool of its own."""
     from routerr1.pool.simulated import known_facts, training_pool
     from routerr1.rollout.loop import stream_seed
     from routerr1.train.setting import Task
@@ -612,7 +613,12 @@ def _tasks(
     rounds = [rng.sample(questions, len(questions)) for _ in range(-(-count // len(questions)))]
     drawn = [question for each in rounds for question in each][:count]
     return [
-        Task(question, training_pool(known, stream_seed(seed, place)))
+        Task(
+            question,
+            training_pool(known, stream_seed(seed, place))
+            if rng.random() < params.pool.redraw
+            else pool,
+        )
         for place, question in enumerate(drawn)
     ]
 

@@ -67,6 +67,7 @@ def train(
             checkpoint of the last step lies in `folder`.
     """
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    from datasets import Dataset
     from transformers import PrinterCallback
 
     from routerr1.rollout.local import Loading, LocalGenerator
@@ -76,7 +77,8 @@ def train(
     generator = LocalGenerator.load(
         start, how, in_step=setting.in_step, trained=setting.train.lora is None
     )
-    by_prompt = _by_prompt(setting)
+    prompts = [setting.render(task.question, task.pool.cards) for task in setting.tasks]
+    by_prompt = _by_prompt(prompts, setting)
     player = Player(setting, generator, by_prompt, log_played)
     if setting.train.steps == 0:
         return _as_it_is(start, player, progress)
@@ -85,7 +87,7 @@ def train(
         model=generator.model,
         processing_class=generator.tokenizer,
         args=_config(setting, folder),
-        train_dataset=_dataset(by_prompt),
+        train_dataset=Dataset.from_dict({"prompt": prompts}),
         reward_funcs=_reward_functions(setting.train),
         rollout_func=player.rollouts,
         callbacks=[recorder],
@@ -200,23 +202,16 @@ def _config(setting: Setting, folder: Path) -> Any:
     )
 
 
-def _by_prompt(setting: Setting) -> dict[str, Task]:
+def _by_prompt(prompts: Sequence[str], setting: Setting) -> dict[str, Task]:
     by_prompt: dict[str, Task] = {}
-    for task in setting.tasks:
-        prompt = setting.render(task.question, task.pool.cards)
-        if prompt in by_prompt:
+    for prompt, task in zip(prompts, setting.tasks, strict=True):
+        known = by_prompt.setdefault(prompt, task)
+        if known.question.id != task.question.id:
             raise DataError(
-                f"training questions {by_prompt[prompt].question.id} and {task.question.id} give the same "
-                "prompt; remove one of them"
+                f"training questions {known.question.id} and {task.question.id} give the same prompt; "
+                "remove one of them"
             )
-        by_prompt[prompt] = task
     return by_prompt
-
-
-def _dataset(by_prompt: Mapping[str, Task]) -> Any:
-    from datasets import Dataset
-
-    return Dataset.from_dict({"prompt": list(by_prompt)})
 
 
 def _reward(prompts: list[str], reward: list[float], **_: Any) -> list[float]:

@@ -196,15 +196,15 @@ def adopt(source: str, folder: Path) -> dict[str, float]:
 
 
 def _cards_of(
-    cards: Sequence[Card], known: Mapping[str, Fact], redraw: bool, seed: int, number: int
+    cards: Sequence[Card], known: Mapping[str, Fact], redraw: float, seed: int, number: int
 ) -> Sequence[Card]:
-    """The cards of a drawn pool for every row of packed examples; in every fourth, unless pools are
-    redrawn in training too, the profiled ones.
+    """The cards of a drawn pool for every row of packed examples; in every fourth, unless all pools are
+    redrawn in training, the profiled ones.
 
     With one pool alone its shortlists would be recited, not read.
     """
     row = number // _EXAMPLES_PER_ROW
-    own = row % 4 == 0 and not redraw
+    own = row % 4 == 0 and redraw < 1
     return cards if own else training_pool(known, stream_seed(seed, row)).cards
 
 
