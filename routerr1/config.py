@@ -111,7 +111,7 @@ class PoolParams(Section):
     one from there; `replay` answers from `store` alone, without a network or a key. `nearest` is the
     similarity from which a replay may answer a question never recorded; null: never. `redraw` is the share
     of training questions that come with a new simulated pool each, so that the policy has to read the
-    cards. `candidates` are those of a simulated pool: `specialists` are as cheap as others, in `tiers`
+    cards; `hide` the share whose pool lacks one of its candidates. `candidates` are those of a simulated pool: `specialists` are as cheap as others, in `tiers`
     skill has its price.
     """
 
@@ -125,6 +125,7 @@ class PoolParams(Section):
     nearest: float | None = Field(default=None, gt=0, le=1)
     budget: BudgetParams = BudgetParams()
     redraw: float = Field(default=0.0, ge=0, le=1)
+    hide: float = Field(default=0.0, ge=0, le=1)
     candidates: Literal["specialists", "tiers"] = "specialists"
 
     @model_validator(mode="after")
@@ -242,6 +243,8 @@ class TrainParams(Section):
             count as much as right against wrong.
         multi_objective_aggregation: advantages from the rewards' sum, or from the sum of format, answer and
             cost each normalised within its group (GDPO, arXiv 2601.05242).
+        initial_cost_weight: the reward's alpha at the first step, from where it goes in a line to
+            `reward.cost_weight` over `cost_weight_steps`; None: `reward.cost_weight` all along.
         rollouts_per_pass: that one process puts through the model at a time, gradients accumulating;
             None: all of its share.
     """
@@ -261,6 +264,8 @@ class TrainParams(Section):
     validate_every: int = Field(ge=1)
     validation_questions: int = Field(ge=1)
     patience: int | None = Field(ge=1)
+    initial_cost_weight: float | None = Field(default=None, ge=0, le=1)
+    cost_weight_steps: int = Field(default=0, ge=0)
     rollouts_per_pass: int | None = Field(default=None, ge=1)
     gradient_checkpointing: bool = False
     lora: LoraParams | None = None

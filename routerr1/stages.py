@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -19,7 +19,7 @@ from routerr1 import prompt
 from routerr1.config import Params
 from routerr1.errors import ConfigError, PoolError
 from routerr1.files import digest, write_json
-from routerr1.fingerprints import code, fingerprint, hash_of, sections
+from routerr1.fingerprints import TRAINING_CODE, code, fingerprint, hash_of, sections
 from routerr1.pool.interface import Pool
 from routerr1.progress import Progress, track
 from routerr1.types import Card, Question, Split, Trajectory
@@ -248,14 +248,15 @@ def _train_seed(
         target,
         {**about, "cost_scale": trained.cost_scale.state(), "best_step": trained.best_step},
     )
-    wanted = max(trained.rows[0]["step"], trained.best_step)
-    best = next(row for row in trained.rows if row["step"] == wanted)
+    at_best = (row for row in trained.rows if row["step"] == trained.best_step)
+    best = next(at_best, trained.start)
     per_step = params.train.questions_per_step * params.train.rollouts_per_question
     return trained, {
         "best_step": trained.best_step,
         "steps": int(trained.rows[-1]["step"]),
         "train_cost_usd": sum(row.get("cost_usd", 0.0) for row in trained.rows) * per_step,
         **{key: value for key, value in best.items() if key.startswith("validation/")},
+        **{key.replace("validation/", "start/"): value for key, value in trained.start.items()},
     }
 
 
@@ -274,7 +275,7 @@ def train_setting(params: Params, pool: Pool, seed: int) -> "Setting":
             params.train.steps * params.train.questions_per_step,
         ),
         validation=_tasks(params, held, pool, seed + 1, len(held)),
-        names=[] if params.pool.redraw else [card.name for card in pool.cards],
+        names=[] if params.pool.redraw == 1 else [card.name for card in pool.cards],
         render=renderer(params),
         rollout=params.rollout,
         reward=params.reward,
@@ -569,7 +570,7 @@ def fingerprint_parts(params: Params, seed: int) -> dict[str, Any]:
         "cards": digest(POOL / "cards.json"),
         "prompt": prompt.prompt_hash(params.prompt.template, params.rollout.max_rounds),
         "warmstart": digest(WARMSTART / f"seed-{seed}"),
-        "code": code(),
+        "code": code(*TRAINING_CODE),
     }
 
 
@@ -601,26 +602,36 @@ def questions_of(split: Split) -> list[Question]:
 def _tasks(
     params: Params, questions: list[Question], pool: Pool, seed: int, count: int
 ) -> list["Task"]:
-    """Every question on `pool`; or, if pools are redrawn, `count` questions, as many as `pool.redraw` says
-    with a pool of its own."""
-    from routerr1.pool.simulated import known_facts, training_pool
-    from routerr1.rollout.loop import stream_seed
+    """Every question on `pool`; or, if pools vary, `count` questions, as many as `pool.redraw` says with a
+    pool of its own, and as many as `pool.hide` says without one candidate."""
+    from routerr1.evaluate.changes import ChangedPool
     from routerr1.train.setting import Task
 
-    if not params.pool.redraw:
+    section = params.pool
+    if not (section.redraw or section.hide):
         return [Task(question, pool) for question in questions]
-    rng, known = Random(f"tasks/{seed}"), known_facts(_world(params))
+    rng = Random(f"tasks/{seed}")
+    draw = _redrawing(params, seed) if section.redraw else None
+
+    def pool_of(place: int) -> Pool:
+        chosen = draw(place) if draw and rng.random() < section.redraw else pool
+        if rng.random() >= section.hide:
+            return chosen
+        hidden = rng.choice(chosen.cards)
+        return ChangedPool(chosen, [card for card in chosen.cards if card != hidden])
+
     rounds = [rng.sample(questions, len(questions)) for _ in range(-(-count // len(questions)))]
     drawn = [question for each in rounds for question in each][:count]
-    return [
-        Task(
-            question,
-            training_pool(known, stream_seed(seed, place))
-            if rng.random() < params.pool.redraw
-            else pool,
-        )
-        for place, question in enumerate(drawn)
-    ]
+    return [Task(question, pool_of(place)) for place, question in enumerate(drawn)]
+
+
+def _redrawing(params: Params, seed: int) -> Callable[[int], Pool]:
+    """The n-th drawn pool of a training run."""
+    from routerr1.pool.simulated import known_facts, training_pool
+    from routerr1.rollout.loop import stream_seed
+
+    known = known_facts(_world(params))
+    return lambda place: training_pool(known, stream_seed(seed, place))
 
 
 def _sampled(questions: list[Question], count: int, seed: int) -> list[Question]:

@@ -83,7 +83,6 @@ def _train(
     about: dict[str, Any] = {
         **stages.fingerprint_parts(changed, seed), "start": digest(start), "cost_weight": weight,
     }  # fmt: skip
-    about.pop("code")  # a policy is kept when a comment changes
     try:
         known = read_manifest(folder)
     except CheckpointError:
@@ -102,7 +101,8 @@ def _train(
             working,
             progress=lambda row: bar.update(int(row["step"]), note=f"reward {row['reward']:.2f}"),
         )
-    save_policy(trained.folder, folder, about)
+    scale, best = trained.cost_scale.state(), trained.best_step
+    save_policy(trained.folder, folder, {**about, "cost_scale": scale, "best_step": best})
     shutil.rmtree(working, ignore_errors=True)
 
 

@@ -30,6 +30,7 @@ class Trained:
 
     Attributes:
         rows: one mapping per step, the columns of log.csv; equal for equal params, data and seed.
+        start: validation figures of the policy that training began with, named as in `rows`.
         timing: seconds per step for generation (with calls and rewards) and for training; not equal from
             run to run.
     """
@@ -37,6 +38,7 @@ class Trained:
     folder: Path
     rows: list[dict[str, float]]
     timing: list[dict[str, float]]
+    start: Mapping[str, float]
     best_step: int
     best_reward: float
     cost_scale: CostScale
@@ -54,7 +56,7 @@ def train(
     """Train from the checkpoint `start`, working in `folder`; goes on from the last complete checkpoint there.
 
     The weights that count are those of the step with the highest mean validation reward (greedy, on
-    `train.validation_questions` questions); of equal ones the later.
+    `train.validation_questions` questions), the start and the last step among them; of equal ones the later.
 
     Args:
         log_step: called with each step's figures and seconds.
@@ -115,15 +117,16 @@ def train(
             f"run ({RUN_VARIABLE}), and train again to go on"
         ) from None
     return Trained(
-        folder / BEST, recorder.rows, recorder.timing, recorder.best_step, recorder.best_reward,
-        player.scale,
+        folder / BEST, recorder.rows, recorder.timing, recorder.start, recorder.best_step,
+        recorder.best_reward, player.scale,
     )  # fmt: skip
 
 
 def _as_it_is(start: Path, player: Player, progress: Callable[..., None]) -> Trained:
-    row = {"step": 0.0, **{f"validation/{k}": v for k, v in player.validate().items()}}
+    figures = {f"validation/{key}": value for key, value in player.validate().items()}
+    row = {"step": 0.0, **figures}
     progress({**row, "reward": row["validation/reward"], "em": row["validation/em"]})
-    return Trained(start, [row], [], 0, row["validation/reward"], player.scale)
+    return Trained(start, [row], [], figures, 0, row["validation/reward"], player.scale)
 
 
 def _lora(params: TrainParams) -> Any:

@@ -10,13 +10,21 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 
+from routerr1.config import RewardParams
 from routerr1.data.contracts import require_tokens, require_trajectories
 from routerr1.errors import BudgetExceeded
 from routerr1.pool.budget import exhausted
 from routerr1.reward import CostScale, FrozenCostScale
 from routerr1.rollout.loop import play, stream_seed
 from routerr1.rollout.record import to_row
-from routerr1.train.score import Score, batch_figures, best_model_share, score
+from routerr1.train.score import (
+    Score,
+    batch_figures,
+    best_model_share,
+    micro_usd,
+    score,
+    zero_variance,
+)
 from routerr1.train.setting import Setting, Task
 from routerr1.types import Trajectory
 
@@ -36,6 +44,7 @@ class Player:
         self.by_prompt = by_prompt
         self.log_played = log_played
         self.scale = CostScale(setting.reward.cost_window)
+        self.validation_scale: FrozenCostScale | None = None  # from the first validation on
         self.figures: dict[str, float] = {}
         self.generation_s = 0.0
         self.trainer: Any = None  # once there is one
@@ -47,7 +56,8 @@ class Player:
         seed = stream_seed(self.setting.seed, trainer.state.global_step)
         first = trainer.accelerator.process_index * len(tasks)
         played = self.play(tasks, seed, temperature=None, first=first)
-        scores = self.score(tasks, played, self.scale.freeze())
+        reward = self.setting.reward_at(trainer.state.global_step)
+        scores = _scored(tasks, played, self.scale.freeze(), reward)
         everyone = gathered(list(zip(prompts, played, scores, strict=True)))
         self.scale.extend(s.cost for _, _, s in everyone)
         self.figures = self.summarise(
@@ -55,6 +65,8 @@ class Player:
             [trajectory for _, trajectory, _ in everyone],
             [s for _, _, s in everyone],
         )
+        group_size = self.setting.train.rollouts_per_question
+        self.figures |= zero_variance([(t.question.dataset, s) for _, t, s in everyone], group_size)
         self.generation_s = time.perf_counter() - began
         columns = as_columns(played, scores, self.generator.tokenizer.eos_token_id)
         where = f"train, step {trainer.state.global_step}"
@@ -118,15 +130,6 @@ class Player:
             )
         )
 
-    def score(
-        self, tasks: Sequence[Task], played: Sequence[Trajectory], scale: FrozenCostScale
-    ) -> list[Score]:
-        """Score by one frozen scale."""
-        return [
-            score(trajectory, task.pool.cards, scale, self.setting.reward)
-            for task, trajectory in zip(tasks, played, strict=True)
-        ]
-
     def summarise(
         self, tasks: Sequence[Task], played: Sequence[Trajectory], scores: Sequence[Score]
     ) -> dict[str, float]:
@@ -137,7 +140,11 @@ class Player:
         return figures if best is None else {**figures, "best_model_share": best}
 
     def validate(self) -> dict[str, float]:
-        """Greedy figures on the validation tasks; they neither read nor change training's cost scale."""
+        """Greedy figures on the validation tasks, whose cost scale is that of the first validation.
+
+        Training's own is neither read nor changed: it moves with the policy, and by a scale that moves along
+        a cheaper policy would look like a dearer one.
+        """
         everyone = self.setting.validation
         first, end = _share(len(everyone))
         if self.trainer is not None and self.trainer.use_vllm:
@@ -146,9 +153,26 @@ class Player:
             self.trainer._last_loaded_step = self.trainer.state.global_step
         own = self.play(everyone[first:end], self.setting.seed, temperature=0.0, first=first)
         tasks, played = everyone, gathered(own)
-        scale = CostScale(self.setting.reward.cost_window)
-        scale.extend(s.cost for s in self.score(tasks, played, scale.freeze()))
-        return self.summarise(tasks, played, self.score(tasks, played, scale.freeze()))
+        reward = self.setting.reward
+        if self.validation_scale is None:
+            costs = [
+                micro_usd(trajectory, task.pool.cards, reward.cost_basis)
+                for task, trajectory in zip(tasks, played, strict=True)
+            ]
+            self.validation_scale = CostScale(max(1, len(costs)), costs).freeze()
+        return self.summarise(tasks, played, _scored(tasks, played, self.validation_scale, reward))
+
+
+def _scored(
+    tasks: Sequence[Task],
+    played: Sequence[Trajectory],
+    scale: FrozenCostScale,
+    reward: RewardParams,
+) -> list[Score]:
+    return [
+        score(trajectory, task.pool.cards, scale, reward)
+        for task, trajectory in zip(tasks, played, strict=True)
+    ]
 
 
 def gathered(values: list[Any]) -> list[Any]:

@@ -9,11 +9,12 @@ import copy
 import csv
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from routerr1.files import atomic_path, read_json, write_json
-from routerr1.reward import CostScale
+from routerr1.reward import CostScale, FrozenCostScale
 from routerr1.train.player import Player
 
 BEST = "best"  # folder of the best weights, in a run's folder and in each of its checkpoints
@@ -24,7 +25,6 @@ _LOGGED = {
     "entropy": "entropy",
     "grad_norm": "grad_norm",
     "learning_rate": "learning_rate",
-    "frac_reward_zero_std": "zero_variance_groups",
 }
 
 
@@ -43,16 +43,22 @@ def recorder_of(
         def __init__(self) -> None:
             self.rows: list[dict[str, float]] = []
             self.timing: list[dict[str, float]] = []
+            self.start: dict[str, float] = {}
             self.best_step, self.best_reward = 0, float("-inf")
 
         def restore(self, checkpoint: Path) -> None:
             """Take back what `on_save` wrote."""
             state = read_json(checkpoint / _STATE)
-            self.rows, self.timing = state["rows"], state["timing"]
+            self.rows, self.timing, self.start = state["rows"], state["timing"], state["start"]
+            player.validation_scale = FrozenCostScale(**state["validation_scale"])
             self.best_step, self.best_reward = state["best_step"], state["best_reward"]
             player.scale = CostScale.restore(state["cost_scale"])
             if player.trainer.accelerator.is_main_process:
                 _copy(checkpoint / BEST, folder / BEST)
+
+        def on_train_begin(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
+            if not self.start:
+                self.start = self._validate(0)
 
         def on_log(self, _args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if not logs or "reward" not in logs:
@@ -64,8 +70,8 @@ def recorder_of(
             self.timing.append({"step": row["step"], **timing})
             self.rows.append(row)
             params, step = player.setting.train, state.global_step
-            if step % params.validate_every == 0 or (step == params.steps and not self.best_step):
-                self._validate(step, row)
+            if step % params.validate_every == 0 or step == params.steps:
+                row |= self._validate(step)
                 control.should_training_stop |= self._stale()
             if state.is_world_process_zero:
                 progress(row)
@@ -83,12 +89,12 @@ def recorder_of(
             since = sum("validation/reward" in r and r["step"] > self.best_step for r in self.rows)
             return patience is not None and since >= patience
 
-        def _validate(self, step: int, row: dict[str, float]) -> None:
+        def _validate(self, step: int) -> dict[str, float]:
             figures = player.validate()
-            row |= {f"validation/{key}": value for key, value in figures.items()}
             if figures["reward"] >= self.best_reward:
                 self.best_step, self.best_reward = step, figures["reward"]
                 self._keep()
+            return {f"validation/{key}": value for key, value in figures.items()}
 
         def _keep(self) -> None:
             accelerator = player.trainer.accelerator
@@ -105,6 +111,7 @@ def recorder_of(
         def on_save(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
             if not state.is_world_process_zero:
                 return
+            assert player.validation_scale is not None  # the start was validated
             checkpoint = folder / f"checkpoint-{state.global_step}"
             if (folder / BEST).is_dir():
                 _copy(folder / BEST, checkpoint / BEST)
@@ -114,8 +121,10 @@ def recorder_of(
                     "rows": self.rows,
                     "timing": self.timing,
                     "best_step": self.best_step,
-                    "best_reward": self.best_reward if self.best_step else -1.0,
+                    "best_reward": self.best_reward,
+                    "start": self.start,
                     "cost_scale": player.scale.state(),
+                    "validation_scale": asdict(player.validation_scale),
                 },
             )
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from routerr1 import protocol
 from routerr1.config import RewardParams
+from routerr1.evaluate.truth import truth_of
 from routerr1.matching import exact_match, token_f1
 from routerr1.pool.interface import Pool
-from routerr1.pool.simulated import SimulatedPool
 from routerr1.reward import FrozenCostScale, components
 from routerr1.types import Ask, Card, Trajectory
 
@@ -74,10 +74,11 @@ def called(trajectory: Trajectory) -> list[str]:
 def best_model_share(played: Sequence[tuple[Trajectory, Pool]]) -> float | None:
     """Share of calls that went to the best candidate for their topic; None where nobody knows it."""
     judged = [
-        pool.is_best(turn.reply.model, turn.action.query)
+        truth.is_best(turn.reply.model, turn.action.query)
         for trajectory, pool in played
+        if (truth := truth_of(pool)) is not None
         for turn in trajectory.turns
-        if isinstance(pool, SimulatedPool) and isinstance(turn.action, Ask) and turn.reply
+        if isinstance(turn.action, Ask) and turn.reply
     ]
     known = [verdict for verdict in judged if verdict is not None]
     return sum(known) / len(known) if known else None
@@ -99,6 +100,23 @@ def batch_figures(
     return figures
 
 
+def zero_variance(rollouts: Sequence[tuple[str, Score]], size: int) -> dict[str, float]:
+    """Share of groups whose rewards are all equal, from which nothing is learnt; for each data set too.
+
+    Args:
+        rollouts: data set and score of each, the `size` rollouts of a question side by side.
+    """
+    groups = [rollouts[i : i + size] for i in range(0, len(rollouts), size)]
+    flat: dict[str, list[float]] = {}
+    for group in groups:
+        rewards = [scored.reward for _, scored in group]
+        flat.setdefault(group[0][0], []).append(float(max(rewards) - min(rewards) < 1e-9))
+    found = {"zero_variance_groups": _mean([each for values in flat.values() for each in values])}
+    if len(flat) > 1:
+        found |= {f"{name}/zero_variance_groups": _mean(flat[name]) for name in sorted(flat)}
+    return found
+
+
 def _figures(
     trajectories: Sequence[Trajectory], scores: Sequence[Score], names: Sequence[str]
 ) -> dict[str, float]:
@@ -111,6 +129,10 @@ def _figures(
         "f1": _mean([s.f1 for s in scores]),
         "formed": _mean([float(s.formed) for s in scores]),
         "thrift": _mean([s.thrift for s in scores]),
+        **{
+            f"reward_{part}": _mean([s.parts[place] for s in scores])
+            for place, part in enumerate(("format", "answer", "cost"))
+        },
         "cost_usd": _mean([t.ledger.cost_usd for t in trajectories]),
         "calls": total / count,
         "no_call_rate": _mean([float(t.ledger.calls == 0) for t in trajectories]),

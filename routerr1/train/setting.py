@@ -41,3 +41,11 @@ class Setting:
     seed: int
     in_step: bool = False
     how: "Loading | None" = None
+
+    def reward_at(self, step: int) -> RewardParams:
+        """The reward of a step (0 is the first): the weight of cost goes in a line to its final value."""
+        first, over = self.train.initial_cost_weight, self.train.cost_weight_steps
+        if first is None or step >= over:
+            return self.reward
+        weight = first + (self.reward.cost_weight - first) * step / over
+        return self.reward.model_copy(update={"cost_weight": weight})

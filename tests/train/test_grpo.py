@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from routerr1.config import Params
 from routerr1.pool.simulated import SimulatedPool
@@ -16,8 +17,8 @@ from routerr1.train import grpo
 from routerr1.train.grpo import Trained
 from routerr1.train.player import Player, as_columns
 from routerr1.train.recorder import write_log
-from routerr1.train.score import batch_figures, score
-from routerr1.train.setting import Setting
+from routerr1.train.score import batch_figures, score, zero_variance
+from routerr1.train.setting import Setting, Task
 from routerr1.types import Answer, Ask, Card, Generation, Ledger, Question, Reply, Trajectory, Turn
 from tests.train.scripted import play_scripts
 from tests.train.settings import setting_of
@@ -43,7 +44,7 @@ def run(start: Path, setting: Setting, folder: Path, stop_after: int | None = No
     try:
         return grpo.train(start, setting, folder, progress=progress)
     except Stop:
-        return Trained(folder, [], [], 0, 0.0, None)  # type: ignore[arg-type]
+        return Trained(folder, [], [], {}, 0, 0.0, None)  # type: ignore[arg-type]
 
 
 ASK = "<search>Atlas: x?</search>"
@@ -98,7 +99,7 @@ def test_each_data_set_of_a_batch_has_its_own_figures(setting: Setting, params: 
 def test_training_stops_once_validation_has_not_improved_for_long_enough(
     small_policy: Path, setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rewards = iter([0.1, 0.3, 0.2, 0.25, 0.9])
+    rewards = iter([0.0, 0.1, 0.3, 0.2, 0.25, 0.9])  # the first is that of the start
     validate = Player.validate
     monkeypatch.setattr(
         Player, "validate", lambda player: validate(player) | {"reward": next(rewards)}
@@ -106,6 +107,75 @@ def test_training_stops_once_validation_has_not_improved_for_long_enough(
     train = setting.train.model_copy(update={"steps": 6, "validate_every": 1, "patience": 2})
     trained = run(small_policy, replace(setting, train=train), tmp_path)
     assert (len(trained.rows), trained.best_step, trained.best_reward) == (4, 2, 0.3)
+    assert trained.start["validation/reward"] == 0.0
+
+
+def test_a_start_that_nothing_surpasses_is_what_is_kept(
+    small_policy: Path, setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewards = iter([0.5, 0.1, 0.4])
+    validate = Player.validate
+    monkeypatch.setattr(
+        Player, "validate", lambda player: validate(player) | {"reward": next(rewards)}
+    )
+    # Every third step is validated, and the last.
+    train = setting.train.model_copy(update={"steps": 4, "validate_every": 3})
+    trained = run(small_policy, replace(setting, train=train), tmp_path)
+    assert [row["step"] for row in trained.rows if "validation/em" in row] == [3, 4]
+    assert (trained.best_step, trained.best_reward) == (0, 0.5)
+    kept, start = (load_file(each / "model.safetensors") for each in (trained.folder, small_policy))
+    assert all(torch.equal(kept[name], start[name]) for name in start)
+
+
+def test_validation_sees_that_a_policy_became_dearer(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All calls four times as dear: on a scale of these very calls both would look alike."""
+    bills = iter([[100, 400, 900, 1600], [50, 200, 450, 800], [200, 800, 1800, 3200]])
+
+    def play(_: Player, tasks: Sequence[Task], *_args: Any, **_kwargs: Any) -> list[Trajectory]:
+        assert len(tasks) == 4
+        played = []
+        for tokens in next(bills):
+            turn = replace(TURN, reply=Reply("Atlas", "y", 1, tokens, 0.0, 0.1))
+            played.append(trajectory(turn, LAST))
+        return played
+
+    monkeypatch.setattr(Player, "play", play)
+    held = replace(
+        setting,
+        validation=setting.validation[:4],
+        reward=setting.reward.model_copy(update={"cost_weight": 0.5}),
+    )
+    player = Player(held, None, {}, lambda *_: None)
+    first, cheaper, dearer = (player.validate() for _ in range(3))
+    assert cheaper["thrift"] > first["thrift"] > dearer["thrift"]
+    assert cheaper["reward"] > first["reward"] > dearer["reward"]
+    assert first["em"] == cheaper["em"] == dearer["em"] == 1.0
+
+
+def test_the_weight_of_cost_goes_in_a_line_to_its_final_value(setting: Setting) -> None:
+    train = setting.train.model_copy(update={"initial_cost_weight": 0.5, "cost_weight_steps": 4})
+    reward = setting.reward.model_copy(update={"cost_weight": 0.1})
+    moving = replace(setting, train=train, reward=reward)
+    weights = [moving.reward_at(step).cost_weight for step in (0, 1, 4, 9)]
+    assert weights == pytest.approx([0.5, 0.4, 0.1, 0.1])
+    assert replace(setting, reward=reward).reward_at(0).cost_weight == 0.1
+
+
+def test_groups_without_variance_are_counted_for_each_data_set(
+    setting: Setting, params: Params
+) -> None:
+    flat = FrozenCostScale(0.0, 0.0)
+    right, wrong = (
+        score(each, pool_cards(setting), flat, params.reward)
+        for each in (trajectory(TURN, LAST), replace(trajectory(TURN, LAST), answer="z"))
+    )
+    groups = [("d", right), ("d", right), ("d", right), ("d", wrong), ("e", wrong), ("e", wrong)]
+    found = zero_variance(groups, 2)
+    assert found["zero_variance_groups"] == pytest.approx(2 / 3)
+    assert (found["d/zero_variance_groups"], found["e/zero_variance_groups"]) == (0.5, 1.0)
+    assert zero_variance(groups[:2], 2) == {"zero_variance_groups": 1.0}
 
 
 def test_reply_tokens_get_no_gradient(
@@ -234,6 +304,9 @@ def test_the_log_has_a_row_for_every_step(
     assert [int(float(row["step"])) for row in table] == [1, 2, 3, 4]
     names = {card.name for card in pool_cards(setting)}
     assert {f"share/{name}" for name in names} <= table[0].keys()
-    assert {"reward", "em", "kl", "entropy", "grad_norm", "top_model_share"} <= table[0].keys()
+    figures = {"reward", "reward_format", "reward_answer", "reward_cost", "em", "kl", "entropy"}
+    assert figures | {"grad_norm", "top_model_share", "zero_variance_groups"} <= table[0].keys()
+    parts = [float(table[0][f"reward_{part}"]) for part in ("format", "answer", "cost")]
+    assert sum(parts) == pytest.approx(float(table[0]["reward"]), abs=1e-4)
     assert table[1]["validation/em"] != ""
     assert table[0]["validation/em"] == ""
