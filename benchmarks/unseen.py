@@ -18,12 +18,12 @@ import asyncio
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
-from random import Random
 from typing import Any
 
 from routerr1.config import Params, load_params
 from routerr1.data.embedded import build_world, questions
 from routerr1.evaluate import controls
+from routerr1.evaluate.redrawn import REDRAWN, rerouted
 from routerr1.evaluate.rows import Row
 from routerr1.evaluate.run import play_all, policies_of
 from routerr1.evaluate.stats import ratio_interval
@@ -32,9 +32,6 @@ from routerr1.files import atomic_path
 from routerr1.pool.simulated import SimulatedPool, drawn_pool, known_facts
 from routerr1.progress import track
 from routerr1.prompt import renderer
-from routerr1.types import Ask, Question
-
-CARDS = "best_on_cards"
 
 
 def main() -> None:
@@ -93,9 +90,7 @@ def play(params: Params, policies: dict[str, list[Path]], draw: int) -> list[Row
                     question,
                 )
                 for question in asked
-                for router in routers(
-                    policy, pools[question.id], question, controlled=name == first
-                )
+                for router in routers(policy, pools[question.id], controlled=name == first)
             ]
             with track(f"{name}, seed {policy.seed}", len(jobs)) as bar:
                 rows += asyncio.run(
@@ -105,35 +100,11 @@ def play(params: Params, policies: dict[str, list[Path]], draw: int) -> list[Row
 
 
 def routers(
-    policy: controls.Policy, pool: SimulatedPool, question: Question, *, controlled: bool
+    policy: controls.Policy, pool: SimulatedPool, *, controlled: bool
 ) -> list[controls.Router]:
     """The policy on one question's pool, and its controls."""
-    shared = (policy, pool, "unseen", 0)
-    own = controls.policy_router(*shared)
-    if not controlled:
-        return [own]
-    truth = controls.truth_of(pool)
-    assert truth is not None  # the pool is simulated
-
-    async def follow(asked: Question) -> Any:
-        return await policy.play(asked, pool, seed=0, reroute=choose)
-
-    def choose(ask: Ask) -> str:
-        fact = pool.fact(ask.query)
-        topic = fact.topic if fact else None
-        rng = Random(
-            f"{question.id}/{ask.query}"
-        )  # among equals, and where the query asks nothing known
-        return max(
-            pool.cards, key=lambda card: (round(card.performance.get(topic, 0) * 20), rng.random())
-        ).name
-
-    return [
-        own,
-        controls.random_router(*shared),
-        controls.oracle_router(policy, pool, truth, "unseen", 0),
-        replace(own, name=CARDS, play=follow),
-    ]
+    own = controls.policy_router(policy, pool, REDRAWN, 0)
+    return [own, *(rerouted(policy, pool, REDRAWN, 0) if controlled else ())]
 
 
 def best_calls(rows: list[Row], params: Params) -> dict[str, Any]:

@@ -415,10 +415,10 @@ def evaluate_replay(params: Params, log: Path, out: Path, repetitions: int) -> N
 
 def generalize(params: Params) -> None:
     """The policy on pools it never saw; rows, comparison and metrics into data/generalize."""
-    from routerr1.evaluate.changes import ChangedPool
     from routerr1.evaluate.generalize import generalize as run_generalization
     from routerr1.evaluate.outputs import write_generalization
     from routerr1.evaluate.store import RowStore
+    from routerr1.pool.changed import ChangedPool
     from routerr1.tracking import open_run
 
     cards = read_cards()
@@ -430,7 +430,7 @@ def generalize(params: Params) -> None:
         return await run_generalization(
             load_policies(params),
             ChangedPool(everyone, cards),
-            await _new_models(params, everyone, cards),
+            await _new_models(params, everyone, cards) + _redrawn(params, everyone),
             questions_of(params.evaluate.split),
             render=renderer(params),
             rollout=params.rollout,
@@ -470,7 +470,8 @@ def _open_grown_pool(params: Params, cards: Sequence[Card]) -> Pool:
 
 async def _new_models(params: Params, everyone: Pool, cards: Sequence[Card]) -> "Changes":
     """The models of `everyone` that are not on the training pool's cards, profiled on the same probes."""
-    from routerr1.evaluate.changes import ChangedPool, with_new_models, without_new_models
+    from routerr1.evaluate.changes import with_new_models, without_new_models
+    from routerr1.pool.changed import ChangedPool
     from routerr1.pool.profile import profile, sample_probes
 
     trained = {card.name for card in cards}
@@ -482,6 +483,26 @@ async def _new_models(params: Params, everyone: Pool, cards: Sequence[Card]) -> 
     store = _profile_store(params, "pool", "profile_pool", "generalize")
     found = await profile(probes, ChangedPool(everyone, new), store=store)
     return with_new_models(everyone, cards, found.cards, params.generalize.added_models)
+
+
+def _redrawn(params: Params, pool: Pool) -> "Changes":
+    from routerr1.evaluate.redrawn import not_redrawn, redrawn
+    from routerr1.evaluate.run import policies_of
+    from routerr1.pool.simulated import known_facts
+    from routerr1.rollout.local import LocalGenerator, loading
+
+    if params.pool.kind != "simulated":
+        return not_redrawn("real models cannot be drawn")
+    generators = {
+        seed: LocalGenerator.load(WARMSTART / f"seed-{seed}", loading(params))
+        for seed in params.seeds
+    }
+    before = policies_of(
+        generators, render=renderer(params), rollout=params.rollout, params=params.evaluate
+    )
+    known = known_facts(_world(params))
+    by_seed = {policy.seed: policy for policy in before}
+    return redrawn(pool, known, by_seed, params.generalize.pool_seed)
 
 
 def report(params: Params) -> None:
@@ -604,7 +625,7 @@ def _tasks(
 ) -> list["Task"]:
     """Every question on `pool`; or, if pools vary, `count` questions, as many as `pool.redraw` says with a
     pool of its own, and as many as `pool.hide` says without one candidate."""
-    from routerr1.evaluate.changes import ChangedPool
+    from routerr1.pool.changed import ChangedPool
     from routerr1.train.setting import Task
 
     section = params.pool

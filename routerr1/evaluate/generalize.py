@@ -11,10 +11,12 @@ from routerr1.config import EvaluateParams, GeneralizeParams, RolloutParams
 from routerr1.errors import DataError
 from routerr1.evaluate import controls
 from routerr1.evaluate.changes import DRAWN, Changes, Variant, pool_changes
-from routerr1.evaluate.controls import POLICY, Router
+from routerr1.evaluate.controls import POLICY, Policy, Router
+from routerr1.evaluate.redrawn import BEFORE
 from routerr1.evaluate.rows import Row
 from routerr1.evaluate.run import (
     TRAINING_POOL,
+    Job,
     Progress,
     choose_questions,
     play_all,
@@ -56,21 +58,29 @@ async def generalize(
     home = [controls.policy_router(policy, pool, TRAINING_POOL, params.seed) for policy in policies]
     base = await play_all(_jobs(home, chosen), concurrency=params.concurrency, store=store)
     changes = new_models + pool_changes(pool, favourite(base, pool), params.seed)
-    away: list[Router] = []
-    for variant in changes.made:
-        for policy in policies:
-            away.append(controls.policy_router(policy, variant.pool, variant.name, params.seed))
-            if variant.controls:
-                away += controls.control_routers(policy, variant.pool, variant.name, params.seed)
-    rows = await play_all(
-        _jobs(away, chosen), concurrency=params.concurrency, store=store, progress=progress
-    )
+    away = [job for each in changes.made for job in _jobs_on(each, policies, chosen, params.seed)]
+    rows = await play_all(away, concurrency=params.concurrency, store=store, progress=progress)
     return [*base, *rows], changes
 
 
-def _jobs(
-    routers: Iterable[Router], questions: Sequence[Question]
-) -> list[tuple[Router, Question]]:
+def _jobs_on(
+    variant: Variant, policies: Sequence[Policy], questions: Sequence[Question], seed: int
+) -> list[Job]:
+    def routers(pool: Pool) -> list[Router]:
+        found: list[Router] = []
+        for policy in policies:
+            found.append(controls.policy_router(policy, pool, variant.name, seed))
+            if variant.controls:
+                found += variant.controls(policy, pool, variant.name, seed)
+        return found
+
+    if variant.redraw:
+        drawn = [(routers(variant.redraw(question)), question) for question in questions]
+        return [(router, question) for mine, question in drawn for router in mine]
+    return _jobs(routers(variant.pool), questions)
+
+
+def _jobs(routers: Iterable[Router], questions: Sequence[Question]) -> list[Job]:
     return [(router, question) for router in routers for question in questions]
 
 
@@ -208,7 +218,7 @@ def generalize_metrics(compared: Mapping[str, Any]) -> dict[str, float]:
         if entry["watched_share"]:
             found[f"{name}_watched_share"] = entry["watched_share"]["mean"]
         if entry["table"]:
-            for router in ("random", "oracle"):
+            for router in ("random", "oracle", BEFORE):
                 known = {line["router"]: line for line in entry["table"]["routers"]}
                 if router in known:
                     found[f"{name}_{router}_em"] = known[router]["em"]["mean"]

@@ -2,8 +2,8 @@
 
 from typing import Protocol
 
-from routerr1.evaluate.changes import ChangedPool
 from routerr1.pool.budget import BudgetedPool
+from routerr1.pool.changed import ChangedPool
 from routerr1.pool.interface import Pool
 from routerr1.pool.recording import Recorder
 from routerr1.pool.simulated import SimulatedPool

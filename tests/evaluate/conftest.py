@@ -8,8 +8,9 @@ import pytest
 
 from routerr1.config import EmbeddedParams, EvaluateParams, RolloutParams
 from routerr1.data.embedded import World, build_world, questions
-from routerr1.evaluate.changes import ChangedPool, Changes, with_new_models
+from routerr1.evaluate.changes import Changes, with_new_models
 from routerr1.evaluate.run import Evaluation, evaluation_jobs, evaluation_of, play_all
+from routerr1.pool.changed import ChangedPool
 from routerr1.pool.profile import profile
 from routerr1.pool.simulated import (
     SimulatedPool,

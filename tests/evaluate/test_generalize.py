@@ -8,7 +8,6 @@ from routerr1.config import GeneralizeParams, PoolParams
 from routerr1.errors import PoolError
 from routerr1.evaluate.changes import (
     POISON,
-    ChangedPool,
     pool_changes,
     spare_names,
     with_new_models,
@@ -20,13 +19,17 @@ from routerr1.evaluate.generalize import (
     generalize_markdown,
     generalize_metrics,
 )
+from routerr1.evaluate.redrawn import redrawn
+from routerr1.evaluate.run import policies_of
 from routerr1.evaluate.truth import truth_of
 from routerr1.pool.build import open_http_pool
+from routerr1.pool.changed import ChangedPool
 from routerr1.pool.profile import profile
 from routerr1.pool.recording import Recorder
 from routerr1.pool.records import RecordStore
 from routerr1.pool.server import build_app, serving
 from routerr1.pool.simulated import (
+    UNSEEN_NAMES,
     SimulatedPool,
     default_candidates,
     drawn_candidates,
@@ -46,16 +49,47 @@ def compared(stage):
 
 
 async def _compared(stage):
+    before = _policies(stage, stage.policy)
+    new = await new_models(stage) + redrawn(stage.pool, known_facts(stage.world), before, seed=3)
     rows, changes = await generalize(
-        {1: stage.follower}, stage.pool, await new_models(stage), stage.test,
-        limits=LIMITS, **stage.settings(),
-    )  # fmt: skip
+        {1: stage.follower}, stage.pool, new, stage.test, limits=LIMITS, **stage.settings()
+    )
     found = compare_pools(rows, changes, stage.params)
     return found, {entry["pool"]: entry for entry in found["pools"]}
 
 
+def _policies(stage, generator):
+    return {policy.seed: policy for policy in policies_of({1: generator}, **stage.settings())}
+
+
 def _changes(stage):
     return {v.name: v.pool for v in pool_changes(stage.pool, "Atlas", seed=1).made}
+
+
+def test_every_question_has_a_drawn_pool_that_other_questions_do_not_change(stage):
+    known, before = known_facts(stage.world), _policies(stage, stage.policy)
+    (variant,) = redrawn(stage.pool, known, before, seed=3).made
+    pools = [variant.redraw(question) for question in stage.test[:20]]
+    names = {tuple(card.name for card in pool.cards) for pool in pools}
+    assert len(names) == 20
+    assert not {name for each in names for name in each} - set(UNSEEN_NAMES)
+    assert variant.redraw(stage.test[7]).cards == pools[7].cards
+    (other,) = redrawn(stage.pool, known, before, seed=4).made
+    assert other.redraw(stage.test[7]).cards != pools[7].cards
+
+
+def test_on_redrawn_pools_the_cards_and_the_truth_bound_what_routing_can_win(compared):
+    table = compared[1]["redrawn"]["table"]
+    lines = {line["router"]: line for line in table["routers"]}
+    assert set(lines) == {"policy", "before_rl", "random", "best_on_cards", "oracle"}
+    em = {name: line["em"]["mean"] for name, line in lines.items()}
+    assert em["oracle"] > em["best_on_cards"] > em["policy"] + 0.1  # the first shown, whoever it is
+    assert em["before_rl"] == 0.0  # it asks for a candidate that is in none of these pools
+    assert lines["best_on_cards"]["collapse"]["best_model_share"] > 0.9
+    flat = generalize_metrics(compared[0])
+    assert flat["redrawn_em"] == em["policy"]
+    assert flat["redrawn_before_rl_em"] == 0.0
+    assert 0.0 < flat["redrawn_best_model_share"] < 0.5
 
 
 def test_renaming_changes_nothing_for_a_policy_that_reads_names_from_the_prompt(compared):

@@ -6,12 +6,12 @@ import pytest
 
 from routerr1.errors import BudgetExceeded, DataError, PoolError
 from routerr1.evaluate import controls
-from routerr1.evaluate.changes import ChangedPool
 from routerr1.evaluate.rows import read_rows, write_rows
 from routerr1.evaluate.run import choose_questions, derived_rows, play_all
 from routerr1.evaluate.store import RowStore
 from routerr1.evaluate.table import entry_of, markdown, metrics, summarise
 from routerr1.pool.budget import Budget, BudgetedPool, Limits
+from routerr1.pool.changed import ChangedPool
 from routerr1.pool.simulated import default_candidates
 from routerr1.types import Question
 from tests.evaluate.conftest import evaluated

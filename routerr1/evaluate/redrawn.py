@@ -1,0 +1,75 @@
+"""Another drawn pool for every question: does a policy read its cards, or know one pool by heart?
+
+The pools are simulated. Names, strengths and prices are drawn for each question, the names from those that
+no training uses, so nothing can be known of a candidate but what its card says.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from random import Random
+
+from routerr1.evaluate import controls
+from routerr1.evaluate.changes import Changes, Variant
+from routerr1.evaluate.controls import Policy, Router
+from routerr1.pool.interface import Pool
+from routerr1.pool.simulated import Fact, SimulatedPool, drawn_pool
+from routerr1.types import Ask, Question, Trajectory
+
+REDRAWN, BEFORE, CARDS = "redrawn", "before_rl", "best_on_cards"
+
+
+def redrawn(
+    pool: Pool, known: Mapping[str, Fact], before: Mapping[int, Policy], seed: int
+) -> Changes:
+    """The variant, with the policy before reinforcement learning among its controls.
+
+    Args:
+        pool: the training pool, which no question is put to.
+        before: training seed -> what its policy was before.
+        seed: draws the pools; a question gets the same one whatever others are asked.
+    """
+
+    def pool_of(question: Question) -> SimulatedPool:
+        own = Random(f"redrawn/{seed}/{question.dataset}/{question.id}")
+        return drawn_pool(known, own.getrandbits(32))
+
+    def routers(policy: Policy, drawn: Pool, name: str, seed: int) -> list[Router]:
+        own = controls.policy_router(before[policy.seed], drawn, name, seed)
+        return [replace(own, name=BEFORE), *rerouted(policy, drawn, name, seed)]
+
+    return Changes((Variant(REDRAWN, pool, (), controls=routers, redraw=pool_of),), {})
+
+
+def not_redrawn(why: str) -> Changes:
+    """What is left of `redrawn` where pools cannot be drawn."""
+    return Changes((), {REDRAWN: why})
+
+
+def rerouted(policy: Policy, pool: Pool, pool_name: str, seed: int) -> list[Router]:
+    """The policy's text with every call sent at random, by the cards, or to the cheapest that knows."""
+    assert isinstance(pool, SimulatedPool)
+    return [
+        controls.random_router(policy, pool, pool_name, seed),
+        _by_the_cards(policy, pool, pool_name, seed),
+        controls.oracle_router(policy, pool, pool, pool_name, seed),
+    ]
+
+
+def _by_the_cards(policy: Policy, pool: SimulatedPool, pool_name: str, seed: int) -> Router:
+    """Every call goes to whoever the cards call best on its topic, figures rounded as the prompt shows them."""
+
+    async def play(question: Question) -> Trajectory:
+        def choose(ask: Ask) -> str:
+            fact = pool.fact(ask.query)
+            topic = fact.topic if fact else ""
+            rng = Random(
+                f"{question.id}/{ask.query}"
+            )  # among equals, and where nothing known is asked
+            return max(
+                pool.cards,
+                key=lambda card: (round(card.performance.get(topic, 0) * 20), rng.random()),
+            ).name
+
+        return await policy.play(question, pool, seed=seed, reroute=choose)
+
+    return Router(CARDS, policy.seed, pool_name, pool, play)
