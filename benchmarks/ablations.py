@@ -1,24 +1,28 @@
 """What keeps training from collapsing onto one model: the same start, one parameter changed at a time.
 
-Trains from the warm start of the chain as it stands (run `dvc repro warmstart` first) once per variant, all
-with the same training seed, and reads the run's own log: figures of the last tenth of the steps at the
-training temperature, greedy validation figures of the best step, and the first step from which on, over
-ten steps, four calls in five went to the candidate that is best on their topic. Curves of every variant
-are written beside the table.
+Trains from the warm starts of the chain as it stands (run `dvc repro warmstart` with these seeds first), once
+per variant and training seed, and reads each run's own log: greedy validation figures of the step that is kept,
+figures of the last tenth of the steps at the training temperature, and the first step from which on, over ten
+steps, four calls in five went to the candidate that is best on their topic. A run that is done is kept in
+runs/ablations and not trained again; several processes may share the work by seeds. The table holds all that
+is there: means, and the range over seeds. Curves are written beside it.
 
-    python benchmarks/ablations.py [--steps 100] [--seed 1] [--only NAME,NAME] --out docs/results/ablations
+    python benchmarks/ablations.py [--seeds 1,2,3] [--steps 100] [--only NAME,NAME] --out docs/results/ablations
 """
 
 import argparse
 import json
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from routerr1 import stages
 from routerr1.config import Params, load_params
-from routerr1.files import atomic_path, atomic_write_text
+from routerr1.errors import ConfigError
+from routerr1.files import atomic_path, atomic_write_text, read_json, write_json
+from routerr1.fingerprints import hash_of
 from routerr1.pool.interface import Pool
 from routerr1.progress import track
 
@@ -34,8 +38,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "KL 0.2": {"train.kl_weight": 0.2},
     "learning rate 2e-3": {"train.learning_rate": 2e-3},
     "no cost": {"reward.cost_weight": 0.0},
-    "redrawn pools": {"pool.redraw": 1.0},
+    "cost 0.3 at first": {"train.initial_cost_weight": 0.3, "train.cost_weight_steps": 40},
+    "a candidate hidden, 0.3": {"pool.hide": 0.3},
 }
+RUNS = stages.RUNS / "ablations"
 SHOWN = (
     "em",
     "best_model_share",
@@ -45,6 +51,7 @@ SHOWN = (
     "no_call_rate",
     "entropy",
     "kl",
+    "zero_variance_groups",
 )
 _WINDOW, _ENOUGH = 10, 0.8
 
@@ -55,21 +62,27 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seeds", default="1", help="training seeds with commas between")
     parser.add_argument("--only", default=",".join(VARIANTS), help="names with commas between")
     parser.add_argument(
         "--out", type=Path, required=True, help="writes OUT.json, OUT.md and OUT.csv"
     )
     given = parser.parse_args()
     params = load_params(Path("params.yaml"))
+    wanted = given.only.split(",")
+    if unknown := set(wanted) - set(VARIANTS):
+        raise ConfigError(f"--only: no variant {min(unknown)!r}; there are {', '.join(VARIANTS)}")
     pool = stages.open_pool(params, stages.read_cards())
-    found, curves = {}, []
-    for name in given.only.split(","):
-        rows = trained_rows(varied(params, VARIANTS[name], given.steps), pool, given.seed, name)
-        found[name] = {"changed": VARIANTS[name], **figures(rows)}
-        curves += [{"variant": name, **row} for row in rows]
-        write(given.out, {"steps": given.steps, "seed": given.seed, "variants": found}, curves)
-    print(table(found))
+    for seed in map(int, given.seeds.split(",")):
+        for name in wanted:
+            train_once(params, pool, name, seed, given.steps)
+            write(given.out, params, given.steps)
+
+
+def run_file(params: Params, name: str, seed: int, steps: int) -> Path:
+    """Where the log of a run is kept; its name says what the run depends on."""
+    about = stages.fingerprint_parts(varied(params, VARIANTS[name], steps), seed)
+    return RUNS / f"{hash_of(about)}-seed-{seed}.json"
 
 
 def varied(params: Params, changes: dict[str, Any], steps: int) -> Params:
@@ -81,68 +94,93 @@ def varied(params: Params, changes: dict[str, Any], steps: int) -> Params:
     return Params.model_validate(values)
 
 
-def trained_rows(params: Params, pool: Pool, seed: int, name: str) -> list[dict[str, float]]:
-    """The log of one training run."""
+def train_once(params: Params, pool: Pool, name: str, seed: int, steps: int) -> None:
+    """Train one variant with one seed and keep its log, unless that is there."""
     from routerr1.train.grpo import train
 
-    setting = stages.train_setting(params, pool, seed)
+    file = run_file(params, name, seed, steps)
+    if file.is_file():
+        return
+    setting = stages.train_setting(varied(params, VARIANTS[name], steps), pool, seed)
     start = stages.WARMSTART / f"seed-{seed}"
-    with tempfile.TemporaryDirectory() as folder, track(name, params.train.steps) as bar:
+    with tempfile.TemporaryDirectory() as folder, track(f"{name}, seed {seed}", steps) as bar:
         done = train(
             start, setting, Path(folder),
             progress=lambda row: bar.update(int(row["step"]), note=f"EM {row['em']:.2f}"),
         )  # fmt: skip
-    return done.rows
+    write_json(file, {"rows": done.rows, "start": dict(done.start), "best_step": done.best_step})
 
 
-def figures(rows: list[dict[str, float]]) -> dict[str, Any]:
-    """Of the last tenth, of the best validation, and when most calls first went where they should."""
+def figures(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the kept step, of the last tenth, and when most calls first went where they should."""
+    rows = run["rows"]
     last = rows[-max(1, len(rows) // 10) :]
-    validated = [row for row in rows if "validation/reward" in row]
-    best = max(validated, key=lambda row: (row["validation/reward"], row["step"]), default=None)
+    kept = next((row for row in rows if row["step"] == run["best_step"]), run["start"])
     shares = [row.get("best_model_share", 0.0) for row in rows]
     routed = [
         i + 1 for i in range(len(rows) - _WINDOW + 1) if fmean(shares[i : i + _WINDOW]) >= _ENOUGH
     ]
     return {
         "last": {key: fmean(row.get(key, 0.0) for row in last) for key in SHOWN},
-        "validation": {key: best.get(f"validation/{key}") for key in SHOWN} if best else None,
+        "validation": {key: kept[name] for key in SHOWN if (name := f"validation/{key}") in kept},
+        "best_step": run["best_step"],
         "routes_from_step": routed[0] if routed else None,
     }
 
 
-def table(found: dict[str, Any]) -> str:
-    """One line a variant."""
+def table(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """One line a variant: mean, and the range over seeds where there are several."""
     lines = [
-        "| variant | validation EM | calls to the best | top-model share | calls | EM, last tenth | well formed | "
-        "entropy | KL | routes from step |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| variant | seeds | validation EM | calls to the best | top-model share | calls | EM, last tenth "
+        "| well formed | entropy | KL | groups without variance | routes from step |",
+        f"|{' --- |' * 12}",
     ]
-    for name, entry in found.items():
-        held, last = entry["validation"] or {}, entry["last"]
+    for name, runs in found.items():
+        kept = [run["validation"] for run in runs]
+        last = [run["last"] for run in runs]
         cells = [
-            _number(held.get(key)) for key in ("em", "best_model_share", "top_model_share", "calls")
+            _range([run[key] for run in kept])
+            for key in ("em", "best_model_share", "top_model_share", "calls")
         ]
-        cells += [_number(last[key]) for key in ("em", "formed", "entropy", "kl")]
-        lines.append(f"| {name} | {' | '.join(cells)} | {entry['routes_from_step'] or 'never'} |")
+        cells += [
+            _range([run[key] for run in last])
+            for key in ("em", "formed", "entropy", "kl", "zero_variance_groups")
+        ]
+        routed = [str(run["routes_from_step"] or "never") for run in runs]
+        lines.append(f"| {name} | {len(runs)} | {' | '.join(cells)} | {', '.join(routed)} |")
     return "\n".join(lines) + "\n"
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+def _range(values: Sequence[float]) -> str:
+    mean = f"{fmean(values):.3f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.3f} to {max(values):.3f})"
 
 
-def write(out: Path, found: dict[str, Any], curves: list[dict[str, Any]]) -> None:
-    """After every variant, so that a killed run keeps what it has."""
+def write(out: Path, params: Params, steps: int) -> None:
+    """All runs that are there; after every run, so that a killed one keeps what it has."""
     import pandas as pd
 
-    atomic_write_text(out.with_suffix(".json"), json.dumps(found, indent=1, sort_keys=True) + "\n")
-    atomic_write_text(out.with_suffix(".md"), table(found["variants"]))
+    found: dict[str, list[dict[str, Any]]] = {}
+    curves = []
+    for name in VARIANTS:
+        for seed in range(1, 10):
+            file = run_file(params, name, seed, steps) if _started(seed) else None
+            if file is None or not file.is_file():
+                continue
+            run = read_json(file)
+            found.setdefault(name, []).append({"seed": seed, **figures(run)})
+            curves += [{"variant": name, "seed": seed, **row} for row in run["rows"]]
+    values = {"steps": steps, "changed": VARIANTS, "variants": found}
+    atomic_write_text(out.with_suffix(".json"), json.dumps(values, indent=1, sort_keys=True) + "\n")
+    atomic_write_text(out.with_suffix(".md"), table(found))
+    frame = pd.DataFrame(curves)
+    columns = ["variant", "seed", "step", *(key for key in SHOWN if key in frame)]
     with atomic_path(out.with_suffix(".csv")) as aside:
-        frame = pd.DataFrame(curves)
-        frame[["variant", "step", *(key for key in SHOWN if key in frame)]].to_csv(
-            aside, index=False, float_format="%.4g"
-        )
+        frame[columns].to_csv(aside, index=False, float_format="%.4g")
+
+
+def _started(seed: int) -> bool:
+    return (stages.WARMSTART / f"seed-{seed}").is_dir()
 
 
 if __name__ == "__main__":

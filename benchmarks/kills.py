@@ -2,9 +2,11 @@
 
 Real parts: Prefect server and worker, MLflow server, DVC, git, and the ci profile's stages up to and with
 `train`. What comes after them is one small stage that makes up an evaluation, for it is not what is killed
-here. A row is one retrain that is started, disturbed, and followed by another, after which these must hold: the
-next run succeeds, no version or logged model is partial, the champion is what it was, no process is left,
-and never were there two trainers. Writes JSON and a table; run it in the repository's root:
+here. A row is one retrain that is started, disturbed, and followed by another. These must hold: after the kill
+no process is left and the champion is what it was; the next run succeeds and its version becomes champion; no
+version or logged model is partial; and never were there two trainers. Where the worker is killed, a retrain is
+started by hand at once beside the orphan that the worker left, and the next run is one of a new worker. Writes JSON
+and a table; run it in the repository's root:
 
     python benchmarks/kills.py --out docs/results/kill-matrix.json [--victims dvc trainer] [--folder DIR]
 """
@@ -60,12 +62,14 @@ class Row:
 
     victim: str
     moment: str
-    next_run: str
     champion_kept: bool
+    next_run: str
+    promoted: bool
     partial_versions: int
     partial_models: int
     processes_left: list[str]
     trainers_at_once: int
+    trainers_seen: list[str]
     gone_after_s: float
     next_run_s: float
 
@@ -75,6 +79,7 @@ class Row:
         return (
             self.next_run == "COMPLETED"
             and self.champion_kept
+            and self.promoted
             and not (self.partial_versions or self.partial_models or self.processes_left)
             and self.trainers_at_once <= 1
         )
@@ -223,7 +228,7 @@ def unregistered(bench: Bench) -> bool:
 MATRIX: dict[str, list[tuple[str, Moment]]] = {
     "dvc": [
         ("before its stage starts", when(lambda bench: not bench.evaluating(), dvc_process)),
-        ("while its stage runs", when(Bench.evaluating, dvc_process)),
+        ("after the trainer's first checkpoint", when(checkpoints, dvc_process)),
         ("after its stage, before dvc.lock", when(evaluated, dvc_process)),
     ],
     "trainer": [
@@ -254,13 +259,17 @@ class Watcher:
 
     def __init__(self, bench: Bench) -> None:
         self.most = 0
+        self.seen: list[str] = []  # where there were most
         self._bench = bench
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
 
     def _look(self) -> None:
         while not self._ended.wait(0.1):
-            self.most = max(self.most, len(self._bench.trainers()))
+            found = self._bench.trainers()
+            if len(found) > self.most:
+                self.most = len(found)
+                self.seen = [line for line in map(told, found) if line]
 
     def __enter__(self) -> "Watcher":
         self._thread.start()
@@ -271,10 +280,17 @@ class Watcher:
         self._thread.join()
 
 
+def told(process: psutil.Process) -> str:
+    """Id and command line; empty if it is gone."""
+    with suppress(psutil.Error):
+        return f"{process.pid} {' '.join(process.cmdline())[:120]}"
+    return ""
+
+
 def disturb(bench: Bench, victim: str, moment: str, chosen: Moment) -> Row:
     """One row of the matrix."""
     # A flow that a killed worker had only begun to start keeps it for the grace period in prefect.yaml.
-    until(slot_is_free, "the deployment's slot is free", 300, 1.0)
+    until(slot_is_free, "the deployment's slot is free", 400, 1.0)
     champion = champion_number()
     bench.change(train=victim == "trainer" or "checkpoint" in moment)
     with Watcher(bench) as watcher:
@@ -283,27 +299,24 @@ def disturb(bench: Bench, victim: str, moment: str, chosen: Moment) -> Row:
         process = until(lambda: chosen(bench), f"{victim}, {moment}", every_s=0.005)
         process.kill()
         killed = time.monotonic()
-        if victim == "worker":
-            # At once, beside the orphan that its worker left: the limit and the locks must hold.
-            began = time.monotonic()
-            state = by_hand(bench)
-            bench.start_worker()
-            gone_s = time.monotonic() - killed
-        else:
+        beside = by_hand(bench) if victim == "worker" else "COMPLETED"
+        with suppress(TimeoutError):
             until(lambda: not bench.left(), "nothing left of the killed run", 120)
-            gone_s = time.monotonic() - killed
-            until(lambda: is_over(started), "Prefect knows that the run is over", 120)
-            began = time.monotonic()
-            state = finished(start_run(promote=False))
-        next_s = time.monotonic() - began
+        gone_s = time.monotonic() - killed
+        left = [line for line in map(told, bench.left()) if line]
         kept = champion_number() == champion
-        deadline = time.monotonic() + 20
-        while bench.left() and time.monotonic() < deadline:
-            time.sleep(0.5)
-        left = [" ".join(p.cmdline())[:120] for p in bench.left()]
+        if victim == "worker":
+            bench.start_worker()
+            until(slot_is_free, "the deployment's slot is free", 400, 1.0)
+        else:
+            until(lambda: is_over(started), "Prefect knows that the run is over", 120)
+        began = time.monotonic()
+        state = finished(start_run(promote=True))
+        next_s = time.monotonic() - began
     versions, models = partial()
     return Row(
-        victim, moment, state, kept, versions, models, left, watcher.most,
+        victim, moment, kept, state if beside == "COMPLETED" else f"by hand: {beside}",
+        champion_number() == newest_number(), versions, models, left, watcher.most, watcher.seen,
         round(gone_s, 1), round(next_s, 1),
     )  # fmt: skip
 
@@ -374,6 +387,13 @@ def champion_number() -> int:
     from routerr1 import registry, tracking
 
     return registry.get_version(tracking.open_client(), "routerr1", "champion").number
+
+
+def newest_number() -> int:
+    """The version made last."""
+    from routerr1 import registry, tracking
+
+    return max(each.number for each in registry.list_versions(tracking.open_client(), "routerr1"))
 
 
 def partial() -> tuple[int, int]:
@@ -466,23 +486,23 @@ def to_markdown(rows: list[Row]) -> str:
         "# Who is killed, when, and what is left",
         "",
         "`kill -9` on a real retrain: Prefect server and worker, MLflow server, DVC, the ci profile's stages up",
-        "to the trainer (8 steps), then a stage that makes up an evaluation. After each kill another retrain",
-        "runs: through the deployment, or, where the worker was killed, by hand at once beside the orphan that the",
-        "worker left. *Gone* is the time until no process of the disturbed run was left; for a killed worker",
-        "the orphan and the next run ended within it. *Trainers* is the highest number of training processes",
-        "seen at once, looking ten times a second; 0 where only the later stage had to run. Command: `python benchmarks/kills.py --out",
+        "to the trainer (8 steps), then a stage that makes up an evaluation. *Gone* is the time until no process of",
+        "the disturbed run was left; then the champion was looked at, and another retrain was started through the",
+        "deployment, whose version was to become champion. Where the worker was killed, a retrain was first started by",
+        "hand, at once, beside the orphan that the worker left (both ended within *gone*), and the next run was one",
+        "of a new worker. *Trainers* is the highest number of training processes seen at once, looking ten times a",
+        "second; 0 where only the later stage had to run. Command: `python benchmarks/kills.py --out",
         "docs/results/kill-matrix.json`.",
         "",
-        "| killed | when | next run | champion kept | partial versions | partial logged models "
-        "| processes left | trainers | gone (s) | next run (s) |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| killed | when | champion kept | processes left | trainers | next run | its version champion "
+        "| partial versions | partial logged models | gone (s) | next run (s) |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         lines.append(
-            f"| {row.victim} | {row.moment} | {row.next_run.lower()} "
-            f"| {'yes' if row.champion_kept else '**no**'} | {row.partial_versions} "
-            f"| {row.partial_models} | {len(row.processes_left)} | {row.trainers_at_once} "
-            f"| {row.gone_after_s} | {row.next_run_s} |"
+            f"| {row.victim} | {row.moment} | {_yes(row.champion_kept)} | {len(row.processes_left)} "
+            f"| {row.trainers_at_once} | {row.next_run.lower()} | {_yes(row.promoted)} "
+            f"| {row.partial_versions} | {row.partial_models} | {row.gone_after_s} | {row.next_run_s} |"
         )
     good = sum(row.holds for row in rows)
     lines += ["", f"{good} of {len(rows)} rows hold."]
@@ -491,6 +511,10 @@ def to_markdown(rows: list[Row]) -> str:
     missing = [f"{victim} {moment}" for victim, moment in every if (victim, moment) not in done]
     lines += [f"Not run yet: {'; '.join(missing)}."] if missing else []
     return "\n".join([*lines, ""])
+
+
+def _yes(holds: bool) -> str:
+    return "yes" if holds else "**no**"
 
 
 def main() -> int:
