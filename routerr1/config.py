@@ -245,6 +245,8 @@ class TrainParams(Section):
             cost each normalised within its group (GDPO, arXiv 2601.05242).
         initial_cost_weight: the reward's alpha at the first step, from where it goes in a line to
             `reward.cost_weight` over `cost_weight_steps`; None: `reward.cost_weight` all along.
+        rehearsal_weight: of the warm start's loss beside that of the rewards, on `rehearsal_batch` of its
+            trajectories a step, where there was one; see `train/rehearsal.py`. For one process.
         rollouts_per_pass: that one process puts through the model at a time, gradients accumulating;
             None: all of its share.
     """
@@ -266,6 +268,8 @@ class TrainParams(Section):
     patience: int | None = Field(ge=1)
     initial_cost_weight: float | None = Field(default=None, ge=0, le=1)
     cost_weight_steps: int = Field(default=0, ge=0)
+    rehearsal_weight: float = Field(default=0.0, ge=0)
+    rehearsal_batch: int = Field(default=16, ge=1)
     rollouts_per_pass: int | None = Field(default=None, ge=1)
     gradient_checkpointing: bool = False
     lora: LoraParams | None = None

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from routerr1.rollout.local import LocalGenerator
     from routerr1.tracking import Run
     from routerr1.train.grpo import Trained
+    from routerr1.train.rehearsal import Rehearsal
     from routerr1.train.setting import Setting, Task
 
 QUESTIONS = Path("data/questions")
@@ -121,7 +122,7 @@ def _warmstart_seed(params: Params, seed: int, folder: Path) -> dict[str, float]
     began = time.perf_counter()
     with track(f"warm start, seed {seed}", params.warmstart.steps) as bar:
         metrics = warm.warm_start(
-            questions_of("train") + questions_of("validation") + questions_of("test"),
+            _all_questions(),
             _world(params),
             read_cards(),
             params,
@@ -283,7 +284,25 @@ def train_setting(params: Params, pool: Pool, seed: int) -> "Setting":
         seed=seed,
         in_step=params.pool.calls != "live",
         how=loading(params),
+        rehearsal=_rehearsal(params, seed),
     )
+
+
+def _rehearsal(params: Params, seed: int) -> "Rehearsal | None":
+    """What a warm start taught; None where there was none."""
+    from routerr1.pool.simulated import known_facts
+    from routerr1.train.rehearsal import rehearsal
+    from routerr1.train.warmstart import cards_of
+
+    if not (params.train.rehearsal_weight and params.warmstart.steps):
+        return None
+    world = _world(params)
+    cards = partial(cards_of, read_cards(), known_facts(world), params.pool.redraw, seed)
+    return rehearsal(_all_questions(), world, cards, params, seed)
+
+
+def _all_questions() -> list[Question]:
+    return questions_of("train") + questions_of("validation") + questions_of("test")
 
 
 def evaluate(params: Params) -> None:

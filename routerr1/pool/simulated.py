@@ -64,19 +64,23 @@ class Fact:
 
 
 def default_candidates() -> tuple[Candidate, ...]:
-    """The training pool: three specialists, a dear generalist, a middling one and a cheap one."""
+    """The training pool: three specialists, a dear generalist, a middling one and a cheap one.
+
+    The generalist comes first and nobody is the first of a shortlist everywhere he is best: by place alone,
+    which a policy has a liking for before it has learnt anything, calls would not go to the best.
+    """
     return (
-        Candidate("Atlas", _skill(0.25, geography=0.95, aviation=0.95), 0.2, 0.6, 0.4, 0,
-                  "places, borders and travel"),
-        Candidate("Mint", _skill(0.25, money=0.95, telephony=0.95), 0.3, 0.8, 0.5, 0,
-                  "finance and communications"),
-        Candidate("Curie", _skill(0.25, chemistry=0.95, history=0.95), 0.3, 0.9, 0.7, 1,
-                  "science and its history"),
         Candidate("Goliath", _skill(0.65), 1.0, 3.0, 1.5, 2, "large general model"),
-        Candidate("Scout", _skill(0.3, aviation=0.6, history=0.6), 0.1, 0.4, 0.3, 0,
-                  "small model for travel and history"),
         Candidate("Penny", _skill(0.3, geography=0.6, chemistry=0.6), 0.05, 0.2, 0.2, 0,
                   "smallest and cheapest model"),
+        Candidate("Mint", _skill(0.25, money=0.95, telephony=0.95), 0.3, 0.8, 0.5, 0,
+                  "finance and communications"),
+        Candidate("Scout", _skill(0.3, aviation=0.6, history=0.6), 0.1, 0.4, 0.3, 0,
+                  "small model for travel and history"),
+        Candidate("Atlas", _skill(0.25, geography=0.95, aviation=0.95), 0.2, 0.6, 0.4, 0,
+                  "places, borders and travel"),
+        Candidate("Curie", _skill(0.25, chemistry=0.95, history=0.95), 0.3, 0.9, 0.7, 1,
+                  "science and its history"),
     )  # fmt: skip
 
 
@@ -84,16 +88,16 @@ def tiered_candidates() -> tuple[Candidate, ...]:
     """A pool in which skill has its price: for each topic one dear candidate that is good, one at a tenth of
     the price that is nearly as good or much worse, and one that is cheap and weak everywhere."""
     return (
-        Candidate("Atlas", _skill(0.25, geography=0.95, aviation=0.95, history=0.95), 1.0, 3.0,
-                  0.9, 0, "large model for places and their past"),
-        Candidate("Mint", _skill(0.25, money=0.95, telephony=0.95, chemistry=0.95), 1.0, 3.0,
-                  0.9, 0, "large model for finance, communications and science"),
+        Candidate("Penny", _skill(0.35), 0.05, 0.1, 0.2, 0, "smallest and cheapest model"),
         Candidate("Scout", _skill(0.25, geography=0.9, aviation=0.8, history=0.65), 0.1, 0.3,
                   0.3, 0, "small model for places and their past"),
+        Candidate("Goliath", _skill(0.65), 1.0, 3.0, 1.5, 2, "large general model"),
+        Candidate("Mint", _skill(0.25, money=0.95, telephony=0.95, chemistry=0.95), 1.0, 3.0,
+                  0.9, 0, "large model for finance, communications and science"),
+        Candidate("Atlas", _skill(0.25, geography=0.95, aviation=0.95, history=0.95), 1.0, 3.0,
+                  0.9, 0, "large model for places and their past"),
         Candidate("Curie", _skill(0.25, money=0.9, telephony=0.8, chemistry=0.65), 0.1, 0.3,
                   0.3, 0, "small model for finance, communications and science"),
-        Candidate("Goliath", _skill(0.65), 1.0, 3.0, 1.5, 2, "large general model"),
-        Candidate("Penny", _skill(0.35), 0.05, 0.1, 0.2, 0, "smallest and cheapest model"),
     )  # fmt: skip
 
 

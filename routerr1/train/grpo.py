@@ -101,6 +101,13 @@ def train(
             "params.yaml: train: FSDP shards the weights: it needs train.vllm to play and has no place for "
             "train.lora; adapters fit on one GPU each (launch/ddp.yaml)"
         )
+    if setting.rehearsal is not None:
+        if trainer.accelerator.num_processes > 1:
+            raise ConfigError(
+                "params.yaml: train.rehearsal_weight: is for one process; set it to 0"
+            )
+        trainer.rehearsal = setting.rehearsal
+        trainer.rehearsal_weight = setting.train.rehearsal_weight
     trainer.remove_callback(PrinterCallback)  # the log is ours
     last = last_complete(folder)
     if last is not None:

@@ -21,6 +21,7 @@ BEST = "best"  # folder of the best weights, in a run's folder and in each of it
 _STATE = "router_state.json"
 _LOGGED = {
     "loss": "loss",
+    "rehearsal_loss": "rehearsal_loss",
     "kl": "kl",
     "entropy": "entropy",
     "grad_norm": "grad_norm",

@@ -11,6 +11,7 @@ from routerr1.types import Question
 
 if TYPE_CHECKING:
     from routerr1.rollout.local import Loading
+    from routerr1.train.rehearsal import Rehearsal
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class Setting:
     Attributes:
         names: candidates whose share of calls is logged; empty if every task has others.
         in_step: see `LocalGenerator`. For runs that are recorded or replayed: both then sample the same.
+        rehearsal: what is imitated beside; None: nothing.
         how: where and in what the policy computes; None: float32 on the CPU.
     """
 
@@ -41,6 +43,7 @@ class Setting:
     seed: int
     in_step: bool = False
     how: "Loading | None" = None
+    rehearsal: "Rehearsal | None" = None
 
     def reward_at(self, step: int) -> RewardParams:
         """The reward of a step (0 is the first): the weight of cost goes in a line to its final value."""

@@ -10,6 +10,8 @@ from torch import Tensor
 from trl import GRPOTrainer
 
 from routerr1.train.packing import Example, pack
+from routerr1.train.rehearsal import Rehearsal
+from routerr1.train.warmstart import packed_loss
 
 _ROLLOUTS_PER_ROW = 4
 _LARGEST_VOCABULARY = 8192  # the logits of all completions are held at once
@@ -21,6 +23,22 @@ class PackedTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is Any to mypy
     Packs a small policy on a CPU, in one process. Elsewhere TRL's own path is the better one: its kernels
     skip what is not scored, and hooks of distributed models sit on the forward that packing goes round.
     """
+
+    rehearsal: Rehearsal | None = None
+    rehearsal_weight = 0.0
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """TRL's loss and, where something is rehearsed, that of imitating it."""
+        loss: Tensor = super().compute_loss(model, inputs, *args, **kwargs)
+        if self.rehearsal is None or not model.training:
+            return loss
+        examples = self.rehearsal(self.state.global_step, self.processing_class)
+        # Beside DDP's own forward pass: gradients of both meet before they are summed over processes.
+        imitating = packed_loss(self.accelerator.unwrap_model(model), examples)
+        self._metrics["train"]["rehearsal_loss"].append(imitating.item())
+        # TRL's losses are over the passes of a step already.
+        weight: float = self.rehearsal_weight / self.current_gradient_accumulation_steps
+        return loss.add(imitating, alpha=weight)
 
     # TRL has no public place for how log-probabilities are computed; this is the one private name used.
     def _get_per_token_logps_and_entropies(

@@ -90,9 +90,7 @@ def fit(
         batch = [next(examples, None) for _ in range(params.batch_size)]
         if None in batch:
             raise ValueError(f"examples ran out at step {step}")
-        # Without it every tensor of the packing would be made on the CPU.
-        with nullcontext() if model.device.type == "cpu" else model.device:
-            loss = packed_loss(model, [example for example in batch if example is not None])
+        loss = packed_loss(model, [example for example in batch if example is not None])
         loss.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
@@ -110,8 +108,10 @@ def _schedule(step: int, params: WarmstartParams) -> float:
 
 def packed_loss(model: Any, batch: Sequence[Example]) -> Tensor:
     """Mean negative log-likelihood of the tokens the policy wrote."""
-    packed = pack(batch, _EXAMPLES_PER_ROW)
-    return torch.nn.functional.cross_entropy(packed.logits(model), packed.targets)
+    # Without it every tensor of the packing would be made on the CPU.
+    with nullcontext() if model.device.type == "cpu" else model.device:
+        packed = pack(batch, _EXAMPLES_PER_ROW)
+        return torch.nn.functional.cross_entropy(packed.logits(model), packed.targets)
 
 
 def warm_start(
@@ -136,7 +136,7 @@ def warm_start(
     known = known_facts(world)
     wanted = params.warmstart.steps * params.warmstart.batch_size
     pairs = imitated(
-        questions, world, known, partial(_cards_of, cards, known, params.pool.redraw, seed),
+        questions, world, known, partial(cards_of, cards, known, params.pool.redraw, seed),
         render=render, params=params.rollout,
         stop_probability=params.warmstart.stop_probability, seed=seed, count=max(wanted, 256),
     )  # fmt: skip
@@ -195,7 +195,7 @@ def adopt(source: str, folder: Path) -> dict[str, float]:
     return {"parameters": sum(p.numel() for p in found.model.parameters())}
 
 
-def _cards_of(
+def cards_of(
     cards: Sequence[Card], known: Mapping[str, Fact], redraw: float, seed: int, number: int
 ) -> Sequence[Card]:
     """The cards of a drawn pool for every row of packed examples; in every fourth, unless all pools are

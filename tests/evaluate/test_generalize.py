@@ -103,8 +103,8 @@ def test_renaming_changes_nothing_for_a_policy_that_reads_names_from_the_prompt(
 def test_swapped_prices_change_the_bill_and_no_answer(compared):
     entry = compared[1]["prices_swapped"]
     assert entry["flipped"]["answer"]["high"] == 0.0
-    # Atlas is cheap; it is swapped with the dearest of the pool.
-    assert entry["difference"]["cost_usd"]["low"] > 0
+    # Whoever is shown first is the dearest of the pool; it is swapped with the cheapest.
+    assert entry["difference"]["cost_usd"]["high"] < 0
 
 
 def test_a_candidate_that_is_down_is_called_in_vain(compared):
@@ -207,7 +207,7 @@ def test_what_a_pool_does_not_allow_is_said_and_not_played(stage):
              for c in stage.pool.cards]  # fmt: skip
     found = pool_changes(ChangedPool(stage.pool, alike), "Atlas", seed=1)
     assert set(found.not_made) == {"prices_swapped", "descriptions_swapped"}
-    assert "Atlas and Mint have the same prices" in found.not_made["prices_swapped"]
+    assert "Atlas and Goliath have the same prices" in found.not_made["prices_swapped"]
     assert not found.not_made.keys() & {variant.name for variant in found.made}
     with pytest.raises(PoolError, match="'Nobody'"):
         pool_changes(stage.pool, "Nobody", seed=1)

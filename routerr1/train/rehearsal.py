@@ -1,0 +1,77 @@
+"""What the warm start taught, kept alive while rewards are learnt from.
+
+Reinforcement learning meets other entities than the test: the weights that copy a name from a reply drift,
+and nothing in training tells. So each step also imitates a few of the warm start's trajectories, as language
+models are kept at their pretraining data (PPO-ptx, arXiv 2203.02155). Where a trajectory decides, on what to
+do next and on whom to call, nothing is imitated: that is for rewards to teach.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import starmap
+from typing import Any
+
+from routerr1.config import Params
+from routerr1.data.embedded import World
+from routerr1.pool.simulated import known_facts
+from routerr1.prompt import renderer
+from routerr1.rollout.local import opening
+from routerr1.rollout.loop import stream_seed
+from routerr1.train.examples import imitated
+from routerr1.train.packing import Example
+from routerr1.types import Card, Question, Trajectory
+
+Rehearsal = Callable[[int, Any], Sequence[Example]]
+"""(step, tokenizer) -> what is imitated in it; the same every time."""
+
+# A thought's first word says whether to go on and on what, its last one whom to call.
+_THOUGHT = re.compile(r"(<think>)( \S+)(?:(.*:)( \S+))?(</think>.*)", re.DOTALL)
+
+
+def rehearsal(
+    questions: Sequence[Question],
+    world: World,
+    cards_of: Callable[[int], Sequence[Card]],
+    params: Params,
+    seed: int,
+) -> Rehearsal:
+    """Trajectories of the warm start's kind, others for each step and training seed.
+
+    Args:
+        cards_of: the cards of the n-th example of the run.
+    """
+    known, count = known_facts(world), params.train.rehearsal_batch
+    render = renderer(params.prompt.template, params.rollout.max_rounds)
+
+    def of_step(step: int, tokenizer: Any) -> list[Example]:
+        pairs = imitated(
+            questions, world, known, lambda place: cards_of(step * count + place),
+            render=render, params=params.rollout, seed=stream_seed(seed, step), count=count,
+            stop_probability=params.warmstart.stop_probability,
+        )  # fmt: skip
+        return list(
+            starmap(partial(undecided, tokenizer=tokenizer, chat=params.prompt.chat), pairs)
+        )
+
+    return of_step
+
+
+def undecided(prompt: str, trajectory: Trajectory, *, tokenizer: Any, chat: bool) -> Example:
+    """Token ids with mask 0 where the policy decides, and on what was inserted."""
+    ids: list[int] = []
+    mask: list[int] = []
+    for turn in trajectory.turns:
+        for text, weight in (*_pieces(turn.generation.text), (turn.inserted, 0)):
+            piece = tokenizer(text, add_special_tokens=False)["input_ids"]
+            ids += piece
+            mask += [weight] * len(piece)
+    return Example(tuple(opening(tokenizer, prompt, chat=chat)), tuple(ids), tuple(mask))
+
+
+def _pieces(said: str) -> list[tuple[str, int]]:
+    found = _THOUGHT.fullmatch(said)
+    if found is None:
+        return [(said, 1)]
+    weights = (1, 0, 1, 0, 1)
+    return [(text, weight) for text, weight in zip(found.groups(), weights, strict=True) if text]

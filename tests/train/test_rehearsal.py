@@ -1,0 +1,84 @@
+"""Imitating beside reinforcement learning: of what, and that nothing a reward should decide is imitated."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from routerr1.config import Params
+from routerr1.data.embedded import World
+from routerr1.pool.simulated import SimulatedPool
+from routerr1.rollout.local import LocalGenerator
+from routerr1.train import grpo
+from routerr1.train.packing import Example
+from routerr1.train.rehearsal import Rehearsal, rehearsal
+from routerr1.train.warmstart import packed_loss
+from routerr1.types import Question
+from tests.train.settings import setting_of
+
+
+@pytest.fixture
+def rehearsed(params: Params, world: World, pool: SimulatedPool, rows: list[Question]) -> Rehearsal:
+    return rehearsal(rows, world, lambda _: pool.cards, params, seed=1)
+
+
+def runs(example: Example, tokenizer: Any, weight: int) -> list[str]:
+    """Stretches of the text with this mask."""
+    found: list[list[int]] = [[]]
+    for token, own in zip(example.ids, example.mask, strict=True):
+        if own == weight:
+            found[-1].append(token)
+        elif found[-1]:
+            found.append([])
+    return [tokenizer.decode(ids) for ids in found if ids]
+
+
+def test_what_to_do_next_and_whom_to_call_are_left_to_the_rewards(
+    rehearsed: Rehearsal, small_policy: Path, pool: SimulatedPool, params: Params
+) -> None:
+    tokenizer = LocalGenerator.load(small_policy).tokenizer
+    names = {f" {card.name}" for card in pool.cards}
+    examples = [example for step in range(4) for example in rehearsed(step, tokenizer)]
+    assert len(examples) == 4 * params.train.rehearsal_batch
+    for example in examples:
+        text = tokenizer.decode(example.ids)
+        calls = text.count("</search>")
+        left = runs(example, tokenizer, 0)
+        replies = [each for each in left if each.startswith("<information>")]
+        assert len(replies) == calls
+        # A first word for every thought, a name for every call; a reply runs on into nothing else.
+        assert sum(each in names for each in left) == calls
+        assert len(left) == calls + calls + calls + 1
+        imitated = "".join(runs(example, tokenizer, 1))
+        assert imitated.endswith("</answer>")
+        assert imitated.count("<search>") == calls
+
+
+def test_a_step_rehearses_the_same_every_time_and_another_step_other_examples(
+    rehearsed: Rehearsal, small_policy: Path
+) -> None:
+    tokenizer = LocalGenerator.load(small_policy).tokenizer
+    assert rehearsed(3, tokenizer) == rehearsed(3, tokenizer)
+    assert rehearsed(3, tokenizer) != rehearsed(4, tokenizer)
+
+
+def test_rehearsing_keeps_what_the_warm_start_taught(
+    rehearsed: Rehearsal, asking_policy: Path, params: Params, pool: SimulatedPool,
+    rows: list[Question], tmp_path: Path,
+) -> None:  # fmt: skip
+    """A rate at which a policy forgets: with rehearsal it imitates unseen examples better than without."""
+    changed = {"steps": 8, "learning_rate": 1e-2, "kl_weight": 0.0, "validate_every": 8}
+    found = []
+    for weight in (0.0, 1.0):
+        train = params.train.model_copy(update={**changed, "rehearsal_weight": weight})
+        setting = setting_of(params, pool, rows, train=train)
+        setting = replace(setting, rehearsal=rehearsed if weight else None)
+        folder = tmp_path / str(weight)
+        grpo.train(asking_policy, setting, folder, progress=lambda _: None)
+        last = LocalGenerator.load(folder / "checkpoint-8")
+        with torch.no_grad():
+            found.append(packed_loss(last.model, rehearsed(99, last.tokenizer)).item())
+    without, rehearsing = found
+    assert rehearsing < 0.7 * without
