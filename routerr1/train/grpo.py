@@ -102,10 +102,8 @@ def train(
             "train.lora; adapters fit on one GPU each (launch/ddp.yaml)"
         )
     if setting.rehearsal is not None:
-        if trainer.accelerator.num_processes > 1:
-            raise ConfigError(
-                "params.yaml: train.rehearsal_weight: is for one process; set it to 0"
-            )
+        if trainer.is_fsdp_enabled:
+            raise ConfigError("params.yaml: train.rehearsal_weight: not with FSDP; set it to 0")
         trainer.rehearsal = setting.rehearsal
         trainer.rehearsal_weight = setting.train.rehearsal_weight
     trainer.remove_callback(PrinterCallback)  # the log is ours
