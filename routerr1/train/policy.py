@@ -2,9 +2,9 @@
 
 The tokenizer is byte-level BPE (nothing is ever unknown), trained until every word of the embedded
 questions is one token, so that naming an entity is one decision. The starting weights of the model hold
-heads that attend to the token before and heads that copy what followed an earlier occurrence
-(induction heads, arXiv 2209.11895); without them most of a small training budget goes into finding
-these two circuits.
+heads that look one and two tokens back, and heads that copy what followed an earlier occurrence (induction
+heads, arXiv 2209.11895) or what stood two back (the answer, before a reply's closing tag); without them most
+of a small training budget goes into finding these circuits, and with some seeds one is never found.
 """
 
 from collections.abc import Iterable
@@ -78,51 +78,60 @@ def new_model(params: ModelParams, tokenizer: Any, seed: int) -> Any:
         )
     )
     with torch.no_grad():
-        _plant_induction(model, torch.Generator().manual_seed(seed + 1))
+        _plant_heads(model, torch.Generator().manual_seed(seed + 1))
     return model
 
 
-def _plant_induction(model: Any, generator: torch.Generator) -> None:
-    """Previous-token heads in layer 0, a copying head in layer 1.
+def _plant_heads(model: Any, generator: torch.Generator) -> None:
+    """Heads 0 and 1 of layer 0 look one and two tokens back; those of layer 1 use what they found.
 
-    Layer 0, head 0 attends one back (head 1 two back) by fixed biases that rotary position turns into a
-    peak, and writes what it finds through `mark` into the residual stream. Layer 1, head 0 looks
-    for positions whose mark matches the current token, and copies the token there to the output.
+    Embeddings are scaled so that what a head writes is as large as what is there.
     """
     config = model.config
-    size = config.hidden_size
-    head = size // config.num_attention_heads
-    half = head // 2
-    frequency = 1.0 / (_ROPE_THETA ** (torch.arange(0, head, 2).float() / head))
+    size, head = config.hidden_size, config.hidden_size // config.num_attention_heads
     embedding = 0.1
     model.model.embed_tokens.weight.copy_(
         torch.randn(config.vocab_size, size, generator=generator) * embedding
     )
-    norm = embedding * sqrt(size)
+    written = embedding * sqrt(size) / sqrt(head)
+    frequency = 1.0 / (_ROPE_THETA ** (torch.arange(0, head, 2).float() / head))
     first, second = model.model.layers[0].self_attn, model.model.layers[1].self_attn
-    for place, back in ((0, 1), (1, 2)):
+    reads = [_orthonormal(head, size, generator) for _ in range(2)]
+    marks = [_orthonormal(head, size, generator) for _ in range(2)]
+    for place, (read, mark) in enumerate(zip(reads, marks, strict=True)):
         rows = slice(place * head, (place + 1) * head)
-        scale = 1.4 * 7.0 / sqrt(2.0)
-        first.q_proj.weight[rows] *= 0.1
-        first.k_proj.weight[rows] *= 0.1
-        first.k_proj.bias[rows] = torch.cat([torch.ones(half), torch.zeros(half)]) * scale
-        turned = [cos(-back * f) for f in frequency.tolist()] + [
-            sin(-back * f) for f in frequency.tolist()
-        ]
-        first.q_proj.bias[rows] = torch.tensor(turned) * scale
-    read, mark = _orthonormal(head, size, generator), _orthonormal(head, size, generator).T
-    first.v_proj.weight[:head] = read
-    first.o_proj.weight[:, :head] = mark * (norm / sqrt(head))
-    # Only slowly rotating dimensions carry content, so that the match does not depend on distance.
+        _look_back(first, rows, place + 1, frequency)
+        first.v_proj.weight[rows] = read
+        first.o_proj.weight[:, rows] = mark.T * written
+    # Head 0 copies the token at places whose mark, the token before, is the current token. Only slowly
+    # rotating dimensions carry content, so that the match does not depend on distance.
+    half = head // 2
     slow = [j for j in range(half) if frequency[j] < 0.012]
     dims = slow + [j + half for j in slow]
     second.q_proj.weight[:head] *= 0.1
     second.k_proj.weight[:head] *= 0.1
-    second.q_proj.weight[dims] = 2.0 * read[: len(dims)]
-    second.k_proj.weight[dims] = 2.0 * mark.T[: len(dims)]
+    second.q_proj.weight[dims] = 2.0 * reads[0][: len(dims)]
+    second.k_proj.weight[dims] = 2.0 * marks[0][: len(dims)]
     copy = _orthonormal(head, size, generator)
     second.v_proj.weight[:head] = copy
-    second.o_proj.weight[:, :head] = copy.T * (2 * norm / sqrt(head))
+    second.o_proj.weight[:, :head] = copy.T * (2 * written)
+    # Head 1 says the token two back; where it should look is left to be learnt.
+    rows = slice(head, 2 * head)
+    second.v_proj.weight[rows] = marks[1]
+    second.o_proj.weight[:, rows] = reads[1].T * (2 * written)
+
+
+def _look_back(attention: Any, rows: slice, back: int, frequency: Tensor) -> None:
+    """Attend `back` tokens back, whatever stands there: biases that rotary position turns into a peak."""
+    half = len(frequency)
+    scale = 1.4 * 7.0 / sqrt(2.0)
+    attention.q_proj.weight[rows] *= 0.1
+    attention.k_proj.weight[rows] *= 0.1
+    attention.k_proj.bias[rows] = torch.cat([torch.ones(half), torch.zeros(half)]) * scale
+    turned = [cos(-back * f) for f in frequency.tolist()] + [
+        sin(-back * f) for f in frequency.tolist()
+    ]
+    attention.q_proj.bias[rows] = torch.tensor(turned) * scale
 
 
 def _orthonormal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
