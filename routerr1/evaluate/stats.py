@@ -4,11 +4,13 @@ Questions that ask the same thing in other words share a `group`, and their resu
 groups are resampled, not rows (Field & Welsh 2007, "Bootstrapping clustered data").
 
 Values may have a line for each training seed. A few seeds cannot be resampled: over S of them a bootstrap is
-too narrow by (S - 1) / S in variance, and its tails are far too short. So their share is estimated, and the
-draws over groups are widened by it: a normal part whose variance is what the seeds' own means show beyond
-what noise on the questions explains, and all of it stretched to Student's t with Satterthwaite's degrees of
-freedom. That is how a few readers of many cases are analysed (Obuchowski & Rockette 1995; Hillis 2007,
-Statistics in Medicine 26:596). Seeds can only widen an interval; a single one tells nothing of others.
+too narrow by (S - 1) / S in variance, and its tails are far too short. So the draws over groups get an error of
+the seeds added: the standard error of the seeds' own means, times Student's t on S - 1 degrees of freedom. What
+each seed makes of each question stands in those means; it is taken out of the draws, which keep what questions
+do to all seeds alike. That is the variance of few readers and many cases (Obuchowski & Rockette 1995; Hillis
+2007, Statistics in Medicine 26:596), and the two errors are added as Behrens and Fisher add those of two means.
+That few seeds happen to agree is no news: no interval is narrower than over questions alone. And a single seed
+tells nothing of others.
 
 Everything is seeded; the same arguments give the same numbers.
 """
@@ -95,15 +97,6 @@ class Estimate:
     n: int
     groups: int
     seed: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Variance:
-    """Of an estimate: in all, the seeds' part of it, and its degrees of freedom (inf without such a part)."""
-
-    total: float
-    seeds: float
-    freedom: float
 
 
 class Sample:
@@ -217,7 +210,7 @@ def interval_of(estimate: Estimate, confidence: float = 0.95, within: Range = AN
     Where every value lies at an end of `within`, as in 0 right of n, no draw can differ: the rule of three
     then gives the other bound (Hanley & Lippman-Hand 1983), exactly 1 - (1 - confidence)^(1 / groups) away.
     """
-    low, high = _bounds(estimate, _with_seeds(estimate), confidence, within)
+    low, high = _bounds(estimate, confidence, within)
     return Interval(estimate.value, low, high, estimate.n, estimate.groups)
 
 
@@ -236,8 +229,7 @@ def difference_of(
     """
     if _is_constant(estimate) and estimate.value == 0.0:
         return Difference(0.0, 0.0, 0.0, 1.0, None, estimate.n, estimate.groups)
-    draws = _with_seeds(estimate)
-    low, high = _bounds(estimate, draws, confidence, within)
+    low, high = _bounds(estimate, confidence, within)
     return Difference(
         mean=estimate.value,
         low=low,
@@ -255,11 +247,7 @@ def p_value(estimate: Estimate) -> float | None:
         return 1.0
     if estimate.groups == 1:
         return None
-    draws = _with_seeds(estimate)
-    nothing = _NOTHING * float(np.abs(draws).max())
-    # One is added to each count: of B draws none can show a p below 1 / (B + 1) on one side.
-    below, above = (draws <= nothing).sum() + 1, (draws >= -nothing).sum() + 1
-    return float(min(1.0, 2 * min(below, above) / (len(draws) + 1)))
+    return max(_two_sided(draws) for draws in _all_draws(estimate))
 
 
 def least_p(resamples: int) -> float:
@@ -392,46 +380,44 @@ def _drawn(num_groups: int, size: int, start: int, seed: int) -> Array:
     return counts.reshape(size, num_groups).astype(np.float64)
 
 
-def _with_seeds(estimate: Estimate) -> Array:
-    """The draws over groups, widened by what other training seeds would add."""
-    variance = _variance(estimate)
-    if math.isinf(variance.freedom):
-        return estimate.draws
-    count = len(estimate.draws)
-    rng = np.random.default_rng([estimate.seed, count, 1])
-    noise = math.sqrt(variance.seeds) * rng.standard_normal(count)
-    stretch = np.sqrt(variance.freedom / rng.chisquare(variance.freedom, count))
-    found: Array = estimate.value + (estimate.draws - estimate.value + noise) * stretch
+def _all_draws(estimate: Estimate) -> list[Array]:
+    """The draws over groups; where seeds differ also those with what other training seeds would add."""
+    seeds = _seed_errors(estimate)
+    if not seeds:
+        return [estimate.draws]
+    everything, shared = _group_errors(estimate)
+    kept = shared / everything if everything else 0.0
+    draws: Array = estimate.value + kept * (estimate.draws - estimate.value)
+    rng = np.random.default_rng([estimate.seed, len(draws), 1])
+    for error, freedom in seeds:
+        draws = draws + error * rng.standard_t(freedom, len(draws))
+    return [estimate.draws, draws]
+
+
+def _group_errors(estimate: Estimate) -> tuple[float, float]:
+    """Cluster-robust standard errors over groups: in all, and of what groups do to all seeds alike."""
+    groups = estimate.blocks[0].shape[1]
+    parts = np.sum([block.mean(axis=0) for block in estimate.blocks], axis=0)
+    variance = groups / (groups - 1) * float((parts**2).sum())
+    noise = sum(map(_noise, estimate.blocks))
+    return math.sqrt(variance), math.sqrt(max(0.0, variance - noise))
+
+
+def _seed_errors(estimate: Estimate) -> list[tuple[float, int]]:
+    """Standard error of the mean over each set of several seeds, and its degrees of freedom."""
+    found = []
+    for block in estimate.blocks:
+        if len(block) > 1:
+            error = math.sqrt(float(block.sum(axis=1).var(ddof=1)) / len(block))
+            if error > _NOTHING * abs(estimate.value):  # identical seeds may differ by rounding
+                found.append((error, len(block) - 1))
     return found
 
 
-def _variance(estimate: Estimate) -> _Variance:
-    """Two-way: groups cluster-robust, plus what the seeds' means vary more than the questions' noise does."""
-    groups = estimate.blocks[0].shape[1]
-    of_groups = sum(block.mean(axis=0) for block in estimate.blocks)
-    total = groups / (groups - 1) * float((of_groups**2).sum()) if groups > 1 else 0.0
-    of_seeds = lost = 0.0
-    fewest = math.inf
-    for block in estimate.blocks:
-        seeds = len(block)
-        if seeds == 1:
-            continue
-        lines = block.sum(axis=1)
-        between = float(lines.var(ddof=1)) / seeds
-        of_seeds += max(0.0, between - _noise(block))
-        lost += between**2 / (seeds - 1)
-        fewest = min(fewest, seeds - 1)
-    total += of_seeds
-    # Identical seeds differ by rounding at most: then nothing is known of them but that they agree.
-    certain = math.sqrt(lost) <= _NOTHING * total
-    freedom = math.inf if certain else max(fewest, total**2 / lost)
-    return _Variance(total, of_seeds, freedom)
-
-
 def _noise(block: Array) -> float:
-    """The variance that the mean over seeds has from questions going each their own way with each seed."""
+    """The variance of the mean over seeds that comes from what each seed makes of each group."""
     seeds, groups = block.shape
-    if groups == 1:
+    if seeds == 1 or groups == 1:
         return 0.0
     rest = block - block.sum(axis=1, keepdims=True) / groups - block.mean(axis=0)
     return float((rest**2).sum() * groups / ((groups - 1) * seeds * (seeds - 1)))
@@ -443,8 +429,15 @@ def _is_constant(estimate: Estimate) -> bool:
     return all(float(np.abs(b).sum(axis=1).max()) <= _NOTHING * size for b in estimate.blocks)
 
 
+def _two_sided(draws: Array) -> float:
+    nothing = _NOTHING * float(np.abs(draws).max())
+    # One is added to each count: of B draws none can show a p below 1 / (B + 1) on one side.
+    below, above = (draws <= nothing).sum() + 1, (draws >= -nothing).sum() + 1
+    return float(min(1.0, 2 * min(below, above) / (len(draws) + 1)))
+
+
 def _bounds(
-    estimate: Estimate, draws: Array, confidence: float, within: Range
+    estimate: Estimate, confidence: float, within: Range
 ) -> tuple[float, float] | tuple[None, None]:
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}, outside (0, 1)")
@@ -458,15 +451,22 @@ def _bounds(
         if math.isclose(estimate.value, most, abs_tol=_NOTHING):
             return most - reach, most
     tail = 100 * (1 - confidence) / 2
-    low, high = np.percentile(draws, [tail, 100 - tail])
+    ends = [np.percentile(draws, [tail, 100 - tail]) for draws in _all_draws(estimate)]
+    low, high = min(low for low, _ in ends), max(high for _, high in ends)
     return max(least, float(low)), min(most, float(high))
 
 
 def _resolvable(estimate: Estimate, level: float) -> float | None:
-    from scipy.special import stdtrit
+    """Errors of questions and seeds join as lengths at right angles (Zou & Donner 2008)."""
+    from scipy.special import ndtri, stdtrit
 
-    variance = _variance(estimate)
-    if estimate.groups == 1 or variance.total == 0.0:
+    if estimate.groups == 1 or _is_constant(estimate):
         return None
-    reach = stdtrit(variance.freedom, 1 - level / 2) + stdtrit(variance.freedom, _POWER)
-    return float(reach * math.sqrt(variance.total))
+    everything, shared = _group_errors(estimate)
+    seeds = _seed_errors(estimate)
+    alone = joint = 0.0
+    for chance in (1 - level / 2, _POWER):
+        normal = float(ndtri(chance))
+        alone += everything * normal
+        joint += math.hypot(shared * normal, *(e * float(stdtrit(df, chance)) for e, df in seeds))
+    return max(alone, joint)
