@@ -12,7 +12,7 @@ from typing import Any
 from routerr1 import plots
 from routerr1.errors import DataError
 from routerr1.evaluate.browse import browsable
-from routerr1.evaluate.cells import bounded, lines_of, number, p_value
+from routerr1.evaluate.cells import bounded, lines_of, number, told_p
 from routerr1.evaluate.controls import ORACLE, POLICY
 from routerr1.evaluate.generalize import generalize_markdown
 from routerr1.evaluate.generalize import how_to_read as read_pools
@@ -157,7 +157,7 @@ def page(sources: Sources, drawn: Mapping[str, str]) -> str:
         seed_figures=FIGURES,
         seed_shares=SHARES,
         number=number,
-        p_value=p_value,
+        told_p=told_p,
         reading=how_to_read(sources.table),
         several=several_seeds(sources.table),
         dataset_tables=DATASET_TABLES,
@@ -199,7 +199,8 @@ def text(sources: Sources, drawn: Mapping[str, str]) -> str:
     ]
     if len(table["routers"][0]["seeds"]) > 1:
         parts += ["## Training seeds", seeds_markdown(list(map(dict, sources.seeds))).strip()]
-    parts += ["### Any two routers", pairs_markdown(table["pairs"]).strip()]
+    if square := pairs_markdown(table["pairs"]).strip():
+        parts += ["### Any two routers", square]
     if table["by_dataset"]:
         parts += ["## Data sets", datasets_markdown(table).strip()]
     parts += ["## Cost at equal quality, quality at equal cost"]

@@ -46,10 +46,10 @@ def percent(found: Mapping[str, Any]) -> str:
     return f"{mean} [{low}, {high}]"
 
 
-def p_value(gap: Mapping[str, Any]) -> str:
+def told_p(gap: Mapping[str, Any]) -> str:
     """The corrected p-value; with ≤ where the draws cannot show a smaller one.
 
-    >>> p_value({"p_holm": 0.25, "p_is_bound": True})
+    >>> told_p({"p_holm": 0.25, "p_is_bound": True})
     '≤ 0.250'
     """
     told = number(gap["p_holm"], 3)

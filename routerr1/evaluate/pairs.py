@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from routerr1.config import EvaluateParams
 from routerr1.errors import DataError
-from routerr1.evaluate.cells import bounded, lines_of, number, p_value
+from routerr1.evaluate.cells import bounded, lines_of, number, told_p
 from routerr1.evaluate.grid import grids_of
 from routerr1.evaluate.rows import Row
+from routerr1.evaluate.stats import p_value, subtract
 from routerr1.evaluate.table import MEASURES, compare, correct, measure, order_routers, summarise
 
 if TYPE_CHECKING:
@@ -30,12 +31,18 @@ _SHOWN = {
 
 
 def all_pairs(
-    rows: Sequence[Row], params: EvaluateParams, measures: Sequence[str] = COMPARED
+    rows: Sequence[Row],
+    params: EvaluateParams,
+    measures: Sequence[str] = COMPARED,
+    only: tuple[str, str] | None = None,
 ) -> dict[str, Any]:
     """The paired difference of every two routers in each measure, Holm-corrected over all pairs.
 
     Pairs are many, and a corrected p-value is never below their number times what the draws can show: so
     there are as many draws as let it fall to a fifth of the level.
+
+    Args:
+        only: of these two; the p-values of the others are worked out to correct theirs, and no more.
 
     Returns: `resamples`, `comparisons` (how many pairs), `confidence`, and `pairs`, each with the names `a` and
         `b` and its difference, a minus b, in each measure.
@@ -50,7 +57,10 @@ def all_pairs(
         measured = measure(grids, names, [what], resamples, params.seed)
         for entry in found:
             a, b = measured[entry["a"]][what], measured[entry["b"]][what]
-            entry[what] = compare(a, b, what, params.confidence, len(pairs))
+            if only is None or {entry["a"], entry["b"]} == set(only):
+                entry[what] = compare(a, b, what, params.confidence, len(pairs))
+            else:
+                entry[what] = {"p": p_value(subtract(a, b))}
         correct([entry[what] for entry in found], resamples)
     return {
         "resamples": resamples,
@@ -103,8 +113,13 @@ def is_clear(found: Mapping[str, Any], gap: Mapping[str, Any]) -> bool:
 
 
 def pairs_markdown(found: Mapping[str, Any]) -> str:
-    """Differences in exact match as a square; a star where the corrected p-value is below the level."""
+    """Differences in exact match as a square, a star where the corrected p-value is below the level.
+
+    Empty where there are no two routers.
+    """
     names = names_of(found)
+    if not names:
+        return ""
     rows = []
     for a in names:
         cells = []
@@ -116,12 +131,13 @@ def pairs_markdown(found: Mapping[str, Any]) -> str:
     return "\n".join([how_to_read(found), "", *lines_of(["EM", *names], rows)]) + "\n"
 
 
-def two(rows: Sequence[Row], a: str, b: str, params: EvaluateParams) -> "Table":
+def side_by_side(rows: Sequence[Row], a: str, b: str, params: EvaluateParams) -> "Table":
     """Both routers' figures and their paired difference, for the terminal.
 
     Raises: DataError for a router that has no rows, naming the nearest that has, or if `a` is `b`.
     """
     from rich.table import Table
+    from rich.text import Text
 
     known = {row.router for row in rows}
     for name in (a, b):
@@ -131,7 +147,7 @@ def two(rows: Sequence[Row], a: str, b: str, params: EvaluateParams) -> "Table":
             )
     if a == b:
         raise DataError(f"compare: {a!r} is the same router twice")
-    pair = between(all_pairs(rows, params, MEASURES), a, b)
+    pair = between(all_pairs(rows, params, MEASURES, only=(a, b)), a, b)
     # On the rows of two routers the draws are those of the whole table, and so are the intervals.
     told = summarise([row for row in rows if row.router in (a, b)], params, reference=a)
     entries = {entry["router"]: entry for entry in told["routers"]}
@@ -144,13 +160,10 @@ def two(rows: Sequence[Row], a: str, b: str, params: EvaluateParams) -> "Table":
         table.add_column(head, justify="right" if head else "left")
     for what, (label, digits, scale) in _SHOWN.items():
         gap = pair[what]
-        table.add_row(
-            label,
-            *(bounded(entries[name][what], digits, scale) for name in (a, b)),
-            bounded(gap, digits, scale, signed=True),
-            p_value(gap),
-            number(gap["resolvable"], digits, scale),
-        )
+        cells = [label, *(bounded(entries[name][what], digits, scale) for name in (a, b))]
+        cells += [bounded(gap, digits, scale, signed=True), told_p(gap)]
+        cells.append(number(gap["resolvable"], digits, scale))
+        table.add_row(*map(Text, cells))  # brackets are no markup here
     return table
 
 

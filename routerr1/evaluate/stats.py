@@ -210,7 +210,9 @@ def interval_of(estimate: Estimate, confidence: float = 0.95, within: Range = AN
     Where every value lies at an end of `within`, as in 0 right of n, no draw can differ: the rule of three
     then gives the other bound (Hanley & Lippman-Hand 1983), exactly 1 - (1 - confidence)^(1 / groups) away.
     """
-    low, high = _bounds(estimate, confidence, within)
+    low = high = None
+    if estimate.groups > 1:
+        low, high = _bounds(estimate, confidence, within)
     return Interval(estimate.value, low, high, estimate.n, estimate.groups)
 
 
@@ -227,22 +229,20 @@ def difference_of(
         comparisons: how many p-values are to be corrected together; `resolvable` is at the level
             (1 - confidence) / comparisons, as the first step of Holm's correction.
     """
-    if _is_constant(estimate) and estimate.value == 0.0:
-        return Difference(0.0, 0.0, 0.0, 1.0, None, estimate.n, estimate.groups)
+    value, n, groups = estimate.value, estimate.n, estimate.groups
+    constant = _is_constant(estimate)
+    if constant and value == 0.0:
+        return Difference(0.0, 0.0, 0.0, 1.0, None, n, groups)
+    if groups == 1:
+        return Difference(value, None, None, None, None, n, groups)
     low, high = _bounds(estimate, confidence, within)
-    return Difference(
-        mean=estimate.value,
-        low=low,
-        high=high,
-        p=p_value(estimate),
-        resolvable=_resolvable(estimate, (1 - confidence) / comparisons),
-        n=estimate.n,
-        groups=estimate.groups,
-    )
+    p = p_value(estimate)
+    resolvable = None if constant else _resolvable(estimate, (1 - confidence) / comparisons)
+    return Difference(value, low, high, p, resolvable, n, groups)
 
 
 def p_value(estimate: Estimate) -> float | None:
-    """Two-sided, of "the figure is 0"; None for a single group. Never below `least_p`."""
+    """Two-sided, of "the figure is 0": as in `difference_of`, and never below `least_p`."""
     if _is_constant(estimate) and estimate.value == 0.0:
         return 1.0
     if estimate.groups == 1:
@@ -388,10 +388,14 @@ def _all_draws(estimate: Estimate) -> list[Array]:
     everything, shared = _group_errors(estimate)
     kept = shared / everything if everything else 0.0
     draws: Array = estimate.value + kept * (estimate.draws - estimate.value)
-    rng = np.random.default_rng([estimate.seed, len(draws), 1])
-    for error, freedom in seeds:
-        draws = draws + error * rng.standard_t(freedom, len(draws))
+    for place, (error, freedom) in enumerate(seeds, start=1):
+        draws = draws + error * _student(freedom, len(draws), estimate.seed, place)
     return [estimate.draws, draws]
+
+
+@lru_cache(maxsize=4)
+def _student(freedom: int, size: int, seed: int, place: int) -> Array:
+    return np.random.default_rng([seed, size, place]).standard_t(freedom, size)
 
 
 def _group_errors(estimate: Estimate) -> tuple[float, float]:
@@ -436,13 +440,9 @@ def _two_sided(draws: Array) -> float:
     return float(min(1.0, 2 * min(below, above) / (len(draws) + 1)))
 
 
-def _bounds(
-    estimate: Estimate, confidence: float, within: Range
-) -> tuple[float, float] | tuple[None, None]:
+def _bounds(estimate: Estimate, confidence: float, within: Range) -> tuple[float, float]:
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}, outside (0, 1)")
-    if estimate.groups == 1:
-        return None, None
     least, most = within
     if _is_constant(estimate) and math.isfinite(most - least):
         reach = (most - least) * (1 - (1 - confidence) ** (1 / estimate.groups))
@@ -456,12 +456,10 @@ def _bounds(
     return max(least, float(low)), min(most, float(high))
 
 
-def _resolvable(estimate: Estimate, level: float) -> float | None:
+def _resolvable(estimate: Estimate, level: float) -> float:
     """Errors of questions and seeds join as lengths at right angles (Zou & Donner 2008)."""
     from scipy.special import ndtri, stdtrit
 
-    if estimate.groups == 1 or _is_constant(estimate):
-        return None
     everything, shared = _group_errors(estimate)
     seeds = _seed_errors(estimate)
     alone = joint = 0.0

@@ -6,7 +6,7 @@ from typing import Any
 
 from routerr1.config import EvaluateParams
 from routerr1.errors import DataError
-from routerr1.evaluate.cells import bounded, lines_of, number, p_value
+from routerr1.evaluate.cells import bounded, lines_of, number, told_p
 from routerr1.evaluate.collapse import collapse, collapse_by_dataset
 from routerr1.evaluate.controls import BEST_SINGLE, NO_CALL, ORACLE, POLICY, RANDOM
 from routerr1.evaluate.grid import Grid, grids_of
@@ -297,7 +297,7 @@ def markdown(table: dict[str, Any]) -> str:
 def _compared(gap: Mapping[str, Any] | None) -> list[str]:
     if gap is None:
         return ["reference", "", ""]
-    return [bounded(gap, 3, signed=True), p_value(gap), number(gap["resolvable"], 3)]
+    return [bounded(gap, 3, signed=True), told_p(gap), number(gap["resolvable"], 3)]
 
 
 def datasets_markdown(table: Mapping[str, Any]) -> str:
