@@ -8,12 +8,15 @@ NOTHING = "–"
 
 
 def number(value: float | None, digits: int, scale: float = 1.0, *, signed: bool = False) -> str:
-    """A figure, or a dash.
+    """A figure, or a dash. What rounds to nothing has no minus.
 
-    >>> number(0.25, 3, signed=True), number(None, 3)
-    ('+0.250', '–')
+    >>> number(0.25, 3, signed=True), number(-1e-9, 3), number(None, 3)
+    ('+0.250', '0.000', '–')
     """
-    return NOTHING if value is None else f"{scale * value:{'+' if signed else ''}.{digits}f}"
+    if value is None:
+        return NOTHING
+    rounded = round(scale * value, digits) or 0.0
+    return f"{rounded:{'+' if signed else ''}.{digits}f}"
 
 
 def bounded(

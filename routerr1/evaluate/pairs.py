@@ -103,7 +103,7 @@ def how_to_read(found: Mapping[str, Any]) -> str:
     return (
         "The router of the row minus that of the column, on the same questions and seeds. p is Holm-corrected "
         f"over all {found['comparisons']} pairs ({found['resamples']} draws); differences with p below "
-        f"{1 - found['confidence']:.2g} are marked. `routerr1 compare A B` tells everything of two of them."
+        f"{1 - found['confidence']:.2g} are marked. The command “routerr1 compare A B” tells all of two of them."
     )
 
 

@@ -57,7 +57,8 @@ class Difference:
     Attributes:
         p: two-sided p-value of "no difference", in (0, 1]; 1 where a and b never differ.
         resolvable: smallest true difference that a comparison of this size and spread would find in
-            four of five repetitions, at the level corrected for all comparisons; None where nothing varies.
+            four of five repetitions, at the level corrected for all comparisons; None where nothing
+            varies, or where no possible difference is large enough.
     """
 
     mean: float
@@ -238,6 +239,8 @@ def difference_of(
     low, high = _bounds(estimate, confidence, within)
     p = p_value(estimate)
     resolvable = None if constant else _resolvable(estimate, (1 - confidence) / comparisons)
+    if resolvable is not None and resolvable > within[1]:
+        resolvable = None
     return Difference(value, low, high, p, resolvable, n, groups)
 
 

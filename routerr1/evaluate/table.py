@@ -246,7 +246,7 @@ def how_to_read(table: Mapping[str, Any]) -> str:
         f"{round(100 * confidence)} % intervals: bootstrap over groups ({table['resamples']} draws)"
     )
     if several_seeds(table):
-        told += ", widened to Student's t by what training seeds differ (Hillis 2007); sd: of EM over seeds"
+        told += " and Student's t over training seeds (Hillis 2007); sd: of EM over seeds"
     told += "; the rule of three over groups where all are right or none is"
     if compared:
         told += (
@@ -254,7 +254,7 @@ def how_to_read(table: Mapping[str, Any]) -> str:
             f"{' and seeds' if several_seeds(table) else ''}; p is Holm-corrected over {compared} "
             "comparisons, and ≤ where so few draws can show no smaller one; “resolves” is the smallest true "
             "difference that this comparison would find in four of five repetitions at the corrected "
-            f"level, {1 - confidence:.2g} / {compared}"
+            f"level, {1 - confidence:.2g} / {compared} (– where there is none)"
         )
     return f"{told}. Latency is the calls' own; the time of the policy itself is not in it."
 

@@ -40,7 +40,7 @@ def test_seeds_count_in_the_interval_and_stand_apart_in_a_column():
     assert other["em"]["high"] - other["em"]["low"] < 0.7
     assert other["difference"]["em"]["p"] > 0.2
     head, _, columns, _, *lines = markdown(table).splitlines()
-    assert "training seeds differ" in head
+    assert "over training seeds" in head
     assert "| sd |" in columns
     assert "| policy | 0.500 [0.000, 1.000] | 0.500 |" in lines[0]
 
