@@ -23,10 +23,12 @@ from typing import Any
 from routerr1.config import Params, load_params
 from routerr1.data.embedded import build_world, questions
 from routerr1.evaluate import controls
+from routerr1.evaluate.cells import bounded
+from routerr1.evaluate.grid import Grid
 from routerr1.evaluate.redrawn import REDRAWN, rerouted
 from routerr1.evaluate.rows import Row
 from routerr1.evaluate.run import play_all, policies_of
-from routerr1.evaluate.stats import ratio_interval
+from routerr1.evaluate.stats import SHARE, ratio_interval
 from routerr1.evaluate.table import markdown, shorten, summarise
 from routerr1.files import atomic_path
 from routerr1.pool.simulated import SimulatedPool, drawn_pool, known_facts
@@ -111,11 +113,9 @@ def best_calls(rows: list[Row], params: Params) -> dict[str, Any]:
     """By router, the share of calls that went to the candidate with the highest true accuracy."""
     found = {}
     for name in sorted({row.router for row in rows}):
-        mine = sorted(
-            (row for row in rows if row.router == name), key=lambda row: (row.group, row.seed)
-        )
+        grid = Grid([row for row in rows if row.router == name])
         share = ratio_interval(
-            [row.best_calls for row in mine], [row.judged_calls for row in mine], [row.group for row in mine],
+            grid.values("best_calls"), grid.values("judged_calls"), grid.groups, within=SHARE,
             resamples=params.evaluate.bootstrap, confidence=params.evaluate.confidence, seed=params.evaluate.seed,
         )  # fmt: skip
         found[name] = shorten(asdict(share)) if share else None
@@ -130,9 +130,7 @@ def told(found: dict[str, Any], table: dict[str, Any]) -> str:
     ]
     for entry in table["routers"]:
         share, seeds = found["best_calls"][entry["router"]], entry["per_seed"]["em"]
-        shown = (
-            f"{share['mean']:.3f} [{share['low']:.3f}, {share['high']:.3f}]" if share else "no call"
-        )
+        shown = bounded(share, 3) if share else "no call"
         spread = f"{seeds['low']:.3f} to {seeds['high']:.3f}"
         lines.append(f"| {entry['router']} | {shown} | {seeds['seeds']} | {spread} |")
     return markdown(table) + "\n" + "\n".join(lines) + "\n"

@@ -151,6 +151,23 @@ def sweep(
     run_sweep(load_params(params), weights, steps, restart=restart)
 
 
+@app.command(rich_help_panel="Use")
+def compare(
+    one: Annotated[str, typer.Argument(metavar="A", help="A router, e.g. policy.")],
+    other: Annotated[str, typer.Argument(metavar="B", help="Another, e.g. baseline/knn.")],
+    rows: Annotated[Path, typer.Option(help="Evaluated rows.")] = Path("data/eval/rows.parquet"),
+    params: ParamsFile = _DEFAULT,
+) -> None:
+    """Two evaluated routers side by side, and their paired difference on the same questions."""
+    from rich.console import Console
+
+    from routerr1.config import load_params
+    from routerr1.evaluate.pairs import side_by_side
+    from routerr1.evaluate.rows import read_rows
+
+    Console().print(side_by_side(read_rows(rows), one, other, load_params(params).evaluate))
+
+
 app.add_typer(data_app, name="data", help="Import and look at questions.")
 app.add_typer(pool_app, name="pool", help="Serve, import, price and look at candidates.")
 add_commands(app)

@@ -46,9 +46,12 @@ def compare(reading: Reading, *, confidence: float = 0.95, seed: int = 0) -> Fin
     found = paired_difference(
         reading.now, reading.before, reading.groups, confidence=confidence, seed=seed
     )
-    moved = not found.low <= 0.0 <= found.high
     before = sum(reading.before) / len(reading.before)
     now = sum(reading.now) / len(reading.now)
+    if found.low is None or found.high is None:
+        why = "it differs, and a single group of questions has no interval"
+        return Finding(reading.what, before, now, None, True, why)
+    moved = not found.low <= 0.0 <= found.high
     relation = "leaves out" if moved else "holds"
     why = f"the interval {found.low:+.4g} to {found.high:+.4g} {relation} zero"
     return Finding(reading.what, before, now, (found.low, found.high), moved, why)

@@ -26,7 +26,7 @@ def sections(params: Params, *names: str) -> dict[str, Any]:
 _PACKAGE = Path(__file__).parent
 # What decides the results of training; dvc.yaml's stage train depends on the same.
 TRAINING_CODE = (
-    "data/embedded.py", "evaluate/truth.py", "matching.py", "pool/changed.py", "pool/simulated.py",
+    "data/embedded.py", "entropy.py", "evaluate/truth.py", "matching.py", "pool/changed.py", "pool/simulated.py",
     "prompt.py", "protocol.py", "reward.py", "rollout", "train",
 )  # fmt: skip
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from routerr1.config import GateParams
+from routerr1.entropy import entropy_bits
 
 if TYPE_CHECKING:
     from routerr1.evaluate.stats import Difference
@@ -99,7 +100,7 @@ def measure(plays: Sequence[Play], unseen: Sequence[Play] = ()) -> Metrics:
         # Without a call there is no top model; that collapse shows in the no-call rate.
         top_model_share=max(shares, default=0.0),
         no_call_rate=_mean([not play.called for play in plays]),
-        call_entropy=abs(sum(share * math.log2(share) for share in shares)),
+        call_entropy=entropy_bits(calls),
         unseen_em=_mean([play.em for play in unseen]) if unseen else None,
     )
 
@@ -221,6 +222,9 @@ def _em_difference(difference: "Difference | None", margin: float) -> Rule:
     name, what = "em_difference", "exact match minus the champion's, lower end of the interval"
     if difference is None:
         return Rule(name, None, None, -margin, False, f"{what}: no comparison was made")
+    if difference.low is None or difference.high is None:
+        why = f"{what}: a single group of questions has none"
+        return Rule(name, difference.mean, None, -margin, False, why)
     interval = (difference.low, difference.high)
     passed = all(map(math.isfinite, (difference.mean, *interval))) and difference.low >= -margin
     sign = ">=" if passed else "is not >="

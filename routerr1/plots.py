@@ -35,8 +35,11 @@ _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none", "font.family": "sans-serif",
 }  # fmt: skip
 
-Marked = tuple[str, Mapping[str, float], Mapping[str, float]]
-"""A router with its cost per question and its quality, each as mean, low, high."""
+Bounded = Mapping[str, Any]
+"""mean, low, high; the last two are None where the data give no interval."""
+
+Marked = tuple[str, Bounded, Bounded]
+"""A router with its cost per question and its quality."""
 
 
 def pareto(name: str, routers: Sequence[Marked], ours: Sequence[str]) -> str:
@@ -57,10 +60,14 @@ def pareto(name: str, routers: Sequence[Marked], ours: Sequence[str]) -> str:
                 x, y, "D" if big else "o", markersize=8 if big else 5.5, zorder=4 if big else 3,
                 color=_colour(router, ours), mfc="none" if router == ORACLE else None,
             )  # fmt: skip
-            whiskers.append(([1000 * cost["low"], 1000 * cost["high"]], [y, y]))
-            whiskers.append(([x, x], [quality["low"], quality["high"]]))
-            for across, along in whiskers[-2:]:
+            own: list[tuple[list[float], list[float]]] = []
+            if cost["low"] is not None:
+                own.append(([1000 * cost["low"], 1000 * cost["high"]], [y, y]))
+            if quality["low"] is not None:
+                own.append(([x, x], [quality["low"], quality["high"]]))
+            for across, along in own:
                 axes.plot(across, along, color=_colour(router, ours), lw=0.9, zorder=3)
+            whiskers += own
         hull = front(point for router, point in points.items() if router != ORACLE)
         line = ([x for x, _ in hull], [y for _, y in hull])
         axes.plot(*line, color=_TEXT, lw=0.9, ls=(0, (4, 3)), zorder=2)
@@ -156,15 +163,17 @@ def shares(name: str, title: str, rows: Mapping[str, Mapping[str, float]]) -> st
     return drawn[0]
 
 
-def differences(name: str, title: str, entries: Sequence[tuple[str, Mapping[str, float]]]) -> str:
+def differences(name: str, title: str, entries: Sequence[tuple[str, Bounded]]) -> str:
     """Differences with their intervals around zero, one line for each entry."""
     with _figure(name, width=5.2, height=0.9 + 0.3 * max(1, len(entries))) as (figure, drawn):
         axes = figure.subplots()
         axes.axvline(0, color=_TEXT, lw=0.9)
         for place, (_, gap) in enumerate(reversed(entries)):
-            clear = gap["low"] > 0 or gap["high"] < 0
-            colour = PALETTE[7] if gap["high"] < 0 else PALETTE[2] if gap["low"] > 0 else PALETTE[0]
-            axes.plot([gap["low"], gap["high"]], [place, place], color=colour, lw=2.2)
+            colour, clear = PALETTE[0], False
+            if gap["low"] is not None:
+                clear = gap["low"] > 0 or gap["high"] < 0
+                colour = PALETTE[2 if gap["low"] > 0 else 7] if clear else colour
+                axes.plot([gap["low"], gap["high"]], [place, place], color=colour, lw=2.2)
             axes.plot(gap["mean"], place, "o", color=colour, ms=6, mfc=colour if clear else "none")
         axes.set_yticks(range(len(entries)), [label for label, _ in reversed(entries)])
         axes.set_title(title)

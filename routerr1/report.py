@@ -12,14 +12,25 @@ from typing import Any
 from routerr1 import plots
 from routerr1.errors import DataError
 from routerr1.evaluate.browse import browsable
+from routerr1.evaluate.cells import bounded, lines_of, number, told_p
 from routerr1.evaluate.controls import ORACLE, POLICY
 from routerr1.evaluate.generalize import generalize_markdown
+from routerr1.evaluate.generalize import how_to_read as read_pools
 from routerr1.evaluate.glossary import what_is
+from routerr1.evaluate.pairs import between, is_clear, names_of, pairs_markdown
+from routerr1.evaluate.pairs import how_to_read as read_pairs
 from routerr1.evaluate.pareto import fronts, fronts_markdown
 from routerr1.evaluate.rows import Row, read_rows
-from routerr1.evaluate.seeds import FIGURES, seeds_markdown
+from routerr1.evaluate.seeds import FIGURES, SHARES, seeds_markdown
 from routerr1.evaluate.sweep import ALPHA, draw_swept, swept_markdown
-from routerr1.evaluate.table import entry_of, markdown
+from routerr1.evaluate.table import (
+    DATASET_TABLES,
+    datasets_markdown,
+    entry_of,
+    how_to_read,
+    markdown,
+    several_seeds,
+)
 from routerr1.files import atomic_write_text, digest, read_json
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -32,7 +43,7 @@ _CURVES = (
     ("entropy", "Entropy of the policy, nats per token", ("entropy",)),
     ("kl", "KL divergence from the warm start", ("kl",)),
     ("collapse", "Collapse", ("top_model_share", "no_call_rate")),
-    ("call-entropy", "Entropy of calls, nats", ("call_entropy",)),
+    ("call-entropy", "Entropy of calls, bits", ("call_entropy",)),
 )
 _SHARES = ("em", "formed", "collapse", "calls")  # curves of these lie in [0, 1]
 _HOPS = re.compile(r"calls_(\d+)hop")  # columns with the mean calls of questions of so many facts
@@ -41,6 +52,7 @@ SIMULATION = (
     "real; which candidate knows which answer, how fast and at what price, was made up by a seeded "
     "program. Nothing here says how any real model performs."
 )
+WORST_SEED = "Means over training seeds; in brackets the worst seed."
 STALE = (
     "The policies of the sweep were compared with another evaluation than this one; sweep again."
 )
@@ -110,9 +122,9 @@ def draw(sources: Sources) -> dict[str, str]:
     table, reference = sources.table, sources.table["reference"]
     routers = [(e["router"], e["cost_usd"], e["em"]) for e in table["routers"]]
     drawn = {"pareto": plots.pareto("pareto", routers, [reference])}
-    if len(table["datasets"]) > 1:
-        for dataset, marked in _by_dataset(sources).items():
-            drawn[f"pareto-{dataset}"] = plots.pareto(f"pareto-{dataset}", marked, [reference])
+    for dataset, own in table["by_dataset"].items():
+        marked = [(e["router"], e["cost_usd"], e["em"]) for e in own["routers"]]
+        drawn[f"pareto-{dataset}"] = plots.pareto(f"pareto-{dataset}", marked, [reference])
     gaps = [(e["router"], e["difference"]["em"]) for e in table["routers"] if e["difference"]]
     if gaps:
         drawn["differences"] = plots.differences("differences", f"EM: {reference} minus …", gaps)
@@ -143,10 +155,21 @@ def page(sources: Sources, drawn: Mapping[str, str]) -> str:
         pools=sources.pools,
         seeds=sources.seeds,
         seed_figures=FIGURES,
-        routers={
-            e["router"]: told for e in sources.table["routers"] if (told := what_is(e["router"]))
-        },
-        fronts=_fronts(sources.table),
+        seed_shares=SHARES,
+        number=number,
+        told_p=told_p,
+        reading=how_to_read(sources.table),
+        several=several_seeds(sources.table),
+        dataset_tables=DATASET_TABLES,
+        routers=_glossary(sources),
+        fronts=_fronts(sources.table, sources.table["reference"]),
+        fronts_by_dataset=_fronts_by_dataset(sources.table),
+        pairs=sources.table["pairs"],
+        paired=names_of(sources.table["pairs"]),
+        between=between,
+        is_clear=is_clear,
+        reading_pairs=read_pairs(sources.table["pairs"]),
+        reading_pools=read_pools(sources.pools) if sources.pools else "",
         sweep=sources.sweep,
         stale=STALE if sources.stale else "",
         simulation=SIMULATION if sources.simulated else "",
@@ -166,8 +189,7 @@ def text(sources: Sources, drawn: Mapping[str, str]) -> str:
     """The report as Markdown; plots are linked."""
     table = sources.table
     parts = ["# Evaluation report", *([f"> {SIMULATION}"] if sources.simulated else [])]
-    named = {e["router"]: what_is(e["router"]) for e in table["routers"]}
-    told = [f"- `{name}`: {line}" for name, line in named.items() if line]
+    told = [f"- `{name}`: {line}" for name, line in _glossary(sources).items()]
     parts += ["## Routers", markdown(dict(table)).strip(), "\n".join(told)]
     titles = {"pareto": "Cost and quality", "differences": "Differences", "calls": "Calls"}
     parts += [
@@ -177,13 +199,19 @@ def text(sources: Sources, drawn: Mapping[str, str]) -> str:
     ]
     if len(table["routers"][0]["seeds"]) > 1:
         parts += ["## Training seeds", seeds_markdown(list(map(dict, sources.seeds))).strip()]
+    if square := pairs_markdown(table["pairs"]).strip():
+        parts += ["### Any two routers", square]
+    if table["by_dataset"]:
+        parts += ["## Data sets", datasets_markdown(table).strip()]
     parts += ["## Cost at equal quality, quality at equal cost"]
-    parts += [fronts_markdown(_fronts(table)).strip()]
+    parts += [fronts_markdown(_fronts(table, table["reference"])).strip()]
+    for dataset, found in _fronts_by_dataset(table).items():
+        parts += [f"### {dataset}", fronts_markdown(found).strip()]
     if sources.sweep:
         parts += ["## Weights of cost", _sweep_markdown(sources.sweep, stale=sources.stale)]
         parts += [f"![{name}]({name}.svg)" for name in drawn if name.startswith("sweep")]
         parts += [swept_markdown(sources.sweep).strip()]
-    parts += ["## Collapse", _collapse_markdown(table)]
+    parts += ["## Calls", _collapse_markdown(table)]
     training = [name for name in drawn if name.startswith("train-")]
     if training:
         parts += ["## Training", *(f"![{name}]({name}.svg)" for name in training)]
@@ -198,83 +226,67 @@ def text(sources: Sources, drawn: Mapping[str, str]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _fronts(table: Mapping[str, Any]) -> dict[str, Any]:
+def _glossary(sources: Sources) -> dict[str, str]:
+    """Router -> what it is, for those that are this package's own."""
+    names = [entry["router"] for entry in sources.table["routers"]]
+    told = {name: what_is(name, simulated=sources.simulated) for name in names}
+    return {name: line for name, line in told.items() if line}
+
+
+def _fronts(table: Mapping[str, Any], reference: str) -> dict[str, Any]:
     """The reference router's front against all others."""
     points = {e["router"]: (e["cost_usd"]["mean"], e["em"]["mean"]) for e in table["routers"]}
-    mine = points.pop(table["reference"])
+    mine = points.pop(reference)
     points.pop(ORACLE, None)  # it knows the answers: a bound, and nobody's rival
     return fronts([mine], points)
+
+
+def _fronts_by_dataset(table: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    return {
+        dataset: _fronts(own, table["reference"]) for dataset, own in table["by_dataset"].items()
+    }
 
 
 def _sweep_markdown(sweep: Mapping[str, Any], *, stale: bool) -> str:
     lines = [f"> {STALE}", ""] if stale else []
     way = "from the weight before" if sweep["restart"] else "from the warm start"
-    lines += [
-        f"{sweep['steps']} training steps for each weight, {way}.",
-        "",
-        "| weight of cost | EM | USD per 1000 | calls |",
-        "| --- | --- | --- | --- |",
-    ]
+    several = several_seeds(sweep)
+    rows = []
     for name in sweep["swept"]:
         entry = entry_of(dict(sweep), name)
-        cells = (
-            _measured(entry["em"], 3), _measured(entry["cost_usd"], 4, 1000),
-            _measured(entry["calls"], 2),
-        )  # fmt: skip
-        lines.append(f"| {name.removeprefix(ALPHA)} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def _measured(found: Mapping[str, float], digits: int, scale: float = 1.0) -> str:
-    mean, low, high = (f"{scale * found[key]:.{digits}f}" for key in ("mean", "low", "high"))
-    return f"{mean} [{low}, {high}]"
+        cells = [name.removeprefix(ALPHA), bounded(entry["em"], 3)]
+        cells += [number(entry["per_seed"]["em"]["sd"], 3)] * several
+        cells += [bounded(entry["cost_usd"], 4, 1000), bounded(entry["calls"], 2)]
+        rows.append(cells)
+    heads = ["weight of cost", "EM", *["sd"] * several, "USD per 1000", "calls"]
+    lines += [f"{sweep['steps']} training steps for each weight, {way}.", ""]
+    return "\n".join([*lines, *lines_of(heads, rows)])
 
 
 def _collapse_markdown(table: Mapping[str, Any]) -> str:
-    lines = [
-        "| router | data set | top model share | entropy of calls (bits) | no-call rate | calls by hops | calls to the best model | calls to each model |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    several = several_seeds(table)
+    told = [f"{WORST_SEED}\n"] if several else []
+    heads = ["router", "data set", "top model share", "entropy of calls (bits)", "no-call rate"]
+    heads += ["calls by hops", "calls to the best model", "calls to each model"]
+    rows = []
     for entry in table["routers"]:
         for dataset, found in entry["collapse_by_dataset"].items():
             hops = ", ".join(f"{hop}: {calls:.2f}" for hop, calls in found["calls_by_hops"].items())
-            best = found["best_model_share"]
-            lines.append(
-                f"| {entry['router']} | {dataset} | {found['top_model_share']:.2f} "
-                f"| {found['call_entropy_bits']:.2f} | {found['no_call_rate']:.2f} | {hops} "
-                f"| {'unknown' if best is None else f'{best:.2f}'} | {_shares(found)} |"
-            )
-    return "\n".join(lines)
+            worst = found["worst"] if several else {}
+            figures = [
+                number(found[key], 2) + (f" ({worst[key]:.2f})" if key in worst else "")
+                for key in ("top_model_share", "call_entropy_bits", "no_call_rate")
+            ]
+            best = "unknown" if (share := found["best_model_share"]) is None else f"{share:.2f}"
+            best += f" ({worst['best_model_share']:.2f})" if "best_model_share" in worst else ""
+            rows.append([entry["router"], dataset, *figures, hops, best, _shares(found)])
+    return "\n".join([*told, *lines_of(heads, rows)])
 
 
 def _shares(found: Mapping[str, Any]) -> str:
     """Who gets which share of the calls, the largest first."""
     ranked = sorted(found["call_share"].items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{name} {share:.0%}" for name, share in ranked if share) or "none"
-
-
-def _by_dataset(sources: Sources) -> dict[str, list[plots.Marked]]:
-    from routerr1.evaluate.stats import interval
-
-    table = sources.table
-    found: dict[str, list[plots.Marked]] = {}
-    for dataset in table["datasets"]:
-        for entry in table["routers"]:
-            rows = [r for r in sources.rows if (r.dataset, r.router) == (dataset, entry["router"])]
-            groups = [row.group for row in rows]
-            cost, quality = (
-                interval(
-                    values, groups, resamples=table["resamples"], confidence=table["confidence"]
-                )
-                for values in ([row.cost_usd for row in rows], [row.em for row in rows])
-            )
-            marked = (
-                entry["router"],
-                {"mean": cost.mean, "low": cost.low, "high": cost.high},
-                {"mean": quality.mean, "low": quality.low, "high": quality.high},
-            )
-            found.setdefault(dataset, []).append(marked)
-    return found
 
 
 def _call_shares(sources: Sources) -> dict[str, dict[str, float]]:
@@ -312,7 +324,7 @@ def _training_plots(log: Sequence[Mapping[str, str]], datasets: Sequence[str]) -
         found[f"collapse-{dataset}"] = (f"Collapse, {dataset}", mine)
         found |= _routing_plots(logged, f"{dataset}/", dataset)
     entropies = {dataset: f"{dataset}/call_entropy" for dataset in datasets}
-    found["call-entropy-by-set"] = ("Entropy of calls by data set, nats", entropies)
+    found["call-entropy-by-set"] = ("Entropy of calls by data set, bits", entropies)
     drawn = {}
     for name, (title, lines) in found.items():
         seeds = {label: _lines(log, column) for label, column in lines.items()}

@@ -29,6 +29,13 @@ def test_one_question_of_twenty_is_chance() -> None:
     assert not drift.compare(reading([1.0] * 20, [0.0] + [1.0] * 19)).moved
 
 
+def test_a_single_question_that_changed_has_no_interval_and_counts_as_moved() -> None:
+    found = drift.compare(reading([1.0], [0.0]))
+    assert found.moved
+    assert "no interval" in found.why
+    assert not drift.compare(reading([1.0], [1.0])).moved
+
+
 @pytest.mark.parametrize("now", [[], [math.nan]])
 def test_what_cannot_be_measured_counts_as_moved(now: list[float]) -> None:
     assert drift.compare(reading([1.0] * len(now), now)).moved

@@ -112,6 +112,15 @@ def test_without_a_comparison_a_champion_stays() -> None:
     assert decision.refused_by == ("same_questions", "em_difference")
 
 
+def test_a_single_group_of_questions_has_no_interval_and_proves_nothing() -> None:
+    found = gate.compare([play("1", 1.0)], [play("1", 0.0)])
+    decision = gate.decide(GOOD, GOOD, PARAMS, replace(BETTER, low=None, high=None))
+    assert found is not None
+    assert found.low is None
+    assert decision.refused_by == ("em_difference",)
+    assert "a single group of questions has none" in gate.to_markdown(decision)
+
+
 def test_a_first_champion_needs_the_floor_instead() -> None:
     assert gate.decide(GOOD, None, PARAMS).passed
     assert gate.decide(replace(GOOD, em=0.29), None, PARAMS).refused_by == ("em_floor",)

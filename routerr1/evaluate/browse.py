@@ -2,32 +2,53 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from routerr1.evaluate.controls import POLICY
 from routerr1.evaluate.rows import Row
 from routerr1.evaluate.table import order_routers
 from routerr1.rollout.record import from_row
 from routerr1.types import Ask, Turn
 
+_Cell = tuple[str, int, str]  # router, training seed, data set
 _THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 
 
 def browsable(rows: Sequence[Row], limit: int = 3000) -> dict[str, Any]:
-    """At most `limit` trajectories: the policy's first, then as many of each other router.
+    """At most `limit` trajectories, as many of each router, training seed and data set as of any other.
 
-    Returns: `played`, the records, and `total`, how many rows there are.
+    Which ones is the same wherever there are as many: they lie evenly spread over the questions, in the
+    order of the rows.
+
+    Returns: `played`, the records; `total`, how many rows there are; `quota`, the most of one router, seed
+        and data set that are shown.
     """
-    kept: list[Row] = []
-    names = order_routers({row.router for row in rows})
-    for place, name in enumerate(names):
-        mine = [row for row in rows if row.router == name]
-        share = (
-            (limit - len(kept)) if name == POLICY else (limit - len(kept)) // (len(names) - place)
-        )
-        kept += mine[: max(0, share)]
-    return {"total": len(rows), "played": [record(row) for row in kept]}
+    cells: dict[_Cell, list[Row]] = {}
+    for row in rows:
+        cells.setdefault((row.router, row.seed, row.dataset), []).append(row)
+    quotas = _quotas({key: len(mine) for key, mine in cells.items()}, limit)
+    names = order_routers({name for name, _, _ in cells})
+    ordered = sorted(cells, key=lambda key: (names.index(key[0]), *key[1:]))
+    kept = [row for key in ordered for row in _spread(cells[key], quotas[key])]
+    return {
+        "total": len(rows),
+        "quota": max(quotas.values(), default=0),
+        "played": [record(row) for row in kept],
+    }
+
+
+def _quotas(sizes: Mapping[_Cell, int], limit: int) -> dict[_Cell, int]:
+    """Equal shares of `limit`; what a small cell does not need goes to the others."""
+    quotas: dict[_Cell, int] = {}
+    for place, key in enumerate(sorted(sizes, key=lambda key: (sizes[key], key))):
+        share = (limit - sum(quotas.values())) // (len(sizes) - place)
+        quotas[key] = min(sizes[key], share)
+    return quotas
+
+
+def _spread(rows: Sequence[Row], count: int) -> list[Row]:
+    """`count` of the rows, as far from each other and from both ends as it goes."""
+    return [rows[(2 * place + 1) * len(rows) // (2 * count)] for place in range(count)]
 
 
 def record(row: Row) -> dict[str, Any]:

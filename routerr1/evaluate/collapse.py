@@ -1,48 +1,57 @@
-"""Has routing collapsed? Who is called, how evenly, how often not at all, and is it the right one."""
+"""Has routing collapsed? Who is called, how evenly, how often not at all, and is it the right one.
 
-import math
+Each training seed is a policy of its own: two that call one model each, but not the same, have both collapsed.
+So figures are worked out for each seed; what is reported is their mean, and the worst.
+"""
+
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
+from routerr1.entropy import entropy_bits
 from routerr1.evaluate.rows import Row
 
-
-def entropy_bits(counts: Mapping[str, int]) -> float:
-    """Shannon entropy of the shares, in bits: 0 where one model takes all, log2(n) where n share evenly.
-
-    >>> entropy_bits({"a": 2, "b": 1, "c": 1})
-    1.5
-    """
-    total = sum(counts.values())
-    shares = [count / total for count in counts.values() if count] if total else []
-    return sum((-share * math.log2(share) for share in shares), start=0.0)
+_WORST: Mapping[str, Callable[[list[float]], float]] = {
+    "top_model_share": max, "call_entropy_bits": min, "no_call_rate": max, "best_model_share": min,
+}  # fmt: skip
 
 
 def collapse(rows: Sequence[Row], names: Sequence[str] = ()) -> dict[str, Any]:
-    """Figures of one router.
+    """Figures of one router: means over training seeds, and `worst`, those of the worst seed.
 
     Args:
         names: candidates that get a share even if nobody calls them.
 
-    Returns: call_share by model; top_model_share and call_entropy_bits of the calls (0 without calls);
-        no_call_rate of the questions; calls_by_hops; best_model_share of the calls whose most accurate
-        candidate is known, None where none is; judged_call_share, for how many that holds.
+    Returns: questions and calls, of all seeds together; call_share by model, top_model_share and
+        call_entropy_bits of the calls, over seeds that make any (0 without calls); no_call_rate of the
+        questions; calls_by_hops; best_model_share of the calls whose most accurate candidate is known, None
+        where none is; judged_call_share, for how many that holds.
     """
-    counts = Counter(dict.fromkeys(names, 0))
-    counts.update(name for row in rows for name in row.called)
-    calls = sum(counts.values())
-    judged = sum(row.judged_calls for row in rows)
+    named = sorted({*names, *(name for row in rows for name in row.called)})
+    each = [
+        _of_one_seed([row for row in rows if row.seed == seed], named)
+        for seed in sorted({row.seed for row in rows})
+    ]
+    calling = [found for found in each if found["calls"]]
+    known = [found for found in calling if found["best_model_share"] is not None]
+    behind = {
+        "top_model_share": calling, "call_entropy_bits": calling, "no_call_rate": each,
+        "best_model_share": known,
+    }  # fmt: skip
+    figures = {key: [found[key] for found in mine] for key, mine in behind.items()}
     return {
         "questions": len(rows),
-        "calls": calls,
-        "call_share": {name: counts[name] / calls if calls else 0.0 for name in sorted(counts)},
-        "top_model_share": max(counts.values()) / calls if calls else 0.0,
-        "call_entropy_bits": entropy_bits(counts),
-        "no_call_rate": sum(not row.called for row in rows) / len(rows) if rows else 0.0,
-        "calls_by_hops": _calls_by_hops(rows),
-        "best_model_share": sum(row.best_calls for row in rows) / judged if judged else None,
-        "judged_call_share": judged / calls if calls else 0.0,
+        "calls": sum(found["calls"] for found in each),
+        "call_share": {name: _mean([f["call_share"][name] for f in calling]) for name in named},
+        **{key: _mean(values) for key, values in figures.items()},
+        "best_model_share": fmean(figures["best_model_share"]) if known else None,
+        "judged_call_share": _mean([found["judged_call_share"] for found in calling]),
+        "calls_by_hops": {
+            hops: fmean(found["calls_by_hops"][hops] for found in each)
+            for hops in (each[0]["calls_by_hops"] if each else ())
+        },
+        "worst": {key: _WORST[key](values) for key, values in figures.items() if values},
     }
 
 
@@ -55,9 +64,29 @@ def collapse_by_dataset(rows: Sequence[Row], names: Sequence[str] = ()) -> dict[
     }
 
 
+def _of_one_seed(rows: Sequence[Row], names: Sequence[str]) -> dict[str, Any]:
+    counts = Counter(dict.fromkeys(names, 0))
+    counts.update(name for row in rows for name in row.called)
+    calls, judged = counts.total(), sum(row.judged_calls for row in rows)
+    return {
+        "calls": calls,
+        "call_share": {name: counts[name] / calls if calls else 0.0 for name in names},
+        "top_model_share": max(counts.values()) / calls if calls else 0.0,
+        "call_entropy_bits": entropy_bits(counts),
+        "no_call_rate": fmean(not row.called for row in rows),
+        "calls_by_hops": _calls_by_hops(rows),
+        "best_model_share": sum(row.best_calls for row in rows) / judged if judged else None,
+        "judged_call_share": judged / calls if calls else 0.0,
+    }
+
+
 def _calls_by_hops(rows: Sequence[Row]) -> dict[str, float]:
     """Mean calls of a question by the number of facts it needs; "unknown" where the source is silent."""
     by_hops: dict[str, list[int]] = {}
     for row in rows:
         by_hops.setdefault("unknown" if row.hops is None else str(row.hops), []).append(row.calls)
-    return {hops: sum(calls) / len(calls) for hops, calls in sorted(by_hops.items())}
+    return {hops: fmean(calls) for hops, calls in sorted(by_hops.items())}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return fmean(values) if values else 0.0

@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
 from routerr1.config import EvaluateParams, GeneralizeParams, RolloutParams
 from routerr1.errors import DataError
 from routerr1.evaluate import controls
+from routerr1.evaluate.cells import bounded, lines_of, number, percent
 from routerr1.evaluate.changes import DRAWN, Changes, Variant, pool_changes
 from routerr1.evaluate.controls import POLICY, Policy, Router
+from routerr1.evaluate.grid import Grid
 from routerr1.evaluate.redrawn import BEFORE
 from routerr1.evaluate.rows import Row
 from routerr1.evaluate.run import (
@@ -22,9 +22,15 @@ from routerr1.evaluate.run import (
     play_all,
     policies_of,
 )
-from routerr1.evaluate.stats import Interval, interval, paired_difference, ratio_interval
+from routerr1.evaluate.stats import (
+    SHARE,
+    Interval,
+    interval,
+    paired_difference,
+    ratio_interval,
+)
 from routerr1.evaluate.store import RowStore
-from routerr1.evaluate.table import entry_of, shorten, summarise
+from routerr1.evaluate.table import entry_of, several_seeds, shorten, summarise
 from routerr1.matching import normalise
 from routerr1.pool.interface import Pool
 from routerr1.prompt import Renderer
@@ -145,13 +151,14 @@ def _place(row: Row) -> _Place:
 
 def _watched_share(
     rows: Iterable[Row], watched: Sequence[str], params: EvaluateParams
-) -> dict[str, float] | None:
+) -> dict[str, float | None] | None:
     """Share of calls that go to `watched`; None if there is nobody to watch, or no call."""
-    played = list(rows)
+    grid = Grid(list(rows))
     found = ratio_interval(
-        [sum(name in watched for name in row.called) for row in played],
-        [len(row.called) for row in played],
-        [row.group for row in played],
+        grid.map(lambda row: sum(name in watched for name in row.called)),
+        grid.map(lambda row: len(row.called)),
+        grid.groups,
+        within=SHARE,
         **_sampling(params),
     )
     return _shown(found) if found and watched else None
@@ -163,14 +170,14 @@ def _answers_differ(one: Row, other: Row) -> bool:
 
 def _share(
     before: _Rows, after: _Rows, differs: Callable[[Row, Row], bool], params: EvaluateParams
-) -> dict[str, float]:
-    """Share of questions that differ, seeds counted as more rows of a question's group."""
-    changed = [float(differs(before[place], after[place])) for place in sorted(before)]
-    groups = [before[place].group for place in sorted(before)]
-    return _shown(interval(changed, groups, **_sampling(params)))
+) -> dict[str, float | None]:
+    """Share of questions that differ."""
+    grid = Grid(list(before.values()))
+    changed = grid.map(lambda row: differs(row, after[_place(row)]))
+    return _shown(interval(changed, grid.groups, within=SHARE, **_sampling(params)))
 
 
-def _shown(found: Interval) -> dict[str, float]:
+def _shown(found: Interval) -> dict[str, float | None]:
     return dict(shorten({"mean": found.mean, "low": found.low, "high": found.high}))
 
 
@@ -185,20 +192,11 @@ def _paired(
     before: _Rows,
     after: _Rows,
     params: EvaluateParams,
-) -> dict[str, float]:
-    """Variant minus training pool, seeds averaged per question first."""
-    gaps: dict[tuple[str, str], list[float]] = {}
-    group: dict[tuple[str, str], str] = {}
-    for place, row in after.items():
-        gap = float(getattr(row, measure)) - float(getattr(before[place], measure))
-        gaps.setdefault(place[1:], []).append(gap)
-        group[place[1:]] = row.group
-    means = np.array([np.mean(gaps[question]) for question in sorted(gaps)])
+) -> dict[str, Any]:
+    """Variant minus training pool, on the same questions and seeds."""
+    here, home = Grid(list(after.values())), Grid(list(before.values()))
     found = paired_difference(
-        means,
-        np.zeros(len(means)),
-        [group[question] for question in sorted(gaps)],
-        **_sampling(params),
+        here.values(measure), home.values(measure), home.groups, **_sampling(params)
     )
     return dict(shorten(asdict(found)))
 
@@ -229,41 +227,68 @@ def generalize_metrics(compared: Mapping[str, Any]) -> dict[str, float]:
 
 
 def generalize_markdown(compared: Mapping[str, Any]) -> str:
-    """The pool changes for people."""
-    percent = round(100 * compared["confidence"])
-    lines = [
-        f"The trained policy, nothing retrained, on the same n = {compared['n']} questions in "
-        f"{compared['groups']} groups; {percent} % intervals. Watched: the new or changed models.",
-        "",
-        "| pool | EM | EM against training pool | USD per 1000 | calls to watched (before) | answers changed | right to wrong | wrong to right |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-        f"| training | {_mean(compared['training'], 'em', 3)} | reference "
-        f"| {_mean(compared['training'], 'cost_usd', 4, 1000)} | | | | |",
-    ]
-    for entry in compared["pools"]:
-        gap = entry["difference"]["em"]
-        was = entry["watched_share_before"]
-        watched = _percent(entry["watched_share"]) if entry["watched"] else "none to watch"
-        watched += f" ({was['mean']:.0%})" if was else ""
-        flips = (entry["flipped"][kind] for kind in ("answer", "right_to_wrong", "wrong_to_right"))
-        lines.append(
-            f"| {entry['pool']} | {_mean(entry['policy'], 'em', 3)} "
-            f"| {gap['mean']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}] "
-            f"| {_mean(entry['policy'], 'cost_usd', 4, 1000)} | {watched} "
-            f"| {' | '.join(map(_percent, flips))} |"
-        )
+    """The pool changes for people, and every router on the pools that were played with controls."""
+    training = compared["training"]
+    several = len(training["seeds"]) > 1
+    heads = ["pool", "EM", *["sd"] * several, "EM against training pool", "USD per 1000"]
+    heads += ["USD against training pool", "calls to watched (before)", "answers changed"]
+    heads += ["right to wrong", "wrong to right"]
+    home = ["training", *_em(training, several=several), "reference"]
+    home += [bounded(training["cost_usd"], 4, 1000), *[""] * 5]
+    changed = [_changed(entry, several=several) for entry in compared["pools"]]
+    lines = [how_to_read(compared), "", *lines_of(heads, [home, *changed])]
     not_made = compared["not_made"]
     lines += [""] * bool(not_made) + [f"Not made: {name}: {why}." for name, why in not_made.items()]
+    for entry in compared["pools"]:
+        if entry["table"]:
+            lines += ["", f"Pool “{entry['pool']}” with its controls:", ""]
+            lines += _controls(entry["table"])
     return "\n".join(lines) + "\n"
 
 
-def _mean(entry: Mapping[str, Any], measure: str, digits: int, scale: float = 1.0) -> str:
-    found = entry[measure]
-    mean, low, high = (f"{scale * found[key]:.{digits}f}" for key in ("mean", "low", "high"))
-    return f"{mean} [{low}, {high}]"
+def how_to_read(compared: Mapping[str, Any]) -> str:
+    """What the table of changed pools says."""
+    seeds = compared["training"]["seeds"]
+    over = "groups and training seeds (sd: of EM over seeds)" if len(seeds) > 1 else "groups"
+    return (
+        f"The trained policy, nothing retrained, on the same n = {compared['n']} questions in "
+        f"{compared['groups']} groups; {round(100 * compared['confidence'])} % intervals over {over}. "
+        "Watched: the new or changed models. “drawn” holds only models never seen in training, “added” puts "
+        "some of them beside the training pool."
+    )
 
 
-def _percent(found: Mapping[str, float] | None) -> str:
-    if found is None:
-        return "no call"
-    return f"{found['mean']:.0%} [{found['low']:.0%}, {found['high']:.0%}]"
+def _changed(entry: Mapping[str, Any], *, several: bool) -> list[str]:
+    was = entry["watched_share_before"]
+    watched = _percent(entry["watched_share"]) if entry["watched"] else "none to watch"
+    watched += f" ({was['mean']:.0%})" if was else ""
+    gap = entry["difference"]
+    return [
+        entry["pool"],
+        *_em(entry["policy"], several=several),
+        bounded(gap["em"], 3, signed=True),
+        bounded(entry["policy"]["cost_usd"], 4, 1000),
+        bounded(gap["cost_usd"], 4, 1000, signed=True),
+        watched,
+        *(_percent(entry["flipped"][kind]) for kind in entry["flipped"]),
+    ]
+
+
+def _controls(found: Mapping[str, Any]) -> list[str]:
+    several = several_seeds(found)
+    heads = ["router", "EM", *["sd"] * several, "USD per 1000", "calls", "EM: policy minus it"]
+    rows = []
+    for line in found["routers"]:
+        gap = line["difference"].get("em")
+        costs = [bounded(line["cost_usd"], 4, 1000), bounded(line["calls"], 2)]
+        versus = bounded(gap, 3, signed=True) if gap else "reference"
+        rows.append([line["router"], *_em(line, several=several), *costs, versus])
+    return lines_of(heads, rows)
+
+
+def _em(entry: Mapping[str, Any], *, several: bool) -> list[str]:
+    return [bounded(entry["em"], 3), *[number(entry["per_seed"]["em"]["sd"], 3)] * several]
+
+
+def _percent(found: Mapping[str, Any] | None) -> str:
+    return "no call" if found is None else percent(found)

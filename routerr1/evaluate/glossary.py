@@ -1,8 +1,9 @@
 """What each router of the tables is, in a line."""
 
+from routerr1.evaluate.controls import ORACLE
+
 _ROUTERS = {
     "policy": "the trained policy",
-    "oracle": "the policy's text; each call goes to the cheapest candidate that knows the answer",
     "best_single": "the policy's text; every call goes to the candidate that was best on validation",
     "random": "the policy's text; each call goes to a candidate drawn at random",
     "no_call": "the policy's text; every call is refused",
@@ -26,14 +27,28 @@ _ROUTERS = {
 }
 
 
-def what_is(router: str) -> str:
+_KNOWING_ORACLE = (
+    "the policy's text; each call goes to the cheapest candidate that knows the answer"
+)
+_CHOOSING_ORACLE = (
+    "for each question the best whole run of those with one candidate for every call, the cheapest on ties: "
+    "nobody knows of a single call who would answer right"
+)
+
+
+def what_is(router: str, *, simulated: bool) -> str:
     """Of a router's name in rows and tables; empty if it is none of this package's.
 
-    >>> what_is("forced/Atlas")
+    Args:
+        simulated: the pool is; only then the oracle knows the right candidate of every call.
+
+    >>> what_is("forced/Atlas", simulated=True)
     "the policy's text; every call goes to Atlas"
     """
     if router.startswith("forced/"):
         return f"the policy's text; every call goes to {router.removeprefix('forced/')}"
     if router.startswith("alpha="):
         return f"a policy trained with {router.removeprefix('alpha=')} as the weight of cost"
+    if router == ORACLE:
+        return _KNOWING_ORACLE if simulated else _CHOOSING_ORACLE
     return _ROUTERS.get(router, "")

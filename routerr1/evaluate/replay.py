@@ -23,6 +23,7 @@ from routerr1.baselines.learned import Majority
 from routerr1.baselines.matrix import Matrix
 from routerr1.config import BaselineParams, EvaluateParams
 from routerr1.errors import DataError
+from routerr1.evaluate.cells import bounded, number
 from routerr1.evaluate.pareto import area
 from routerr1.evaluate.stats import holm, interval, paired_difference, spread
 from routerr1.evaluate.table import order_routers, shorten
@@ -267,8 +268,7 @@ _HEAD = (
 def _line(entry: Mapping[str, Any]) -> str:
     quality, gap, sd = entry["quality"], entry["difference"], entry["per_repetition"]["sd"]
     compared = (
-        f"{gap['mean']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}] "
-        f"| {gap['p_holm']:.4f} | {gap['resolvable']:.3f}"
+        f"{bounded(gap, 3, signed=True)} | {gap['p_holm']:.4f} | {number(gap['resolvable'], 3)}"
         if "p_holm" in gap
         else "reference | |"
     )

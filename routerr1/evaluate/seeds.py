@@ -3,16 +3,28 @@
 In these bounds, the oracle and one model for every call, the same policy writes sub-questions and answers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from statistics import fmean
 from typing import Any
 
 from routerr1.config import EvaluateParams
+from routerr1.evaluate.cells import NOTHING, bounded, lines_of, number
 from routerr1.evaluate.collapse import collapse
 from routerr1.evaluate.controls import ORACLE, POLICY
+from routerr1.evaluate.grid import Grid
 from routerr1.evaluate.rows import Row
-from routerr1.evaluate.stats import interval, paired_difference, ratio_interval
+from routerr1.evaluate.stats import (
+    AMOUNT,
+    SHARE,
+    Estimate,
+    Range,
+    Sample,
+    difference_of,
+    interval_of,
+    spread,
+    subtract,
+)
 from routerr1.evaluate.table import shorten
 
 _FORCED = "forced/"
@@ -22,113 +34,98 @@ FIGURES = (
     ("over_best_forced", "above the best single model"),
     ("best_model_share", "calls to the topic's best model"),
 )
+SHARES = (("top_model_share", "top model's share of calls"), ("formed", "well formed"))
 
 
 def by_seed(rows: Sequence[Row], params: EvaluateParams) -> list[dict[str, Any]]:
     """One entry for each training seed, then one over all of them with `seed` None; JSON values.
 
     Each has em, em_of_oracle (a ratio), over_best_forced (a difference; the best on these very questions)
-    and best_model_share with intervals over question groups; by hops, em and em_of_oracle; top_model_share
-    and formed. Over all seeds a question's values are means over the seeds. What a pool without ground
-    truth cannot tell is None.
+    and best_model_share with intervals; by hops, em and em_of_oracle; top_model_share and formed. Figures
+    over all seeds are means of the seeds' own, but for the best single model, which is then one for all;
+    their intervals are over questions and seeds, and `sd` tells how far the seeds lie apart. What a pool
+    without ground truth cannot tell is None.
     """
-    seeds = sorted({row.seed for row in rows if row.router == POLICY})
-    wanted: list[tuple[int | None, list[int]]] = [(seed, [seed]) for seed in seeds]
-    found = []
-    for label, chosen in [*wanted, (None, seeds)]:
-        mine = [row for row in rows if row.seed in chosen]
-        found.append({"seed": label, **shorten(_entry(mine, params))})
-    return found
-
-
-def _entry(rows: Sequence[Row], params: EvaluateParams) -> dict[str, Any]:
-    sampling: dict[str, Any] = {
-        "resamples": params.bootstrap, "confidence": params.confidence, "seed": params.seed,
-    }  # fmt: skip
-    played = [row for row in rows if row.router == POLICY]
-    names = sorted({row.router for row in rows if row.router.startswith(_FORCED)})
-    em = {name: _by_question(rows, name) for name in (POLICY, ORACLE, *names)}
-    groups = [group for _, group, _ in em[POLICY]]
-    hops = [hop for _, _, hop in em[POLICY]]
-    own, oracle = (_values(em[name]) for name in (POLICY, ORACLE))
-    best = max(names, key=lambda name: fmean(_values(em[name])), default=None)
-    ordered = sorted(played, key=lambda row: (row.group, row.seed))
-    share = ratio_interval(
-        [row.best_calls for row in ordered], [row.judged_calls for row in ordered],
-        [row.group for row in ordered], **sampling,
-    )  # fmt: skip
-    ratio = ratio_interval(own, oracle, groups, **sampling) if oracle else None
-    found: dict[str, Any] = {
-        "em": asdict(interval(own, groups, **sampling)),
-        "em_of_oracle": asdict(ratio) if ratio else None,
-        "best_forced": best.removeprefix(_FORCED) if best else None,
-        "over_best_forced": (
-            asdict(paired_difference(own, _values(em[best]), groups, **sampling)) if best else None
-        ),
-        "best_model_share": asdict(share) if share else None,
-        "top_model_share": fmean(
-            collapse([row for row in played if row.seed == seed])["top_model_share"]
-            for seed in {row.seed for row in played}
-        ),
-        "formed": fmean(row.formed for row in played),
-        "by_hops": {},
-    }
-    for hop in sorted({hop for hop in hops if hop}):
-        kept = [place for place, each in enumerate(hops) if each == hop]
-        mean = fmean(own[place] for place in kept)
-        bound = fmean(oracle[place] for place in kept) if oracle else 0.0
-        found["by_hops"][str(hop)] = {"em": mean, "em_of_oracle": mean / bound if bound else None}
-    return found
-
-
-def _by_question(rows: Sequence[Row], router: str) -> list[tuple[float, str, int | None]]:
-    """Exact match (mean over seeds), group and hops of each question, in one order for all routers."""
-    cells: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        if row.router == router:
-            cells.setdefault((row.dataset, row.question_id), []).append(row)
+    bounds = {r.router for r in rows if r.router == ORACLE or r.router.startswith(_FORCED)}
+    grids = {name: Grid([row for row in rows if row.router == name]) for name in {POLICY, *bounds}}
+    seeds = grids[POLICY].seeds
+    each = [
+        _entry({name: grid.only(seed) for name, grid in grids.items()}, params) for seed in seeds
+    ]
+    everyone = _entry(grids, params)
+    everyone["sd"] = _spreads(each)
     return [
-        (fmean(row.em for row in cells[key]), cells[key][0].group, cells[key][0].hops)
-        for key in sorted(cells)
+        {"seed": seed, **shorten(entry)}
+        for seed, entry in zip([*seeds, None], [*each, everyone], strict=True)
     ]
 
 
-def _values(cells: Sequence[tuple[float, str, int | None]]) -> list[float]:
-    return [value for value, _, _ in cells]
+def _entry(grids: Mapping[str, Grid], params: EvaluateParams) -> dict[str, Any]:
+    policy, oracle = grids[POLICY], grids.get(ORACLE)
+    sample = Sample(policy.groups, resamples=params.bootstrap, seed=params.seed)
+    forced = sorted(name for name in grids if name.startswith(_FORCED))
+    names = [POLICY, *forced]
+    em = dict(zip(names, sample.means([grids[n].values("em") for n in names]), strict=True))
+    best = max(forced, key=lambda name: em[name].value, default=None)
+    gap = difference_of(subtract(em[POLICY], em[best]), params.confidence) if best else None
+    of_oracle = sample.ratio(policy.values("em"), oracle.values("em")) if oracle else None
+    share = sample.ratio(policy.values("best_calls"), policy.values("judged_calls"))
+
+    def told(found: Estimate | None, within: Range) -> dict[str, Any] | None:
+        return asdict(interval_of(found, params.confidence, within)) if found else None
+
+    return {
+        "em": told(em[POLICY], SHARE),
+        "em_of_oracle": told(of_oracle, AMOUNT),
+        "best_forced": best.removeprefix(_FORCED) if best else None,
+        "over_best_forced": asdict(gap) if gap else None,
+        "best_model_share": told(share, SHARE),
+        "top_model_share": collapse(policy.rows)["top_model_share"],
+        "formed": float(policy.values("formed").mean()),
+        "by_hops": _by_hops(policy, oracle),
+    }
 
 
-def seeds_markdown(found: Sequence[dict[str, Any]]) -> str:
-    """A column for each seed and one for all; intervals in brackets."""
+def _by_hops(policy: Grid, oracle: Grid | None) -> dict[str, dict[str, float | None]]:
+    """Exact match and its share of the oracle's, means over seeds, by the facts a question needs."""
+    hops = [row.hops for row in policy.cells[0]]
+    found: dict[str, dict[str, float | None]] = {}
+    for hop in sorted({hop for hop in hops if hop}):
+        kept = [place for place, each in enumerate(hops) if each == hop]
+        own = policy.values("em")[:, kept].mean(axis=1)
+        bounds = oracle.values("em")[:, kept].mean(axis=1) if oracle else 0.0 * own
+        ratios = [mean / bound for mean, bound in zip(own, bounds, strict=True) if bound]
+        found[str(hop)] = {
+            "em": float(own.mean()),
+            "em_of_oracle": float(fmean(ratios)) if ratios else None,
+        }
+    return found
+
+
+def _spreads(each: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """The standard deviation over seeds of each figure; None for one seed, or where a seed has none."""
+    values = {key: [entry[key] and entry[key]["mean"] for entry in each] for key, _ in FIGURES}
+    values |= {key: [entry[key] for entry in each] for key, _ in SHARES}
+    return {key: None if None in found else spread(found).sd for key, found in values.items()}
+
+
+def seeds_markdown(found: Sequence[Mapping[str, Any]]) -> str:
+    """A column for each seed, one for all and one for how far they lie apart; intervals in brackets."""
+    everyone = found[-1]
     heads = ["all" if entry["seed"] is None else f"seed {entry['seed']}" for entry in found]
-    lines = [f"| | {' | '.join(heads)} |", f"|{' --- |' * (len(heads) + 1)}"]
+    rows: list[list[str]] = []
     for key, label in FIGURES:
         signed = key == "over_best_forced"
-        lines.append(_line(label, [_cell(entry[key], signed=signed) for entry in found]))
-    for hop in found[-1]["by_hops"]:
-        cells = [entry["by_hops"][hop] for entry in found]
-        lines.append(_line(f"exact match, {hop} hop", [_number(cell["em"]) for cell in cells]))
-        ratios = [_number(cell["em_of_oracle"]) for cell in cells]
-        lines.append(_line(f"{hop} hop, of the oracle's", ratios))
-    lines.append(_line("best single model", [entry["best_forced"] or "" for entry in found]))
-    for key, label in (
-        ("top_model_share", "top model's share of calls"),
-        ("formed", "well formed"),
-    ):
-        lines.append(_line(label, [_number(entry[key]) for entry in found]))
-    return "\n".join(lines) + "\n"
-
-
-def _line(label: str, cells: Sequence[str]) -> str:
-    return f"| {label} | {' | '.join(cells)} |"
-
-
-def _cell(value: dict[str, float] | None, *, signed: bool) -> str:
-    if value is None:
-        return ""
-    sign = "+" if signed else ""
-    mean, low, high = (f"{value[key]:{sign}.3f}" for key in ("mean", "low", "high"))
-    return f"{mean} [{low}, {high}]"
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+        cells = [bounded(entry[key], 3, signed=signed) for entry in found]
+        rows.append([label, *cells, number(everyone["sd"][key], 3)])
+    for hop in everyone["by_hops"]:
+        own = [entry["by_hops"][hop] for entry in found]
+        rows.append([f"exact match, {hop} hop", *(number(c["em"], 3) for c in own), ""])
+        ratios = [number(cell["em_of_oracle"], 3) for cell in own]
+        rows.append([f"{hop} hop, of the oracle's", *ratios, ""])
+    best = [entry["best_forced"] or NOTHING for entry in found]
+    rows.append(["best single model", *best, ""])
+    for key, label in SHARES:
+        cells = [number(entry[key], 3) for entry in found]
+        rows.append([label, *cells, number(everyone["sd"][key], 3)])
+    return "\n".join(lines_of(["", *heads, "sd"], rows)) + "\n"

@@ -1,18 +1,31 @@
 """Rows to the table everybody reads: each router's means with intervals, and how it differs from the policy."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from routerr1.config import EvaluateParams
 from routerr1.errors import DataError
+from routerr1.evaluate.cells import bounded, lines_of, number, told_p
 from routerr1.evaluate.collapse import collapse, collapse_by_dataset
 from routerr1.evaluate.controls import BEST_SINGLE, NO_CALL, ORACLE, POLICY, RANDOM
+from routerr1.evaluate.grid import Grid, grids_of
 from routerr1.evaluate.rows import Row
-from routerr1.evaluate.stats import holm, interval, paired_difference, spread
+from routerr1.evaluate.stats import (
+    AMOUNT,
+    SHARE,
+    Estimate,
+    Range,
+    Sample,
+    average,
+    difference_of,
+    holm,
+    interval_of,
+    least_p,
+    per_seed,
+    spread,
+    subtract,
+)
 
 MEASURES = (
     "em",
@@ -21,12 +34,20 @@ MEASURES = (
     "calls",
     "latency_s",
     "policy_tokens",
+    "prompt_tokens",
     "completion_tokens",
     "formed",
 )
+RANGES: Mapping[str, Range] = {
+    measure: SHARE if measure in ("em", "f1", "formed") else AMOUNT for measure in MEASURES
+}
 _COMPARED = ("em", "f1", "cost_usd", "calls")
+_BY_DATASET = ("em", "f1", "cost_usd")
 _ORDER = (POLICY, ORACLE, BEST_SINGLE, RANDOM, NO_CALL)
 _DIGITS = 9  # significant; beyond them a sum depends on the machine
+
+Measured = Mapping[str, Mapping[str, Estimate]]
+"""Router -> measure -> what was found, all on the same draws."""
 
 
 def summarise(
@@ -34,34 +55,68 @@ def summarise(
 ) -> dict[str, Any]:
     """The table of one pool, as JSON values.
 
-    Each measure is averaged over training seeds per question, then its interval is over question
-    groups; `per_seed` tells how far the seeds lie apart. `difference` is `reference` minus that router
-    on the same questions, its p-values Holm-corrected over all routers, one measure at a time.
+    Each measure is a mean over questions and training seeds; its interval tells how far it may be from
+    that of other questions and, where there are several seeds, of other seeds. `per_seed` tells how far the
+    seeds lie apart. `difference` is `reference` minus that router on the same questions and seeds, its
+    p-values Holm-corrected over all routers, one measure at a time; `resolvable` is at the level of that
+    correction's first step.
 
     Raises: DataError without rows, or if routers were not played on the same questions.
     """
-    if not rows:
-        raise DataError("no evaluation rows to summarise")
-    names = order_routers({row.router for row in rows})
-    grids = {name: _Grid([row for row in rows if row.router == name]) for name in names}
-    questions = {name: grid.questions for name, grid in grids.items()}
-    if len({tuple(asked) for asked in questions.values()}) > 1:
-        sizes = ", ".join(f"{name} {len(asked)}" for name, asked in questions.items())
-        raise DataError(f"routers were not played on the same questions ({sizes})")
-    base = grids.get(reference)
-    entries = [
-        _entry(name, grids[name], base if name != reference else None, params) for name in names
-    ]
-    _correct(entries)
+    grids = grids_of(rows)
+    names = order_routers(set(grids))
+    measured = measure(grids, names, MEASURES, params.bootstrap, params.seed)
+    others = [name for name in names if name != reference]
+    entries = []
+    for name in names:
+        base = measured.get(reference) if name != reference else None
+        entries.append(_entry(grids[name], measured[name], base, len(others), params))
+    for what in _COMPARED:
+        correct([e["difference"][what] for e in entries if e["difference"]], params.bootstrap)
+    first = grids[names[0]]
     return {
         "confidence": params.confidence,
         "resamples": params.bootstrap,
         "reference": reference,
-        "n": len(grids[names[0]].questions),
-        "groups": len(set(grids[names[0]].groups)),
-        "datasets": sorted({row.dataset for row in rows}),
-        "routers": entries,
+        "comparisons": len(others) if reference in names else 0,
+        "n": len(first.questions),
+        "groups": len(set(first.groups)),
+        "datasets": first.datasets,
+        "routers": [{"router": name, **entry} for name, entry in zip(names, entries, strict=True)],
     }
+
+
+def by_dataset(rows: Sequence[Row], params: EvaluateParams) -> dict[str, Any]:
+    """Quality and cost of each router on each data set, as the paper's Table 1; JSON values.
+
+    Returns: `by_dataset`, with n, groups and routers of each, and `macro`, the routers' means over data
+        sets, each weighing the same however many questions it has. Both are empty for a single data set.
+    Raises: DataError as `summarise`.
+    """
+    grids = grids_of(rows)
+    names = order_routers(set(grids))
+    datasets = grids[names[0]].datasets
+    if len(datasets) == 1:
+        return {"by_dataset": {}, "macro": []}
+    found, parts = {}, []
+    for place, dataset in enumerate(datasets, start=1):
+        own = {name: grid.of(dataset) for name, grid in grids.items()}
+        # Each set draws its groups on its own, or their chances would be alike in the macro-average.
+        parts.append(measure(own, names, _BY_DATASET, params.bootstrap, params.seed + place))
+        first = own[names[0]]
+        found[dataset] = {
+            "n": len(first.questions),
+            "groups": len(set(first.groups)),
+            "routers": [{"router": name, **_figures(parts[-1][name], params)} for name in names],
+        }
+    macro = [
+        {
+            "router": name,
+            **_figures({what: average([part[name][what] for part in parts]) for what in _BY_DATASET}, params),
+        }
+        for name in names
+    ]  # fmt: skip
+    return {"by_dataset": found, "macro": macro}
 
 
 def order_routers(names: set[str]) -> list[str]:
@@ -70,54 +125,70 @@ def order_routers(names: set[str]) -> list[str]:
     return first + sorted(names - set(first))
 
 
-class _Grid:
-    """One router's rows as arrays: seeds x questions, questions in sorted order."""
+def measure(
+    grids: Mapping[str, Grid],
+    names: Sequence[str],
+    measures: Sequence[str],
+    resamples: int,
+    seed: int,
+) -> Measured:
+    """Every measure of every router, on one sample of their questions."""
+    sample = Sample(grids[names[0]].groups, resamples=resamples, seed=seed)
+    found = iter(sample.means([grids[name].values(what) for name in names for what in measures]))
+    return {name: {what: next(found) for what in measures} for name in names}
 
-    def __init__(self, rows: Sequence[Row]) -> None:
-        by_key = {(row.seed, row.dataset, row.question_id): row for row in rows}
-        self.rows = list(rows)
-        self.seeds = sorted({row.seed for row in rows})
-        self.questions = sorted({(row.dataset, row.question_id) for row in rows})
-        try:
-            self.cells = [[by_key[(seed, *q)] for q in self.questions] for seed in self.seeds]
-        except KeyError as missing:
-            raise DataError(f"router {rows[0].router}: no row for {missing}") from None
-        self.groups = [row.group for row in self.cells[0]]
 
-    def values(self, measure: str) -> NDArray[np.float64]:
-        """Seeds x questions."""
-        return np.array([[float(getattr(row, measure)) for row in line] for line in self.cells])
+def compare(
+    a: Estimate, b: Estimate, what: str, confidence: float, comparisons: int
+) -> dict[str, Any]:
+    """`a` minus `b` in one measure, as JSON values; one of so many comparisons."""
+    least, most = RANGES[what]
+    found = difference_of(
+        subtract(a, b), confidence, comparisons=comparisons, within=(least - most, most - least)
+    )
+    return dict(shorten(asdict(found), drop=("n", "groups")))
+
+
+def correct(differences: Sequence[dict[str, Any]], resamples: int) -> None:
+    """Add `p_holm`, corrected over all of them, and whether it is only a bound, the draws being too few."""
+    known = [gap for gap in differences if gap["p"] is not None]
+    for gap in differences:
+        gap["p_holm"] = None
+        gap["p_is_bound"] = gap["p"] is not None and gap["p"] <= 1.000001 * least_p(resamples)
+    for gap, corrected in zip(known, holm([gap["p"] for gap in known]), strict=True):
+        gap["p_holm"] = shorten(corrected)
 
 
 def _entry(
-    name: str, grid: _Grid, reference: _Grid | None, params: EvaluateParams
+    grid: Grid,
+    measured: Mapping[str, Estimate],
+    reference: Mapping[str, Estimate] | None,
+    comparisons: int,
+    params: EvaluateParams,
 ) -> dict[str, Any]:
-    sampling: dict[str, Any] = {
-        "resamples": params.bootstrap, "confidence": params.confidence, "seed": params.seed,
-    }  # fmt: skip
-    entry: dict[str, Any] = {"router": name, "seeds": grid.seeds, "per_seed": {}, "difference": {}}
-    for measure in MEASURES:
-        values = grid.values(measure)
-        found = interval(values.mean(axis=0), grid.groups, **sampling)
-        entry[measure] = shorten(asdict(found), drop=("n", "groups"))
-        entry["per_seed"][measure] = shorten(asdict(spread(values.mean(axis=1).tolist())))
-        if reference is not None and measure in _COMPARED:
-            wanted = reference.values(measure).mean(axis=0)
-            gap = paired_difference(wanted, values.mean(axis=0), grid.groups, **sampling)
-            entry["difference"][measure] = shorten(asdict(gap), drop=("n", "groups"))
     called = sorted({name for row in grid.rows for name in row.called})
-    entry["collapse"] = shorten(collapse(grid.rows, called))
-    entry["collapse_by_dataset"] = shorten(collapse_by_dataset(grid.rows, called))
-    return entry
+    return {
+        "seeds": grid.seeds,
+        **_figures(measured, params),
+        "difference": {
+            what: compare(reference[what], measured[what], what, params.confidence, comparisons)
+            for what in _COMPARED
+        }
+        if reference
+        else {},
+        "collapse": shorten(collapse(grid.rows, called)),
+        "collapse_by_dataset": shorten(collapse_by_dataset(grid.rows, called)),
+    }
 
 
-def _correct(entries: Sequence[dict[str, Any]]) -> None:
-    for measure in _COMPARED:
-        compared = [entry["difference"][measure] for entry in entries if entry["difference"]]
-        for difference, corrected in zip(
-            compared, holm([difference["p"] for difference in compared]), strict=True
-        ):
-            difference["p_holm"] = corrected
+def _figures(measured: Mapping[str, Estimate], params: EvaluateParams) -> dict[str, Any]:
+    """Each measure with its interval, and `per_seed`, how far the training seeds lie apart in it."""
+    found: dict[str, Any] = {"per_seed": {}}
+    for what, estimate in measured.items():
+        told = interval_of(estimate, params.confidence, RANGES[what])
+        found[what] = shorten(asdict(told), drop=("n", "groups"))
+        found["per_seed"][what] = shorten(asdict(spread(per_seed(estimate))))
+    return found
 
 
 def shorten(value: Any, drop: Sequence[str] = ()) -> Any:
@@ -142,19 +213,21 @@ def entry_of(table: dict[str, Any], router: str) -> dict[str, Any]:
 
 
 def metrics(table: dict[str, Any]) -> dict[str, float]:
-    """The flat figures for `dvc metrics` and MLflow: names are stable, values finite."""
+    """The flat figures for `dvc metrics` and MLflow: names are stable, values finite.
+
+    Of what collapses, the mean over training seeds, and as `worst_*` the worst seed's.
+    """
     policy = entry_of(table, POLICY)
-    found: dict[str, float] = {"n": float(table["n"])}
-    for measure in MEASURES:
-        found[measure] = policy[measure]["mean"]
+    found: dict[str, float | None] = {"n": float(table["n"])}
+    for what in MEASURES:
+        found[what] = policy[what]["mean"]
     for bound in ("low", "high"):
         found[f"em_{bound}"] = policy["em"][bound]
         found[f"cost_usd_{bound}"] = policy["cost_usd"][bound]
-    if policy["per_seed"]["em"]["sd"] is not None:
-        found["em_seed_sd"] = policy["per_seed"]["em"]["sd"]
+    found["em_seed_sd"] = policy["per_seed"]["em"]["sd"]
     for figure in ("top_model_share", "no_call_rate", "call_entropy_bits", "best_model_share"):
-        if policy["collapse"][figure] is not None:
-            found[figure] = policy["collapse"][figure]
+        found[figure] = policy["collapse"][figure]
+        found[f"worst_{figure}"] = policy["collapse"]["worst"].get(figure)
     for entry in table["routers"]:
         if entry["router"] in _ORDER and entry["router"] != POLICY:
             name, gap = entry["router"], entry["difference"]["em"]
@@ -162,43 +235,83 @@ def metrics(table: dict[str, Any]) -> dict[str, float]:
             found[f"{name}_cost_usd"] = entry["cost_usd"]["mean"]
             found[f"em_over_{name}"] = gap["mean"]
             found[f"em_over_{name}_low"], found[f"em_over_{name}_high"] = gap["low"], gap["high"]
-    return found
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def how_to_read(table: Mapping[str, Any]) -> str:
+    """What the figures of `summarise` mean: the line above every table of them."""
+    confidence, compared = table["confidence"], table["comparisons"]
+    told = (
+        f"n = {table['n']} questions in {table['groups']} independent groups. "
+        f"{round(100 * confidence)} % intervals: bootstrap over groups ({table['resamples']} draws)"
+    )
+    if several_seeds(table):
+        told += " and Student's t over training seeds (Hillis 2007); sd: of EM over seeds"
+    told += "; the rule of three over groups where all are right or none is"
+    if compared:
+        told += (
+            f". Difference: {table['reference']} minus router on the same questions"
+            f"{' and seeds' if several_seeds(table) else ''}; p is Holm-corrected over {compared} "
+            "comparisons, and ≤ where so few draws can show no smaller one; “resolves” is the smallest true "
+            "difference that this comparison would find in four of five repetitions at the corrected "
+            f"level, {1 - confidence:.2g} / {compared} (– where there is none)"
+        )
+    return f"{told}. Latency is the calls' own; the time of the policy itself is not in it."
+
+
+def several_seeds(table: Mapping[str, Any]) -> bool:
+    """Has any router of the table more than one training seed?"""
+    return any(entry["per_seed"]["em"]["seeds"] > 1 for entry in table["routers"])
+
+
+_COLUMNS = (
+    ("f1", "F1", 3, 1), ("cost_usd", "USD per 1000", 4, 1000), ("calls", "calls", 2, 1),
+    ("latency_s", "latency of calls, s", 2, 1), ("policy_tokens", "policy tokens", 1, 1),
+    ("prompt_tokens", "prompt tokens", 1, 1), ("completion_tokens", "reply tokens", 1, 1),
+)  # fmt: skip
+"""Of the table for people, after EM: measure, heading, digits, scale."""
+
+
+DATASET_TABLES = (
+    ("em", "Exact match by data set", 3, 1),
+    ("f1", "Token F1 by data set", 3, 1),
+    ("cost_usd", "US dollars per 1000 questions by data set", 4, 1000),
+)
+"""Measure, title, digits, scale."""
 
 
 def markdown(table: dict[str, Any]) -> str:
     """The table for people: intervals in brackets, dollars per thousand questions."""
-    percent = round(100 * table["confidence"])
-    lines = [
-        f"n = {table['n']} questions in {table['groups']} independent groups; {percent} % bootstrap "
-        f"intervals over groups ({table['resamples']} draws). Difference: {table['reference']} minus "
-        'router on the same questions; p is Holm-corrected; "resolves" is the smallest true '
-        "difference this comparison would find in four of five repetitions.",
-        "",
-        "| router | EM | F1 | USD per 1000 | calls | latency, s | policy tokens | reply tokens "
-        "| difference in EM | p | resolves |",
-        f"|{' --- |' * 11}",
-    ]
-    lines += [_line(entry) for entry in table["routers"]]
-    return "\n".join(lines) + "\n"
+    seeds = several_seeds(table)
+    heads = ["router", "EM", *["sd"] * seeds, *(head for _, head, _, _ in _COLUMNS)]
+    heads += ["difference in EM", "p", "resolves"]
+    rows = []
+    for entry in table["routers"]:
+        cells = [entry["router"], bounded(entry["em"], 3)]
+        cells += [number(entry["per_seed"]["em"]["sd"], 3)] * seeds
+        cells += [bounded(entry[what], digits, scale) for what, _, digits, scale in _COLUMNS]
+        rows.append([*cells, *_compared(entry["difference"].get("em"))])
+    return "\n".join([how_to_read(table), "", *lines_of(heads, rows)]) + "\n"
 
 
-def _line(entry: dict[str, Any]) -> str:
-    gap = entry["difference"].get("em")
-    compared = (
-        f"{_cell(gap, 3, signed=True)} | {gap['p_holm']:.3f} | {gap['resolvable']:.3f}"
-        if gap
-        else "reference | |"
-    )
-    cells = (
-        entry["router"], _cell(entry["em"], 3), _cell(entry["f1"], 3),
-        _cell({key: 1000 * value for key, value in entry["cost_usd"].items()}, 4),
-        _cell(entry["calls"], 2), _cell(entry["latency_s"], 2), _cell(entry["policy_tokens"], 1),
-        _cell(entry["completion_tokens"], 1), compared,
-    )  # fmt: skip
-    return f"| {' | '.join(cells)} |"
+def _compared(gap: Mapping[str, Any] | None) -> list[str]:
+    if gap is None:
+        return ["reference", "", ""]
+    return [bounded(gap, 3, signed=True), told_p(gap), number(gap["resolvable"], 3)]
 
 
-def _cell(found: dict[str, float], digits: int, *, signed: bool = False) -> str:
-    sign = "+" if signed else ""
-    mean, low, high = (f"{found[key]:{sign}.{digits}f}" for key in ("mean", "low", "high"))
-    return f"{mean} [{low}, {high}]"
+def datasets_markdown(table: Mapping[str, Any]) -> str:
+    """Routers against data sets, as the paper's Table 1, for quality and for cost; empty for one data set."""
+    parts = []
+    for what, title, digits, scale in DATASET_TABLES if table["by_dataset"] else ():
+        seeds = several_seeds({"routers": table["macro"]})
+        sizes = [f"{name} (n = {own['n']})" for name, own in table["by_dataset"].items()]
+        rows = []
+        for place, macro in enumerate(table["macro"]):
+            own = [each["routers"][place][what] for each in table["by_dataset"].values()]
+            cells = [bounded(found, digits, scale) for found in (*own, macro[what])]
+            cells += [number(macro["per_seed"][what]["sd"], digits, scale)] * seeds
+            rows.append([macro["router"], *cells])
+        lines = lines_of(["router", *sizes, "macro-average", *["sd"] * seeds], rows)
+        parts.append(f"{title}\n\n" + "\n".join(lines) + "\n")
+    return "\n".join(parts)

@@ -1,7 +1,7 @@
 "use strict";
 (() => {
   // Replies are untrusted: everything is set as text, nothing as markup.
-  const { total, played } = JSON.parse(document.getElementById("played").textContent);
+  const { total, quota, played } = JSON.parse(document.getElementById("played").textContent);
   const PAGE = 25;
   const at = (id) => document.getElementById(id);
   let shown = PAGE;
@@ -35,6 +35,9 @@
   options("model", unique(played.flatMap((row) => row.called)));
   options("count", unique(played.map((row) => row.called.length)));
   options("dataset", unique(played.map((row) => row.dataset)));
+  const seeds = unique(played.map((row) => row.seed));
+  options("seed", seeds);
+  at("seed").parentElement.hidden = seeds.length < 2;
 
   const dollars = (cost) => `$${(cost * 1e6).toFixed(2)} for a million`;
   const labelled = (label, text, className) => {
@@ -47,7 +50,7 @@
     const node = make("div", "call");
     const paid = `${call.latency_s.toFixed(2)} s, ${call.tokens} reply tokens, ${dollars(call.cost_usd)} such calls`;
     node.append(labelled(`asks ${call.model || "nobody"}${call.wanted ? ` (the policy wanted ${call.wanted})` : ""}`, call.query));
-    node.append(labelled(call.failure ? `failed: ${call.failure}` : `reply, ${paid}`, call.reply || call.note || ""));
+    node.append(labelled(`${call.failure ? `failed: ${call.failure}` : "reply"}, ${paid}`, call.reply || call.note || ""));
     return node;
   };
 
@@ -68,7 +71,7 @@
     const verdict = row.right ? "right" : "wrong";
     head.append(make("span", `badge ${verdict}`, verdict), make("span", "q", row.question));
     head.append(make("span", "facts",
-      `${row.router}${row.called.length ? `: ${row.called.join(", ")}` : ""} · ${row.latency_s.toFixed(2)} s · $${(row.cost_usd * 1000).toFixed(4)} per 1000`));
+      `${row.router}${seeds.length > 1 ? `, seed ${row.seed}` : ""}${row.called.length ? `: ${row.called.join(", ")}` : ""} · ${row.latency_s.toFixed(2)} s · $${(row.cost_usd * 1000).toFixed(4)} per 1000`));
     node.append(head);
     node.addEventListener("toggle", () => {
       if (node.open && node.childElementCount === 1) {
@@ -82,14 +85,15 @@
 
   const matches = () => {
     const words = at("search").value.toLowerCase().split(/\s+/).filter(Boolean);
-    const [router, right, model, count, dataset] =
-      ["router", "right", "model", "count", "dataset"].map((id) => at(id).value);
+    const [router, right, model, count, dataset, seed] =
+      ["router", "right", "model", "count", "dataset", "seed"].map((id) => at(id).value);
     return played.filter((row) =>
       (!router || row.router === router) &&
       (!right || row.right === (right === "right")) &&
       (!model || row.called.includes(model)) &&
       (!count || row.called.length === Number(count)) &&
       (!dataset || row.dataset === dataset) &&
+      (!seed || row.seed === Number(seed)) &&
       words.every((word) => row.text.includes(word)));
   };
 
@@ -97,7 +101,8 @@
     const found = matches();
     at("list").replaceChildren(...found.slice(0, shown).map(card));
     at("found").textContent = `${found.length} of ${played.length} trajectories` +
-      (total > played.length ? ` (this page holds ${played.length} of the evaluation's ${total})` : "");
+      (total > played.length ? ` (this page holds ${played.length} of the evaluation's ${total}: of each router, ` +
+        `training seed and data set at most ${quota}, evenly spread over the questions)` : "");
     at("more").hidden = found.length <= shown;
   };
 

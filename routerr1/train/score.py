@@ -1,12 +1,12 @@
 """What a played trajectory earns, and the figures of a batch that show a collapse coming."""
 
-import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from routerr1 import protocol
 from routerr1.config import RewardParams
+from routerr1.entropy import entropy_bits
 from routerr1.evaluate.truth import truth_of
 from routerr1.matching import exact_match, token_f1
 from routerr1.pool.interface import Pool
@@ -138,7 +138,7 @@ def _figures(
         "no_call_rate": _mean([float(t.ledger.calls == 0) for t in trajectories]),
         "policy_tokens": _mean([float(t.ledger.policy_tokens) for t in trajectories]),
         "top_model_share": max(calls.values()) / total if total else 0.0,
-        "call_entropy": entropy(calls),
+        "call_entropy": entropy_bits(calls),
     }
     for name in names:
         figures[f"share/{name}"] = calls[name] / total if total else 0.0
@@ -147,12 +147,6 @@ def _figures(
         figures[f"em_{hops}hop"] = _mean([scores[i].em for i in mine])
         figures[f"calls_{hops}hop"] = _mean([float(trajectories[i].ledger.calls) for i in mine])
     return figures
-
-
-def entropy(counts: Mapping[str, int]) -> float:
-    """Entropy of a distribution given by counts, in nats; 0 if there are none."""
-    total = sum(counts.values())
-    return -sum(n / total * math.log(n / total) for n in counts.values() if n) if total else 0.0
 
 
 def _mean(values: Sequence[float]) -> float:

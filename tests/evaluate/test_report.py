@@ -14,7 +14,7 @@ from routerr1.evaluate.rows import read_rows
 from routerr1.evaluate.run import Evaluation
 from routerr1.evaluate.sweep import compare_swept, write_swept
 from routerr1.files import digest, read_json, write_json
-from routerr1.report import SIMULATION, STALE, Sources, draw, read_sources, write_report
+from routerr1.report import SIMULATION, STALE, read_sources, write_report
 from tests.evaluate.conftest import evaluated, new_models
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -69,20 +69,95 @@ def test_page_and_markdown_say_that_the_pool_is_simulated(data):
     assert SIMULATION in (data / "report" / "report.md").read_text()
 
 
-def test_several_training_seeds_stand_side_by_side(stage, data, tmp_path):
-    rows = [r for r in read_rows(data / "eval" / "rows.parquet") if r.pool == "training"]
-    both = [*rows, *(replace(row, seed=2) for row in rows)]
-    write_evaluation(tmp_path / "eval", Evaluation(both, {}), stage.params)
-    write_report(tmp_path / "report", read_sources(tmp_path, simulated=True, facts={}))
-    assert "| | seed 1 | seed 2 | all |" in (tmp_path / "report" / "report.md").read_text()
-    assert "<th>seed 2</th>" in (tmp_path / "report" / "index.html").read_text()
+@pytest.fixture(scope="module")
+def wide(stage, data, tmp_path_factory) -> Path:
+    """Three training seeds, the third of which calls nobody, on two data sets."""
+    folder = tmp_path_factory.mktemp("wide")
+    rows = read_rows(data / "eval" / "rows.parquet")
+    ids = sorted({row.question_id for row in rows})
+    parted = [replace(r, dataset=("nq", "hotpotqa")[ids.index(r.question_id) % 2]) for r in rows]
+    silent = {row.question_id: row for row in parted if row.router == "no_call"}
+    made = [replace(row, seed=seed) for seed in (1, 2) for row in parted]
+    made += [
+        replace(
+            silent[row.question_id] if row.router == "policy" else row, router=row.router, seed=3
+        )
+        for row in parted
+    ]
+    write_evaluation(folder / "eval", Evaluation(made, {}), stage.params)
+    (folder / "train").mkdir()
+    columns = ["top_model_share", "no_call_rate", "call_entropy", "share/Atlas", "calls_2hop"]
+    named = [f"{name}/{column}" for name in ("nq", "hotpotqa") for column in columns]
+    lines = [",".join(["seed", "step", *named])]
+    lines += [f"{seed},{step}" + ",0.5" * len(named) for seed in (1, 2) for step in (0, 10)]
+    (folder / "train" / "seeds.csv").write_text("\n".join(lines) + "\n")
+    write_report(folder / "report", read_sources(folder, simulated=True, facts={}))
+    return folder
+
+
+def test_several_training_seeds_stand_side_by_side(data, wide):
+    told = (wide / "report" / "report.md").read_text()
+    assert "|  | seed 1 | seed 2 | seed 3 | all | sd |" in told
+    assert "<th>seed 2</th>" in (wide / "report" / "index.html").read_text()
     assert "## Training seeds" not in (data / "report" / "report.md").read_text()
+    # A third of the seeds never calls: the mean says a third, the worst seed all.
+    policy = next(
+        line for line in told.splitlines() if line.startswith("| policy | nq | 1.00 (1.00)")
+    )
+    assert "| 0.33 (1.00) |" in policy
 
 
-def test_a_report_on_real_models_claims_no_simulation(data, tmp_path):
+def test_every_data_set_has_its_tables_in_page_and_markdown(data, wide):
+    told = (wide / "report" / "report.md").read_text()
+    assert "| router | hotpotqa (n = 30) | nq (n = 30) | macro-average | sd |" in told
+    assert "### hotpotqa\n\nArea under the front" in told
+    page = (wide / "report" / "index.html").read_text()
+    assert 'id="datasets"' in page
+    assert "nq: at equal quality, at equal cost" in page
+    assert "Exact match by data set" in page
+    assert 'id="datasets"' not in (data / "report" / "index.html").read_text()
+
+
+def test_page_and_markdown_compare_any_two_routers(data):
+    table = read_json(data / "eval" / "table.json")
+    names = [entry["router"] for entry in table["routers"]]
+    square = f"| EM | {' | '.join(names)} |"
+    assert square in (data / "report" / "report.md").read_text()
+    page = (data / "report" / "index.html").read_text()
+    # Every router against every other, both ways.
+    assert page.count(" resolves ") == len(names) * (len(names) - 1)
+
+
+def test_markdown_holds_of_changed_pools_what_the_page_holds(data):
+    pools = read_json(data / "generalize" / "pools.json")
+    told = (data / "report" / "report.md").read_text()
+    page = (data / "report" / "index.html").read_text()
+    for entry in pools["pools"]:
+        gap = f"{1000 * entry['difference']['cost_usd']['mean']:+.4f}"
+        assert f"| {gap} [" in told
+        assert gap in page
+        if entry["table"]:
+            assert f"Pool “{entry['pool']}” with its controls:" in told
+            forced = entry["table"]["routers"][-1]
+            assert f"| {forced['router']} | {forced['em']['mean']:.3f} [" in told
+    assert "USD against training pool" in told
+
+
+def test_the_header_says_whose_time_the_latency_is(data):
+    for name in ("index.html", "report.md"):
+        assert "the time of the policy itself is not in it" in (data / "report" / name).read_text()
+    assert "prompt tokens |" in (data / "report" / "report.md").read_text()
+
+
+def test_a_report_on_real_models_claims_no_simulation_and_another_oracle(data, tmp_path):
     write_report(tmp_path, read_sources(data, simulated=False, facts={}))
-    assert "simulat" not in (tmp_path / "index.html").read_text().lower()
-    assert "simulat" not in (tmp_path / "report.md").read_text().lower()
+    for name in ("index.html", "report.md"):
+        simulated, real = (data / "report" / name).read_text(), (tmp_path / name).read_text()
+        assert "simulat" not in real.lower()
+        # Only of a simulation it is known who would answer a single call right.
+        assert "each call goes to the cheapest candidate" in simulated
+        assert "each call goes to the cheapest candidate" not in real
+        assert "for each question the best whole run" in real
 
 
 def test_same_sources_same_bytes(data, tmp_path):
@@ -140,20 +215,9 @@ def test_a_sweep_beside_another_evaluation_is_called_stale(data, tmp_path):
     assert STALE in (tmp_path / "report" / "report.md").read_text()
 
 
-def test_several_data_sets_have_collapse_plots_of_their_own(data):
-    rows = read_rows(data / "eval" / "rows.parquet")
-    ids = sorted({row.question_id for row in rows})
-    parted = [
-        replace(row, dataset=("nq", "hotpotqa")[ids.index(row.question_id) % 2]) for row in rows
-    ]
-    table = read_json(data / "eval" / "table.json") | {"datasets": ["nq", "hotpotqa"]}
-    columns = ["top_model_share", "no_call_rate", "call_entropy", "share/Atlas", "calls_2hop"]
-    log = [
-        {"step": str(step), **{f"{name}/{c}": "0.5" for name in table["datasets"] for c in columns}}
-        for step in (0, 10)
-    ]
-    drawn = set(draw(Sources(table=table, rows=parted, log=log)))
-    for name in table["datasets"]:
+def test_several_data_sets_have_collapse_plots_of_their_own(wide):
+    drawn = {path.stem for path in (wide / "report").glob("*.svg")}
+    for name in ("nq", "hotpotqa"):
         plots = ("collapse", "calls", "hops")
         assert {f"pareto-{name}", *(f"train-{plot}-{name}" for plot in plots)} < drawn
     assert "train-call-entropy-by-set" in drawn
@@ -164,67 +228,114 @@ def test_a_missing_table_is_named(tmp_path):
         read_sources(tmp_path, simulated=True, facts={})
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(
+@pytest.fixture
+def browser():
+    """Headless Chromium; waits for what is to come, on a busy machine too."""
+    from playwright.sync_api import expect, sync_playwright
+
+    expect.set_options(timeout=120_000)
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(
+            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"], timeout=120_000
+        )
+        yield started
+        started.close()
+
+
+def opened(browser, file: Path, width: int, scheme: str):
+    """A page of the report, and what went wrong on it or was asked of the network."""
+    page = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)
+    page.set_default_timeout(120_000)
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on(
+        "request",
+        lambda request: problems.append(request.url) if "file:" not in request.url else None,
+    )
+    page.goto(file.as_uri())
+    return page, problems
+
+
+needs_browser = pytest.mark.skipif(
     not CHROMIUM.exists(), reason="needs /usr/bin/chromium (apt-get install chromium)"
 )
-def test_filters_and_search_work_in_a_real_browser(data, tmp_path):
-    from playwright.sync_api import expect, sync_playwright
+
+
+@pytest.mark.slow
+@needs_browser
+def test_filters_and_search_work_in_a_real_browser(data, browser):
+    from playwright.sync_api import expect
 
     mine = [row for row in read_rows(data / "eval" / "rows.parquet") if row.router == "policy"]
     right = sum(row.em == 1.0 for row in mine)
     once = sum(row.calls == 1 for row in mine)
     assert 0 < right < 60
     assert 0 < once < 60
-    expect.set_options(timeout=120_000)  # it waits for what is to come, on a busy machine too
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"], timeout=120_000
-        )
-        page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
-        page.set_default_timeout(120_000)
-        problems: list[str] = []
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on(
-            "request",
-            lambda request: problems.append(request.url) if "file:" not in request.url else None,
-        )
-        page.goto((data / "report" / "index.html").as_uri())
-        played, opened = page.locator("details.played"), page.locator("details[open]")
+    page, problems = opened(browser, data / "report" / "index.html", 390, "dark")
+    played, open_ones = page.locator("details.played"), page.locator("details.played[open]")
 
-        def shows(count: int | str) -> None:
-            expect(page.locator("#found")).to_have_text(re.compile(f"^{count} of "))
+    def shows(count: int | str) -> None:
+        expect(page.locator("#found")).to_have_text(re.compile(f"^{count} of "))
 
-        shows(60)  # the policy's questions, chosen at the start
-        page.select_option("#right", "right")
-        shows(right)
-        page.select_option("#right", "wrong")
-        shows(60 - right)
-        expect(page.locator(".badge.right")).to_have_count(0)
-        page.select_option("#right", "")
-        page.select_option("#count", "1")
-        shows(once)
-        page.select_option("#count", "2")
-        shows(60 - once)
-        page.select_option("#count", "")
-        page.select_option("#router", "forced/Atlas")
-        page.select_option("#model", "Penny")
-        shows(0)  # who is forced to Atlas calls nobody else
-        page.select_option("#model", "Atlas")
-        shows(60)
-        page.fill("#search", "capital")
-        shows("[1-5]?[0-9]")
-        played.first.click()
-        expect(opened.locator(".call").first).to_be_visible()
-        expect(opened.first).to_contain_text("capital")
-        page.fill("#search", "")
-        expect(played).to_have_count(25)
-        page.click("#more")
-        expect(played).to_have_count(50)
-        for width in (390, 1280):  # nothing pushes the page sideways
-            page.set_viewport_size({"width": width, "height": 844})
-            page.wait_for_function("document.documentElement.scrollWidth <= innerWidth")
-        page.screenshot(path=str(tmp_path / "page.png"))
-        assert (tmp_path / "page.png").stat().st_size > 10_000
+    shows(60)  # the policy's questions, chosen at the start
+    expect(page.locator("#seed")).to_be_hidden()  # there is one
+    page.select_option("#right", "right")
+    shows(right)
+    page.select_option("#right", "wrong")
+    shows(60 - right)
+    expect(page.locator(".badge.right")).to_have_count(0)
+    page.select_option("#right", "")
+    page.select_option("#count", "1")
+    shows(once)
+    page.select_option("#count", "2")
+    shows(60 - once)
+    page.select_option("#count", "")
+    page.select_option("#router", "forced/Atlas")
+    page.select_option("#model", "Penny")
+    shows(0)  # who is forced to Atlas calls nobody else
+    page.select_option("#model", "Atlas")
+    shows(60)
+    page.fill("#search", "capital")
+    shows("[1-5]?[0-9]")
+    played.first.click()
+    expect(open_ones.locator(".call").first).to_be_visible()
+    expect(open_ones.first).to_contain_text("capital")
+    page.fill("#search", "")
+    expect(played).to_have_count(25)
+    page.click("#more")
+    expect(played).to_have_count(50)
+    page.select_option("#model", "")
+    page.select_option("#router", "no_call")
+    played.first.click()
+    # A failed call tells its price and its time like any other.
+    expect(open_ones.first).to_contain_text(
+        re.compile(r"failed: budget, 0\.00 s, 0 reply tokens, \$0")
+    )
+    assert problems == []
+
+
+@pytest.mark.slow
+@needs_browser
+def test_the_page_reads_in_light_and_dark_and_on_a_phone(wide, browser, tmp_path):
+    from playwright.sync_api import expect
+
+    backgrounds = {}
+    for name, width, scheme in (
+        ("light", 1280, "light"),
+        ("dark", 1280, "dark"),
+        ("phone", 390, "light"),
+    ):
+        page, problems = opened(browser, wide / "report" / "index.html", width, scheme)
+        page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+        # Nothing pushes the page sideways, not even the square of all routers.
+        page.wait_for_function("document.documentElement.scrollWidth <= innerWidth")
+        page.select_option("#router", "policy")
+        page.select_option("#seed", "3")
+        expect(page.locator("#found")).to_have_text(re.compile("^60 of "))
+        expect(page.locator("details.played .facts").first).to_contain_text("policy, seed 3")
+        backgrounds[name] = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        page.screenshot(path=str(tmp_path / f"{name}.png"), full_page=True)
+        assert (tmp_path / f"{name}.png").stat().st_size > 10_000
         assert problems == []
-        browser.close()
+        page.close()
+    assert backgrounds["light"] == backgrounds["phone"] != backgrounds["dark"]

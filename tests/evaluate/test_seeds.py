@@ -1,5 +1,6 @@
 """Training seeds side by side, on figures that are worked out by hand."""
 
+import math
 from typing import get_args
 
 import pytest
@@ -45,9 +46,9 @@ def test_each_seed_against_bounds_of_its_own_worked_by_hand() -> None:
     one, two, everyone = by_seed(rows(), PARAMS)
     assert [entry["seed"] for entry in (one, two, everyone)] == [1, 2, None]
     assert [entry["em"]["mean"] for entry in (one, two, everyone)] == [0.75, 0.25, 0.5]
-    # Right answers over the oracle's: 3 of 4, 1 of 3; over both seeds 4 of 7.
+    # Right answers over the oracle's: 3 of 4, 1 of 3; all is the mean of the seeds, 13 / 24.
     ratios = [entry["em_of_oracle"]["mean"] for entry in (one, two, everyone)]
-    assert ratios == pytest.approx([3 / 4, 1 / 3, 4 / 7])
+    assert ratios == pytest.approx([3 / 4, 1 / 3, 13 / 24])
     assert [entry["best_forced"] for entry in (one, everyone)] == ["B", "B"]
     gaps = [entry["over_best_forced"]["mean"] for entry in (one, two, everyone)]
     assert gaps == pytest.approx([0.25, 0.25, 0.25])
@@ -60,6 +61,15 @@ def test_each_seed_against_bounds_of_its_own_worked_by_hand() -> None:
         "1": {"em": 1.0, "em_of_oracle": 1.0},
         "2": {"em": 0.5, "em_of_oracle": 0.5},
     }
+    # One hop: right on 1 and 1/2 of the questions, the oracle on all; two hops: 1/2 of 1, none of 1/2.
+    assert everyone["by_hops"] == {
+        "1": {"em": 0.75, "em_of_oracle": 0.75},
+        "2": {"em": 0.25, "em_of_oracle": 0.25},
+    }
+    # Between .75 and .25 the deviation is .5 / sqrt(2); both seeds gain .25 over their best single model.
+    assert everyone["sd"]["em"] == pytest.approx(0.5 / math.sqrt(2))
+    assert everyone["sd"]["over_best_forced"] == 0.0
+    assert one.keys() | {"sd"} == everyone.keys()
 
 
 def test_intervals_hold_their_mean_and_the_table_has_a_column_for_each_seed() -> None:
@@ -68,19 +78,31 @@ def test_intervals_hold_their_mean_and_the_table_has_a_column_for_each_seed() ->
         for key in ("em", "em_of_oracle", "over_best_forced", "best_model_share"):
             assert entry[key]["low"] <= entry[key]["mean"] <= entry[key]["high"]
     head, _, *lines = seeds_markdown(found).splitlines()
-    assert head == "| | seed 1 | seed 2 | all |"
-    assert {line.count("|") for line in lines} == {5}
+    assert head == "|  | seed 1 | seed 2 | all | sd |"
+    assert {line.count("|") for line in lines} == {6}
+
+
+def test_all_seeds_together_are_less_certain_than_their_average_seems() -> None:
+    *_, everyone = by_seed(rows(), PARAMS)
+    # Seeds at .75 and .25 are two: Student's t on one degree of freedom, 12.7 times .25, spans all there is.
+    assert (everyone["em"]["low"], everyone["em"]["high"]) == (0.0, 1.0)
 
 
 def test_what_a_pool_cannot_tell_is_left_open() -> None:
     (one, *_) = found = by_seed(rows({"policy"}, judged=0), PARAMS)
     assert one["em_of_oracle"] is one["over_best_forced"] is one["best_model_share"] is None
-    assert "| of the oracle's |  |  |  |" in seeds_markdown(found)
+    assert "| of the oracle's | – | – | – | – |" in seeds_markdown(found)
 
 
 def test_every_router_has_a_line_that_says_what_it_is() -> None:
     names = [f"baseline/{name}" for name in get_args(Baseline)]
     for name in ("policy", "oracle", "random", "no_call", "best_single", "forced/A", *names):
-        assert what_is(name), name
-    assert what_is("alpha=0.3").endswith("0.3 as the weight of cost")
-    assert what_is("someone else's") == ""
+        assert what_is(name, simulated=True), name
+    assert what_is("alpha=0.3", simulated=True).endswith("0.3 as the weight of cost")
+    assert what_is("someone else's", simulated=True) == ""
+
+
+def test_what_an_oracle_knows_depends_on_the_pool() -> None:
+    assert "each call goes to the cheapest candidate" in what_is("oracle", simulated=True)
+    assert "best whole run" in what_is("oracle", simulated=False)
+    assert what_is("random", simulated=False) == what_is("random", simulated=True)

@@ -1,13 +1,27 @@
 """Worked examples: every number is reached by hand in a comment."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from routerr1.evaluate.stats import holm, interval, paired_difference, ratio_interval, spread
+from routerr1.evaluate.stats import (
+    AMOUNT,
+    SHARE,
+    Sample,
+    average,
+    difference_of,
+    holm,
+    interval,
+    interval_of,
+    paired_difference,
+    ratio_interval,
+    spread,
+    subtract,
+)
 
 
 def test_two_groups_give_the_bootstrap_distribution_worked_by_hand():
@@ -27,24 +41,157 @@ def test_groups_of_unequal_size_are_weighted_by_their_questions():
     assert (found.mean, found.low, found.high) == (0.75, 0.75, 0.75)
 
 
-def test_repetitions_are_resampled_too_worked_by_hand():
-    # One question, two repetitions {0, 1}: a draw of two repetitions has the mean 0, .5, .5 or 1.
-    found = interval([[0.0], [1.0]], resamples=4000)
-    assert (found.mean, found.low, found.high, found.n, found.groups) == (0.5, 0.0, 1.0, 1, 1)
-    narrow = interval([[0.0], [1.0]], resamples=4000, confidence=0.4)
-    assert (narrow.low, narrow.high) == (0.5, 0.5)
-    # Means 0 and 1 of the repetitions: variance 1/2 over two of them, standard error 1/2, times 1.96 + .8416.
-    gap = paired_difference([[0.0], [1.0]], [[0.0], [0.0]])
-    assert gap.resolvable == pytest.approx(2.8016 * 0.5, abs=1e-4)
+def test_three_seeds_that_are_all_there_is_give_the_textbook_t_interval():
+    # Seeds .2, .4, .6 on every question: standard error .2 / sqrt(3), two degrees of freedom.
+    seeds = np.array([[0.2], [0.4], [0.6]]) * np.ones(8)
+    error = 0.2 / math.sqrt(3)
+    found = interval(seeds, resamples=40_000)
+    assert (found.mean, found.n, found.groups) == (pytest.approx(0.4), 8, 8)
+    # t(.975; 2) = 4.3027 and t(.8; 2) = 1.0607. The interval is drawn, so it is near.
+    assert found.low == pytest.approx(0.4 - 4.3027 * error, abs=0.02)
+    assert found.high == pytest.approx(0.4 + 4.3027 * error, abs=0.02)
+    gap = paired_difference(seeds, 0 * seeds)
+    assert gap.resolvable == pytest.approx((4.3027 + 1.0607) * error, abs=1e-4)
+    assert 0.05 < gap.p < 0.1  # t = 3.46 with two degrees of freedom: p = .074
 
 
-def test_repetitions_that_agree_add_nothing_and_ones_that_differ_widen():
+def test_errors_of_questions_and_of_seeds_worked_by_hand():
+    # Seed means .75 and .25: their variance .125, over two seeds 1/16. Question means 1, .5, .5, 0: sum of
+    # squares around .5 is .5, cluster-robust .5 / 16 * 4 / 3 = 1/24. What is left of each value after seed and
+    # question is a quarter: 8 / 16 on 3 * 1 degrees of freedom is 1/6 a value, and 1/48 in the mean of eight;
+    # the seeds' variance holds that, so questions keep 1/24 - 1/48 = 1/48.
+    values = np.array([[1.0, 1.0, 1.0, 0.0], [1.0, 0.0, 0.0, 0.0]])
+    questions, seeds = math.sqrt(1 / 48), math.sqrt(1 / 16)
+    # Of the normal distribution 1.9600 and .8416; of Student's t on one degree of freedom 12.7062 and 1.3764.
+    reach = math.hypot(1.9600 * questions, 12.7062 * seeds)
+    reach += math.hypot(0.8416 * questions, 1.3764 * seeds)
+    found = paired_difference(values, 0 * values)
+    assert found.resolvable == pytest.approx(reach, rel=1e-4)
+
+
+def test_seeds_that_agree_change_nothing_and_ones_that_differ_widen():
     once = [0.0, 1.0, 1.0, 0.0] * 10
-    alone, thrice = interval(once, resamples=2000), interval([once] * 3, resamples=2000)
+    alone, thrice = interval(once), interval([once] * 3)
     assert (alone.mean, alone.n) == (thrice.mean, thrice.n)
-    assert (alone.low, alone.high) == pytest.approx((thrice.low, thrice.high))
-    apart = interval([[0.0] * 40, [1.0] * 40, once], resamples=2000)
+    assert (alone.low, alone.high) == (thrice.low, thrice.high)
+    # That seeds are right equally often, if on other questions, may be chance.
+    turned = [once, np.roll(once, 1), np.roll(once, 2)]
+    averaged, seeds = interval(np.mean(turned, axis=0)), interval(turned)
+    assert seeds.low <= averaged.low < averaged.high <= seeds.high
+    apart = interval([[0.0] * 40, [1.0] * 40, once])
     assert apart.high - apart.low > 2 * (alone.high - alone.low)
+
+
+@pytest.mark.parametrize("between", [0.0, 0.03, 0.15])
+def test_with_three_seeds_ninety_five_of_a_hundred_intervals_hold_the_truth(between):
+    """Seeds from a normal distribution around .5, questions and what a seed makes of each likewise."""
+    rng = np.random.default_rng(7)
+    held = averaged = 0
+    for trial in range(300):
+        seeds, questions = between * rng.standard_normal((3, 1)), 0.3 * rng.standard_normal(50)
+        values = 0.5 + seeds + questions + 0.3 * rng.standard_normal((3, 50))
+        found = interval(values, resamples=400, seed=trial)
+        held += found.low <= 0.5 <= found.high
+        naive = interval(values.mean(axis=0), resamples=400, seed=trial)
+        averaged += naive.low <= 0.5 <= naive.high
+    assert 0.93 <= held / 300 <= 0.99
+    if between == 0.15:  # where seeds matter, an interval over questions alone is a bad joke
+        assert averaged / 300 < 0.7
+
+
+def test_seed_effects_alone_seldom_make_two_equal_routers_differ():
+    rng = np.random.default_rng(11)
+    found = 0
+    for trial in range(300):
+        a, b = (
+            rng.random((3, 60)) < np.clip(0.6 + 0.1 * rng.standard_normal((3, 1)), 0, 1)
+            for _ in range(2)
+        )
+        found += paired_difference(a, b, resamples=400, seed=trial).p < 0.05
+    assert found / 300 <= 0.07
+
+
+def test_routers_of_different_seeds_are_compared_without_pairing_them():
+    # Errors of the mean .2 / sqrt(3) on two degrees of freedom and, from seeds .1 and .3, .1 on one; t as above.
+    three = np.array([[0.2], [0.4], [0.6]]) * np.ones(8)
+    two = np.array([[0.1], [0.3]]) * np.ones(8)
+    sample = Sample([str(place) for place in range(8)])
+    found = difference_of(subtract(*sample.means([three, two])))
+    one = 0.2 / math.sqrt(3)
+    reach = math.hypot(4.3027 * one, 12.7062 * 0.1) + math.hypot(1.0607 * one, 1.3764 * 0.1)
+    assert found.mean == pytest.approx(0.2)
+    assert found.resolvable == pytest.approx(reach, rel=1e-4)
+
+
+def test_what_is_measured_on_one_sample_is_what_it_would_be_alone():
+    a, b, groups = [1, 0, 1, 1], [0, 0, 1, 1], ["x", "x", "y", "z"]
+    one, two = Sample(groups, seed=3).means([a, b])
+    assert interval_of(one) == interval(a, groups, seed=3)
+    assert difference_of(subtract(one, two)) == paired_difference(a, b, groups, seed=3)
+
+
+def test_an_average_over_data_sets_weighs_each_alike_worked_by_hand():
+    # Set a: 1, 1, 1, 0, mean .75. Set b: 0, 1, mean .5. Macro .625; over all six questions it is 2/3.
+    a = Sample(list("1234"), seed=1).means([[1, 1, 1, 0]])[0]
+    b = Sample(list("12"), seed=2).means([[0, 1]])[0]
+    both = average([a, b])
+    assert (both.value, both.n, both.groups) == (0.625, 6, 6)
+    # b is 0, .5, .5 or 1 by draw, a quarter each: the macro-average lies within half of that of a's draws.
+    found = interval_of(both)
+    assert found.low == pytest.approx(0.25, abs=0.13)
+    assert found.high <= 1.0
+
+
+def test_a_single_group_gives_no_interval_and_no_p_value():
+    found = paired_difference([1, 1, 1], [0, 1, 0], ["g"] * 3)
+    assert found.mean == pytest.approx(2 / 3)
+    assert (found.low, found.high, found.p, found.resolvable) == (None, None, None, None)
+    seeds = paired_difference([[1, 1], [0, 1]], [[0, 0], [0, 0]], ["g", "g"])
+    assert (seeds.low, seeds.p, seeds.resolvable) == (None, None, None)
+    alone = interval([1, 0], ["g", "g"])
+    assert (alone.mean, alone.low, alone.high) == (0.5, None, None)
+
+
+def test_none_right_of_sixty_is_no_certainty():
+    # Rule of three: with a chance of more than 1 - .05^(1/60) = .0487 one of 60 would have been right.
+    none = interval([0.0] * 60, within=SHARE)
+    assert (none.mean, none.low, none.high) == (0.0, 0.0, pytest.approx(0.0487, abs=1e-4))
+    all_right = interval([1.0] * 60, within=SHARE)
+    assert (all_right.low, all_right.high) == (pytest.approx(1 - 0.0487, abs=1e-4), 1.0)
+    # Three phrasings of twenty questions are twenty chances to be right: 1 - .05^(1/20).
+    grouped = interval([0.0] * 60, [str(place // 3) for place in range(60)], within=SHARE)
+    assert grouped.high == pytest.approx(0.1391, abs=1e-4)
+    # What costs nothing costs nothing.
+    assert interval([0.0] * 60, within=AMOUNT).high == 0.0
+
+
+def test_a_share_ends_at_one_however_far_the_seeds_lie_apart():
+    found = interval([[0.9] * 20, [0.5] * 20], within=SHARE)
+    assert (found.low, found.high) == (0.0, 1.0)
+
+
+def test_sums_that_are_zero_but_for_rounding_are_ties():
+    # Groups .1 + .2 and -.3: a draw of both sums to 5.6e-17 and is as much below zero as above it. Of four
+    # draws one is above and two are ties, so each side has three quarters: p = 1, not half.
+    assert paired_difference([0.1, 0.2, -0.3], [0.0] * 3, ["a", "a", "b"], resamples=999).p == 1.0
+
+
+def test_what_it_resolves_is_said_at_the_corrected_level():
+    # .05 / 5 = .01: 2.5758 in the place of 1.96; the power's .8416 stays.
+    values = [1, -1] * 50
+    found = difference_of(Sample([str(p) for p in range(100)]).means([values])[0], comparisons=5)
+    assert found.resolvable == pytest.approx((2.5758 + 0.8416) * math.sqrt(1 / 99), abs=1e-4)
+
+
+def test_many_groups_are_drawn_piece_by_piece():
+    groups, resamples = 5000, 8000  # 320 MB of counts in all
+    tracemalloc.start()
+    try:
+        interval(np.arange(groups) % 2, resamples=resamples)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 200e6
 
 
 def test_phrasings_of_one_question_do_not_narrow_the_interval():
@@ -80,17 +227,33 @@ def test_a_router_paired_with_itself_differs_by_exactly_nothing(values):
     for measured in (values, [values, values[::-1]]):
         same = paired_difference(measured, measured, resamples=100)
         assert (same.mean, same.low, same.high, same.p) == (0.0, 0.0, 0.0, 1.0)
-        assert same.resolvable == 0.0
+        assert same.resolvable is None
 
 
 def test_a_share_of_calls_is_a_ratio_of_sums_worked_by_hand():
     # Groups a: 1 of 2 calls, b: 0 of 2. aa -> 2/4, ab -> 1/4, bb -> 0; the middle half is 1/4.
     found = ratio_interval([1, 0], [2, 2], ["a", "b"], resamples=4000, confidence=0.4)
     assert (found.mean, found.low, found.high, found.n) == (0.25, 0.25, 0.25, 4)
-    # b without calls: aa and ab give 1/2, bb has no call and is left out.
-    sparse = ratio_interval([1, 0], [2, 0], ["a", "b"], resamples=400)
+    # c without calls: every draw with an a or b gives 1/2, ccc has no call and is left out.
+    sparse = ratio_interval([1, 1, 0], [2, 2, 0], ["a", "b", "c"], resamples=400)
     assert (sparse.mean, sparse.low, sparse.high) == (0.5, 0.5, 0.5)
+    # Only a calls: one group is no ground for an interval.
+    lone = ratio_interval([1, 0], [2, 0], ["a", "b"])
+    assert (lone.mean, lone.low, lone.high) == (0.5, None, None)
     assert ratio_interval([0, 0], [0, 0]) is None
+
+
+def test_a_ratio_over_seeds_is_the_mean_of_their_own():
+    # Seed 1: 3 of 4, seed 2: 1 of 2, seed 3 calls nobody and has no say.
+    found = ratio_interval([[2, 1], [1, 0], [0, 0]], [[2, 2], [1, 1], [0, 0]])
+    assert (found.mean, found.n) == (0.625, 6)
+
+
+def test_a_share_of_all_calls_is_no_certainty_either():
+    # All of 10 calls in 4 groups with calls: 1 - .05^(1/4) = .527.
+    groups = ["a", "b", "c", "d", "e"]
+    found = ratio_interval([3, 3, 2, 2, 0], [3, 3, 2, 2, 0], groups, within=SHARE)
+    assert (found.low, found.high) == (pytest.approx(1 - 0.5271, abs=1e-4), 1.0)
 
 
 def test_pairing_removes_what_the_questions_share():

@@ -96,6 +96,17 @@ def test_each_data_set_of_a_batch_has_its_own_figures(setting: Setting, params: 
     assert "d/em" not in batch_figures([one], scores[:1], ["Atlas"])
 
 
+def test_entropy_of_calls_is_logged_in_bits_as_evaluation_reports_it(
+    setting: Setting, params: Params
+) -> None:
+    assert TURN.reply is not None
+    elsewhere = replace(TURN, reply=replace(TURN.reply, model="Penny"))
+    both = [trajectory(TURN, LAST), trajectory(elsewhere, LAST)]
+    scored = score(both[0], pool_cards(setting), FrozenCostScale(0.0, 0.0), params.reward)
+    # Half of the calls to each of two models: one bit.
+    assert batch_figures(both, [scored, scored], [])["call_entropy"] == 1.0
+
+
 def test_training_stops_once_validation_has_not_improved_for_long_enough(
     small_policy: Path, setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
