@@ -18,7 +18,8 @@ def tasks_of(params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     stages.dataset(params)
 
     def tasks(**pool: float) -> list[Task]:
-        train = params.train.model_copy(update={"steps": 100})  # of 4 questions each
+        # Of 4 questions each.
+        train = params.train.model_copy(update={"steps": 100, "rehearsal_weight": 0.0})
         changed = params.model_copy(
             update={"pool": params.pool.model_copy(update=pool), "train": train}
         )

@@ -171,9 +171,10 @@ def test_ids_trained_on_are_those_sampled_token_by_token(
     watched = Watched(monkeypatch)
     hot = setting.rollout.model_copy(update={"temperature": 1.0})
     _, played = train(asking_policy, replace(setting, rollout=hot), tmp_path)
+    held = len(setting.validation)  # played before the first step
     first = {
         (session.prompt_ids, tuple(tokens)): logprobs
-        for session, (tokens, logprobs) in list(sampled.items())[: len(played[0])]
+        for session, (tokens, logprobs) in list(sampled.items())[held : held + len(played[0])]
     }
     given = watched.inputs[0]
     weights = (given["completion_mask"] * given["tool_mask"]).bool()
