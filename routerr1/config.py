@@ -155,21 +155,36 @@ class ProfilePoolParams(Section):
 
 
 class PromptParams(Section):
-    """How cards and question are shown to the policy; with `chat`, as a user's turn in its chat template."""
+    """How cards and question are shown to the policy; see `prompt.py`.
 
-    template: Literal["compact", "full"]
+    Attributes:
+        file: the wording of template `file`.
+        chat: as a user's turn in the policy's chat template.
+    """
+
+    template: Literal["compact", "full", "file"]
+    file: Path | None = None
     chat: bool = False
+
+    @model_validator(mode="after")
+    def _file_for_file(self) -> "PromptParams":
+        if (self.template == "file") != (self.file is not None):
+            raise ValueError("template file needs a file in `file`, and the others have none")
+        return self
 
 
 class RolloutParams(Section):
     """Limits of one trajectory; `temperature` is the one training samples with.
 
     Attributes:
+        max_reply_tokens: that are kept of a reply, counted as the policy reads it; `pool.max_reply_tokens`
+            is what a candidate is asked for, which it may ignore.
         max_tokens: of prompt, generations and replies together; None: what the model can hold.
     """
 
     max_rounds: int = Field(ge=1)
     max_new_tokens: int = Field(ge=4)
+    max_reply_tokens: int = Field(default=600, ge=1)
     temperature: float = Field(gt=0)
     max_tokens: int | None = Field(default=None, ge=64)
 

@@ -77,6 +77,11 @@ def profile(params: Params) -> None:
     section = params.profile_pool
     probes = sample_probes(questions_of(section.split), section.probes, section.seed)
     pool = open_pool(params)
+    render = renderer(params)
+    for probe in probes[
+        :1
+    ]:  # a prompt that cannot be rendered stops the chain before anything is paid
+        render(probe, pool.cards)
     store = _profile_store(params, "pool", "profile_pool")
     with track("profile", len(probes) * len(pool.cards)) as bar:
         found = asyncio.run(
@@ -528,7 +533,13 @@ def read_cards() -> list[Card]:
 
 def renderer(params: Params) -> prompt.Renderer:
     """The prompt's renderer."""
-    return prompt.renderer(params.prompt.template, params.rollout.max_rounds)
+    section = params.prompt
+    return prompt.renderer(section.template, params.rollout.max_rounds, section.file)
+
+
+def _prompt_hash(params: Params) -> str:
+    section = params.prompt
+    return prompt.prompt_hash(section.template, params.rollout.max_rounds, section.file)
 
 
 def load_policies(params: Params) -> dict[int, "LocalGenerator"]:
@@ -567,7 +578,7 @@ def fingerprint_parts(params: Params, seed: int) -> dict[str, Any]:
         "params": sections(params, "prompt", "rollout", "model", "reward", "train", "pool"),
         "data": digest(QUESTIONS),
         "cards": digest(POOL / "cards.json"),
-        "prompt": prompt.prompt_hash(params.prompt.template, params.rollout.max_rounds),
+        "prompt": _prompt_hash(params),
         "warmstart": digest(WARMSTART / f"seed-{seed}"),
         "code": code(),
     }
@@ -580,6 +591,7 @@ def _evaluation_fingerprint(params: Params, section: str) -> str:
             "params": fingerprint(
                 params, "rollout", "prompt", "pool", "evaluate", "baselines", section
             ),
+            "prompt": _prompt_hash(params),
             "policies": digest(POLICY),
             "others": digest(OTHER_SEEDS),
             "data": digest(QUESTIONS),

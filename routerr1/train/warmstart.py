@@ -27,7 +27,7 @@ from routerr1.pool.simulated import (
 )
 from routerr1.prompt import renderer
 from routerr1.reward import FrozenCostScale
-from routerr1.rollout.local import Loading, LocalGenerator, loading, opening
+from routerr1.rollout.local import Loading, LocalGenerator, loading, opening, text_ids
 from routerr1.rollout.loop import play, stream_seed
 from routerr1.train.examples import imitated
 from routerr1.train.packing import Example, pack
@@ -41,16 +41,11 @@ _TOKENIZED_PAIRS = 3000
 
 def encode(prompt: str, trajectory: Trajectory, tokenizer: Any, *, chat: bool = False) -> Example:
     """Tokenise piece by piece, as a rollout does: text is never tokenised across an insertion."""
-
-    def ids_of(text: str) -> list[int]:
-        found: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-        return found
-
     ids: list[int] = []
     mask: list[int] = []
     for turn in trajectory.turns:
         for text, weight in ((turn.generation.text, 1), (turn.inserted, 0)):
-            piece = ids_of(text)
+            piece = text_ids(tokenizer, text)
             ids += piece
             mask += [weight] * len(piece)
     return Example(tuple(opening(tokenizer, prompt, chat=chat)), tuple(ids), tuple(mask))
@@ -132,7 +127,7 @@ def warm_start(
     Returns: final loss, size, and at temperature 1 the share of well-formed trajectories and EM.
     """
     disable_progress_bar()  # bars for a file of a megabyte only clutter
-    render = renderer(params.prompt.template, params.rollout.max_rounds)
+    render = renderer(params.prompt.template, params.rollout.max_rounds, params.prompt.file)
     known = known_facts(world)
     wanted = params.warmstart.steps * params.warmstart.batch_size
     pairs = imitated(
