@@ -2,19 +2,26 @@
 
 Checkpoints live under the run's own folder, outside DVC's outputs, with everything needed to go on:
 weights, optimiser, schedule, random states (transformers), cost statistics, the log so far and the best
-weights (ours, written last: a checkpoint without them is not complete).
+weights (ours). Our state is written last, with checksums: a checkpoint without it is not complete, and one
+that differs from it is not gone on from.
 """
 
 import copy
 import csv
+import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from routerr1.errors import CheckpointError, DataError
 from routerr1.files import atomic_path, read_json, write_json
+from routerr1.fingerprints import hash_of
 from routerr1.reward import CostScale
+from routerr1.train.checkpoint import checksums, first_broken
 from routerr1.train.player import Player
+
+_log = logging.getLogger(__name__)
 
 BEST = "best"  # folder of the best weights, in a run's folder and in each of its checkpoints
 _STATE = "router_state.json"
@@ -47,7 +54,7 @@ def recorder_of(
 
         def restore(self, checkpoint: Path) -> None:
             """Take back what `on_save` wrote."""
-            state = read_json(checkpoint / _STATE)
+            state = _read_state(checkpoint)
             self.rows, self.timing = state["rows"], state["timing"]
             self.best_step, self.best_reward = state["best_step"], state["best_reward"]
             player.scale = CostScale.restore(state["cost_scale"])
@@ -103,21 +110,22 @@ def recorder_of(
             accelerator.wait_for_everyone()
 
         def on_save(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+            # Each process writes random states of its own.
+            player.trainer.accelerator.wait_for_everyone()
             if not state.is_world_process_zero:
                 return
             checkpoint = folder / f"checkpoint-{state.global_step}"
             if (folder / BEST).is_dir():
                 _copy(folder / BEST, checkpoint / BEST)
-            write_json(
-                checkpoint / _STATE,
-                {
-                    "rows": self.rows,
-                    "timing": self.timing,
-                    "best_step": self.best_step,
-                    "best_reward": self.best_reward if self.best_step else -1.0,
-                    "cost_scale": player.scale.state(),
-                },
-            )
+            ours = {
+                "rows": self.rows,
+                "timing": self.timing,
+                "best_step": self.best_step,
+                "best_reward": self.best_reward if self.best_step else -1.0,
+                "cost_scale": player.scale.state(),
+                "files": checksums(checkpoint, _STATE),
+            }
+            write_json(checkpoint / _STATE, {**ours, "hash": hash_of(ours)})
 
     return Recorder()
 
@@ -152,9 +160,34 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def last_complete(folder: Path) -> Path | None:
-    """The newest checkpoint that holds our state, which is written last."""
-    found = [path for path in folder.glob("checkpoint-*") if (path / _STATE).is_file()]
-    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    """The newest checkpoint that is as it was written; a warning names what is wrong with a newer one."""
+    finished = [path for path in folder.glob("checkpoint-*") if (path / _STATE).is_file()]
+    for path in sorted(finished, key=_step_of, reverse=True):
+        try:
+            _read_state(path)
+        except (CheckpointError, DataError) as error:
+            _log.warning("%s; not going on from step %d", error, _step_of(path))
+        else:
+            return path
+    return None
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _read_state(checkpoint: Path) -> dict[str, Any]:
+    """What `on_save` wrote, after checking it and every file of the checkpoint.
+
+    Raises: CheckpointError, DataError naming the file.
+    """
+    state = read_json(checkpoint / _STATE)
+    if not isinstance(state, dict) or state.pop("hash", None) != hash_of(state):
+        raise CheckpointError(f"{checkpoint / _STATE}: is corrupt")
+    broken = first_broken(checkpoint, state["files"])
+    if broken is not None:
+        raise CheckpointError(broken)
+    return state
 
 
 def write_log(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
