@@ -5,6 +5,7 @@ from pathlib import Path
 
 from routerr1 import stages
 from routerr1.config import Params
+from routerr1.progress import working
 from routerr1.rollout.loop import rollout
 from routerr1.train.checkpoint import MANIFEST
 from routerr1.types import Question, Trajectory
@@ -21,9 +22,13 @@ def ask_once(
     Raises: CheckpointError, PoolError: policy or pool cannot be used.
     """
     ours = policy == str(stages.POLICY) or (Path(policy) / MANIFEST).is_file()
-    generator = (
-        stages.load_policy(Path(policy), params) if ours else stages.load_checkpoint(policy, params)
-    )
+    render = stages.renderer(params)
+    with working(f"loading {policy}"):
+        generator = (
+            stages.load_policy(Path(policy), params)
+            if ours
+            else stages.load_checkpoint(policy, params)
+        )
     pool = stages.open_pool(params, stages.read_cards())
 
     async def play() -> Trajectory:
@@ -32,7 +37,7 @@ def ask_once(
                 Question("asked", "asked", question, (), "test"),
                 generator,
                 pool,
-                render=stages.renderer(params),
+                render=render,
                 params=params.rollout,
                 seed=seed,
                 temperature=temperature,
@@ -40,7 +45,8 @@ def ask_once(
         finally:
             await pool.aclose()
 
-    return asyncio.run(play())
+    with working("playing"):
+        return asyncio.run(play())
 
 
 def show(trajectory: Trajectory) -> None:

@@ -22,7 +22,7 @@ from routerr1.errors import CheckpointError, ConfigError, DataError, PoolError
 from routerr1.files import digest, write_json
 from routerr1.fingerprints import code, fingerprint, hash_of, sections
 from routerr1.pool.interface import Pool
-from routerr1.progress import Progress, track
+from routerr1.progress import Progress, track, working
 from routerr1.types import Card, Question, Split, Trajectory
 
 if TYPE_CHECKING:
@@ -544,6 +544,11 @@ async def _new_models(params: Params, everyone: Pool, cards: Sequence[Card]) -> 
 
 def report(params: Params) -> None:
     """Tables, plots and trajectories into data/report."""
+    with working("report"):
+        _write_report(params)
+
+
+def _write_report(params: Params) -> None:
     from routerr1.report import read_sources, write_report
 
     facts = {
