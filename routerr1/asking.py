@@ -9,11 +9,10 @@ from routerr1.config import Params
 from routerr1.progress import working
 from routerr1.rollout.loop import rollout
 from routerr1.train.checkpoint import MANIFEST
-from routerr1.types import Ask, Question, Stopped, Trajectory
+from routerr1.types import Ask, Question, Trajectory
 
 THINKS = "Thinks"
-_NO_ANSWER: dict[Stopped, str] = {
-    "answered": "the answer is empty",
+_NO_ANSWER = {
     "max_rounds": "all calls were made (rollout.max_rounds), and it asked for another",
     "no_action": "it ended without a call or an answer",
     "length": "it wrote on until its tokens were used up (rollout.max_new_tokens, or the context)",

@@ -31,12 +31,8 @@ _TAG_LIKE = re.compile(
 )
 
 
-_ROUNDS = (
-    8  # of decoding; text that was escaped by accident, and not on purpose, takes two or three
-)
-_MOST_MARKS = (
-    30  # combining marks in a row; no language writes more, and normalising sorts them slowly
-)
+_ROUNDS = 8  # of decoding; text that was not escaped to do harm takes two or three
+_MOST_MARKS = 30  # combining marks in a row: no language has more, and sorting them is slow
 
 
 class _Block(NamedTuple):

@@ -81,9 +81,7 @@ def profile(params: Params) -> None:
     probes = sample_probes(questions_of(section.split), section.probes, section.seed)
     pool = open_pool(params)
     render = renderer(params)
-    for probe in probes[
-        :1
-    ]:  # a prompt that cannot be rendered stops the chain before anything is paid
+    for probe in probes[:1]:  # a prompt that cannot be used is found out before anything is paid
         render(probe, pool.cards)
     store = _profile_store(params, "pool", "profile_pool")
     with track("profile", len(probes) * len(pool.cards)) as bar:

@@ -53,8 +53,8 @@ def recorder_of(
             self.best_step, self.best_reward = 0, float("-inf")
 
         def restore(self, checkpoint: Path) -> None:
-            """Take back what `on_save` wrote."""
-            state = _read_state(checkpoint)
+            """Take back what `on_save` wrote; `checkpoint` is from `last_complete`, which checked it."""
+            state = read_json(checkpoint / _STATE)
             self.rows, self.timing = state["rows"], state["timing"]
             self.best_step, self.best_reward = state["best_step"], state["best_reward"]
             player.scale = CostScale.restore(state["cost_scale"])
@@ -164,7 +164,7 @@ def last_complete(folder: Path) -> Path | None:
     finished = [path for path in folder.glob("checkpoint-*") if (path / _STATE).is_file()]
     for path in sorted(finished, key=_step_of, reverse=True):
         try:
-            _read_state(path)
+            _verify(path)
         except (CheckpointError, DataError) as error:
             _log.warning("%s; not going on from step %d", error, _step_of(path))
         else:
@@ -176,18 +176,14 @@ def _step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
 
 
-def _read_state(checkpoint: Path) -> dict[str, Any]:
-    """What `on_save` wrote, after checking it and every file of the checkpoint.
-
-    Raises: CheckpointError, DataError naming the file.
-    """
+def _verify(checkpoint: Path) -> None:
+    """Raises: CheckpointError, DataError naming the file that is not as `on_save` left it."""
     state = read_json(checkpoint / _STATE)
     if not isinstance(state, dict) or state.pop("hash", None) != hash_of(state):
         raise CheckpointError(f"{checkpoint / _STATE}: is corrupt")
     broken = first_broken(checkpoint, state["files"])
     if broken is not None:
         raise CheckpointError(broken)
-    return state
 
 
 def write_log(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
