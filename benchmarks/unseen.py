@@ -20,6 +20,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from routerr1 import stages
 from routerr1.config import Params, load_params
 from routerr1.data.embedded import build_world, questions
 from routerr1.evaluate import controls
@@ -33,7 +34,6 @@ from routerr1.evaluate.table import markdown, shorten, summarise
 from routerr1.files import atomic_path
 from routerr1.pool.simulated import SimulatedPool, drawn_pool, known_facts
 from routerr1.progress import track
-from routerr1.prompt import renderer
 
 
 def main() -> None:
@@ -82,7 +82,7 @@ def play(params: Params, policies: dict[str, list[Path]], draw: int) -> list[Row
         generators = {
             seed: LocalGenerator.load(folder) for seed, folder in enumerate(folders, start=1)
         }
-        render = renderer(params.prompt.template, params.rollout.max_rounds)
+        render = stages.renderer(params)
         for policy in policies_of(
             generators, render=render, rollout=params.rollout, params=params.evaluate
         ):

@@ -1,13 +1,22 @@
 """One question, played and shown to a person."""
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 
 from routerr1 import stages
 from routerr1.config import Params
+from routerr1.progress import working
 from routerr1.rollout.loop import rollout
 from routerr1.train.checkpoint import MANIFEST
-from routerr1.types import Question, Trajectory
+from routerr1.types import Ask, Question, Trajectory
+
+THINKS = "Thinks"
+_NO_ANSWER = {
+    "max_rounds": "all calls were made (rollout.max_rounds), and it asked for another",
+    "no_action": "it ended without a call or an answer",
+    "length": "it wrote on until its tokens were used up (rollout.max_new_tokens, or the context)",
+}
 
 
 def ask_once(
@@ -21,9 +30,13 @@ def ask_once(
     Raises: CheckpointError, PoolError: policy or pool cannot be used.
     """
     ours = policy == str(stages.POLICY) or (Path(policy) / MANIFEST).is_file()
-    generator = (
-        stages.load_policy(Path(policy), params) if ours else stages.load_checkpoint(policy, params)
-    )
+    render = stages.renderer(params)
+    with working(f"loading {policy}"):
+        generator = (
+            stages.load_policy(Path(policy), params)
+            if ours
+            else stages.load_checkpoint(policy, params)
+        )
     pool = stages.open_pool(params, stages.read_cards())
 
     async def play() -> Trajectory:
@@ -32,7 +45,7 @@ def ask_once(
                 Question("asked", "asked", question, (), "test"),
                 generator,
                 pool,
-                render=stages.renderer(params),
+                render=render,
                 params=params.rollout,
                 seed=seed,
                 temperature=temperature,
@@ -40,28 +53,56 @@ def ask_once(
         finally:
             await pool.aclose()
 
-    return asyncio.run(play())
+    with working("playing"):
+        return asyncio.run(play())
 
 
-def show(trajectory: Trajectory) -> None:
+def show(trajectory: Trajectory, *, simulated: bool) -> None:
     """Print thoughts, calls with model, price and latency, replies, the answer and what it cost."""
     from rich.console import Console
     from rich.text import Text
 
-    console = Console()
+    console = Console(highlight=False)
+    for label, text in told(trajectory):
+        style = "dim italic" if label == THINKS else ""
+        console.print(Text.assemble((f"{label}: ", "bold"), (text, style)))
+    replies = [turn.reply for turn in trajectory.turns if turn.reply is not None]
+    calls = trajectory.ledger.calls
+    spent = _spent(trajectory.ledger.cost_usd, sum(reply.latency_s for reply in replies))
+    console.print(Text(f"{calls} {'call' if calls == 1 else 'calls'}, {spent} in all", style="dim"))
+    if simulated:
+        console.print(Text("The models that were called are simulated (README.md).", style="dim"))
+
+
+def told(trajectory: Trajectory) -> Iterator[tuple[str, str]]:
+    """A trajectory as lines of label and text, fit for a terminal: control characters are left out.
+
+    A reply is shown as the policy read it.
+    """
     for turn in trajectory.turns:
-        thought, _, _ = turn.generation.text.partition("</think>")
-        console.print(Text(thought.removeprefix("<think>").strip(), style="italic dim"))
+        thought, _, rest = turn.generation.text.partition("</think>")
+        yield THINKS, _printable(thought.replace("<think>", ""))
         if turn.reply is None:
             continue
-        reply = turn.reply
-        query = getattr(turn.action, "query", turn.generation.text)
-        console.print(Text.assemble((f"→ {reply.model or 'nobody'}: ", "bold cyan"), query))
-        figures = f"   ${reply.cost_usd:.6f}, {reply.latency_s:.2f} s"
-        said = reply.text if reply.failure is None else f"no reply ({reply.failure})"
-        console.print(Text.assemble(("← ", "bold green"), said, (figures, "dim")))
-    ledger = trajectory.ledger
-    answer = trajectory.answer if trajectory.answer is not None else f"none ({trajectory.stopped})"
-    console.print(Text.assemble(("Answer: ", "bold"), (answer, "bold")))
-    calls = "1 call" if ledger.calls == 1 else f"{ledger.calls} calls"
-    console.print(Text(f"{calls}, ${ledger.cost_usd:.6f} in all", style="dim"))
+        reply, action = turn.reply, turn.action
+        if isinstance(action, Ask):
+            name = reply.model or action.name
+            also = "" if name == action.name else f" (it named {action.name})"
+            yield f"Asks {name}{also}", _printable(action.query)
+        else:
+            yield "Asks nobody", _printable(rest)
+        label = "Reply" if reply.failure is None else "No reply"
+        read = turn.inserted.strip().removeprefix("<information>").removesuffix("</information>")
+        yield f"{label} ({_spent(reply.cost_usd, reply.latency_s)})", _printable(read)
+    if trajectory.answer is None:
+        yield "Answer", f"none: {_NO_ANSWER[trajectory.stopped]}"
+    else:
+        yield "Answer", _printable(trajectory.answer)
+
+
+def _spent(cost_usd: float, latency_s: float) -> str:
+    return f"${cost_usd:.6f}, {latency_s:.2f} s"
+
+
+def _printable(text: str) -> str:
+    return "".join(char for char in text if char.isprintable() or char in "\n\t").strip()

@@ -121,7 +121,9 @@ def ask(
     from routerr1.asking import ask_once, show
     from routerr1.config import load_params
 
-    show(ask_once(question, policy, load_params(params), seed=seed, temperature=temperature))
+    loaded = load_params(params)
+    played = ask_once(question, policy, loaded, seed=seed, temperature=temperature)
+    show(played, simulated=loaded.pool.kind == "simulated")
 
 
 @app.command(rich_help_panel="Use")

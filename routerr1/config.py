@@ -7,7 +7,7 @@ Secrets are not here: they come from the environment.
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -16,9 +16,9 @@ from routerr1.files import read_yaml
 
 
 class Section(BaseModel):
-    """One block of params.yaml; a misspelt key is an error, not a silent default."""
+    """One block of params.yaml; a misspelt key is an error, not a silent default, and so is `.inf` or `.nan`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class EmbeddedParams(Section):
@@ -29,6 +29,12 @@ class EmbeddedParams(Section):
     elements: int = Field(ge=4)
     test_share: float = Field(gt=0, lt=1)
     validation_share: float = Field(gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _leave_some(self) -> "EmbeddedParams":
+        if self.test_share + self.validation_share >= 1:
+            raise ValueError("test_share and validation_share leave nothing to train on")
+        return self
 
 
 class ColumnsParams(Section):
@@ -99,9 +105,9 @@ class ChecksParams(Section):
 class BudgetParams(Section):
     """US dollars that may be spent at most; null: no limit. Shared by all processes of this folder."""
 
-    question_usd: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    run_usd: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    month_usd: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    question_usd: float | None = Field(default=None, ge=0)
+    run_usd: float | None = Field(default=None, ge=0)
+    month_usd: float | None = Field(default=None, ge=0)
 
 
 class PoolParams(Section):
@@ -156,21 +162,36 @@ class ProfilePoolParams(Section):
 
 
 class PromptParams(Section):
-    """How cards and question are shown to the policy; with `chat`, as a user's turn in its chat template."""
+    """How cards and question are shown to the policy; see `prompt.py`.
 
-    template: Literal["compact", "full"]
+    Attributes:
+        file: the wording of template `file`.
+        chat: as a user's turn in the policy's chat template.
+    """
+
+    template: Literal["compact", "full", "file"]
+    file: Path | None = None
     chat: bool = False
+
+    @model_validator(mode="after")
+    def _file_for_file(self) -> "PromptParams":
+        if (self.template == "file") != (self.file is not None):
+            raise ValueError("template file needs a file in `file`, and the others have none")
+        return self
 
 
 class RolloutParams(Section):
     """Limits of one trajectory; `temperature` is the one training samples with.
 
     Attributes:
+        max_reply_tokens: that are kept of a reply, counted as the policy reads it; `pool.max_reply_tokens`
+            is what a candidate is asked for, which it may ignore.
         max_tokens: of prompt, generations and replies together; None: what the model can hold.
     """
 
     max_rounds: int = Field(ge=1)
     max_new_tokens: int = Field(ge=4)
+    max_reply_tokens: int = Field(default=600, ge=1)
     temperature: float = Field(gt=0)
     max_tokens: int | None = Field(default=None, ge=64)
 
@@ -179,6 +200,7 @@ class ModelParams(Section):
     """The policy: made from scratch with these sizes, or loaded (then the sizes are not read).
 
     Attributes:
+        heads: two at least, which attend to the tokens just before; each of an even size.
         device: `auto` is a GPU where there is one.
         dtype: what is computed in; `auto` is bfloat16 on a GPU. Weights that are trained stay float32.
     """
@@ -186,10 +208,18 @@ class ModelParams(Section):
     init: str
     hidden_size: int = Field(ge=16)
     layers: int = Field(ge=2)
-    heads: int = Field(ge=1)
+    heads: int = Field(ge=2)
     vocab_size: int = Field(ge=300)
     device: Literal["auto", "cpu", "cuda"] = "cpu"
     dtype: Literal["auto", "float32", "bfloat16"] = "float32"
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> "ModelParams":
+        if self.init == "scratch" and self.hidden_size % (2 * self.heads):
+            raise ValueError(
+                f"hidden_size {self.hidden_size} does not part into {self.heads} heads of an even size"
+            )
+        return self
 
 
 class WarmstartParams(Section):
@@ -274,6 +304,15 @@ class TrainParams(Section):
     gradient_checkpointing: bool = False
     lora: LoraParams | None = None
     vllm: VllmParams | None = None
+
+    @model_validator(mode="after")
+    def _passes_fit(self) -> "TrainParams":
+        rollouts = self.questions_per_step * self.rollouts_per_question
+        if self.rollouts_per_pass and rollouts % self.rollouts_per_pass:
+            raise ValueError(
+                f"{rollouts} rollouts a step do not part into passes of {self.rollouts_per_pass} (rollouts_per_pass)"
+            )
+        return self
 
 
 class EvaluateParams(Section):
@@ -467,17 +506,25 @@ def _merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any
     return merged
 
 
-def _refuse_unknown(
-    section: type[BaseModel], values: Mapping[str, Any], source: Path, above: str = ""
-) -> None:
-    known = section.model_fields
-    for key, value in values.items():
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
-            raise ConfigError(f"{source}: unknown key {above}{key}; did you mean {above}{near[0]}?")
-        inner = known[key].annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel) and isinstance(value, Mapping):
-            _refuse_unknown(inner, value, source, f"{above}{key}.")
+def _refuse_unknown(kind: Any, value: Any, source: Path, above: str = "") -> None:
+    """Walk `value` along its declared `kind`: a section, or what holds sections (X | None, dict[str, X])."""
+    if not isinstance(value, Mapping):
+        return
+    if get_origin(kind) is dict:
+        for key, inner in value.items():
+            _refuse_unknown(get_args(kind)[1], inner, source, f"{above}{key}.")
+    elif not isinstance(kind, type):
+        for each in get_args(kind):
+            _refuse_unknown(each, value, source, above)
+    elif issubclass(kind, BaseModel):
+        known = kind.model_fields
+        for key, inner in value.items():
+            if key not in known:
+                (near,) = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
+                raise ConfigError(
+                    f"{source}: unknown key {above}{key}; did you mean {above}{near}?"
+                )
+            _refuse_unknown(known[key].annotation, inner, source, f"{above}{key}.")
 
 
 def _holds(values: Mapping[str, Any], loc: tuple[int | str, ...]) -> bool:

@@ -17,27 +17,36 @@ class Progress:
         self.label = label
         self.total = total
         self.done = 0
-        self._began = time.monotonic()
-        self._told = self._began
+        self._told = time.monotonic()
+        self._first: tuple[float, int] | None = None
 
     def update(self, done: int | None = None, total: int | None = None, note: str = "") -> None:
         """Set what is done (one more by default), and a short note such as the current reward."""
         self.done = self.done + 1 if done is None else done
         self.total = self.total if total is None else total
+        # Work that goes on begins with what was done before, which took no time now.
+        self._first = self._first or (time.monotonic(), self.done)
         self._show(note)
+
+    @property
+    def rate(self) -> float:
+        """Units a second since the first report; 0 where there was no other."""
+        if self._first is None:
+            return 0.0
+        began, before = self._first
+        elapsed = time.monotonic() - began
+        return (self.done - before) / elapsed if elapsed > 0 else 0.0
 
     def _show(self, note: str) -> None:
         now = time.monotonic()
         if now - self._told < _LINE_EVERY_S and self.done < self.total:
             return
         self._told = now
-        elapsed = now - self._began
-        rate = self.done / elapsed if elapsed else 0.0
-        left = (self.total - self.done) / rate if rate else 0.0
+        rate = self.rate
+        pace = f", {rate:.1f}/s, {(self.total - self.done) / rate:.0f} s left" if rate else ""
         _log.info(
-            "%s: %d of %d, %.1f/s, %.0f s left%s",
-            self.label, self.done, self.total, rate, left, f", {note}" if note else "",
-        )  # fmt: skip
+            "%s: %d of %d%s%s", self.label, self.done, self.total, pace, f", {note}" if note else ""
+        )
 
 
 class _Bar(Progress):
@@ -66,12 +75,30 @@ class _Bar(Progress):
             TextColumn("[dim]{task.fields[note]}"),
             console=Console(stderr=True),
         )
-        self._task = self.bars.add_task(label, total=total, rate="", note="")
+        # Nothing to do is a total that is not known yet: the bar then only moves.
+        self._task = self.bars.add_task(label, total=total or None, rate="", note="")
 
     def _show(self, note: str) -> None:
-        elapsed = time.monotonic() - self._began
-        rate = f"{self.done / elapsed:.1f}/s" if elapsed > 0 else ""
-        self.bars.update(self._task, completed=self.done, total=self.total, rate=rate, note=note)
+        rate = f"{self.rate:.1f}/s" if self.rate else ""
+        self.bars.update(
+            self._task, completed=self.done, total=self.total or None, rate=rate, note=note
+        )
+
+
+@contextmanager
+def working(label: str) -> Iterator[None]:
+    """Around what has no parts to count: the seconds so far, on standard error, gone at the end."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+        bars.add_task(label, total=None)
+        yield
 
 
 @contextmanager

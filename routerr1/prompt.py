@@ -1,18 +1,39 @@
 """The one renderer of prompts: cards and question in, text out.
 
-Two templates. `full` describes the protocol in words, for policies that follow instructions. `compact`
-is for small policies that learn the protocol from examples: prices and latencies, then a list per topic
-of who is how good at it, then the question. Both show name, price, latency and measured performance.
+Three templates. `full` describes the protocol in words of our own, for policies that follow instructions;
+`file` does so in the words of a file of the user's, which is how a checkpoint trained elsewhere is played
+with the prompt it knows. `compact` is for small policies that learn the protocol from examples: prices and
+latencies, then a list per topic of who is how good at it, then the question. What is said of a candidate is
+its name, price, latency and measured performance.
 """
 
 import hashlib
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Literal, Protocol
+from pathlib import Path
+from typing import Literal
 
+from routerr1.errors import ConfigError
+from routerr1.protocol import INSERTED
 from routerr1.types import Card, Question
 
-Template = Literal["compact", "full"]
+Template = Literal["compact", "full", "file"]
+
+PUBLISHED = Path("prompts/router-r1.txt")
+_WHERE_PUBLISHED = (
+    "; the prompt of the published checkpoints is PROMPT_TEMPLATE_QWEN in data_process/prompt_pool.py of "
+    "github.com/ulab-uiuc/Router-R1, and prompts/README.md has the command that copies it here"
+)
+# How a reply is inserted; the last two as the published checkpoints read it in training.
+_REPLIES: dict[Template, str] = {
+    "compact": INSERTED,
+    "full": "\n\n<information>{}</information>\n\n",
+    "file": "\n\n<information>{}</information>\n\n",
+}
+_PLACEHOLDER = re.compile(r"\{(cards|names|question|max_rounds)\}")
 
 _FULL = """\
 Answer the question below. You can ask other language models for help.
@@ -35,28 +56,82 @@ Question: {question}
 """
 
 
-class Renderer(Protocol):
-    """Cards and question to the policy's prompt."""
+@dataclass(frozen=True, slots=True)
+class Renderer:
+    """What the policy reads.
+
+    Attributes:
+        prompt: cards and question to the text before the policy's first token.
+        reply: how a reply is inserted, with `{}` for its text.
+    """
+
+    prompt: Callable[[Question, Sequence[Card]], str]
+    reply: str = INSERTED
 
     def __call__(self, question: Question, cards: Sequence[Card]) -> str:
         """The text before the policy's first token."""
-        ...
+        return self.prompt(question, cards)
 
 
-def renderer(template: Template, max_rounds: int) -> Renderer:
-    """The renderer of `template`; `max_rounds` is told to policies that read instructions."""
-    return partial(_render, template=template, max_rounds=max_rounds)
+def renderer(template: Template, max_rounds: int, file: Path | None = None) -> Renderer:
+    """The renderer of `template`; `max_rounds` is told to policies that read instructions.
 
+    Args:
+        file: of the template `file`. In its text {question} stands for the question, {cards} for what is
+            said of the candidates, {names} for their names, {max_rounds} for the number of calls.
 
-def _render(
-    question: Question, cards: Sequence[Card], *, template: Template, max_rounds: int
-) -> str:
+    Raises: ConfigError naming the file if it cannot be read or lacks {question}; when rendering, if it
+        neither holds {cards} nor names every candidate.
+    """
     if template == "compact":
-        topics = sorted({topic for card in cards for topic in card.performance})
-        lists = [*map(_compact_price, cards), *(shortlist(topic, cards) for topic in topics)]
-        return f"{';'.join(lists)}\nQuestion: {question.question}\n"
-    lines = "\n".join(map(_full_line, cards))
-    return _FULL.format(cards=lines, question=question.question, max_rounds=max_rounds)
+        return Renderer(_compact, _REPLIES[template])
+    text = _wording(template, file)
+    rendered = partial(_filled, text=text, max_rounds=max_rounds, file=file)
+    return Renderer(rendered, _REPLIES[template])
+
+
+def _wording(template: Template, file: Path | None) -> str:
+    """The text of a template in words."""
+    if template == "full":
+        return _FULL
+    if file is None:
+        raise ConfigError("params.yaml: prompt.file: template file needs one")
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        where = _WHERE_PUBLISHED if file == PUBLISHED else ""
+        raise ConfigError(f"{file}: cannot be read ({error.strerror}){where}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file}: is not UTF-8") from None
+    if "{question}" not in text:
+        raise ConfigError(f"{file}: holds no {{question}}, the place of the question")
+    return text
+
+
+def _filled(
+    question: Question, cards: Sequence[Card], *, text: str, max_rounds: int, file: Path | None
+) -> str:
+    if "{cards}" not in text:
+        for card in cards:
+            if card.name not in text:
+                raise ConfigError(
+                    f"{file}: holds no {{cards}} and does not name {card.name}, which the pool offers; put "
+                    "{cards} where it describes the candidates"
+                )
+    values = {
+        "cards": "\n".join(map(_line, cards)),
+        "names": ", ".join(card.name for card in cards),
+        "question": question.question,
+        "max_rounds": str(max_rounds),
+    }
+    # In one pass: a question may hold what looks like a placeholder.
+    return _PLACEHOLDER.sub(lambda found: values[found[1]], text)
+
+
+def _compact(question: Question, cards: Sequence[Card]) -> str:
+    topics = sorted({topic for card in cards for topic in card.performance})
+    lists = [*map(_compact_price, cards), *(shortlist(topic, cards) for topic in topics)]
+    return f"{';'.join(lists)}\nQuestion: {question.question}\n"
 
 
 def shortlist(topic: str, cards: Sequence[Card]) -> str:
@@ -77,7 +152,7 @@ def _compact_price(card: Card) -> str:
     return " ".join(["", card.name, f"{cents}c", *latency])
 
 
-def _full_line(card: Card) -> str:
+def _line(card: Card) -> str:
     prices = f"${card.prompt_usd_per_mtok:g} in, ${card.completion_usd_per_mtok:g} out per million tokens"
     facts = [card.description.rstrip(".")] if card.description else []
     facts.append(prices)
@@ -96,8 +171,22 @@ def _percent(share: float) -> int:
     return 5 * round(share * 20)
 
 
-def prompt_hash(template: Template, max_rounds: int) -> str:
-    """Digest of what the renderer makes of a fixed question and card; changes when its wording does."""
-    card = Card("Name", "text", (), 1.0, 2.0, 0.5, 1.0, {"a": 0.5, "b": 0.25}, 10.0)
-    text = renderer(template, max_rounds)(Question("0", "d", "What?", ("x",), "test"), [card])
+def prompt_hash(template: Template, max_rounds: int, file: Path | None = None) -> str:
+    """Digest of all that a policy is shown: the wording, what is said of cards, and how replies are inserted.
+
+    Raises: ConfigError as `renderer` does.
+    """
+    # More candidates than a shortlist has places, and cards that lack what others have.
+    cards = (
+        Card("One", "text.", (), 1.0, 2.0, 0.5, 1.0, {"a": 0.5, "b": 0.25, "c": 1.0}, 10.0),
+        Card("Two", "", ("2",), 0.1, 0.25, 1.25, None, {"a": 0.75, "b": 0.5}),
+        Card("Three", "more", (), 3.0, 15.0, None, None, {"a": 0.25, "b": 0.93, "c": 0.0}),
+        Card("Four", performance={"a": 0.5, "b": 0.5}),
+    )
+    if template == "compact":
+        shown = [_compact(Question("0", "d", "What?", ("x",), "test"), cards)]
+    else:
+        wording = _wording(template, file).replace("{max_rounds}", str(max_rounds))
+        shown = [wording, *map(_line, cards)]
+    text = json.dumps([_REPLIES[template], *shown])
     return hashlib.sha256(text.encode()).hexdigest()[:16]

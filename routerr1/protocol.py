@@ -16,6 +16,7 @@ from routerr1.types import Action, Answer, Ask, Card, Malformed
 
 TAGS = ("think", "search", "information", "answer")
 STOPS = ("</search>", "</answer>")
+INSERTED = "<information> {}</information>"
 
 _TAG = re.compile(r"<(/?)(think|search|information|answer)>")
 _PLACEHOLDERS = ("llm-name", "your-query")
@@ -23,11 +24,15 @@ _PLACEHOLDERS = ("llm-name", "your-query")
 _LOOKALIKE_OPEN = r"(?:<|＜|﹤|〈|〈|⟨|‹|❮|˂|ᐸ|&(?:lt|LT|#0*60|#[xX]0*3[cC]);?)"
 _LOOKALIKE_CLOSE = r"(?:>|＞|﹥|〉|〉|⟩|›|❯|˃|ᐳ|&(?:gt|GT|#0*62|#[xX]0*3[eE]);?)"
 _TAG_LIKE = re.compile(
-    rf"{_LOOKALIKE_OPEN}(?=\s*/?\s*(?:think|search|information|answer)\b)"
+    rf"{_LOOKALIKE_OPEN}(?=\s*+/?+\s*+(?:think|search|information|answer)\b)"
     rf"|(?<=think|earch|ation|nswer){_LOOKALIKE_CLOSE}"
     rf"|(?<=think\s|earch\s|ation\s|nswer\s){_LOOKALIKE_CLOSE}",
     re.IGNORECASE,
 )
+
+
+_ROUNDS = 8  # of decoding; text that was not escaped to do harm takes two or three
+_MOST_MARKS = 30  # combining marks in a row: no language has more, and sorting them is slow
 
 
 class _Block(NamedTuple):
@@ -134,12 +139,13 @@ def _is_call(body: str, known: set[str]) -> bool:
 
 def extract_answer(text: str) -> str | None:
     """The content of the last `<answer>` block, stripped; None without one. Never raises."""
-    found = re.findall(r"<answer>(.*?)</answer>", text, re.DOTALL)
+    closed = (piece.partition("<answer>") for piece in text.split("</answer>")[:-1])
+    found = [after for _, opened, after in closed if opened]
     return found[-1].strip() if found else None
 
 
 def escape(text: str) -> str:
-    """Make pool text inert: nothing in it can be read as a protocol tag.
+    """Make pool text inert: nothing in it can be read as a protocol tag. Never raises; takes linear time.
 
     Control and invisible format characters are dropped (they can hide a tag), then the brackets of
     anything that looks like a tag, in any case, spacing or look-alike bracket, become square ones. Text
@@ -153,26 +159,51 @@ def escape(text: str) -> str:
 
 
 def _visible(text: str) -> str:
-    return "".join(
-        char
-        for char in text
-        if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co")
-    )
+    kept: list[str] = []
+    marks = 0
+    for char in text:
+        if char not in "\n\t" and unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co"):
+            continue
+        marks = marks + 1 if unicodedata.combining(char) else 0
+        if marks <= _MOST_MARKS:
+            kept.append(char)
+    return "".join(kept)
 
 
 def _resolved(text: str) -> str:
-    """Entities decoded and width variants folded, until nothing changes (each entity decoded is shorter)."""
+    """Entities decoded and width variants folded, until nothing changes."""
+    rounds = 0
     while True:
-        further = _visible(unicodedata.normalize("NFKC", html.unescape(text)))
+        if rounds == _ROUNDS:
+            # Nested on purpose, to take as many rounds as there are characters: no entity is left without "&".
+            text = text.replace("&", "+")
+        further = _visible(unicodedata.normalize("NFKC", _unescaped(text)))
         if further == text:
             return text
-        text = further
+        text, rounds = further, rounds + 1
+
+
+def _unescaped(text: str) -> str:
+    """`html.unescape`, which raises ValueError for a number of several thousand digits."""
+    text = re.sub(r"&#0+(?=[0-9])", "&#", text)
+    return html.unescape(re.sub(r"&#[0-9]{8,};?", "\ufffd", text))
 
 
 def _opens(bracket: str) -> bool:
     return re.fullmatch(_LOOKALIKE_OPEN, bracket) is not None
 
 
-def information(text: str) -> str:
-    """A reply as it is inserted; `text` is escaped here and nowhere else."""
-    return f"<information> {escape(text).strip()}</information>"
+def information(text: str, form: str = INSERTED) -> str:
+    """A reply as it is inserted; `text` is escaped here.
+
+    Args:
+        form: with `{}` for the text; what the policy's template makes of a reply (`prompt.Renderer`).
+    """
+    return form.format(escape(text).strip())
+
+
+def is_information(text: str) -> bool:
+    """Is this one reply as `information` makes it: closed, and inert inside?"""
+    text = text.strip()
+    inside = text.removeprefix("<information>").removesuffix("</information>")
+    return text == f"<information>{inside}</information>" and escape(inside) == inside

@@ -202,6 +202,8 @@ def _context_folder(params: Params, outputs: Outputs) -> Iterator[Path]:
         (folder / "cards.json").write_bytes(outputs.cards.read_bytes())
         if params.pool.file is not None:
             (folder / "pool.yaml").write_bytes(params.pool.file.read_bytes())
+        if params.prompt.file is not None:
+            (folder / "prompt.txt").write_bytes(params.prompt.file.read_bytes())
         files.write_json(folder / "params.json", params.model_dump(mode="json"))
         evidence.write_evidence(
             folder / "evidence.json",

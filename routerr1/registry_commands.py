@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from routerr1.config import load_params
+from routerr1.progress import working
 
 if TYPE_CHECKING:
     from routerr1.registry import Version
@@ -39,7 +40,8 @@ def register(params: ParamsFile = _DEFAULT) -> None:
     """Make the chain's outputs a version, alias challenger; the same state twice is one version."""
     from routerr1 import registry
 
-    made = registry.register(load_params(params))
+    with working("register"):
+        made = registry.register(load_params(params))
     typer.echo(f"version {made.number} of {made.name}: {', '.join(made.aliases) or 'no alias'}")
 
 

@@ -62,9 +62,10 @@ class RouterModel(PythonModel):
 
         folder = Path(context.artifacts["context"])
         config = dict(getattr(context, "model_config", None) or {})
-        self._params = _with_pool_file(
+        self._params = _with_files(
             Params.model_validate(read_json(folder / "params.json")),
-            Path(config.get("pool_file") or folder / "pool.yaml"),
+            pool=Path(config.get("pool_file") or folder / "pool.yaml"),
+            prompt=folder / "prompt.txt",
         )
         cards = read_cards(folder / "cards.json")
         check_cards(_offered(self._params), cards)
@@ -98,7 +99,7 @@ class RouterModel(PythonModel):
             _log.warning("not traced: %s", error)
 
     async def _play(self, texts: Sequence[str]) -> list[Trajectory]:
-        from routerr1.prompt import renderer
+        from routerr1 import stages
         from routerr1.rollout.loop import play
 
         params = self._params
@@ -106,7 +107,7 @@ class RouterModel(PythonModel):
             [Question(f"served-{i}", "served", text, (), "test") for i, text in enumerate(texts)],
             self._generator,
             self._pool,
-            render=renderer(params.prompt.template, params.rollout.max_rounds),
+            render=stages.renderer(params),
             params=params.rollout,
             seed=params.evaluate.seed,
             temperature=params.evaluate.temperature,
@@ -124,10 +125,14 @@ def _experiment(params: Params) -> str | None:
     return experiment_id(open_client(), params.registry.experiment)
 
 
-def _with_pool_file(params: Params, file: Path) -> Params:
-    if params.pool.kind == "simulated":
-        return params
-    return params.model_copy(update={"pool": params.pool.model_copy(update={"file": file})})
+def _with_files(params: Params, *, pool: Path, prompt: Path) -> Params:
+    """The parameters, naming these files where they name any."""
+    changed: dict[str, Any] = {}
+    if params.pool.kind != "simulated":
+        changed["pool"] = params.pool.model_copy(update={"file": pool})
+    if params.prompt.file is not None:
+        changed["prompt"] = params.prompt.model_copy(update={"file": prompt})
+    return params.model_copy(update=changed)
 
 
 def _offered(params: Params) -> Sequence[Card]:

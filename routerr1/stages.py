@@ -10,6 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -17,11 +18,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from routerr1 import prompt
 from routerr1.config import Params
-from routerr1.errors import ConfigError, PoolError
+from routerr1.errors import CheckpointError, ConfigError, DataError, PoolError
 from routerr1.files import digest, write_json
 from routerr1.fingerprints import TRAINING_CODE, code, fingerprint, hash_of, sections
 from routerr1.pool.interface import Pool
-from routerr1.progress import Progress, track
+from routerr1.progress import Progress, track, working
 from routerr1.types import Card, Question, Split, Trajectory
 
 if TYPE_CHECKING:
@@ -48,8 +49,10 @@ EVALUATION = Path("data/eval")
 GENERALIZATION = Path("data/generalize")
 REPORT = Path("data/report")
 RUNS = Path("runs")
+WARM_STARTED = RUNS / "warmstart"  # seeds that are done, until all are
 PROFILED = RUNS / "profile"  # calls that profiling has made; they answer if the stage is run again
 
+_FORMED_ENOUGH = 0.95
 Result = TypeVar("Result")
 _log = logging.getLogger(__name__)
 
@@ -78,6 +81,9 @@ def profile(params: Params) -> None:
     section = params.profile_pool
     probes = sample_probes(questions_of(section.split), section.probes, section.seed)
     pool = open_pool(params)
+    render = renderer(params)
+    for probe in probes[:1]:  # a prompt that cannot be used is found out before anything is paid
+        render(probe, pool.cards)
     store = _profile_store(params, "pool", "profile_pool")
     with track("profile", len(probes) * len(pool.cards)) as bar:
         found = asyncio.run(
@@ -99,39 +105,63 @@ def _profile_store(params: Params, *names: str) -> Path | None:
 def warmstart(params: Params) -> None:
     """Supervised warm start for every seed; models/warmstart and its metrics."""
     from routerr1.files import atomic_directory
+    from routerr1.train.checkpoint import read_manifest
     from routerr1.train.guard import die_with_pipeline, only_trainer
+    from routerr1.train.warmstart import adopt
 
     die_with_pipeline()
-    metrics: dict[str, Any] = {}
-    with only_trainer(RUNS), atomic_directory(WARMSTART) as aside:
-        for seed in params.seeds:
-            metrics[f"seed_{seed}"] = _warmstart_seed(params, seed, aside / f"seed-{seed}")
-    write_json(Path("data/warmstart/metrics.json"), metrics)
-
-
-def _warmstart_seed(params: Params, seed: int, folder: Path) -> dict[str, float]:
-    from routerr1.train import warmstart as warm
-
-    if params.model.init != "scratch" and not params.warmstart.steps:
-        return warm.adopt(params.model.init, folder)
-    if params.dataset.source != "embedded":
+    adopted = params.model.init != "scratch" and not params.warmstart.steps
+    if not adopted and params.dataset.source != "embedded":
         raise ConfigError(
             "params.yaml: warmstart: learns from the embedded questions' parts; with other questions name a "
             "pretrained model in model.init and set warmstart.steps to 0"
         )
+    with only_trainer(RUNS):
+        with atomic_directory(WARMSTART) as aside:
+            for seed in params.seeds:
+                if adopted:
+                    adopt(params.model.init, aside / f"seed-{seed}")
+                else:
+                    shutil.copytree(_warm_started(params, seed), aside / f"seed-{seed}")
+        metrics = {
+            f"seed_{seed}": read_manifest(WARMSTART / f"seed-{seed}")["metrics"]
+            for seed in params.seeds
+        }
+        write_json(Path("data/warmstart/metrics.json"), metrics)
+        shutil.rmtree(WARM_STARTED, ignore_errors=True)
+
+
+def _warm_started(params: Params, seed: int) -> Path:
+    """The warm start of one seed, under runs/: one that is there is taken, so that a kill costs no other seed."""
+    from routerr1.train.checkpoint import read_manifest
+    from routerr1.train.warmstart import warm_start
+
+    folder = WARM_STARTED / f"{hash_of(_warmstart_parts(params))}-seed-{seed}"
+    with suppress(CheckpointError):
+        read_manifest(folder)
+        _log.info("warm start, seed %d: was done before", seed)
+        return folder
     began = time.perf_counter()
-    with track(f"warm start, seed {seed}", params.warmstart.steps) as bar:
-        metrics = warm.warm_start(
-            _all_questions(),
-            _world(params),
-            read_cards(),
-            params,
-            seed,
-            folder,
-            progress=lambda loss: bar.update(note=f"loss {loss:.3f}"),
-        )
+    metrics = warm_start(_all_questions(), _world(params), read_cards(), params, seed, folder)
     _log.info("warm start, seed %d: %.0f s", seed, time.perf_counter() - began)
-    return metrics
+    if metrics["format_validity"] < _FORMED_ENOUGH:
+        _log.warning(
+            "warm start, seed %d: %.0f%% of the trajectories it samples keep the format; under %.0f%%, "
+            "reinforcement learning first learns to be short: raise warmstart.steps",
+            seed, 100 * metrics["format_validity"], 100 * _FORMED_ENOUGH,
+        )  # fmt: skip
+    return folder
+
+
+def _warmstart_parts(params: Params) -> dict[str, Any]:
+    """What a warm start depends on, beside its seed."""
+    return {
+        "params": sections(params, "dataset", "pool", "prompt", "rollout", "model", "warmstart"),
+        "data": digest(QUESTIONS),
+        "cards": digest(POOL / "cards.json"),
+        "prompt": _prompt_hash(params),
+        "code": code(),
+    }
 
 
 def train(params: Params) -> None:
@@ -143,44 +173,71 @@ def train(params: Params) -> None:
     if int(os.environ.get("RANK", "0")):
         _follow(params)
         return
-    with only_trainer(RUNS), open_run(params.registry, RUN_FILE, resume=False) as run:
-        run.log_params(params)
-        run.log_dataset(QUESTIONS, "training")
-        began = time.perf_counter()
-        metrics: dict[str, Any] = {}
-        rows: dict[int, list[dict[str, float]]] = {}
-        timing: dict[int, list[dict[str, float]]] = {}
-        about = {seed: fingerprint_parts(params, seed) for seed in params.seeds}
-        write_json(
-            OTHER_SEEDS / "seeds.json", {"first": params.seeds[0], "others": params.seeds[1:]}
-        )
-        for place, seed in enumerate(params.seeds):
-            target = POLICY if place == 0 else OTHER_SEEDS / f"seed-{seed}"
-            trained, metrics[f"seed_{seed}"] = _train_seed(params, seed, about[seed], target, run)
-            rows[seed], timing[seed] = trained.rows, trained.timing
-        hours = (time.perf_counter() - began) / 3600
-        cost = sum(found.pop("train_cost_usd") for found in metrics.values())
-        run.log_metrics({"train": metrics, "train_hours": hours, "train_cost_usd": cost})
-        _write_training(params, rows, {**metrics, "train_cost_usd": cost})
-        _write_times(timing, hours)
-        for name in ("log.csv", "seeds.csv"):
-            run.log_artifact(TRAINING / name, "curves")
+    with only_trainer(RUNS):
+        about = _read_inputs(params)
+        with open_run(params.registry, RUN_FILE, resume=False) as run:
+            _train_seeds(params, about, run)
         # Only now: a kill before it would cost the seeds that are done.
         for seed in params.seeds:
             shutil.rmtree(_working_folder(about[seed], seed), ignore_errors=True)
+
+
+def _read_inputs(params: Params) -> dict[int, dict[str, Any]]:
+    """What each seed's policy depends on, once all that training reads is known to be fit for use.
+
+    Raises: ConfigError, DataError, PoolError, CheckpointError: before a run is opened or anything is paid.
+    """
+    from routerr1.train.checkpoint import read_manifest
+
+    asyncio.run(open_pool(params, read_cards()).aclose())
+    renderer(params)
+    for seed in params.seeds:
+        read_manifest(WARMSTART / f"seed-{seed}")
+    count, wanted = len(questions_of("train")), params.train.questions_per_step
+    if params.train.steps and count < (1 if params.pool.redraw else wanted):
+        raise DataError(
+            f"{QUESTIONS}: holds {count} training questions, and a step takes {wanted} "
+            "(train.questions_per_step)"
+        )
+    if not questions_of("validation"):
+        raise DataError(
+            f"{QUESTIONS}: holds no validation questions, by which training chooses its best step"
+        )
+    return {seed: fingerprint_parts(params, seed) for seed in params.seeds}
+
+
+def _train_seeds(params: Params, about: Mapping[int, Mapping[str, Any]], run: "Run") -> None:
+    run.log_params(params)
+    run.log_dataset(QUESTIONS, "training")
+    began = time.perf_counter()
+    metrics: dict[str, Any] = {}
+    rows: dict[int, list[dict[str, float]]] = {}
+    timing: dict[int, list[dict[str, float]]] = {}
+    write_json(OTHER_SEEDS / "seeds.json", {"first": params.seeds[0], "others": params.seeds[1:]})
+    for place, seed in enumerate(params.seeds):
+        target = POLICY if place == 0 else OTHER_SEEDS / f"seed-{seed}"
+        trained, metrics[f"seed_{seed}"] = _train_seed(params, seed, about[seed], target, run)
+        rows[seed], timing[seed] = trained.rows, trained.timing
+    hours = (time.perf_counter() - began) / 3600
+    cost = sum(found.pop("train_cost_usd") for found in metrics.values())
+    run.log_metrics({"train": metrics, "train_hours": hours, "train_cost_usd": cost})
+    _write_training(params, rows, {**metrics, "train_cost_usd": cost})
+    _write_times(timing, hours)
+    for name in ("log.csv", "seeds.csv"):
+        run.log_artifact(TRAINING / name, "curves")
 
 
 def _follow(params: Params) -> None:
     """The part in training of a process that `accelerate` started beside the first, which alone writes."""
     from routerr1.train.grpo import train as run_grpo
 
+    about = _read_inputs(params)
     for seed in params.seeds:
         pool = open_pool(params, read_cards())
-        folder = _working_folder(fingerprint_parts(params, seed), seed)
         try:
             run_grpo(
-                WARMSTART / f"seed-{seed}", train_setting(params, pool, seed), folder,
-                progress=lambda _: None,
+                WARMSTART / f"seed-{seed}", train_setting(params, pool, seed),
+                _working_folder(about[seed], seed), progress=lambda _: None,
             )  # fmt: skip
         finally:
             asyncio.run(pool.aclose())
@@ -298,7 +355,7 @@ def _rehearsal(params: Params, seed: int) -> "Rehearsal | None":
         return None
     world = _world(params)
     cards = partial(cards_of, read_cards(), known_facts(world), params.pool.redraw, seed)
-    return rehearsal(_all_questions(), world, cards, params, seed)
+    return rehearsal(_all_questions(), world, cards, params, seed, render=renderer(params))
 
 
 def _all_questions() -> list[Question]:
@@ -374,7 +431,6 @@ def _baselines(params: Params, pool: Pool) -> list["Router"]:
     from routerr1.baselines.tuned import fine_tune
     from routerr1.evaluate.run import TRAINING_POOL, policies_of
     from routerr1.pool.simulated import known_facts
-    from routerr1.rollout.local import LocalGenerator, loading
 
     section = params.baselines
     if not section.include:
@@ -393,7 +449,7 @@ def _baselines(params: Params, pool: Pool) -> list["Router"]:
     matrix = read_matrix(POOL / "matrix.parquet", questions_of(params.profile_pool.split))
     routers: list[Router] = []
     for seed in params.seeds:
-        base = LocalGenerator.load(WARMSTART / f"seed-{seed}", loading(params))
+        base = load_policy(WARMSTART / f"seed-{seed}", params)
         tuned = base
         if "sft" in section.include:
             tuned = fine_tune(
@@ -526,6 +582,11 @@ def _redrawn(params: Params, pool: Pool) -> "Changes":
 
 def report(params: Params) -> None:
     """Tables, plots and trajectories into data/report."""
+    with working("report"):
+        _write_report(params)
+
+
+def _write_report(params: Params) -> None:
     from routerr1.report import read_sources, write_report
 
     facts = {
@@ -569,7 +630,13 @@ def read_cards() -> list[Card]:
 
 def renderer(params: Params) -> prompt.Renderer:
     """The prompt's renderer."""
-    return prompt.renderer(params.prompt.template, params.rollout.max_rounds)
+    section = params.prompt
+    return prompt.renderer(section.template, params.rollout.max_rounds, section.file)
+
+
+def _prompt_hash(params: Params) -> str:
+    section = params.prompt
+    return prompt.prompt_hash(section.template, params.rollout.max_rounds, section.file)
 
 
 def load_policies(params: Params) -> dict[int, "LocalGenerator"]:
@@ -608,7 +675,7 @@ def fingerprint_parts(params: Params, seed: int) -> dict[str, Any]:
         "params": sections(params, "prompt", "rollout", "model", "reward", "train", "pool"),
         "data": digest(QUESTIONS),
         "cards": digest(POOL / "cards.json"),
-        "prompt": prompt.prompt_hash(params.prompt.template, params.rollout.max_rounds),
+        "prompt": _prompt_hash(params),
         "warmstart": digest(WARMSTART / f"seed-{seed}"),
         "code": code(*TRAINING_CODE),
     }
@@ -621,6 +688,7 @@ def _evaluation_fingerprint(params: Params, section: str) -> str:
             "params": fingerprint(
                 params, "rollout", "prompt", "pool", "evaluate", "baselines", section
             ),
+            "prompt": _prompt_hash(params),
             "policies": digest(POLICY),
             "others": digest(OTHER_SEEDS),
             "data": digest(QUESTIONS),

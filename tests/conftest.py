@@ -69,7 +69,7 @@ def warm_started(folder: Path, params: Params, world: World, rows: list[Question
     from routerr1.train.warmstart import warm_start
 
     cards = SimulatedPool(default_candidates(), known_facts(world), seed=7).cards
-    warm_start(rows, world, cards, params, 1, folder, progress=lambda _: None)
+    warm_start(rows, world, cards, params, 1, folder)
     return folder
 
 

@@ -52,6 +52,69 @@ def test_a_misspelt_key_names_the_nearest_known_one(written: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("overlay", "wanted"),
+    [
+        ("train: {lora: {rnak: 4, alpha: 8}}", "train.lora.rnak; did you mean train.lora.rank"),
+        ("train: {vllm: {mod: server}}", "train.vllm.mod; did you mean train.vllm.mode"),
+        ("pool: {budget: {run: 1}}", "pool.budget.run; did you mean pool.budget.run_usd"),
+        ("dataset: {benchmarks: {sets: {nq: {tran: {source: train, rows: 1}}}}}",
+         "dataset.benchmarks.sets.nq.tran; did you mean dataset.benchmarks.sets.nq.train"),
+        ("dataset: {benchmarks: {sets: {nq: {train: {source: train, row: 1}}}}}",
+         "dataset.benchmarks.sets.nq.train.row; did you mean dataset.benchmarks.sets.nq.train.rows"),
+    ],
+)  # fmt: skip
+def test_a_misspelt_key_is_named_at_any_depth(written: Path, overlay: str, wanted: str) -> None:
+    (written.parent / "profiles/embedded.yaml").write_text(overlay)
+    with pytest.raises(ConfigError, match=rf"embedded.yaml: unknown key {wanted}\?$"):
+        load_params(written)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "heads"), [(65, 5), (64, 3), (36, 4), (16, 16), (64, 1), (66, 4)]
+)
+def test_sizes_that_make_no_model_are_refused(written: Path, hidden: int, heads: int) -> None:
+    (written.parent / "profiles/embedded.yaml").write_text(
+        f"model: {{hidden_size: {hidden}, heads: {heads}}}"
+    )
+    with pytest.raises(
+        ConfigError, match=r"embedded\.yaml: model.*(even size|greater than or equal to 2)"
+    ):
+        load_params(written)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("train.learning_rate", ".inf"), ("warmstart.learning_rate", ".nan"), ("gate.margin_em", ".inf"),
+        ("watch.max_latency_ratio", ".inf"), ("rollout.temperature", ".inf"), ("pool.budget", "{run_usd: .nan}"),
+    ],
+)  # fmt: skip
+def test_numbers_are_finite(written: Path, key: str, value: str) -> None:
+    section, _, name = key.partition(".")
+    (written.parent / "profiles/embedded.yaml").write_text(f"{section}: {{{name}: {value}}}")
+    with pytest.raises(ConfigError, match=rf"embedded\.yaml: {key}.*finite number"):
+        load_params(written)
+
+
+@pytest.mark.parametrize(
+    ("overlay", "wanted"),
+    [
+        ("dataset: {embedded: {test_share: 0.9, validation_share: 0.5}}",
+         "dataset.embedded: test_share and validation_share leave nothing"),
+        ("train: {rollouts_per_pass: 5}", r"train: 128 rollouts a step do not part into passes of 5"),
+        ("prompt: {template: file}", "prompt: template file needs a file"),
+        ("prompt: {template: full, file: prompts/a.txt}", "prompt: template file needs a file"),
+    ],
+)  # fmt: skip
+def test_values_that_contradict_each_other_are_refused(
+    written: Path, overlay: str, wanted: str
+) -> None:
+    (written.parent / "profiles/embedded.yaml").write_text(overlay)
+    with pytest.raises(ConfigError, match=rf"embedded\.yaml: {wanted}"):
+        load_params(written)
+
+
+@pytest.mark.parametrize(
     ("old", "new", "wanted"),
     [
         ("  cost_weight: 0.02", "  cost_weight: 1.5", r"params.yaml: reward.cost_weight: .*less than or equal to 1"),

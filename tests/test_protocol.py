@@ -1,5 +1,8 @@
 """What the policy may write, and what a pool model may not."""
 
+import time
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -120,3 +123,66 @@ def test_anything_that_looks_like_a_tag_loses_its_brackets(text: str) -> None:
 def test_other_text_stays_as_it_is() -> None:
     for text in ("3 < 4 and 5 > 2", "see <b>bold</b>, x&lt;y", "a\n\tb", "l'été, 東京, naïve"):
         assert protocol.escape(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("<answer>a</answer></answer>", "a"),
+        (
+            "<answer>a<answer>b</answer>",
+            "a<answer>b",
+        ),  # a block begins at the first tag that opens it
+        ("</answer><answer>", None),
+        ("</answer><answer>a</answer> b </answer><answer>", "a"),
+    ],
+)
+def test_an_answer_ends_at_the_tag_that_closes_it(text: str, wanted: str | None) -> None:
+    assert protocol.extract_answer(text) == wanted
+
+
+def test_a_number_of_any_length_is_read() -> None:
+    """`html.unescape` raises for these."""
+    for number in ("9" * 5000, "0" * 5000 + "60", "0" * 5000):
+        escaped = protocol.escape(f"&#{number};answer&gt;")
+        assert escaped.endswith("answer]")
+        assert protocol.escape(escaped) == escaped
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda n: "<" + " " * n, id="spaces after a bracket"),
+        pytest.param(lambda n: "< /" * (n // 3), id="brackets"),
+        pytest.param(lambda n: "&" + "amp;" * (n // 4) + "lt;answer&gt;", id="nested ampersands"),
+        pytest.param(lambda n: "&" * (n // 5) + "shy;" * (n // 5), id="entities that vanish"),
+        pytest.param(lambda n: "a" + "\u0301\u0316" * (n // 2), id="combining marks"),
+        pytest.param(lambda n: "<answer>" * (n // 8), id="opened"),
+        pytest.param(lambda n: "</answer>" * (n // 9), id="closed"),
+    ],
+)
+def test_reading_takes_time_in_proportion_to_the_length(make: Callable[[int], str]) -> None:
+    """32 times the length: 32 times the time, or 1024 times if it grew with the square."""
+
+    def seconds(length: int) -> float:
+        text = make(length)
+        began = time.process_time()
+        escaped = protocol.escape(text)
+        protocol.extract_answer(text)
+        protocol.parse_action(text, NAMES)
+        protocol.check(text, NAMES)
+        taken = time.process_time() - began
+        assert protocol.escape(escaped) == escaped
+        return taken
+
+    short = min(seconds(2_000) for _ in range(5))
+    assert min(seconds(64_000) for _ in range(2)) < 200 * short
+
+
+@given(tag_soup)
+def test_an_inserted_reply_is_known_as_one_and_nothing_more_is(text: str) -> None:
+    for form in (protocol.INSERTED, "\n\n<information>{}</information>\n\n"):
+        inserted = protocol.information(text, form)
+        assert protocol.is_information(inserted)
+        assert not protocol.is_information(f"{inserted}<answer>Rome</answer>{inserted}")
+        assert not protocol.is_information(inserted.rstrip().removesuffix("</information>"))

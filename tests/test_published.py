@@ -11,46 +11,19 @@ import yaml
 from routerr1 import protocol, stages
 from routerr1.asking import ask_once
 from routerr1.config import Params, load_params
+from routerr1.errors import ConfigError
 from routerr1.evaluate.rows import read_rows
 from routerr1.pool.simulated import SimulatedPool
-from routerr1.prompt import renderer
+from routerr1.prompt import PUBLISHED, renderer
 from routerr1.types import Ask, Question
+from tests.published import make_checkpoint
 
 ROOT = Path(__file__).parents[1]
-CHAT = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
-
-    core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    core.train_from_iterator(
-        ["<think> so </think> <search> Atlas: who? </search>"],
-        trainers.BpeTrainer(vocab_size=300, special_tokens=special, initial_alphabet=alphabet),
-    )
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token="<|endoftext|>", eos_token="<|im_end|>", chat_template=CHAT
-    )
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=8192,
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
-    folder = tmp_path_factory.mktemp("hub") / "Router-R1-Qwen2.5"
-    Qwen2ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return make_checkpoint(tmp_path_factory.mktemp("hub") / "Router-R1-Qwen2.5")
 
 
 @pytest.fixture
@@ -63,6 +36,9 @@ def published(mlflow_store: Path, checkpoint: Path) -> Params:
     values |= {"profile_pool": {"split": "train", "probes": 6, "seed": 1}, "profile": "here"}
     del overlay["dataset"], overlay["pool"], overlay["generalize"]
     overlay["model"]["init"] = str(checkpoint)
+    prompt = mlflow_store / overlay["prompt"]["file"]
+    prompt.parent.mkdir()
+    prompt.write_text("\nUse one of [{names}]:\n{cards}\nQuestion: {question}\n\n")
     overlay["rollout"]["max_new_tokens"] = 8
     overlay["train"]["validation_questions"] = 2
     overlay["evaluate"] = {"max_questions": 2, "bootstrap": 100}
@@ -79,8 +55,8 @@ def test_a_published_checkpoint_is_asked_and_evaluated_as_it_is(
     stages.profile(published)
     asked = ask_once("Who?", str(checkpoint), published, seed=0, temperature=1.0)
     shown = stages.load_checkpoint(checkpoint, published).tokenizer.decode(asked.prompt_ids)
-    assert shown.startswith("<|im_start|>user\n")
-    assert shown.endswith("Question: Who?\n<|im_end|>\n<|im_start|>assistant\n")
+    assert shown.startswith("<|im_start|>user\n\nUse one of [Goliath, Penny, ")
+    assert shown.endswith("Question: Who?\n\n<|im_end|>\n<|im_start|>assistant\n")
     stages.warmstart(published)
     stages.train(published)
     stages.evaluate(published)
@@ -88,6 +64,19 @@ def test_a_published_checkpoint_is_asked_and_evaluated_as_it_is(
     weights = "model.safetensors"
     assert (stages.POLICY / weights).read_bytes() == (checkpoint / weights).read_bytes()
     stages.load_policy(stages.POLICY, published)
+
+
+def test_a_prompt_that_is_not_there_stops_the_chain_before_anything_is_paid(
+    published: Params,
+) -> None:
+    stages.dataset(published)
+    PUBLISHED.unlink()
+    with pytest.raises(ConfigError, match=r"^prompts/router-r1\.txt: cannot be read"):
+        stages.profile(published)
+    PUBLISHED.write_text("Atlas and Mint can help.\nQuestion: {question}\n")
+    with pytest.raises(ConfigError, match=r"^prompts/router-r1\.txt: .* does not name Goliath"):
+        stages.profile(published)
+    assert not stages.POOL.exists()
 
 
 def test_the_full_prompt_teaches_the_published_protocol(pool: SimulatedPool) -> None:
@@ -99,5 +88,6 @@ def test_the_full_prompt_teaches_the_published_protocol(pool: SimulatedPool) -> 
     said = "<think>\nI lack a fact.\n</think>\n\n<search> Atlas:Who was the first? </search>"
     names = protocol.names_of(pool.cards)
     assert protocol.parse_action(said, names) == Ask("Atlas", "Who was the first?")
-    whole = f"{said}\n\n{protocol.information('Ada.')}\n\n<think>It is Ada.</think>\n<answer> Ada </answer>"
+    reply = protocol.information("Ada.", renderer("full", 4).reply)
+    whole = f"{said}{reply}<think>It is Ada.</think>\n<answer> Ada </answer>"
     assert protocol.check(whole, names)

@@ -28,6 +28,10 @@ CHAMPION = "models:/routerr1@champion"
 @pytest.fixture
 def champion(chain: Params) -> registry.Version:
     """A version whose checkpoint and cards are whole."""
+    return make_champion(chain)
+
+
+def make_champion(params: Params) -> registry.Version:
     from routerr1.pool.cards import write_cards
     from routerr1.pool.simulated import default_candidates
     from routerr1.train.checkpoint import save_policy
@@ -35,7 +39,7 @@ def champion(chain: Params) -> registry.Version:
 
     made = Path("made")
     tokenizer = train_tokenizer(["Atlas knows the capital of France"], 400)
-    small = chain.model.model_copy(update={"hidden_size": 32, "layers": 2, "heads": 4})
+    small = params.model.model_copy(update={"hidden_size": 32, "layers": 2, "heads": 4})
     new_model(small, tokenizer, 1).save_pretrained(made)
     tokenizer.save_pretrained(made)
     save_policy(made, Path("models/policy"), {"seed": 1})
@@ -43,8 +47,8 @@ def champion(chain: Params) -> registry.Version:
         Path("data/pool/cards.json"), [Card(made_up.name) for made_up in default_candidates()]
     )
     subprocess.run(["dvc", "commit", "-f", "-q"], check=True)
-    registry.register(chain)
-    move = promotion.promote(chain).move
+    registry.register(params)
+    move = promotion.promote(params).move
     assert move is not None
     return registry.get_version(tracking.open_client(), "routerr1", "champion")
 
@@ -68,6 +72,25 @@ def test_the_champion_answers_and_is_traced(champion: registry.Version) -> None:
     spans = traces[0].data.spans
     assert {span.name for span in spans} >= {"question", "thought 1"}
     assert champion.number == 1
+
+
+def test_a_version_carries_its_own_prompt(chain: Params) -> None:
+    import mlflow
+    from transformers import AutoTokenizer
+
+    prompt = Path("mine.txt")
+    prompt.write_text("One of {names}, please.\n{cards}\nQ: {question}\n")
+    section = chain.prompt.model_copy(update={"template": "file", "file": prompt})
+    make_champion(chain.model_copy(update={"prompt": section}))
+    prompt.unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what MLflow says while it loads is not under test
+        (answer,) = mlflow.pyfunc.load_model(CHAMPION).predict(["Who?"])
+    shown = AutoTokenizer.from_pretrained("models/policy").decode(
+        answer["trajectory"]["prompt_ids"]
+    )
+    assert shown.startswith("One of Atlas, Mint, ")
+    assert shown.endswith("Q: Who?\n")
 
 
 def test_a_pool_that_lacks_a_card_is_refused_when_loading() -> None:

@@ -6,7 +6,6 @@ from routerr1.baselines.script import final_answer, finished, opened_answer
 from routerr1.evaluate.controls import Policy
 from routerr1.pool.interface import Pool
 from routerr1.protocol import names_of, parse_action
-from routerr1.rollout.loop import insert_reply
 from routerr1.types import Ask, Card, Question, Trajectory, Turn
 
 DIRECT = "Answer the question in as few words as possible, between <answer> and </answer>.\nQuestion: {}\n"
@@ -52,7 +51,7 @@ async def prompted_choice(question: Question, base: Policy, pool: Pool, *, seed:
         if isinstance(action, Ask):
             reply = await pool.ask(action.name, question.question)
             asked = Ask(action.name, question.question)
-            turns = [Turn(said, asked, reply, *insert_reply(session, reply))]
+            turns = [Turn(said, asked, reply, *base.insert(session, reply))]
             turns += await final_answer(session, base, pool)
         return finished(question, session, turns)
     finally:

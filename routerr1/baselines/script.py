@@ -12,7 +12,7 @@ from routerr1.evaluate.controls import Policy
 from routerr1.pool.interface import Pool
 from routerr1.protocol import extract_answer, names_of, parse_action
 from routerr1.rollout.generate import Session
-from routerr1.rollout.loop import insert_reply, trajectory_of
+from routerr1.rollout.loop import trajectory_of
 from routerr1.types import (
     Answer,
     Ask,
@@ -40,7 +40,7 @@ async def play_calls(
         turns: list[Turn] = []
         replies: list[Reply] = []
         while (ask := next_call(replies)) is not None:
-            turns.append(await _call(session, ask, pool))
+            turns.append(await _call(session, ask, writer, pool))
             reply = turns[-1].reply
             assert reply is not None  # `_call` always sets it
             replies.append(reply)
@@ -61,11 +61,11 @@ async def play_once(
     return await play_calls(question, next_call, writer, pool, seed=seed)
 
 
-async def _call(session: Session, ask: Ask, pool: Pool) -> Turn:
+async def _call(session: Session, ask: Ask, writer: Policy, pool: Pool) -> Turn:
     text = f"<think> {ask.name}</think><search> {ask.name}: {ask.query}</search>"
     session.insert(text)
     reply = await pool.ask(ask.name, ask.query)
-    return Turn(Generation(text), ask, reply, *insert_reply(session, reply))
+    return Turn(Generation(text), ask, reply, *writer.insert(session, reply))
 
 
 async def final_answer(

@@ -136,8 +136,7 @@ def _tags(
 ) -> Iterator[Breach]:
     for number, turn in enumerate(row["turns"]):
         inserted = turn["inserted"]
-        inside = inserted.removeprefix("<information>").removesuffix("</information>")
-        if inserted and protocol.information(inside) != inserted:
+        if inserted and not protocol.is_information(inserted):
             yield Breach("tags_balanced", f"turn {number} inserts more than one closed reply")
         if bool(inserted) != (turn["reply"] is not None):
             yield Breach("tags_balanced", f"turn {number} has a reply or an insertion, not both")

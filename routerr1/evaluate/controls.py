@@ -13,8 +13,8 @@ from routerr1.evaluate.rows import JudgeCall
 from routerr1.evaluate.truth import Truth, truth_of
 from routerr1.pool.interface import Pool
 from routerr1.prompt import Renderer
-from routerr1.rollout.generate import Generator
-from routerr1.rollout.loop import rollout
+from routerr1.rollout.generate import Generator, Session
+from routerr1.rollout.loop import insert_reply, rollout
 from routerr1.types import Ask, Card, Question, Reply, Trajectory
 
 POLICY, RANDOM, ORACLE, NO_CALL, BEST_SINGLE = (
@@ -76,7 +76,12 @@ class Policy:
 
     def showing(self, cards: Sequence[Card]) -> "Policy":
         """The same policy with `cards` in its prompt, whatever pool it plays on."""
-        return replace(self, render=lambda question, _: self.render(question, cards))
+        shown = replace(self.render, prompt=lambda question, _: self.render(question, cards))
+        return replace(self, render=shown)
+
+    def insert(self, session: Session, reply: Reply) -> tuple[str, tuple[int, ...]]:
+        """Put a reply into the policy's context, as `rollout` does."""
+        return insert_reply(session, reply, self.render.reply, self.rollout.max_reply_tokens)
 
 
 def policy_router(policy: Policy, pool: Pool, pool_name: str, seed: int) -> Router:

@@ -21,8 +21,15 @@ class Session(Protocol):
         """
         ...
 
+    def cut(self, text: str, max_tokens: int) -> str:
+        """The longest beginning of `text` that `insert` would make at most so many tokens of."""
+        ...
+
     def insert(self, text: str) -> tuple[int, ...]:
-        """Append text that the policy did not write; returns its token ids."""
+        """Append text that the policy did not write; returns its token ids.
+
+        Nothing in it becomes a special token of the policy's tokenizer, whatever it looks like.
+        """
         ...
 
     def close(self) -> None:
@@ -81,6 +88,10 @@ class ScriptedSession:
         self._said += 1
         ids = tuple(text.encode())
         return Generation(text, ids, (0.0,) * len(ids), "stop" if text else "eos")
+
+    def cut(self, text: str, max_tokens: int) -> str:
+        """See `Session.cut`."""
+        return text.encode()[:max_tokens].decode(errors="ignore")
 
     def insert(self, text: str) -> tuple[int, ...]:
         """Keep what was inserted for the script to read."""

@@ -33,6 +33,7 @@ from routerr1.types import Finish, Generation
 
 _STOP_WINDOW = 12  # tokens decoded to look for a stop string; the longest stop has 9 characters
 _DAY = "26 Jul 2024"  # what Llama 3 templates fall back to
+_AS_TEXT = {"add_special_tokens": False, "split_special_tokens": True}
 
 
 class LocalSession:
@@ -53,6 +54,9 @@ class LocalSession:
 
     async def generate(self, *, max_new_tokens: int, temperature: float) -> Generation:
         return await self._owner.submit(self, max_new_tokens, temperature)
+
+    def cut(self, text: str, max_tokens: int) -> str:
+        return cut(self._owner.tokenizer, text, max_tokens)
 
     def insert(self, text: str) -> tuple[int, ...]:
         ids = self._owner.encode(text)
@@ -110,22 +114,36 @@ def loading(params: Params) -> Loading:
 
 
 def opening(tokenizer: Any, prompt: str, *, chat: bool) -> list[int]:
-    """Token ids of a prompt, with none added around it but those of the chat template.
+    """Token ids of a prompt; of special tokens there are those of the chat template alone.
 
     Raises: CheckpointError if there is no such template.
     """
-    if chat:
-        if not tokenizer.chat_template:
-            raise CheckpointError(
-                f"{tokenizer.name_or_path}: has no chat template; set prompt.chat to false"
-            )
-        turn = [{"role": "user", "content": prompt}]
-        # Some templates (Llama 3) write the day into the prompt; a fixed one keeps runs equal.
-        prompt = tokenizer.apply_chat_template(
-            turn, tokenize=False, add_generation_prompt=True, date_string=_DAY
+    if not chat:
+        return text_ids(tokenizer, prompt)
+    if not tokenizer.chat_template:
+        raise CheckpointError(
+            f"{tokenizer.name_or_path}: has no chat template; set prompt.chat to false"
         )
-    ids: list[int] = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    # Some templates (Llama 3) write the day into the prompt; a fixed one keeps runs equal.
+    ids: list[int] = tokenizer.apply_chat_template(
+        [{"role": "user", "content": prompt}], add_generation_prompt=True, date_string=_DAY,
+        sanitize_control_tokens=True, return_dict=False,
+    )  # fmt: skip
     return ids
+
+
+def text_ids(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of text that may come from anybody: what looks like a special token stays text."""
+    ids: list[int] = tokenizer(text, **_AS_TEXT)["input_ids"]
+    return ids
+
+
+def cut(tokenizer: Any, text: str, max_tokens: int) -> str:
+    """The longest beginning of `text` that is at most so many tokens."""
+    if len(text.encode("utf-8", "surrogatepass")) <= max_tokens:  # a token is a byte at least
+        return text
+    places = tokenizer(text, **_AS_TEXT, return_offsets_mapping=True)["offset_mapping"]
+    return text if len(places) <= max_tokens else text[: places[max_tokens][0]]
 
 
 class LocalGenerator:
@@ -204,9 +222,8 @@ class LocalGenerator:
         return LocalSession(self, opening(self.tokenizer, prompt, chat=self.chat), seed)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of `text`, with no token added around it."""
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
+        """See `text_ids`."""
+        return text_ids(self.tokenizer, text)
 
     async def submit(
         self, session: LocalSession, max_new_tokens: int, temperature: float

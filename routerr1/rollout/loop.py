@@ -25,6 +25,7 @@ from routerr1.types import (
     Turn,
 )
 
+_TOKEN_CHARS = 32  # hardly any token is longer
 Reroute = Callable[[Ask], str | Awaitable[str]]
 
 _FAILED = {
@@ -70,6 +71,7 @@ async def rollout(
                     params=params,
                     temperature=heat,
                     reroute=reroute,
+                    form=render.reply,
                     may_call=calls_made < params.max_rounds,
                 )
             turns.append(turn)
@@ -88,6 +90,7 @@ async def _turn(
     params: RolloutParams,
     temperature: float,
     reroute: Reroute | None,
+    form: str,
     may_call: bool,
 ) -> tuple[Turn, Stopped | None]:
     """One generation and, if it asks for one and may, one call."""
@@ -101,15 +104,24 @@ async def _turn(
             stopped = "length" if said.finish == "length" else "no_action"
         return Turn(said, action, wall_s=time.perf_counter() - began), stopped
     reply = await _reply(action, pool, reroute)
-    inserted, ids = insert_reply(session, reply)
+    inserted, ids = insert_reply(session, reply, form, params.max_reply_tokens)
     wall_s = time.perf_counter() - began
     return Turn(said, action, reply, inserted, ids, wall_s), None
 
 
-def insert_reply(session: Session, reply: Reply) -> tuple[str, tuple[int, ...]]:
-    """Put a reply, or why there is none, into the policy's context; gives the text and its token ids."""
+def insert_reply(
+    session: Session, reply: Reply, form: str, max_tokens: int
+) -> tuple[str, tuple[int, ...]]:
+    """Put a reply, or why there is none, into the policy's context; gives the text and its token ids.
+
+    Args:
+        form: see `prompt.Renderer.reply`.
+        max_tokens: that are kept of the reply; what stands around it is not counted.
+    """
     shown = reply.text if reply.failure is None else _FAILED[reply.failure]
-    inserted = protocol.information(shown)
+    # By characters first: a server that ignores our limit may send a megabyte.
+    inert = protocol.escape(shown.strip()[: max_tokens * _TOKEN_CHARS])
+    inserted = protocol.information(session.cut(inert, max_tokens), form)
     return inserted, session.insert(inserted)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol, Self
 
 from routerr1.errors import CheckpointError
 from routerr1.protocol import STOPS
-from routerr1.rollout.local import opening
+from routerr1.rollout.local import cut, opening, text_ids
 from routerr1.types import Generation
 
 _WAIT_S = 600.0  # for one generation, the server's queue included
@@ -60,8 +60,11 @@ class VllmSession:
         self._ids.extend(said.token_ids)
         return said
 
+    def cut(self, text: str, max_tokens: int) -> str:
+        return cut(self._owner.tokenizer, text, max_tokens)
+
     def insert(self, text: str) -> tuple[int, ...]:
-        ids = self._owner.tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids = text_ids(self._owner.tokenizer, text)
         self._ids.extend(ids)
         return tuple(ids)
 

@@ -113,7 +113,7 @@ def _said(last: str) -> str:
 
 def _named(inserted: str, entities: frozenset[str]) -> str | None:
     """The answer in a reply: the last entity it names, if it states anything."""
-    words = [word.strip(".,?") for word in inserted.removesuffix("</information>").split()]
+    words = [word.strip(".,?") for word in inserted.strip().removesuffix("</information>").split()]
     if UNSURE in inserted:
         return None
     return next((word for word in reversed(words) if word in entities), None)

@@ -2,20 +2,27 @@
 
 Checkpoints live under the run's own folder, outside DVC's outputs, with everything needed to go on:
 weights, optimiser, schedule, random states (transformers), cost statistics, the log so far and the best
-weights (ours, written last: a checkpoint without them is not complete).
+weights (ours). Our state is written last, with checksums: a checkpoint without it is not complete, and one
+that differs from it is not gone on from.
 """
 
 import copy
 import csv
+import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from routerr1.errors import CheckpointError, DataError
 from routerr1.files import atomic_path, read_json, write_json
+from routerr1.fingerprints import hash_of
 from routerr1.reward import CostScale, FrozenCostScale
+from routerr1.train.checkpoint import checksums, first_broken
 from routerr1.train.player import Player
+
+_log = logging.getLogger(__name__)
 
 BEST = "best"  # folder of the best weights, in a run's folder and in each of its checkpoints
 _STATE = "router_state.json"
@@ -48,7 +55,7 @@ def recorder_of(
             self.best_step, self.best_reward = 0, float("-inf")
 
         def restore(self, checkpoint: Path) -> None:
-            """Take back what `on_save` wrote."""
+            """Take back what `on_save` wrote; `checkpoint` is from `last_complete`, which checked it."""
             state = read_json(checkpoint / _STATE)
             self.rows, self.timing, self.start = state["rows"], state["timing"], state["start"]
             player.validation_scale = FrozenCostScale(**state["validation_scale"])
@@ -110,24 +117,25 @@ def recorder_of(
             accelerator.wait_for_everyone()
 
         def on_save(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+            # Each process writes random states of its own.
+            player.trainer.accelerator.wait_for_everyone()
             if not state.is_world_process_zero:
                 return
             assert player.validation_scale is not None  # the start was validated
             checkpoint = folder / f"checkpoint-{state.global_step}"
             if (folder / BEST).is_dir():
                 _copy(folder / BEST, checkpoint / BEST)
-            write_json(
-                checkpoint / _STATE,
-                {
-                    "rows": self.rows,
-                    "timing": self.timing,
-                    "best_step": self.best_step,
-                    "best_reward": self.best_reward,
-                    "start": self.start,
-                    "cost_scale": player.scale.state(),
-                    "validation_scale": asdict(player.validation_scale),
-                },
-            )
+            ours = {
+                "rows": self.rows,
+                "timing": self.timing,
+                "best_step": self.best_step,
+                "best_reward": self.best_reward,
+                "start": self.start,
+                "cost_scale": player.scale.state(),
+                "validation_scale": asdict(player.validation_scale),
+                "files": checksums(checkpoint, _STATE),
+            }
+            write_json(checkpoint / _STATE, {**ours, "hash": hash_of(ours)})
 
     return Recorder()
 
@@ -162,9 +170,30 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def last_complete(folder: Path) -> Path | None:
-    """The newest checkpoint that holds our state, which is written last."""
-    found = [path for path in folder.glob("checkpoint-*") if (path / _STATE).is_file()]
-    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    """The newest checkpoint that is as it was written; a warning names what is wrong with a newer one."""
+    finished = [path for path in folder.glob("checkpoint-*") if (path / _STATE).is_file()]
+    for path in sorted(finished, key=_step_of, reverse=True):
+        try:
+            _verify(path)
+        except (CheckpointError, DataError) as error:
+            _log.warning("%s; not going on from step %d", error, _step_of(path))
+        else:
+            return path
+    return None
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _verify(checkpoint: Path) -> None:
+    """Raises: CheckpointError, DataError naming the file that is not as `on_save` left it."""
+    state = read_json(checkpoint / _STATE)
+    if not isinstance(state, dict) or state.pop("hash", None) != hash_of(state):
+        raise CheckpointError(f"{checkpoint / _STATE}: is corrupt")
+    broken = first_broken(checkpoint, state["files"])
+    if broken is not None:
+        raise CheckpointError(broken)
 
 
 def write_log(path: Path, rows: Sequence[Mapping[str, float]]) -> None:

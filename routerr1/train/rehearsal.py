@@ -8,19 +8,17 @@ do next and on whom to call, nothing is imitated: that is for rewards to teach.
 
 import re
 from collections.abc import Callable, Sequence
-from functools import partial
-from itertools import starmap
 from typing import Any
 
 from routerr1.config import Params
 from routerr1.data.embedded import World
 from routerr1.pool.simulated import known_facts
-from routerr1.prompt import renderer
-from routerr1.rollout.local import opening
+from routerr1.prompt import Renderer
 from routerr1.rollout.loop import stream_seed
 from routerr1.train.examples import imitated
 from routerr1.train.packing import Example
-from routerr1.types import Card, Question, Trajectory
+from routerr1.train.warmstart import encode, imitate_all
+from routerr1.types import Card, Question
 
 Rehearsal = Callable[[int, Any], Sequence[Example]]
 """(step, tokenizer) -> what is imitated in it; the same every time."""
@@ -35,6 +33,8 @@ def rehearsal(
     cards_of: Callable[[int], Sequence[Card]],
     params: Params,
     seed: int,
+    *,
+    render: Renderer,
 ) -> Rehearsal:
     """Trajectories of the warm start's kind, others for each step and training seed.
 
@@ -42,7 +42,6 @@ def rehearsal(
         cards_of: the cards of the n-th example of the run.
     """
     known, count = known_facts(world), params.train.rehearsal_batch
-    render = renderer(params.prompt.template, params.rollout.max_rounds)
 
     def of_step(step: int, tokenizer: Any) -> list[Example]:
         pairs = imitated(
@@ -50,28 +49,22 @@ def rehearsal(
             render=render, params=params.rollout, seed=stream_seed(seed, step), count=count,
             stop_probability=params.warmstart.stop_probability,
         )  # fmt: skip
-        return list(
-            starmap(partial(undecided, tokenizer=tokenizer, chat=params.prompt.chat), pairs)
-        )
+        return [
+            encode(prompt, trajectory, tokenizer, chat=params.prompt.chat, pieces=undecided)
+            for prompt, trajectory in pairs
+        ]
 
     return of_step
 
 
-def undecided(prompt: str, trajectory: Trajectory, *, tokenizer: Any, chat: bool) -> Example:
-    """Token ids with mask 0 where the policy decides, and on what was inserted."""
-    ids: list[int] = []
-    mask: list[int] = []
-    for turn in trajectory.turns:
-        for text, weight in (*_pieces(turn.generation.text), (turn.inserted, 0)):
-            piece = tokenizer(text, add_special_tokens=False)["input_ids"]
-            ids += piece
-            mask += [weight] * len(piece)
-    return Example(tuple(opening(tokenizer, prompt, chat=chat)), tuple(ids), tuple(mask))
+def undecided(said: str) -> list[tuple[str, int]]:
+    """See `warmstart.Pieces`: mask 0 where the policy decides.
 
-
-def _pieces(said: str) -> list[tuple[str, int]]:
+    >>> undecided("<think> money 95 A 40 B: A</think><search> A: what?</search>")[:4]
+    [('<think>', 1), (' money', 0), (' 95 A 40 B:', 1), (' A', 0)]
+    """
     found = _THOUGHT.fullmatch(said)
     if found is None:
-        return [(said, 1)]
+        return imitate_all(said)
     weights = (1, 0, 1, 0, 1)
     return [(text, weight) for text, weight in zip(found.groups(), weights, strict=True) if text]

@@ -15,6 +15,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from routerr1.config import Params, WarmstartParams
 from routerr1.data.embedded import World
+from routerr1.errors import DataError
 from routerr1.files import atomic_directory
 from routerr1.pool.simulated import (
     TRAINING_NAMES,
@@ -25,32 +26,47 @@ from routerr1.pool.simulated import (
     known_facts,
     training_pool,
 )
+from routerr1.progress import track
 from routerr1.prompt import renderer
 from routerr1.reward import FrozenCostScale
-from routerr1.rollout.local import Loading, LocalGenerator, loading, opening
+from routerr1.rollout.local import Loading, LocalGenerator, loading, opening, text_ids
 from routerr1.rollout.loop import play, stream_seed
+from routerr1.train.checkpoint import write_manifest
 from routerr1.train.examples import imitated
 from routerr1.train.packing import Example, pack
 from routerr1.train.policy import new_model, train_tokenizer
 from routerr1.train.score import score
 from routerr1.types import Card, Question, Trajectory
 
+Pair = tuple[str, Trajectory]  # a prompt and what follows it
+
 _EXAMPLES_PER_ROW = 8
 _TOKENIZED_PAIRS = 3000
 
 
-def encode(prompt: str, trajectory: Trajectory, tokenizer: Any, *, chat: bool = False) -> Example:
+Pieces = Callable[[str], Sequence[tuple[str, int]]]
+"""What the policy wrote in a turn, cut between words, with the mask of each piece."""
+
+
+def imitate_all(said: str) -> list[tuple[str, int]]:
+    """All of it, in one piece."""
+    return [(said, 1)]
+
+
+def encode(
+    prompt: str,
+    trajectory: Trajectory,
+    tokenizer: Any,
+    *,
+    chat: bool = False,
+    pieces: Pieces = imitate_all,
+) -> Example:
     """Tokenise piece by piece, as a rollout does: text is never tokenised across an insertion."""
-
-    def ids_of(text: str) -> list[int]:
-        found: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-        return found
-
     ids: list[int] = []
     mask: list[int] = []
     for turn in trajectory.turns:
-        for text, weight in ((turn.generation.text, 1), (turn.inserted, 0)):
-            piece = ids_of(text)
+        for text, weight in (*pieces(turn.generation.text), (turn.inserted, 0)):
+            piece = text_ids(tokenizer, text)
             ids += piece
             mask += [weight] * len(piece)
     return Example(tuple(opening(tokenizer, prompt, chat=chat)), tuple(ids), tuple(mask))
@@ -121,18 +137,22 @@ def warm_start(
     params: Params,
     seed: int,
     folder: Path,
-    *,
-    progress: Callable[[float], None],
 ) -> dict[str, float]:
-    """Make tokenizer and model, or load them; imitate, save to `folder`, play validation questions with it.
+    """Make tokenizer and model, or load them; imitate, play validation questions, and save to `folder`.
 
     Args:
         questions: of all splits: their names are met here, in sentences that state no fact.
 
-    Returns: final loss, size, and at temperature 1 the share of well-formed trajectories and EM.
+    Returns: final loss, size, and at the training temperature the share of well-formed trajectories and
+        EM; they are in the folder's manifest too.
+    Raises: DataError if there are no validation questions.
     """
     disable_progress_bar()  # bars for a file of a megabyte only clutter
-    render = renderer(params.prompt.template, params.rollout.max_rounds)
+    held = [question for question in questions if question.split == "validation"]
+    if not held:
+        raise DataError("the warm start is judged by validation questions, and there are none")
+    label = f"warm start, seed {seed}"
+    render = renderer(params.prompt.template, params.rollout.max_rounds, params.prompt.file)
     known = known_facts(world)
     wanted = params.warmstart.steps * params.warmstart.batch_size
     pairs = imitated(
@@ -140,7 +160,7 @@ def warm_start(
         render=render, params=params.rollout,
         stop_probability=params.warmstart.stop_probability, seed=seed, count=max(wanted, 256),
     )  # fmt: skip
-    first = list(islice(pairs, _TOKENIZED_PAIRS))
+    first = _taken(pairs, min(_TOKENIZED_PAIRS, max(wanted, 256)), f"{label}, examples")
     how = loading(params)
     if params.model.init == "scratch":
         tokenizer = train_tokenizer(_corpus(first, questions, world), params.model.vocab_size)
@@ -149,38 +169,45 @@ def warm_start(
     else:
         policy = LocalGenerator.load(params.model.init, how, trained=True)
         tokenizer = policy.tokenizer
-    model = policy.model
     examples = (
         encode(prompt, trajectory, tokenizer, chat=how.chat)
         for prompt, trajectory in chain(first, pairs)
     )
-    losses = fit(model, examples, params.warmstart, progress=progress)
-    with atomic_directory(folder) as aside:
-        model.save_pretrained(aside)
-        tokenizer.save_pretrained(aside)
+    with track(label, params.warmstart.steps) as bar:
+        losses = fit(
+            policy.model, examples, params.warmstart,
+            progress=lambda loss: bar.update(note=f"loss {loss:.3f}"),
+        )  # fmt: skip
     pool = SimulatedPool(
         candidates_of(params.pool.candidates), known, seed=params.pool.seed, cards=cards
     )
-    held = [question for question in questions if question.split == "validation"]
-    played = asyncio.run(
-        play(
-            held,
-            policy,
-            pool,
-            render=render,
-            params=params.rollout,
-            seed=seed,
-        )
-    )
+    with track(f"{label}, validation", len(held)) as bar:
+        played = asyncio.run(
+            play(
+                held, policy, pool, render=render, params=params.rollout, seed=seed,
+                progress=bar.update,
+            )
+        )  # fmt: skip
     flat = FrozenCostScale(0.0, 0.0)
     scores = [score(trajectory, cards, flat, params.reward) for trajectory in played]
-    return {
+    metrics = {
         "loss": sum(losses[-20:]) / max(1, len(losses[-20:])),
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": sum(p.numel() for p in policy.model.parameters()),
         "vocabulary": len(tokenizer),
         "format_validity": sum(s.formed for s in scores) / len(scores),
         "em": sum(s.em for s in scores) / len(scores),
     }
+    _save(policy, folder, metrics)
+    return metrics
+
+
+def _taken(pairs: Iterator[Pair], count: int, label: str) -> list[Pair]:
+    taken = []
+    with track(label, count) as bar:
+        for pair in islice(pairs, count):
+            taken.append(pair)
+            bar.update()
+    return taken
 
 
 def adopt(source: str, folder: Path) -> dict[str, float]:
@@ -189,10 +216,16 @@ def adopt(source: str, folder: Path) -> dict[str, float]:
     Raises: CheckpointError if it cannot be loaded.
     """
     found = LocalGenerator.load(source, Loading(dtype="auto"))
+    metrics = {"parameters": sum(p.numel() for p in found.model.parameters())}
+    _save(found, folder, metrics)
+    return metrics
+
+
+def _save(policy: LocalGenerator, folder: Path, metrics: Mapping[str, float]) -> None:
     with atomic_directory(folder) as aside:
-        found.model.save_pretrained(aside)
-        found.tokenizer.save_pretrained(aside)
-    return {"parameters": sum(p.numel() for p in found.model.parameters())}
+        policy.model.save_pretrained(aside)
+        policy.tokenizer.save_pretrained(aside)
+        write_manifest(aside, {"metrics": metrics})
 
 
 def cards_of(
@@ -208,9 +241,7 @@ def cards_of(
     return cards if own else training_pool(known, stream_seed(seed, row)).cards
 
 
-def _corpus(
-    pairs: Sequence[tuple[str, Trajectory]], questions: Sequence[Question], world: World
-) -> Iterator[str]:
+def _corpus(pairs: Sequence[Pair], questions: Sequence[Question], world: World) -> Iterator[str]:
     """What the tokenizer is trained on: everything a policy reads or writes, and names it may meet later."""
     for prompt, trajectory in pairs:
         yield prompt + trajectory.text

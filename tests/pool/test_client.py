@@ -26,6 +26,7 @@ from routerr1.pool.recording import Recorder, open_replay
 from routerr1.pool.records import RecordStore
 from routerr1.pool.server import build_app, serving
 from routerr1.pool.simulated import SimulatedPool
+from routerr1.prompt import Renderer
 from routerr1.repricing import reprice_rows
 from routerr1.rollout.generate import ScriptedGenerator
 from routerr1.rollout.loop import rollout
@@ -265,7 +266,7 @@ async def test_the_ledger_tells_the_circuit_of_every_call_also_when_replayed_and
     async def played(pool: Pool, seed: int, script: Sequence[str]) -> Trajectory:
         return await rollout(
             asked[0], ScriptedGenerator([*script, "<answer>x</answer>"]), pool,
-            render=lambda *_: "", params=limits, seed=seed,
+            render=Renderer(lambda *_: ""), params=limits, seed=seed,
         )  # fmt: skip
 
     with serving(build_app(simulated, faults=Faults(server_error=1.0), time_scale=0)) as url:

@@ -8,6 +8,7 @@ import pytest
 
 from routerr1 import protocol
 from routerr1.config import RolloutParams
+from routerr1.prompt import Renderer
 from routerr1.rollout.generate import ScriptedGenerator
 from routerr1.rollout.loop import rollout
 from routerr1.types import Card, Question, Reply
@@ -102,7 +103,12 @@ async def test_no_reply_changes_an_action_ends_a_trajectory_or_alters_the_check(
     for text in REPLIES[block * 100 : (block + 1) * 100]:
         pool = Hostile([text, text[::-1]])
         played = await rollout(
-            QUESTION, ScriptedGenerator(SCRIPT), pool, render=lambda *_: "", params=PARAMS, seed=1
+            QUESTION,
+            ScriptedGenerator(SCRIPT),
+            pool,
+            render=Renderer(lambda *_: ""),
+            params=PARAMS,
+            seed=1,
         )
         assert pool.asked == [
             ("Atlas", "What is the capital of France?"),

@@ -26,6 +26,7 @@ from routerr1.pool.records import (
     request_key,
 )
 from routerr1.pool.scope import asked_for, asking_for
+from routerr1.prompt import Renderer
 from routerr1.rollout.generate import ScriptedGenerator
 from routerr1.rollout.loop import play
 from routerr1.rollout.record import to_row
@@ -118,7 +119,12 @@ async def test_recorded_trajectories_replay_whole(tmp_path: Path):
 
     async def run(pool: Recorder | ReplayPool) -> list[str]:
         played = await play(
-            questions, ScriptedGenerator(script), pool, render=lambda *_: "", params=LIMITS, seed=5
+            questions,
+            ScriptedGenerator(script),
+            pool,
+            render=Renderer(lambda *_: ""),
+            params=LIMITS,
+            seed=5,
         )
         await pool.aclose()
         rows = [to_row(trajectory) for trajectory in played]

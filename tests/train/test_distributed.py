@@ -1,18 +1,23 @@
 """Two processes of `accelerate launch` learn what one learns from the same batch, and one of them writes."""
 
+import csv
 import json
 import pickle
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 
+from routerr1 import stages
 from routerr1.config import Params
 from routerr1.pool.simulated import SimulatedPool
 from routerr1.train import grpo
+from routerr1.train.checkpoint import read_manifest
 from routerr1.types import Question
+from tests.folder import make_folder
 from tests.servers import free_port, running
 from tests.train.settings import setting_of
 
@@ -60,6 +65,60 @@ def test_two_processes_have_the_learning_curve_of_one(
     state = json.loads((tmp_path / "two/checkpoint-3/router_state.json").read_text())
     assert state["cost_scale"] == one.cost_scale.state()
     assert (tmp_path / "two/best/model.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_the_launched_train_stage_writes_what_the_plain_one_does(
+    asking_policy: Path, mlflow_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`accelerate launch ... -m routerr1.cli train`, as docs/training.md has it, beside `routerr1 train`."""
+    changes = {
+        "train": {"steps": 3, "validation_questions": 5, "learning_rate": 1e-3},
+        "profile_pool": {"probes": 6},
+    }
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        params = make_folder(tmp_path / name, asking_policy, mlflow_template, changes)
+        stages.dataset(params)
+        stages.profile(params)
+    plain = [sys.executable, "-m", "routerr1.cli", "train"]
+    launched = [sys.executable, "-m", "accelerate.commands.launch"]
+    launched += ["--config_file", str(ROOT / "launch" / "ddp-cpu.yaml")]
+    launched += ["--main_process_port", str(free_port()), "-m", "routerr1.cli", "train"]
+    env = {
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONWARNINGS": "ignore",
+        "MLFLOW_TRACKING_URI": "",
+    }
+    started = {}
+    with ExitStack() as stack:
+        for name, command in (("one", plain), ("two", launched)):
+            log = tmp_path / f"{name}.log"
+            process = stack.enter_context(running(command, log, env=env, cwd=tmp_path / name))
+            started[name] = process, log
+        for process, log in started.values():
+            assert process.wait(timeout=300) == 0, log.read_text()[-3000:]
+    one, two = (read_log(tmp_path / name / "data/train/log.csv") for name in ("one", "two"))
+    assert [row["step"] for row in two] == [1, 2, 3]
+    assert any(row["grad_norm"] > 0 for row in two)
+    for ours, theirs in zip(one, two, strict=True):
+        assert theirs == pytest.approx(ours, rel=2e-3, abs=2e-5)
+    assert read_manifest(tmp_path / "two/models/policy")["best_step"] == int(
+        json.loads((tmp_path / "one/data/train/metrics.json").read_text())["seed_1"]["best_step"]
+    )
+    # One process alone writes: one run in MLflow, one line a step.
+    assert "3 of 3" in (tmp_path / "two.log").read_text()
+    assert not list((tmp_path / "two/runs/train").iterdir())
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    with path.open() as stream:
+        return [
+            {key: float(value) for key, value in row.items() if value}
+            for row in csv.DictReader(stream)
+        ]
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "launch").glob("*.yaml")))

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -37,27 +38,29 @@ def setting(params: Params, world: World, pool: SimulatedPool, rows: list[Questi
     )
 
 
-@pytest.mark.parametrize("dealing", [None, 1, 2], ids=["true", "dealt-1", "dealt-2"])
 def test_em_rises_by_the_rewards_alone(
-    dealing: int | None,
-    asking_policy: Path,
-    setting: Setting,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    asking_policy: Path, setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if dealing is not None:
+    """Dealt out at random, rewards let EM drift up and down: naming any entity is right half of the time."""
+    before, after, greedy = trained(asking_policy, setting, tmp_path / "true")
+    assert (after > before + 0.3, greedy > 0.9) == (True, True)
+    drifts = []
+    for dealing in range(1, 4):
         rng = Random(dealing)
 
-        def deal(prompts: list[str], reward: list[float], **_: Any) -> list[float]:
+        def deal(prompts: list[str], reward: list[float], rng: Random = rng, **_: Any) -> Any:
             assert len(reward) == len(prompts)
             return rng.sample(reward, len(reward))
 
         monkeypatch.setattr(grpo, "_reward", deal)
-    rows = grpo.train(asking_policy, setting, tmp_path, progress=lambda _: None).rows
-    before, after = (sum(row["em"] for row in part) / 4 for part in (rows[:4], rows[-4:]))
-    greedy = rows[-1]["validation/em"]
-    assert before < 0.2
-    if dealing is None:
-        assert (after > 0.5, greedy > 0.9) == (True, True)
-    else:  # sampled EM drifts up and down; naming any entity at all is right half of the time
-        assert (after < 0.4, greedy < 0.1) == (True, True)
+        before, after, greedy = trained(asking_policy, setting, tmp_path / f"dealt-{dealing}")
+        assert (after < 0.5, greedy < 0.6) == (True, True)
+        drifts.append(after - before)
+    assert fmean(drifts) < 0.1
+
+
+def trained(start: Path, setting: Setting, folder: Path) -> tuple[float, float, float]:
+    """Sampled EM of the first and of the last four steps, and greedy EM at the end."""
+    rows = grpo.train(start, setting, folder, progress=lambda _: None).rows
+    first, last = (fmean(row["em"] for row in part) for part in (rows[:4], rows[-4:]))
+    return first, last, rows[-1]["validation/em"]

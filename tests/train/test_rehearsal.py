@@ -10,6 +10,7 @@ import torch
 from routerr1.config import Params
 from routerr1.data.embedded import World
 from routerr1.pool.simulated import SimulatedPool
+from routerr1.prompt import renderer
 from routerr1.rollout.local import LocalGenerator
 from routerr1.train import grpo
 from routerr1.train.packing import Example
@@ -21,7 +22,8 @@ from tests.train.settings import setting_of
 
 @pytest.fixture
 def rehearsed(params: Params, world: World, pool: SimulatedPool, rows: list[Question]) -> Rehearsal:
-    return rehearsal(rows, world, lambda _: pool.cards, params, seed=1)
+    render = renderer("compact", params.rollout.max_rounds)
+    return rehearsal(rows, world, lambda _: pool.cards, params, 1, render=render)
 
 
 def runs(example: Example, tokenizer: Any, weight: int) -> list[str]:

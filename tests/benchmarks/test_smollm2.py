@@ -1,0 +1,52 @@
+"""The one command for a GPU, tried on a CPU: every stage, and what it leaves."""
+
+import csv
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+def test_the_gpu_script_runs_through_with_a_tiny_model(tmp_path: Path) -> None:
+    work, out = tmp_path / "work", tmp_path / "out"
+    command = [
+        sys.executable,
+        "benchmarks/smollm2.py",
+        "--try",
+        "--work",
+        str(work),
+        "--out",
+        str(out),
+    ]
+    env = {
+        **os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "MLFLOW_TRACKING_URI": "",
+        "CUDA_VISIBLE_DEVICES": "",
+    }  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    told = (out / "README.md").read_text()
+    assert "on CPU, seed 1, 2 steps of 4 rollouts" in told
+    # The figures told are those of the files beside them.
+    with (out / "train-log.csv").open() as stream:
+        tokens = sum(4 * float(row["policy_tokens"]) for row in csv.DictReader(stream))
+    with (work / "data/train/seconds.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    playing = sum(float(row["generation_s"]) for row in rows)
+    learning = sum(float(row["training_s"]) for row in rows)
+    found = re.search(
+        r"training: (\d+); (\d+) per second of generation.*?, (\d+) per second of", told
+    )
+    assert found is not None
+    wanted = (tokens, tokens / playing, tokens / (playing + learning))
+    assert [int(figure) for figure in found.groups()] == [round(each) for each in wanted]
+    assert (out / "eval-table.md").stat().st_size > 0
+    assert "report took" in (out / "log.txt").read_text()
+    again = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr[-4000:]
+    assert "begins" not in again.stderr  # what is done is not done again

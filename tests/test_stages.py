@@ -1,0 +1,180 @@
+"""What the stages check before they begin, and what they keep when they are cut short."""
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from routerr1 import stages
+from routerr1.config import Params
+from routerr1.data.splits import write_questions
+from routerr1.errors import CheckpointError, ConfigError, DataError, PoolError, RouterError
+from routerr1.tracking import open_client
+from routerr1.train import warmstart
+from tests.folder import make_folder
+
+
+@pytest.fixture(scope="module")
+def made(
+    small_policy: Path, mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A folder in which training can start."""
+    folder = tmp_path_factory.mktemp("stages") / "made"
+    params = make_folder(folder, small_policy, mlflow_template, {"profile_pool": {"probes": 6}})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        stages.dataset(params)
+        stages.profile(params)
+    return folder
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    """The test's own copy of it, as working folder; gives the parameters."""
+    from routerr1.config import load_params
+
+    # MLflow sets the variable itself; set first, so that its removal is undone too.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    shutil.copytree(made, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    return load_params()
+
+
+def changed(params: Params, section: str, **values: Any) -> Params:
+    found = getattr(params, section).model_copy(update=values)
+    return params.model_copy(update={section: found})
+
+
+def only(*splits: str) -> Callable[[Params], Params]:
+    """Leaves the questions of these splits."""
+
+    def change(params: Params) -> Params:
+        every = [q for split in ("train", "validation", "test") for q in stages.questions_of(split)]  # type: ignore[arg-type]
+        kept = [question for question in every if question.split in splits]
+        shutil.rmtree(stages.QUESTIONS)
+        write_questions(stages.QUESTIONS, kept)
+        return params
+
+    return change
+
+
+def damaged(params: Params) -> Params:
+    weights = stages.WARMSTART / "seed-1" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    return params
+
+
+def without(path: Path) -> Callable[[Params], Params]:
+    def change(params: Params) -> Params:
+        path.unlink()
+        return params
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "told"),
+    [
+        (damaged, CheckpointError, r"seed-1/model\.safetensors: is corrupt; restore it with `dvc checkout`"),
+        (without(stages.WARMSTART / "seed-1/routerr1.json"), CheckpointError, r"seed-1/routerr1\.json: cannot be read"),
+        (without(stages.POOL / "cards.json"), PoolError, r"data/pool/cards\.json"),
+        (without(stages.QUESTIONS / "train.parquet"), DataError, r"train\.parquet"),
+        (lambda params: changed(params, "train", questions_per_step=1000), DataError,
+         r"data/questions: holds \d+ training questions, and a step takes 1000 \(train\.questions_per_step\)"),
+        (only("validation", "test"), DataError, "holds 0 training questions, and a step takes 4"),
+        (only("train", "test"), DataError, "data/questions: holds no validation questions"),
+        (lambda params: changed(params, "prompt", template="file", file=Path("no.txt")), ConfigError, "no.txt: cannot be read"),
+    ],
+)  # fmt: skip
+def test_training_that_cannot_begin_leaves_no_trace(
+    folder: Params, change: Callable[[Params], Params], error: type[RouterError], told: str
+) -> None:
+    params = change(folder)
+    with pytest.raises(error, match=told):
+        stages.train(params)
+    assert not stages.RUN_FILE.exists()
+    assert not stages.OTHER_SEEDS.exists()
+    client = open_client()
+    assert client.search_experiments(filter_string="name = 'routerr1'") == []
+
+
+def test_redrawn_pools_ask_the_few_training_questions_there_are_again_and_again(
+    folder: Params,
+) -> None:
+    drawn = changed(changed(folder, "pool", redraw=1.0), "train", questions_per_step=1000)
+    assert list(stages._read_inputs(drawn)) == [1]
+    with pytest.raises(DataError, match="holds 0 training questions"):
+        stages._read_inputs(only("validation")(drawn))
+
+
+def test_shares_of_calls_are_logged_by_name_as_long_as_some_are_made_on_the_own_pool(
+    folder: Params,
+) -> None:
+    names = [card.name for card in stages.read_cards()]
+    for redraw, wanted in ((0.0, names), (0.5, names), (1.0, [])):
+        params = changed(folder, "pool", redraw=redraw)
+        pool = stages.open_pool(params, stages.read_cards())
+        assert stages.train_setting(params, pool, 1).names == wanted
+
+
+def test_a_warm_start_without_validation_questions_does_not_begin(
+    folder: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warmstart, "fit", lambda *_, **__: pytest.fail("it began"))
+    params = only("train", "test")(folder)
+    with pytest.raises(DataError, match="judged by validation questions, and there are none"):
+        stages.warmstart(params)
+
+
+def test_seeds_that_are_warm_started_outlive_a_kill_in_a_later_one(
+    folder: Params, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    params = changed(folder, "warmstart", steps=2, batch_size=4)
+    params = params.model_copy(update={"seeds": (1, 2, 3)})
+    begun: list[int] = []
+    fit = warmstart.warm_start
+
+    def start(*args: Any, **kwargs: Any) -> dict[str, float]:
+        begun.append(args[4])
+        if begun == [1, 2, 3]:
+            raise KeyboardInterrupt
+        return fit(*args, **kwargs)
+
+    before = (stages.WARMSTART / "seed-1/model.safetensors").read_bytes()
+    monkeypatch.setattr(warmstart, "warm_start", start)
+    with pytest.raises(KeyboardInterrupt):
+        stages.warmstart(params)
+    assert (stages.WARMSTART / "seed-1/model.safetensors").read_bytes() == before
+    # One is damaged while nobody looks: that one is made again.
+    (kept,) = stages.WARM_STARTED.glob("*-seed-2")
+    (kept / "config.json").write_text("{}")
+    with caplog.at_level(logging.INFO, logger="routerr1"):
+        stages.warmstart(params)
+    assert begun == [1, 2, 3, 2, 3]
+    assert "warm start, seed 1: was done before" in caplog.messages
+    metrics = json.loads(Path("data/warmstart/metrics.json").read_text())
+    assert [metrics[f"seed_{seed}"]["vocabulary"] > 300 for seed in params.seeds] == [True] * 3
+    assert {path.name for path in stages.WARMSTART.iterdir()} == {"seed-1", "seed-2", "seed-3"}
+    assert not stages.WARM_STARTED.exists()
+    # Two steps teach nobody the format, which is said of each of the four.
+    told = "0% of the trajectories it samples keep the format"
+    assert sum(told in message for message in caplog.messages) == 4
+
+
+def test_other_parameters_do_not_take_up_a_warm_start(folder: Params) -> None:
+    seen = []
+    for params in (
+        folder,
+        changed(folder, "warmstart", steps=folder.warmstart.steps + 1),
+        changed(folder, "rollout", max_rounds=3),
+    ):
+        seen.append(stages._warmstart_parts(params))
+    assert len({json.dumps(parts, sort_keys=True) for parts in seen}) == 3
+    assert stages._warmstart_parts(folder) == seen[0]
+    assert stages._warmstart_parts(only("train", "validation")(folder)) != seen[0]
