@@ -43,8 +43,13 @@ def git_is_dirty() -> bool:
 
 
 def user_name() -> str:
-    """Who is at work: ROUTERR1_USER, or the account's name."""
-    return os.environ.get("ROUTERR1_USER") or getpass.getuser()
+    """Who is at work: ROUTERR1_USER, or the account's name; its number where it has none, as in containers."""
+    if given := os.environ.get("ROUTERR1_USER"):
+        return given
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # KeyError before Python 3.13
+        return f"uid-{os.getuid()}"
 
 
 def read_lock(path: Path = DVC_LOCK) -> dict[str, Any]:

@@ -1,6 +1,9 @@
 """What tells whether dvc.lock describes the workspace; real DVC."""
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,6 +48,17 @@ def test_without_a_lock_there_is_nothing_to_judge(
         Path("dvc.lock").write_text(content)
         with pytest.raises(DataError, match=wanted):
             lineage.read_lock()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may take on another account's number")
+def test_an_account_without_a_name_is_told_by_its_number() -> None:
+    """As in a container that runs under a number of its own."""
+    code = "import os; from routerr1.lineage import user_name; os.setuid(54321); print(user_name())"
+    names = ("ROUTERR1_USER", "LOGNAME", "USER", "LNAME", "USERNAME")
+    environment = {key: value for key, value in os.environ.items() if key not in names}
+    command = [sys.executable, "-c", code]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert said.stdout == "uid-54321\n"
 
 
 def test_the_price_book_is_prices_and_nothing_else() -> None:
