@@ -78,12 +78,12 @@ def dvc_digest(path: Path, lock: Path = DVC_LOCK) -> str:
     return hashlib.md5(files.digest(path).encode(), usedforsecurity=False).hexdigest()
 
 
-def git_diff_digest() -> str:
-    """Twelve hex digits that stand for every uncommitted change of a tracked file, dvc.lock aside."""
+def git_diff() -> bytes:
+    """Every uncommitted change of a tracked file, dvc.lock aside, as git tells it."""
     found = subprocess.run(
         ["git", "diff", "HEAD", "--", ".", ":!dvc.lock"], capture_output=True, check=False
     )
-    return hashlib.sha256(found.stdout).hexdigest()[:12]
+    return found.stdout
 
 
 def price_book_digest(cards: Sequence[Card]) -> str:

@@ -10,12 +10,12 @@ import socket
 import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
-from filelock import AcquireReturnProxy, FileLock, Timeout
+from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
 from routerr1 import files
@@ -61,7 +61,7 @@ def open_client() -> "MlflowClient":
     return client
 
 
-def acquire_lock(name: str, timeout_s: float = -1) -> AcquireReturnProxy:
+def acquire_lock(name: str, timeout_s: float = -1) -> AbstractContextManager[object]:
     """Take runs/locks/<name>.lock, held until the end of the `with` it is used in, or of the process.
 
     Args:

@@ -14,6 +14,7 @@ from routerr1.config import Params
 from routerr1.errors import DataError
 from routerr1.ops_commands import ops_app
 from routerr1.types import Card
+from tests.clone import replace
 
 
 def test_without_data_the_lock_is_judged_by_code_and_parameters(chain: Params) -> None:  # noqa: ARG001
@@ -21,7 +22,7 @@ def test_without_data_the_lock_is_judged_by_code_and_parameters(chain: Params) -
         shutil.rmtree(folder)
     run = CliRunner().invoke
     assert run(ops_app, ["locked"]).output == "dvc.lock is up to date\n"
-    Path("made.yaml").write_text("{right: 0.9, cost: 0.001, size: 10}\n")
+    replace(Path("made.yaml"), "right: 0.6", "right: 0.9")
     changed = run(ops_app, ["locked"])
     assert (changed.exit_code, "dvc.lock is behind: make;" in changed.output) == (1, True)
 

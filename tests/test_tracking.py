@@ -156,7 +156,9 @@ def test_a_folder_of_locks_that_cannot_be_made_is_one_line() -> None:
     Path("runs").write_text("a file where a folder should be")
     with pytest.raises(RegistryError) as caught:
         tracking.open_client()
-    assert str(caught.value).startswith("runs/locks/tracking-store.lock: cannot be used as a lock (")
+    assert str(caught.value).startswith(
+        "runs/locks/tracking-store.lock: cannot be used as a lock ("
+    )
     assert "\n" not in str(caught.value)
 
 

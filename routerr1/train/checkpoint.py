@@ -18,13 +18,18 @@ def save_policy(source: Path, target: Path, about: dict[str, Any]) -> None:
     """
     with atomic_directory(target) as aside:
         shutil.copytree(source, aside, dirs_exist_ok=True)
-        names = sorted(p.relative_to(aside).as_posix() for p in aside.rglob("*") if p.is_file())
-        listed = {name: sha256(aside / name) for name in names if name != MANIFEST}
-        write_json(aside / MANIFEST, {**about, "files": listed})
+        write_manifest(aside, about)
+
+
+def write_manifest(folder: Path, about: dict[str, Any]) -> None:
+    """Say in `folder` what it is (`about`) and which files it consists of."""
+    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    listed = {name: sha256(folder / name) for name in names if name != MANIFEST}
+    write_json(folder / MANIFEST, {**about, "files": listed})
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a saved policy, after checking every file it lists.
+    """The manifest of a saved policy, or of another folder with one, after checking every file it lists.
 
     Raises: CheckpointError naming the folder and the file that is missing or differs.
     """
