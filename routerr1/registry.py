@@ -189,6 +189,7 @@ def _log_model(
                 python_model=str(package / "serving.py"),
                 artifacts={"checkpoint": str(outputs.checkpoint), "context": str(context)},
                 code_paths=[str(package)],
+                model_config=serving.SETTINGS,
                 pip_requirements=serving.requirements(),
                 tags={**tags, **own},
             )

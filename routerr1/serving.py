@@ -10,7 +10,8 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Coroutine, Sequence
+import uuid
+from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from importlib import metadata
 from pathlib import Path
@@ -18,17 +19,20 @@ from typing import Any, TypeVar
 
 import mlflow
 from mlflow.pyfunc.model import PythonModel
+from pydantic import ValidationError
 
-from routerr1.config import Params
-from routerr1.errors import PoolError, RegistryError
+from routerr1.config import BudgetParams, Params
+from routerr1.errors import ConfigError, PoolError, RegistryError
 from routerr1.files import read_json
 from routerr1.rollout.record import to_row
-from routerr1.tracing import log_traces
+from routerr1.tracing import hand_over
 from routerr1.tracking import experiment_id, open_client
 from routerr1.types import Card, Question, Trajectory
 
 Result = TypeVar("Result")
 _log = logging.getLogger(__name__)
+# What whoever loads a version may set; MLflow ignores what the version does not know of.
+SETTINGS: dict[str, Any] = {"pool_file": None, "budget": {}, "trace": True}
 _NEEDED = ("torch", "transformers", "safetensors", "tokenizers", "numpy", "pandas", "pyarrow")
 
 
@@ -52,33 +56,49 @@ class RouterModel(PythonModel):
     def load_context(self, context: Any) -> None:
         """Load policy, cards and parameters, and open the pool.
 
-        The pool is the one of the version's parameters; `model_config={"pool_file": PATH}` names another.
-        Each question is traced where there is a store; `model_config={"trace": False}` turns that off.
+        The pool is the one of the version's parameters; `model_config={"pool_file": PATH}` names another,
+        and `{"budget": {"run_usd": 5}}` lays other limits over theirs. Each question is traced where there is
+        a store; `{"trace": False}` turns that off. Calls are live, however they were made in training.
 
-        Raises: PoolError naming the cards the pool lacks; CheckpointError.
+        Raises: PoolError naming the cards the pool lacks; CheckpointError; ConfigError for a budget that is
+            none.
         """
         from routerr1 import stages
         from routerr1.pool.cards import read_cards
+        from routerr1.train.checkpoint import read_manifest
 
         folder = Path(context.artifacts["context"])
-        config = dict(getattr(context, "model_config", None) or {})
-        self._params = _with_pool_file(
+        read_manifest(folder)
+        config = {**SETTINGS, **(getattr(context, "model_config", None) or {})}
+        self._params = _as_served(
             Params.model_validate(read_json(folder / "params.json")),
-            Path(config.get("pool_file") or folder / "pool.yaml"),
+            Path(config["pool_file"] or folder / "pool.yaml"),
+            config["budget"],
         )
         cards = read_cards(folder / "cards.json")
         check_cards(_offered(self._params), cards)
-        self._pool = stages.open_pool(self._params, cards)
+        # What a run may spend, this process may; and no earlier one's spending counts.
+        self._pool = stages.open_pool(self._params, cards, run=f"serving {uuid.uuid4().hex}")
         self._generator = stages.load_policy(Path(context.artifacts["checkpoint"]), self._params)
-        self._experiment = _experiment(self._params) if config.get("trace", True) else None
+        self._experiment = _experiment(self._params) if config["trace"] else None
         self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, name="routerr1", daemon=True).start()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="routerr1", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Close the pool. For a process that loads one version after another (`unwrap_python_model`)."""
+        self._run(self._pool.aclose())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
     # MLflow checks requests by these hints; `context` may be left out.
     def predict(self, model_input: list[str]) -> list[dict[str, Any]]:  # type: ignore[override]
         """Play each question; for each its answer, cost_usd, calls, and the whole trajectory."""
         played = self._run(self._play(model_input))
         self._trace(played)
+        for trajectory in played:
+            _warn_of_refused_calls(trajectory)
         return [
             {
                 "answer": trajectory.answer,
@@ -93,7 +113,7 @@ class RouterModel(PythonModel):
         if self._experiment is None:
             return
         try:
-            log_traces(played, self._experiment)
+            hand_over(played, self._experiment)
         except RegistryError as error:  # an answer is worth more than its trace
             _log.warning("not traced: %s", error)
 
@@ -103,7 +123,7 @@ class RouterModel(PythonModel):
 
         params = self._params
         return await play(
-            [Question(f"served-{i}", "served", text, (), "test") for i, text in enumerate(texts)],
+            [Question(uuid.uuid4().hex, "served", text, (), "test") for text in texts],
             self._generator,
             self._pool,
             render=renderer(params.prompt.template, params.rollout.max_rounds),
@@ -124,10 +144,29 @@ def _experiment(params: Params) -> str | None:
     return experiment_id(open_client(), params.registry.experiment)
 
 
-def _with_pool_file(params: Params, file: Path) -> Params:
-    if params.pool.kind == "simulated":
-        return params
-    return params.model_copy(update={"pool": params.pool.model_copy(update={"file": file})})
+def _as_served(params: Params, file: Path, budget: Mapping[str, Any]) -> Params:
+    """Parameters of training with what serving has of its own: pool file, limits, calls that are really made."""
+    pool = params.pool
+    try:
+        limits = BudgetParams.model_validate({**pool.budget.model_dump(), **budget})
+    except ValidationError as error:
+        raise ConfigError(f"model_config: budget: {error.errors()[0]['msg']}") from None
+    own = {
+        "file": None if pool.kind == "simulated" else file,
+        "calls": "live",
+        "store": None,
+        "nearest": None,
+        "budget": limits,
+    }
+    return params.model_copy(update={"pool": pool.model_copy(update=own)})
+
+
+def _warn_of_refused_calls(trajectory: Trajectory) -> None:
+    """An answer for which calls were refused is worse, and looks like any other."""
+    for turn in trajectory.turns:
+        if turn.reply is not None and turn.reply.failure == "budget":
+            _log.warning("question %s: %s", trajectory.question.id, turn.reply.note)
+            return
 
 
 def _offered(params: Params) -> Sequence[Card]:

@@ -498,9 +498,15 @@ def report(params: Params) -> None:
     write_report(REPORT, read_sources(Path("data"), simulated=simulated, facts=facts))
 
 
-def open_pool(params: Params, cards: Sequence[Card] | None = None) -> Pool:
-    """The pool that params name; `cards` (from profiling) instead of its own."""
-    from routerr1.pool.build import guard, open_http_pool
+def open_pool(
+    params: Params, cards: Sequence[Card] | None = None, *, run: str | None = None
+) -> Pool:
+    """The pool that params name; `cards` (from profiling) instead of its own.
+
+    Args:
+        run: whose budget of a run it uses where the environment names none.
+    """
+    from routerr1.pool.build import ONE_RUN, guard, open_http_pool
     from routerr1.pool.simulated import SimulatedPool, candidates_of, known_facts
 
     if params.pool.kind == "simulated":
@@ -515,8 +521,8 @@ def open_pool(params: Params, cards: Sequence[Card] | None = None) -> Pool:
                 "run the profile stage again"
             )
         simulated = SimulatedPool(candidates, known, seed=params.pool.seed, cards=cards)
-        return guard(simulated, params.pool)
-    return open_http_pool(params.pool, cards)
+        return guard(simulated, params.pool, run=run or ONE_RUN)
+    return open_http_pool(params.pool, cards, run=run or ONE_RUN)
 
 
 def read_cards() -> list[Card]:
