@@ -3,7 +3,6 @@
 import getpass
 import hashlib
 import json
-import logging
 import os
 import subprocess
 from collections.abc import Sequence
@@ -115,23 +114,24 @@ def digest_of(parts: Sequence[str]) -> str:
 def stages_to_run() -> list[str]:
     """Stages that `dvc repro` would run, judged by dvc.lock, code and parameters; no data are needed.
 
+    What `dvc repro --allow-missing --dry` goes by, stage for stage. The command itself fails at the first
+    stage that has changed and whose data are not there: it looks for these in its cache of runs.
+
     Raises: DataError if this is no DVC repository or dvc.yaml cannot be read.
     """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
+    from dvc.repo.reproduce import plan_repro
 
     if not DVC_LOCK.is_file():
         raise DataError(f"{DVC_LOCK}: not found; run `dvc repro` and commit it")
-    speaker = logging.getLogger("dvc")
-    level = speaker.level
-    speaker.setLevel(
-        logging.WARNING
-    )  # what it tells about each stage as it goes is not ours to print
     try:
-        with Repo() as repo:
-            found = repo.reproduce(dry=True, allow_missing=True)
+        with Repo() as repo, repo.lock:
+            graph = repo.index.graph
+            return [
+                stage.addressing
+                for stage in plan_repro(graph)
+                if stage.changed(allow_missing=True, upstream=list(graph.successors(stage)))
+            ]
     except DvcException as error:
         raise DataError(f"DVC: {error.__cause__ or error}") from None
-    finally:
-        speaker.setLevel(level)
-    return [stage.addressing for stage in found]

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 import re
+import signal
 import threading
 import uuid
 from collections.abc import Coroutine, Mapping, Sequence
@@ -84,6 +85,26 @@ class RouterModel(PythonModel):
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="routerr1", daemon=True)
         self._thread.start()
+        self._ending = False
+        self._flush_when_told_to_end()
+
+    def _flush_when_told_to_end(self) -> None:
+        """Store what waits when a server is told to end: it then dies by the signal, and no exit handler runs.
+
+        Who loads a version in a process without a handler of its own is left alone: MLflow stores what waits
+        when that process exits.
+        """
+        in_main = threading.current_thread() is threading.main_thread()
+        theirs = signal.getsignal(signal.SIGTERM)
+        if self._experiment is None or not in_main or not callable(theirs):
+            return
+
+        def end(number: int, frame: Any) -> None:
+            self._ending = True  # questions still under way store their own
+            mlflow.flush_trace_async_logging()
+            theirs(number, frame)
+
+        signal.signal(signal.SIGTERM, end)
 
     def close(self) -> None:
         """Close the pool. For a process that loads one version after another (`unwrap_python_model`)."""
@@ -114,6 +135,8 @@ class RouterModel(PythonModel):
             return
         try:
             hand_over(played, self._experiment)
+            if self._ending:
+                mlflow.flush_trace_async_logging()
         except RegistryError as error:  # an answer is worth more than its trace
             _log.warning("not traced: %s", error)
 

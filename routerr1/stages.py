@@ -56,7 +56,9 @@ _log = logging.getLogger(__name__)
 def dataset(params: Params) -> None:
     """Questions into data/questions."""
     from routerr1.data.build import build_dataset
+    from routerr1.data.imported import require_known
 
+    require_known(params.dataset.imported)
     with track("dataset", 0) as bar:
         build_dataset(params.dataset, QUESTIONS, progress=lambda rows: bar.update(rows, rows))
 
@@ -137,6 +139,7 @@ def train(params: Params) -> None:
     """GRPO for every seed; the first seed's policy into models/policy, the others' into models/seeds."""
     from routerr1.tracking import open_run
     from routerr1.train.guard import die_with_pipeline, only_trainer
+    from routerr1.train.recorder import train_hours
 
     die_with_pipeline()
     if int(os.environ.get("RANK", "0")):
@@ -145,7 +148,6 @@ def train(params: Params) -> None:
     with only_trainer(RUNS), open_run(params.registry, RUN_FILE, resume=False) as run:
         run.log_params(params)
         run.log_dataset(QUESTIONS, "training")
-        began = time.perf_counter()
         metrics: dict[str, Any] = {}
         rows: dict[int, list[dict[str, float]]] = {}
         timing: dict[int, list[dict[str, float]]] = {}
@@ -157,7 +159,8 @@ def train(params: Params) -> None:
             target = POLICY if place == 0 else OTHER_SEEDS / f"seed-{seed}"
             trained, metrics[f"seed_{seed}"] = _train_seed(params, seed, about[seed], target, run)
             rows[seed], timing[seed] = trained.rows, trained.timing
-        hours = (time.perf_counter() - began) / 3600
+        # By steps: a process that went on with another's work knows only its own seconds.
+        hours = train_hours(row for found in timing.values() for row in found)
         cost = sum(found.pop("train_cost_usd") for found in metrics.values())
         run.log_metrics({"train": metrics, "train_hours": hours, "train_cost_usd": cost})
         _write_training(params, rows, {**metrics, "train_cost_usd": cost})
@@ -217,6 +220,7 @@ def _train_seed(
     from routerr1.tracing import spread
     from routerr1.train.checkpoint import save_policy
     from routerr1.train.grpo import train as run_grpo
+    from routerr1.train.recorder import train_cost_usd
 
     pool = open_pool(params, read_cards())
     start = WARMSTART / f"seed-{seed}"
@@ -254,7 +258,7 @@ def _train_seed(
     return trained, {
         "best_step": trained.best_step,
         "steps": int(trained.rows[-1]["step"]),
-        "train_cost_usd": sum(row.get("cost_usd", 0.0) for row in trained.rows) * per_step,
+        "train_cost_usd": train_cost_usd(trained.rows, per_step, len(setting.validation)),
         **{key: value for key, value in best.items() if key.startswith("validation/")},
     }
 

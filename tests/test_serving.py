@@ -14,7 +14,7 @@ import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -201,10 +201,21 @@ def test_the_champion_is_served_over_http(chain: Params, asking_policy: Path) ->
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(timeout=30)
+        until_gone(server.pid, seconds=60)
     assert set(answer["predictions"][0]) == {"answer", "cost_usd", "calls", "trajectory"}
     client = tracking.open_client()
     traces = client.search_traces(locations=[tracking.experiment_id(client, "routerr1")])
     assert len(traces) == 1  # stored though the server was ended at once
+
+
+def until_gone(group: int, *, seconds: float) -> None:
+    """Wait for every process of the group; what is left then is killed."""
+    deadline = time.monotonic() + seconds
+    with suppress(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.killpg(group, 0)
+            time.sleep(0.1)
+        os.killpg(group, signal.SIGKILL)
 
 
 def ask(url: str, body: bytes, *, seconds: float) -> bytes:
