@@ -357,10 +357,11 @@ class WatchParams(Section):
 
 
 class TraceParams(Section):
-    """How many played questions become MLflow traces; None: all. Each costs some hundredths of a second.
+    """How many played questions become MLflow traces; each costs some hundredths of a second.
 
     Attributes:
-        evaluate: of the questions that the evaluate stage puts to the policy.
+        evaluate: of the questions that the evaluate stage puts to the policy; None: all of them. Of those
+            that generalize asks again on other pools none is traced.
         train: over a training run, one from each of so many steps.
     """
 

@@ -86,28 +86,34 @@ class RouterModel(PythonModel):
         self._thread = threading.Thread(target=self._loop.run_forever, name="routerr1", daemon=True)
         self._thread.start()
         self._ending = False
-        self._flush_when_told_to_end()
+        self._before: Any = (
+            signal.SIG_IGN
+        )  # who is told that the process shall end, once traces are stored
+        if self._experiment is not None:
+            self._store_traces_at_the_end()
 
-    def _flush_when_told_to_end(self) -> None:
-        """Store what waits when a server is told to end: it then dies by the signal, and no exit handler runs.
-
-        Who loads a version in a process without a handler of its own is left alone: MLflow stores what waits
-        when that process exits.
-        """
+    def _store_traces_at_the_end(self) -> None:
+        """Store what waits when the process is told to end (SIGTERM), as servers are: MLflow's own exit handler
+        does not run then. After that the process ends as it would have."""
+        before = signal.getsignal(signal.SIGTERM)
         in_main = threading.current_thread() is threading.main_thread()
-        theirs = signal.getsignal(signal.SIGTERM)
-        if self._experiment is None or not in_main or not callable(theirs):
-            return
+        if in_main and (callable(before) or before == signal.SIG_DFL):
+            self._before = before
+            signal.signal(signal.SIGTERM, self._end)
 
-        def end(number: int, frame: Any) -> None:
-            self._ending = True  # questions still under way store their own
-            mlflow.flush_trace_async_logging()
-            theirs(number, frame)
-
-        signal.signal(signal.SIGTERM, end)
+    def _end(self, number: int, frame: Any) -> None:
+        self._ending = True  # questions still under way store their own
+        mlflow.flush_trace_async_logging()
+        if callable(self._before):
+            self._before(number, frame)
+        else:
+            signal.signal(number, self._before)
+            signal.raise_signal(number)
 
     def close(self) -> None:
         """Close the pool. For a process that loads one version after another (`unwrap_python_model`)."""
+        if signal.getsignal(signal.SIGTERM) == self._end:
+            signal.signal(signal.SIGTERM, self._before)
         self._run(self._pool.aclose())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()

@@ -234,7 +234,8 @@ def _train_seed(
 
     def log_played(step: int, played: Sequence[Trajectory]) -> None:
         if step in traced:
-            run.log_traces(played[:1], {"stage": "train", "seed": str(seed), "step": str(step)})
+            tags = {"stage": "train", "seed": str(seed), "step": str(step)}
+            run.hand_over_traces(played[:1], tags)
 
     try:
         with track(f"train, seed {seed}", params.train.steps) as bar:

@@ -72,15 +72,21 @@ def _most_waiting() -> int:
     return min(2000, int(writes.get()))
 
 
-def hand_over(trajectories: Sequence[Trajectory], experiment: str) -> None:
-    """Give traces to MLflow's own threads, which store them within seconds, or when the process ends.
+def hand_over(
+    trajectories: Sequence[Trajectory],
+    experiment: str,
+    *,
+    run_id: str | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> None:
+    """As `log_traces`, for a few: MLflow's threads store them within seconds, or when the process exits.
 
-    For who answers meanwhile: it takes a millisecond a span. Call `tracking.open_client` once before it.
+    It takes a millisecond, where waiting takes a second. Call `tracking.open_client` once before it.
     Raises: RegistryError if MLflow refuses.
     """
     with store_errors():
         for trajectory in trajectories:
-            _trace(trajectory, experiment, None, {})
+            _trace(trajectory, experiment, run_id, dict(tags or {}))
 
 
 def spread(values: Sequence[Item], count: int) -> list[Item]:

@@ -233,6 +233,12 @@ class Run:
 
         log_traces(played, self._experiment, run_id=self.id, sample=sample, tags=tags)
 
+    def hand_over_traces(self, played: Sequence[Trajectory], tags: Mapping[str, str]) -> None:
+        """Log a few trajectories as traces of this run without waiting; see `tracing.hand_over`."""
+        from routerr1.tracing import hand_over
+
+        hand_over(played, self._experiment, run_id=self.id, tags=tags)
+
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags; an earlier value of the same key is replaced."""
         from mlflow.entities import RunTag

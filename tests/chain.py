@@ -10,6 +10,11 @@ from pathlib import Path
 import yaml
 
 from routerr1.config import Params, load_params
+from routerr1.data.splits import write_questions
+from routerr1.pool.cards import write_cards
+from routerr1.pool.simulated import default_candidates
+from routerr1.train.checkpoint import save_policy
+from routerr1.types import Card, Question
 
 ROOT = Path(__file__).parent.parent
 
@@ -101,6 +106,17 @@ def make_outputs(**made: float | str) -> None:
     _run("dvc", "repro")
     _run("git", "add", ".")
     _commit(f"{made}")
+
+
+def put_policy(policy: Path, price: float = 0.0) -> None:
+    """A real checkpoint in the place of the made one, with the cards it knows and the questions that were made."""
+    save_policy(policy, Path("models/policy"), {"seed": 1})
+    cards = [Card(each.name, prompt_usd_per_mtok=price) for each in default_candidates()]
+    write_cards(Path("data/pool/cards.json"), cards)
+    asks = FIGURES["asks"]
+    rows = [Question(f"q{i}", "embedded", f"{asks} {i}?", ("x",), "test") for i in range(40)]
+    write_questions(Path("data/questions"), rows)
+    _run("dvc", "commit", "-f", "-q")
 
 
 def commit_nothing() -> None:

@@ -24,10 +24,9 @@ from routerr1 import promotion, registry, tracking
 from routerr1.config import BudgetParams, Params
 from routerr1.errors import ConfigError, PoolError
 from routerr1.pool.build import open_budget
-from routerr1.pool.cards import write_cards
 from routerr1.pool.simulated import SimulatedPool, default_candidates
-from routerr1.train.checkpoint import save_policy
 from routerr1.types import Card
+from tests.chain import put_policy
 from tests.servers import free_port, write_pool_file
 
 CHAMPION = "models:/routerr1@champion"
@@ -40,10 +39,7 @@ def make_champion(chain: Params, policy: Path, **pool: Any) -> Params:
     Args:
         pool: changes of the parameters' section.
     """
-    cards = [Card(candidate.name) for candidate in default_candidates()]
-    save_policy(policy, Path("models/policy"), {"seed": 1})
-    write_cards(Path("data/pool/cards.json"), cards)
-    subprocess.run(["dvc", "commit", "-f", "-q"], check=True)
+    put_policy(policy)
     params = chain.model_copy(update={"pool": chain.pool.model_copy(update=pool)})
     registry.register(params)
     assert promotion.promote(params).move is not None
