@@ -99,7 +99,8 @@ def _take(client: "MlflowClient", lock: str, owner: str, deadline: float) -> flo
                 client.create_registered_model(lock, tags={_OWNER: owner})
                 return began
             except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                # A server that finds the name taken looks the other one up; it may be gone by then.
+                if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"):
                     raise
             found = _holder(client, lock)
             holder = "" if found is None else found.tags.get(_OWNER, "")
