@@ -60,9 +60,9 @@ class Evidence(NamedTuple):
 class Sampling(NamedTuple):
     """How intervals are made; see `evaluate.stats`."""
 
-    resamples: int = 2000
-    confidence: float = 0.95
-    seed: int = 0
+    resamples: int
+    confidence: float
+    seed: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,8 +78,10 @@ class Judgement:
     @property
     def against(self) -> str:
         """What the challenger was held against, in words."""
-        champion = "none" if self.champion is None else f"version {self.champion.number}"
-        return f"{champion}, not compared with: judged by floors" if self.by_floors else champion
+        if self.champion is None:
+            return "none"
+        told = ", not compared with: judged by floors" if self.by_floors else ""
+        return f"version {self.champion.number}{told}"
 
     @property
     def markdown(self) -> str:
