@@ -86,9 +86,7 @@ class RouterModel(PythonModel):
         self._thread = threading.Thread(target=self._loop.run_forever, name="routerr1", daemon=True)
         self._thread.start()
         self._ending = False
-        self._before: Any = (
-            signal.SIG_IGN
-        )  # who is told that the process shall end, once traces are stored
+        self._before: Any = signal.SIG_DFL  # what SIGTERM does once traces are stored
         if self._experiment is not None:
             self._store_traces_at_the_end()
 
@@ -179,7 +177,9 @@ def _as_served(params: Params, file: Path, budget: Mapping[str, Any]) -> Params:
     try:
         limits = BudgetParams.model_validate({**pool.budget.model_dump(), **budget})
     except ValidationError as error:
-        raise ConfigError(f"model_config: budget: {error.errors()[0]['msg']}") from None
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise ConfigError(f"model_config: budget: {key}: {first['msg']}") from None
     own = {
         "file": None if pool.kind == "simulated" else file,
         "calls": "live",
