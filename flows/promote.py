@@ -9,8 +9,11 @@ from prefect.runtime import flow_run
 from flows.links import link_to_run
 from flows.replay import questions_of, replay
 from flows.stages import spending_as
+from routerr1 import stages
 from routerr1.config import load_params
 from routerr1.exclusive import file_lock
+from routerr1.files import sha256
+from routerr1.gate import Evidence
 from routerr1.promotion import Judgement, judge, promote
 from routerr1.registry import read_version_evidence
 
@@ -33,11 +36,12 @@ def judge_task(which: str) -> Judgement:
     params = load_params()
     judgement = judge(params, which)
     if judgement.champion is not None and not _comparable(judgement):
-        asked = {play.question_id for play in read_version_evidence(judgement.challenger)[0]}
+        asked = {play.question_id for play in read_version_evidence(judgement.challenger).plays}
         # A retrain rewrites the questions and cards that this reads.
         with file_lock("pipeline", timeout_s=600), spending_as(f"flow run {flow_run.id}"):
             plays = replay(params, judgement.champion, questions_of(params, asked))
-        judgement = judge(params, which, plays)
+            cards = sha256(stages.POOL / "cards.json")
+        judgement = judge(params, which, Evidence(plays, (), cards, ""))
     create_markdown_artifact(
         key="gate",
         markdown=f"{judgement.markdown}\nThe challenger's {link_to_run(judgement.challenger)}.\n",
@@ -48,12 +52,7 @@ def judge_task(which: str) -> Judgement:
 
 def _comparable(judgement: Judgement) -> bool:
     """Were both judged on the same questions, with the same candidates at the same prices?"""
-    pools = {
-        version.tags.get("pool_digest")
-        for version in (judgement.challenger, judgement.champion)
-        if version is not None
-    }
-    return len(pools) == 1 and "same_questions" not in judgement.decision.refused_by
+    return not {"same_pool", "same_questions"} & set(judgement.decision.refused_by)
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
@@ -63,7 +62,7 @@ def promote_task(judgement: Judgement, why: str) -> bool:
         load_params(),
         judgement.challenger.number,
         why=why,
-        champion_plays=judgement.champion_plays,
+        replayed=judgement.replayed,
         approved=judgement,
     )
     return done.move is not None

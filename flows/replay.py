@@ -61,7 +61,7 @@ def _with_its_own(params: Params, version: Version) -> Params:
     except (KeyError, ValidationError):
         raise RegistryError(
             f"version {version.number} of {version.name}: its parameters are not those of this code; "
-            "register a newer one"
+            "replace it with `routerr1 promote --by-floors --why ...`"
         ) from None
     return params.model_copy(update=own)
 

@@ -1,6 +1,7 @@
 """One question, played and shown to a person."""
 
 import asyncio
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,8 @@ def ask_once(
 ) -> Trajectory:
     """Play `question` with the checkpoint `policy`, on the pool that params name.
 
+    Each asking is a question and a run of its own: what earlier ones have cost is not held against it.
+
     Args:
         policy: a folder that this project wrote, which is checked; or any folder or hub name of a causal LM.
 
@@ -37,12 +40,13 @@ def ask_once(
             if ours
             else stages.load_checkpoint(policy, params)
         )
-    pool = stages.open_pool(params, stages.read_cards())
+    asked = uuid.uuid4().hex
+    pool = stages.open_pool(params, stages.read_cards(), run=f"ask {asked}")
 
     async def play() -> Trajectory:
         try:
             return await rollout(
-                Question("asked", "asked", question, (), "test"),
+                Question(asked, "asked", question, (), "test"),
                 generator,
                 pool,
                 render=render,

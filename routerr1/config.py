@@ -369,9 +369,15 @@ class GeneralizeParams(Section):
 
 
 class GateParams(Section):
-    """What a challenger must show; see `gate.py`. The call entropy is in bits."""
+    """What a challenger must show; see `gate.py`. The call entropy is in bits.
+
+    Attributes:
+        margin_unseen_em: as `margin_em`, on pools of new models.
+        min_unseen_em: None asks for no such plays.
+    """
 
     margin_em: float = Field(ge=0)
+    margin_unseen_em: float = Field(ge=0)
     max_cost_ratio: float = Field(gt=0)
     max_cost_usd: float | None = Field(gt=0)
     min_format_validity: float = Field(ge=0, le=1)
@@ -379,7 +385,7 @@ class GateParams(Section):
     max_top_model_share: float = Field(ge=0, le=1)
     max_no_call_rate: float = Field(ge=0, le=1)
     min_call_entropy: float = Field(ge=0)
-    min_unseen_em: float = Field(ge=0, le=1)
+    min_unseen_em: float | None = Field(ge=0, le=1)
 
 
 class PromoteParams(Section):
@@ -399,10 +405,11 @@ class WatchParams(Section):
 
 
 class TraceParams(Section):
-    """How many played questions become MLflow traces; None: all. Each costs some hundredths of a second.
+    """How many played questions become MLflow traces; each costs some hundredths of a second.
 
     Attributes:
-        evaluate: of the questions that the evaluate stage puts to the policy.
+        evaluate: of the questions that the evaluate stage puts to the policy; None: all of them. Of those
+            that generalize asks again on other pools none is traced.
         train: over a training run, one from each of so many steps.
     """
 

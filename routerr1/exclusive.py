@@ -13,71 +13,99 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
 from routerr1.errors import LockHeld
-from routerr1.tracking import LOCKS, is_gone, store_errors, this_process
+from routerr1.tracking import acquire_lock, is_gone, store_errors, this_process
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-LEASE_S = (
-    900.0  # a holder on another machine is given up after this; ours is seen to be gone at once
-)
+LEASE_S = 900.0  # a holder elsewhere is given up after this; a dead one of this kernel at once
 _OWNER = "routerr1.owner"
 
 
+class Hold:
+    """A mutex that was taken, for as long as nobody breaks it."""
+
+    def __init__(self, client: "MlflowClient", lock: str, owner: str, began: float) -> None:
+        self._client = client
+        self._lock = lock
+        self._owner = owner
+        self._began = began
+
+    def check(self) -> None:
+        """Call it right before the change that the mutex is for: is it still held, and for long enough?
+
+        MLflow cannot make a change depend on a mutex. Half of the lease is left for a change that is under
+        way, so that one sent now is made before anybody else may begin.
+
+        Raises: LockHeld if it was held too long.
+        """
+        if time.monotonic() - self._began > LEASE_S / 2 or not self._is_ours():
+            raise LockHeld(
+                f"MLflow model {self._lock!r}: was held too long by this process and may be another's now; "
+                "nothing was changed, try again"
+            )
+
+    def release(self) -> None:
+        """Free the mutex, if it is still ours."""
+        if self._is_ours():
+            with store_errors():
+                self._client.delete_registered_model(self._lock)
+
+    def _is_ours(self) -> bool:
+        with store_errors():
+            found = _holder(self._client, self._lock)
+        return found is not None and found.tags.get(_OWNER) == self._owner
+
+
 @contextmanager
-def exclusive(client: "MlflowClient", name: str, *, timeout_s: float = 300.0) -> Iterator[None]:
+def exclusive(client: "MlflowClient", name: str, *, timeout_s: float = 300.0) -> Iterator[Hold]:
     """Hold `name` against every process that shares the working folder or the tracking store.
 
-    A holder that was killed is found out: by its process on the same host, else by the lease.
+    A holder that was killed is found out: by its process on the same kernel, else by the lease. So hold it
+    for seconds, and call `Hold.check` before what must not be done twice.
+
     Raises: LockHeld naming the holder if it is not free within `timeout_s`.
     """
     deadline = time.monotonic() + timeout_s
     with file_lock(name, timeout_s=timeout_s):
         owner = f"{this_process()} {uuid.uuid4().hex[:8]}"
-        _take(client, f"{name}.lock", owner, deadline)
+        began = _take(client, f"{name}.lock", owner, deadline)
+        hold = Hold(client, f"{name}.lock", owner, began)
         try:
-            yield
+            yield hold
         finally:
-            with store_errors():
-                found = _holder(client, f"{name}.lock")
-                if found is not None and found.tags.get(_OWNER) == owner:
-                    client.delete_registered_model(f"{name}.lock")
+            hold.release()
 
 
 @contextmanager
 def file_lock(name: str, *, timeout_s: float) -> Iterator[None]:
     """Hold runs/locks/<name>.lock; the system frees it when the process ends, however it ends.
 
-    Raises: LockHeld if it is not free within `timeout_s`.
+    Raises: LockHeld if it is not free within `timeout_s`; RegistryError if the file cannot be made.
     """
-    LOCKS.mkdir(parents=True, exist_ok=True)
-    path = LOCKS / f"{name}.lock"
-    try:
-        lock = FileLock(path, timeout=timeout_s)
-        with lock:
-            yield
-    except Timeout:
-        raise LockHeld(f"{path}: another process has held it for {timeout_s:.0f} s") from None
+    with acquire_lock(name, timeout_s):
+        yield
 
 
-def _take(client: "MlflowClient", lock: str, owner: str, deadline: float) -> None:
+def _take(client: "MlflowClient", lock: str, owner: str, deadline: float) -> float:
+    """Make the mutex; the monotonic second at which its lease began at the earliest."""
     from mlflow.exceptions import MlflowException
 
     while True:
+        began = time.monotonic()
         with store_errors():
             try:
                 client.create_registered_model(lock, tags={_OWNER: owner})
-                return
+                return began
             except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                # A server that finds the name taken looks the other one up; it may be gone by then.
+                if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"):
                     raise
             found = _holder(client, lock)
             holder = "" if found is None else found.tags.get(_OWNER, "")
             if holder == owner:  # the reply to our own request was lost and it was sent again
-                return
+                return began
             if found is not None and _is_stale(found, holder):
                 _break(client, lock, holder)
         if time.monotonic() > deadline:

@@ -3,7 +3,6 @@
 import getpass
 import hashlib
 import json
-import logging
 import os
 import subprocess
 from collections.abc import Sequence
@@ -43,8 +42,13 @@ def git_is_dirty() -> bool:
 
 
 def user_name() -> str:
-    """Who is at work: ROUTERR1_USER, or the account's name."""
-    return os.environ.get("ROUTERR1_USER") or getpass.getuser()
+    """Who is at work: ROUTERR1_USER, or the account's name; its number where it has none, as in containers."""
+    if given := os.environ.get("ROUTERR1_USER"):
+        return given
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # KeyError before Python 3.13
+        return f"uid-{os.getuid()}"
 
 
 def read_lock(path: Path = DVC_LOCK) -> dict[str, Any]:
@@ -73,12 +77,12 @@ def dvc_digest(path: Path, lock: Path = DVC_LOCK) -> str:
     return hashlib.md5(files.digest(path).encode(), usedforsecurity=False).hexdigest()
 
 
-def git_diff_digest() -> str:
-    """Twelve hex digits that stand for every uncommitted change of a tracked file, dvc.lock aside."""
+def git_diff() -> bytes:
+    """Every uncommitted change of a tracked file, dvc.lock aside, as git tells it."""
     found = subprocess.run(
         ["git", "diff", "HEAD", "--", ".", ":!dvc.lock"], capture_output=True, check=False
     )
-    return hashlib.sha256(found.stdout).hexdigest()[:12]
+    return found.stdout
 
 
 def price_book_digest(cards: Sequence[Card]) -> str:
@@ -110,23 +114,24 @@ def digest_of(parts: Sequence[str]) -> str:
 def stages_to_run() -> list[str]:
     """Stages that `dvc repro` would run, judged by dvc.lock, code and parameters; no data are needed.
 
+    What `dvc repro --allow-missing --dry` goes by, stage for stage. The command itself fails at the first
+    stage that has changed and whose data are not there: it looks for these in its cache of runs.
+
     Raises: DataError if this is no DVC repository or dvc.yaml cannot be read.
     """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
+    from dvc.repo.reproduce import plan_repro
 
     if not DVC_LOCK.is_file():
         raise DataError(f"{DVC_LOCK}: not found; run `dvc repro` and commit it")
-    speaker = logging.getLogger("dvc")
-    level = speaker.level
-    speaker.setLevel(
-        logging.WARNING
-    )  # what it tells about each stage as it goes is not ours to print
     try:
-        with Repo() as repo:
-            found = repo.reproduce(dry=True, allow_missing=True)
+        with Repo() as repo, repo.lock:
+            graph = repo.index.graph
+            return [
+                stage.addressing
+                for stage in plan_repro(graph)
+                if stage.changed(allow_missing=True, upstream=list(graph.successors(stage)))
+            ]
     except DvcException as error:
         raise DataError(f"DVC: {error.__cause__ or error}") from None
-    finally:
-        speaker.setLevel(level)
-    return [stage.addressing for stage in found]

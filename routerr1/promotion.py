@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Literal
 from routerr1 import files, gate, lineage
 from routerr1.config import Params
 from routerr1.errors import RegistryError
-from routerr1.exclusive import exclusive
-from routerr1.gate import Decision, Play
+from routerr1.exclusive import Hold, exclusive
+from routerr1.gate import Decision, Evidence
 from routerr1.registry import (
     CHALLENGER,
     CHAMPION,
@@ -65,22 +65,31 @@ class Judgement:
     """The gate's decision on one challenger against one champion.
 
     Attributes:
-        champion_plays: the champion's plays it rests on, where they are not those kept with it.
+        replayed: what the champion is judged by, where it is not what is kept with it.
+        by_floors: the champion was not compared with; the challenger was held against absolute floors.
     """
 
     challenger: Version
     champion: Version | None
     decision: Decision
-    champion_plays: Sequence[Play] | None = None
+    replayed: Evidence | None = None
+    by_floors: bool = False
+
+    @property
+    def against(self) -> str:
+        """What the challenger was held against, in words."""
+        if self.champion is None:
+            return "none"
+        told = ", not compared with: judged by floors" if self.by_floors else ""
+        return f"version {self.champion.number}{told}"
 
     @property
     def markdown(self) -> str:
         """The decision for people."""
-        champion = "none" if self.champion is None else f"version {self.champion.number}"
         facts = {
             "model": self.challenger.name,
             "challenger": f"version {self.challenger.number}",
-            "champion": champion,
+            "champion": self.against,
             "run": self.challenger.run_id or "unknown",
             "commit": self.challenger.tags.get("git_commit", "unknown"),
         }
@@ -96,47 +105,44 @@ class Promotion:
 
 
 def judge(
-    params: Params, which: int | str = CHALLENGER, champion_plays: Sequence[Play] | None = None
+    params: Params,
+    which: int | str = CHALLENGER,
+    replayed: Evidence | None = None,
+    *,
+    by_floors: bool = False,
 ) -> Judgement:
     """Hold a version against the champion; nothing is changed.
 
     Args:
-        champion_plays: the champion on the challenger's questions, where those kept with it are others.
+        replayed: the champion's plays of the challenger's questions on the challenger's pool, where those
+            kept with it are of others.
+        by_floors: hold it against the floors of a first champion instead.
 
     Raises: RegistryError if there is no such version, or it does not hold what was registered.
     """
-    return _judge(open_client(), params, which, champion_plays)
+    client = open_client()
+    challenger = get_version(client, params.registry.model, which)
+    verify(client, challenger.model_id)
+    return _judge(client, params, challenger, replayed, by_floors=by_floors)
 
 
 def _judge(
     client: "MlflowClient",
     params: Params,
-    which: int | str,
-    champion_plays: Sequence[Play] | None,
+    challenger: Version,
+    replayed: Evidence | None,
+    *,
+    by_floors: bool,
 ) -> Judgement:
-    name = params.registry.model
-    challenger = get_version(client, name, which)
-    verify(client, challenger.model_id)
-    champion = champion_of(client, name)
-    plays, unseen = read_version_evidence(challenger)
-    if champion is None or champion.number == challenger.number:
-        return Judgement(
-            challenger, champion, gate.decide(gate.measure(plays, unseen), None, params.gate)
-        )
-    theirs = read_version_evidence(champion)[0] if champion_plays is None else champion_plays
-    asked = {play.question_id for play in plays}
-    theirs = [play for play in theirs if play.question_id in asked]
-    difference = gate.compare(
-        plays,
-        theirs,
-        resamples=params.evaluate.bootstrap,
-        confidence=params.evaluate.confidence,
-        seed=params.evaluate.seed,
-    )
-    decision = gate.decide(
-        gate.measure(plays, unseen), gate.measure(theirs), params.gate, difference
-    )
-    return Judgement(challenger, champion, decision, champion_plays)
+    champion = champion_of(client, challenger.name)
+    sampling = gate.sampling_of(params.evaluate)
+    own = read_version_evidence(challenger)
+    comparison = None
+    if champion is not None and champion.number != challenger.number and not by_floors:
+        theirs = replayed or read_version_evidence(champion)
+        comparison = gate.compare(own, theirs, sampling)
+    decision = gate.decide(gate.measure(own, sampling), comparison, params.gate)
+    return Judgement(challenger, champion, decision, replayed, by_floors)
 
 
 def champion_of(client: "MlflowClient", name: str) -> Version | None:
@@ -150,8 +156,9 @@ def promote(
     which: int | str = CHALLENGER,
     *,
     why: str = "passed the gate",
-    champion_plays: Sequence[Play] | None = None,
+    replayed: Evidence | None = None,
     approved: Judgement | None = None,
+    by_floors: bool = False,
 ) -> Promotion:
     """Make a version champion if the gate lets it; the decision is recorded either way.
 
@@ -159,22 +166,27 @@ def promote(
 
     Args:
         which: number or alias of the challenger.
+        replayed, by_floors: see `judge`.
         approved: what a person said yes to; if challenger or champion are others by now, nothing moves.
 
-    Raises: RegistryError; LockHeld if another promotion does not end.
+    Raises: RegistryError; LockHeld if another promotion does not end, or this one took too long.
     """
     client = open_client()
-    with exclusive(client, params.registry.model):
+    challenger = get_version(client, params.registry.model, which)
+    # Fetching and hashing a checkpoint takes as long as it is large: too long to hold others up.
+    verify(client, challenger.model_id)
+    with exclusive(client, params.registry.model) as hold:
         _settle(client, params.registry.model)
-        judgement = _judge(client, params, which, champion_plays)
+        judgement = _judge(client, params, challenger, replayed, by_floors=by_floors)
         _refuse_other_than_approved(judgement, approved)
-        challenger, champion = judgement.challenger, judgement.champion
+        champion = judgement.champion
         if champion is not None and champion.number == challenger.number:
             return Promotion(judgement, None)
         record_decision(client, judgement)
         if not judgement.decision.passed:
             return Promotion(judgement, None)
-        return Promotion(judgement, _move(client, challenger, champion, "promote", why))
+        told = f"by floors alone: {why}" if by_floors else why
+        return Promotion(judgement, _move(client, hold, challenger, champion, "promote", told))
 
 
 def _refuse_other_than_approved(judgement: Judgement, approved: Judgement | None) -> None:
@@ -201,18 +213,26 @@ def rollback(params: Params, *, why: str) -> Move:
     """
     client = open_client()
     name = params.registry.model
-    with exclusive(client, name):
+    target, _ = _previous(client, name)
+    verify(client, target.model_id)
+    with exclusive(client, name) as hold:
         _settle(client, name)
-        now = champion_of(client, name)
-        known = {version.number: version for version in list_versions(client, name)}
-        stack = [number for number in champions(moves(client, name)) if number in known]
-        if now is not None and stack and stack[-1] == now.number:
-            stack.pop()
-        if not stack:
-            raise RegistryError(f"model {name!r}: has no earlier champion to go back to")
-        target = known[stack[-1]]
-        verify(client, target.model_id)
-        return _move(client, target, now, "rollback", why)
+        found, now = _previous(client, name)
+        if found.number != target.number:
+            raise RegistryError(f"model {name!r}: the champion was moved meanwhile; look again")
+        return _move(client, hold, target, now, "rollback", why)
+
+
+def _previous(client: "MlflowClient", name: str) -> tuple[Version, Version | None]:
+    """The champion before this one, and this one."""
+    now = champion_of(client, name)
+    known = {version.number: version for version in list_versions(client, name)}
+    stack = [number for number in champions(moves(client, name)) if number in known]
+    if now is not None and stack and stack[-1] == now.number:
+        stack.pop()
+    if not stack:
+        raise RegistryError(f"model {name!r}: has no earlier champion to go back to")
+    return known[stack[-1]], now
 
 
 def champions(record: Sequence[Move]) -> list[int]:
@@ -259,6 +279,7 @@ def moves(client: "MlflowClient", name: str) -> list[Move]:
 
 def _move(
     client: "MlflowClient",
+    hold: Hold,
     target: Version,
     before: Version | None,
     kind: Literal["promote", "rollback"],
@@ -275,7 +296,9 @@ def _move(
         why=why,
         state="begun",
     )
+    hold.check()
     _write(client, target.name, move)
+    hold.check()
     with store_errors():
         client.set_registered_model_alias(target.name, CHAMPION, str(target.number))
     return _finish(client, target.name, move)
@@ -319,14 +342,14 @@ def record_decision(client: "MlflowClient", judgement: Judgement) -> Path:
     tags = {
         "gate": "passed" if decision.passed else "refused",
         "gate.at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "gate.champion": str(judgement.champion.number) if judgement.champion else "none",
+        "gate.champion": judgement.against,
         "gate.refused_by": ",".join(decision.refused_by),
     }
-    tags |= {
-        f"gate.{rule.name}": f"{'pass' if rule.passed else 'FAIL'}: {rule.why}"
-        for rule in decision.rules
-    }
+    tags |= {f"gate.{name}": told for name, told in gate.to_tags(decision).items()}
     with store_errors():
+        for key in version.tags.keys() - tags.keys():
+            if key.startswith("gate."):  # a rule of an earlier decision
+                client.delete_model_version_tag(version.name, str(version.number), key)
         for key, value in tags.items():
             client.set_model_version_tag(version.name, str(version.number), key, value)
         if version.run_id:

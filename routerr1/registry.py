@@ -4,13 +4,14 @@ A version is a pyfunc model that holds the checkpoint, the cards it was trained 
 plays it is judged by. `promotion.py` decides which one is champion.
 """
 
+import hashlib
 import logging
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,17 +19,19 @@ from routerr1 import evidence, files, gate, lineage, tracking
 from routerr1.config import Params
 from routerr1.errors import CheckpointError, RegistryError, StoreUnreachable
 from routerr1.exclusive import exclusive, file_lock
+from routerr1.fingerprints import hash_of, sections
 from routerr1.tracking import open_client, store_errors
-from routerr1.train.checkpoint import read_manifest
+from routerr1.train.checkpoint import MANIFEST, read_manifest, write_manifest
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION, CHALLENGER = "champion", "challenger"
-_KEY, _MODEL_ID, _EVIDENCE = "routerr1.key", "routerr1.model_id", "routerr1.evidence"
+_KEY, _MODEL_ID, _CONTEXT = "routerr1.key", "routerr1.model_id", "routerr1.context"
 _PROCESS = "routerr1.process"
-_ABANDONED_S = 3600.0  # an unfinished model of another machine is given up after this
+_ABANDONED_S = 7 * 86400.0  # of another machine, where nothing tells that an upload is dead
+_MAX_DIFF_BYTES = 1_000_000
 
 _log = logging.getLogger(__name__)
 
@@ -69,15 +72,17 @@ class Version:
 def register(params: Params, outputs: Outputs | None = None) -> Version:
     """Make the state of the chain a version, alias challenger; the same state twice is one version.
 
-    The state is dvc.lock's hash and the git commit. What an earlier, killed call left is removed first.
+    The state is dvc.lock's hash and the git commit. What an earlier, killed call left is removed first. A
+    version whose files are broken or away is never touched: the state is registered again beside it.
 
-    Raises: RegistryError if outputs differ from dvc.lock, the logged model is not READY, or a file differs
-        from the checkpoint's manifest; CheckpointError, DataError for outputs that cannot be used.
+    Raises: RegistryError if outputs differ from dvc.lock, the logged model is not READY, a file differs
+        from its manifest, or the state's version is champion and broken; CheckpointError, DataError for
+        outputs that cannot be used.
     """
     made_of = outputs or Outputs()
     _refuse_stale_outputs()
-    read_manifest(made_of.checkpoint)
-    tags = lineage_tags(params, made_of)
+    judged_by = _evidence(params, made_of)
+    tags = lineage_tags(params, made_of, judged_by)
     _refuse_stale_outputs()  # again: a parameter edited in between would stand in the tags
     client = open_client()
     name = params.registry.model
@@ -85,10 +90,11 @@ def register(params: Params, outputs: Outputs | None = None) -> Version:
         experiment = tracking.experiment_id(client, params.registry.experiment)
         with store_errors():
             remove_abandoned(client, name, experiment)
-        found = find_by_key(client, name, tags[_KEY])
+        known = _of_state(client, name, tags)
+        found = _first_whole(client, known)
         if found is None:
-            model_id = _log_model(client, params, made_of, tags)
-            found = _create_version(client, name, model_id, tags)
+            model_id = _log_model(client, params, made_of, judged_by, tags)
+            found = _create_version(client, name, model_id, tags, known)
         with exclusive(client, name), store_errors():
             if CHAMPION not in found.aliases:
                 client.set_registered_model_alias(name, CHALLENGER, str(found.number))
@@ -103,7 +109,20 @@ def _refuse_stale_outputs() -> None:
         )
 
 
-def lineage_tags(params: Params, outputs: Outputs) -> dict[str, str]:
+def _evidence(params: Params, outputs: Outputs) -> gate.Evidence:
+    plays, unseen = evidence.read_plays(outputs.rows, outputs.unseen_rows, params.seeds[0])
+    pool = files.sha256(outputs.cards)
+    file = params.generalize.file
+    decides = {
+        "cards": pool,
+        "file": None if file is None else files.sha256(file),
+        "seeds": [params.pool.seed, params.evaluate.seed],
+        **sections(params, "generalize", "profile_pool"),
+    }
+    return gate.Evidence(plays, unseen, pool, hash_of(decides))
+
+
+def lineage_tags(params: Params, outputs: Outputs, judged_by: gate.Evidence) -> dict[str, str]:
     """Where a version comes from and how it did, as strings.
 
     Raises: DataError, CheckpointError naming the file that cannot be read.
@@ -115,20 +134,19 @@ def lineage_tags(params: Params, outputs: Outputs) -> dict[str, str]:
         raise RegistryError("no git commit here; a version needs one to be traced to")
     lock = files.sha256(lineage.DVC_LOCK)
     dirty = lineage.git_is_dirty()
-    seed = params.seeds[0]
-    plays = evidence.read_plays(outputs.rows, seed, trained_pool=True)
-    unseen = evidence.read_plays(outputs.unseen_rows, seed, trained_pool=False)
     cards = read_cards(outputs.cards)
     manifest = read_manifest(outputs.checkpoint)
     trained = files.read_json(outputs.train_metrics) | files.read_json(outputs.train_timing)
-    measured = tracking.flatten({"train": trained, "metric": vars_of(gate.measure(plays, unseen))})
+    figures = asdict(gate.measure(judged_by, gate.sampling_of(params.evaluate)))
+    measured = tracking.flatten({"train": trained, "metric": figures})
+    diff = f".{hashlib.sha256(lineage.git_diff()).hexdigest()[:12]}" if dirty else ""
     tags = {
-        _KEY: f"{commit}.{lock}" + (f".{lineage.git_diff_digest()}" if dirty else ""),
+        _KEY: f"{commit}.{lock}{diff}",
         "git_commit": commit,
         "git_dirty": str(dirty).lower(),
         "dvc_lock": lock,
         "data_digest": lineage.dvc_digest(outputs.questions),
-        "pool_digest": files.sha256(outputs.cards),
+        "pool_digest": judged_by.pool,
         "price_book_digest": lineage.price_book_digest(cards),
         "profile": params.profile,
         "seeds": ",".join(map(str, params.seeds)),
@@ -141,19 +159,16 @@ def lineage_tags(params: Params, outputs: Outputs) -> dict[str, str]:
     return tags | {key: f"{value:.6g}" for key, value in measured.items() if _is_number(value)}
 
 
-def vars_of(metrics: gate.Metrics) -> dict[str, Any]:
-    """A version's figures by name."""
-    from dataclasses import asdict
-
-    return asdict(metrics)
-
-
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _log_model(
-    client: "MlflowClient", params: Params, outputs: Outputs, tags: Mapping[str, str]
+    client: "MlflowClient",
+    params: Params,
+    outputs: Outputs,
+    judged_by: gate.Evidence,
+    tags: Mapping[str, str],
 ) -> str:
     """Log the pyfunc model to the run that trained it; its id, once it is READY and whole."""
     import mlflow
@@ -161,20 +176,22 @@ def _log_model(
     package = Path(__file__).parent
     with (
         tracking.open_run(params.registry, outputs.run_file, resume=True) as run,
-        _context_folder(params, outputs) as context,
+        _context_folder(params, outputs, judged_by) as context,
     ):
         with store_errors(), _active(run.id), warnings.catch_warnings():
             # A trajectory is a dict of anything; MLflow says so of its own hints as well, on import.
             warnings.filterwarnings("ignore", ".*Any type hint is inferred as AnyType")
             from routerr1 import serving
 
+            own = {_PROCESS: tracking.this_process(), _CONTEXT: files.sha256(context / MANIFEST)}
             logged = mlflow.pyfunc.log_model(
                 name=params.registry.model,
                 python_model=str(package / "serving.py"),
                 artifacts={"checkpoint": str(outputs.checkpoint), "context": str(context)},
                 code_paths=[str(package)],
+                model_config=serving.SETTINGS,
                 pip_requirements=serving.requirements(),
-                tags={**tags, _PROCESS: tracking.this_process()},
+                tags={**tags, **own},
             )
         if outputs.report.is_dir():
             run.log_artifact(outputs.report)
@@ -193,9 +210,8 @@ def _active(run_id: str) -> Iterator[None]:
 
 
 @contextmanager
-def _context_folder(params: Params, outputs: Outputs) -> Iterator[Path]:
-    """Everything but the weights that a version carries: cards, parameters, the plays it is judged by."""
-    seed = params.seeds[0]
+def _context_folder(params: Params, outputs: Outputs, judged_by: gate.Evidence) -> Iterator[Path]:
+    """Everything but the weights that a version carries: what it is played with, judged by, and made of."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "context"
         folder.mkdir()
@@ -205,38 +221,64 @@ def _context_folder(params: Params, outputs: Outputs) -> Iterator[Path]:
         if params.prompt.file is not None:
             (folder / "prompt.txt").write_bytes(params.prompt.file.read_bytes())
         files.write_json(folder / "params.json", params.model_dump(mode="json"))
-        evidence.write_evidence(
-            folder / "evidence.json",
-            evidence.read_plays(outputs.rows, seed, trained_pool=True),
-            evidence.read_plays(outputs.unseen_rows, seed, trained_pool=False),
-        )
+        evidence.write_evidence(folder / "evidence.json", judged_by)
+        (folder / "dvc.lock").write_bytes(lineage.DVC_LOCK.read_bytes())
+        if diff := lineage.git_diff():
+            cut = f"\n... cut: {len(diff)} bytes in all\n".encode()
+            whole = len(diff) <= _MAX_DIFF_BYTES
+            (folder / "uncommitted.diff").write_bytes(
+                diff if whole else diff[:_MAX_DIFF_BYTES] + cut
+            )
+        write_manifest(folder, {})
         yield folder
 
 
 def verify(client: "MlflowClient", model_id: str) -> None:
-    """Check that a logged model is READY and that its checkpoint equals its manifest.
+    """Check that a logged model is READY, and that checkpoint and context equal their manifests.
 
     A killed log leaves a model that is PENDING and partly copied, and MLflow would register it.
     Raises: RegistryError naming the model and what is wrong with it.
     """
     with store_errors():
-        status = str(client.get_logged_model(model_id).status)
-    if status != "READY":
-        raise RegistryError(f"logged model {model_id}: is {status}, not READY; register again")
-    with fetched(model_id, "artifacts/policy") as checkpoint:
+        logged = client.get_logged_model(model_id)
+    if str(logged.status) != "READY":
+        raise RegistryError(
+            f"logged model {model_id}: is {logged.status}, not READY; register again"
+        )
+    with _whole(model_id, "artifacts/policy"):
+        pass
+    with _context(model_id, logged.tags.get(_CONTEXT)):
+        pass
+
+
+@contextmanager
+def _whole(model_id: str, path: str) -> Iterator[Path]:
+    """A local copy of a folder of a logged model, checked against the manifest in it."""
+    with fetched(model_id, path) as folder:
         try:
-            read_manifest(checkpoint)
+            read_manifest(folder)
         except CheckpointError as error:
-            raise RegistryError(f"logged model {model_id}: {error}") from None
+            # What the message advises is for a folder of the workspace.
+            told = str(error).replace(str(folder), path).partition("; ")[0]
+            raise RegistryError(f"logged model {model_id}: {told}") from None
+        yield folder
+
+
+@contextmanager
+def _context(model_id: str, digest: str | None) -> Iterator[Path]:
+    """A local copy of a model's context, which is what it was when it had this digest."""
+    with _whole(model_id, "artifacts/context") as folder:
+        if files.sha256(folder / MANIFEST) != digest:
+            raise RegistryError(f"logged model {model_id}: artifacts/context was changed")
+        yield folder
 
 
 @contextmanager
 def fetched(model_id: str, path: str) -> Iterator[Path]:
     """A local copy of what a logged model holds at `path`.
 
-    Raises: RegistryError if it is not there.
+    Raises: RegistryError if it is not there; StoreUnreachable if that cannot be told.
     """
-    import requests
     from mlflow.artifacts import download_artifacts
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -244,57 +286,90 @@ def fetched(model_id: str, path: str) -> Iterator[Path]:
             root = open_client().get_logged_model(model_id).artifact_location
             try:
                 found = download_artifacts(artifact_uri=f"{root}/{path}", dst_path=temporary)
-            except OSError as error:
-                answer = error.response if isinstance(error, requests.RequestException) else None
-                if isinstance(error, requests.RequestException) and (
-                    answer is None or answer.status_code != requests.codes.not_found
-                ):
-                    raise  # not what the model lacks: the server does not say
-                raise RegistryError(f"logged model {model_id}: lacks {path} ({error})") from None
+            except Exception as error:
+                told = f"logged model {model_id}: "
+                if _says_missing(error):
+                    raise RegistryError(f"{told}lacks {path}") from None
+                if isinstance(error, OSError) and error.strerror:
+                    raise StoreUnreachable(
+                        f"{told}{path} cannot be read ({error.strerror})"
+                    ) from None
+                raise
         yield Path(found)
 
 
-def _create_version(
-    client: "MlflowClient", name: str, model_id: str, tags: Mapping[str, str]
-) -> Version:
+def _says_missing(error: Exception) -> bool:
+    """Whether a store's answer is that something is not there, and not that it cannot answer."""
+    import requests
     from mlflow.exceptions import MlflowException
 
-    with fetched(model_id, "artifacts/context/evidence.json") as record:
-        own = {**tags, _MODEL_ID: model_id, _EVIDENCE: files.sha256(record)}
-    with exclusive(client, name), store_errors():
+    if isinstance(error, MlflowException):
+        return bool(error.error_code == "RESOURCE_DOES_NOT_EXIST")
+    if isinstance(error, requests.RequestException):
+        answer = error.response
+        return answer is not None and answer.status_code == requests.codes.not_found
+    return isinstance(error, FileNotFoundError)
+
+
+def _create_version(
+    client: "MlflowClient",
+    name: str,
+    model_id: str,
+    tags: Mapping[str, str],
+    known: Sequence[Version],
+) -> Version:
+    """Make the logged model a version, unless one of its state came to those `known` since."""
+    from mlflow.exceptions import MlflowException
+
+    with store_errors():
+        logged = client.get_logged_model(model_id)
+    own = {**tags, _MODEL_ID: model_id, _CONTEXT: logged.tags[_CONTEXT]}
+    with exclusive(client, name) as hold, store_errors():
         try:
             client.create_registered_model(name)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        # Another machine may have registered the same state while this one was logging.
-        found = find_by_key(client, name, tags[_KEY])
-        if found is not None:
+        before = {version.number for version in known}
+        meanwhile = [v for v in _of_state(client, name, tags) if v.number not in before]
+        if meanwhile:
             client.delete_logged_model(model_id)
-            return found
-        run_id = client.get_logged_model(model_id).source_run_id
+            return meanwhile[0]
+        hold.check()
         made = client.create_model_version(
-            name, source=f"models:/{model_id}", run_id=run_id, tags=own, model_id=model_id
+            name,
+            source=f"models:/{model_id}",
+            run_id=logged.source_run_id,
+            tags=own,
+            model_id=model_id,
         )
         return _version(made)
 
 
-def find_by_key(client: "MlflowClient", name: str, key: str) -> Version | None:
-    """The version of one state of the chain; a broken one is deleted and counts as none.
+def _of_state(client: "MlflowClient", name: str, tags: Mapping[str, str]) -> list[Version]:
+    """The versions of one state of the chain, newest first."""
+    return [found for found in list_versions(client, name) if found.tags.get(_KEY) == tags[_KEY]]
 
-    Raises: StoreUnreachable if that cannot be told; nothing is deleted then.
+
+def _first_whole(client: "MlflowClient", versions: Sequence[Version]) -> Version | None:
+    """The first version with all its files; broken ones are passed over.
+
+    Raises: RegistryError if a broken one is champion: its files may only be away for the moment, and they
+        are worth more than another version. StoreUnreachable if it cannot be told.
     """
-    for found in list_versions(client, name):
-        if found.tags.get(_KEY) != key:
-            continue
+    for found in versions:
         try:
             verify(client, found.model_id)
         except StoreUnreachable:
             raise
         except RegistryError as error:
-            _log.warning("version %d of %s is removed: %s", found.number, name, error)
-            with store_errors():
-                client.delete_model_version(name, str(found.number))
+            told = f"version {found.number} of {found.name}"
+            if CHAMPION in found.aliases:
+                raise RegistryError(
+                    f"{told}: is champion, but {error}; bring its files back, or delete the version to "
+                    "have it made again"
+                ) from None
+            _log.warning("%s is passed over: %s", told, error)
             continue
         return found
     return None
@@ -364,14 +439,10 @@ def _version(made: "ModelVersion", aliases: Mapping[str, Any] | None = None) -> 
     )
 
 
-def read_version_evidence(version: Version) -> tuple[list[gate.Play], list[gate.Play]]:
-    """The plays kept with a version: on its own pool, and on an unseen one.
+def read_version_evidence(version: Version) -> gate.Evidence:
+    """The plays kept with a version.
 
     Raises: RegistryError if they are not those that were registered.
     """
-    with fetched(version.model_id, "artifacts/context/evidence.json") as record:
-        if files.sha256(record) != version.tags.get(_EVIDENCE):
-            raise RegistryError(
-                f"version {version.number} of {version.name}: its evidence was changed"
-            )
-        return evidence.read_evidence(record)
+    with _context(version.model_id, version.tags.get(_CONTEXT)) as folder:
+        return evidence.read_evidence(folder / "evidence.json")

@@ -47,16 +47,31 @@ def register(params: ParamsFile = _DEFAULT) -> None:
 
 def promote(
     which: Which = "challenger",
-    why: Annotated[str, typer.Option(help="Kept in the record of moves.")] = "by hand",
+    why: Annotated[str | None, typer.Option(help="Kept in the record of moves.")] = None,
+    by_floors: Annotated[
+        bool,
+        typer.Option(
+            "--by-floors",
+            help="Judge by the floors of a first champion alone, where the champion cannot be compared "
+            "with: its files are lost, or no code of today plays it. Needs --why.",
+        ),
+    ] = False,
     params: ParamsFile = _DEFAULT,
 ) -> None:
-    """Make a version champion, if the gate lets it; a refusal ends with status 1."""
+    """Make a version champion, if the gate lets it; a refusal ends with status 1.
+
+    To type it is to approve: promote.require_approval is for the flow.
+    A champion that was judged on other questions or another pool is no measure:
+    `python -m flows.promote` has it play the challenger's first.
+    """
     from rich.console import Console
     from rich.markdown import Markdown
 
     from routerr1 import promotion
 
-    done = promotion.promote(load_params(params), which, why=why)
+    if by_floors and why is None:
+        raise typer.BadParameter("needs --why, which is kept", param_hint="--by-floors")
+    done = promotion.promote(load_params(params), which, why=why or "by hand", by_floors=by_floors)
     Console().print(Markdown(done.judgement.markdown))
     if done.move is not None:
         before = "none" if done.move.before is None else f"version {done.move.before}"

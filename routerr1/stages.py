@@ -60,7 +60,9 @@ _log = logging.getLogger(__name__)
 def dataset(params: Params) -> None:
     """Questions into data/questions."""
     from routerr1.data.build import build_dataset
+    from routerr1.data.imported import require_known
 
+    require_known(params.dataset.imported)
     with track("dataset", 0) as bar:
         build_dataset(params.dataset, QUESTIONS, progress=lambda rows: bar.update(rows, rows))
 
@@ -207,9 +209,10 @@ def _read_inputs(params: Params) -> dict[int, dict[str, Any]]:
 
 
 def _train_seeds(params: Params, about: Mapping[int, Mapping[str, Any]], run: "Run") -> None:
+    from routerr1.train.recorder import train_hours
+
     run.log_params(params)
     run.log_dataset(QUESTIONS, "training")
-    began = time.perf_counter()
     metrics: dict[str, Any] = {}
     rows: dict[int, list[dict[str, float]]] = {}
     timing: dict[int, list[dict[str, float]]] = {}
@@ -218,7 +221,8 @@ def _train_seeds(params: Params, about: Mapping[int, Mapping[str, Any]], run: "R
         target = POLICY if place == 0 else OTHER_SEEDS / f"seed-{seed}"
         trained, metrics[f"seed_{seed}"] = _train_seed(params, seed, about[seed], target, run)
         rows[seed], timing[seed] = trained.rows, trained.timing
-    hours = (time.perf_counter() - began) / 3600
+    # By steps: a process that went on with another's work knows only its own seconds.
+    hours = train_hours(row for found in timing.values() for row in found)
     cost = sum(found.pop("train_cost_usd") for found in metrics.values())
     run.log_metrics({"train": metrics, "train_hours": hours, "train_cost_usd": cost})
     _write_training(params, rows, {**metrics, "train_cost_usd": cost})
@@ -275,6 +279,7 @@ def _train_seed(
     from routerr1.tracing import spread
     from routerr1.train.checkpoint import save_policy
     from routerr1.train.grpo import train as run_grpo
+    from routerr1.train.recorder import train_cost_usd
 
     pool = open_pool(params, read_cards())
     start = WARMSTART / f"seed-{seed}"
@@ -288,7 +293,8 @@ def _train_seed(
 
     def log_played(step: int, played: Sequence[Trajectory]) -> None:
         if step in traced:
-            run.log_traces(played[:1], {"stage": "train", "seed": str(seed), "step": str(step)})
+            tags = {"stage": "train", "seed": str(seed), "step": str(step)}
+            run.hand_over_traces(played[:1], tags)
 
     try:
         with track(f"train, seed {seed}", params.train.steps) as bar:
@@ -312,7 +318,9 @@ def _train_seed(
     return trained, {
         "best_step": trained.best_step,
         "steps": int(trained.rows[-1]["step"]),
-        "train_cost_usd": sum(row.get("cost_usd", 0.0) for row in trained.rows) * per_step,
+        "train_cost_usd": train_cost_usd(
+            [trained.start, *trained.rows], per_step, len(setting.validation)
+        ),
         **{key: value for key, value in best.items() if key.startswith("validation/")},
         **{key.replace("validation/", "start/"): value for key, value in trained.start.items()},
     }
@@ -600,9 +608,15 @@ def _write_report(params: Params) -> None:
     write_report(REPORT, read_sources(Path("data"), simulated=simulated, facts=facts))
 
 
-def open_pool(params: Params, cards: Sequence[Card] | None = None) -> Pool:
-    """The pool that params name; `cards` (from profiling) instead of its own."""
-    from routerr1.pool.build import guard, open_http_pool
+def open_pool(
+    params: Params, cards: Sequence[Card] | None = None, *, run: str | None = None
+) -> Pool:
+    """The pool that params name; `cards` (from profiling) instead of its own.
+
+    Args:
+        run: whose budget of a run it uses where the environment names none.
+    """
+    from routerr1.pool.build import ONE_RUN, guard, open_http_pool
     from routerr1.pool.simulated import SimulatedPool, candidates_of, known_facts
 
     if params.pool.kind == "simulated":
@@ -617,8 +631,8 @@ def open_pool(params: Params, cards: Sequence[Card] | None = None) -> Pool:
                 "run the profile stage again"
             )
         simulated = SimulatedPool(candidates, known, seed=params.pool.seed, cards=cards)
-        return guard(simulated, params.pool)
-    return open_http_pool(params.pool, cards)
+        return guard(simulated, params.pool, run=run or ONE_RUN)
+    return open_http_pool(params.pool, cards, run=run or ONE_RUN)
 
 
 def read_cards() -> list[Card]:

@@ -32,7 +32,8 @@ POLICIES = Path("models/sweep")
 def sweep(params: Params, cost_weights: Sequence[float], steps: int, *, restart: bool) -> None:
     """Train and play one policy for each weight and training seed, lowest weight first.
 
-    Results lie beside the evaluation's in `RESULTS`, for the report stage. A weight whose policy is there,
+    Results lie beside the evaluation's in `RESULTS`. Of these git keeps sweep.json, which the report stage
+    draws: whoever commits dvc.lock after that commits it too. A weight whose policy is there,
     made from the same start with the same parameters and data, is not trained again.
 
     Args:

@@ -24,6 +24,9 @@ Item = TypeVar("Item")
 Key = tuple[str, str, int, str, str]
 
 _NS = 1_000_000_000
+_MAX_WAITING_SPANS = (
+    1000  # MLflow's two queues hold 2048 spans and 1000 writes, and drop what is beyond
+)
 
 
 def log_traces(
@@ -34,7 +37,7 @@ def log_traces(
     sample: int | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> int:
-    """Log one trace a trajectory; how many were logged.
+    """Log one trace a trajectory, and wait until all are stored; how many were logged.
 
     Args:
         experiment: id of the MLflow experiment.
@@ -51,10 +54,39 @@ def log_traces(
     if not chosen:
         return 0
     with store_errors():
+        waiting, most = 0, _most_waiting()
         for trajectory in chosen:
-            _trace(trajectory, experiment, run_id, dict(tags or {}))
+            waiting += _trace(trajectory, experiment, run_id, dict(tags or {}))
+            if waiting >= most:
+                mlflow.flush_trace_async_logging()
+                waiting = 0
         mlflow.flush_trace_async_logging()
     return len(chosen)
+
+
+def _most_waiting() -> int:
+    """Spans that may wait to be stored: of 2048, and of so many writes (under one a span), MLflow drops the rest."""
+    from mlflow.environment_variables import MLFLOW_ASYNC_TRACE_LOGGING_MAX_QUEUE_SIZE
+
+    writes: Any = MLFLOW_ASYNC_TRACE_LOGGING_MAX_QUEUE_SIZE  # untyped in MLflow
+    return min(2000, int(writes.get()))
+
+
+def hand_over(
+    trajectories: Sequence[Trajectory],
+    experiment: str,
+    *,
+    run_id: str | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> None:
+    """As `log_traces`, for a few: MLflow's threads store them within seconds, or when the process exits.
+
+    It takes a millisecond, where waiting takes a second. Call `tracking.open_client` once before it.
+    Raises: RegistryError if MLflow refuses.
+    """
+    with store_errors():
+        for trajectory in trajectories:
+            _trace(trajectory, experiment, run_id, dict(tags or {}))
 
 
 def spread(values: Sequence[Item], count: int) -> list[Item]:
@@ -91,7 +123,8 @@ class Kept:
 
 def _trace(
     trajectory: Trajectory, experiment: str, run_id: str | None, tags: dict[str, str]
-) -> None:
+) -> int:
+    """Make a trace's spans and end them; how many."""
     import mlflow
     from mlflow.tracing.constant import TraceMetadataKey
 
@@ -119,6 +152,7 @@ def _trace(
         }
     )
     root.end(end_time_ns=now)
+    return 1 + sum(1 if turn.reply is None else 2 for turn in trajectory.turns)
 
 
 def _turn(root: "LiveSpan", number: int, turn: Turn, start_ns: int) -> int:

@@ -8,18 +8,19 @@ import os
 import re
 import socket
 import sys
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
 from routerr1 import files
 from routerr1.config import RegistryParams
-from routerr1.errors import DataError, RegistryError, StoreUnreachable
+from routerr1.errors import DataError, LockHeld, RegistryError, StoreUnreachable
 from routerr1.types import Trajectory
 
 if TYPE_CHECKING:
@@ -48,17 +49,36 @@ def open_client() -> "MlflowClient":
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_RECORD_ENV_VARS_IN_MODEL_LOGGING", "false")
+    # Spans to a transaction: by MLflow's five a trace costs half as much again.
+    os.environ.setdefault("MLFLOW_ASYNC_TRACE_LOGGING_MAX_SPAN_BATCH_SIZE", "50")
     import mlflow
 
     uri = tracking_uri()
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     client = mlflow.MlflowClient(uri, registry_uri=uri)
-    LOCKS.mkdir(parents=True, exist_ok=True)
     # Two processes that make the same new tables at once would both fail.
-    with store_errors(), FileLock(LOCKS / "tracking-store.lock"):
+    with store_errors(), acquire_lock("tracking-store"):
         client.search_experiments(max_results=1)
     return client
+
+
+def acquire_lock(name: str, timeout_s: float = -1) -> AbstractContextManager[object]:
+    """Take runs/locks/<name>.lock, held until the end of the `with` it is used in, or of the process.
+
+    Args:
+        timeout_s: -1 waits for ever.
+
+    Raises: LockHeld if it is not free in time; RegistryError if the file cannot be made.
+    """
+    path = LOCKS / f"{name}.lock"
+    try:
+        LOCKS.mkdir(parents=True, exist_ok=True)
+        return FileLock(path).acquire(timeout=timeout_s)
+    except Timeout:
+        raise LockHeld(f"{path}: another process has held it for {timeout_s:.0f} s") from None
+    except OSError as error:
+        raise RegistryError(f"{path}: cannot be used as a lock ({error.strerror})") from None
 
 
 @contextmanager
@@ -87,27 +107,53 @@ def store_errors() -> Iterator[None]:
 def redact(text: str) -> str:
     """`text` with user names and passwords taken out of its addresses.
 
-    >>> redact("http://me:secret@host:5000/")
+    Up to the last "@" of a word: a password may hold "/" and "@". So may a path, of which the part before
+    its "@" is lost then; better that than half a password.
+
+    >>> redact("http://me:se/c@ret@host:5000/")
     'http://host:5000/'
     """
-    return re.sub(r"://[^/@\s]+@", "://", text)
+    return re.sub(r"://\S+@", "://", text)
 
 
 def this_process() -> str:
-    """host, pid and start time: no later process can be mistaken for this one."""
+    """host, pid, start time, kernel: no later process, and none elsewhere, can be mistaken for this one."""
     pid = os.getpid()
-    return f"{socket.gethostname()} {pid} {psutil.Process(pid).create_time():.2f}"
+    return f"{socket.gethostname()} {pid} {_started(pid)} {_kernel()}"
+
+
+def _started(pid: int) -> str:
+    """When a process began: in ticks of its kernel's life, which setting the clock does not change.
+
+    Raises: psutil.NoSuchProcess.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # no such process, or no Linux
+        return f"{psutil.Process(pid).create_time():.2f}"
+    return stat.rpartition(")")[2].split()[19]
+
+
+def _kernel() -> str:
+    """What pids can be compared in: this boot of this machine's kernel and the namespace of its pids.
+
+    A host's name will not do: machines and containers share names, and containers of one machine its boot.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
+    except OSError:  # no Linux
+        return f"{uuid.getnode():012x}/{psutil.boot_time():.0f}"
 
 
 def is_gone(process: str) -> bool:
-    """True if `process` (from `this_process`) ran on this host and is no longer there."""
-    host, _, rest = process.partition(" ")
-    pid, _, started = rest.partition(" ")
-    if host != socket.gethostname() or not pid.isdigit():
+    """True if `process` (from `this_process`) surely is no longer there: one elsewhere never is."""
+    _, pid, started, kernel = [*process.split(" "), "", "", "", ""][:4]
+    if kernel != _kernel() or not pid.isdigit():
         return False
     try:
-        found = psutil.Process(int(pid))
-        return found.status() == psutil.STATUS_ZOMBIE or f"{found.create_time():.2f}" != started
+        zombie = psutil.Process(int(pid)).status() == psutil.STATUS_ZOMBIE
+        return zombie or _started(int(pid)) != started
     except psutil.NoSuchProcess:
         return True
 
@@ -186,6 +232,12 @@ class Run:
         from routerr1.tracing import log_traces
 
         log_traces(played, self._experiment, run_id=self.id, sample=sample, tags=tags)
+
+    def hand_over_traces(self, played: Sequence[Trajectory], tags: Mapping[str, str]) -> None:
+        """Log a few trajectories as traces of this run without waiting; see `tracing.hand_over`."""
+        from routerr1.tracing import hand_over
+
+        hand_over(played, self._experiment, run_id=self.id, tags=tags)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags; an earlier value of the same key is replaced."""

@@ -7,12 +7,28 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
+
 from routerr1.config import Params, load_params
+from routerr1.data.splits import write_questions
+from routerr1.pool.cards import write_cards
+from routerr1.pool.simulated import default_candidates
+from routerr1.train.checkpoint import save_policy
+from routerr1.types import Card, Question
 
 ROOT = Path(__file__).parent.parent
 
+FIGURES: dict[str, float | str] = {
+    "right": 0.6,  # share of questions answered right
+    "unseen": 0.6,  # likewise with new models
+    "cost": 0.001,  # USD of a question
+    "asks": "question",  # what every question begins with
+    "price": 0.1,  # of a candidate
+    "size": 10,  # of the weights
+}
+
 MAKE = '''
-"""Writes what the stages leave: argument 1 is the share of questions answered right, 2 the cost of one."""
+"""Writes what the stages leave, by the figures in made.yaml."""
 import hashlib, json, sys
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +38,7 @@ from routerr1.files import write_json
 from routerr1.pool.cards import write_cards
 from routerr1.types import Card
 
-params = yaml.safe_load(Path("made.yaml").read_text())
+params = {**FIGURES, **yaml.safe_load(Path("made.yaml").read_text())}
 policy = Path("models/policy")
 policy.mkdir(parents=True)
 (policy / "config.json").write_text("{}")
@@ -32,17 +48,19 @@ write_json(policy / "routerr1.json", {"files": sums, "prompt_hash": "p1", "seed"
 
 def rows(pool, right):
     return [
-        Row(pool=pool, router="policy", seed=1, question_id=f"q{i}", dataset="embedded", question="?",
+        Row(pool=pool, router="policy", seed=1, question_id=f"q{i}", dataset="embedded", question=f"{params['asks']} {i}?",
             group=f"g{i // 2}", hops=1, topic="money", answer="x", em=float(i < right * 40), f1=0.5,
             formed=True, cost_usd=params["cost"], calls=1, failures=0, prompt_tokens=1,
             completion_tokens=1, policy_tokens=1, latency_s=0.1, called=["Atlas" if i % 2 else "Mint"],
-            best_calls=1, judged_calls=1, trajectory="{}")
+            best_calls=1, judged_calls=1, trajectory='{"question": {"golden_answers": ["x"]}}')
         for i in range(40)
     ]
 
 write_rows(Path("data/eval/rows.parquet"), rows("training", params["right"]))
-write_rows(Path("data/generalize/rows.parquet"), rows("unseen", params["right"]))
-write_cards(Path("data/pool/cards.json"), [Card("Atlas"), Card("Mint")])
+write_rows(Path("data/generalize/rows.parquet"), [
+    *rows("drawn", params["unseen"]), *rows("all_renamed", 1.0),
+])
+write_cards(Path("data/pool/cards.json"), [Card("Atlas", prompt_usd_per_mtok=params["price"]), Card("Mint")])
 Path("data/questions").mkdir(parents=True)
 Path("data/questions/train.parquet").write_bytes(b"q")
 write_json(Path("data/train/metrics.json"), {"train_cost_usd": 0.5})
@@ -72,7 +90,7 @@ def make_chain(folder: Path) -> Params:
                 (target / file.name).write_bytes(file.read_bytes())
         else:
             target.write_bytes(source.read_bytes())
-    (folder / "make.py").write_text(MAKE)
+    (folder / "make.py").write_text(MAKE.replace("FIGURES", repr(FIGURES)))
     (folder / "dvc.yaml").write_text(STAGE)
     (folder / ".gitignore").write_text("/runs/\n/mlflow.db*\n/mlruns/\n")
     _run("git", "init", "-q", "-b", "main")
@@ -82,12 +100,23 @@ def make_chain(folder: Path) -> Params:
     return load_params()
 
 
-def make_outputs(*, right: float = 0.6, cost: float = 0.001, size: int = 10) -> None:
-    """Run the stage with these figures and commit the result."""
-    Path("made.yaml").write_text(f"{{right: {right}, cost: {cost}, size: {size}}}\n")
+def make_outputs(**made: float | str) -> None:
+    """Run the stage with these figures, see `FIGURES`, and commit the result."""
+    Path("made.yaml").write_text(yaml.safe_dump({"right": FIGURES["right"], **made}))
     _run("dvc", "repro")
     _run("git", "add", ".")
-    _commit(f"{right} {cost} {size}")
+    _commit(f"{made}")
+
+
+def put_policy(policy: Path, price: float = 0.0) -> None:
+    """A real checkpoint in the place of the made one, with the cards it knows and the questions that were made."""
+    save_policy(policy, Path("models/policy"), {"seed": 1})
+    cards = [Card(each.name, prompt_usd_per_mtok=price) for each in default_candidates()]
+    write_cards(Path("data/pool/cards.json"), cards)
+    asks = FIGURES["asks"]
+    rows = [Question(f"q{i}", "embedded", f"{asks} {i}?", ("x",), "test") for i in range(40)]
+    write_questions(Path("data/questions"), rows)
+    _run("dvc", "commit", "-f", "-q")
 
 
 def commit_nothing() -> None:

@@ -1,7 +1,10 @@
 """The gate's rules, one by one, on figures worked by hand."""
 
+import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,7 +13,7 @@ from hypothesis import strategies as st
 from routerr1 import gate
 from routerr1.config import GateParams
 from routerr1.evaluate.stats import Difference
-from routerr1.gate import Metrics, Play
+from routerr1.gate import Comparison, Evidence, Metrics, Play, Sampling
 
 PARAMS = GateParams(
     margin_em=0.02,
@@ -22,6 +25,7 @@ PARAMS = GateParams(
     max_no_call_rate=0.5,
     min_call_entropy=0.3,
     min_unseen_em=0.1,
+    margin_unseen_em=0.05,
 )
 GOOD = Metrics(
     questions=100,
@@ -34,10 +38,23 @@ GOOD = Metrics(
     unseen_em=0.4,
 )
 BETTER = Difference(mean=0.05, low=0.01, high=0.09, p=0.01, resolvable=0.06, n=100, groups=40)
+AGAINST = Comparison(
+    same_pool=True,
+    shared=1.0,
+    em=BETTER,
+    cost_ratio=1.0,
+    cost_bounds=(0.9, 1.1),
+    unseen_em=replace(BETTER, mean=0.0, low=-0.04, high=0.04),
+)
+SAMPLING = Sampling(resamples=400, confidence=0.99, seed=5)
 
 
-def play(name: str, em: float = 1.0, *called: str, cost: float = 0.001) -> Play:
-    return Play(name, name, em, cost, True, called)
+def play(name: str, em: float = 1.0, *called: str, cost: float = 0.001, pool: str = "") -> Play:
+    return Play(f"line {name}", name, pool, name, em, cost, True, called)
+
+
+def evidence(plays: list[Play], unseen: Sequence[Play] = (), **digests: str) -> Evidence:
+    return Evidence(plays, unseen, **{"pool": "p", "unseen_pool": "u", **digests})
 
 
 def test_figures_are_means_and_shares_over_the_plays() -> None:
@@ -47,7 +64,7 @@ def test_figures_are_means_and_shares_over_the_plays() -> None:
         replace(play("3", 1.0, cost=0.0), formed=False),
     ]
     # Calls: a 3 of 4, b 1 of 4; entropy 3/4 log2(4/3) + 1/4 log2 4 = 0.8113.
-    found = gate.measure(plays, unseen=plays[:2])
+    found = gate.measure(evidence(plays, plays[:2]), SAMPLING)
     assert found.questions == 3
     assert found.em == pytest.approx(2 / 3)
     assert found.cost_usd == pytest.approx(0.2)
@@ -55,18 +72,28 @@ def test_figures_are_means_and_shares_over_the_plays() -> None:
     assert (found.top_model_share, found.no_call_rate) == (0.75, pytest.approx(1 / 3))
     assert found.call_entropy == pytest.approx(0.8113, abs=1e-4)
     assert found.unseen_em == 0.5
+    assert set(found.intervals) == {
+        "em",
+        "cost_usd",
+        "format_validity",
+        "no_call_rate",
+        "unseen_em",
+    }
+    # Of 27 resamples of three one is the cheapest three times, one the dearest; 99 % take in both.
+    assert found.intervals["cost_usd"] == (pytest.approx(0.0), pytest.approx(0.4))
 
 
 def test_no_plays_measure_nothing_and_fail() -> None:
-    found = gate.measure([])
+    found = gate.measure(evidence([]), SAMPLING)
     assert found.em is None
     assert not gate.decide(found, None, PARAMS).passed
 
 
 def test_a_good_challenger_passes_each_rule_of_the_comparison() -> None:
-    decision = gate.decide(GOOD, GOOD, PARAMS, BETTER)
+    decision = gate.decide(GOOD, AGAINST, PARAMS)
     assert decision.passed
     assert [rule.name for rule in decision.rules] == [
+        "same_pool",
         "same_questions",
         "em_difference",
         "cost_ratio",
@@ -75,6 +102,7 @@ def test_a_good_challenger_passes_each_rule_of_the_comparison() -> None:
         "no_call",
         "call_entropy",
         "unseen_pool",
+        "unseen_difference",
     ]
 
 
@@ -82,20 +110,36 @@ def test_a_good_challenger_passes_each_rule_of_the_comparison() -> None:
     ("change", "refused_by"),
     [
         ({"format_validity": 0.94}, "format"),
+        ({"format_validity": math.inf}, "format"),
         ({"top_model_share": 0.91}, "top_model"),
         ({"no_call_rate": 0.51}, "no_call"),
         ({"call_entropy": 0.29}, "call_entropy"),
         ({"unseen_em": 0.09}, "unseen_pool"),
         ({"unseen_em": None}, "unseen_pool"),
-        ({"cost_usd": 0.00126}, "cost_ratio"),  # 1.25 times 0.001 is the limit
-        ({"cost_usd": math.nan}, "cost_ratio"),
-        ({"format_validity": math.inf}, "format"),
-        ({"questions": 101}, "same_questions"),  # one that the champion did not play
     ],
 )
 def test_one_bad_figure_refuses_by_its_own_rule(change: dict[str, float], refused_by: str) -> None:
-    decision = gate.decide(replace(GOOD, **change), GOOD, PARAMS, BETTER)
+    decision = gate.decide(replace(GOOD, **change), AGAINST, PARAMS)
     assert decision.refused_by == (refused_by,)
+
+
+@pytest.mark.parametrize(
+    ("change", "refused_by"),
+    [
+        ({"same_pool": False}, ("same_pool",)),
+        ({"shared": 0.99}, ("same_questions",)),  # one that the champion did not play
+        ({"em": None}, ("em_difference",)),
+        ({"cost_ratio": 1.26}, ("cost_ratio",)),
+        ({"cost_ratio": math.nan}, ("cost_ratio",)),
+        ({"cost_ratio": None}, ("cost_ratio",)),
+        ({"unseen_em": replace(BETTER, low=-0.051)}, ("unseen_difference",)),
+        ({"unseen_em": None}, ()),  # the floor holds alone
+    ],
+)
+def test_one_bad_comparison_refuses_by_its_own_rule(
+    change: dict[str, Any], refused_by: tuple[str, ...]
+) -> None:
+    assert gate.decide(GOOD, replace(AGAINST, **change), PARAMS).refused_by == refused_by
 
 
 @pytest.mark.parametrize(
@@ -104,19 +148,20 @@ def test_one_bad_figure_refuses_by_its_own_rule(change: dict[str, float], refuse
 def test_the_lower_end_of_the_interval_may_lie_by_the_margin_below_zero(
     low: float, passed: bool
 ) -> None:
-    assert gate.decide(GOOD, GOOD, PARAMS, replace(BETTER, low=low)).passed is passed
+    against = replace(AGAINST, em=replace(BETTER, low=low))
+    assert gate.decide(GOOD, against, PARAMS).passed is passed
 
 
-def test_without_a_comparison_a_champion_stays() -> None:
-    decision = gate.decide(GOOD, GOOD, PARAMS, None)
-    assert decision.refused_by == ("same_questions", "em_difference")
+def test_without_a_floor_no_plays_on_new_models_are_asked_for() -> None:
+    params = PARAMS.model_copy(update={"min_unseen_em": None})
+    decision = gate.decide(replace(GOOD, unseen_em=None), None, params)
+    assert decision.passed
+    assert "unseen_pool" not in [rule.name for rule in decision.rules]
 
 
 def test_a_single_group_of_questions_has_no_interval_and_proves_nothing() -> None:
-    found = gate.compare([play("1", 1.0)], [play("1", 0.0)])
-    decision = gate.decide(GOOD, GOOD, PARAMS, replace(BETTER, low=None, high=None))
-    assert found is not None
-    assert found.low is None
+    against = replace(AGAINST, em=replace(BETTER, low=None, high=None))
+    decision = gate.decide(GOOD, against, PARAMS)
     assert decision.refused_by == ("em_difference",)
     assert "a single group of questions has none" in gate.to_markdown(decision)
 
@@ -130,50 +175,106 @@ def test_a_first_champion_needs_the_floor_instead() -> None:
 def test_a_cost_ceiling_holds_with_and_without_a_champion() -> None:
     params = PARAMS.model_copy(update={"max_cost_usd": 0.0009})
     assert gate.decide(GOOD, None, params).refused_by == ("cost",)
-    assert gate.decide(GOOD, GOOD, params, BETTER).refused_by == ("cost",)
+    assert gate.decide(GOOD, AGAINST, params).refused_by == ("cost",)
 
 
 def test_a_champion_that_costs_nothing_allows_no_cost() -> None:
-    free = replace(GOOD, cost_usd=0.0)
-    assert gate.decide(free, free, PARAMS, BETTER).passed
-    assert gate.decide(GOOD, free, PARAMS, BETTER).refused_by == ("cost_ratio",)
+    free, dear = evidence([play("1", cost=0.0)]), evidence([play("1", cost=0.1)])
+    found = gate.compare(free, free, SAMPLING)
+    assert (found.cost_ratio, found.cost_bounds) == (1.0, None)
+    against = gate.compare(dear, free, SAMPLING)
+    assert gate.decide(GOOD, against, PARAMS).refused_by == ("cost_ratio",)
 
 
-def test_the_comparison_pairs_questions_by_id_whatever_their_order() -> None:
+def test_the_comparison_pairs_questions_by_content_whatever_their_order() -> None:
     new = [play("1", 1.0), play("2", 1.0), play("3", 0.0), play("4", 1.0)]
-    old = [play("4", 1.0), play("2", 0.0), play("1", 1.0), play("9", 1.0)]
-    found = gate.compare(new, old)
-    assert found is not None
-    assert (found.n, found.mean) == (3, pytest.approx(1 / 3))  # 1: 0, 2: +1, 4: 0
+    old = [play("4", 1.0, cost=0.002), play("2", 0.0), play("1", 1.0), play("9", 1.0)]
+    found = gate.compare(evidence(new), evidence(old), SAMPLING)
+    assert found.em is not None
+    assert (found.em.n, found.em.mean) == (3, pytest.approx(1 / 3))  # 1: 0, 2: +1, 4: 0
+    assert found.shared == 0.75
+    assert found.cost_ratio == pytest.approx(0.75)  # 0.003 over 0.004
+    assert found.cost_bounds == (pytest.approx(0.5), pytest.approx(1.0))
+
+
+def test_another_question_of_the_same_id_is_another_question() -> None:
+    """Imported questions may be named by their lines."""
+    new = replace(play("1"), question_id="mine/mine_1")
+    old = replace(play("2"), question_id="mine/mine_1")
+    found = gate.compare(evidence([new]), evidence([old]), SAMPLING)
+    assert (found.shared, found.em, found.cost_ratio) == (0.0, None, None)
+
+
+def test_another_pool_is_told() -> None:
+    one, other = evidence([play("1")]), evidence([play("1")], pool="other prices")
+    assert gate.compare(one, one, SAMPLING).same_pool
+    assert not gate.compare(one, other, SAMPLING).same_pool
 
 
 def test_what_cannot_be_compared_gives_no_comparison() -> None:
-    assert gate.compare([play("1")], [play("2")]) is None
-    assert gate.compare([play("1", math.nan)], [play("1")]) is None
+    one, other = evidence([play("1")]), evidence([play("2")])
+    assert gate.compare(one, other, SAMPLING).em is None
+    assert gate.compare(evidence([play("1", math.nan)]), one, SAMPLING).em is None
+    assert gate.compare(evidence([play("1", cost=math.nan)]), one, SAMPLING).cost_ratio is None
+
+
+def test_new_models_are_compared_where_both_met_the_same_ones() -> None:
+    home = [play("1")]
+    new = evidence(home, [play("1", 0.0, pool="drawn"), play("1", 1.0, pool="added")])
+    old = evidence(home, [play("1", 1.0, pool="added"), play("1", 1.0, pool="drawn")])
+    found = gate.compare(new, old, SAMPLING).unseen_em
+    assert found is not None
+    assert (found.n, found.mean) == (2, -0.5)  # drawn: -1, added: 0
+    for other in (
+        old._replace(unseen_pool="others"),
+        old._replace(unseen=old.unseen[:1]),
+        evidence(home),
+    ):
+        assert gate.compare(new, other, SAMPLING).unseen_em is None
 
 
 def test_the_page_shows_every_rule_with_its_verdict() -> None:
-    page = gate.to_markdown(
-        gate.decide(replace(GOOD, unseen_em=None), GOOD, PARAMS, BETTER), {"challenger": "3"}
-    )
+    bad = replace(GOOD, unseen_em=None, intervals={"format_validity": (0.97, 1.0)})
+    page = gate.to_markdown(gate.decide(bad, AGAINST, PARAMS), {"challenger": "3"})
     assert page.startswith("# Gate: refused\n\n- challenger: 3\n")
     assert "| em_difference | 0.05 | 0.01 to 0.09 | -0.02 | pass |" in page
+    assert "| cost_ratio | 1 | 0.9 to 1.1 | 1.25 | pass |" in page
+    assert "| format | 1 | 0.97 to 1 | 0.95 | pass |" in page
     assert "| unseen_pool | missing |  | 0.1 | **FAIL** |" in page
+
+
+def test_a_tag_holds_figure_interval_limit_and_verdict() -> None:
+    tags = gate.to_tags(gate.decide(GOOD, replace(AGAINST, cost_ratio=math.inf), PARAMS))
+    assert tags["em_difference"] == (
+        '{"figure":0.05,"low":0.01,"high":0.09,"limit":-0.02,"verdict":"pass"}'
+    )
+    assert json.loads(tags["cost_ratio"]) == {
+        "figure": None,
+        "low": None,
+        "high": None,
+        "limit": 1.25,
+        "verdict": "FAIL",
+    }
 
 
 FIGURE = st.none() | st.floats()
 
 
-@given(em=FIGURE, cost=FIGURE, share=FIGURE, unseen=FIGURE, old=FIGURE)
+@given(em=FIGURE, ratio=FIGURE, share=FIGURE, unseen=FIGURE, low=st.floats())
 def test_nothing_that_is_not_finite_ever_passes(
     em: float | None,
-    cost: float | None,
+    ratio: float | None,
     share: float | None,
     unseen: float | None,
-    old: float | None,
+    low: float,
 ) -> None:
-    new = replace(GOOD, em=em, cost_usd=cost, format_validity=share, unseen_em=unseen)
-    decision = gate.decide(new, replace(GOOD, cost_usd=old), PARAMS, BETTER)
-    if any(figure is None or not math.isfinite(figure) for figure in (cost, share, unseen, old)):
-        assert not decision.passed
-    assert gate.to_markdown(decision).startswith("# Gate: ")
+    new = replace(GOOD, em=em, format_validity=share, unseen_em=unseen)
+    against = replace(AGAINST, cost_ratio=ratio, em=replace(BETTER, low=low))
+    for decision, needed in (
+        (gate.decide(new, against, PARAMS), (ratio, share, unseen, low)),
+        (gate.decide(new, None, PARAMS), (em, share, unseen)),
+    ):
+        if any(figure is None or not math.isfinite(figure) for figure in needed):
+            assert not decision.passed
+        assert gate.to_markdown(decision).startswith("# Gate: ")
+        assert all(json.loads(tag)["verdict"] for tag in gate.to_tags(decision).values())

@@ -1,6 +1,10 @@
 """What tells whether dvc.lock describes the workspace; real DVC."""
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ from routerr1.config import Params
 from routerr1.errors import DataError
 from routerr1.ops_commands import ops_app
 from routerr1.types import Card
+from tests.clone import commit, environment, make_clone, replace
 
 
 def test_without_data_the_lock_is_judged_by_code_and_parameters(chain: Params) -> None:  # noqa: ARG001
@@ -18,7 +23,7 @@ def test_without_data_the_lock_is_judged_by_code_and_parameters(chain: Params) -
         shutil.rmtree(folder)
     run = CliRunner().invoke
     assert run(ops_app, ["locked"]).output == "dvc.lock is up to date\n"
-    Path("made.yaml").write_text("{right: 0.9, cost: 0.001, size: 10}\n")
+    replace(Path("made.yaml"), "right: 0.6", "right: 0.9")
     changed = run(ops_app, ["locked"])
     assert (changed.exit_code, "dvc.lock is behind: make;" in changed.output) == (1, True)
 
@@ -28,6 +33,54 @@ def test_changed_code_is_seen_too(chain: Params) -> None:  # noqa: ARG001
     make.write_text(make.read_text() + "# changed\n")
     assert lineage.stages_to_run() == ["make"]
     assert lineage.changed_stages() == ["make"]
+
+
+@pytest.mark.timeout(300)
+def test_a_clone_without_data_tells_what_changed_of_imported_questions(tmp_path: Path) -> None:
+    ours, theirs = make_clone(tmp_path / "ours"), tmp_path / "theirs"
+
+    def run(folder: Path, *command: str) -> str:
+        done = subprocess.run(
+            command, cwd=folder, env=environment(folder), capture_output=True, text=True, check=False
+        )  # fmt: skip
+        assert done.returncode in (0, 1), done.stderr
+        return done.stdout
+
+    rows = [{"q": f"Who was number {i} on the moon?", "a": [f"person {i}"]} for i in range(40)]
+    lines = [*map(json.dumps, rows), json.dumps({"q": "Nobody?", "a": []})]
+    (ours / "own.jsonl").write_text("\n".join(lines))
+    own = ["own.jsonl", "--name", "mine", "--question", "q", "--answers", "a"]
+    run(ours, "routerr1", "data", "import", *own)
+    mine = "data/imported/mine.parquet"
+    replace(ours / "params.yaml", "imported: []", f"imported: [{mine}]")
+    run(ours, "dvc", "add", mine)
+    run(ours, "dvc", "repro", "dataset")
+    assert (ours / "data/imported/mine.refused.jsonl").stat().st_size > 0
+    commit(ours, "own questions")
+    run(tmp_path, "git", "clone", "-q", "ours", "theirs")
+    assert not (theirs / mine).exists()
+    assert not (theirs / "data/imported/mine.refused.jsonl").exists()
+    behind = "dvc.lock is behind: checks, "  # which was never run
+    assert run(theirs, "routerr1", "ops", "locked").startswith(behind)
+    # What differs from what git knows is no longer what was locked, and is refused.
+    content = (ours / mine).read_bytes()
+    (ours / mine).unlink()  # may be linked to DVC's cache
+    (ours / mine).write_bytes(content + b" ")
+    refused = subprocess.run(
+        ["routerr1", "dataset"], cwd=ours, env=environment(ours), capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert (refused.returncode, refused.stderr.splitlines()) == (
+        2,
+        [
+            f"routerr1: {mine}: is not the file that data/imported.json knows; fetch that one "
+            "(`dvc checkout`), or import yours"
+        ],
+    )
+    (ours / "own.jsonl").write_text("\n".join(lines[:30]))
+    run(ours, "routerr1", "data", "import", *own)
+    shutil.copy(ours / "data/imported.json", theirs / "data/imported.json")
+    assert run(theirs, "routerr1", "ops", "locked").startswith("dvc.lock is behind: dataset, ")
 
 
 def test_without_a_lock_there_is_nothing_to_judge(
@@ -45,6 +98,17 @@ def test_without_a_lock_there_is_nothing_to_judge(
         Path("dvc.lock").write_text(content)
         with pytest.raises(DataError, match=wanted):
             lineage.read_lock()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may take on another account's number")
+def test_an_account_without_a_name_is_told_by_its_number() -> None:
+    """As in a container that runs under a number of its own."""
+    code = "import os; from routerr1.lineage import user_name; os.setuid(54321); print(user_name())"
+    names = ("ROUTERR1_USER", "LOGNAME", "USER", "LNAME", "USERNAME")
+    environment = {key: value for key, value in os.environ.items() if key not in names}
+    command = [sys.executable, "-c", code]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert said.stdout == "uid-54321\n"
 
 
 def test_the_price_book_is_prices_and_nothing_else() -> None:

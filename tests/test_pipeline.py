@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.clone import commit, is_stage, make_clone, processes_in, replace
 from tests.clone import environment as environment_of
-from tests.clone import is_stage, make_clone, processes_in, replace
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -59,9 +59,13 @@ def test_a_killed_pipeline_leaves_no_trainer_and_finishes_when_run_again(clone: 
     log = (clone / "data/train/log.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in log] == ["step", "1", "2", "3", "4"]
     head, *seconds = (clone / "data/train/seconds.csv").read_text().splitlines()
-    assert head == "seed,step,generation_s,training_s"
+    assert head == "seed,step,generation_s,training_s,validation_s"
     assert [line.split(",")[1] for line in seconds] == ["1", "2", "3", "4"]
-    assert all(float(value) > 0 for line in seconds for value in line.split(",")[2:])
+    parts = [list(map(float, line.split(",")[2:])) for line in seconds]
+    assert all(generation > 0 and training > 0 for generation, training, _ in parts)
+    # Of the killed process's steps too.
+    hours = json.loads((clone / "data/train/timing.json").read_text())["train_hours"]
+    assert hours == pytest.approx(sum(map(sum, parts)) / 3600, abs=1e-4)
 
 
 def test_every_stage_leaves_what_it_says(clone: Path) -> None:
@@ -92,6 +96,20 @@ def test_a_second_run_does_nothing_and_metrics_and_params_are_declared(clone: Pa
     run(clone, "git", "checkout", "-q", "params.yaml")
     plots = run(clone, "dvc", "plots", "show", "--json").stdout
     assert "Reward" in plots
+
+
+def test_a_clone_without_data_finds_the_lock_up_to_date(clone: Path, tmp_path: Path) -> None:
+    """All eight stages, by what git keeps; results of a sweep that nobody committed are none of it."""
+    (clone / "data/sweep/sweep.md").write_text("only here")
+    commit(clone, "locked")
+    run(tmp_path, "git", "clone", "-q", str(clone), "theirs")
+    theirs = tmp_path / "theirs"
+    assert not (theirs / "data/questions").exists()
+    assert run(theirs, "routerr1", "ops", "locked").stdout == "dvc.lock is up to date\n"
+    assert "up to date" in run(clone, "dvc", "repro").stdout
+    replace(theirs / "params.yaml", "  cost_weight: ", "  cost_weight: 0.3 # ")
+    behind = run(theirs, "routerr1", "ops", "locked", check=False)
+    assert (behind.returncode, behind.stdout.startswith("dvc.lock is behind: train")) == (1, True)
 
 
 def test_a_question_is_asked_with_the_trained_policy(clone: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -13,11 +14,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from routerr1 import promotion, registry, tracking
+from routerr1 import files, lineage, promotion, registry, tracking
 from routerr1.config import Params
 from routerr1.errors import CheckpointError, LockHeld, RegistryError, StoreUnreachable
 from routerr1.exclusive import exclusive
+from routerr1.train.checkpoint import read_manifest, write_manifest
 from tests.chain import commit_nothing, make_outputs
+from tests.clone import replace
 
 WEIGHTS = Path("models/policy/model.safetensors")
 
@@ -41,8 +44,42 @@ def test_a_version_carries_its_lineage_and_figures(chain: Params) -> None:
     assert version.tags["train.train_hours"] == "0.1"
     assert (version.tags["metric.em"], version.tags["metric.cost_usd"]) == ("0.6", "0.001")
     assert version.tags["seeds"] == "1"
-    plays, unseen = registry.read_version_evidence(version)
-    assert (len(plays), len(unseen), plays[1].called) == (40, 40, ("Atlas",))
+    judged_by = registry.read_version_evidence(version)
+    plays, unseen, pool, _ = judged_by
+    assert (len(plays), plays[1].called) == (40, ("Atlas",))
+    assert [play.pool for play in unseen] == ["drawn"] * 40  # and not of a mere change of names
+    assert pool == version.tags["pool_digest"] == files.sha256(Path("data/pool/cards.json"))
+
+
+def test_a_version_keeps_the_lock_it_came_from_and_what_was_not_committed(chain: Params) -> None:
+    clean = registry.register(chain)
+    with registry.fetched(clean.model_id, "artifacts/context") as context:
+        names = {file.name for file in context.iterdir()}
+        assert (context / "dvc.lock").read_bytes() == Path("dvc.lock").read_bytes()
+        listed = read_manifest(context)["files"]
+    assert names == {*listed, "routerr1.json"}
+    assert names == {
+        "cards.json",
+        "dvc.lock",
+        "evidence.json",
+        "params.json",
+        "routerr1.json",
+    }
+    assert clean.tags["dvc_lock"] == listed["dvc.lock"]
+    replace(Path("params.yaml"), "profile: embedded", "profile: embedded  # for now")
+    dirty = registry.register(chain)
+    assert (dirty.number, dirty.tags["git_dirty"]) == (2, "true")
+    with registry.fetched(dirty.model_id, "artifacts/context/uncommitted.diff") as diff:
+        assert "+profile: embedded  # for now" in diff.read_text()
+
+
+def test_a_huge_change_is_cut(chain: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("routerr1.registry._MAX_DIFF_BYTES", 100)
+    replace(Path("params.yaml"), "profile: embedded", "profile: embedded  # for now")
+    version = registry.register(chain)
+    whole = len(lineage.git_diff())
+    with registry.fetched(version.model_id, "artifacts/context/uncommitted.diff") as diff:
+        assert diff.read_bytes()[100:].decode() == f"\n... cut: {whole} bytes in all\n"
 
 
 def test_the_same_state_is_registered_once(chain: Params) -> None:
@@ -67,7 +104,10 @@ def test_the_gate_moves_the_champion_or_leaves_it(chain: Params) -> None:
     client = tracking.open_client()
     refused = registry.get_version(client, "routerr1", "challenger")
     assert (refused.number, refused.tags["gate"]) == (2, "refused")
-    assert refused.tags["gate.em_difference"].startswith("FAIL: ")
+    rule = json.loads(refused.tags["gate.em_difference"])
+    assert (rule["figure"], rule["limit"], rule["verdict"]) == (-0.5, -0.02, "FAIL")
+    assert rule["low"] <= rule["figure"] <= rule["high"] < 0
+    assert json.loads(refused.tags["gate.format"])["low"] == 1.0
     assert registry.get_version(client, "routerr1", "champion").number == 1
     assert "**FAIL**" in Path("runs/gate/version-2.md").read_text()
     assert refused.run_id is not None
@@ -138,10 +178,51 @@ def stored_weights(version: registry.Version) -> Path:
 def test_a_version_whose_files_changed_is_neither_promoted_nor_reused(chain: Params) -> None:
     first = registry.register(chain)
     stored_weights(first).write_bytes(b"tampered")
-    with pytest.raises(RegistryError, match=r"model\.safetensors: is corrupt"):
+    with pytest.raises(RegistryError) as caught:
         promotion.promote(chain)
-    assert registry.register(chain).number == 2  # made again
+    assert str(caught.value) == (
+        f"logged model {first.model_id}: artifacts/policy/model.safetensors: is corrupt"
+    )
+    assert registry.register(chain).number == 2  # made again, and the broken one is kept
+    assert [version.number for version in listed()] == [2, 1]
     assert promotion.promote(chain).move is not None
+
+
+def listed() -> list[registry.Version]:
+    return registry.list_versions(tracking.open_client(), "routerr1")
+
+
+def test_a_champion_whose_files_are_away_stays_champion(chain: Params, tmp_path: Path) -> None:
+    first = registry.register(chain)
+    promotion.promote(chain)
+    folder = stored_weights(first).parents[1]
+    folder.rename(tmp_path / "unmounted")
+    with pytest.raises(
+        RegistryError,
+        match=rf"^version 1 of routerr1: is champion, but logged model {first.model_id}: lacks ",
+    ):
+        registry.register(chain)
+    (only,) = listed()
+    assert (only.number, only.aliases) == (1, ("champion",))
+    assert logged_models(chain) == [first.model_id]
+    (tmp_path / "unmounted").rename(folder)
+    assert registry.register(chain).number == 1
+
+
+def test_a_former_champion_whose_files_are_away_is_kept_to_go_back_to(
+    chain: Params, tmp_path: Path
+) -> None:
+    first = registry.register(chain)
+    promotion.promote(chain)
+    commit_nothing()
+    registry.register(chain)
+    promotion.promote(chain)
+    subprocess.run(["git", "reset", "-q", "--hard", "HEAD~1"], check=True)
+    folder = stored_weights(first).parents[1]
+    folder.rename(tmp_path / "unmounted")
+    assert registry.register(chain).number == 3
+    (tmp_path / "unmounted").rename(folder)
+    assert promotion.rollback(chain, why="test").after == 1
 
 
 def test_a_version_whose_files_cannot_be_reached_now_is_kept(
@@ -162,7 +243,19 @@ def test_evidence_that_changed_is_not_believed(chain: Params) -> None:
     first = registry.register(chain)
     record = stored_weights(first).parent.parent / "context/evidence.json"
     record.write_text(record.read_text().replace('"em": 0.0', '"em": 1.0'))
-    with pytest.raises(RegistryError, match="its evidence was changed"):
+    with pytest.raises(RegistryError, match=r"artifacts/context/evidence\.json: is corrupt"):
+        promotion.promote(chain)
+    write_manifest(record.parent, {})  # now the two agree
+    with pytest.raises(RegistryError, match="artifacts/context was changed"):
+        promotion.promote(chain)
+
+
+@pytest.mark.parametrize("name", ["cards.json", "params.json", "dvc.lock"])
+def test_what_a_policy_is_played_with_is_checked_like_its_weights(chain: Params, name: str) -> None:
+    first = registry.register(chain)
+    file = stored_weights(first).parents[1] / "context" / name
+    file.write_bytes(file.read_bytes() + b" ")
+    with pytest.raises(RegistryError, match=rf"artifacts/context/{name}: is corrupt"):
         promotion.promote(chain)
 
 
@@ -255,6 +348,67 @@ def test_a_kill_while_promoting_is_settled_by_the_next(
     assert sum(move.state == "done" for move in record) == 2
 
 
+def test_another_pool_or_other_questions_are_no_comparison(chain: Params) -> None:
+    registry.register(chain)
+    promotion.promote(chain)
+    make_outputs(right=0.9, price=0.2)
+    registry.register(chain)
+    assert promotion.promote(chain).judgement.decision.refused_by == ("same_pool",)
+    make_outputs(right=0.9, asks="another question")  # by the same ids
+    registry.register(chain)
+    refused = promotion.promote(chain).judgement.decision.refused_by
+    assert refused == ("same_questions", "em_difference", "cost_ratio")
+
+
+def test_what_the_champion_does_now_takes_the_place_of_what_is_kept_with_it(chain: Params) -> None:
+    registry.register(chain)
+    promotion.promote(chain)
+    make_outputs(right=0.9, price=0.2)
+    replayed = registry.read_version_evidence(registry.register(chain))
+    done = promotion.promote(chain, replayed=replayed._replace(unseen=()))
+    assert done.judgement.decision.passed
+    assert done.move is not None
+
+
+def test_a_challenger_that_is_worse_with_new_models_is_refused(chain: Params) -> None:
+    registry.register(chain)
+    promotion.promote(chain)
+    make_outputs(right=0.9, unseen=0.4)
+    version = registry.register(chain)
+    assert promotion.promote(chain).judgement.decision.refused_by == ("unseen_difference",)
+    make_outputs(right=0.9, unseen=0.2)
+    registry.register(chain)
+    refused = promotion.promote(chain).judgement.decision.refused_by
+    assert refused == ("unseen_pool", "unseen_difference")
+    # A verdict of rules that an earlier one had and it has not is no verdict of theirs.
+    promotion.promote(chain, str(version.number), by_floors=True, why="test")
+    tags = {key for key in listed()[1].tags if key.startswith("gate.")}
+    assert "gate.em_floor" in tags
+    assert not {"gate.em_difference", "gate.unseen_difference", "gate.cost_ratio"} & tags
+
+
+def test_by_floors_a_champion_that_cannot_be_compared_with_is_replaced(chain: Params) -> None:
+    first = registry.register(chain)
+    promotion.promote(chain)
+    make_outputs(right=0.5, price=0.2)
+    registry.register(chain)
+    assert promotion.promote(chain).move is None
+    shutil.rmtree(stored_weights(first).parents[1])  # not even its files are there
+    with pytest.raises(RegistryError, match="lacks artifacts/context"):
+        promotion.promote(chain)
+    done = promotion.promote(chain, by_floors=True, why="another pool")
+    assert done.move is not None
+    assert (done.move.before, done.move.after) == (1, 2)
+    assert done.move.why == "by floors alone: another pool"
+    version = listed()[0]
+    assert version.tags["gate.champion"] == "version 1, not compared with: judged by floors"
+    assert json.loads(version.tags["gate.em_floor"])["verdict"] == "pass"
+    make_outputs(right=0.2, price=0.2)
+    registry.register(chain)
+    refused = promotion.promote(chain, by_floors=True, why="no").judgement.decision.refused_by
+    assert refused == ("em_floor",)
+
+
 def test_what_was_approved_is_what_is_promoted(chain: Params) -> None:
     registry.register(chain)
     seen = promotion.judge(chain)
@@ -312,6 +466,56 @@ def test_the_lock_of_another_machine_holds_until_its_lease_ends(
     assert os.getpid() == int(held.split()[1])
 
 
+def test_a_mutex_that_another_took_is_told_before_anything_is_changed(chain: Params) -> None:
+    client = tracking.open_client()
+    with exclusive(client, chain.registry.model) as hold:
+        hold.check()
+        client.delete_registered_model("routerr1.lock")  # as one does who saw the lease end
+        client.create_registered_model("routerr1.lock", tags={"routerr1.owner": "elsewhere 1 0 ab"})
+        with pytest.raises(LockHeld, match="was held too long by this process"):
+            hold.check()
+    assert (
+        client.get_registered_model("routerr1.lock").tags["routerr1.owner"].startswith("elsewhere")
+    )
+
+
+def test_a_mover_that_took_too_long_moves_nothing(
+    chain: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.register(chain)
+    monkeypatch.setattr("routerr1.exclusive.LEASE_S", 0.0)
+    with pytest.raises(LockHeld, match="nothing was changed, try again"):
+        promotion.promote(chain)
+    (version,) = listed()
+    assert "champion" not in version.aliases
+    assert promotion.moves(tracking.open_client(), "routerr1") == []
+
+
+def test_a_checkpoint_is_looked_at_before_others_are_held_up(chain: Params) -> None:
+    stored_weights(registry.register(chain)).write_bytes(b"tampered")
+    client = tracking.open_client()
+    client.create_registered_model("routerr1.lock", tags={"routerr1.owner": "elsewhere 1 0.00 ab"})
+    with pytest.raises(RegistryError, match="is corrupt"):
+        promotion.promote(chain)
+
+
+def test_an_upload_of_another_machine_is_left_alone(
+    chain: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = tracking.open_client()
+    experiment = tracking.experiment_id(client, chain.registry.experiment)
+    theirs = client.create_logged_model(
+        experiment, "routerr1", tags={"routerr1.process": "elsewhere 1 0 boot/pid:[1]"}
+    ).model_id
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now + 6 * 86400)
+    version = registry.register(chain)
+    assert sorted(logged_models(chain)) == sorted([version.model_id, theirs])
+    monkeypatch.setattr("time.time", lambda: now + 8 * 86400)
+    registry.register(chain)
+    assert logged_models(chain) == [version.model_id]
+
+
 def test_the_commands_say_what_they_did(chain: Params) -> None:  # noqa: ARG001
     from typer import Typer
 
@@ -326,6 +530,8 @@ def test_the_commands_say_what_they_did(chain: Params) -> None:  # noqa: ARG001
     run(app, ["register"])
     refused = run(app, ["promote"])
     assert (refused.exit_code, "refused by em_difference" in refused.output) == (1, True)
+    alone = run(app, ["promote", "--by-floors"])
+    assert (alone.exit_code, "needs --why" in alone.output) == (2, True)
     make_outputs(right=0.9)
     run(app, ["register"])
     run(app, ["promote", "--why", "better"])
@@ -335,7 +541,12 @@ def test_the_commands_say_what_they_did(chain: Params) -> None:  # noqa: ARG001
     shown = run(app, ["registry", "show", "3", "--json"]).output
     assert json.loads(shown)["tags"]["metric.em"] == "0.9"
     assert "dvc_lock" in run(app, ["registry", "show"]).output
+    make_outputs(right=0.5)
+    run(app, ["register"])
+    floors = run(app, ["promote", "--by-floors", "--why", "the code changed"])
+    assert "champion is version 4, was version 1" in floors.output
     log = run(app, ["registry", "log"]).output.splitlines()
-    assert len(log) == 3
+    assert len(log) == 4
+    assert log[3].endswith("by floors alone: the code changed")
     assert "1 -> 3" in log[1]
     assert log[1].endswith("better")

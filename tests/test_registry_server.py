@@ -51,19 +51,22 @@ def test_the_whole_life_of_versions_on_a_server(chain: Params, server: str, tmp_
     assert promotion.promote(chain).judgement.decision.refused_by == ("em_difference",)
     make_outputs(right=0.7)
     registry.register(chain)
-    for _ in range(3):
+    for _ in range(7):
         commit_nothing()
         registry.register(chain)
     machines = [
         subprocess.Popen([sys.executable, "-c", PROMOTE, str(n), str(tmp_path / f"machine-{n}")])
-        for n in range(3, 7)
+        for n in range(3, 11)
     ]
-    assert [machine.wait(timeout=300) for machine in machines] == [0] * 4
+    assert [machine.wait(timeout=500) for machine in machines] == [0] * 8
     client = tracking.open_client()
     record = promotion.moves(client, "routerr1")
-    assert [move.seq for move in record] == [1, 2, 3, 4, 5]
+    assert [move.seq for move in record] == list(range(1, 10))
+    assert sorted(move.after for move in record[1:]) == list(range(3, 11))
     assert {move.state for move in record} == {"done"}
     assert [move.before for move in record] == [None, *(move.after for move in record[:-1])]
+    assert [move.when for move in record] == sorted(move.when for move in record)
+    assert registry.get_version(client, "routerr1", "champion").number == record[-1].after
     assert promotion.rollback(chain, why="test").after == record[-2].after
     with exclusive(client, "routerr1", timeout_s=5):
         names = {found.name for found in client.search_registered_models()}

@@ -1,95 +1,189 @@
 """A registered version is used as any MLflow model: loaded, asked, served over HTTP, traced.
 
-The policy is real but has learned nothing; what it says does not matter here.
+The policy has learnt to call candidates and not much else; what it says does not matter here.
 """
 
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from routerr1 import promotion, registry, tracking
-from routerr1.config import Params
-from routerr1.errors import PoolError
+from routerr1.config import BudgetParams, Params
+from routerr1.errors import ConfigError, PoolError
+from routerr1.pool.build import open_budget
+from routerr1.pool.simulated import SimulatedPool, default_candidates
 from routerr1.types import Card
-from tests.servers import free_port
+from tests.chain import put_policy
+from tests.servers import free_port, write_pool_file
 
 CHAMPION = "models:/routerr1@champion"
+QUESTION = "What is the capital of France?"
+
+
+def make_champion(chain: Params, policy: Path, **pool: Any) -> Params:
+    """Register and promote a real policy with the cards that it was made for.
+
+    Args:
+        pool: changes of the parameters' section.
+    """
+    put_policy(policy)
+    params = chain.model_copy(update={"pool": chain.pool.model_copy(update=pool)})
+    registry.register(params)
+    assert promotion.promote(params).move is not None
+    return params
 
 
 @pytest.fixture
-def champion(chain: Params) -> registry.Version:
-    """A version whose checkpoint and cards are whole."""
-    return make_champion(chain)
-
-
-def make_champion(params: Params) -> registry.Version:
-    from routerr1.pool.cards import write_cards
-    from routerr1.pool.simulated import default_candidates
-    from routerr1.train.checkpoint import save_policy
-    from routerr1.train.policy import new_model, train_tokenizer
-
-    made = Path("made")
-    tokenizer = train_tokenizer(["Atlas knows the capital of France"], 400)
-    small = params.model.model_copy(update={"hidden_size": 32, "layers": 2, "heads": 4})
-    new_model(small, tokenizer, 1).save_pretrained(made)
-    tokenizer.save_pretrained(made)
-    save_policy(made, Path("models/policy"), {"seed": 1})
-    write_cards(
-        Path("data/pool/cards.json"), [Card(made_up.name) for made_up in default_candidates()]
-    )
-    subprocess.run(["dvc", "commit", "-f", "-q"], check=True)
-    registry.register(params)
-    move = promotion.promote(params).move
-    assert move is not None
-    return registry.get_version(tracking.open_client(), "routerr1", "champion")
-
-
-def test_the_champion_answers_and_is_traced(champion: registry.Version) -> None:
+def load() -> Iterator[Callable[..., Any]]:
+    """Loads the champion as a user does."""
     import mlflow
 
+    with ExitStack() as opened:
+
+        def load_champion(**settings: Any) -> Any:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what MLflow says while it loads is not under test
+                model = mlflow.pyfunc.load_model(CHAMPION, model_config=settings)
+            opened.callback(model.unwrap_python_model().close)
+            return model
+
+        yield load_champion
+
+
+def ask_all(model: Any, *questions: str) -> list[dict[str, Any]]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what MLflow says while it loads is not under test
-        model = mlflow.pyfunc.load_model(CHAMPION)
-        answers = model.predict(["What is the capital of France?", "What is 2 + 2?"])
+        warnings.simplefilter("ignore")
+        return list(model.predict(list(questions)))
+
+
+def failures(answers: list[dict[str, Any]]) -> list[str | None]:
+    """Of every reply, why there is none."""
+    turns = [turn for answer in answers for turn in answer["trajectory"]["turns"]]
+    return [turn["reply"]["failure"] for turn in turns if turn["reply"]]
+
+
+def test_the_champion_answers_and_is_traced(
+    chain: Params, asking_policy: Path, load: Callable[..., Any]
+) -> None:
+    import mlflow
+
+    make_champion(chain, asking_policy)
+    model = load()
+    with closing(sqlite3.connect("mlflow.db")) as busy:
+        busy.execute("BEGIN EXCLUSIVE")  # who is asked does not wait for traces to be stored
+        answers = ask_all(model, QUESTION, "What is 2 + 2?")
+        busy.rollback()
     assert [set(answer) for answer in answers] == [
         {"answer", "cost_usd", "calls", "trajectory"}
     ] * 2
-    assert answers[1]["trajectory"]["question"]["question"] == "What is 2 + 2?"
+    questions = [answer["trajectory"]["question"] for answer in answers]
+    assert [question["question"] for question in questions] == [QUESTION, "What is 2 + 2?"]
     assert answers[0]["trajectory"]["turns"]
+    mlflow.flush_trace_async_logging()
     client = tracking.open_client()
     experiment = tracking.experiment_id(client, "routerr1")
     traces = client.search_traces(locations=[experiment])
-    assert len(traces) == 2
-    spans = traces[0].data.spans
-    assert {span.name for span in spans} >= {"question", "thought 1"}
-    assert champion.number == 1
+    spans = [{span.name: span for span in trace.data.spans} for trace in traces]
+    assert all({"question", "thought 1"} <= set(found) for found in spans)
+    ids = {found["question"].attributes["question_id"] for found in spans}
+    assert ids == {question["id"] for question in questions}
+    assert len(ids) == 2
 
 
-def test_a_version_carries_its_own_prompt(chain: Params) -> None:
-    import mlflow
+def test_what_earlier_questions_cost_is_not_held_against_a_question(
+    chain: Params,
+    asking_policy: Path,
+    load: Callable[..., Any],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    make_champion(chain, asking_policy, budget=BudgetParams(question_usd=0.001, run_usd=1.0))
+    model = load()
+    answers = [*ask_all(model, *[QUESTION] * 3), *ask_all(model, *[QUESTION] * 3)]
+    called = [answer for answer in answers if answer["calls"]]
+    assert len(called) >= 2  # or there is nothing to add up
+    assert "budget" not in failures(answers)
+    assert "spent or set aside" not in caplog.text
+    load()  # another one that serves
+    limits = BudgetParams(run_usd=1.0)
+    budget = open_budget(limits, {})
+    assert budget is not None
+    spent = budget.spent_usd()
+    budget.close()
+    assert len([scope for scope in spent if scope.startswith("question served/")]) == len(called)
+    runs = [scope for scope in spent if scope.startswith("run ")]
+    assert [scope.split()[1] for scope in runs] == ["serving"]
+
+
+def test_an_answer_for_which_the_money_ran_out_is_told(
+    chain: Params,
+    asking_policy: Path,
+    load: Callable[..., Any],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    make_champion(chain, asking_policy)
+    answers = ask_all(load(budget={"run_usd": 0.0}), *[QUESTION] * 4)
+    assert "budget" in failures(answers)
+    assert "of 0.000000 USD are spent or set aside" in caplog.text
+    with pytest.raises(ConfigError, match=r"^model_config: budget: per_day: "):
+        load(budget={"per_day": 1.0})
+
+
+def test_a_policy_of_recorded_calls_is_served_live(
+    chain: Params, asking_policy: Path, load: Callable[..., Any]
+) -> None:
+    calls = {"calls": "replay", "store": Path("data/calls/never-made.jsonl"), "nearest": 0.5}
+    make_champion(chain, asking_policy, **calls)
+    found = failures(ask_all(load(), *[QUESTION] * 4))
+    assert None in found  # somebody replied
+    assert "not_recorded" not in found
+
+
+def test_another_pool_file_is_asked_if_it_has_every_card(
+    chain: Params, asking_policy: Path, pool: SimulatedPool, load: Callable[..., Any]
+) -> None:
+    from routerr1.pool.server import build_app, serving
+
+    candidates = default_candidates()
+    gone = write_pool_file(Path("gone.yaml"), "http://127.0.0.1:9", candidates)
+    make_champion(chain, asking_policy, kind="http", file=gone)
+    with serving(build_app(pool, time_scale=0)) as address:
+        here = write_pool_file(Path("here.yaml"), address, candidates)
+        found = failures(ask_all(load(pool_file=str(here)), *[QUESTION] * 4))
+        part = write_pool_file(Path("part.yaml"), address, candidates[1:])
+        missing = candidates[0].name
+        with pytest.raises(PoolError, match=f"^the pool lacks {missing}, which the policy was"):
+            load(pool_file=str(part))
+        with urllib.request.urlopen(f"{address}/stats") as reply:
+            assert json.load(reply)["total"]["requests"] == found.count(None) > 0
+
+
+def test_a_version_carries_its_own_prompt(
+    chain: Params, asking_policy: Path, load: Callable[..., Any]
+) -> None:
     from transformers import AutoTokenizer
 
     prompt = Path("mine.txt")
     prompt.write_text("One of {names}, please.\n{cards}\nQ: {question}\n")
     section = chain.prompt.model_copy(update={"template": "file", "file": prompt})
-    make_champion(chain.model_copy(update={"prompt": section}))
+    make_champion(chain.model_copy(update={"prompt": section}), asking_policy)
     prompt.unlink()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what MLflow says while it loads is not under test
-        (answer,) = mlflow.pyfunc.load_model(CHAMPION).predict(["Who?"])
-    shown = AutoTokenizer.from_pretrained("models/policy").decode(
-        answer["trajectory"]["prompt_ids"]
-    )
-    assert shown.startswith("One of Atlas, Mint, ")
+    (answer,) = ask_all(load(), "Who?")
+    tokenizer = AutoTokenizer.from_pretrained("models/policy")
+    shown = tokenizer.decode(answer["trajectory"]["prompt_ids"])
+    assert shown.startswith("One of Goliath, Penny, ")
     assert shown.endswith("Q: Who?\n")
 
 
@@ -103,7 +197,8 @@ def test_a_pool_that_lacks_a_card_is_refused_when_loading() -> None:
 
 
 @pytest.mark.slow
-def test_the_champion_is_served_over_http(champion: registry.Version) -> None:
+def test_the_champion_is_served_over_http(chain: Params, asking_policy: Path) -> None:
+    make_champion(chain, asking_policy)
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", CHAMPION]
     server = subprocess.Popen(
@@ -114,13 +209,26 @@ def test_the_champion_is_served_over_http(champion: registry.Version) -> None:
         stderr=subprocess.DEVNULL,
     )
     try:
-        body = json.dumps({"inputs": ["What is the capital of France?"]}).encode()
+        body = json.dumps({"inputs": [QUESTION]}).encode()
         answer = json.loads(ask(f"http://127.0.0.1:{port}/invocations", body, seconds=180))
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(timeout=30)
+        until_gone(server.pid, seconds=60)
     assert set(answer["predictions"][0]) == {"answer", "cost_usd", "calls", "trajectory"}
-    assert champion.number == 1
+    client = tracking.open_client()
+    traces = client.search_traces(locations=[tracking.experiment_id(client, "routerr1")])
+    assert len(traces) == 1  # stored though the server was ended at once
+
+
+def until_gone(group: int, *, seconds: float) -> None:
+    """Wait for every process of the group; what is left then is killed."""
+    deadline = time.monotonic() + seconds
+    with suppress(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.killpg(group, 0)
+            time.sleep(0.1)
+        os.killpg(group, signal.SIGKILL)
 
 
 def ask(url: str, body: bytes, *, seconds: float) -> bytes:

@@ -1,6 +1,10 @@
 """Played questions as traces, read back from a real store."""
 
 import asyncio
+import os
+import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,6 +62,33 @@ def test_spans_carry_tokens_price_and_latency(mlflow_store: Path, played: Trajec
     assert whole.end_time_ns - whole.start_time_ns == 2_500_000_000
     assert (whole.attributes["latency_s"], whole.attributes["policy_tokens"]) == (2.5, 4)
     assert traces[0].info.token_usage["total_tokens"] == 13  # 3 thought, 9 call, 1 thought
+
+
+MANY = """
+import pickle, sys
+from routerr1 import tracking
+from routerr1.tracing import log_traces
+played = pickle.loads(bytes.fromhex(sys.argv[1]))
+experiment = tracking.experiment_id(tracking.open_client(), "traces")
+assert log_traces([played] * 40, experiment) == 40
+"""
+
+
+def test_of_more_than_mlflow_has_room_for_none_is_dropped(
+    mlflow_store: Path,  # noqa: ARG001
+    played: Trajectory,
+) -> None:
+    """In a process of its own, for MLflow reads the size of its queue but once."""
+    subprocess.run(
+        [sys.executable, "-c", MANY, pickle.dumps(played).hex()],
+        env={**os.environ, "MLFLOW_ASYNC_TRACE_LOGGING_MAX_QUEUE_SIZE": "20"},
+        check=True,
+    )
+    client = tracking.open_client()
+    experiment = tracking.experiment_id(client, "traces")
+    traces = client.search_traces(locations=[experiment], max_results=100)
+    assert len(traces) == 40
+    assert {len(trace.data.spans) for trace in traces} == {4}
 
 
 def test_a_row_stands_for_a_trajectory_that_was_played_elsewhere(

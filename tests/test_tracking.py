@@ -132,11 +132,45 @@ def test_a_server_that_does_not_answer_is_one_line_without_the_password(
     assert "secret" not in str(caught.value)
 
 
-def test_only_a_dead_process_of_this_host_is_gone() -> None:
+def test_only_a_dead_process_of_this_kernel_is_gone() -> None:
     here = tracking.this_process()
-    host, pid, started = here.split()
+    host, pid, started, kernel = here.split()
     assert not tracking.is_gone(here)
-    assert tracking.is_gone(f"{host} {pid} {float(started) - 60:.2f}")  # the pid was used again
-    assert not tracking.is_gone(f"elsewhere {2**22 + 1} 0.00")
+    assert tracking.is_gone(f"{host} {pid} {started}9 {kernel}")  # the pid was used again
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    told = f"{host} {ended.pid} {tracking._started(ended.pid)} {kernel}"
+    ended.wait()
+    assert tracking.is_gone(told)
+    boot, _, namespace = kernel.partition("/")
+    unused = f"{host} {2**22 + 1} 0"
+    assert tracking.is_gone(f"{unused} {kernel}")
+    # A machine of the same name, and a container of this machine that goes by its name.
+    assert not tracking.is_gone(f"{unused} {boot[::-1]}/{namespace}")
+    assert not tracking.is_gone(f"{unused} {boot}/pid:[1]")
+    assert not tracking.is_gone(unused)
     assert not tracking.is_gone("")
     assert os.getpid() == int(pid)
+
+
+def test_a_folder_of_locks_that_cannot_be_made_is_one_line() -> None:
+    Path("runs").write_text("a file where a folder should be")
+    with pytest.raises(RegistryError) as caught:
+        tracking.open_client()
+    assert str(caught.value).startswith(
+        "runs/locks/tracking-store.lock: cannot be used as a lock ("
+    )
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        ("http://me:pa/ss@w@host:5000/x is down", "http://host:5000/x is down"),
+        ("postgresql://u:%2F@db/mlflow", "postgresql://db/mlflow"),
+        ("http://token@host/", "http://host/"),
+        ("http://host:5000/", "http://host:5000/"),
+        ("sqlite:////tmp/mlflow.db", "sqlite:////tmp/mlflow.db"),
+    ],
+)
+def test_no_part_of_a_password_is_shown(told: str, shown: str) -> None:
+    assert tracking.redact(told) == shown

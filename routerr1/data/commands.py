@@ -31,7 +31,7 @@ def import_(
     """Turn a file of questions into rows that params.yaml can name, and report what was refused."""
     from routerr1.config import ColumnsParams
     from routerr1.data.clean import SAYS
-    from routerr1.data.imported import Shares, import_file
+    from routerr1.data.imported import KNOWN, Shares, import_file, remember
 
     columns = ColumnsParams(
         id=id_, question=question, golden_answers=answers, hops=hops, metadata=metadata,
@@ -41,6 +41,7 @@ def import_(
         file, name, columns,
         out=out, shares=Shares(test, validation), split_column=split, seed=seed,
     )  # fmt: skip
+    remember(found.path)
     rows = ", ".join(f"{split} {count}" for split, count in sorted(found.rows.items()))
     typer.echo(f"{found.path}: {found.rows.total()} questions ({rows})")
     for reason, count in sorted(found.refused.items()):
@@ -50,6 +51,9 @@ def import_(
     if found.refused:
         typer.echo(f"lines and reasons: {found.report}")
     typer.echo(f"To use it, in params.yaml under dataset:  imported: [{found.path.as_posix()}]")
+    typer.echo(
+        f"To keep it:  dvc add {found.path.as_posix()}, and commit its .dvc file and {KNOWN}"
+    )
 
 
 @app.command()

@@ -3,10 +3,10 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from routerr1.config import ColumnsParams
 from routerr1.data import embedded, text
@@ -15,11 +15,15 @@ from routerr1.data.clean import SAYS, Cleaned, Reason, RefusedError, clean
 from routerr1.data.sources import Raw, read_rows
 from routerr1.data.splits import GROUP_ROWS, FileWriter, chunks, to_table
 from routerr1.errors import DataError
-from routerr1.files import atomic_path
+from routerr1.files import atomic_path, read_json, sha256, write_json
 from routerr1.types import SPLITS, Question, Split
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _RESERVED = {embedded.DATASET, *BENCHMARKS}
+
+
+KNOWN = Path("data/imported.json")
+"""Digest of every imported file, by its path: kept by git, and what DVC goes by where the files are not."""
 
 
 class Shares(NamedTuple):
@@ -82,6 +86,38 @@ def import_file(
         if not importer.rows:
             raise DataError(f"{file}: no usable row; {importer.reasons()}")
     return Imported(path, report, importer.rows, importer.refused, importer.dropped_golds)
+
+
+def remember(path: Path) -> None:
+    """Note an imported file's digest in `KNOWN`.
+
+    Raises: DataError if that is no such list.
+    """
+    write_json(KNOWN, {**_known(), path.as_posix(): sha256(path)})
+
+
+def require_known(paths: Iterable[Path]) -> None:
+    """Refuse what `KNOWN` does not know: DVC would not see it change.
+
+    Raises: DataError naming the file that is missing, or is not the one that was imported.
+    """
+    known = _known()
+    for path in paths:
+        if path.as_posix() not in known:
+            raise DataError(f"{path}: is not in {KNOWN}; `routerr1 data import` writes it there")
+        if not path.is_file():
+            raise DataError(f"{path}: not found; fetch it (`dvc pull`) or import it again")
+        if sha256(path) != known[path.as_posix()]:
+            raise DataError(
+                f"{path}: is not the file that {KNOWN} knows; fetch that one (`dvc checkout`), or import yours"
+            )
+
+
+def _known() -> dict[str, Any]:
+    known = read_json(KNOWN) if KNOWN.is_file() else {}
+    if not isinstance(known, dict):
+        raise DataError(f"{KNOWN}: is no list of files and digests")
+    return known
 
 
 class _Importer:

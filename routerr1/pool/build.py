@@ -15,7 +15,7 @@ from routerr1.types import Card
 
 BUDGET_FILE = Path("runs/budget.sqlite")
 RUN_VARIABLE = "ROUTERR1_RUN"  # names the run whose budget is used; restarts keep the name
-_ONE_RUN = "default"
+ONE_RUN = "default"  # where nobody names one
 
 
 def environment(dotenv: Path = Path(".env")) -> dict[str, str]:
@@ -31,6 +31,7 @@ def open_http_pool(
     *,
     environ: Mapping[str, str] | None = None,
     added: Path | None = None,
+    run: str = ONE_RUN,
 ) -> Pool:
     """The pool of `params.file`, over HTTP or from its recording.
 
@@ -38,6 +39,7 @@ def open_http_pool(
         cards: profiled cards, shown in place of the file's.
         added: another pool file, whose candidates can be asked too; they are shown if `cards` is None.
         environ: where keys are looked up; the process's environment and `.env` if None.
+        run: see `open_budget`.
 
     Raises: PoolError for anything wrong with the file, its keys, the store or the cards; no call is
         made before all of it is in order.
@@ -57,7 +59,7 @@ def open_http_pool(
     # The SDK takes long to import, and a replay does not need it.
     from routerr1.pool.client import HttpPool
 
-    budget = open_budget(params.budget, environ)
+    budget = open_budget(params.budget, environ, run=run)
     pool = HttpPool(
         file,
         keys,
@@ -69,27 +71,37 @@ def open_http_pool(
     return _recorded(pool, params)
 
 
-def guard(pool: Pool, params: PoolParams, *, environ: Mapping[str, str] | None = None) -> Pool:
+def guard(
+    pool: Pool,
+    params: PoolParams,
+    *,
+    environ: Mapping[str, str] | None = None,
+    run: str = ONE_RUN,
+) -> Pool:
     """An in-process pool with the budget, recording or replay that `params` ask for; as it is if none."""
     if params.calls == "replay":
         assert params.store is not None  # PoolParams sees to it
         return open_replay(
             params.store, pool.cards, describe=describe_of(pool), nearest=params.nearest
         )
-    budget = open_budget(params.budget, os.environ if environ is None else environ)
+    budget = open_budget(params.budget, os.environ if environ is None else environ, run=run)
     if budget is not None:
         pool = BudgetedPool(pool, budget, max_reply_tokens=params.max_reply_tokens)
     return _recorded(pool, params)
 
 
 def open_budget(
-    params: BudgetParams, environ: Mapping[str, str], path: Path = BUDGET_FILE
+    params: BudgetParams,
+    environ: Mapping[str, str],
+    path: Path = BUDGET_FILE,
+    *,
+    run: str = ONE_RUN,
 ) -> Budget | None:
-    """The budget of the run that the environment names; None if nothing is limited."""
+    """The budget of the run that the environment names, or else of `run`; None if nothing is limited."""
     limits = Limits(params.question_usd, params.run_usd, params.month_usd)
     if limits == Limits():
         return None
-    return Budget(path, limits, run=environ.get(RUN_VARIABLE) or _ONE_RUN)
+    return Budget(path, limits, run=environ.get(RUN_VARIABLE) or run)
 
 
 def _recorded(pool: Pool, params: PoolParams) -> Pool:

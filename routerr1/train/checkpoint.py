@@ -24,7 +24,7 @@ def write_manifest(folder: Path, about: Mapping[str, Any]) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a saved policy, after checking every file it lists.
+    """The manifest of a saved policy, or of another folder with one, after checking every file it lists.
 
     Raises: CheckpointError naming the folder and the file that is missing or differs.
     """

@@ -31,8 +31,8 @@ class Trained:
     Attributes:
         rows: one mapping per step, the columns of log.csv; equal for equal params, data and seed.
         start: validation figures of the policy that training began with, named as in `rows`.
-        timing: seconds per step for generation (with calls and rewards) and for training; not equal from
-            run to run.
+        timing: seconds per step for generation (with calls and rewards), training and validation; not
+            equal from run to run.
     """
 
     folder: Path

@@ -10,7 +10,8 @@ import copy
 import csv
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ _log = logging.getLogger(__name__)
 
 BEST = "best"  # folder of the best weights, in a run's folder and in each of its checkpoints
 _STATE = "router_state.json"
+_PARTS = ("generation", "training", "validation")  # of a step's seconds
 _LOGGED = {
     "loss": "loss",
     "rehearsal_loss": "rehearsal_loss",
@@ -74,13 +76,18 @@ def recorder_of(
             row = {"step": float(state.global_step), **player.figures}
             row |= {ours: float(logs[theirs]) for theirs, ours in _LOGGED.items() if theirs in logs}
             playing, whole = player.generation_s, float(logs.get("step_time", 0.0))
-            timing = {"generation_s": playing, "training_s": max(0.0, whole - playing)}
-            self.timing.append({"step": row["step"], **timing})
             self.rows.append(row)
             params, step = player.setting.train, state.global_step
+            began = time.perf_counter()
             if step % params.validate_every == 0 or step == params.steps:
                 row |= self._validate(step)
                 control.should_training_stop |= self._stale()
+            timing = {
+                "generation_s": playing,
+                "training_s": max(0.0, whole - playing),
+                "validation_s": time.perf_counter() - began,
+            }
+            self.timing.append({"step": row["step"], **timing})
             if state.is_world_process_zero:
                 progress(row)
                 log_step(state.global_step, row | timing)
@@ -194,6 +201,17 @@ def _verify(checkpoint: Path) -> None:
     broken = first_broken(checkpoint, state["files"])
     if broken is not None:
         raise CheckpointError(broken)
+
+
+def train_hours(timing: Iterable[Mapping[str, float]]) -> float:
+    """Hours that these steps took, whichever process made them; loading, and steps lost to a kill, are not in it."""
+    return sum(row[f"{part}_s"] for row in timing for part in _PARTS) / 3600
+
+
+def train_cost_usd(rows: Iterable[Mapping[str, float]], rollouts: int, validated: int) -> float:
+    """USD for the calls of these steps: `rollouts` in each, and `validated` questions where it was validated."""
+    per_row = (("cost_usd", rollouts), ("validation/cost_usd", validated))
+    return sum(row.get(name, 0.0) * count for row in rows for name, count in per_row)
 
 
 def write_log(path: Path, rows: Sequence[Mapping[str, float]]) -> None:

@@ -13,9 +13,10 @@ from routerr1.config import ColumnsParams
 from routerr1.data.build import build_dataset
 from routerr1.data.checks import run_checks
 from routerr1.data.commands import app
-from routerr1.data.imported import Imported, Shares, import_file
+from routerr1.data.imported import KNOWN, Imported, Shares, import_file, require_known
 from routerr1.data.splits import read_file, read_questions
 from routerr1.errors import DataError
+from routerr1.files import read_json, sha256
 from routerr1.types import SPLITS
 from tests.data.conftest import ROOT, checks_params, dataset_params, worded
 
@@ -183,6 +184,11 @@ def test_the_command_line_imports_and_one_line_of_params_uses_it(
     assert "data/imported/mine.parquet: 200 questions" in said.output
     assert "refused 1: the answers are a list written out as text" in said.output
     assert "imported: [data/imported/mine.parquet]" in said.output
+    mine = Path("data/imported/mine.parquet")
+    assert read_json(KNOWN) == {str(mine): sha256(mine)}
+    require_known([mine])
+    with pytest.raises(DataError, match=r"^other\.parquet: is not in data/imported\.json"):
+        require_known([Path("other.parquet")])
     params = dataset_params(source="imported", imported=["data/imported/mine.parquet"])
     metrics = build_dataset(params, Path("questions"))
     assert sum(metrics["rows"]["mine"].values()) == 200
