@@ -87,6 +87,7 @@ def write_pool_file(path: Path, url: str, candidates: Iterable[Candidate]) -> Pa
             for each in candidates
         ],
     }
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
 
