@@ -1,6 +1,11 @@
 """Setting a server up, and setting it up again after people have been at it."""
 
+import os
+import pty
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +60,30 @@ def test_installing_again_changes_nothing_and_switches_nothing_on(client: Any) -
     assert state(client) == before
 
 
+def test_prefect_deploys_without_a_question(client: Any) -> None:
+    """At a terminal, where it asks for whatever prefect.yaml leaves open."""
+    from flows.install import _work_pool
+
+    _work_pool(client)
+    master, terminal = pty.openpty()
+    os.write(master, b"\x04")  # who is asked sees the end of the input, and fails
+    command = [sys.executable, "-m", "prefect", "deploy", "--all"]
+    process = subprocess.Popen(
+        command, stdin=terminal, stdout=terminal, stderr=terminal,
+        env={**os.environ, "TERM": "xterm", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"},
+    )  # fmt: skip
+    os.close(terminal)
+    said = b""
+    with suppress(OSError):  # the terminal is gone with its last user
+        while part := os.read(master, 4096):
+            said += part
+    os.close(master)
+    assert process.wait() == 0, said.decode()
+    assert b"promote/promote" in said
+    (step,) = client.read_deployment_by_name("retrain/retrain").pull_steps
+    assert list(step.values()) == [{"directory": str(Path.cwd())}]
+
+
 def test_an_automation_that_starts_something_else_is_put_right_where_it_stands(
     client: Any,
 ) -> None:
@@ -89,7 +118,7 @@ def test_each_model_on_a_server_has_automations_of_its_own(client: Any) -> None:
         assert found.trigger.match["prefect.resource.id"] == [f"routerr1.model.{model}"]
 
 
-def test_without_the_repository_s_file_nothing_is_installed(client: Any) -> None:
+def test_without_prefect_yaml_nothing_is_installed(client: Any) -> None:
     from flows.install import automations, install
 
     Path("prefect.yaml").unlink()
