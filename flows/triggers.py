@@ -4,11 +4,6 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import httpx
-from prefect.client.orchestration import get_client
-from prefect.events import Event
-from prefect.settings import get_current_settings
-
 from routerr1.config import load_params
 from routerr1.errors import ConfigError, RouterError
 from routerr1.tracking import redact
@@ -33,6 +28,9 @@ def notify(event: str, why: str) -> None:
 
     Raises: ConfigError if no server is named; ServerUnreachable if it does not take the event.
     """
+    from prefect.client.orchestration import get_client
+    from prefect.events import Event
+
     need_server()
     told = Event(
         event=event,
@@ -46,6 +44,8 @@ def notify(event: str, why: str) -> None:
 
 def need_server() -> None:
     """Raises: ConfigError if PREFECT_API_URL names no server."""
+    from prefect.settings import get_current_settings
+
     if not get_current_settings().api.url:
         raise ConfigError(
             "PREFECT_API_URL: not set; start `prefect server start` and name it there"
@@ -55,6 +55,9 @@ def need_server() -> None:
 @contextmanager
 def server_errors() -> Iterator[None]:
     """What a client meets of a server that is not there, as ServerUnreachable."""
+    import httpx
+    from prefect.settings import get_current_settings
+
     try:
         yield
     except (httpx.HTTPError, json.JSONDecodeError) as error:
