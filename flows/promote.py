@@ -90,7 +90,7 @@ def promote_if_better(which: str = "challenger", why: str = "by hand") -> bool:
 
 
 def act_on(judgement: Judgement, why: str) -> bool:
-    """Do what the gate decided: it is not asked again before a person was, whatever was edited since."""
+    """Do what the gate decided; a refusal stands, whatever was edited since."""
     log = get_run_logger()
     challenger, champion = judgement.challenger, judgement.champion
     if champion is not None and champion.number == challenger.number:
