@@ -2,91 +2,153 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
-from prefect.automations import Automation
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events.actions import RunDeployment
-from prefect.events.schemas.automations import EventTrigger, Posture
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.exceptions import ObjectAlreadyExists
-from prefect.settings import get_current_settings
 
-from flows.pipeline import DRIFT, LIMIT
-from flows.watch import DATA_CHANGED, POOL_CHANGED
-from routerr1.errors import ConfigError
+from flows.pipeline import limit_of, retrain
+from flows.triggers import TRIGGERS, need_server, resource_of, server_errors
+from routerr1.config import load_params
+from routerr1.errors import ConfigError, DataError
+from routerr1.files import read_yaml
 
 WORK_POOL = "routerr1"
-RETRAIN = "retrain/retrain"
-TRIGGERS = (POOL_CHANGED, DATA_CHANGED, DRIFT)
+PREFECT_FILE = Path("prefect.yaml")
+_RETRAIN = "flows/pipeline.py:retrain"
 
 
 def install() -> list[str]:
-    """Make or update all of it; what was made, one line each. Doing it again changes nothing.
+    """Make or update all of it; what was done, one line each.
 
-    Raises: ConfigError without a server to install to, or if a deployment could not be made.
+    Doing it again changes nothing: what a person has switched off since stays off.
+
+    Raises: ConfigError without a server to install to, or if a deployment could not be made;
+        ServerUnreachable.
     """
     need_server()
-    return [_work_pool(), _limit(), _deploy(), *automations()]
+    with server_errors(), get_client(sync_client=True) as client:
+        return [_work_pool(client), _limit(client), _deploy(client), *automations(client)]
 
 
-def need_server() -> None:
-    """Raises: ConfigError if PREFECT_API_URL names no server."""
-    if not get_current_settings().api.url:
-        raise ConfigError(
-            "PREFECT_API_URL: not set; start `prefect server start` and name it there"
-        )
-
-
-def automations() -> list[str]:
+def automations(client: SyncPrefectClient) -> list[str]:
     """One for each trigger: it runs the retrain deployment, which must be there already."""
-    return [_automation(event) for event in TRIGGERS]
+    model = load_params().registry.model
+    deployment = client.read_deployment_by_name(retrain_deployment())
+    return [
+        _automation(
+            client,
+            AutomationCore(
+                # The flow minds the cool-down itself.
+                name=f"retrain {model} on {event}",
+                description="Made by `routerr1 ops install`",
+                trigger=EventTrigger(
+                    expect={event},
+                    match={"prefect.resource.id": resource_of(model)},
+                    posture=Posture.Reactive,
+                    threshold=1,
+                    within=timedelta(seconds=0),
+                ),
+                actions=[
+                    RunDeployment(
+                        source="selected",
+                        deployment_id=deployment.id,
+                        parameters={"trigger": event},
+                    )
+                ],
+            ),
+        )
+        for event in TRIGGERS
+    ]
 
 
-def _work_pool() -> str:
-    with get_client(sync_client=True) as client:
-        try:
-            client.create_work_pool(WorkPoolCreate(name=WORK_POOL, type="process"))
-        except ObjectAlreadyExists:
-            return f"work pool {WORK_POOL}: was there"
+def _automation(client: SyncPrefectClient, wanted: AutomationCore) -> str:
+    """Made, or brought up to date where it stands: switched off, it stays off."""
+    found = client.read_automations_by_name(wanted.name)
+    if not found:
+        client.create_automation(wanted)
+    elif (found[0].trigger, found[0].actions) != (wanted.trigger, wanted.actions):
+        kept = {"enabled": found[0].enabled, "tags": found[0].tags}
+        client.update_automation(found[0].id, wanted.model_copy(update=kept))
+    off = bool(found) and not found[0].enabled
+    return f"automation: {wanted.name}{' (switched off)' if off else ''}"
+
+
+def retrain_deployment() -> str:
+    """Name of the deployment that events start: the first of the retrain flow in prefect.yaml.
+
+    Raises: ConfigError if there is none.
+    """
+    for each in stored_deployments():
+        if each.get("entrypoint") == _RETRAIN:
+            return f"{retrain.name}/{each['name']}"
+    raise ConfigError(f"{PREFECT_FILE}: deploys no {_RETRAIN}")
+
+
+def stored_deployments() -> list[dict[str, Any]]:
+    """The deployments of prefect.yaml.
+
+    Raises: ConfigError naming the file if it is not there or holds none.
+    """
+    if not PREFECT_FILE.is_file():
+        raise ConfigError(f"{PREFECT_FILE}: not found; run this in the repository's root")
+    try:
+        stored: list[dict[str, Any]] = read_yaml(PREFECT_FILE)["deployments"]
+    except (DataError, KeyError, TypeError) as error:
+        raise ConfigError(f"{PREFECT_FILE}: holds no deployments ({error})") from None
+    return stored
+
+
+def _work_pool(client: SyncPrefectClient) -> str:
+    try:
+        client.create_work_pool(WorkPoolCreate(name=WORK_POOL, type="process"))
+    except ObjectAlreadyExists:
+        return f"work pool {WORK_POOL}: was there"
     return f"work pool {WORK_POOL}: made"
 
 
-def _limit() -> str:
-    with get_client(sync_client=True) as client:
-        client.upsert_global_concurrency_limit_by_name(LIMIT, 1)
-    return f"concurrency limit {LIMIT}: 1"
+def _limit(client: SyncPrefectClient) -> str:
+    limit = limit_of(load_params().registry.model)
+    client.upsert_global_concurrency_limit_by_name(limit, 1)
+    return f"concurrency limit {limit}: 1"
 
 
-def _deploy() -> str:
-    if not Path("prefect.yaml").is_file():
-        raise ConfigError("prefect.yaml: not found; run this in the repository's root")
+def _deploy(client: SyncPrefectClient) -> str:
+    names = [str(each.get("name")) for each in stored_deployments()]
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    with _left_off(client, names):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr or done.stdout).strip().splitlines()[-1:]
-        raise ConfigError(f"prefect.yaml: `prefect deploy --all` failed: {' '.join(last)}")
-    return "deployments: as in prefect.yaml"
+        raise ConfigError(f"{PREFECT_FILE}: `prefect deploy --all` failed: {' '.join(last)}")
+    return f"deployments: as in {PREFECT_FILE}"
 
 
-def _automation(event: str) -> str:
-    """The flow minds the cool-down itself."""
-    with get_client(sync_client=True) as client:
-        deployment = client.read_deployment_by_name(RETRAIN)
-        name = f"retrain on {event}"
-        for old in client.read_automations_by_name(name):
-            client.delete_automation(old.id)
-    Automation(
-        name=name,
-        description="Made by `routerr1 ops install`",
-        trigger=EventTrigger(
-            expect={event}, posture=Posture.Reactive, threshold=1, within=timedelta(seconds=0)
-        ),
-        actions=[
-            RunDeployment(
-                source="selected", deployment_id=deployment.id, parameters={"trigger": event}
-            )
-        ],
-    ).create()
-    return f"automation: {name}"
+@contextmanager
+def _left_off(client: SyncPrefectClient, names: Sequence[str]) -> Iterator[None]:
+    """`prefect deploy` switches deployments and schedules on: those that were off before are off again after."""
+    ours = DeploymentFilter(name=DeploymentFilterName(any_=list(names)))
+    before = client.read_deployments(deployment_filter=ours)
+    try:
+        yield
+    finally:
+        for old in before:
+            _switch_off(client, old)
+
+
+def _switch_off(client: SyncPrefectClient, old: DeploymentResponse) -> None:
+    off = [each.schedule for each in old.schedules if not each.active]
+    for each in client.read_deployment(old.id).schedules:
+        if each.schedule in off:
+            client.update_deployment_schedule(old.id, each.id, active=False)
+    if old.paused:
+        client.pause_deployment(old.id)

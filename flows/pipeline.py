@@ -15,30 +15,24 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import (
-    FlowFilter,
-    FlowFilterName,
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.concurrency.sync import concurrency
 from prefect.runtime import flow_run
 from prefect.states import Cancelled
 
+from flows import baseline
 from flows.links import link_to_run
+from flows.params import set_values
 from flows.promote import promote_if_better
 from flows.stages import run_stage, spending_as, stages
+from flows.triggers import DRIFT, POOL_CHANGED, resource_of
 from routerr1.config import load_params
 from routerr1.errors import LockHeld, RouterError
 from routerr1.exclusive import file_lock
 from routerr1.registry import Version, register
 from routerr1.stages import PROFILED
 
-DRIFT = "routerr1.drift"
-LIMIT = "routerr1-retrain"  # of all deployments together, on all machines of one Prefect server
 _LEASE_S = 60.0  # the slot of a killed flow is free after this
 
 
@@ -61,23 +55,29 @@ def register_task() -> Version:
     return version
 
 
+def limit_of(model: str) -> str:
+    """The Prefect limit on retrains of a model: of all deployments together, on all machines of one server."""
+    return f"{model}-retrain"
+
+
 @contextmanager
 def only_one(wait_s: float) -> Iterator[None]:
     """One retrain at a time: across machines by a Prefect limit, in this folder by a file lock.
 
     Raises: LockHeld if another one does not end within `wait_s`.
     """
+    limit = limit_of(load_params().registry.model)
     with get_client(sync_client=True) as client:
-        client.upsert_global_concurrency_limit_by_name(LIMIT, 1)
+        client.upsert_global_concurrency_limit_by_name(limit, 1)
     with ExitStack() as held:
         slot = concurrency(
-            LIMIT, occupy=1, strict=True, timeout_seconds=wait_s, lease_duration=_LEASE_S
+            limit, occupy=1, strict=True, timeout_seconds=wait_s, lease_duration=_LEASE_S
         )
         try:
             held.enter_context(slot)
         except TimeoutError:
             raise LockHeld(
-                f"Prefect limit {LIMIT}: another retrain has held it for {wait_s:.0f} s"
+                f"Prefect limit {limit}: another retrain has held it for {wait_s:.0f} s"
             ) from None
         held.enter_context(file_lock("pipeline", timeout_s=wait_s))
         yield
@@ -94,51 +94,73 @@ def retrain(
     """Bring the chain up to date, register what came out, and let the gate decide.
 
     Args:
-        profile: written to params.yaml first; None leaves it as it is.
+        profile: written to params.yaml first, where it stays; None leaves what stands there.
         cost_weight: alpha of the reward, likewise.
         promote: ask the gate; otherwise the version stays challenger.
         wait_s: how long to wait for another retrain to end.
-        trigger: the event that asks for this run. Within `watch.cooldown_s` of the last finished retrain
-            such a run is cancelled; one by schedule or by hand never is. After `routerr1.drift` the
-            candidates are profiled anew: DVC cannot see that an endpoint answers otherwise.
+        trigger: the event that asks for this run. Within `watch.cooldown_s` of the last retrain such a run
+            is cancelled; one by schedule or by hand never is.
+
+    Raises: ConfigError if params.yaml could not be read with these values; it stays as it was.
     """
     if trigger is not None and (left_s := _cooldown_left_s()) > 0:
         return Cancelled(message=f"{trigger}: the cool-down lasts for another {left_s:.0f} s")
     with only_one(wait_s), spending_as(f"flow run {flow_run.id}"):
         _set_params(profile, cost_weight)
-        anew = {"profile"} if trigger == DRIFT else set()
-        if anew:
-            shutil.rmtree(PROFILED, ignore_errors=True)  # recorded replies would answer
-        for stage in stages():
-            stage_task.with_options(task_run_name=stage)(stage, force=stage in anew)
+        _begin_cooldown()
+        _run_stages(trigger)
         version = register_task()
     if promote:
         promote_if_better(str(version.number), why=f"flow run {flow_run.name}")
     return None
 
 
+def _run_stages(trigger: str | None) -> None:
+    """All stages, after which the watch compares with what they saw.
+
+    DVC sees a pool file that was edited. It cannot see that an endpoint answers otherwise: so after drift,
+    and where the pool is said to have changed although it stands as the last retrain saw it, the candidates
+    are profiled anew.
+    """
+    now = baseline.fingerprints(load_params())
+    other_pool = POOL_CHANGED in baseline.changed(now)
+    unseen = trigger == DRIFT or (trigger == POOL_CHANGED and not other_pool)
+    if unseen:
+        shutil.rmtree(PROFILED, ignore_errors=True)  # recorded replies would answer
+    for stage in stages():
+        stage_task.with_options(task_run_name=stage)(stage, force=unseen and stage == "profile")
+    baseline.take_in(now, drift=unseen or other_pool)
+
+
 def _cooldown_left_s() -> float:
-    """Seconds until an event may start a retrain again, by the last one that the server saw finish."""
+    """Seconds until an event may start a retrain again, by the model's last run that got as far as its stages.
+
+    It counts from the run's end, however it ended: one that failed would fail again, and one that a person
+    cancelled would be back at the watch's next look.
+    """
+    params = load_params()
+    ours = FlowRunFilterTags(all_=[resource_of(params.registry.model)])
     with get_client(sync_client=True) as client:
         last = client.read_flow_runs(
-            flow_filter=FlowFilter(name=FlowFilterName(any_=["retrain"])),
-            flow_run_filter=FlowRunFilter(
-                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.COMPLETED]))
-            ),
-            sort=FlowRunSort.END_TIME_DESC,
-            limit=1,
+            flow_run_filter=FlowRunFilter(tags=ours), sort=FlowRunSort.START_TIME_DESC, limit=1
         )
-    if not last or last[0].end_time is None:
+    since = (last[0].end_time or last[0].start_time) if last else None
+    if since is None:
         return 0.0
-    passed_s = (datetime.now(UTC) - last[0].end_time).total_seconds()
-    return load_params().watch.cooldown_s - passed_s
+    return params.watch.cooldown_s - (datetime.now(UTC) - since).total_seconds()
+
+
+def _begin_cooldown() -> None:
+    """Mark this run as one of the model's, for `_cooldown_left_s`."""
+    ours = resource_of(load_params().registry.model)
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(flow_run.id, tags={*flow_run.tags, ours})
 
 
 def _set_params(profile: str | None, cost_weight: float | None) -> None:
-    from flows.params import set_values
-
-    changed = set_values(Path("params.yaml"), profile, cost_weight)
-    if changed:
+    given = {"profile": profile, "reward.cost_weight": cost_weight}
+    wanted = {key: value for key, value in given.items() if value is not None}
+    if changed := set_values(Path("params.yaml"), wanted):
         get_run_logger().info("params: %s", ", ".join(changed))
 
 

@@ -5,24 +5,26 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.input import RunInput
 from prefect.runtime import flow_run
+from pydantic import Field
 
 from flows.links import link_to_run
 from flows.replay import questions_of, replay
 from flows.stages import spending_as
 from routerr1 import stages
 from routerr1.config import load_params
-from routerr1.exclusive import file_lock
+from routerr1.exclusive import exclusive, file_lock
 from routerr1.files import sha256
 from routerr1.gate import Evidence
-from routerr1.promotion import Judgement, judge, promote
+from routerr1.promotion import Judgement, judge, promote, record_decision
 from routerr1.registry import read_version_evidence
+from routerr1.tracking import open_client
 
 
 class Approval(RunInput):
-    """What the person who resumes the flow is asked."""
+    """What the person who resumes the flow is asked; Prefect refuses an answer that names nobody."""
 
     approve: bool
-    who: str
+    who: str = Field(pattern=r"\S")
     reason: str = ""
 
 
@@ -68,6 +70,14 @@ def promote_task(judgement: Judgement, why: str) -> bool:
     return done.move is not None
 
 
+@task(cache_policy=NO_CACHE, persist_result=False)
+def refuse_task(judgement: Judgement) -> None:
+    """Record a refusal."""
+    client = open_client()
+    with exclusive(client, judgement.challenger.name):
+        record_decision(client, judgement)
+
+
 @flow(name="promote", persist_result=False)
 def promote_if_better(which: str = "challenger", why: str = "by hand") -> bool:
     """Promote a version if the gate lets it and, with `promote.require_approval`, a person agrees.
@@ -75,16 +85,23 @@ def promote_if_better(which: str = "challenger", why: str = "by hand") -> bool:
     Nobody's answer within `promote.approval_timeout_s` fails the flow: the champion stays.
     Returns: whether the champion changed.
     """
+    return act_on(judge_task(which), why)
+
+
+def act_on(judgement: Judgement, why: str) -> bool:
+    """Do what the gate decided; a refusal stands, whatever was edited since."""
     log = get_run_logger()
-    judgement = judge_task(which)
+    challenger, champion = judgement.challenger, judgement.champion
+    if champion is not None and champion.number == challenger.number:
+        log.info("version %d is champion already", challenger.number)
+        return False
     if not judgement.decision.passed:
-        # Recorded by the same call that would have promoted it.
-        promote_task(judgement, why)
+        refuse_task(judgement)
         log.warning("refused by %s", ", ".join(judgement.decision.refused_by))
         return False
     params = load_params()
     if params.promote.require_approval:
-        asked = Approval.with_initial_data(description=judgement.markdown, approve=False, who="")
+        asked = Approval.with_initial_data(description=judgement.markdown, approve=False)
         answer = pause_flow_run(
             wait_for_input=asked, timeout=params.promote.approval_timeout_s, poll_interval=2
         )
@@ -93,7 +110,7 @@ def promote_if_better(which: str = "challenger", why: str = "by hand") -> bool:
             return False
         why = f"approved by {answer.who}: {answer.reason or why}"
     moved = promote_task(judgement, why)
-    log.info("champion is version %d", judgement.challenger.number)
+    log.info("champion is version %d", challenger.number)
     return moved
 
 

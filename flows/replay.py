@@ -11,34 +11,54 @@ from routerr1.config import Params
 from routerr1.errors import BudgetExceeded, RegistryError
 from routerr1.gate import Play
 from routerr1.pool.budget import exhausted
+from routerr1.pool.cards import read_cards
 from routerr1.registry import Version, fetched
-from routerr1.types import Question
+from routerr1.types import Card, Question
 
 
-def questions_of(params: Params, ids: Collection[str]) -> list[Question]:
-    """Those of the evaluated split whose "dataset/id" is among `ids`."""
-    from routerr1.data.splits import read_questions
-
-    split = read_questions(stages.QUESTIONS, params.evaluate.split)
-    return [question for question in split if f"{question.dataset}/{question.id}" in ids]
+def questions_of(params: Params, ids: Collection[str] | None = None) -> list[Question]:
+    """Those of the evaluated split whose "dataset/id" is among `ids`; None: all."""
+    split = stages.questions_of(params.evaluate.split)
+    return [q for q in split if ids is None or f"{q.dataset}/{q.id}" in ids]
 
 
 def replay(params: Params, version: Version, questions: Sequence[Question]) -> list[Play]:
-    """The version's policy on `questions`, prompted and played as it always is, on the pool as it is now.
+    """The version's policy on `questions`, prompted and played as it is served, on the pool as it is now.
 
-    Raises: RegistryError if the version's parameters cannot be read; BudgetExceeded if the money ran out:
-        refused calls would count as the version's own mistakes.
+    It reads the cards it was registered with, and pays what candidates cost today.
+
+    Raises: RegistryError if the version's parameters cannot be read, or the pool lacks a candidate of its
+        cards; BudgetExceeded if the money ran out: refused calls would count as the version's own mistakes.
     """
     from routerr1.evaluate.controls import POLICY
     from routerr1.evaluate.rows import row_of
 
-    cards = stages.read_cards()
+    cards = cards_of(version)
+    if missing := lacking(params, cards):
+        raise RegistryError(
+            f"version {version.number} of {version.name}: cannot be played, the pool lacks "
+            f"{', '.join(missing)}; `routerr1 promote --by-floors` judges a challenger as a first champion"
+        )
     params = asking_anew(_with_its_own(params, version))
     with fetched(version.model_id, "artifacts/policy") as checkpoint:
         generator = stages.load_policy(checkpoint, params)
-    played = asyncio.run(_play(params, generator, questions))
+    played = asyncio.run(_play(params, generator, cards, questions))
     rows = [row_of(one, pool="replay", router=POLICY, seed=0, cards=cards) for one in played]
     return [evidence.play_of(row) for row in rows]
+
+
+def cards_of(version: Version) -> list[Card]:
+    """The cards that a version was registered with, which its policy reads wherever it is served."""
+    with fetched(version.model_id, "artifacts/context/cards.json") as file:
+        return read_cards(file)
+
+
+def lacking(params: Params, cards: Sequence[Card]) -> list[str]:
+    """Names of candidates that `cards` tell of and the pool has no more."""
+    pool = stages.open_pool(asking_anew(params))
+    asyncio.run(pool.aclose())
+    offered = {card.name for card in pool.cards}
+    return [card.name for card in cards if card.name not in offered]
 
 
 def asking_anew(params: Params) -> Params:
@@ -66,10 +86,12 @@ def _with_its_own(params: Params, version: Version) -> Params:
     return params.model_copy(update=own)
 
 
-async def _play(params: Params, generator: Any, questions: Sequence[Question]) -> Any:
+async def _play(
+    params: Params, generator: Any, cards: Sequence[Card], questions: Sequence[Question]
+) -> Any:
     from routerr1.rollout.loop import play
 
-    pool = stages.open_pool(params, stages.read_cards())
+    pool = stages.open_pool(params, cards)
     try:
         played = await play(
             questions,

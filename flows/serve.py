@@ -5,33 +5,29 @@ A Prefect server it does need (`prefect server start`, PREFECT_API_URL): without
 
 import sys
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
-import yaml
 from prefect import Flow, serve
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import ConcurrencyLimitConfig
 from prefect.deployments.runner import RunnerDeployment
 from prefect.schedules import Cron
 from prefect.types.entrypoint import EntrypointType
 
-from flows.install import automations, need_server
+from flows.install import PREFECT_FILE, automations, stored_deployments
+from flows.triggers import need_server, server_errors
 from routerr1.errors import ConfigError, RouterError
 
-_PREFECT_FILE = Path("prefect.yaml")
 
-
-def deployments(path: Path = _PREFECT_FILE) -> list[RunnerDeployment]:
+def deployments() -> list[RunnerDeployment]:
     """What prefect.yaml deploys, to be served from this process: its work pools are left aside.
 
     Raises: ConfigError naming the file if it is not there or lacks what a deployment needs.
     """
     try:
-        return [_deployment(each) for each in yaml.safe_load(path.read_text())["deployments"]]
-    except OSError:
-        raise ConfigError(f"{path}: not found; run this in the repository's root") from None
-    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be served ({error!r})") from None
+        return [_deployment(each) for each in stored_deployments()]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{PREFECT_FILE}: cannot be served ({error!r})") from None
 
 
 def _deployment(stored: dict[str, Any]) -> RunnerDeployment:
@@ -60,10 +56,11 @@ def main() -> int:
     try:
         need_server()
         served = deployments()
-        for each in served:
-            each.apply()  # the triggers name a deployment that is there
-        for line in automations():
-            sys.stderr.write(f"{line}\n")
+        with server_errors(), get_client(sync_client=True) as client:
+            for each in served:
+                each.apply()  # the triggers name a deployment that is there
+            for line in automations(client):
+                sys.stderr.write(f"{line}\n")
         serve(*served)
     except RouterError as error:
         sys.stderr.write(f"flows.serve: {error}\n")

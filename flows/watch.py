@@ -1,49 +1,38 @@
 """Watching: is the champion still what it was, are the candidates, have data or pool been changed?
 
 What is found is an artifact for people and an event for Prefect, on which `routerr1 ops install` starts a
-retrain.
+retrain. It is told again at each look until a retrain has taken it in; see `baseline.py`.
 """
 
 import asyncio
 from collections.abc import Sequence
-from pathlib import Path
 from random import Random
 from typing import Any
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.events import emit_event
 from prefect.runtime import flow_run
 from prefect.states import Cancelled
 
+from flows import baseline
+from flows.baseline import Look
 from flows.links import link_to_run
-from flows.pipeline import DRIFT
-from flows.replay import asking_anew, questions_of, replay
+from flows.replay import asking_anew, cards_of, lacking, questions_of, replay
 from flows.stages import spending_as
-from routerr1 import drift, files, lineage, promotion, stages, tracking
+from flows.triggers import DRIFT, notify
+from routerr1 import drift, promotion, stages, tracking
 from routerr1.config import Params, load_params
-from routerr1.drift import Reading
+from routerr1.drift import Finding, Reading
 from routerr1.errors import BudgetExceeded, LockHeld, RegistryError
 from routerr1.exclusive import file_lock
-from routerr1.fingerprints import fingerprint
+from routerr1.gate import Play
 from routerr1.pool.budget import exhausted
 from routerr1.registry import Version, read_version_evidence
 from routerr1.types import Question
 
-POOL_CHANGED, DATA_CHANGED = "routerr1.pool.changed", "routerr1.data.changed"
-SEEN = Path("runs/watch.json")
 _PROBE = ["candidate", "dataset", "question_id"]
-
-
-def notify(event: str, why: str, payload: dict[str, Any] | None = None) -> None:
-    """Tell Prefect; automations that expect `event` run."""
-    name = load_params().registry.model
-    emit_event(
-        event=event,
-        resource={"prefect.resource.id": f"routerr1.model.{name}"},
-        payload={"why": why, **(payload or {})},
-    )
+_EM, _COST = "champion exact match", "champion cost in USD"
 
 
 @flow(name="evaluate-champion", persist_result=False)
@@ -60,32 +49,13 @@ def evaluate_champion(wait_s: float = 600.0) -> Any:
         raise RegistryError(f"model {params.registry.model!r}: has no champion to watch")
     try:
         with file_lock("pipeline", timeout_s=wait_s), spending_as(f"flow run {flow_run.id}"):
-            readings, latencies, missing = candidates_task(params)
-            # Without a candidate that its prompt names, the champion cannot be played.
-            readings = readings if missing else champion_task(params, champion) + readings
+            findings = _look(params, champion)
     except LockHeld:
         return Cancelled(message="a retrain is under way")
-    # Of all intervals together one in twenty looks is wrong, not of each.
-    confidence = 1 - 0.05 / max(len(readings) + len(latencies), 1)
-    findings = [
-        drift.compare(reading, confidence=confidence, seed=params.evaluate.seed)
-        for reading in readings
-    ]
-    findings += [
-        drift.compare_latency(
-            reading.what,
-            reading.before,
-            reading.now,
-            params.watch.max_latency_ratio,
-            confidence=confidence,
-        )
-        for reading in latencies
-    ]
-    findings += map(drift.gone, missing)
     create_markdown_artifact(
         key="drift",
         markdown=f"{drift.to_markdown(findings)}\nThe champion's {link_to_run(champion)}.\n",
-        description="The champion and the candidates against what was measured before",
+        description="The champion and the candidates against what the last retrain knew",
     )
     moved = [found.what for found in findings if found.moved]
     if moved:
@@ -94,19 +64,50 @@ def evaluate_champion(wait_s: float = 600.0) -> Any:
     return bool(moved)
 
 
+def _look(params: Params, champion: Version) -> list[Finding]:
+    """Measure, compare, and keep what was found for the retrain that will answer it."""
+    known = baseline.answered(champion.number)
+    readings, latencies = candidates_task(params)
+    needed = cards_of(champion)
+    missing = dict.fromkeys(lacking(params, [*needed, *stages.read_cards()]))
+    plays: list[Play] = []
+    if not missing.keys() & {card.name for card in needed}:
+        plays = champion_task(params, champion)
+        readings = _champion_readings(champion, plays, known) + readings
+    findings = _compared(params, readings, latencies)
+    findings += [drift.gone(name, known=name in known.gone) for name in missing]
+    moved = {found.what for found in findings if found.moved}
+    # What has not moved is held against the same figures again: else it could creep away unseen.
+    figures = known.figures
+    if moved & {_EM, _COST}:
+        figures = {play.question_id: (play.em, play.cost_usd) for play in plays}
+    look = Look(champion=champion.number, figures=figures, gone=tuple(missing))
+    baseline.keep(look if moved else None)
+    return findings
+
+
 @task(cache_policy=NO_CACHE, persist_result=False)
-def champion_task(params: Params, champion: Version) -> list[Reading]:
-    """Exact match and cost of the champion, on its own questions as far as data/questions still has them."""
-    judged = {play.question_id: play for play in read_version_evidence(champion)[0]}
-    chosen = _sample(questions_of(params, judged), params.watch.max_questions, params.evaluate.seed)
-    now = replay(params, champion, chosen)
-    before = [judged[play.question_id] for play in now]
-    groups = tuple(play.group for play in now)
-    pairs = {
-        "champion exact match": ([play.em for play in before], [play.em for play in now]),
-        "champion cost in USD": ([p.cost_usd for p in before], [p.cost_usd for p in now]),
-    }
-    return [Reading(what, tuple(old), tuple(new), groups) for what, (old, new) in pairs.items()]
+def champion_task(params: Params, champion: Version) -> list[Play]:
+    """The champion on questions that it was judged by; on today's, if data/questions has none of them."""
+    judged = {play.question_id for play in read_version_evidence(champion)[0]}
+    questions = questions_of(params, judged) or questions_of(params)
+    return replay(
+        params, champion, _sample(questions, params.watch.max_questions, params.evaluate.seed)
+    )
+
+
+def _champion_readings(champion: Version, now: Sequence[Play], known: Look) -> list[Reading]:
+    """Exact match and cost, against what the last retrain knew of them, or what the champion was judged by."""
+    judged = read_version_evidence(champion)[0]
+    figures = {play.question_id: (play.em, play.cost_usd) for play in judged} | known.figures
+    both = [(figures[play.question_id], play) for play in now if play.question_id in figures]
+    groups = tuple(play.group for _, play in both)
+    em = [(before[0], play.em) for before, play in both]
+    cost = [(before[1], play.cost_usd) for before, play in both]
+    return [
+        Reading(what, tuple(old for old, _ in pairs), tuple(new for _, new in pairs), groups)
+        for what, pairs in ((_EM, em), (_COST, cost))
+    ]
 
 
 def _sample(questions: Sequence[Question], limit: int, seed: int) -> list[Question]:
@@ -114,27 +115,28 @@ def _sample(questions: Sequence[Question], limit: int, seed: int) -> list[Questi
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def candidates_task(params: Params) -> tuple[list[Reading], list[Reading], list[str]]:
-    """Every candidate on questions that the profile stage asked it before.
+def candidates_task(params: Params) -> tuple[list[Reading], list[Reading]]:
+    """Every candidate that the pool still has, on questions that the profile stage asked it before.
 
-    Returns: accuracies; seconds, of questions answered both times; names that the pool has no more.
+    Returns: accuracies; seconds, of questions answered both times.
     """
     import pandas as pd
 
     matrix = pd.read_parquet(stages.POOL / "matrix.parquet").set_index(_PROBE)
     asked = {key[1:] for key in matrix.index}
-    questions = [q for q in _probe_questions(params) if (q.dataset, q.id) in asked]
+    questions = [
+        q for q in stages.questions_of(params.profile_pool.split) if (q.dataset, q.id) in asked
+    ]
     chosen = _sample(questions, params.watch.probes, params.profile_pool.seed)
     groups = {(q.dataset, q.id): str(q.metadata.get("group", q.id)) for q in chosen}
     now = _probed(params, chosen)
-    readings, latencies, missing = [], [], []
+    accuracies, latencies = [], []
     for card in stages.read_cards():
         if card.name not in now.index:
-            missing.append(card.name)
             continue
         new = now.loc[card.name]
         old = matrix.loc[card.name].loc[new.index]
-        readings.append(
+        accuracies.append(
             Reading(
                 f"{card.name} accuracy",
                 tuple(old["correct"]),
@@ -145,54 +147,61 @@ def candidates_task(params: Params) -> tuple[list[Reading], list[Reading], list[
         answered = new["failure"].isna() & old["failure"].isna()
         before_s, now_s = (tuple(each[answered]["latency_s"]) for each in (old, new))
         latencies.append(Reading(f"{card.name} latency", before_s, now_s, ()))
-    return readings, latencies, missing
+    return accuracies, latencies
 
 
 def _probed(params: Params, questions: Sequence[Question]) -> Any:
     """Each question put to each candidate of the pool as it is now: a frame by `_PROBE`."""
     import pandas as pd
 
-    from routerr1.pool.profile import profile
+    from routerr1.pool.profile import probe
 
     pool = stages.open_pool(asking_anew(params))
 
-    async def probe() -> Any:
+    async def ask() -> Any:
         try:
-            return await profile(questions, pool, store=None)
+            return await probe(questions, pool, store=None)
         finally:
             await pool.aclose()
 
-    found = asyncio.run(probe())
+    rows = asyncio.run(ask())
     if (why := exhausted(pool)) is not None:
         raise BudgetExceeded(why)  # refused calls would look like a candidate that got worse
-    return pd.DataFrame(found.rows).set_index(_PROBE)
+    return pd.DataFrame(rows).set_index(_PROBE)
 
 
-def _probe_questions(params: Params) -> list[Question]:
-    from routerr1.data.splits import read_questions
-
-    return read_questions(stages.QUESTIONS, params.profile_pool.split)
+def _compared(
+    params: Params, readings: Sequence[Reading], latencies: Sequence[Reading]
+) -> list[Finding]:
+    # Of all intervals together one in twenty looks is wrong, not of each.
+    confidence = 1 - 0.05 / max(len(readings) + len(latencies), 1)
+    findings = [
+        drift.compare(reading, confidence=confidence, seed=params.evaluate.seed)
+        for reading in readings
+    ]
+    return findings + [
+        drift.compare_latency(
+            reading.what,
+            reading.before,
+            reading.now,
+            params.watch.max_latency_ratio,
+            confidence=confidence,
+        )
+        for reading in latencies
+    ]
 
 
 @flow(name="watch-changes", persist_result=False)
 def watch_changes() -> list[str]:
-    """Compare pool and data with what the last look saw; an event for each that was changed."""
-    params = load_params()
-    seen = files.read_json(SEEN) if SEEN.is_file() else {}
-    now = fingerprints(params)
-    changed = [event for event, value in now.items() if seen.get(event, value) != value]
+    """Compare pool and data with what the last retrain saw; an event for each that was changed since.
+
+    The first look in a folder where nothing was seen yet becomes what later ones compare with.
+    """
+    now = baseline.fingerprints(load_params())
+    if not baseline.SEEN.is_file():
+        baseline.take_in(now, drift=False)
+    changed = baseline.changed(now)
     for event in changed:
         get_run_logger().warning("%s", event)
         notify(event, "seen by watch-changes")
-    files.write_json(SEEN, now)
     return changed
-
-
-def fingerprints(params: Params) -> dict[str, str]:
-    """What stands for the pool (candidates, prices, endpoints) and for the data, as digests."""
-    pool = [fingerprint(params, "pool")]
-    if params.pool.file is not None:
-        pool.append(files.digest(params.pool.file))
-    data = [params.dataset.model_dump_json()]
-    data += [files.digest(path) for path in (Path("data/imported"),) if path.exists()]
-    return {POOL_CHANGED: lineage.digest_of(pool), DATA_CHANGED: lineage.digest_of(data)}

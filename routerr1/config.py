@@ -7,9 +7,10 @@ Secrets are not here: they come from the environment.
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from routerr1.errors import ConfigError, DataError
 from routerr1.files import read_yaml
@@ -110,6 +111,18 @@ class BudgetParams(Section):
     month_usd: float | None = Field(default=None, ge=0)
 
 
+def _pool_file(path: Path) -> Path:
+    if path.parts[:1] != ("pools",) or ".." in path.parts:
+        raise ValueError(
+            f"{path}: a pool file's place is pools/, a dependency of the stages that read it; elsewhere DVC "
+            "would not see it change"
+        )
+    return path
+
+
+PoolFilePath = Annotated[Path, AfterValidator(_pool_file)]
+
+
 class PoolParams(Section):
     """Which candidates answer, whether their answers are kept, and what they may cost.
 
@@ -122,7 +135,7 @@ class PoolParams(Section):
     """
 
     kind: Literal["simulated", "http"]
-    file: Path | None
+    file: PoolFilePath | None
     seed: int
     max_reply_tokens: int = Field(ge=1)
     max_concurrency: int = Field(ge=1)
@@ -142,12 +155,11 @@ class PoolParams(Section):
             raise ValueError("kind http needs a pool file in `file`")
         if self.calls != "live" and self.store is None:
             raise ValueError(f"calls {self.calls} needs a file in `store`")
-        for path in filter(None, (self.file, self.store)):
-            if Path("data/pool") in path.parents:
-                raise ValueError(
-                    f"{path}: data/pool is an output of the profile stage, which DVC empties before a run; "
-                    "keep the file elsewhere (pools/ for pool files, data/calls/ for stores)"
-                )
+        if self.store is not None and Path("data/pool") in self.store.parents:
+            raise ValueError(
+                f"{self.store}: data/pool is an output of the profile stage, which DVC empties before a run; "
+                "keep the file elsewhere, e.g. in data/calls/"
+            )
         if self.nearest is not None and self.calls != "replay":
             raise ValueError("nearest is for calls: replay")
         return self
@@ -363,7 +375,7 @@ class GeneralizeParams(Section):
     """
 
     pool_seed: int
-    file: Path | None = None
+    file: PoolFilePath | None = None
     added_models: int = Field(ge=1)
     max_questions: int | None = Field(ge=1)
 
@@ -464,12 +476,18 @@ class Params(Section):
         return self
 
 
-def load_params(path: Path = Path("params.yaml")) -> Params:
+def load_params(
+    path: Path = Path("params.yaml"), edited: Mapping[Path, str] | None = None
+) -> Params:
     """Read `path`, lay profiles/<profile>.yaml beside it over it, and validate.
+
+    Args:
+        edited: what files would hold, in place of what they do.
 
     Raises: ConfigError naming the file, the key and, for an unknown key, the nearest known one.
     """
-    base = _read_mapping(path)
+    edited = edited or {}
+    base = _read_mapping(path, edited)
     name = base.get("profile", "embedded")
     overlay_path = path.parent / "profiles" / f"{name}.yaml"
     if not overlay_path.is_file():
@@ -477,7 +495,7 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         raise ConfigError(
             f"{path}: profile {name!r} has no file {overlay_path} (there are: {known})"
         )
-    overlay = _read_mapping(overlay_path)
+    overlay = _read_mapping(overlay_path, edited)
     for source, values in ((path, base), (overlay_path, overlay)):
         _refuse_unknown(Params, values, source)
     try:
@@ -491,9 +509,9 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         raise ConfigError(f"{where}{message}") from None
 
 
-def _read_mapping(path: Path) -> dict[str, Any]:
+def _read_mapping(path: Path, edited: Mapping[Path, str]) -> dict[str, Any]:
     try:
-        values = read_yaml(path)
+        values = yaml.safe_load(edited[path]) if path in edited else read_yaml(path)
     except DataError as error:
         raise ConfigError(str(error)) from None
     if values is None:

@@ -100,10 +100,11 @@ def median_interval(ordered: Sequence[float], confidence: float) -> tuple[float,
     return None if rank == 0 else (ordered[rank - 1], ordered[count - rank])
 
 
-def gone(candidate: str) -> Finding:
-    """What is said of a candidate that the policy knows and the pool has no more."""
+def gone(candidate: str, *, known: bool) -> Finding:
+    """What is said of a candidate that the policy knows and the pool has no more; if `known`, no news."""
     nothing = float("nan")
-    return Finding(candidate, nothing, nothing, None, True, "the pool has it no more")
+    why = "the pool has it no more" + (", as the last retrain knew" if known else "")
+    return Finding(candidate, nothing, nothing, None, not known, why)
 
 
 def to_markdown(findings: Sequence[Finding]) -> str:

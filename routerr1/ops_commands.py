@@ -38,8 +38,8 @@ def notify(
 ) -> None:
     """Emit an event, as a webhook of your own would: the automations start a retrain."""
     import flows  # noqa: F401 - its settings come before Prefect
-    from flows.install import TRIGGERS
-    from flows.watch import notify as emit
+    from flows.triggers import TRIGGERS
+    from flows.triggers import notify as emit
 
     if event not in TRIGGERS:
         raise typer.BadParameter(f"{event!r}; there are {', '.join(TRIGGERS)}")

@@ -95,13 +95,16 @@ def profile(params: Params) -> None:
 
 
 def _profile_store(params: Params, *names: str) -> Path | None:
-    """Where probes' replies wait for the stage to be run again; they hang on the sections `names`.
+    """Where probes' replies wait for the stage to be run again; they hang on the sections `names`, and on the
+    pool files of these: a recorded call tells neither which endpoint answered nor what it charges by now.
 
     A simulated pool needs none: it costs nothing, and what it says changes with the code.
     """
     if params.pool.kind == "simulated":
         return None
-    return PROFILED / f"{fingerprint(params, *names)}.jsonl"
+    pools = {"pool": params.pool.file, "generalize": params.generalize.file}
+    read = [digest(file) for name in names if (file := pools.get(name)) is not None]
+    return PROFILED / f"{hash_of([fingerprint(params, *names), *read])}.jsonl"
 
 
 def warmstart(params: Params) -> None:

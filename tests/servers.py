@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
@@ -87,6 +88,7 @@ def write_pool_file(path: Path, url: str, candidates: Iterable[Candidate]) -> Pa
             for each in candidates
         ],
     }
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
 
@@ -100,26 +102,23 @@ def postgresql(folder: Path) -> Iterator[str]:
     binaries = Path(postgres).resolve().parent
     # The server refuses to run as root.
     user = "postgres" if os.geteuid() == 0 else None
-    data, port = folder / "postgres", free_port()
-    data.mkdir(parents=True)
-    if user is not None:
-        shutil.chown(data, user)
-        for above in [folder, *folder.parents]:
-            if above.stat().st_uid == os.geteuid() and above != Path("/"):
-                above.chmod(above.stat().st_mode | 0o011)
-    initialise = [str(binaries / "initdb"), "-D", str(data), "-U", "mlflow", "-A", "trust", "-N"]
-    subprocess.run(initialise, check=True, user=user, cwd=data, stdout=subprocess.DEVNULL)
-    command = [str(binaries / "postgres"), "-D", str(data), "-p", str(port)]
-    command += ["-c", "listen_addresses=127.0.0.1", "-k", str(data), "-c", "fsync=off"]
-    log = folder / "postgres.log"
-    with running(command, log, user=user, cwd=data):
-        ready = [str(binaries / "pg_isready"), "-h", "127.0.0.1", "-p", str(port), "-q"]
-        deadline = time.monotonic() + 60
-        while subprocess.run(ready, check=False).returncode:
-            if time.monotonic() > deadline:
-                pytest.fail(f"PostgreSQL does not start:\n{log.read_text()[-2000:]}")
-            time.sleep(0.1)
-        yield f"postgresql://mlflow@127.0.0.1:{port}/postgres"
+    port, log = free_port(), folder / "postgres.log"
+    # Beside pytest's own folders, which any other run of pytest closes to other users again.
+    with tempfile.TemporaryDirectory(prefix="routerr1-postgres-") as data:
+        if user is not None:
+            shutil.chown(data, user)
+        initialise = [str(binaries / "initdb"), "-D", data, "-U", "mlflow", "-A", "trust", "-N"]
+        subprocess.run(initialise, check=True, user=user, cwd=data, stdout=subprocess.DEVNULL)
+        command = [str(binaries / "postgres"), "-D", data, "-p", str(port)]
+        command += ["-c", "listen_addresses=127.0.0.1", "-k", data, "-c", "fsync=off"]
+        with running(command, log, user=user, cwd=Path(data)):
+            ready = [str(binaries / "pg_isready"), "-h", "127.0.0.1", "-p", str(port), "-q"]
+            deadline = time.monotonic() + 60
+            while subprocess.run(ready, check=False).returncode:
+                if time.monotonic() > deadline:
+                    pytest.fail(f"PostgreSQL does not start:\n{log.read_text()[-2000:]}")
+                time.sleep(0.1)
+            yield f"postgresql://mlflow@127.0.0.1:{port}/postgres"
 
 
 @contextmanager

@@ -77,7 +77,10 @@ def test_the_table_names_what_moved() -> None:
     assert "| Atlas latency | 1 | 3 | **moved** | 3.00 times what it was (3.00 to 3.00)" in page
 
 
-def test_a_candidate_that_is_gone_has_moved() -> None:
-    page = drift.to_markdown([drift.gone("Mint")])
+def test_a_candidate_that_is_gone_has_moved_unless_that_is_known() -> None:
+    page = drift.to_markdown([drift.gone("Mint", known=False)])
     assert page.startswith("# Watch: drift\n")
     assert "| **moved** | the pool has it no more |" in page
+    page = drift.to_markdown([drift.gone("Mint", known=True)])
+    assert page.startswith("# Watch: no drift\n")
+    assert "| same | the pool has it no more, as the last retrain knew |" in page

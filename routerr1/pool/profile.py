@@ -124,7 +124,7 @@ async def profile(
     store: Path | None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Profile:
-    """Put every question to every candidate of `pool`.
+    """Put every question to every candidate of `pool`, and make cards of what came back.
 
     Args:
         store: calls are recorded here and answered from here when the stage is run again, so that a
@@ -135,6 +135,21 @@ async def profile(
         BudgetExceeded: a budget stopped a call; what was answered is in the store.
         PoolError: there is nothing to ask, or a candidate answered none of its probes.
     """
+    rows = await probe(questions, pool, store=store, progress=progress)
+    return summarise(rows, pool.cards)
+
+
+async def probe(
+    questions: Sequence[Question],
+    pool: Pool,
+    *,
+    store: Path | None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[ProbeRow, ...]:
+    """The rows alone, as `profile` takes them; a candidate that answers nothing has failed calls in its own.
+
+    Raises: BudgetExceeded as `profile`; PoolError if there is nothing to ask.
+    """
     if not questions or not pool.cards:
         raise PoolError("profile: needs at least one probe question and one candidate")
     # The caller keeps `pool`; only the store is opened and closed here.
@@ -144,7 +159,7 @@ async def profile(
     total, done = len(questions) * len(names), 0
     slots = asyncio.Semaphore(MAX_OPEN_CALLS)
 
-    async def probe(question: Question, name: str) -> ProbeRow:
+    async def ask(question: Question, name: str) -> ProbeRow:
         nonlocal done
         async with slots:
             reply = await asking.ask(name, question.question)
@@ -162,12 +177,11 @@ async def profile(
     try:
         with ungrouped():
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(probe(q, name)) for q in questions for name in names]
+                tasks = [group.create_task(ask(q, name)) for q in questions for name in names]
     finally:
         if records is not None:
             records.close()
-    rows = tuple(task.result() for task in tasks)
-    return summarise(rows, pool.cards)
+    return tuple(task.result() for task in tasks)
 
 
 def _row(question: Question, name: str, reply: Reply) -> ProbeRow:

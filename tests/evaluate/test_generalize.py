@@ -1,5 +1,6 @@
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -246,14 +247,17 @@ def test_who_answers_in_place_of_another_is_told_by_its_shown_name(stage):
     assert reply.cost_usd == pytest.approx((10 * second.prompt_usd_per_mtok + 10 * 9.0) / 1e6)
 
 
-async def test_the_suite_plays_on_a_pool_file_with_a_second_one_of_new_models(stage, tmp_path):
+async def test_the_suite_plays_on_a_pool_file_with_a_second_one_of_new_models(
+    stage, tmp_path, monkeypatch
+):
     """Real HTTP: every candidate of both files answers behind one loopback server."""
+    monkeypatch.chdir(tmp_path)
     drawn = drawn_candidates(1007)[:2]
     known = known_facts(stage.world)
     served = SimulatedPool((*default_candidates(), *drawn), known, seed=7)
     with serving(build_app(served, time_scale=0)) as url:
         files = {
-            name: write_pool_file(tmp_path / f"{name}.yaml", url, candidates)
+            name: write_pool_file(Path(f"pools/{name}.yaml"), url, candidates)
             for name, candidates in (("old", default_candidates()), ("new", drawn))
         }
         params = PoolParams(
@@ -283,7 +287,7 @@ async def test_the_suite_plays_on_a_pool_file_with_a_second_one_of_new_models(st
         assert entries["all_renamed"]["flipped"]["answer"]["mean"] == 0.0
         with pytest.raises(PoolError, match="already belongs to candidate"):
             open_http_pool(params, added=files["old"])
-    elsewhere = write_pool_file(tmp_path / "elsewhere.yaml", "http://127.0.0.1:9", drawn)
+    elsewhere = write_pool_file(Path("pools/elsewhere.yaml"), "http://127.0.0.1:9", drawn)
     with pytest.raises(PoolError, match=r"elsewhere\.yaml: endpoint 'here' is another"):
         open_http_pool(params, added=elsewhere)
 

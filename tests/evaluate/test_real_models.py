@@ -74,9 +74,14 @@ def _params(folder: Path, stage, url: str) -> Params:
     draws = {split: {"source": split, "rows": None} for split in splits}
     values["dataset"] |= {"source": "benchmarks", "near_duplicate": 0.95}
     values["dataset"]["benchmarks"] |= {"folder": "sets", "sets": {"nq": draws}}
-    old = write_pool_file(folder / "pool.yaml", url, CANDIDATES)
-    new = write_pool_file(folder / "new.yaml", url, NEW)
-    values["pool"] |= {"kind": "http", "file": str(old), "calls": "record", "store": "calls.jsonl"}
+    old = write_pool_file(folder / "pools/old.yaml", url, CANDIDATES)
+    new = write_pool_file(folder / "pools/new.yaml", url, NEW)
+    values["pool"] |= {
+        "kind": "http",
+        "file": str(old.relative_to(folder)),
+        "calls": "record",
+        "store": "calls.jsonl",
+    }
     values["profile_pool"]["probes"] = 12
     values["prompt"]["template"] = "full"
     values["rollout"]["max_new_tokens"] = 12
@@ -88,7 +93,7 @@ def _params(folder: Path, stage, url: str) -> Params:
     }  # fmt: skip
     values["evaluate"] |= {"max_questions": QUESTIONS, "bootstrap": 100}
     values["baselines"] |= {"corpus": "corpus.jsonl", "sft_steps": 2, "passages": 3}
-    values["generalize"] |= {"file": str(new), "max_questions": QUESTIONS}
+    values["generalize"] |= {"file": str(new.relative_to(folder)), "max_questions": QUESTIONS}
     (folder / "profiles").mkdir()
     (folder / "profiles" / "embedded.yaml").write_text("{}")
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
@@ -216,7 +221,7 @@ def test_the_same_evaluation_plays_from_its_recording_alone(ran, monkeypatch):
     monkeypatch.chdir(folder)
     path = folder / "data" / "eval" / "rows.parquet"
     before = read_rows(path)
-    gone = write_pool_file(folder / "gone.yaml", "http://127.0.0.1:9", CANDIDATES)
+    gone = write_pool_file(folder / "pools/gone.yaml", "http://127.0.0.1:9", CANDIDATES)
     pool = params.pool.model_copy(update={"calls": "replay", "file": gone})
     stages.evaluate(params.model_copy(update={"pool": pool}))
     assert read_rows(path) == before

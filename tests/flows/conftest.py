@@ -1,8 +1,29 @@
-"""One Prefect database for all tests of flows."""
+"""One Prefect database for all tests of flows, and a champion that can be played."""
 
+import asyncio
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from flows.params import set_values
+from routerr1 import promotion, registry, stages, tracking
+from routerr1.config import Params, load_params
+from routerr1.data.embedded import World
+from routerr1.data.splits import write_questions
+from routerr1.evaluate.controls import POLICY
+from routerr1.evaluate.rows import row_of, write_rows
+from routerr1.evaluate.run import TRAINING_POOL
+from routerr1.files import write_json
+from routerr1.pool.profile import profile, sample_probes, write_profile
+from routerr1.pool.simulated import SimulatedPool, default_candidates, known_facts
+from routerr1.registry import Version
+from routerr1.rollout.local import LocalGenerator, loading
+from routerr1.rollout.loop import play
+from routerr1.train.checkpoint import save_policy
+from routerr1.types import Question
+from tests.chain import make_outputs
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +57,64 @@ class Artifacts:
         found = Artifact.get(key)
         assert found is not None, f"no artifact {key!r}"
         return str(found.data)  # type: ignore[union-attr]
+
+
+MAKE = """
+import shutil
+shutil.copytree("prepared", ".", dirs_exist_ok=True)
+"""
+
+
+@pytest.fixture(scope="session")
+def prepared(
+    asking_policy: Path,
+    params: Params,
+    rows: list[Question],
+    world: World,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """What the stages leave, of a policy that plays: it was judged by what it does."""
+    folder = tmp_path_factory.mktemp("prepared") / "prepared"
+    pool = SimulatedPool(default_candidates(), known_facts(world), seed=params.pool.seed)
+    probes = sample_probes([row for row in rows if row.split == "train"], 24, seed=1)
+    found = asyncio.run(profile(probes, pool, store=None))
+    write_questions(folder / stages.QUESTIONS, rows)
+    write_profile(folder / stages.POOL, found)
+    save_policy(asking_policy, folder / stages.POLICY, {"seed": 1})
+    shown = SimulatedPool(
+        default_candidates(), known_facts(world), seed=params.pool.seed, cards=found.cards
+    )
+    played = asyncio.run(
+        play(
+            [row for row in rows if row.split == "test"][:12],
+            LocalGenerator.load(asking_policy, loading(params)),
+            shown,
+            render=stages.renderer(params),
+            params=params.rollout,
+            seed=params.evaluate.seed,
+            temperature=params.evaluate.temperature,
+        )
+    )
+    for name, kind in (("eval", TRAINING_POOL), ("generalize", "unseen")):
+        (folder / "data" / name).mkdir()
+        write_rows(
+            folder / "data" / name / "rows.parquet",
+            [row_of(one, pool=kind, router=POLICY, seed=1, cards=found.cards) for one in played],
+        )
+    write_json(folder / "data/train/metrics.json", {"train_cost_usd": 0.5})
+    write_json(folder / "data/train/timing.json", {"train_hours": 0.1})
+    write_json(folder / "data/train/run.json", {"run_id": "0" * 32})
+    return folder
+
+
+@pytest.fixture
+def champion(prefect: None, chain: Params, prepared: Path) -> Version:  # noqa: ARG001
+    """The first version of such a policy, champion of the chain in the working folder."""
+    shutil.copytree(prepared, "prepared")
+    Path("make.py").write_text(MAKE)
+    set_values(Path("params.yaml"), {"profile": "ci"})
+    make_outputs()
+    params = load_params()
+    registry.register(params)
+    promotion.promote(params)
+    return registry.get_version(tracking.open_client(), params.registry.model, "champion")

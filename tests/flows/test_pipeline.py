@@ -3,17 +3,21 @@
 import contextvars
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from flows.params import set_values
 from routerr1 import promotion, registry, tracking
-from routerr1.config import Params
-from routerr1.errors import LockHeld
+from routerr1.config import Params, load_params
+from routerr1.errors import ConfigError, LockHeld
 from routerr1.exclusive import file_lock
 from tests.chain import make_outputs
 from tests.flows.conftest import Artifacts
 
+PARAMS = Path("params.yaml")
 pytestmark = pytest.mark.usefixtures("prefect", "chain")
 
 
@@ -52,17 +56,72 @@ def test_a_failing_stage_fails_the_run_and_registers_nothing() -> None:
     assert registry.list_versions(tracking.open_client(), "routerr1") == []
 
 
-def test_within_the_cool_down_an_event_starts_nothing() -> None:
-    from flows.pipeline import DRIFT, retrain
+def test_within_the_cool_down_of_its_model_an_event_starts_nothing() -> None:
+    from flows.pipeline import retrain
+    from flows.triggers import DRIFT
 
-    retrain()
+    set_values(PARAMS, {"registry.model": "cooled"})
+    Path("made.yaml").write_text("{right: no number, cost: 0.001, size: 10}\n")
+    with file_lock("pipeline", timeout_s=1):
+        assert retrain(wait_s=0.1, return_state=True).is_failed()
+    assert retrain(trigger=DRIFT, return_state=True).is_failed()  # the one before did not begin
     state = retrain(trigger=DRIFT, return_state=True)
     assert state.is_cancelled()
     assert state.message is not None
     assert state.message.startswith("routerr1.drift: the cool-down lasts for another 2")
-    params = Path("params.yaml")
-    params.write_text(params.read_text().replace("cooldown_s: 21600", "cooldown_s: 0"))
+    set_made(right=0.6)
+    assert retrain(return_state=True).is_completed()  # by hand or schedule
+    assert retrain(trigger=DRIFT, return_state=True).is_cancelled()
+    set_values(PARAMS, {"registry.model": "another"})
     assert retrain(trigger=DRIFT, return_state=True).is_completed()
+    set_values(PARAMS, {"watch.cooldown_s": 0})
+    assert retrain(trigger=DRIFT, return_state=True).is_completed()
+
+
+def test_candidates_are_profiled_anew_after_what_dvc_cannot_see() -> None:
+    from flows.pipeline import retrain
+    from flows.triggers import DRIFT, POOL_CHANGED
+
+    pool, recorded = Path("pools/pool.yaml"), Path("runs/profile/calls.jsonl")
+    pool.parent.mkdir()
+    pool.write_text("one price")
+    set_values(PARAMS, {"pool.file": str(pool), "watch.cooldown_s": 0})
+    with Path("dvc.yaml").open("a") as stages:
+        stages.write("  profile: {cmd: echo >> profiled, deps: [pools]}\n")
+
+    def profiled(trigger: str | None) -> int:
+        recorded.parent.mkdir(parents=True, exist_ok=True)
+        recorded.touch()
+        retrain(trigger=trigger, promote=False)
+        return len(Path("profiled").read_text())
+
+    assert profiled(None) == 1
+    assert profiled(None) == 1
+    assert profiled(POOL_CHANGED) == 2  # as a person was told: the file is as it was
+    assert not recorded.exists()
+    pool.write_text("another price")
+    assert profiled(POOL_CHANGED) == 3  # by DVC: what a killed run has paid for may answer
+    assert recorded.exists()
+    assert profiled(DRIFT) == 4
+    assert not recorded.exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"profile": "typo"}, r"profile 'typo' has no file profiles/typo\.yaml \(there are: "),
+        ({"profile": "ci", "cost_weight": 7.5}, r"reward\.cost_weight: .* less than or equal to 1"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_and_not_written(
+    given: dict[str, Any], message: str
+) -> None:
+    from flows.pipeline import retrain
+
+    before = PARAMS.read_text()
+    with pytest.raises(ConfigError, match=message):
+        retrain(**given)
+    assert PARAMS.read_text() == before
 
 
 def test_a_champion_judged_on_other_candidates_is_not_compared_as_it_stands(chain: Params) -> None:
@@ -83,37 +142,49 @@ def test_a_champion_judged_on_other_candidates_is_not_compared_as_it_stands(chai
 def test_two_runs_at_once_wait_for_each_other() -> None:
     from prefect.concurrency.sync import concurrency
 
-    from flows.pipeline import LIMIT, retrain
+    from flows.pipeline import limit_of, retrain
 
     with file_lock("pipeline", timeout_s=1), pytest.raises(LockHeld, match=r"pipeline\.lock"):
         retrain(wait_s=1.0)
-    elsewhere = concurrency(LIMIT, occupy=1, strict=True)  # no file is shared with another machine
+    elsewhere = concurrency(
+        limit_of("routerr1"), occupy=1, strict=True
+    )  # no file is shared with another machine
     with elsewhere, pytest.raises(LockHeld, match="limit routerr1-retrain: another retrain"):
         retrain(wait_s=1.0)
 
 
-def test_profile_and_cost_weight_are_written_where_they_take_effect() -> None:
-    from flows.params import set_values
+def test_a_refusal_is_recorded_and_the_gate_is_not_asked_a_second_time(chain: Params) -> None:
+    from prefect import flow
 
-    before = Path("params.yaml").read_text()
-    assert set_values(Path("params.yaml"), None, None) == []
-    assert set_values(Path("params.yaml"), "embedded", 0.02) == []
-    assert Path("params.yaml").read_text() == before
-    assert set_values(Path("params.yaml"), "ci", 0.5) == ["profile: ci", "reward.cost_weight: 0.5"]
-    after = Path("params.yaml").read_text().splitlines()
-    changed = [
-        (old, new) for old, new in zip(before.splitlines(), after, strict=True) if old != new
-    ]
-    assert len(changed) == 2  # comments and layout of all other lines stay
-    Path("profiles/ci.yaml").write_text("reward: {cost_weight: 0.1}\n")
-    set_values(Path("params.yaml"), None, 0.7)
-    assert "cost_weight: 0.7" in Path("profiles/ci.yaml").read_text()
+    from flows.promote import act_on
+
+    registry.register(chain)
+    promotion.promote(chain)
+    make_outputs(right=0.1)
+    registry.register(chain)
+    refused = promotion.judge(chain)
+    set_values(PARAMS, {"gate.margin_em": 1.0, "gate.min_em": 0.0})
+    assert promotion.judge(load_params()).decision.passed  # so it would be let through by now
+
+    @flow
+    def the_rest() -> bool:
+        return act_on(refused, "test")
+
+    assert the_rest() is False
+    assert champion() == 1
+    assert registry.get_version(tracking.open_client(), "routerr1", 2).tags["gate"] == "refused"
 
 
-def wait_for_approval(answer: dict[str, object]) -> threading.Thread:
-    """A person: as soon as a run waits, resume it with this answer."""
+class Person(threading.Thread):
+    """As soon as a run waits, resumes it with one answer after the other; `replies` are the server's."""
 
-    def person() -> None:
+    def __init__(self, *answers: dict[str, object]) -> None:
+        # A new thread starts without the settings of the harness, and would ask another server.
+        super().__init__(target=contextvars.copy_context().run, args=(self._answer, answers))
+        self.replies: list[str] = []
+        self.start()
+
+    def _answer(self, answers: Sequence[dict[str, object]]) -> None:
         from prefect.client.orchestration import get_client
         from prefect.client.schemas.filters import FlowRunFilter
 
@@ -121,25 +192,14 @@ def wait_for_approval(answer: dict[str, object]) -> threading.Thread:
         with get_client(sync_client=True) as client:
             for _ in range(300):
                 for run in client.read_flow_runs(flow_run_filter=paused):
-                    client.resume_flow_run(run.id, run_input=answer)
+                    done = [client.resume_flow_run(run.id, run_input=each) for each in answers]
+                    self.replies += [each.status.value for each in done]
                     return
                 time.sleep(0.1)
 
-    # A new thread starts without the settings of the harness, and would ask another server.
-    thread = threading.Thread(target=contextvars.copy_context().run, args=(person,))
-    thread.start()
-    return thread
 
-
-def need_approval(timeout_s: int) -> Params:
-    text = Path("params.yaml").read_text()
-    text = text.replace("require_approval: false", "require_approval: true")
-    Path("params.yaml").write_text(
-        text.replace("approval_timeout_s: 86400", f"approval_timeout_s: {timeout_s}")
-    )
-    from routerr1.config import load_params
-
-    return load_params()
+def need_approval(timeout_s: int) -> None:
+    set_values(PARAMS, {"promote.require_approval": True, "promote.approval_timeout_s": timeout_s})
 
 
 def test_a_person_may_say_yes_or_no(chain: Params) -> None:
@@ -147,11 +207,11 @@ def test_a_person_may_say_yes_or_no(chain: Params) -> None:
 
     registry.register(chain)
     need_approval(timeout_s=60)
-    person = wait_for_approval({"approve": False, "who": "ada", "reason": "not today"})
+    person = Person({"approve": False, "who": "ada", "reason": "not today"})
     assert promote_if_better() is False
     person.join()
     assert registry.get_version(tracking.open_client(), "routerr1", 1).aliases == ("challenger",)
-    person = wait_for_approval({"approve": True, "who": "ada", "reason": "looks fine"})
+    person = Person({"approve": True, "who": "ada", "reason": "looks fine"})
     assert promote_if_better() is True
     person.join()
     record = promotion.moves(tracking.open_client(), "routerr1")
@@ -168,3 +228,17 @@ def test_no_answer_is_no_promotion(chain: Params) -> None:
     with pytest.raises(FlowPauseTimeout):
         promote_if_better()
     assert promotion.moves(tracking.open_client(), "routerr1") == []
+
+
+def test_a_retrain_waits_for_a_person_with_a_name() -> None:
+    from flows.pipeline import retrain
+
+    need_approval(timeout_s=60)
+    person = Person({"approve": True, "who": " "}, {"approve": True, "who": "ada"})
+    retrain()
+    person.join()
+    assert person.replies == ["REJECT", "ACCEPT"]
+    (move,) = promotion.moves(tracking.open_client(), "routerr1")
+    assert move.after == champion() == 1
+    assert move.why.startswith("approved by ada: flow run ")
+    retrain()  # nobody is asked about the champion that it is already

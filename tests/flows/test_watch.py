@@ -1,65 +1,114 @@
-"""What watching finds, and what it tells Prefect: a price that was changed, a candidate that is gone."""
+"""What watching finds, what it tells Prefect, and when it is told no more."""
 
-import asyncio
 import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
+import yaml
 
-from flows.params import set_value
+from flows.params import set_values
 from routerr1 import promotion, registry, stages
-from routerr1.config import Params
+from routerr1.config import Params, load_params
 from routerr1.data.embedded import World
-from routerr1.data.splits import write_questions
 from routerr1.errors import RegistryError
 from routerr1.exclusive import file_lock
-from routerr1.pool.profile import profile, sample_probes, write_profile
-from routerr1.pool.simulated import Candidate, SimulatedPool, default_candidates, known_facts
-from routerr1.types import Question
+from routerr1.pool.cards import read_cards, write_cards
+from routerr1.pool.server import build_app, serving
+from routerr1.pool.simulated import SimulatedPool, default_candidates, known_facts
+from routerr1.registry import Version
+from tests.chain import make_outputs
 from tests.flows.conftest import Artifacts
 from tests.servers import write_pool_file
 
 pytestmark = pytest.mark.usefixtures("prefect", "chain")
+PARAMS, POOL_FILE = Path("params.yaml"), Path("pools/pool.yaml")
 
 
-def told(event: str) -> list[dict[str, Any]]:
-    """Payloads of the events of that name, once the first has reached the server."""
-    from prefect.client.orchestration import get_client
-    from prefect.events.filters import EventFilter
+class Told:
+    """Events of this test, which the server shows once it has stored them."""
 
-    wanted = EventFilter.model_validate({"event": {"name": [event]}})
-    with get_client(sync_client=True) as client:
-        for _ in range(100):
-            if found := client.read_events(wanted, limit=50).events:
-                return [each.payload for each in found]
-            time.sleep(0.1)
-    return []
+    def __init__(self) -> None:
+        self._since = datetime.now(UTC)
+
+    def __call__(self, event: str, count: int) -> list[str]:
+        """Why each was sent, the last first, when there are `count`; fails if there are not, or more."""
+        from prefect.client.orchestration import get_client
+        from prefect.events.filters import EventFilter
+
+        occurred = {"since": self._since, "until": self._since + timedelta(hours=1)}
+        wanted = EventFilter.model_validate({"event": {"name": [event]}, "occurred": occurred})
+        found: list[str] = []
+        with get_client(sync_client=True) as client:
+            for _ in range(100):
+                found = [
+                    each.payload["why"] for each in client.read_events(wanted, limit=50).events
+                ]
+                if len(found) >= count:
+                    break
+                time.sleep(0.1)
+        assert len(found) == count, found
+        return found
 
 
-def test_a_changed_price_is_seen_once_and_told() -> None:
-    from flows.watch import POOL_CHANGED, watch_changes
+@pytest.fixture
+def told() -> Told:
+    return Told()
 
-    write_pool_file(Path("pool.yaml"), "http://127.0.0.1:9", default_candidates())
-    set_value(Path("params.yaml"), ("pool", "file"), "pool.yaml")
-    assert watch_changes() == []  # nothing to compare with yet
-    text = Path("pool.yaml").read_text()
+
+def another_price() -> None:
+    text = POOL_FILE.read_text()
     price = next(line for line in text.splitlines() if "completion_usd_per_mtok" in line)
-    Path("pool.yaml").write_text(text.replace(price, f"{price}9", 1))
+    POOL_FILE.write_text(text.replace(price, f"{price}9", 1))
+
+
+def test_a_changed_price_is_told_until_a_retrain_has_taken_it_in(told: Told) -> None:
+    from flows.pipeline import retrain
+    from flows.triggers import POOL_CHANGED
+    from flows.watch import watch_changes
+
+    write_pool_file(POOL_FILE, "http://127.0.0.1:9", default_candidates())
+    set_values(PARAMS, {"pool.file": str(POOL_FILE)})
+    assert watch_changes() == []  # nothing to compare with yet
+    another_price()
     assert watch_changes() == [POOL_CHANGED]
+    Path("made.yaml").write_text("{right: no number, cost: 0.001, size: 10}\n")
+    assert retrain(return_state=True).is_failed()
+    assert watch_changes() == [POOL_CHANGED]
+    make_outputs()
+    retrain(promote=False)
     assert watch_changes() == []
-    assert told(POOL_CHANGED) == [{"why": "seen by watch-changes"}]
-    set_value(Path("params.yaml"), ("pool", "budget", "run_usd"), 5)
+    assert told(POOL_CHANGED, 2) == ["seen by watch-changes"] * 2
+    set_values(PARAMS, {"pool.budget.run_usd": 5})
     assert watch_changes() == []  # more money is no other pool
 
 
-def test_other_data_are_told_too() -> None:
-    from flows.watch import DATA_CHANGED, watch_changes
+def test_what_changes_while_a_retrain_runs_is_left_to_the_next() -> None:
+    from flows.pipeline import retrain
+    from flows.triggers import DATA_CHANGED
+    from flows.watch import watch_changes
+
+    text = PARAMS.read_text()
+    Path("make.py").write_text(
+        Path("make.py").read_text()
+        + "text = Path('params.yaml').read_text()\n"
+        + "Path('params.yaml').write_text(text.replace('seed: 42', 'seed: 43'))\n"
+    )
+    retrain(promote=False)
+    assert PARAMS.read_text() != text
+    assert watch_changes() == [DATA_CHANGED]
+
+
+def test_other_data_are_told_too(told: Told) -> None:
+    from flows.triggers import DATA_CHANGED
+    from flows.watch import watch_changes
 
     watch_changes()
-    set_value(Path("params.yaml"), ("dataset", "seed"), 43)
+    set_values(PARAMS, {"dataset.seed": 43})
     assert watch_changes() == [DATA_CHANGED]
-    assert len(told(DATA_CHANGED)) == 1
+    told(DATA_CHANGED, 1)
 
 
 def test_without_a_champion_there_is_nothing_to_watch() -> None:
@@ -80,23 +129,117 @@ def test_while_a_retrain_rewrites_the_data_nothing_is_compared(chain: Params) ->
     assert state.message == "a retrain is under way"
 
 
-def test_a_candidate_that_is_gone_is_drift(
-    chain: Params, rows: list[Question], world: World, artifacts: Artifacts
+def test_the_champion_reads_its_own_cards_whatever_a_later_retrain_wrote(champion: Version) -> None:
+    from flows.replay import questions_of, replay
+
+    params = load_params()
+    judged = {play.question_id for play in registry.read_version_evidence(champion)[0]}
+    chosen = questions_of(params, judged)
+    cards = read_cards(stages.POOL / "cards.json")
+    others = [
+        replace(card, performance={topic: 1 - known for topic, known in card.performance.items()})
+        for card in cards
+    ]
+    write_cards(stages.POOL / "cards.json", others)
+    played = {play.question_id: play for play in replay(params, champion, chosen)}
+    assert played == {
+        play.question_id: play for play in registry.read_version_evidence(champion)[0]
+    }
+
+
+@pytest.fixture
+def served(world: World) -> Iterator[str]:
+    """The candidates that the champion was judged on, over HTTP; gives the server's address."""
+    pool = SimulatedPool(default_candidates(), known_facts(world), seed=7)
+    with serving(build_app(pool, time_scale=0)) as url:
+        write_pool_file(POOL_FILE, url, default_candidates())
+        yield url
+
+
+def over_http() -> None:
+    # A loopback server answers faster than the simulation says it would.
+    set_values(
+        PARAMS,
+        {"pool.kind": "http", "pool.file": str(POOL_FILE), "watch.max_latency_ratio": 1e6},
+    )
+
+
+def priced(url: str, times: float) -> None:
+    candidates = [
+        replace(
+            each,
+            prompt_usd_per_mtok=each.prompt_usd_per_mtok * times,
+            completion_usd_per_mtok=each.completion_usd_per_mtok * times,
+        )
+        for each in default_candidates()
+    ]
+    write_pool_file(POOL_FILE, url, candidates)
+
+
+@pytest.mark.usefixtures("champion")
+def test_drift_is_told_until_a_retrain_answers_it_and_again_once_it_has_moved_on(
+    served: str, told: Told, artifacts: Artifacts
 ) -> None:
-    from flows.pipeline import DRIFT
+    from flows.pipeline import retrain
+    from flows.triggers import DRIFT
     from flows.watch import evaluate_champion
 
-    registry.register(chain)
-    promotion.promote(chain)
-    larger = (*default_candidates(), Candidate("Fargo", {}, 0.1, 0.1, 0.1, 0, "was here"))
-    before = SimulatedPool(larger, known_facts(world), seed=chain.pool.seed)
-    write_questions(stages.QUESTIONS, rows)
-    train = [question for question in rows if question.split == "train"]
-    probes = sample_probes(train, 24, seed=1)
-    write_profile(stages.POOL, asyncio.run(profile(probes, before, store=None)))
+    over_http()
+    assert evaluate_champion() is False
+    assert artifacts["drift"].startswith("# Watch: no drift")
+    priced(served, 3)
+    assert evaluate_champion() is True
+    retrain(promote=False)  # as on every night: no candidate is profiled anew, nothing is answered
+    assert evaluate_champion() is True
+    retrain(trigger=DRIFT, promote=False)
+    assert evaluate_champion() is False
+    priced(served, 9)
+    assert evaluate_champion() is True
+    priced(served, 1)
+    assert evaluate_champion() is True
+    assert told(DRIFT, 4) == ["champion cost in USD"] * 4
+
+
+@pytest.mark.usefixtures("champion", "served")
+def test_a_candidate_that_answers_nothing_is_drift(told: Told, artifacts: Artifacts) -> None:
+    from flows.triggers import DRIFT
+    from flows.watch import evaluate_champion
+
+    content = yaml.safe_load(POOL_FILE.read_text())
+    content["endpoints"]["dead"] = {"base_url": "http://127.0.0.1:9/v1", "max_tries": 1}
+    content["candidates"][0]["endpoint"] = "dead"
+    POOL_FILE.write_text(yaml.safe_dump(content))
+    over_http()
+    assert evaluate_champion() is True
+    name = default_candidates()[0].name
+    page = artifacts["drift"]
+    assert f"| {name} latency | nan | nan | **moved** | no call was answered |" in page
+    assert f"{name} latency" in told(DRIFT, 1)[0]
+
+
+def test_a_candidate_that_is_gone_is_told_until_a_retrain_knows(
+    champion: Version, served: str, told: Told, artifacts: Artifacts
+) -> None:
+    from flows.pipeline import retrain
+    from flows.replay import questions_of, replay
+    from flows.triggers import DRIFT, POOL_CHANGED
+    from flows.watch import evaluate_champion
+
+    first, *others = default_candidates()
+    write_pool_file(POOL_FILE, served, others)
+    over_http()
     assert evaluate_champion() is True
     page = artifacts["drift"]
     assert page.startswith("# Watch: drift")
-    assert "| Fargo | nan | nan | **moved** | the pool has it no more |" in page
+    assert f"| {first.name} | nan | nan | **moved** | the pool has it no more |" in page
     assert page.count("**moved**") == 1  # of the others nothing has changed
-    assert told(DRIFT) == [{"why": "Fargo"}]
+    assert "champion" not in page.partition("The champion's run")[0]  # it cannot be played
+    params = load_params()
+    with pytest.raises(
+        RegistryError, match=rf"version 1 .* the pool lacks {first.name}; `routerr1"
+    ):
+        replay(params, champion, questions_of(params))
+    retrain(trigger=POOL_CHANGED, promote=False)
+    assert evaluate_champion() is False
+    assert "the pool has it no more, as the last retrain knew" in artifacts["drift"]
+    assert told(DRIFT, 1) == [first.name]

@@ -55,7 +55,8 @@ def pool_file(tmp_path: Path, simulated: SimulatedPool) -> Callable[..., Path]:
             "candidates": rows,
             **top,
         }
-        path = tmp_path / "pool.yaml"
+        path = tmp_path / "pools" / "pool.yaml"
+        path.parent.mkdir(exist_ok=True)
         path.write_text(yaml.safe_dump(content), encoding="utf-8")
         return path
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from routerr1.config import PoolParams
+from routerr1.config import GeneralizeParams, PoolParams
 from routerr1.errors import PoolError
 from routerr1.pool.build import open_http_pool
 from routerr1.pool.pool_file import read_pool_file
@@ -31,8 +31,14 @@ def good() -> dict[str, Any]:
     }
 
 
+@pytest.fixture(autouse=True)
+def _in_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
 def written(tmp_path: Path, content: Any) -> Path:
-    path = tmp_path / "pool.yaml"
+    path = tmp_path / "pools" / "pool.yaml"
+    path.parent.mkdir(exist_ok=True)
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
     return path
 
@@ -103,7 +109,7 @@ def test_yaml_that_cannot_be_read_is_named_with_its_line(tmp_path: Path):
         read_pool_file(tmp_path / "none.yaml")
 
 
-def http(path: Path, **more: Any) -> PoolParams:
+def http(path: Path = Path("pools/pool.yaml"), **more: Any) -> PoolParams:
     return PoolParams(
         kind="http", file=path, seed=1, max_reply_tokens=10, max_concurrency=4, **more
     )
@@ -112,24 +118,34 @@ def http(path: Path, **more: Any) -> PoolParams:
 @pytest.mark.parametrize("value", [None, "", "  "])
 def test_a_missing_key_is_told_when_the_pool_is_opened(tmp_path: Path, value: str | None):
     environ = {} if value is None else {"THE_KEY": value}
+    written(tmp_path, good())
     with pytest.raises(
         PoolError, match=r"endpoint 'here' needs its key in the .* THE_KEY, which is"
     ):
-        open_http_pool(http(written(tmp_path, good())), environ=environ)
+        open_http_pool(http(), environ=environ)
 
 
-def test_a_pool_file_or_store_that_dvc_would_delete_is_refused(tmp_path: Path):
+@pytest.mark.parametrize(
+    "path", ["pool.yaml", "data/pool/pool.yaml", "/srv/pool.yaml", "pools/../pool.yaml", ""]
+)
+def test_a_pool_file_that_dvc_would_not_watch_is_refused(path: str):
+    with pytest.raises(ValueError, match=r"a pool file's place is pools/"):
+        http(Path(path))
+    with pytest.raises(ValueError, match=r"a pool file's place is pools/"):
+        GeneralizeParams(pool_seed=1, file=Path(path), added_models=1, max_questions=None)
+
+
+def test_a_store_that_dvc_would_delete_is_refused():
     with pytest.raises(ValueError, match=r"data/pool is an output of the profile stage"):
-        http(Path("data/pool/pool.yaml"))
-    with pytest.raises(ValueError, match=r"data/pool is an output of the profile stage"):
-        http(tmp_path, calls="record", store=Path("data/pool/calls.jsonl"))
+        http(calls="record", store=Path("data/pool/calls.jsonl"))
 
 
 def test_cards_of_another_pool_are_refused(tmp_path: Path):
     from routerr1.types import Card
 
+    written(tmp_path, good())
     with pytest.raises(PoolError, match="the cards name candidate 'Five'"):
-        open_http_pool(http(written(tmp_path, good())), [Card("Five")], environ={"THE_KEY": "k"})
+        open_http_pool(http(), [Card("Five")], environ={"THE_KEY": "k"})
 
 
 async def test_a_replay_needs_no_key(tmp_path: Path):
@@ -140,7 +156,7 @@ async def test_a_replay_needs_no_key(tmp_path: Path):
     request = read_pool_file(path, max_reply_tokens=10).request("One", "q")
     with RecordStore(store) as opened:
         opened.append(Record(request, Reply("One", "a")))
-    pool = open_http_pool(http(path, calls="replay", store=store), environ={})
+    pool = open_http_pool(http(calls="replay", store=store), environ={})
     assert (await pool.ask("One", "q")).text == "a"
 
 

@@ -29,6 +29,7 @@ from tests.folder import make_folder
 
 KEY = "sk-MARKED-7f3a9c52e8d14b60"
 STORE = Path("runs/calls.jsonl")
+POOL_FILE = Path("pools/pool.yaml")
 FAULTS = Faults(
     rate_limit=0.05, server_error=0.05, cut=0.05, broken_json=0.03, empty_choice=0.03, tags=0.05,
     retry_after_s=0.01,
@@ -53,7 +54,7 @@ class Recorded:
 def set_up(folder: Path, policy: Path, mlflow_db: Path, **pool: Any) -> Params:
     """A working folder with an HTTP pool."""
     changes = {
-        "pool": {"kind": "http", "file": "pool.yaml", "store": str(STORE), **pool},
+        "pool": {"kind": "http", "file": str(POOL_FILE), "store": str(STORE), **pool},
         "profile_pool": {"probes": 6},
         "evaluate": {"max_questions": 4},
         "baselines": {"include": []},
@@ -93,14 +94,14 @@ def failures(params: Params, url: str) -> Iterator[str]:
     with serving(
         build_app(SimulatedPool(default_candidates(), {}, seed=1), key="another")
     ) as other:
-        Path("pool.yaml").write_text(pool_file(other))
+        POOL_FILE.write_text(pool_file(other))
         yield asyncio.run(ask())
-    Path("pool.yaml").write_text(pool_file(url).replace("endpoint: here", "endpoint: there"))
+    POOL_FILE.write_text(pool_file(url).replace("endpoint: here", "endpoint: there"))
     try:
         stages.open_pool(params)
     except PoolError:
         yield traceback.format_exc()
-    Path("pool.yaml").write_text(pool_file(url))
+    POOL_FILE.write_text(pool_file(url))
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +131,8 @@ def recorded(
         root.setLevel(logging.DEBUG)
         try:
             with serving(served) as url:
-                Path("pool.yaml").write_text(pool_file(url))
+                POOL_FILE.parent.mkdir()
+                POOL_FILE.write_text(pool_file(url))
                 stages.dataset(params)
                 stages.profile(params)
                 stages.train(params)
@@ -168,7 +170,7 @@ def test_the_run_replays_to_the_byte_with_no_network_and_no_key(
     params = set_up(again, asking_policy, mlflow_template, calls="replay")
     for name in ("data/questions", "data/pool"):
         shutil.copytree(recorded.folder / name, again / name)
-    for name in ("pool.yaml", str(STORE)):
+    for name in (str(POOL_FILE), str(STORE)):
         (again / name).parent.mkdir(exist_ok=True)
         shutil.copy(recorded.folder / name, again / name)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")

@@ -30,11 +30,16 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
 
 
 async def test_requests_and_errors_of_the_sdk_are_logged_without_the_key(
-    simulated: SimulatedPool, pool_file: Callable[..., Path], caplog: pytest.LogCaptureFixture
+    simulated: SimulatedPool,
+    pool_file: Callable[..., Path],
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ):
+    monkeypatch.chdir(tmp_path)
     caplog.set_level(logging.DEBUG)
     with serving(build_app(simulated, time_scale=0, key="another-key")) as url:
-        path = pool_file(url, endpoint={"key_env": "MARKED_POOL_KEY"})
+        path = pool_file(url, endpoint={"key_env": "MARKED_POOL_KEY"}).relative_to(tmp_path)
         params = PoolParams(kind="http", file=path, seed=1, max_reply_tokens=10, max_concurrency=2)
         pool = open_http_pool(params, environ={"MARKED_POOL_KEY": KEY})
         replies = await asyncio.gather(*(pool.ask("Mint", str(n)) for n in range(3)))

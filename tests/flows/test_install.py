@@ -1,0 +1,129 @@
+"""Setting a server up, and setting it up again after people have been at it."""
+
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.params import set_values
+from routerr1.errors import ConfigError
+from tests.clone import ROOT
+
+pytestmark = pytest.mark.usefixtures("prefect", "chain")
+
+
+@pytest.fixture
+def client(prefect: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:  # noqa: ARG001
+    """Of the harness's server, which `prefect deploy` finds in the environment."""
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL
+
+    monkeypatch.setenv("PREFECT_API_URL", PREFECT_API_URL.value())
+    Path("prefect.yaml").symlink_to(ROOT / "prefect.yaml")
+    Path("flows").symlink_to(ROOT / "flows")
+    with get_client(sync_client=True) as found:
+        yield found
+
+
+def state(client: Any) -> list[Any]:
+    """Everything that `ops install` makes, as it is, with what is switched on."""
+    from prefect.client.schemas.filters import WorkPoolFilter
+
+    deployments = [
+        (each.id, each.name, each.paused, [(it.schedule, it.active) for it in each.schedules])
+        for each in client.read_deployments()
+    ]
+    automations = [each.model_dump() for each in client.read_automations()]
+    pools = client.read_work_pools(work_pool_filter=WorkPoolFilter())
+    return [deployments, automations, [(pool.id, pool.type) for pool in pools]]
+
+
+def test_installing_again_changes_nothing_and_switches_nothing_on(client: Any) -> None:
+    from flows.install import install
+
+    lines = install()
+    assert "automation: retrain routerr1 on routerr1.drift" in lines
+    (drift,) = client.read_automations_by_name("retrain routerr1 on routerr1.drift")
+    client.pause_automation(drift.id)
+    retrain = client.read_deployment_by_name("retrain/retrain")
+    client.pause_deployment(retrain.id)
+    watch = client.read_deployment_by_name("watch-changes/watch-changes")
+    client.update_deployment_schedule(watch.id, watch.schedules[0].id, active=False)
+    before = state(client)
+    assert "automation: retrain routerr1 on routerr1.drift (switched off)" in install()
+    assert state(client) == before
+
+
+def test_prefect_deploys_without_a_question(client: Any) -> None:
+    """At a terminal, where it asks for whatever prefect.yaml leaves open."""
+    from flows.install import _work_pool
+
+    _work_pool(client)
+    master, terminal = pty.openpty()
+    os.write(master, b"\x04")  # who is asked sees the end of the input, and fails
+    command = [sys.executable, "-m", "prefect", "deploy", "--all"]
+    process = subprocess.Popen(
+        command, stdin=terminal, stdout=terminal, stderr=terminal,
+        env={**os.environ, "TERM": "xterm", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"},
+    )  # fmt: skip
+    os.close(terminal)
+    said = b""
+    with suppress(OSError):  # the terminal is gone with its last user
+        while part := os.read(master, 4096):
+            said += part
+    os.close(master)
+    assert process.wait() == 0, said.decode()
+    assert b"promote/promote" in said
+    (step,) = client.read_deployment_by_name("retrain/retrain").pull_steps
+    assert list(step.values()) == [{"directory": str(Path.cwd())}]
+
+
+def test_an_automation_that_starts_something_else_is_put_right_where_it_stands(
+    client: Any,
+) -> None:
+    from prefect.events.schemas.automations import AutomationCore
+
+    from flows.install import automations
+    from flows.serve import deployments
+
+    for each in deployments():
+        each.apply()
+    automations(client)
+    name = "retrain routerr1 on routerr1.pool.changed"
+    (made,) = client.read_automations_by_name(name)
+    old = made.model_dump(exclude={"id", "owner_resource"})
+    old["trigger"]["match"] = {}  # of any model
+    client.update_automation(made.id, AutomationCore.model_validate(old))
+    automations(client)
+    assert client.read_automations_by_name(name) == [made]
+
+
+def test_each_model_on_a_server_has_automations_of_its_own(client: Any) -> None:
+    from flows.install import automations
+    from flows.serve import deployments
+
+    for each in deployments():
+        each.apply()
+    for model in ("routerr1", "another"):
+        set_values(Path("params.yaml"), {"registry.model": model})
+        automations(client)
+    for model in ("routerr1", "another"):
+        (found,) = client.read_automations_by_name(f"retrain {model} on routerr1.drift")
+        assert found.trigger.match["prefect.resource.id"] == [f"routerr1.model.{model}"]
+
+
+def test_without_prefect_yaml_nothing_is_installed(client: Any) -> None:
+    from flows.install import automations, install
+
+    Path("prefect.yaml").unlink()
+    with pytest.raises(ConfigError, match=r"prefect\.yaml: not found; run this in the repository"):
+        install()
+    Path("prefect.yaml").write_text("deployments: []\n")
+    with pytest.raises(ConfigError, match=r"prefect\.yaml: deploys no flows/pipeline\.py:retrain"):
+        automations(client)

@@ -1,0 +1,38 @@
+"""`routerr1 ops notify`: the event is with the server, or the command says why not."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.usefixtures("chain")
+
+
+def run(home: Path, *arguments: str) -> tuple[int, str]:
+    """A Python module of a user who has nothing set; its status, and what it said."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", *arguments],
+        env={**kept, "HOME": str(home)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+NOTIFY = ("routerr1.cli", "ops", "notify", "routerr1.drift")
+
+
+def test_a_server_that_is_not_there_is_one_line_and_status_2(tmp_path: Path) -> None:
+    assert run(tmp_path, *NOTIFY) == (
+        2,
+        "routerr1: PREFECT_API_URL: not set; start `prefect server start` and name it there\n",
+    )
+    # As in Prefect's own documentation; no variable is set.
+    run(tmp_path, "prefect", "config", "set", "PREFECT_API_URL=http://me:secret@127.0.0.1:9/api")
+    assert run(tmp_path, *NOTIFY) == (
+        2,
+        "routerr1: Prefect server http://127.0.0.1:9/api: [Errno 111] Connection refused; "
+        "is it running, and is PREFECT_API_URL right?\n",
+    )
+    assert run(tmp_path, "routerr1.cli", "ops", "install")[0] == 2
