@@ -10,18 +10,19 @@ import numpy as np
 from routerr1.config import EvaluateParams, GeneralizeParams, RolloutParams
 from routerr1.errors import DataError
 from routerr1.evaluate import controls
-from routerr1.evaluate.changes import DRAWN, Changes, Variant, pool_changes
+from routerr1.evaluate.changes import DRAWN, Changes, Variant, mean_performance, pool_changes
 from routerr1.evaluate.controls import POLICY, Router
 from routerr1.evaluate.rows import Row
 from routerr1.evaluate.run import (
     TRAINING_POOL,
     Progress,
     choose_questions,
+    derived_rows,
     play_all,
     policies_of,
 )
 from routerr1.evaluate.stats import Interval, interval, paired_difference, ratio_interval
-from routerr1.evaluate.store import RowStore
+from routerr1.evaluate.store import Store
 from routerr1.evaluate.table import entry_of, shorten, summarise
 from routerr1.matching import normalise
 from routerr1.pool.interface import Pool
@@ -43,7 +44,7 @@ async def generalize(
     rollout: RolloutParams,
     params: EvaluateParams,
     limits: GeneralizeParams,
-    store: RowStore | None = None,
+    store: Store | None = None,
     progress: Progress | None = None,
 ) -> tuple[list[Row], Changes]:
     """Play each policy on the training pool, then with new models and on every change of the pool.
@@ -55,7 +56,7 @@ async def generalize(
     policies = policies_of(generators, render=render, rollout=rollout, params=params)
     home = [controls.policy_router(policy, pool, TRAINING_POOL, params.seed) for policy in policies]
     base = await play_all(_jobs(home, chosen), concurrency=params.concurrency, store=store)
-    changes = new_models + pool_changes(pool, favourite(base, pool), params.seed)
+    changes = new_models + pool_changes(pool, favourite(base, pool), params.seed, render)
     away: list[Router] = []
     for variant in changes.made:
         for policy in policies:
@@ -65,7 +66,21 @@ async def generalize(
     rows = await play_all(
         _jobs(away, chosen), concurrency=params.concurrency, store=store, progress=progress
     )
+    for variant in changes.made:
+        if variant.controls:
+            best = _best_on_cards(variant.pool)
+            for policy in policies:
+                rows += derived_rows(rows, variant.name, policy.seed, best)
     return [*base, *rows], changes
+
+
+def _best_on_cards(pool: Pool) -> str:
+    """The candidate with the highest mean performance in profiling; the cheaper on ties."""
+    best = min(
+        pool.cards,
+        key=lambda card: (-mean_performance(card), card.completion_usd_per_mtok, card.name),
+    )
+    return best.name
 
 
 def _jobs(
@@ -223,7 +238,8 @@ def generalize_markdown(compared: Mapping[str, Any]) -> str:
     percent = round(100 * compared["confidence"])
     lines = [
         f"The trained policy, nothing retrained, on the same n = {compared['n']} questions in "
-        f"{compared['groups']} groups; {percent} % intervals. Watched: the new or changed models.",
+        f"{compared['groups']} groups; {percent} % intervals. Watched: the new or changed models; "
+        "the favourite, where the order is another; nobody, where it is gone.",
         "",
         "| pool | EM | EM against training pool | USD per 1000 | calls to watched (before) | answers changed | right to wrong | wrong to right |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
