@@ -40,7 +40,8 @@ class Recorder:
         repeats: what is answered from the store is written down as well, for whom it was. A replay needs
             it to tell trajectories apart; a store that only saves calls does not.
 
-    The pool and the store are closed with the recorder.
+    The pool and the store are closed with the recorder, once the calls under way are written down:
+    who broke off may have asked for them no more, but they are paid.
     """
 
     def __init__(
@@ -108,7 +109,11 @@ class Recorder:
         return reply
 
     async def aclose(self) -> None:
-        """Close the pool and the store."""
+        """Wait for the calls under way, then close the pool and the store."""
+        # Those of a loop that has ended are cancelled; there is nothing to wait for.
+        ours = asyncio.get_running_loop()
+        left = [task for task in self._under_way.values() if task.get_loop() is ours]
+        await asyncio.gather(*left, return_exceptions=True)
         await self.inner.aclose()
         self._store.close()
 
