@@ -5,8 +5,16 @@ import numpy as np
 import pytest
 
 from routerr1.baselines import retrieval
-from routerr1.baselines.build import SINGLE, Materials, baseline_routers, lessons, whole_routers
+from routerr1.baselines.build import (
+    LEARNED,
+    SINGLE,
+    Materials,
+    baseline_routers,
+    lessons,
+    whole_routers,
+)
 from routerr1.baselines.cascade import ReplyScorer, frugal
+from routerr1.baselines.learned import Majority
 from routerr1.baselines.matrix import Matrix, read_matrix
 from routerr1.baselines.prompted import largest, prompted_choice
 from routerr1.baselines.retrieval import FileIndex, MemoryIndex, RetrieverPool, passages_of
@@ -119,6 +127,28 @@ def test_prompted_asks_whom_the_policy_names_and_decomposed_knn_chooses_itself(p
     assert {model for row in played["prompted_star"] for model in row.called} == {"Penny"}
     assert len({model for row in played["knn_star"] for model in row.called}) > 2
     assert _em(played["knn_star"]) > _em(played["prompted_star"])
+
+
+async def test_only_what_is_played_is_learnt(world):
+    learnt = []
+
+    def lesson(name: str) -> Lazy:
+        return Lazy(lambda: learnt.append(name) or Majority(world.matrix))
+
+    known = {name: lesson(name) for name in (*LEARNED, "frugal", "sft")}
+    base = world.reader()
+    materials = Materials(base, base, world.pool, known, None)
+    params = PARAMS.model_copy(update={"include": ("sft", "mlp", "knn_star", "frugal", "direct")})
+    routers = {
+        router.name.removeprefix("baseline/"): router
+        for router in baseline_routers(materials, params, pool_name="training", seed=3)
+    }
+    needs = {name: router.needs and router.needs[0] for name, router in routers.items()}
+    assert needs == {
+        "sft": "sft", "mlp": "mlp", "knn_star": "knn", "frugal": "frugal", "direct": None
+    }  # fmt: skip
+    await play_all([(routers["mlp"], question) for question in world.test[:3]], concurrency=2)
+    assert learnt == ["mlp"]
 
 
 def test_a_cascade_stops_at_the_reply_it_believes(played, world):
