@@ -18,6 +18,7 @@ from routerr1.train.checkpoint import save_policy
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(900),  # on a busy machine Ray's processes take long to start
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray leaves its log files open
 ]
 
@@ -79,7 +80,8 @@ def test_the_stage_writes_the_same_bytes_on_ray_as_without(params):
             "embedder": "minilm",
         }
     )
-    params = params.model_copy(update={"baselines": section})
+    few = params.evaluate.model_copy(update={"max_questions": 12})
+    params = params.model_copy(update={"baselines": section, "evaluate": few})
     stages.dataset(params)
     stages.profile(params)
     stages.warmstart(params)
