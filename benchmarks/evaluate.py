@@ -5,8 +5,10 @@ calls candidates; then writes one JSON object to --out:
 - `schedule`: every router of the evaluate stage on the simulated pool, whose calls really wait for their
   latency, as many trajectories at a time as the stage plays. No schedule ends before the longest single
   trajectory, before all waiting divided by the trajectories under way at once, or before the computing is done,
-  for which one process has one core: the longest of the three is the critical path. `scripted` is the same with
-  a policy that computes nothing, and controls alone;
+  for which one process has one core: the longest of the three is the critical path. What routers learn is learnt
+  before. `scripted` is the same with
+  a policy that computes nothing, and controls alone. On a machine that others use too the process waits for
+  a core now and then; that is told apart;
 - `kill`: the stage itself (`routerr1 evaluate`) with the candidates behind a loopback server and `calls: live`,
   killed with SIGKILL half-way and started again. Calls are counted at the server. Those under way at the
   kill are counted apart: whether they are billed, and what they would have said, nobody here can know.
@@ -26,8 +28,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from routerr1 import stages
 from routerr1.config import Params, load_params
 from routerr1.evaluate import controls
 from routerr1.evaluate.rows import read_rows
-from routerr1.evaluate.run import Job, play_all
+from routerr1.evaluate.run import Job, learn, play_all
 from routerr1.pool.server import build_app, serving
 from routerr1.pool.simulated import SimulatedPool, default_candidates, known_facts
 from routerr1.rollout.generate import ScriptedGenerator
@@ -47,7 +48,7 @@ from routerr1.types import Question, Reply
 from tests.servers import write_pool_file
 
 ROOT = Path(__file__).parents[1]
-_SLOWER = 10.0  # calls of the killed evaluation wait so many times their latency, so that many are under way
+_SLOWER = 3.0  # calls of the killed evaluation wait so many times their latency, so that many are under way
 
 
 class Billed(SimulatedPool):
@@ -68,19 +69,16 @@ class Billed(SimulatedPool):
         return reply
 
 
-def set_up(folder: Path, num_questions: int, pool_file: Path | None = None) -> Params:
-    """The chain up to the policy, in `folder`, which becomes the working folder."""
-    shutil.copytree(ROOT / "profiles", folder / "profiles")
+def set_up(num_questions: int, pool_file: Path) -> Params:
+    """The chain up to the policy, in the working folder."""
+    shutil.copytree(ROOT / "profiles", "profiles")
     values = yaml.safe_load((ROOT / "params.yaml").read_text())
-    values["profile"] = "ci"
-    (folder / "params.yaml").write_text(yaml.safe_dump(values))
-    overlay = yaml.safe_load((folder / "profiles/ci.yaml").read_text())
+    Path("params.yaml").write_text(yaml.safe_dump(values | {"profile": "ci"}))
+    overlay = yaml.safe_load(Path("profiles/ci.yaml").read_text())
     overlay["warmstart"] |= {"steps": 60, "learning_rate": 2.0e-2, "warmup_steps": 5}
     overlay["evaluate"]["max_questions"] = num_questions
-    if pool_file:
-        overlay["pool"] = {"kind": "http", "file": str(pool_file)}
-    (folder / "profiles/ci.yaml").write_text(yaml.safe_dump(overlay))
-    os.chdir(folder)
+    overlay["pool"] = {"kind": "http", "file": str(pool_file)}
+    Path("profiles/ci.yaml").write_text(yaml.safe_dump(overlay))
     params = load_params()
     stages.dataset(params)
     stages.profile(params)
@@ -90,17 +88,6 @@ def set_up(folder: Path, num_questions: int, pool_file: Path | None = None) -> P
     with open_run(params.registry, stages.RUN_FILE, resume=False):
         pass
     return params
-
-
-@contextmanager
-def temporary_folder() -> Iterator[Path]:
-    """Working folder for a while."""
-    before = Path.cwd()
-    with tempfile.TemporaryDirectory() as name:
-        try:
-            yield Path(name)
-        finally:
-            os.chdir(before)
 
 
 def scripted_jobs(params: Params, pool: SimulatedPool) -> list[Job]:
@@ -130,9 +117,13 @@ def scripted(rows: Sequence[Question], model: str) -> ScriptedGenerator:
 
 def timed(work: Sequence[Job], concurrency: int) -> dict[str, float]:
     """One evaluation with real waiting."""
-    began, computed = time.perf_counter(), time.process_time()
+    computed = time.process_time()
+    learn(router for router, _ in work)
+    learning_s, computed = time.process_time() - computed, time.process_time()
+    began, queued = time.perf_counter(), _queued_s()
     rows = asyncio.run(play_all(work, concurrency=concurrency))
     wall_s, cpu_s = time.perf_counter() - began, time.process_time() - computed
+    starved_s = _queued_s() - queued
     waits = [row.latency_s for row in rows]
     limit_s = max(max(waits), sum(waits) / concurrency, cpu_s)
     return {
@@ -144,43 +135,42 @@ def timed(work: Sequence[Job], concurrency: int) -> dict[str, float]:
         "longest_trajectory_waits_s": round(max(waits), 2),
         "all_waiting_shared_s": round(sum(waits) / concurrency, 2),
         "cpu_s": round(cpu_s, 2),
+        "learning_before_cpu_s": round(learning_s, 2),
         "ratio": round(wall_s / limit_s, 3),
+        "waited_for_a_core_s": round(starved_s, 2),
+        "ratio_without_that": round((wall_s - starved_s) / limit_s, 3),
         "one_after_another_s": round(sum(waits) + cpu_s, 1),
     }
 
 
-def schedules(num_questions: int) -> dict[str, dict[str, float]]:
+def _queued_s() -> float:
+    """Seconds that this thread was ready to run while others had the cores."""
+    return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+
+
+def schedules(params: Params) -> dict[str, dict[str, float]]:
     """With the policy of the chain and all routers, and with a script."""
-    with temporary_folder() as folder:
-        params = set_up(folder, num_questions)
-        known = known_facts(stages._world(params))
-        pool = SimulatedPool(
-            default_candidates(), known, seed=7, sleep=True, cards=stages.read_cards()
-        )
-        concurrency = params.evaluate.concurrency
-        return {
-            "scripted": timed(scripted_jobs(params, pool), concurrency),
-            "schedule": timed(stages._evaluation_jobs(params, pool, {}), concurrency),
-        }
+    known = known_facts(stages._world(params))
+    cards = stages.read_cards()
+    pool = SimulatedPool(default_candidates(), known, seed=7, sleep=True, cards=cards)
+    concurrency = params.evaluate.concurrency
+    return {
+        "scripted": timed(scripted_jobs(params, pool), concurrency),
+        "schedule": timed(stages._evaluation_jobs(params, pool, {}), concurrency),
+    }
 
 
-def killed(num_questions: int) -> dict[str, object]:
+def killed(params: Params, served: Billed) -> dict[str, object]:
     """Kill the stage half-way, start it again, and look at what was paid."""
-    with temporary_folder() as folder:
-        world = stages._world(load_params(ROOT / "params.yaml"))
-        served = Billed(default_candidates(), known_facts(world), seed=7)
-        with serving(build_app(served, time_scale=0)) as url:
-            pool_file = write_pool_file(folder / "pool.yaml", url, default_candidates())
-            params = set_up(folder, num_questions, pool_file)
-            served.answered.clear()
-            total = len(stages._evaluation_jobs(params, served, {}))
-            command = [sys.executable, "-m", "routerr1.cli", "evaluate"]
-            kept = _strike(command, stages.RUNS / "eval.jsonl", total // 2)
-            before, lost = served.answered.copy(), +served.under_way
-            subprocess.run(command, check=True)
-            answered, again = served.answered.copy(), _written()
-            subprocess.run(command, check=True)  # once more, left alone
-            alone = _written()
+    served.answered.clear()
+    total = len(stages._evaluation_jobs(params, served, {}))
+    command = [sys.executable, "-m", "routerr1.cli", "evaluate"]
+    kept = _strike(command, stages.RUNS / "eval.jsonl", total // 2)
+    before, lost = served.answered.copy(), +served.under_way
+    subprocess.run(command, check=True)
+    answered, again = served.answered.copy(), _written()
+    subprocess.run(command, check=True)  # once more, left alone
+    alone = _written()
     twice = {call: count - 1 for call, count in answered.items() if count > 1}
     return {
         "trajectories": total,
@@ -226,13 +216,22 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
     out = chosen.out and chosen.out.resolve()
-    load = os.getloadavg()
-    found = {
-        "load_before": [round(value, 1) for value in load],
+    found: dict[str, object] = {
+        "load_before": [round(value, 1) for value in os.getloadavg()],
         "cpus": os.cpu_count(),
-        **schedules(chosen.questions),
-        "kill": killed(chosen.questions),
+        "questions": chosen.questions,
     }
+    world = stages._world(load_params(ROOT / "params.yaml"))
+    served = Billed(default_candidates(), known_facts(world), seed=7)
+    with tempfile.TemporaryDirectory() as folder, serving(build_app(served, time_scale=0)) as url:
+        os.chdir(folder)
+        params = set_up(
+            chosen.questions,
+            write_pool_file(Path(folder, "pool.yaml"), url, default_candidates()),
+        )
+        found |= schedules(params)
+        found["kill"] = killed(params, served)
+        os.chdir(ROOT)
     text = json.dumps(found, indent=2)
     print(text)
     if out:

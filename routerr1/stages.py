@@ -25,7 +25,7 @@ from routerr1.progress import Progress, track
 from routerr1.types import Card, Question, Split, Trajectory
 
 if TYPE_CHECKING:
-    from routerr1.baselines.retrieval import Index, RetrieverPool
+    from routerr1.baselines.retrieval import RetrieverPool
     from routerr1.data.embedded import World
     from routerr1.evaluate.changes import Changes
     from routerr1.evaluate.controls import Router
@@ -426,28 +426,28 @@ def _fine_tuned(params: Params, base: "Lazy[LocalGenerator]", seed: int) -> "Loc
 
 def _retriever(params: Params, pool: Pool) -> "RetrieverPool | None":
     """What RAG and Search-R1 search; None if params name neither."""
-    from routerr1.baselines.retrieval import RetrieverPool
-    from routerr1.evaluate.lazy import Lazy
+    from routerr1.baselines.retrieval import (
+        FileIndex,
+        Index,
+        MemoryIndex,
+        RetrieverPool,
+        passages_of,
+    )
+    from routerr1.pool.simulated import known_facts
 
     section = params.baselines
     if not {"rag", "search_r1"} & set(section.include):
         return None
-    if section.corpus is None and params.dataset.source != "embedded":
+    if section.corpus is not None:
+        index: Index = FileIndex(section.corpus, RUNS / "bm25" / digest(section.corpus))
+    elif params.dataset.source == "embedded":
+        index = MemoryIndex(passages_of(known_facts(_world(params))))
+    else:
         raise ConfigError(
             "params.yaml: baselines.corpus: rag and search_r1 need passages to search"
         )
     names = [card.name for card in pool.cards]
-    return RetrieverPool(Lazy(partial(_index, params)), count=section.passages, aliases=names)
-
-
-def _index(params: Params) -> "Index":
-    from routerr1.baselines.retrieval import FileIndex, MemoryIndex, passages_of
-    from routerr1.pool.simulated import known_facts
-
-    corpus = params.baselines.corpus
-    if corpus is None:
-        return MemoryIndex(passages_of(known_facts(_world(params))))
-    return FileIndex(corpus, RUNS / "bm25" / digest(corpus))
+    return RetrieverPool(index, count=section.passages, aliases=names)
 
 
 def evaluate_replay(params: Params, log: Path, out: Path, repetitions: int) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import mmap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,15 +36,12 @@ class RetrieverPool:
     """The `Pool` interface over a corpus; RAG asks it once, Search-R1 in every round.
 
     Args:
-        index: opened when the first search comes.
         count: passages in a reply, best first.
         aliases: further names for the search. A search action names no model, so a policy that was taught
             names may write any of them.
     """
 
-    def __init__(
-        self, index: Callable[[], Index], *, count: int, aliases: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, index: Index, *, count: int, aliases: Sequence[str] = ()) -> None:
         self._index = index
         self._count = count
         self._aliases = tuple(aliases)
@@ -55,14 +52,13 @@ class RetrieverPool:
         return (Card(NAME, "searches passages for the words of the query", self._aliases),)
 
     async def ask(self, name: str, query: str) -> Reply:
-        """See `Pool.ask`; raises DataError if the passages cannot be opened."""
+        """See `Pool.ask`."""
         if name != NAME:
             return Reply(name, "", failure="unknown_model")
-        index = self._index()
-        if index.quick:
-            found = index.search(query, self._count)
+        if self._index.quick:
+            found = self._index.search(query, self._count)
         else:
-            found = await asyncio.to_thread(index.search, query, self._count)
+            found = await asyncio.to_thread(self._index.search, query, self._count)
         return Reply(NAME, " ".join(found))
 
     async def aclose(self) -> None:

@@ -138,6 +138,8 @@ async def play_all(
     with store.open() if store else nullcontext(found) as earlier:
         wanted = [key_of(router, question) for router, question in jobs]
         found.update({key: earlier[key] for key in wanted if key in earlier})
+        missing = [job for job, key in zip(jobs, wanted, strict=True) if key not in earlier]
+        learn(router for router, _ in missing)
 
         async def one(router: Router, question: Question) -> None:
             # Routers that play the same question have each their own budget for it, and their own record.
@@ -164,10 +166,17 @@ async def play_all(
 
         with ungrouped():
             async with asyncio.TaskGroup() as group:
-                for router, question in jobs:
-                    if key_of(router, question) not in earlier:
-                        group.create_task(one(router, question))
+                for router, question in missing:
+                    group.create_task(one(router, question))
     return [found[key] for key in wanted]
+
+
+def learn(routers: Iterable[Router]) -> None:
+    """Train what they need. Before any call is under way: meanwhile no reply could be read and kept."""
+    for router in routers:
+        if router.needs is not None:
+            _, lesson = router.needs
+            lesson()
 
 
 def _refuse_unpaid(played: Trajectory, pool: Pool, kept: int) -> None:

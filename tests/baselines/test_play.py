@@ -60,7 +60,7 @@ def played(world):
     learnt = {
         **lessons(world.matrix, PARAMS, seed=3), "sft": Lazy(lambda: world.reader().generator)
     }  # fmt: skip
-    retriever = RetrieverPool(lambda: MemoryIndex(passages), count=1, aliases=NAMES)
+    retriever = RetrieverPool(MemoryIndex(passages), count=1, aliases=NAMES)
     materials = Materials(base, base.showing(world.pool.cards), world.pool, learnt, retriever)
     routers = baseline_routers(materials, PARAMS, pool_name="training", seed=3)
     routers += whole_routers(base, world.pool, pool_name=WHOLE, seed=3)
@@ -246,7 +246,7 @@ async def test_a_writer_does_not_read_what_a_cascade_rejected(world):
 
 async def test_retriever_finds_symbols_that_look_like_stop_words():
     passages = ["The symbol He stands for Helium.", "The symbol In is Indium."]
-    pool = RetrieverPool(lambda: MemoryIndex(passages), count=1)
+    pool = RetrieverPool(MemoryIndex(passages), count=1)
     assert "Helium" in (await pool.ask("Retriever", "Which element has the symbol He?")).text
     assert (await pool.ask("Other", "x")).failure == "unknown_model"
 
@@ -263,8 +263,8 @@ async def test_a_corpus_file_is_indexed_once_and_answers_as_the_same_passages_in
     texts = [f"Place {n} lies in Ländchen {n % 7}." for n in range(50)]
     corpus, folder = tmp_path / "corpus.jsonl", tmp_path / "bm25" / "digest"
     _corpus(corpus, texts)
-    first = RetrieverPool(lambda: FileIndex(corpus, folder), count=3)
-    memory = RetrieverPool(lambda: MemoryIndex(texts), count=3)
+    first = RetrieverPool(FileIndex(corpus, folder), count=3)
+    memory = RetrieverPool(MemoryIndex(texts), count=3)
     queries = [f"Which Ländchen holds place {n}?" for n in range(20)]
     there = await asyncio.gather(*(first.ask("Retriever", query) for query in queries))
     here = [await memory.ask("Retriever", query) for query in queries]

@@ -197,7 +197,7 @@ def test_truth_sees_through_a_recorder(stage, tmp_path):
     question = stage.test[0].question
     expected = truth_of(stage.pool).knows("Atlas", question)
     assert truth_of(ChangedPool(recorder, stage.pool.cards)).knows("Atlas", question) == expected
-    assert truth_of(RetrieverPool(lambda: MemoryIndex(["a passage"]), count=1)) is None
+    assert truth_of(RetrieverPool(MemoryIndex(["a passage"]), count=1)) is None
 
 
 def test_what_a_pool_does_not_allow_is_said_and_not_played(stage):
