@@ -14,7 +14,7 @@ from typing import Any
 
 from routerr1.errors import PoolError
 from routerr1.pool.budget import exhausted
-from routerr1.pool.interface import Pool
+from routerr1.pool.interface import Pool, Telling
 from routerr1.pool.nearest import QuestionIndex
 from routerr1.pool.records import (
     Describe,
@@ -60,6 +60,9 @@ class Recorder:
         # By who answered: two candidates may be one model at two endpoints, and their requests alike.
         self._known: dict[tuple[str, str], Reply] = {}
         self._under_way: dict[tuple[str, str], asyncio.Task[Reply]] = {}
+        self._told = isinstance(pool, Telling)
+        if isinstance(pool, Telling):
+            pool.on_reply = self._write
         if reuse:
             self._known = {
                 (record.reply.model, record.key): record.reply
@@ -100,13 +103,16 @@ class Recorder:
 
     async def _call(self, request: dict[str, Any], name: str, query: str) -> Reply:
         reply = await self.inner.ask(name, query)
-        record = Record(request, reply, asked_for())
-        # Not in the thread, which may be slow to begin: a process killed before would pay again.
-        self._store.write(record)
+        if not self._told:
+            self._write(name, query, reply)
         if self._reuse and reply.failure is None:
-            self._known[reply.model, record.key] = reply
+            self._known[reply.model, request_key(request)] = reply
         await asyncio.to_thread(self._store.flush)
         return reply
+
+    def _write(self, name: str, query: str, reply: Reply) -> None:
+        """At once, and not only when the disk has time: a process killed in between would pay again."""
+        self._store.write(Record(self._describe(name, query), reply, asked_for()))
 
     async def aclose(self) -> None:
         """Wait for the calls under way, then close the pool and the store."""
