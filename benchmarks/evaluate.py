@@ -47,6 +47,7 @@ from routerr1.train.checkpoint import save_policy
 from routerr1.types import Question, Reply
 from tests.servers import write_pool_file
 
+Calls = Counter[tuple[str, str]]
 ROOT = Path(__file__).parents[1]
 _SLOWER = 3.0  # calls of the killed evaluation wait so many times their latency, so that many are under way
 
@@ -56,8 +57,8 @@ class Billed(SimulatedPool):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.answered: Counter[tuple[str, str]] = Counter()
-        self.under_way: Counter[tuple[str, str]] = Counter()
+        self.answered: Calls = Counter()
+        self.under_way: Calls = Counter()
 
     async def ask(self, name: str, query: str) -> Reply:
         """Ask, wait, and count."""
@@ -165,35 +166,37 @@ def killed(params: Params, served: Billed) -> dict[str, object]:
     served.answered.clear()
     total = len(stages._evaluation_jobs(params, served, {}))
     command = [sys.executable, "-m", "routerr1.cli", "evaluate"]
-    kept = _strike(command, stages.RUNS / "eval.jsonl", total // 2)
-    before, lost = served.answered.copy(), +served.under_way
+    before, lost = _strike(command, stages.RUNS / "eval.jsonl", total // 2, served)
+    kept = _rows(stages.RUNS / "eval.jsonl")
     subprocess.run(command, check=True)
     answered, again = served.answered.copy(), _written()
     subprocess.run(command, check=True)  # once more, left alone
     alone = _written()
     twice = {call: count - 1 for call, count in answered.items() if count > 1}
+    sure = sum(count for call, count in twice.items() if call in before)
     return {
         "trajectories": total,
         "rows_kept_at_the_kill": kept,
         "calls_paid_before_the_kill": before.total(),
         "calls_under_way_at_the_kill": lost.total(),
         "different_calls": len(answered),
-        "paid_twice": sum(count for call, count in twice.items() if call not in lost),
-        "asked_again_of_those_under_way": sum(c for call, c in twice.items() if call in lost),
+        "paid_twice": sure,
+        "asked_again_of_those_under_way": sum(twice.values()) - sure,
         "same_rows_as_without_a_kill": again == alone,
     }
 
 
-def _strike(command: Sequence[str], path: Path, wanted: int) -> int:
-    """Start the command, and kill it once `path` has so many rows; how many it had in the end."""
+def _strike(command: Sequence[str], path: Path, wanted: int, served: Billed) -> tuple[Calls, Calls]:
+    """Start the command, and kill it once `path` has so many rows; which calls were answered and under way."""
     process = subprocess.Popen(command, start_new_session=True)
     while _rows(path) < wanted:
         if process.poll() is not None:
             raise RuntimeError(f"{' '.join(command)}: ended before it could be killed")
         time.sleep(0.02)
+    found = served.answered.copy(), +served.under_way  # before: what ends later reaches nobody
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    return _rows(path)
+    return found
 
 
 def _rows(path: Path) -> int:
