@@ -1,21 +1,27 @@
 """How close does an evaluation come to the shortest time it can take, and is anything paid twice?
 
-Plays a scripted policy with all controls (forced models, random, oracle, no call) on embedded questions and
-the simulated pool, whose calls really wait for their latency. Prints one JSON object:
-- wall seconds, and the critical path: no schedule ends before the longest single trajectory, nor before all
-  waiting divided by the trajectories that may be under way at once;
-- with --kill, the same evaluation is killed (SIGKILL) half-way and started again; every call that reached
-  the pool is counted, and the rows are compared with those of a run that was left alone.
+Sets up the ci chain in a folder of its own, with a policy whose warm start is a little longer, so that it
+calls candidates; then writes one JSON object to --out:
+- `schedule`: every router of the evaluate stage on the simulated pool, whose calls really wait for their
+  latency, as many trajectories at a time as the stage plays. No schedule ends before the longest single
+  trajectory, before all waiting divided by the trajectories under way at once, or before the computing is done,
+  for which one process has one core: the longest of the three is the critical path. What routers learn is learnt
+  before. `scripted` is the same with
+  a policy that computes nothing, and controls alone. On a machine that others use too the process waits for
+  a core now and then; that is told apart;
+- `kill`: the stage itself (`routerr1 evaluate`) with the candidates behind a loopback server and `calls: live`,
+  killed with SIGKILL half-way and started again. Calls are counted at the server. Those under way at the
+  kill are counted apart: whether they are billed, and what they would have said, nobody here can know.
 
-    python benchmarks/evaluate.py [--questions 100] [--concurrency 4096] [--kill]
+    python benchmarks/evaluate.py [--questions 24] [--out docs/results/evaluate.json]
 """
 
 import argparse
 import asyncio
-import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,46 +29,77 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from routerr1.config import load_params
-from routerr1.data.embedded import build_world
-from routerr1.data.embedded import questions as embedded_questions
+import yaml
+
+from routerr1 import stages
+from routerr1.config import Params, load_params
 from routerr1.evaluate import controls
-from routerr1.evaluate.rows import Row
-from routerr1.evaluate.run import Job, play_all
-from routerr1.evaluate.store import RowStore
-from routerr1.pool.recording import Recorder
-from routerr1.pool.records import RecordStore
+from routerr1.evaluate.rows import read_rows
+from routerr1.evaluate.run import Job, learn, play_all
+from routerr1.pool.server import build_app, serving
 from routerr1.pool.simulated import SimulatedPool, default_candidates, known_facts
-from routerr1.prompt import renderer
 from routerr1.rollout.generate import ScriptedGenerator
+from routerr1.tracking import open_run
+from routerr1.train.checkpoint import save_policy
 from routerr1.types import Question, Reply
+from tests.servers import write_pool_file
 
+Calls = Counter[tuple[str, str]]
 ROOT = Path(__file__).parents[1]
+_SLOWER = 3.0  # calls of the killed evaluation wait so many times their latency, so that many are under way
 
 
-class Counted:
-    """A pool that writes every call that is paid to a file, at once."""
+class Billed(SimulatedPool):
+    """Knows which calls it has answered, and which are under way."""
 
-    def __init__(self, pool: SimulatedPool, path: Path) -> None:
-        self._pool, self._path = pool, path
-
-    @property
-    def cards(self):
-        """The pool's."""
-        return self._pool.cards
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.answered: Calls = Counter()
+        self.under_way: Calls = Counter()
 
     async def ask(self, name: str, query: str) -> Reply:
-        """Ask, then count."""
-        reply = await self._pool.ask(name, query)
-        with self._path.open("a") as stream:
-            stream.write(json.dumps([name, query]) + "\n")
+        """Ask, wait, and count."""
+        self.under_way[name, query] += 1
+        reply = await super().ask(name, query)
+        await asyncio.sleep(_SLOWER * reply.latency_s)
+        self.under_way[name, query] -= 1
+        self.answered[name, query] += 1
         return reply
 
-    async def aclose(self) -> None:
-        """Nothing of its own."""
+
+def set_up(num_questions: int, pool_file: Path) -> Params:
+    """The chain up to the policy, in the working folder."""
+    shutil.copytree(ROOT / "profiles", "profiles")
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    Path("params.yaml").write_text(yaml.safe_dump(values | {"profile": "ci"}))
+    overlay = yaml.safe_load(Path("profiles/ci.yaml").read_text())
+    overlay["warmstart"] |= {"steps": 60, "learning_rate": 2.0e-2, "warmup_steps": 5}
+    overlay["evaluate"]["max_questions"] = num_questions
+    overlay["pool"] = {"kind": "http", "file": str(pool_file)}
+    Path("profiles/ci.yaml").write_text(yaml.safe_dump(overlay))
+    params = load_params()
+    stages.dataset(params)
+    stages.profile(params)
+    stages.warmstart(params)
+    save_policy(stages.WARMSTART / "seed-1", stages.POLICY, {"seed": 1})
+    stages.OTHER_SEEDS.mkdir()
+    with open_run(params.registry, stages.RUN_FILE, resume=False):
+        pass
+    return params
+
+
+def scripted_jobs(params: Params, pool: SimulatedPool) -> list[Job]:
+    """A policy that reads its questions perfectly, with all controls."""
+    test = stages.questions_of("test")[: params.evaluate.max_questions]
+    policy = controls.Policy(
+        1, scripted(test, pool.cards[0].name), stages.renderer(params), params.rollout, 0.0
+    )
+    routers = [controls.policy_router(policy, pool, "training", 5)]
+    routers += controls.control_routers(policy, pool, "training", 5)
+    return [(router, question) for router in routers for question in test]
 
 
 def scripted(rows: Sequence[Question], model: str) -> ScriptedGenerator:
@@ -79,105 +116,129 @@ def scripted(rows: Sequence[Question], model: str) -> ScriptedGenerator:
     return ScriptedGenerator(say)
 
 
-def jobs(num_questions: int, *, sleep: bool, folder: Path | None) -> list[Job]:
-    """The policy and its controls; with a folder, calls are recorded and counted there."""
-    params = load_params(ROOT / "params.yaml")
-    world = build_world(params.dataset.embedded)
-    rows = embedded_questions(world, params.dataset.embedded, params.dataset.seed)
-    test = [row for row in rows if row.split == "test"][:num_questions]
-    simulated = SimulatedPool(default_candidates(), known_facts(world), seed=7, sleep=sleep)
-    pool = simulated
-    if folder is not None:
-        pool = Recorder(
-            Counted(simulated, folder / "paid.jsonl"), RecordStore(folder / "calls.jsonl")
-        )
-    policy = controls.Policy(
-        1, scripted(test, simulated.cards[0].name), renderer("compact", 4), params.rollout, 0.0
-    )
-    routers = [controls.policy_router(policy, pool, "training", 5)]
-    routers += controls.control_routers(policy, pool, "training", 5)
-    return [(router, question) for router in routers for question in test]
-
-
-def critical_path_s(rows: Sequence[Row], concurrency: int) -> float:
-    """Seconds below which no schedule can be."""
-    waits = [row.latency_s for row in rows]
-    return max(max(waits), sum(waits) / concurrency)
-
-
-def timed(num_questions: int, concurrency: int) -> dict[str, float]:
+def timed(work: Sequence[Job], concurrency: int) -> dict[str, float]:
     """One evaluation with real waiting."""
-    work = jobs(num_questions, sleep=True, folder=None)
-    began = time.perf_counter()
+    computed = time.process_time()
+    learn(router for router, _ in work)
+    learning_s, computed = time.process_time() - computed, time.process_time()
+    began, queued = time.perf_counter(), _queued_s()
     rows = asyncio.run(play_all(work, concurrency=concurrency))
-    wall_s = time.perf_counter() - began
-    limit_s = critical_path_s(rows, concurrency)
+    wall_s, cpu_s = time.perf_counter() - began, time.process_time() - computed
+    starved_s = _queued_s() - queued
+    waits = [row.latency_s for row in rows]
+    limit_s = max(max(waits), sum(waits) / concurrency, cpu_s)
     return {
-        "routers": len({row.router for row in rows}),
+        "routers": len({(row.pool, row.router) for row in rows}),
         "trajectories": len(rows),
+        "calls": sum(row.calls for row in rows),
         "concurrency": concurrency,
-        "wall_s": round(wall_s, 3),
-        "critical_path_s": round(limit_s, 3),
+        "wall_s": round(wall_s, 2),
+        "longest_trajectory_waits_s": round(max(waits), 2),
+        "all_waiting_shared_s": round(sum(waits) / concurrency, 2),
+        "cpu_s": round(cpu_s, 2),
+        "learning_before_cpu_s": round(learning_s, 2),
         "ratio": round(wall_s / limit_s, 3),
-        "one_after_another_s": round(sum(row.latency_s for row in rows), 1),
+        "waited_for_a_core_s": round(starved_s, 2),
+        "ratio_without_that": round((wall_s - starved_s) / limit_s, 3),
+        "one_after_another_s": round(sum(waits) + cpu_s, 1),
     }
 
 
-def child(num_questions: int, folder: Path) -> None:
-    """The evaluation that may be killed: rows and calls survive in `folder`."""
-    work = jobs(num_questions, sleep=True, folder=folder)
-    store = RowStore(folder / "rows.jsonl", "benchmark")
-    rows = asyncio.run(play_all(work, concurrency=64, store=store))
-    text = "\n".join(json.dumps(asdict(row), sort_keys=True) for row in rows)
-    (folder / "digest").write_text(hashlib.sha256(text.encode()).hexdigest())
+def _queued_s() -> float:
+    """Seconds that this thread was ready to run while others had the cores."""
+    return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
 
 
-def killed(num_questions: int) -> dict[str, object]:
-    """Kill an evaluation half-way, start it again, and look at what was paid."""
-    with tempfile.TemporaryDirectory() as name:
-        struck, alone = Path(name, "struck"), Path(name, "alone")
-        for folder in (struck, alone):
-            folder.mkdir()
-        command = [sys.executable, __file__, "--questions", str(num_questions), "--child"]
-        first = subprocess.Popen([*command, str(struck)])
-        total = len(jobs(num_questions, sleep=False, folder=None))
-        while _lines(struck / "rows.jsonl") < total // 2:
-            time.sleep(0.05)
-        os.kill(first.pid, signal.SIGKILL)
-        first.wait()
-        kept = _lines(struck / "rows.jsonl") - 1
-        for folder in (struck, alone):
-            subprocess.run([*command, str(folder)], check=True)
-        paid = Counter((struck / "paid.jsonl").read_text().splitlines())
-        return {
-            "trajectories": total,
-            "rows_kept_at_the_kill": kept,
-            "calls_paid": sum(paid.values()),
-            "calls_paid_twice": sum(count - 1 for count in paid.values()),
-            "calls_paid_without_a_kill": _lines(alone / "paid.jsonl"),
-            "same_rows": (struck / "digest").read_text() == (alone / "digest").read_text(),
-        }
+def schedules(params: Params) -> dict[str, dict[str, float]]:
+    """With the policy of the chain and all routers, and with a script."""
+    known = known_facts(stages._world(params))
+    cards = stages.read_cards()
+    pool = SimulatedPool(default_candidates(), known, seed=7, sleep=True, cards=cards)
+    concurrency = params.evaluate.concurrency
+    return {
+        "scripted": timed(scripted_jobs(params, pool), concurrency),
+        "schedule": timed(stages._evaluation_jobs(params, pool, {}), concurrency),
+    }
 
 
-def _lines(path: Path) -> int:
-    return path.read_bytes().count(b"\n") if path.is_file() else 0
+def killed(params: Params, served: Billed) -> dict[str, object]:
+    """Kill the stage half-way, start it again, and look at what was paid."""
+    served.answered.clear()
+    total = len(stages._evaluation_jobs(params, served, {}))
+    command = [sys.executable, "-m", "routerr1.cli", "evaluate"]
+    before, lost = _strike(command, stages.RUNS / "eval.jsonl", total // 2, served)
+    kept = _rows(stages.RUNS / "eval.jsonl")
+    subprocess.run(command, check=True)
+    answered, again = served.answered.copy(), _written()
+    subprocess.run(command, check=True)  # once more, left alone
+    alone = _written()
+    twice = {call: count - 1 for call, count in answered.items() if count > 1}
+    sure = sum(count for call, count in twice.items() if call in before)
+    return {
+        "trajectories": total,
+        "rows_kept_at_the_kill": kept,
+        "calls_paid_before_the_kill": before.total(),
+        "calls_under_way_at_the_kill": lost.total(),
+        "different_calls": len(answered),
+        "paid_twice": sure,
+        "asked_again_of_those_under_way": sum(twice.values()) - sure,
+        "same_rows_as_without_a_kill": again == alone,
+    }
+
+
+def _strike(command: Sequence[str], path: Path, wanted: int, served: Billed) -> tuple[Calls, Calls]:
+    """Start the command, and kill it once `path` has so many rows; which calls were answered and under way."""
+    process = subprocess.Popen(command, start_new_session=True)
+    while _rows(path) < wanted:
+        if process.poll() is not None:
+            raise RuntimeError(f"{' '.join(command)}: ended before it could be killed")
+        time.sleep(0.02)
+    found = served.answered.copy(), +served.under_way  # before: what ends later reaches nobody
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return found
+
+
+def _rows(path: Path) -> int:
+    """Without the line at the head."""
+    return max(0, path.read_bytes().count(b"\n") - 1) if path.is_file() else 0
+
+
+def _written() -> list[tuple[object, ...]]:
+    """The stage's rows, without the seconds that a server took."""
+    return [
+        (row.router, row.seed, row.dataset, row.question_id, row.answer, row.em, row.cost_usd)
+        for row in read_rows(stages.EVALUATION / "rows.parquet")
+    ]
 
 
 def main() -> None:
-    """Parse, run, print."""
+    """Parse, run, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--questions", type=int, default=100)
-    parser.add_argument("--concurrency", type=int, default=4096)
-    parser.add_argument("--kill", action="store_true")
-    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--questions", type=int, default=24)
+    parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
-    if chosen.child:
-        child(chosen.questions, chosen.child)
-        return
-    found: dict[str, object] = {"schedule": timed(chosen.questions, chosen.concurrency)}
-    if chosen.kill:
-        found["kill"] = killed(chosen.questions)
-    print(json.dumps(found, indent=2))
+    out = chosen.out and chosen.out.resolve()
+    found: dict[str, object] = {
+        "load_before": [round(value, 1) for value in os.getloadavg()],
+        "cpus": os.cpu_count(),
+        "questions": chosen.questions,
+    }
+    world = stages._world(load_params(ROOT / "params.yaml"))
+    served = Billed(default_candidates(), known_facts(world), seed=7)
+    with tempfile.TemporaryDirectory() as folder, serving(build_app(served, time_scale=0)) as url:
+        os.chdir(folder)
+        params = set_up(
+            chosen.questions,
+            write_pool_file(Path(folder, "pool.yaml"), url, default_candidates()),
+        )
+        found |= schedules(params)
+        found["kill"] = killed(params, served)
+        os.chdir(ROOT)
+    text = json.dumps(found, indent=2)
+    print(text)
+    if out:
+        out.write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -126,7 +126,7 @@ PoolFilePath = Annotated[Path, AfterValidator(_pool_file)]
 class PoolParams(Section):
     """Which candidates answer, whether their answers are kept, and what they may cost.
 
-    `calls`: `live` asks and forgets; `record` also writes every call to `store` and answers a repeated
+    `calls`: `live` asks, and forgets once a stage is done; `record` also writes every call to `store` and answers a repeated
     one from there; `replay` answers from `store` alone, without a network or a key. `nearest` is the
     similarity from which a replay may answer a question never recorded; null: never. `redraw` is the share
     of training questions that come with a new simulated pool each, so that the policy has to read the
@@ -468,10 +468,11 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _one_writes(self) -> "Params":
-        if self.evaluate.executor == "ray" and self.pool.calls == "record":
+        recorded = (self.pool.kind, self.pool.calls) == ("simulated", "record")
+        if self.evaluate.executor == "ray" and recorded:
             raise ValueError(
-                "evaluate.executor ray plays in several processes, and pool.calls record lets one write; "
-                "use one of them, or replay"
+                "evaluate.executor ray asks a simulated pool in several processes, and pool.calls record "
+                "lets one write; use one of them, or replay"
             )
         return self
 

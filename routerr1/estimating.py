@@ -7,6 +7,7 @@ from statistics import fmean
 
 from rich.table import Table
 
+from routerr1.baselines.build import SINGLE
 from routerr1.config import Params
 from routerr1.errors import PoolError
 from routerr1.files import read_json
@@ -18,7 +19,7 @@ from routerr1.types import Card, Split
 # No token of a usual tokenizer stands for more bytes of ordinary text.
 _BYTES_PER_POLICY_TOKEN = 32
 _BYTES_PER_CHAR = 4  # UTF-8's longest
-_POOL_CHANGES = 7  # variants of the pool in the generalize stage, beside the pool itself
+_POOL_CHANGES = 8  # variants of the pool in the generalize stage, beside the pool itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +174,8 @@ def estimate(params: Params, inputs: Inputs) -> Estimate:
     for plays in _plays(params, inputs):
         reached = [*inputs.chains.values(), *(inputs.new.values() if plays.new_models else ())]
         dearest = max(_worst(chain, asked_bytes) for chain in reached)
-        expected = plays.trajectories * likely + plays.probes
-        most = plays.most_calls + plays.probes
+        expected = plays.trajectories * likely + plays.single_calls
+        most = plays.most_calls + plays.single_calls
         stages.append(
             StageEstimate(
                 plays.stage,
@@ -200,12 +201,12 @@ def _profile(params: Params, inputs: Inputs) -> StageEstimate:
 
 @dataclass(frozen=True, slots=True)
 class _Plays:
-    """What a stage plays with calls."""
+    """What a stage plays with calls, and the calls that are made alone."""
 
     stage: str
     trajectories: int
     most_calls: int
-    probes: int = 0
+    single_calls: int = 0
     new_models: bool = False
 
 
@@ -223,15 +224,22 @@ def _plays(params: Params, inputs: Inputs) -> tuple[_Plays, ...]:
     ours = seeds * (split * (1 + controls) + held * candidates)
     # As if each baseline asked, and a cascade everybody.
     others = seeds * split * baselines
+    # Where a baseline asks one candidate the whole question, all are asked it, to know the best.
+    wholes = seeds * split * candidates * bool({*SINGLE} & {*params.baselines.include})
     changed = seeds * away * (1 + _POOL_CHANGES + _on_new_models(params, inputs, controls))
     return (
         _Plays("train", training, training * rounds),
-        _Plays("evaluate", ours + others, ours * rounds + others * max(rounds, candidates)),
+        _Plays(
+            "evaluate",
+            ours + others,
+            ours * rounds + others * max(rounds, candidates),
+            single_calls=wholes,
+        ),
         _Plays(
             "generalize",
             changed,
             changed * rounds,
-            probes=params.profile_pool.probes * len(inputs.new),
+            single_calls=params.profile_pool.probes * len(inputs.new),
             new_models=True,
         ),
     )
@@ -273,7 +281,8 @@ def _assumptions(params: Params, inputs: Inputs, likely: float, rounds: int) -> 
     lines = [
         f"at most: {rounds} calls a question to the dearest candidate, the longest question and reply, every "
         "try that the pool file allows billed, its fallbacks' too",
-        f"expected: {likely:.2f} calls a question ({measured}), candidates called equally often",
+        f"expected: {likely:.2f} calls a question ({measured}), candidates called equally often; routers that "
+        "ask the same of the same share a call, which is not known before and left out",
         "warmstart asks no candidate: it imitates made-up routing",
     ]
     if not inputs.mean_call_usd:

@@ -26,11 +26,15 @@ from routerr1.progress import Progress, track, working
 from routerr1.types import Card, Question, Split, Trajectory
 
 if TYPE_CHECKING:
+    from routerr1.baselines.retrieval import RetrieverPool
     from routerr1.data.embedded import World
     from routerr1.evaluate.changes import Changes
     from routerr1.evaluate.controls import Router
+    from routerr1.evaluate.lazy import Lazy
     from routerr1.evaluate.rows import Row
     from routerr1.evaluate.run import Job
+    from routerr1.evaluate.shards import Learnt
+    from routerr1.rollout.generate import Generator
     from routerr1.rollout.local import LocalGenerator
     from routerr1.tracking import Run
     from routerr1.train.grpo import Trained
@@ -51,6 +55,7 @@ REPORT = Path("data/report")
 RUNS = Path("runs")
 WARM_STARTED = RUNS / "warmstart"  # seeds that are done, until all are
 PROFILED = RUNS / "profile"  # calls that profiling has made; they answer if the stage is run again
+CALLS = RUNS / "calls"  # paid calls of an evaluation that is under way; see `keep_calls`
 
 _FORMED_ENOUGH = 0.95
 Result = TypeVar("Result")
@@ -384,13 +389,15 @@ def evaluate(params: Params) -> None:
     from routerr1.tracking import open_run
 
     section = params.evaluate
-    store = RowStore(RUNS / "eval.jsonl", _evaluation_fingerprint(params, "evaluate"))
+    mark = evaluation_fingerprint(params, "evaluate")
+    store, calls = RowStore(RUNS / "eval.jsonl", mark), CALLS / f"evaluate-{mark}.jsonl"
+    open_kept = partial(_open_kept, params, calls)
     kept = Kept()
 
     async def play(pool: Pool, bar: Progress) -> list["Row"]:
         jobs = [
             (kept.keep(router) if router.name == POLICY else router, question)
-            for router, question in _evaluation_jobs(params, pool)
+            for router, question in _evaluation_jobs(params, pool, {})
         ]
         return await play_all(
             jobs, concurrency=section.concurrency, store=store, progress=bar.update
@@ -399,11 +406,12 @@ def evaluate(params: Params) -> None:
     with track("evaluate", 0) as bar:
         if section.executor == "ray":
             rows = play_on_ray(
-                partial(_evaluation_jobs, params), shards=section.shards,
-                concurrency=section.concurrency, store=store, progress=bar.update,
+                partial(_evaluation_jobs, params), open_kept, shared=params.pool.kind != "simulated",
+                players=section.shards, concurrency=section.concurrency, store=store,
+                progress=bar.update,
             )  # fmt: skip
         else:
-            pool = open_pool(params, read_cards())
+            pool = open_kept()
             rows = asyncio.run(_closing(pool, play(pool, bar)))
     found = evaluation_of(rows)
     _, figures = write_evaluation(EVALUATION, found, section)
@@ -415,13 +423,33 @@ def evaluate(params: Params) -> None:
             [kept.of(row) for row in policy], {"stage": "evaluate"}, sample=params.trace.evaluate
         )
     store.discard()
+    calls.unlink(missing_ok=True)
 
 
-def _evaluation_jobs(params: Params, pool: Pool | None = None) -> list["Job"]:
+def _open_kept(params: Params, calls: Path) -> Pool:
+    """The pool of the profiled cards, as `keep_calls` has it."""
+    return keep_calls(open_pool(params, read_cards()), params, calls)
+
+
+def keep_calls(pool: Pool, params: Params, path: Path) -> Pool:
+    """`pool`, its calls kept in `path` until the stage is done, where nobody else keeps what is paid.
+
+    A stage that is started again after a kill then pays no call twice; nor does one evaluation in which
+    several routers put the same question to the same candidate.
+    """
+    from routerr1.pool.recording import Recorder
+    from routerr1.pool.records import RecordStore
+
+    if params.pool.kind == "simulated" or params.pool.calls != "live":
+        return pool
+    return Recorder(pool, RecordStore(path), repeats=False)
+
+
+def _evaluation_jobs(params: Params, pool: Pool, learnt: "Learnt") -> list["Job"]:
     """Every router and question of the evaluate stage, from files alone: workers build them anew."""
     from routerr1.evaluate.run import evaluation_jobs
 
-    pool = pool or open_pool(params, read_cards())
+    baselines, wholes = _baselines(params, pool, learnt)
     return evaluation_jobs(
         load_policies(params),
         pool,
@@ -430,56 +458,83 @@ def _evaluation_jobs(params: Params, pool: Pool | None = None) -> list["Job"]:
         render=renderer(params),
         rollout=params.rollout,
         params=params.evaluate,
-        others=_baselines(params, pool),
+        others=baselines,
+        wholes=wholes,
     )
 
 
-def _baselines(params: Params, pool: Pool) -> list["Router"]:
-    """The rows of the paper's table that params name, for every training seed."""
-    from routerr1.baselines.build import Materials, baseline_routers
+def _baselines(
+    params: Params, pool: Pool, learnt: "Learnt"
+) -> tuple[list["Router"], list["Router"]]:
+    """The rows of the paper's table that params name, for every training seed; and each candidate asked
+    whole questions, if that is what some of them do."""
+    from routerr1.baselines.build import SINGLE, Materials, baseline_routers, lessons, whole_routers
     from routerr1.baselines.matrix import read_matrix
-    from routerr1.baselines.retrieval import passages_of, read_passages
-    from routerr1.baselines.tuned import fine_tune
-    from routerr1.evaluate.run import TRAINING_POOL, policies_of
-    from routerr1.pool.simulated import known_facts
+    from routerr1.evaluate.lazy import Lazy, LazyGenerator
+    from routerr1.evaluate.run import TRAINING_POOL, WHOLE, policies_of
 
     section = params.baselines
     if not section.include:
-        return []
+        return [], []
+    retriever = _retriever(params, pool)
+    matrix = read_matrix(POOL / "matrix.parquet", questions_of(params.profile_pool.split))
+    described = {card.name: card.description for card in pool.cards}
+    routers, wholes = [], []
+    for seed in params.seeds:
+        base = Lazy(partial(load_policy, WARMSTART / f"seed-{seed}", params))
+        (policy,) = policies_of(
+            {seed: LazyGenerator(base)},
+            render=renderer(params), rollout=params.rollout, params=params.evaluate,
+        )  # fmt: skip
+        known = {
+            **lessons(matrix, section, seed=seed, descriptions=described),
+            "sft": Lazy(partial(_fine_tuned, params, base, seed)),
+            **{name: lesson for (its_seed, name), lesson in learnt.items() if its_seed == seed},
+        }
+        # The compact prompt has no place for a tool without figures: its policies go on reading the
+        # candidates' cards, and whichever name they write is a search.
+        searcher = policy.showing(pool.cards) if params.prompt.template == "compact" else policy
+        materials = Materials(policy, searcher, pool, known, retriever)
+        routers += baseline_routers(materials, section, pool_name=TRAINING_POOL, seed=seed)
+        if set(SINGLE) & set(section.include):
+            wholes += whole_routers(policy, pool, pool_name=WHOLE, seed=seed)
+    return routers, wholes
+
+
+def _fine_tuned(params: Params, base: "Lazy[LocalGenerator]", seed: int) -> "LocalGenerator":
+    from routerr1.baselines.tuned import fine_tune
+
+    section = params.baselines
+    return fine_tune(
+        base(), questions_of("train"), steps=section.sft_steps, batch_size=32,
+        learning_rate=section.sft_learning_rate, seed=seed,
+    )  # fmt: skip
+
+
+def _retriever(params: Params, pool: Pool) -> "RetrieverPool | None":
+    """What RAG and Search-R1 search; None if params name neither."""
+    from routerr1.baselines.retrieval import (
+        FileIndex,
+        Index,
+        MemoryIndex,
+        RetrieverPool,
+        passages_of,
+    )
+    from routerr1.pool.simulated import known_facts
+
+    section = params.baselines
+    if not {"rag", "search_r1"} & set(section.include):
+        return None
     if section.corpus is not None:
-        passages = read_passages(section.corpus)
+        index: Index = FileIndex(section.corpus, RUNS / "bm25" / digest(section.corpus))
     elif params.dataset.source == "embedded":
-        passages = passages_of(known_facts(_world(params)))
-    elif {"rag", "search_r1"} & set(section.include):
+        index = MemoryIndex(passages_of(known_facts(_world(params))))
+    else:
         raise ConfigError(
             "params.yaml: baselines.corpus: rag and search_r1 need passages to search"
         )
-    else:
-        passages = []
-    train = questions_of("train")
-    matrix = read_matrix(POOL / "matrix.parquet", questions_of(params.profile_pool.split))
-    routers: list[Router] = []
-    for seed in params.seeds:
-        base = load_policy(WARMSTART / f"seed-{seed}", params)
-        tuned = base
-        if "sft" in section.include:
-            tuned = fine_tune(
-                base, train, steps=section.sft_steps, batch_size=32,
-                learning_rate=section.sft_learning_rate, seed=seed,
-            )  # fmt: skip
-        ours, answering = (
-            policies_of(
-                {seed: generator},
-                render=renderer(params), rollout=params.rollout, params=params.evaluate,
-            )[0]
-            for generator in (base, tuned)
-        )  # fmt: skip
-        # The compact prompt has no place for a tool without figures: its policies go on reading the
-        # candidates' cards, and whichever name they write is a search.
-        searching = ours.showing(pool.cards) if params.prompt.template == "compact" else ours
-        materials = Materials(ours, answering, searching, pool, matrix, passages)
-        routers += baseline_routers(materials, section, pool_name=TRAINING_POOL, seed=seed)
-    return routers
+    names = [card.name for card in pool.cards]
+    return RetrieverPool(index, count=section.passages, aliases=names)
 
 
 def evaluate_replay(params: Params, log: Path, out: Path, repetitions: int) -> None:
@@ -508,9 +563,10 @@ def generalize(params: Params) -> None:
     from routerr1.tracking import open_run
 
     cards = read_cards()
+    mark = evaluation_fingerprint(params, "generalize")
+    store, calls = RowStore(RUNS / "generalize.jsonl", mark), CALLS / f"generalize-{mark}.jsonl"
     # One pool answers for old and new models alike: one budget, one recording.
-    everyone = _open_grown_pool(params, cards)
-    store = RowStore(RUNS / "generalize.jsonl", _evaluation_fingerprint(params, "generalize"))
+    everyone = keep_calls(_open_grown_pool(params, cards), params, calls)
 
     async def play(bar: Progress) -> tuple[list["Row"], "Changes"]:
         return await run_generalization(
@@ -532,6 +588,7 @@ def generalize(params: Params) -> None:
     with open_run(params.registry, RUN_FILE, resume=True) as run:
         run.log_metrics({"generalize": figures})
     store.discard()
+    calls.unlink(missing_ok=True)
 
 
 def _open_grown_pool(params: Params, cards: Sequence[Card]) -> Pool:
@@ -572,15 +629,15 @@ async def _new_models(params: Params, everyone: Pool, cards: Sequence[Card]) -> 
 
 
 def _redrawn(params: Params, pool: Pool) -> "Changes":
+    from routerr1.evaluate.lazy import LazyGenerator
     from routerr1.evaluate.redrawn import not_redrawn, redrawn
     from routerr1.evaluate.run import policies_of
     from routerr1.pool.simulated import known_facts
-    from routerr1.rollout.local import LocalGenerator, loading
 
     if params.pool.kind != "simulated":
         return not_redrawn("real models cannot be drawn")
     generators = {
-        seed: LocalGenerator.load(WARMSTART / f"seed-{seed}", loading(params))
+        seed: LazyGenerator(partial(load_policy, WARMSTART / f"seed-{seed}", params))
         for seed in params.seeds
     }
     before = policies_of(
@@ -656,11 +713,14 @@ def _prompt_hash(params: Params) -> str:
     return prompt.prompt_hash(section.template, params.rollout.max_rounds, section.file)
 
 
-def load_policies(params: Params) -> dict[int, "LocalGenerator"]:
-    """The trained policy of every seed, checked against its manifest."""
+def load_policies(params: Params) -> dict[int, "Generator"]:
+    """The trained policy of every seed, loaded (see `load_policy`) when it is first played."""
+    from routerr1.evaluate.lazy import LazyGenerator
+
+    folders = [POLICY, *(OTHER_SEEDS / f"seed-{seed}" for seed in params.seeds[1:])]
     return {
-        seed: load_policy(POLICY if place == 0 else OTHER_SEEDS / f"seed-{seed}", params)
-        for place, seed in enumerate(params.seeds)
+        seed: LazyGenerator(partial(load_policy, folder, params))
+        for seed, folder in zip(params.seeds, folders, strict=True)
     }
 
 
@@ -698,7 +758,8 @@ def fingerprint_parts(params: Params, seed: int) -> dict[str, Any]:
     }
 
 
-def _evaluation_fingerprint(params: Params, section: str) -> str:
+def evaluation_fingerprint(params: Params, section: str) -> str:
+    """Of everything that the rows and calls of an evaluation with these `params` depend on."""
     return hash_of(
         {
             "code": code(),
@@ -712,7 +773,10 @@ def _evaluation_fingerprint(params: Params, section: str) -> str:
             "cards": digest(POOL / "cards.json"),
             "matrix": digest(POOL / "matrix.parquet"),
             "base": digest(WARMSTART),
-            "corpus": digest(params.baselines.corpus) if params.baselines.corpus else None,
+            "files": [
+                digest(path) if path else None
+                for path in (params.baselines.corpus, params.pool.file, params.generalize.file)
+            ],
         }
     )
 

@@ -19,6 +19,7 @@ from routerr1.errors import CheckpointError
 from routerr1.evaluate.controls import policy_router
 from routerr1.evaluate.rows import Row, read_rows
 from routerr1.evaluate.run import TRAINING_POOL, choose_questions, play_all, policies_of
+from routerr1.evaluate.store import RowStore
 from routerr1.evaluate.sweep import compare_swept, swept_name, write_swept
 from routerr1.files import digest
 from routerr1.fingerprints import hash_of
@@ -43,8 +44,14 @@ def sweep(params: Params, cost_weights: Sequence[float], steps: int, *, restart:
     """
     rows_file = stages.EVALUATION / "rows.parquet"
     others = read_rows(rows_file)
+    mark = stages.evaluation_fingerprint(params, "evaluate")
+    calls = stages.CALLS / f"sweep-{mark}.jsonl"
     pool = stages.open_pool(params, stages.read_cards())
+    kept = stages.keep_calls(
+        pool, params, calls
+    )  # training asks anew: its calls are the other pool's
     rows: list[Row] = []
+    stores: list[RowStore] = []
     try:
         for place, seed in enumerate(params.seeds):
             trained = stages.POLICY if place == 0 else stages.OTHER_SEEDS / f"seed-{seed}"
@@ -52,15 +59,25 @@ def sweep(params: Params, cost_weights: Sequence[float], steps: int, *, restart:
             for weight in sorted(set(cost_weights)):
                 folder = POLICIES / f"seed-{seed}" / swept_name(weight)
                 _train(params, pool, start, weight, steps, seed, folder)
-                played = asyncio.run(_play(params, pool, seed, folder))
+                stores.append(_store(mark, folder))
+                played = asyncio.run(_play(params, kept, seed, folder, stores[-1]))
                 rows += [replace(row, router=swept_name(weight)) for row in played]
                 start = folder if restart else start
     finally:
-        asyncio.run(pool.aclose())
+        asyncio.run(kept.aclose())
     found = compare_swept(rows, others, params.evaluate)
     found["steps"], found["restart"] = steps, restart
     found["evaluation"] = digest(rows_file)
     write_swept(RESULTS, rows, found)
+    for store in stores:
+        store.discard()
+    calls.unlink(missing_ok=True)
+
+
+def _store(mark: str, policy: Path) -> RowStore:
+    """Rows of one policy; one that is trained anew has rows of its own."""
+    name = f"{policy.parent.name}-{policy.name}-rows.jsonl"
+    return RowStore(stages.RUNS / "sweep" / name, hash_of([mark, digest(policy)]))
 
 
 def _train(
@@ -107,7 +124,7 @@ def _train(
     shutil.rmtree(working, ignore_errors=True)
 
 
-async def _play(params: Params, pool: Pool, seed: int, folder: Path) -> list[Row]:
+async def _play(params: Params, pool: Pool, seed: int, folder: Path, store: RowStore) -> list[Row]:
     section = params.evaluate
     questions = choose_questions(
         stages.questions_of(section.split), section.max_questions, section.seed
@@ -118,4 +135,4 @@ async def _play(params: Params, pool: Pool, seed: int, folder: Path) -> list[Row
     )  # fmt: skip
     router = policy_router(policy, pool, TRAINING_POOL, section.seed)
     jobs = [(router, question) for question in questions]
-    return await play_all(jobs, concurrency=section.concurrency)
+    return await play_all(jobs, concurrency=section.concurrency, store=store)

@@ -48,6 +48,7 @@ class Card:
         latency_s: median seconds to a whole reply; None before profiling.
         performance: share of probe questions answered right, by topic or data set, in [0, 1].
         completion_tokens: mean reply length; None before profiling.
+        size_b: billions of parameters, all experts counted; None where nobody says. Never shown to the policy.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Card:
     latency_p95_s: float | None = None
     performance: Mapping[str, float] = field(default_factory=dict)
     completion_tokens: float | None = None
+    size_b: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,5 +146,7 @@ def test_a_recording_has_one_writer(written: Path) -> None:
     change(written, "store: null ", "store: runs/calls.jsonl ")
     load_params(written)
     change(written, "executor: local ", "executor: ray ")
-    with pytest.raises(ConfigError, match=r"params\.yaml: evaluate\.executor ray plays in several"):
+    with pytest.raises(
+        ConfigError, match=r"params\.yaml: evaluate\.executor ray asks a simulated pool in"
+    ):
         load_params(written)

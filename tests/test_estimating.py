@@ -64,8 +64,17 @@ def test_calls_and_dollars_per_stage():
     assert found["train"].expected_usd == pytest.approx(360 * 1.5 * 2e-4)
     # Policy, random, two forced and three baselines on 7 test questions; two forced on 4 of validation.
     assert found["evaluate"].most_calls == 2 * (7 * 7 + 4 * 2) * 3
-    # The pool and seven changes of it.
-    assert found["generalize"].most_calls == 2 * 6 * 8 * 3
+    # The pool and eight changes of it.
+    assert found["generalize"].most_calls == 2 * 6 * 9 * 3
+
+
+def test_single_round_routers_have_every_candidate_asked_the_whole_question():
+    chosen = params()
+    baselines = chosen.baselines.model_copy(update={"include": ("direct", "cot", "knn")})
+    found = estimate(chosen.model_copy(update={"baselines": baselines}), inputs()).stages
+    # As with three others, and each of two candidates once on 7 questions with 2 seeds.
+    (evaluate,) = (stage for stage in found if stage.stage == "evaluate")
+    assert evaluate.most_calls == 2 * (7 * 7 + 4 * 2) * 3 + 2 * 7 * 2
 
 
 def test_a_fallback_may_be_paid_on_top_and_new_models_are_probed_and_played():
@@ -79,7 +88,7 @@ def test_a_fallback_may_be_paid_on_top_and_new_models_are_probed_and_played():
     assert found["train"].most_usd == pytest.approx(1080 * 2 * (1448 + 100) * 1e-6)
     # As before, and policy, random and three forced on the new models alone; policy, random and four forced on
     # the old with two of them; and 10 probes to each of three.
-    assert found["generalize"].most_calls == 2 * 6 * (8 + 5 + 6) * 3 + 30
+    assert found["generalize"].most_calls == 2 * 6 * (9 + 5 + 6) * 3 + 30
 
 
 def test_the_links_of_a_pool_file_have_their_own_tries_and_reply_lengths(tmp_path: Path):

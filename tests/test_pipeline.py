@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from routerr1.files import sha256
 from tests.clone import commit, is_stage, make_clone, processes_in, replace
 from tests.clone import environment as environment_of
 
@@ -84,6 +85,19 @@ def test_every_stage_leaves_what_it_says(clone: Path) -> None:
     page = (clone / "data/report/index.html").read_text()
     assert "simulat" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+@pytest.mark.parametrize("stage", ["evaluate", "generalize"])
+def test_evaluating_again_writes_the_same_bytes(clone: Path, stage: str) -> None:
+    folder = clone / {"evaluate": "data/eval", "generalize": "data/generalize"}[stage]
+
+    def written() -> dict[str, str]:
+        return {str(path): sha256(path) for path in folder.rglob("*") if path.is_file()}
+
+    before = written()
+    assert str(folder / "rows.parquet") in before
+    run(clone, "dvc", "repro", "-f", "-s", stage)
+    assert written() == before
 
 
 def test_a_second_run_does_nothing_and_metrics_and_params_are_declared(clone: Path) -> None:

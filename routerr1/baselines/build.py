@@ -1,8 +1,9 @@
 """The paper's Table 1 as routers, ready to be played beside the policy and its controls."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache, partial
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 from routerr1.baselines import prompted
 from routerr1.baselines.cascade import Cascade, frugal
@@ -17,11 +18,21 @@ from routerr1.baselines.retrieval import RetrieverPool
 from routerr1.baselines.script import play_calls, play_once
 from routerr1.config import BaselineParams
 from routerr1.evaluate.controls import Policy, Router
+from routerr1.evaluate.lazy import Lazy, LazyGenerator
 from routerr1.pool.interface import Pool
 from routerr1.types import Ask, Question, Trajectory
 
 Play = Callable[[Question], Awaitable[Trajectory]]
+Lessons = Mapping[str, Lazy[Any]]
+"""What routers learn, by name: a `Chooser` for each of LEARNED, a `Cascade` for `frugal`, for `sft` a generator."""
+
 LEARNED = ("knn", "mlp", "bert", "router_dc", "graph_router")
+SINGLE = (
+    *LEARNED,
+    "largest",
+    "frugal",
+)  # whose answer rests on one candidate's reply to the whole question
+_PREFIX = "baseline/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,31 +41,27 @@ class Materials:
 
     Attributes:
         base: the policy before reinforcement learning; it writes the final answers.
-        tuned: `base` fine-tuned on question and answer pairs; only SFT plays it.
         searcher: `base` as it plays Search-R1.
-        matrix: of the profile stage.
-        passages: the corpus of RAG and Search-R1.
+        retriever: for RAG and Search-R1; None where neither is played.
     """
 
     base: Policy
-    tuned: Policy
     searcher: Policy
     pool: Pool
-    matrix: Matrix
-    passages: Sequence[str]
+    lessons: Lessons
+    retriever: RetrieverPool | None
 
 
-def choosers(
-    names: Sequence[str],
+def lessons(
     matrix: Matrix,
     params: BaselineParams,
     *,
     seed: int,
     descriptions: Mapping[str, str] | None = None,
-) -> dict[str, Chooser]:
-    """The learned routers among `names`, trained on the matrix."""
-    vectors = cache(partial(embedder, params.embedder, seed))  # loaded once, if anybody needs it
-    makers: dict[str, Callable[[], Chooser]] = {
+) -> dict[str, Lazy[Any]]:
+    """What there is to learn from the matrix; nothing is trained before it is asked for."""
+    vectors = Lazy(partial(embedder, params.embedder, seed))
+    makers: dict[str, Callable[[], Chooser | Cascade]] = {
         "knn": lambda: knn(matrix, vectors(), neighbours=params.neighbours),
         "mlp": lambda: mlp(matrix, vectors(), seed=seed),
         "bert": lambda: bert(matrix, seed=seed, pretrained=params.encoder),
@@ -62,46 +69,60 @@ def choosers(
         "graph_router": lambda: graph_router(
             matrix, vectors(), seed=seed, descriptions=descriptions
         ),
+        "frugal": lambda: frugal(matrix, seed=seed),
     }
-    return {name: makers[name]() for name in LEARNED if name in names}
+    return {name: Lazy(maker) for name, maker in makers.items()}
 
 
 def baseline_routers(
     materials: Materials, params: BaselineParams, *, pool_name: str, seed: int
 ) -> list[Router]:
     """Every router that `params.include` names, in its order."""
-    pool, base = materials.pool, materials.base
-    wanted = list(params.include)
-    needed = {name.removesuffix("_star") for name in wanted}
-    learned = choosers(
-        sorted(needed), materials.matrix, params, seed=seed,
-        descriptions={card.name: card.description for card in pool.cards},
-    )  # fmt: skip
-    plays = _prompted(materials, seed) | {
-        name: _single(chooser, base, pool, seed) for name, chooser in learned.items()
-    }
-    if "knn" in learned:
-        plays["knn_star"] = _decomposed(learned["knn"], base, pool, seed)
-    if "frugal" in wanted:
-        plays["frugal"] = _cascade(frugal(materials.matrix, seed=seed), base, pool, seed)
+    plays = _prompted(materials, seed) | _learned(materials, seed)
     pools: dict[str, Pool] = {}
-    if {"rag", "search_r1"} & needed:
-        names = [card.name for card in pool.cards]
-        retriever = RetrieverPool(materials.passages, count=params.passages, aliases=names)
-        plays |= _retrieval(retriever, materials, seed)
-        pools = {"rag": retriever, "search_r1": retriever}
+    if materials.retriever is not None:
+        plays |= _retrieval(materials.retriever, materials, seed)
+        pools = dict.fromkeys(("rag", "search_r1"), materials.retriever)
     return [
-        Router(f"baseline/{name}", base.seed, pool_name, pools.get(name, pool), plays[name])
-        for name in wanted
-    ]
+        Router(
+            f"{_PREFIX}{name}", materials.base.seed, pool_name,
+            pools.get(name, materials.pool), plays[name], _needs(name, materials.lessons),
+        )
+        for name in params.include
+    ]  # fmt: skip
+
+
+def whole_routers(base: Policy, pool: Pool, *, pool_name: str, seed: int) -> list[Router]:
+    """Each candidate asked every question whole, as single-round routers ask the one they choose."""
+    return [
+        Router(
+            f"whole/{card.name}", base.seed, pool_name, pool,
+            partial(play_once, name=card.name, writer=base, pool=pool, seed=seed),
+        )
+        for card in pool.cards
+    ]  # fmt: skip
+
+
+def _needs(name: str, lessons: Lessons) -> tuple[str, Lazy[Any]] | None:
+    learnt = name.removesuffix("_star")
+    return (learnt, lessons[learnt]) if learnt in lessons else None
+
+
+def _learned(materials: Materials, seed: int) -> dict[str, Play]:
+    base, pool, known = materials.base, materials.pool, materials.lessons
+    plays = {name: _single(known[name], base, pool, seed) for name in LEARNED}
+    plays["knn_star"] = _decomposed(known["knn"], base, pool, seed)
+    plays["frugal"] = _cascade(known["frugal"], base, pool, seed)
+    return plays
 
 
 def _prompted(materials: Materials, seed: int) -> dict[str, Play]:
     base, pool = materials.base, materials.pool
+    tuned = replace(base, generator=LazyGenerator(materials.lessons["sft"]))
     return {
         "direct": partial(prompted.direct, base=base, pool=pool, seed=seed),
         "cot": partial(prompted.chain_of_thought, base=base, pool=pool, seed=seed),
-        "sft": partial(prompted.direct, base=materials.tuned, pool=pool, seed=seed),
+        "sft": partial(prompted.direct, base=tuned, pool=pool, seed=seed),
         "prompted": partial(prompted.prompted_choice, base=base, pool=pool, seed=seed),
         "prompted_star": partial(base.play, pool=pool, seed=seed),
         "largest": partial(
@@ -110,18 +131,18 @@ def _prompted(materials: Materials, seed: int) -> dict[str, Play]:
     }
 
 
-def _single(chooser: Chooser, base: Policy, pool: Pool, seed: int) -> Play:
+def _single(chooser: Lazy[Chooser], base: Policy, pool: Pool, seed: int) -> Play:
     async def play(question: Question) -> Trajectory:
-        return await play_once(question, chooser.choose(question.question), base, pool, seed=seed)
+        return await play_once(question, chooser().choose(question.question), base, pool, seed=seed)
 
     return play
 
 
-def _decomposed(chooser: Chooser, base: Policy, pool: Pool, seed: int) -> Play:
+def _decomposed(chooser: Lazy[Chooser], base: Policy, pool: Pool, seed: int) -> Play:
     """The base policy breaks the question up and reads the replies; the router chooses for each part."""
 
     def reroute(ask: Ask) -> str:
-        return chooser.choose(ask.query)
+        return chooser().choose(ask.query)
 
     async def play(question: Question) -> Trajectory:
         return await base.play(question, pool, seed=seed, reroute=reroute)
@@ -129,10 +150,10 @@ def _decomposed(chooser: Chooser, base: Policy, pool: Pool, seed: int) -> Play:
     return play
 
 
-def _cascade(cascade: Cascade, base: Policy, pool: Pool, seed: int) -> Play:
+def _cascade(cascade: Lazy[Cascade], base: Policy, pool: Pool, seed: int) -> Play:
     async def play(question: Question) -> Trajectory:
-        next_call = partial(cascade.next_call, question.question)
-        return await play_calls(question, next_call, base, pool, seed=seed)
+        next_call = partial(cascade().next_call, question.question)
+        return await play_calls(question, next_call, base, pool, seed=seed, read_all=False)
 
     return play
 

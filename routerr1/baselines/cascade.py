@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from routerr1.baselines.matrix import Matrix
+from routerr1.baselines.threads import one_thread
 from routerr1.types import Ask, Reply
 
 _LEVELS = (0.2, 0.35, 0.5, 0.65, 0.8)  # thresholds tried for each stage but the last
@@ -81,6 +82,7 @@ def _features(query: str, name: str, reply: str) -> str:
     return " ".join([*asked, *said, f"by:{name}", *(f"{name}/{word}" for word in asked)])
 
 
+@one_thread()
 def frugal(
     matrix: Matrix, *, seed: int, stages: int = 3, cost_weight: float = 0.05, folds: int = 4
 ) -> Cascade:

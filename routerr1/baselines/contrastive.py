@@ -20,6 +20,7 @@ from routerr1.baselines.embed import Embedder
 from routerr1.baselines.encoder import encoding
 from routerr1.baselines.learned import ScoredChooser
 from routerr1.baselines.matrix import Matrix
+from routerr1.baselines.threads import one_thread
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,6 +29,7 @@ _POSITIVES = _NEGATIVES = _OUTSIDERS = 3
 _CLUSTERS = 5
 
 
+@one_thread()
 def router_dc(
     matrix: Matrix,
     embedder: Embedder,

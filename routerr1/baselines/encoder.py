@@ -1,15 +1,17 @@
 """BERT router: a text encoder, averaged over its tokens, trained on who answered right.
 
-The paper's BERT router fine-tunes a pretrained encoder. Offline there is none, so the default is a small
-one made from scratch with its own byte pairs; name a folder or hub model to fine-tune that.
+The paper's BERT router fine-tunes a pretrained encoder. That takes minutes on a CPU even for a small one
+(`minilm`), so the default is a smaller one made from scratch with its own byte pairs.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from routerr1.baselines.embed import in_package
 from routerr1.baselines.learned import ScoredChooser, fit_scores, scores
 from routerr1.baselines.matrix import Matrix
+from routerr1.baselines.threads import one_thread
 from routerr1.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,23 +37,29 @@ class Encoding:
 def encoding(texts: Sequence[str], pretrained: str | None) -> Encoding:
     """The encoder `pretrained` names, or a small one from scratch that knows the words of `texts`.
 
+    Args:
+        pretrained: a folder, a hub name, or `embed.MINILM`.
+
     Raises: ConfigError if `pretrained` cannot be loaded.
     """
     from torch import Tensor, nn
 
-    tokenizer = _load_tokenizer(pretrained) if pretrained else _train_tokenizer(texts)
+    source = in_package(pretrained) if pretrained else None
+    tokenizer = _load_tokenizer(source) if source else _train_tokenizer(texts)
 
     class Encoder(nn.Module):
         """The mean over a text's tokens."""
 
         def __init__(self) -> None:
             super().__init__()
-            self.inner = _load(pretrained) if pretrained else _small(len(tokenizer))
+            self.inner = _load(source) if source else _small(len(tokenizer))
             self.size: int = self.inner.config.hidden_size
 
         def forward(self, ids_N_T: Tensor) -> Tensor:
             """Token ids, padded, to vectors."""
-            mask = (ids_N_T != tokenizer.pad_token_id).long()
+            mask = ids_N_T != tokenizer.pad_token_id
+            read = mask.any(dim=0)  # a batch of short texts need not pay for the longest of all
+            ids_N_T, mask = ids_N_T[:, read], mask[:, read].long()
             hidden = self.inner(input_ids=ids_N_T, attention_mask=mask).last_hidden_state
             count = mask.sum(dim=1, keepdim=True).clamp(min=1)
             mean: Tensor = (hidden * mask[..., None]).sum(dim=1) / count
@@ -66,6 +74,7 @@ def encoding(texts: Sequence[str], pretrained: str | None) -> Encoding:
     return Encoding(ids, Encoder, 5e-5 if pretrained else 1e-3)
 
 
+@one_thread()
 def bert(
     matrix: Matrix, *, seed: int, pretrained: str | None = None, steps: int = 200
 ) -> ScoredChooser:

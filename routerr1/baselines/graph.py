@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from routerr1.baselines.embed import Embedder
 from routerr1.baselines.learned import ScoredChooser
 from routerr1.baselines.matrix import Matrix
+from routerr1.baselines.threads import one_thread
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,6 +43,7 @@ class Graph(NamedTuple):
     edges: "Tensor"
 
 
+@one_thread()
 def graph_router(
     matrix: Matrix,
     embedder: Embedder,

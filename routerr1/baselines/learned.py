@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from routerr1.baselines.embed import Embedder
 from routerr1.baselines.matrix import Matrix, cheapest_best
+from routerr1.baselines.threads import one_thread, torch_on_one_thread
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -47,10 +48,16 @@ class ScoredChooser:
 
     def choose(self, query: str) -> str:
         """See `Chooser.choose`."""
-        scores = dict(zip(self.matrix.candidates, self.predict(query).tolist(), strict=True))
-        return cheapest_best(scores, _costs(self.matrix))
+        return cheapest_best(self.scores(query), _costs(self.matrix))
+
+    def scores(self, query: str) -> dict[str, float]:
+        """What is predicted of each candidate, the same on any number of threads."""
+        with torch_on_one_thread():
+            found = self.predict(query).tolist()
+        return dict(zip(self.matrix.candidates, found, strict=True))
 
 
+@one_thread()
 def knn(matrix: Matrix, embedder: Embedder, *, neighbours: int = 10) -> ScoredChooser:
     """Mean quality over the nearest training questions by cosine (as RouterBench, arXiv 2403.12031)."""
     fitted = embedder.fit(matrix.questions)
@@ -58,13 +65,15 @@ def knn(matrix: Matrix, embedder: Embedder, *, neighbours: int = 10) -> ScoredCh
     count = min(neighbours, len(matrix.questions))
 
     def predict(query: str) -> NDArray[np.float64]:
-        near_Q = known_Q_D @ fitted.embed([query])[0]
+        # Not `@`: that splits its sums over threads.
+        near_Q = np.einsum("qd,d->q", known_Q_D, fitted.embed([query])[0])
         places = np.argsort(-near_Q, kind="stable")[:count]
         return np.asarray(matrix.quality[places].mean(axis=0), dtype=np.float64)
 
     return ScoredChooser(matrix, predict)
 
 
+@one_thread()
 def mlp(
     matrix: Matrix, embedder: Embedder, *, seed: int, hidden: int = 64, steps: int = 300
 ) -> ScoredChooser:

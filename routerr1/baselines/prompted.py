@@ -59,5 +59,7 @@ async def prompted_choice(question: Question, base: Policy, pool: Pool, *, seed:
 
 
 def largest(cards: Sequence[Card]) -> str:
-    """The dearest candidate: no card tells a model's size, and price is what follows it closest."""
+    """The candidate with the most parameters; the dearest, if some card does not tell its size."""
+    if all(card.size_b is not None for card in cards):
+        return max(cards, key=lambda card: (card.size_b, card.name)).name
     return max(cards, key=lambda card: (card.completion_usd_per_mtok, card.name)).name

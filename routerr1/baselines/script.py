@@ -32,14 +32,29 @@ _CUE = "<think> done</think><answer>"  # makes a policy answer that would rather
 
 
 async def play_calls(
-    question: Question, next_call: NextCall, writer: Policy, pool: Pool, *, seed: int
+    question: Question,
+    next_call: NextCall,
+    writer: Policy,
+    pool: Pool,
+    *,
+    seed: int,
+    read_all: bool = True,
 ) -> Trajectory:
-    """Make the calls `next_call` decides, then let `writer` answer."""
-    session = writer.generator.start(writer.render(question, pool.cards), seed=seed)
+    """Make the calls `next_call` decides, then let `writer` answer.
+
+    Args:
+        read_all: the writer reads every reply; otherwise the last alone, as the ones before were rejected.
+            The trajectory holds them all the same: they were paid.
+    """
+    prompt = writer.render(question, pool.cards)
+    session = writer.generator.start(prompt, seed=seed)
     try:
         turns: list[Turn] = []
         replies: list[Reply] = []
         while (ask := next_call(replies)) is not None:
+            if replies and not read_all:
+                session.close()
+                session = writer.generator.start(prompt, seed=seed)
             turns.append(await _call(session, ask, writer, pool))
             reply = turns[-1].reply
             assert reply is not None  # `_call` always sets it

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from random import Random
 
 from routerr1.baselines.prompted import DIRECT
+from routerr1.baselines.threads import one_thread
 from routerr1.config import WarmstartParams
 from routerr1.rollout.local import LocalGenerator
 from routerr1.train.packing import Example
@@ -12,6 +13,7 @@ from routerr1.train.warmstart import fit
 from routerr1.types import Question
 
 
+@one_thread()
 def fine_tune(
     base: LocalGenerator,
     questions: Sequence[Question],

@@ -14,6 +14,7 @@ from routerr1.evaluate.controls import Policy, Router, control_routers
 from routerr1.pool.changed import ChangedPool
 from routerr1.pool.interface import Pool
 from routerr1.pool.simulated import UNSEEN_NAMES
+from routerr1.prompt import Renderer
 from routerr1.types import Card, Question
 
 DRAWN, ADDED = "drawn", "added"
@@ -29,7 +30,8 @@ class Variant:
     """A pool that differs from the training pool, and whom to watch in it.
 
     Attributes:
-        watched: candidates that are new or changed; the share of calls to them is reported.
+        watched: candidates that are new or changed, or the favourite whose place has changed; the share of
+            calls to them is reported. Empty where the favourite is gone: no call can go there.
         controls: makes the routers that are played on it beside the policy.
         redraw: makes another pool for every question, to be played on in the place of `pool`.
     """
@@ -77,11 +79,12 @@ def without_new_models(why: str) -> Changes:
     return Changes((), {DRAWN: why, ADDED: why})
 
 
-def pool_changes(pool: Pool, favourite: str, seed: int) -> Changes:
+def pool_changes(pool: Pool, favourite: str, seed: int, render: Renderer) -> Changes:
     """Every change that needs no further model, on any pool.
 
     Args:
         favourite: the candidate the policy calls most; it is the one removed, taken down, and swapped.
+        render: the policy's prompt; a change that it does not show is not made, for nothing could follow.
 
     Raises: PoolError if the pool has under two candidates or no such favourite.
     """
@@ -95,7 +98,7 @@ def pool_changes(pool: Pool, favourite: str, seed: int) -> Changes:
     rest = [card for card in everyone if card.name != favourite]
     # The partner of a swap is the one whose price differs most: there a swap must show.
     partner = max(rest, key=lambda card: abs(_price_gap(card, cards[favourite])))
-    dull = min(rest, key=_mean_performance)
+    dull = min(rest, key=mean_performance)
     named = dict(zip(spare_names(everyone), cards, strict=True))
     swapped = (favourite, partner.name)
 
@@ -107,21 +110,26 @@ def pool_changes(pool: Pool, favourite: str, seed: int) -> Changes:
     variants = [
         Variant("favourite_removed", ChangedPool(pool, rest), ()),
         Variant("all_renamed", ChangedPool(pool, renamed, named), tuple(named)),
-        Variant("order_shuffled", ChangedPool(pool, _other_order(everyone, seed)), ()),
+        Variant("order_shuffled", ChangedPool(pool, _other_order(everyone, seed)), (favourite,)),
         Variant(
             "prices_swapped", edited(**_swap(cards[favourite], partner, _PRICES)), swapped
         ),
         Variant(
-            "descriptions_swapped", edited(**_swap(cards[favourite], partner, _CLAIMS)), swapped
+            "descriptions_swapped", edited(**_swap(cards[favourite], partner, _TEXT)), swapped
         ),
+        Variant("claims_swapped", edited(**_swap(cards[favourite], partner, _CLAIMS)), swapped),
         Variant("description_poisoned", edited(**{dull.name: poisoned}), (dull.name,)),
         Variant("favourite_down", ChangedPool(pool, everyone, down=(favourite,)), (favourite,)),
     ]  # fmt: skip
-    # A swap of equals would play the training pool once more and call it a change.
+    # Either would play the training pool once more and call it a change.
     why = {
-        variant.name: f"{' and '.join(swapped)} have the same {what}"
-        for variant, what in zip(variants[3:5], ("prices", "descriptions"), strict=True)
-        if list(variant.pool.cards) == everyone
+        variant.name: "the prompt does not show it"
+        for variant in variants
+        if variant.name != "favourite_down" and _same_prompt(render, variant.pool.cards, everyone)
+    } | {
+        variant.name: f"{' and '.join(swapped)} have the same {variant.name.removesuffix('_swapped')}"
+        for variant in variants
+        if variant.name.endswith("_swapped") and list(variant.pool.cards) == everyone
     }
     return Changes(tuple(v for v in variants if v.name not in why), why)
 
@@ -136,7 +144,13 @@ def spare_names(cards: Sequence[Card]) -> list[str]:
 
 
 _PRICES = ("prompt_usd_per_mtok", "completion_usd_per_mtok")
+_TEXT = ("description",)
 _CLAIMS = ("description", "performance")  # all that a card says of what a candidate is good at
+
+
+def _same_prompt(render: Renderer, one: Sequence[Card], other: Sequence[Card]) -> bool:
+    question = Question("", "", "?", (), "test")
+    return render(question, one) == render(question, other)
 
 
 def _swap(one: Card, other: Card, fields: Sequence[str]) -> dict[str, Card]:
@@ -158,6 +172,7 @@ def _price_gap(card: Card, other: Card) -> float:
     return card.completion_usd_per_mtok - other.completion_usd_per_mtok
 
 
-def _mean_performance(card: Card) -> float:
+def mean_performance(card: Card) -> float:
+    """Over topics; 0 before profiling."""
     values = card.performance.values()
     return sum(values) / len(values) if values else 0.0

@@ -7,8 +7,10 @@ A routing gain is one over these; all else may be answer extraction.
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from routerr1.config import RolloutParams
+from routerr1.evaluate.lazy import Lazy
 from routerr1.evaluate.rows import JudgeCall
 from routerr1.evaluate.truth import Truth, truth_of
 from routerr1.pool.interface import Pool
@@ -17,9 +19,10 @@ from routerr1.rollout.generate import Generator, Session
 from routerr1.rollout.loop import insert_reply, rollout
 from routerr1.types import Ask, Card, Question, Reply, Trajectory
 
-POLICY, RANDOM, ORACLE, NO_CALL, BEST_SINGLE = (
-    "policy", "random", "oracle", "no_call", "best_single",
+POLICY, RANDOM, ORACLE, NO_CALL, BEST_SINGLE, ORACLE_SINGLE = (
+    "policy", "random", "oracle", "no_call", "best_single", "oracle_single",
 )  # fmt: skip
+BOUNDS = (ORACLE, ORACLE_SINGLE)  # they know the answers, so they are nobody's rivals
 
 
 def forced(name: str) -> str:
@@ -35,6 +38,7 @@ class Router:
         seed: training seed of the policy behind it.
         pool_name: as it stands in the rows.
         pool: gives names for the format check; a router may call it or not.
+        needs: name and value of what must be learnt before it can play; None for those that learn nothing.
     """
 
     name: str
@@ -42,6 +46,7 @@ class Router:
     pool_name: str
     pool: Pool
     play: Callable[[Question], Awaitable[Trajectory]]
+    needs: tuple[str, Lazy[Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from routerr1.config import EvaluateParams, GeneralizeParams, RolloutParams
 from routerr1.errors import DataError
 from routerr1.evaluate import controls
 from routerr1.evaluate.cells import bounded, lines_of, number, percent
-from routerr1.evaluate.changes import DRAWN, Changes, Variant, pool_changes
+from routerr1.evaluate.changes import DRAWN, Changes, Variant, mean_performance, pool_changes
 from routerr1.evaluate.controls import POLICY, Policy, Router
 from routerr1.evaluate.grid import Grid
 from routerr1.evaluate.redrawn import BEFORE
@@ -19,6 +19,7 @@ from routerr1.evaluate.run import (
     Job,
     Progress,
     choose_questions,
+    derived_rows,
     play_all,
     policies_of,
 )
@@ -29,7 +30,7 @@ from routerr1.evaluate.stats import (
     paired_difference,
     ratio_interval,
 )
-from routerr1.evaluate.store import RowStore
+from routerr1.evaluate.store import Store
 from routerr1.evaluate.table import entry_of, several_seeds, shorten, summarise
 from routerr1.matching import normalise
 from routerr1.pool.interface import Pool
@@ -51,7 +52,7 @@ async def generalize(
     rollout: RolloutParams,
     params: EvaluateParams,
     limits: GeneralizeParams,
-    store: RowStore | None = None,
+    store: Store | None = None,
     progress: Progress | None = None,
 ) -> tuple[list[Row], Changes]:
     """Play each policy on the training pool, then with new models and on every change of the pool.
@@ -63,9 +64,14 @@ async def generalize(
     policies = policies_of(generators, render=render, rollout=rollout, params=params)
     home = [controls.policy_router(policy, pool, TRAINING_POOL, params.seed) for policy in policies]
     base = await play_all(_jobs(home, chosen), concurrency=params.concurrency, store=store)
-    changes = new_models + pool_changes(pool, favourite(base, pool), params.seed)
+    changes = new_models + pool_changes(pool, favourite(base, pool), params.seed, render)
     away = [job for each in changes.made for job in _jobs_on(each, policies, chosen, params.seed)]
     rows = await play_all(away, concurrency=params.concurrency, store=store, progress=progress)
+    for variant in changes.made:
+        if variant.controls and not variant.redraw:
+            best = _best_on_cards(variant.pool)
+            for policy in policies:
+                rows += derived_rows(rows, variant.name, policy.seed, best)
     return [*base, *rows], changes
 
 
@@ -84,6 +90,15 @@ def _jobs_on(
         drawn = [(routers(variant.redraw(question)), question) for question in questions]
         return [(router, question) for mine, question in drawn for router in mine]
     return _jobs(routers(variant.pool), questions)
+
+
+def _best_on_cards(pool: Pool) -> str:
+    """The candidate with the highest mean performance in profiling; the cheaper on ties."""
+    best = min(
+        pool.cards,
+        key=lambda card: (-mean_performance(card), card.completion_usd_per_mtok, card.name),
+    )
+    return best.name
 
 
 def _jobs(routers: Iterable[Router], questions: Sequence[Question]) -> list[Job]:

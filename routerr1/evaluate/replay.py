@@ -17,8 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from routerr1.baselines.build import LEARNED, choosers
-from routerr1.baselines.cascade import frugal
+from routerr1.baselines.build import LEARNED, lessons
 from routerr1.baselines.learned import Majority
 from routerr1.baselines.matrix import Matrix
 from routerr1.config import BaselineParams, EvaluateParams
@@ -215,14 +214,13 @@ _Route = Callable[[Matrix, int], list[int]]
 
 
 def _routes(learn: Matrix, baselines: BaselineParams, seed: int) -> dict[str, _Route]:
-    names = [name for name in LEARNED if name in baselines.include]
-    routes = {
-        name: _by_question(chooser.choose)
-        for name, chooser in choosers(names, learn, baselines, seed=seed).items()
+    learnt = lessons(learn, baselines, seed=seed)
+    routes: dict[str, _Route] = {
+        name: _by_question(learnt[name]().choose) for name in LEARNED if name in baselines.include
     }
     routes[_BEST] = _by_question(Majority(learn).choose)
     if "frugal" in baselines.include:
-        cascade = frugal(learn, seed=seed)
+        cascade = learnt["frugal"]()
 
         def play(matrix: Matrix, row: int) -> list[int]:
             replies: list[Reply] = []

@@ -11,9 +11,9 @@ from routerr1.config import EvaluateParams, RolloutParams
 from routerr1.data.contracts import require_evaluation
 from routerr1.errors import BudgetExceeded, DataError, ungrouped
 from routerr1.evaluate import controls
-from routerr1.evaluate.controls import BEST_SINGLE, ORACLE, Policy, Router
+from routerr1.evaluate.controls import BEST_SINGLE, ORACLE, ORACLE_SINGLE, Policy, Router
 from routerr1.evaluate.rows import Row, row_of
-from routerr1.evaluate.store import Key, RowStore
+from routerr1.evaluate.store import Key, Store
 from routerr1.pool.budget import exhausted
 from routerr1.pool.interface import Pool
 from routerr1.pool.scope import asking_for
@@ -27,6 +27,7 @@ Progress = Callable[[int, int], None]
 Job = tuple[Router, Question]
 
 TRAINING_POOL = "training"
+WHOLE = "whole"  # pool of the rows that `oracle_single` is chosen from
 _VALIDATION = "validation"
 
 
@@ -61,6 +62,7 @@ def evaluation_jobs(
     rollout: RolloutParams,
     params: EvaluateParams,
     others: Iterable[Router] = (),
+    wholes: Iterable[Router] = (),
     pool_name: str = TRAINING_POOL,
 ) -> list[Job]:
     """The policy of each training seed, every control and `others`, all on the same questions.
@@ -71,6 +73,7 @@ def evaluation_jobs(
         validation: on these the best single model is chosen, so that the choice never sees the test; the
             forced runs on them stand last.
         others: further routers, such as baselines.
+        wholes: each candidate asked whole questions, on the pool `WHOLE`; only their best is reported.
 
     Raises: DataError without questions.
     """
@@ -85,20 +88,22 @@ def evaluation_jobs(
             controls.forced_router(policy, pool, card.name, _VALIDATION, params.seed)
             for card in pool.cards
         ]
-    routers += others
+    routers += [*others, *wholes]
     return [(router, question) for router in routers for question in chosen] + [
         (router, question) for router in tryouts for question in held
     ]
 
 
 def evaluation_of(rows: Sequence[Row]) -> Evaluation:
-    """The rows of `evaluation_jobs`, with those that follow from them: best single model and oracle."""
-    tested = [row for row in rows if row.pool != _VALIDATION]
+    """The rows of `evaluation_jobs`, with those that follow from them: best single model and oracles."""
+    tested = [row for row in rows if row.pool not in (_VALIDATION, WHOLE)]
     tried = [row for row in rows if row.pool == _VALIDATION]
     best = {seed: best_single(tried, seed) for seed in sorted({row.seed for row in tried})}
     pool_name = tested[0].pool
     for seed, name in best.items():
         tested += derived_rows(tested, pool_name, seed, name)
+    wholes = _best_of_each([row for row in rows if row.pool == WHOLE])
+    tested += [replace(row, pool=pool_name, router=ORACLE_SINGLE) for row in wholes]
     return Evaluation(tested, best)
 
 
@@ -120,7 +125,7 @@ async def play_all(
     jobs: Sequence[Job],
     *,
     concurrency: int,
-    store: RowStore | None = None,
+    store: Store | None = None,
     progress: Progress | None = None,
 ) -> list[Row]:
     """Play every job not yet in `store`, at most `concurrency` at a time; rows in the jobs' order.
@@ -133,6 +138,8 @@ async def play_all(
     with store.open() if store else nullcontext(found) as earlier:
         wanted = [key_of(router, question) for router, question in jobs]
         found.update({key: earlier[key] for key in wanted if key in earlier})
+        missing = [job for job, key in zip(jobs, wanted, strict=True) if key not in earlier]
+        learn(router for router, _ in missing)
 
         async def one(router: Router, question: Question) -> None:
             # Routers that play the same question have each their own budget for it, and their own record.
@@ -159,10 +166,17 @@ async def play_all(
 
         with ungrouped():
             async with asyncio.TaskGroup() as group:
-                for router, question in jobs:
-                    if key_of(router, question) not in earlier:
-                        group.create_task(one(router, question))
+                for router, question in missing:
+                    group.create_task(one(router, question))
     return [found[key] for key in wanted]
+
+
+def learn(routers: Iterable[Router]) -> None:
+    """Train what they need. Before any call is under way: meanwhile no reply could be read and kept."""
+    for router in routers:
+        if router.needs is not None:
+            _, lesson = router.needs
+            lesson()
 
 
 def _refuse_unpaid(played: Trajectory, pool: Pool, kept: int) -> None:
@@ -198,17 +212,22 @@ def derived_rows(rows: Sequence[Row], pool_name: str, seed: int, best: str) -> l
     """Routers that are a choice among the forced runs: best single and, where not played, the oracle.
 
     The oracle takes for each question the forced run with the highest EM, then F1, the cheapest on
-    ties; so it is never below any router that sends a question to one candidate.
+    ties. All have the trained policy's text: a baseline, for which another policy writes, may be above.
     """
     mine = [row for row in rows if row.pool == pool_name and row.seed == seed]
     runs = [row for row in mine if row.router.startswith(controls.forced(""))]
     derived = [replace(r, router=BEST_SINGLE) for r in runs if r.router == controls.forced(best)]
-    if any(row.router == ORACLE for row in mine):
-        return derived
-    by_question: dict[tuple[str, str], list[Row]] = {}
-    for row in runs:
-        by_question.setdefault((row.dataset, row.question_id), []).append(row)
-    for tried in by_question.values():
-        winner = min(tried, key=lambda row: (-row.em, -row.f1, row.cost_usd, row.router))
-        derived.append(replace(winner, router=ORACLE))
+    if not any(row.router == ORACLE for row in mine):
+        derived += [replace(row, router=ORACLE) for row in _best_of_each(runs)]
     return derived
+
+
+def _best_of_each(rows: Iterable[Row]) -> list[Row]:
+    """For each training seed and question the row with the highest EM, then F1; the cheapest on ties."""
+    by_question: dict[tuple[int, str, str], list[Row]] = {}
+    for row in rows:
+        by_question.setdefault((row.seed, row.dataset, row.question_id), []).append(row)
+    return [
+        min(tried, key=lambda row: (-row.em, -row.f1, row.cost_usd, row.router))
+        for tried in by_question.values()
+    ]

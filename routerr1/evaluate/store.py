@@ -3,15 +3,27 @@
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from routerr1.evaluate.rows import Row
 
 _log = logging.getLogger(__name__)
 Key = tuple[str, str, int, str, str]
+
+
+class Store(Protocol):
+    """Where rows go as they are played."""
+
+    def open(self) -> AbstractContextManager[Mapping[Key, Row]]:
+        """For the time of an evaluation; gives the rows of earlier ones."""
+        ...
+
+    def add(self, row: Row) -> None:
+        """Keep one more."""
+        ...
 
 
 class RowStore:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from routerr1.config import EvaluateParams
-from routerr1.evaluate.controls import ORACLE, POLICY
+from routerr1.evaluate.controls import BOUNDS, POLICY
 from routerr1.evaluate.pareto import Point, fronts, fronts_markdown
 from routerr1.evaluate.rows import Row, write_rows
 from routerr1.evaluate.table import markdown, shorten, summarise
@@ -55,7 +55,8 @@ def _compared(
         for entry in table["routers"]
     }
     ours = [points.pop(name) for name in names]
-    points.pop(ORACLE, None)  # it knows the answers: a bound, and nobody's rival
+    for bound in BOUNDS:
+        points.pop(bound, None)
     return {**table, "swept": names, "fronts": shorten(fronts(ours, points))}
 
 

@@ -32,6 +32,7 @@ class CardRow(BaseModel):
     latency_p95_s: Amount | None = None
     performance: dict[str, Share] = Field(default_factory=dict)
     completion_tokens: Amount | None = None
+    size_b: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
 
 def read_cards(path: Path) -> list[Card]:
@@ -56,7 +57,14 @@ def write_cards(path: Path, cards: Sequence[Card]) -> None:
     Raises: PoolError if two of them could be meant by one name.
     """
     refuse_shared_names(cards, path)
-    write_json(path, [dataclasses.asdict(card) for card in cards])
+    write_json(path, [_written(card) for card in cards])
+
+
+def _written(card: Card) -> dict[str, Any]:
+    fields = dataclasses.asdict(card)
+    if card.size_b is None:  # says nothing, and pools without sizes keep the digest they had
+        del fields["size_b"]
+    return fields
 
 
 def parse_entry(row_type: type[Row], row: Any, path: Path, index: int) -> Row:

@@ -23,6 +23,7 @@ from routerr1.pool.attempts import (
 from routerr1.pool.background import BackgroundLoop
 from routerr1.pool.breaker import Breaker
 from routerr1.pool.budget import Budget
+from routerr1.pool.interface import Told
 from routerr1.pool.pool_file import CandidateRow, Endpoint, PoolFile
 from routerr1.pool.pricing import cost_usd, worst_case_usd
 from routerr1.pool.transport import LaneTransport
@@ -119,6 +120,7 @@ class HttpPool:
         self._background = BackgroundLoop("routerr1-http-pool")
         self._live: _Live | None = None
         self._closed = False
+        self.on_reply: Told | None = None
 
     def _new_breaker(self, row: CandidateRow) -> Breaker:
         endpoint = self._file.endpoints[row.endpoint]
@@ -151,7 +153,13 @@ class HttpPool:
             raise RuntimeError("this pool is closed")
         if name not in self._breakers:
             return Reply(name, "", failure="unknown_model")
-        return await self._background.run(self._ask(name, query))
+        return await self._background.run(self._told(name, query))
+
+    async def _told(self, name: str, query: str) -> Reply:
+        reply = await self._ask(name, query)
+        if self.on_reply is not None:
+            self.on_reply(name, query, reply)
+        return reply
 
     async def _ask(self, name: str, query: str) -> Reply:
         if self._live is None:

@@ -1,7 +1,7 @@
 """The one interface to candidates; everything that answers questions for money or for free has it."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 from routerr1.types import Card, Reply
 
@@ -25,3 +25,17 @@ class Pool(Protocol):
     async def aclose(self) -> None:
         """Release connections and files."""
         ...
+
+
+Told = Callable[[str, str, Reply], None]
+"""Called with (name, query, reply)."""
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """A pool whose replies come in a thread of its own, where `on_reply` is told of each at once.
+
+    Whoever asked hears of it only when his event loop has time, which a policy that computes may not leave it.
+    """
+
+    on_reply: Told | None

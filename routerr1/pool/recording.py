@@ -14,7 +14,7 @@ from typing import Any
 
 from routerr1.errors import PoolError
 from routerr1.pool.budget import exhausted
-from routerr1.pool.interface import Pool
+from routerr1.pool.interface import Pool, Telling
 from routerr1.pool.nearest import QuestionIndex
 from routerr1.pool.records import (
     Describe,
@@ -37,8 +37,11 @@ class Recorder:
         reuse: a request that was answered before (here or in an earlier run of this store) is answered
             from the store, and one that is under way is waited for. Never reused: a failure, and what a
             fallback said.
+        repeats: what is answered from the store is written down as well, for whom it was. A replay needs
+            it to tell trajectories apart; a store that only saves calls does not.
 
-    The pool and the store are closed with the recorder.
+    The pool and the store are closed with the recorder, once the calls under way are written down:
+    who broke off may have asked for them no more, but they are paid.
     """
 
     def __init__(
@@ -47,14 +50,19 @@ class Recorder:
         store: RecordStore,
         *,
         reuse: bool = True,
+        repeats: bool = True,
     ) -> None:
         self.inner = pool
         self._store = store
         self._describe = describe_of(pool)
         self._reuse = reuse
+        self._repeats = repeats
         # By who answered: two candidates may be one model at two endpoints, and their requests alike.
         self._known: dict[tuple[str, str], Reply] = {}
         self._under_way: dict[tuple[str, str], asyncio.Task[Reply]] = {}
+        self._told = isinstance(pool, Telling)
+        if isinstance(pool, Telling):
+            pool.on_reply = self._write
         if reuse:
             self._known = {
                 (record.reply.model, record.key): record.reply
@@ -75,31 +83,43 @@ class Recorder:
     async def ask(self, name: str, query: str) -> Reply:
         """See `Pool.ask`; the record is on disk when this returns."""
         request = self._describe(name, query)
-        reply = await (
-            self._reused(request, name, query) if self._reuse else self.inner.ask(name, query)
-        )
-        await asyncio.to_thread(self._store.append, Record(request, reply, asked_for()))
-        return reply
-
-    async def _reused(self, request: dict[str, Any], name: str, query: str) -> Reply:
+        if not self._reuse:
+            return await self._call(request, name, query)
         key = (name, request_key(request))
         if key in self._known:
-            return dataclasses.replace(self._known[key], cached=True)
-        if key in self._under_way:
+            found = self._known[key]
+        elif key in self._under_way:
             # Shielded: one waiter that is cancelled must not cancel the call for the others.
-            return dataclasses.replace(await asyncio.shield(self._under_way[key]), cached=True)
-        task = asyncio.ensure_future(self.inner.ask(name, query))
-        self._under_way[key] = task
-        try:
-            reply = await asyncio.shield(task)
-        finally:
-            self._under_way.pop(key, None)
-        if reply.failure is None:
-            self._known[reply.model, key[1]] = reply
+            found = await asyncio.shield(self._under_way[key])
+        else:
+            task = asyncio.ensure_future(self._call(request, name, query))
+            self._under_way[key] = task
+            task.add_done_callback(lambda _: self._under_way.pop(key))
+            return await asyncio.shield(task)
+        reply = dataclasses.replace(found, cached=True)
+        if self._repeats:
+            await asyncio.to_thread(self._store.append, Record(request, reply, asked_for()))
         return reply
 
+    async def _call(self, request: dict[str, Any], name: str, query: str) -> Reply:
+        reply = await self.inner.ask(name, query)
+        if not self._told:
+            self._write(name, query, reply)
+        if self._reuse and reply.failure is None:
+            self._known[reply.model, request_key(request)] = reply
+        await asyncio.to_thread(self._store.flush)
+        return reply
+
+    def _write(self, name: str, query: str, reply: Reply) -> None:
+        """At once, and not only when the disk has time: a process killed in between would pay again."""
+        self._store.write(Record(self._describe(name, query), reply, asked_for()))
+
     async def aclose(self) -> None:
-        """Close the pool and the store."""
+        """Wait for the calls under way, then close the pool and the store."""
+        # Those of a loop that has ended are cancelled; there is nothing to wait for.
+        ours = asyncio.get_running_loop()
+        left = [task for task in self._under_way.values() if task.get_loop() is ours]
+        await asyncio.gather(*left, return_exceptions=True)
         await self.inner.aclose()
         self._store.close()
 

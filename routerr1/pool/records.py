@@ -126,9 +126,17 @@ class RecordStore:
 
     def append(self, record: Record) -> None:
         """Write one record and wait until the disk has it; safe to call from several threads."""
+        self.write(record)
+        self.flush()
+
+    def write(self, record: Record) -> None:
+        """Write one record, so that it survives the death of this process."""
         with self._thread_lock:
             self._write(record)
-            os.fdatasync(self._file)
+
+    def flush(self) -> None:
+        """Wait until the disk has all that is written, so that it survives a power cut."""
+        os.fdatasync(self._file)
 
     def extend(
         self, records: Sequence[Record], progress: Callable[[int, int], None] | None = None
@@ -139,7 +147,7 @@ class RecordStore:
                 self._write(record)
                 if progress is not None:
                     progress(number, len(records))
-            os.fdatasync(self._file)
+        self.flush()
 
     def _write(self, record: Record) -> None:
         line = _line(record)

@@ -1,16 +1,17 @@
 """A planted matrix: the question's topic decides who is right. Shuffled, nothing can be learnt from it."""
 
 import math
-import sys
 
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 
+from routerr1.baselines import embed
 from routerr1.baselines.cascade import frugal
 from routerr1.baselines.contrastive import router_dc, sample_llm_loss, sample_sample_loss
 from routerr1.baselines.embed import TfidfEmbedder, embedder
-from routerr1.baselines.encoder import bert
+from routerr1.baselines.encoder import bert, encoding
 from routerr1.baselines.graph import graph_router
 from routerr1.baselines.learned import Majority, knn, mlp
 from routerr1.baselines.matrix import Matrix
@@ -176,7 +177,6 @@ def test_the_loss_of_questions_and_questions_by_hand():
 @pytest.fixture(scope="module")
 def sentence_model(tmp_path_factory):
     """A sentence-transformers model made here: words to vectors, averaged; its weights are random."""
-    pytest.importorskip("sentence_transformers", reason="needs pip install -e '.[sentences]'")
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, WordEmbeddings
     from sentence_transformers.sentence_transformer.modules.tokenizer import WhitespaceTokenizer
@@ -200,8 +200,50 @@ def test_a_folder_of_sentence_transformers_is_an_embedder(sentence_model):
     assert gain > 0.2
 
 
-def test_without_the_package_the_default_still_works_and_the_way_out_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "sentence_transformers", None)  # as if it were not installed
-    assert isinstance(embedder("tfidf", 0), TfidfEmbedder)
-    with pytest.raises(ConfigError, match=r"pip install -e '\.\[sentences\]'"):
-        embedder("some/model", 0)
+def test_the_default_model_comes_with_a_package_and_knows_what_words_mean():
+    made = embedder("minilm", 0)
+    cars, lorry, plum = made.embed(["Who makes cars?", "Which firm builds lorries?", "A ripe plum"])
+    assert cars.shape == (384,)
+    assert cars @ lorry > 0.3 + max(cars @ plum, 0.0)  # they share no word
+
+
+def test_other_weights_than_the_hubs_are_refused(monkeypatch):
+    monkeypatch.setattr(embed, "_MINILM_SHA256", "0" * 64)
+    with pytest.raises(ConfigError, match="holds other weights than sentence-transformers/all"):
+        embedder("minilm", 0)
+    with pytest.raises(ConfigError, match="holds other weights"):
+        bert(planted(1, 8), seed=0, pretrained="minilm")
+
+
+def test_an_encoder_that_a_package_ships_starts_from_its_weights():
+    texts = ["which city is the capital?", "short"]
+    text = encoding(texts, "minilm")
+    with torch.no_grad():
+        vectors = text.build().eval()(text.ids(texts)).numpy()
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    # The mean over tokens is how this model makes its sentence vectors, padding left out.
+    assert np.allclose(vectors, embedder("minilm", 0).embed(texts), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ROUTERS)
+def test_what_is_learnt_does_not_hang_on_the_number_of_threads(name):
+    matrix = planted(1, 250)
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            with threadpool_limits(threads):
+                found.append(_told(ROUTERS[name](matrix), matrix.questions[:20]))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert found[0] == found[1]
+
+
+def _told(chooser, queries) -> list:
+    """Scores to the bit where there are any."""
+    if isinstance(chooser, Cascaded):
+        scorer = chooser.cascade.scorer
+        return [scorer.score(query, "north", "a reply") for query in queries]
+    return [chooser.scores(query) for query in queries]

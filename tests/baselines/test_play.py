@@ -1,22 +1,35 @@
 import asyncio
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from routerr1.baselines.build import Materials, baseline_routers
+from routerr1.baselines import retrieval
+from routerr1.baselines.build import (
+    LEARNED,
+    SINGLE,
+    Materials,
+    baseline_routers,
+    lessons,
+    whole_routers,
+)
 from routerr1.baselines.cascade import ReplyScorer, frugal
+from routerr1.baselines.learned import Majority
 from routerr1.baselines.matrix import Matrix, read_matrix
 from routerr1.baselines.prompted import largest, prompted_choice
-from routerr1.baselines.retrieval import RetrieverPool, passages_of, read_passages
-from routerr1.baselines.script import play_once
+from routerr1.baselines.retrieval import FileIndex, MemoryIndex, RetrieverPool, passages_of
+from routerr1.baselines.script import play_calls, play_once
 from routerr1.config import BaselineParams
 from routerr1.errors import DataError
-from routerr1.evaluate.run import play_all
+from routerr1.evaluate.lazy import Lazy
+from routerr1.evaluate.run import WHOLE, evaluation_of, play_all
 from routerr1.pool.cards import write_cards
+from routerr1.pool.pool_file import read_pool_file
 from routerr1.pool.profile import Profile, write_profile
+from routerr1.pool.simulated import default_candidates
 from routerr1.protocol import check, names_of
 from routerr1.rollout.generate import ScriptedGenerator
-from routerr1.types import Ask, Reply
+from routerr1.types import Ask, Card, Reply
 
 ALL = (
     "direct", "cot", "sft", "rag", "search_r1", "prompted", "largest", "knn", "mlp", "bert",
@@ -26,6 +39,8 @@ PARAMS = BaselineParams(
     include=ALL, embedder="tfidf", encoder=None, neighbours=10, passages=1, corpus=None,
     sft_steps=0, sft_learning_rate=1e-3,
 )  # fmt: skip
+PAPER = Path(__file__).parents[2] / "pools/paper.yaml"
+NAMES = [candidate.name for candidate in default_candidates()]
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +57,18 @@ def played(world):
 
     base = world.policy(ScriptedGenerator(ask_then_read))
     passages = passages_of(world.known)
-    materials = Materials(
-        base, world.reader(), base.showing(world.pool.cards), world.pool, world.matrix, passages
-    )
+    learnt = {
+        **lessons(world.matrix, PARAMS, seed=3), "sft": Lazy(lambda: world.reader().generator)
+    }  # fmt: skip
+    retriever = RetrieverPool(MemoryIndex(passages), count=1, aliases=NAMES)
+    materials = Materials(base, base.showing(world.pool.cards), world.pool, learnt, retriever)
     routers = baseline_routers(materials, PARAMS, pool_name="training", seed=3)
+    routers += whole_routers(base, world.pool, pool_name=WHOLE, seed=3)
     jobs = [(router, question) for router in routers for question in world.test]
-    rows = asyncio.run(play_all(jobs, concurrency=32))
+    rows = evaluation_of(asyncio.run(play_all(jobs, concurrency=32))).rows
     return {
-        name: [row for row in rows if row.router == f"baseline/{name}"] for name in ALL
+        name: [row for row in rows if row.router.removeprefix("baseline/") == name]
+        for name in (*ALL, "oracle_single")
     }  # fmt: skip
 
 
@@ -88,7 +107,16 @@ def test_single_round_routers_call_once_with_the_whole_question_and_keep_the_for
             assert f": {row.question}</search>" in row.trajectory
 
 
-def test_the_largest_is_the_dearest(played, world):
+def test_the_largest_has_the_most_parameters_where_all_tell_them():
+    cards = [Card("dear", completion_usd_per_mtok=2.0, size_b=8.0), Card("big", size_b=70.0)]
+    assert largest(cards) == "big"
+    assert largest([*cards, Card("silent")]) == "dear"
+    assert (
+        largest(read_pool_file(PAPER).cards) == "Mixtral-8x22B-Instruct"
+    )  # 141, its experts counted
+
+
+def test_without_sizes_the_largest_is_the_dearest(played, world):
     dearest = max(world.pool.cards, key=lambda card: card.completion_usd_per_mtok).name
     assert largest(world.pool.cards) == dearest
     assert {model for row in played["largest"] for model in row.called} == {dearest}
@@ -99,6 +127,28 @@ def test_prompted_asks_whom_the_policy_names_and_decomposed_knn_chooses_itself(p
     assert {model for row in played["prompted_star"] for model in row.called} == {"Penny"}
     assert len({model for row in played["knn_star"] for model in row.called}) > 2
     assert _em(played["knn_star"]) > _em(played["prompted_star"])
+
+
+async def test_only_what_is_played_is_learnt(world):
+    learnt = []
+
+    def lesson(name: str) -> Lazy:
+        return Lazy(lambda: learnt.append(name) or Majority(world.matrix))
+
+    known = {name: lesson(name) for name in (*LEARNED, "frugal", "sft")}
+    base = world.reader()
+    materials = Materials(base, base, world.pool, known, None)
+    params = PARAMS.model_copy(update={"include": ("sft", "mlp", "knn_star", "frugal", "direct")})
+    routers = {
+        router.name.removeprefix("baseline/"): router
+        for router in baseline_routers(materials, params, pool_name="training", seed=3)
+    }
+    needs = {name: router.needs and router.needs[0] for name, router in routers.items()}
+    assert needs == {
+        "sft": "sft", "mlp": "mlp", "knn_star": "knn", "frugal": "frugal", "direct": None
+    }  # fmt: skip
+    await play_all([(routers["mlp"], question) for question in world.test[:3]], concurrency=2)
+    assert learnt == ["mlp"]
 
 
 def test_a_cascade_stops_at_the_reply_it_believes(played, world):
@@ -168,21 +218,76 @@ async def test_without_a_known_name_nobody_is_asked(world):
     assert (found.ledger.calls, found.answer) == (0, None)
 
 
+def test_no_single_round_router_is_above_the_best_candidate_asked_whole(played, world):
+    best = {row.question_id: row for row in played["oracle_single"]}
+    assert len(best) == len(world.test)
+    for name in SINGLE:
+        assert all(row.em <= best[row.question_id].em for row in played[name])
+
+
+async def test_a_writer_does_not_read_what_a_cascade_rejected(world):
+    read: list[list[str]] = []
+
+    def note(_: str, inserted) -> str:
+        read.append(list(inserted))
+        return "<think> done</think><answer> it</answer>"
+
+    asks = [Ask("Atlas", "first?"), Ask("Mint", "second?")]
+    for read_all, seen in ((True, 2), (False, 1)):
+        found = await play_calls(
+            world.test[0], lambda replies: asks[len(replies)] if len(replies) < 2 else None,
+            world.policy(ScriptedGenerator(note)), world.pool, seed=0, read_all=read_all,
+        )  # fmt: skip
+        heard = [text for text in read[-1] if text.startswith("<information>")]
+        assert len(heard) == seen
+        assert heard[-1] == found.turns[1].inserted
+        assert (found.ledger.calls, found.text.count("<search>")) == (2, 2)  # both were paid
+
+
 async def test_retriever_finds_symbols_that_look_like_stop_words():
-    pool = RetrieverPool(["The symbol He stands for Helium.", "The symbol In is Indium."], count=1)
+    passages = ["The symbol He stands for Helium.", "The symbol In is Indium."]
+    pool = RetrieverPool(MemoryIndex(passages), count=1)
     assert "Helium" in (await pool.ask("Retriever", "Which element has the symbol He?")).text
     assert (await pool.ask("Other", "x")).failure == "unknown_model"
 
 
-def test_a_corpus_file_is_read_or_its_bad_line_named(tmp_path):
-    path = tmp_path / "corpus.jsonl"
-    path.write_text('{"contents": "one"}\n{"text": "two"}\n')
-    assert read_passages(path) == ["one", "two"]
-    path.write_text('{"contents": "one"}\n{"title": "two"}\n')
-    with pytest.raises(DataError, match="line 2"):
-        read_passages(path)
+def _corpus(path, texts) -> None:
+    path.write_text(
+        "".join(f'{{"id": {n}, "contents": "{text}"}}\n' for n, text in enumerate(texts))
+    )
+
+
+async def test_a_corpus_file_is_indexed_once_and_answers_as_the_same_passages_in_memory(
+    tmp_path, monkeypatch
+):
+    texts = [f"Place {n} lies in Ländchen {n % 7}." for n in range(50)]
+    corpus, folder = tmp_path / "corpus.jsonl", tmp_path / "bm25" / "digest"
+    _corpus(corpus, texts)
+    first = RetrieverPool(FileIndex(corpus, folder), count=3)
+    memory = RetrieverPool(MemoryIndex(texts), count=3)
+    queries = [f"Which Ländchen holds place {n}?" for n in range(20)]
+    there = await asyncio.gather(*(first.ask("Retriever", query) for query in queries))
+    here = [await memory.ask("Retriever", query) for query in queries]
+    assert [reply.text for reply in there] == [reply.text for reply in here]
+    assert "Place 7 lies in Ländchen 0." in there[7].text
+    monkeypatch.setattr(retrieval, "_write_index", None)  # would fail if it were built again
+    assert FileIndex(corpus, folder).search("place 49", 1) == [texts[49]]
+
+
+def test_a_bad_corpus_is_named_by_its_line_and_leaves_no_index(tmp_path):
+    corpus, folder = tmp_path / "corpus.jsonl", tmp_path / "bm25" / "digest"
+    corpus.write_text('{"contents": "one"}\n{"title": "two"}\n')
+    with pytest.raises(DataError, match=r"corpus\.jsonl, line 2: needs a `contents`"):
+        FileIndex(corpus, folder)
+    corpus.write_text('{"text": "one"}\n{"contents": \n')
+    with pytest.raises(DataError, match=r"corpus\.jsonl, line 2: is not JSON"):
+        FileIndex(corpus, folder)
+    corpus.write_text("")
     with pytest.raises(DataError, match="holds no passage"):
-        RetrieverPool([], count=1)
+        FileIndex(corpus, folder)
+    assert not folder.exists()
+    corpus.write_text('{"text": "one"}\n')
+    assert FileIndex(corpus, folder).search("one", 3) == ["one"]
 
 
 def test_the_matrix_file_gives_the_matrix(world, tmp_path):

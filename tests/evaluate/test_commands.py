@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 def params(tmp_path) -> Path:
     """The repository's parameters with two quick baselines and few draws."""
     values = yaml.safe_load((ROOT / "params.yaml").read_text())
-    values["baselines"]["include"] = ["knn", "frugal"]
+    values["baselines"] |= {"include": ["knn", "frugal"], "embedder": "tfidf"}
     values["evaluate"]["bootstrap"] = 200
     shutil.copytree(ROOT / "profiles", tmp_path / "profiles")
     path = tmp_path / "params.yaml"

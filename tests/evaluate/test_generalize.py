@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from routerr1.baselines.retrieval import RetrieverPool
+from routerr1.baselines.retrieval import MemoryIndex, RetrieverPool
 from routerr1.config import GeneralizeParams, PoolParams
 from routerr1.errors import PoolError
 from routerr1.evaluate.changes import (
@@ -36,6 +36,7 @@ from routerr1.pool.simulated import (
     drawn_candidates,
     known_facts,
 )
+from routerr1.prompt import renderer
 from routerr1.types import Card, Reply
 from tests.evaluate.conftest import new_models
 from tests.servers import write_pool_file
@@ -64,7 +65,36 @@ def _policies(stage, generator):
 
 
 def _changes(stage):
-    return {v.name: v.pool for v in pool_changes(stage.pool, "Atlas", seed=1).made}
+    """All of them: the paper's prompt shows whatever a card says."""
+    found = pool_changes(stage.pool, "Atlas", 1, renderer("full", 4))
+    assert not found.not_made
+    return {variant.name: variant.pool for variant in found.made}
+
+
+@pytest.mark.parametrize("template", ["compact", "full"])
+def test_every_change_that_is_made_changes_the_prompt_but_a_candidate_that_is_down(stage, template):
+    cards = [replace(card, performance={"capital": 0.5 + 0.05 * place})
+             for place, card in enumerate(stage.pool.cards)]  # fmt: skip
+    render = renderer(template, 4)
+    found = pool_changes(ChangedPool(stage.pool, cards), "Atlas", 1, render)
+    before = render(stage.test[0], cards)
+    same = {v.name for v in found.made if render(stage.test[0], v.pool.cards) == before}
+    assert same == {"favourite_down"}
+    # Free text on a card never reaches a policy that reads the compact prompt: that is the defence.
+    hidden = {"descriptions_swapped", "description_poisoned"} if template == "compact" else set()
+    assert found.not_made == dict.fromkeys(hidden, "the prompt does not show it")
+
+
+def test_the_poison_stands_in_the_prompt_of_a_policy_that_reads_descriptions(stage):
+    poisoned = _changes(stage)["description_poisoned"]
+    assert renderer("full", 4)(stage.test[0], poisoned.cards).count(POISON.rstrip(".")) == 1
+
+
+def test_the_favourite_is_watched_where_its_place_changes(stage):
+    found = pool_changes(stage.pool, "Atlas", 1, renderer("full", 4))
+    watched = {variant.name: variant.watched for variant in found.made}
+    assert watched["order_shuffled"] == ("Atlas",)
+    assert watched["favourite_removed"] == ()
 
 
 def test_every_question_has_a_drawn_pool_that_other_questions_do_not_change(stage):
@@ -151,9 +181,11 @@ def test_each_change_changes_what_it_says(stage):
     assert swapped["Atlas"].completion_usd_per_mtok == dear.completion_usd_per_mtok
     assert swapped[dear.name].completion_usd_per_mtok == before["Atlas"].completion_usd_per_mtok
     assert swapped["Atlas"].description == before["Atlas"].description
-    lying = {card.name: card for card in pools["descriptions_swapped"].cards}
-    assert lying["Atlas"].description == dear.description
-    assert lying["Atlas"].completion_usd_per_mtok == before["Atlas"].completion_usd_per_mtok
+    for name, performance in (("descriptions_swapped", before["Atlas"]), ("claims_swapped", dear)):
+        lying = {card.name: card for card in pools[name].cards}["Atlas"]
+        assert lying.description == dear.description
+        assert lying.performance == performance.performance
+        assert lying.completion_usd_per_mtok == before["Atlas"].completion_usd_per_mtok
     assert sum(POISON in card.description for card in pools["description_poisoned"].cards) == 1
 
 
@@ -203,20 +235,23 @@ def test_truth_sees_through_a_recorder(stage, tmp_path):
     question = stage.test[0].question
     expected = truth_of(stage.pool).knows("Atlas", question)
     assert truth_of(ChangedPool(recorder, stage.pool.cards)).knows("Atlas", question) == expected
-    assert truth_of(RetrieverPool(["a passage"], count=1)) is None
+    assert truth_of(RetrieverPool(MemoryIndex(["a passage"]), count=1)) is None
 
 
 def test_what_a_pool_does_not_allow_is_said_and_not_played(stage):
     alike = [replace(c, completion_usd_per_mtok=1.0, prompt_usd_per_mtok=1.0, description="", performance={})
              for c in stage.pool.cards]  # fmt: skip
-    found = pool_changes(ChangedPool(stage.pool, alike), "Atlas", seed=1)
-    assert set(found.not_made) == {"prices_swapped", "descriptions_swapped"}
-    assert "Atlas and Goliath have the same prices" in found.not_made["prices_swapped"]
+    render = renderer("full", 4)
+    found = pool_changes(ChangedPool(stage.pool, alike), "Atlas", 1, render)
+    assert found.not_made == {
+        f"{what}_swapped": f"Atlas and Goliath have the same {what}"
+        for what in ("prices", "descriptions", "claims")
+    }
     assert not found.not_made.keys() & {variant.name for variant in found.made}
     with pytest.raises(PoolError, match="'Nobody'"):
-        pool_changes(stage.pool, "Nobody", seed=1)
+        pool_changes(stage.pool, "Nobody", 1, render)
     with pytest.raises(PoolError, match="another candidate"):
-        pool_changes(ChangedPool(stage.pool, stage.pool.cards[:1]), "Atlas", seed=1)
+        pool_changes(ChangedPool(stage.pool, stage.pool.cards[:1]), "Atlas", 1, render)
     with pytest.raises(PoolError, match="no candidate 'Stranger'"):
         ChangedPool(stage.pool, [Card("Stranger")])
 
@@ -278,12 +313,16 @@ async def test_the_suite_plays_on_a_pool_file_with_a_second_one_of_new_models(
             await everyone.aclose()
         found = compare_pools(rows, changes, stage.params)
         entries = {entry["pool"]: entry for entry in found["pools"]}
-        assert len(entries) == 9
-        assert not found["not_made"]
+        assert set(entries) | set(found["not_made"]) == {"drawn", "added", *_changes(stage)}
+        # Before profiling no card tells any performance, and the compact prompt shows no description.
+        assert set(found["not_made"]) == {
+            "descriptions_swapped", "claims_swapped", "description_poisoned"
+        }  # fmt: skip
         assert entries["drawn"]["watched"] == [candidate.name for candidate in drawn]
         assert entries["drawn"]["watched_share"]["mean"] == 1.0
         forced = {line["router"] for line in entries["added"]["table"]["routers"]}
         assert {f"forced/{name}" for name in (drawn[0].name, drawn[1].name, "Atlas")} < forced
+        assert {"oracle", "best_single"} < forced
         assert entries["all_renamed"]["flipped"]["answer"]["mean"] == 0.0
         with pytest.raises(PoolError, match="already belongs to candidate"):
             open_http_pool(params, added=files["old"])
@@ -302,7 +341,9 @@ def test_without_new_models_the_rest_is_played_and_the_reason_stands_in_the_tabl
         )
     )  # fmt: skip
     found = compare_pools(rows, changes, stage.params)
-    assert set(found["not_made"]) == {"drawn", "added"}
-    assert len(found["pools"]) == 7
+    assert {"drawn", "added"} < set(found["not_made"])
+    assert {e["pool"] for e in found["pools"]} | set(found["not_made"]) == {
+        "drawn", "added", *_changes(stage)
+    }  # fmt: skip
     assert f"Not made: drawn: {why}." in generalize_markdown(found)
     assert "unseen_em" not in generalize_metrics(found)

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from routerr1 import stages
+from routerr1 import stages, sweeping
+from routerr1.baselines.build import SINGLE
 from routerr1.config import BudgetParams, Params, load_params
-from routerr1.errors import ConfigError
+from routerr1.errors import BudgetExceeded, ConfigError
 from routerr1.evaluate.rows import read_rows
 from routerr1.fingerprints import fingerprint
 from routerr1.pool.server import build_app, serving
@@ -27,6 +28,7 @@ from routerr1.report import STALE
 from routerr1.sweeping import sweep
 from routerr1.tracking import open_run
 from routerr1.train.checkpoint import save_policy
+from routerr1.types import Reply
 from tests.servers import write_pool_file
 
 ROOT = Path(__file__).parents[2]
@@ -92,7 +94,9 @@ def _params(folder: Path, stage, url: str) -> Params:
         "checkpoint_every": 1,
     }  # fmt: skip
     values["evaluate"] |= {"max_questions": QUESTIONS, "bootstrap": 100}
-    values["baselines"] |= {"corpus": "corpus.jsonl", "sft_steps": 2, "passages": 3}
+    values["baselines"] |= {
+        "corpus": "corpus.jsonl", "sft_steps": 2, "passages": 3, "embedder": "tfidf"
+    }  # fmt: skip
     values["generalize"] |= {"file": str(new.relative_to(folder)), "max_questions": QUESTIONS}
     (folder / "profiles").mkdir()
     (folder / "profiles" / "embedded.yaml").write_text("{}")
@@ -100,12 +104,28 @@ def _params(folder: Path, stage, url: str) -> Params:
     return load_params(folder / "params.yaml")
 
 
+class Counting(SimulatedPool):
+    """Counts what a provider would bill: every call that reached the server."""
+
+    billed: Counter[tuple[str, str]]
+
+    async def ask(self, name: str, query: str) -> Reply:
+        self.billed[name, query] += 1
+        return await super().ask(name, query)
+
+
 @pytest.fixture(scope="module")
-def ran(stage, mlflow_template, tmp_path_factory):
+def served(stage) -> Counting:
+    pool = Counting((*CANDIDATES, *NEW), known_facts(stage.world), seed=7)
+    pool.billed = Counter()
+    return pool
+
+
+@pytest.fixture(scope="module")
+def ran(stage, served, mlflow_template, tmp_path_factory):
     """Every stage but training, in a folder of their own; the base model stands for the trained policy."""
     folder = tmp_path_factory.mktemp("real")
     (folder / "mlflow.db").write_bytes(mlflow_template.read_bytes())
-    served = SimulatedPool((*CANDIDATES, *NEW), known_facts(stage.world), seed=7)
     with pytest.MonkeyPatch.context() as patch, serving(build_app(served, time_scale=0)) as url:
         patch.setenv("MLFLOW_TRACKING_URI", "")
         patch.chdir(folder)
@@ -127,7 +147,7 @@ def test_every_row_of_the_table_is_played_with_real_models(ran):
     folder, params = ran
     rows = read_rows(folder / "data" / "eval" / "rows.parquet")
     counts = Counter(row.router for row in rows)
-    controls = {"policy", "oracle", "random", "no_call", "best_single"}
+    controls = {"policy", "oracle", "random", "no_call", "best_single", "oracle_single"}
     forced = {f"forced/{each.name}" for each in CANDIDATES}
     assert set(counts) == controls | forced | {
         f"baseline/{name}" for name in params.baselines.include
@@ -157,7 +177,10 @@ def test_new_models_of_a_second_pool_file_are_played(ran):
     pools = json.loads((folder / "data" / "generalize" / "pools.json").read_text())
     entries = {entry["pool"]: entry for entry in pools["pools"]}
     assert entries["drawn"]["watched"] == [each.name for each in NEW]
-    assert len(entries["drawn"]["table"]["routers"]) == 3 + len(NEW)  # policy, no call, random
+    played = {line["router"] for line in entries["drawn"]["table"]["routers"]}
+    derived = {"oracle", "best_single"}  # nobody knows who knows: from the forced runs
+    forced = {f"forced/{each.name}" for each in NEW}
+    assert played == {"policy", "no_call", "random"} | derived | forced
     assert set(entries) | set(pools["not_made"]) >= {"added", "favourite_down", "all_renamed"}
 
 
@@ -185,6 +208,15 @@ def test_a_sweep_trains_each_weight_once_and_stands_in_the_report(ran, monkeypat
     assert STALE not in page
 
 
+def test_no_single_round_router_is_above_the_best_candidate_asked_whole(ran):
+    rows = read_rows(ran[0] / "data" / "eval" / "rows.parquet")
+    best = {row.question_id: row.em for row in rows if row.router == "oracle_single"}
+    assert len(best) == QUESTIONS
+    for row in rows:
+        if row.router.removeprefix("baseline/") in SINGLE:
+            assert row.em <= best[row.question_id]
+
+
 def test_a_raised_budget_does_not_start_anything_anew_and_other_code_does(ran):
     folder, params = ran
     with pytest.MonkeyPatch.context() as patch:
@@ -193,14 +225,14 @@ def test_a_raised_budget_does_not_start_anything_anew_and_other_code_does(ran):
         other = params.pool.model_copy(update={"seed": 99})
         marks = [
             (
-                stages._evaluation_fingerprint(changed, "evaluate"),
+                stages.evaluation_fingerprint(changed, "evaluate"),
                 fingerprint(changed, "pool", "profile_pool"),
                 stages.fingerprint_parts(changed, 1),
             )
             for changed in (params, *(params.model_copy(update={"pool": p}) for p in (rich, other)))
         ]
         patch.setattr(stages, "code", lambda: "changed")
-        later = stages._evaluation_fingerprint(params, "evaluate")
+        later = stages.evaluation_fingerprint(params, "evaluate")
     assert later != marks[0][0]
     assert marks[0] == marks[1]
     assert all(one != two for one, two in zip(marks[0], marks[2], strict=True))
@@ -225,3 +257,79 @@ def test_the_same_evaluation_plays_from_its_recording_alone(ran, monkeypatch):
     pool = params.pool.model_copy(update={"calls": "replay", "file": gone})
     stages.evaluate(params.model_copy(update={"pool": pool}))
     assert read_rows(path) == before
+
+
+def _live(params: Params, **changed) -> Params:
+    """Nothing is recorded for good."""
+    pool = params.pool.model_copy(update={"calls": "live", "store": None, **changed})
+    return params.model_copy(update={"pool": pool})
+
+
+def _untimed(path: Path) -> list[tuple]:
+    """Rows without what a network's moods decide."""
+    return [
+        (row.pool, row.router, row.question_id, row.answer, row.called, row.cost_usd, row.em)
+        for row in read_rows(path)
+    ]
+
+
+@pytest.mark.parametrize("name", ["evaluate", "generalize"])
+def test_live_calls_that_were_paid_before_a_stop_are_not_paid_again(ran, served, monkeypatch, name):
+    folder, params = ran
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("ROUTERR1_RUN", name)
+    rows = folder / "data" / {"evaluate": "eval"}.get(name, name) / "rows.parquet"
+    before = _untimed(rows)
+    stage = getattr(stages, name)
+    # New models' probes are kept by the profiling that came before, so all calls here are the stage's own.
+    served.billed.clear()
+    with pytest.raises(BudgetExceeded):
+        stage(_live(params, budget=BudgetParams(run_usd=0.003)))
+    paid = served.billed.total()
+    assert paid > 0
+    stage(_live(params))
+    assert served.billed.total() > paid
+    assert set(served.billed.values()) == {1}
+    assert _untimed(rows) == before
+    assert not list(Path("runs").glob(f"calls/{name}-*"))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # Ray leaves its log files open
+def test_on_ray_all_players_ask_one_pool_and_none_asks_again(ran, served, monkeypatch):
+    pytest.importorskip("ray", reason="needs ray (pip install -e '.[ray]')")
+    folder, params = ran
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    rows = folder / "data" / "eval" / "rows.parquet"
+    before = _untimed(rows)
+    served.billed.clear()
+    section = params.evaluate.model_copy(update={"executor": "ray", "shards": 2})
+    stages.evaluate(_live(params).model_copy(update={"evaluate": section}))
+    assert set(served.billed.values()) == {1}
+    assert _untimed(rows) == before
+    assert not list(Path("runs").glob("calls/*"))
+
+
+def test_a_sweep_that_was_broken_off_keeps_its_rows_and_pays_nothing_again(
+    ran, served, monkeypatch
+):
+    folder, params = ran
+    monkeypatch.chdir(folder)
+
+    def stop(*_) -> None:
+        raise KeyboardInterrupt
+
+    sweep(_live(params), [0.0], 1, restart=True)  # trains the policy
+    served.billed.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(sweeping, "write_swept", stop)
+        with pytest.raises(KeyboardInterrupt):
+            sweep(_live(params), [0.0], 1, restart=True)
+    (rows,) = Path("runs").glob("sweep/*rows*")
+    assert len(rows.read_text().splitlines()) == 1 + QUESTIONS
+    paid = served.billed.copy()
+    assert set(paid.values()) <= {1}
+    sweep(_live(params), [0.0], 1, restart=True)
+    assert served.billed == paid
+    assert not rows.exists()

@@ -95,7 +95,9 @@ def planted():
     )  # fmt: skip
     loaded = load_params(ROOT / "params.yaml")
     params = loaded.evaluate.model_copy(update={"bootstrap": 200})
-    baselines = loaded.baselines.model_copy(update={"include": ("knn", "mlp", "frugal")})
+    baselines = loaded.baselines.model_copy(
+        update={"include": ("knn", "mlp", "frugal"), "embedder": "tfidf"}
+    )
     return matrix, study(matrix, baselines, params, repetitions=2)
 
 
@@ -121,7 +123,7 @@ def test_the_oracle_is_never_below_any_router_that_asks_once(candidates, count, 
     )  # fmt: skip
     loaded = load_params(ROOT / "params.yaml")
     params = loaded.evaluate.model_copy(update={"bootstrap": 100})
-    baselines = loaded.baselines.model_copy(update={"include": ("knn",)})
+    baselines = loaded.baselines.model_copy(update={"include": ("knn",), "embedder": "tfidf"})
     found = study(matrix, baselines, params, repetitions=1)
     means = {entry["router"]: entry["quality"]["mean"] for entry in found["routers"]}
     assert means["oracle"] == pytest.approx(max(means.values()))

@@ -1,50 +1,100 @@
+import asyncio
 import os
 from functools import partial
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
+from routerr1 import stages
+from routerr1.errors import BudgetExceeded
 from routerr1.evaluate.rows import write_rows
 from routerr1.evaluate.run import evaluation_jobs, evaluation_of, play_all
 from routerr1.evaluate.store import RowStore
+from routerr1.files import sha256
+from routerr1.pool.budget import Budget, BudgetedPool, Limits
+from routerr1.tracking import open_run
+from routerr1.train.checkpoint import save_policy
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),  # on a busy machine Ray's processes take long to start
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray leaves its log files open
+]
 
 
-def _jobs(stage):
-    params = stage.params.model_copy(update={"max_questions": 12})
-    return evaluation_jobs(
-        {1: stage.policy}, stage.pool, stage.test, stage.validation,
-        render=stage.render, rollout=stage.rollout, params=params,
-    )  # fmt: skip
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::FutureWarning:ray")  # of Ray about its own next version
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # Ray leaves its log files open
-async def test_shards_on_a_ray_cluster_give_the_same_bytes_and_go_on_after_a_kill(
-    stage, tmp_path, monkeypatch
-):
+@pytest.fixture(autouse=True)
+def _ray(monkeypatch):
     pytest.importorskip("ray", reason="needs ray (pip install -e '.[ray]')")
-    from routerr1.evaluate.shards import play_on_ray
-
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     # Workers unpickle the scripted policy by this module's name.
     path = f"{os.path.dirname(__file__)}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"  # noqa: PTH120
     monkeypatch.setenv("PYTHONPATH", path)
-    here = evaluation_of(await play_all(_jobs(stage), concurrency=16))
-    store = RowStore(tmp_path / "rows.jsonl", "f")
-    with store.open():
-        for row in here.rows[:30]:  # what a killed evaluation had done
-            if row.router not in ("best_single",):
-                store.add(row)
-    played = []
-    there = evaluation_of(
-        play_on_ray(
-            partial(_jobs, stage), shards=3, concurrency=16, store=store,
-            progress=lambda done, total: played.append((done, total)),
-        )
+
+
+def _jobs(stage, pool, _):
+    params = stage.params.model_copy(update={"max_questions": 12})
+    return evaluation_jobs(
+        {1: stage.policy}, pool, stage.test, stage.validation,
+        render=stage.render, rollout=stage.rollout, params=params,
     )  # fmt: skip
-    write_rows(tmp_path / "here.parquet", here.rows)
-    write_rows(tmp_path / "there.parquet", there.rows)
-    assert (tmp_path / "here.parquet").read_bytes() == (tmp_path / "there.parquet").read_bytes()
-    assert played[-1] == (16 * 12, 16 * 12)
+
+
+def _budgeted(stage, path, run_usd):
+    return BudgetedPool(
+        stage.pool, Budget(path, Limits(None, run_usd, None), run="r"), max_reply_tokens=60
+    )
+
+
+def test_rows_come_back_in_chunks_and_survive_a_spent_budget(stage, tmp_path):
+    from routerr1.evaluate.shards import CHUNK, play_on_ray
+
+    here = evaluation_of(asyncio.run(play_all(_jobs(stage, stage.pool, {}), concurrency=16)))
+    store, told = RowStore(tmp_path / "rows.jsonl", "f"), []
+    playing = {
+        "shared": False, "players": 2, "concurrency": 16, "store": store,
+        "progress": lambda done, total: told.append((done, total)),
+    }  # fmt: skip
+    poor = partial(_budgeted, stage, tmp_path / "budget.sqlite", 0.002)
+    with pytest.raises(BudgetExceeded, match=r"raise pool\.budget"):
+        play_on_ray(partial(_jobs, stage), poor, **playing)
     with store.open() as kept:
-        assert len(kept) == 16 * 12
+        some = len(kept)
+        assert 0 < some < 16 * 12
+        assert not any(row.failures for row in kept.values() if row.router != "no_call")
+    rich = partial(_budgeted, stage, tmp_path / "budget.sqlite", 1.0)
+    there = play_on_ray(partial(_jobs, stage), rich, **playing)
+    for name, rows in (("here", here.rows), ("there", evaluation_of(there).rows)):
+        write_rows(tmp_path / name, rows)
+    assert (tmp_path / "here").read_bytes() == (tmp_path / "there").read_bytes()
+    assert told[-1] == (16 * 12, 16 * 12)
+    assert max(after[0] - before[0] for before, after in pairwise(told)) <= CHUNK
+
+
+@pytest.mark.usefixtures("mlflow_store")
+def test_the_stage_writes_the_same_bytes_on_ray_as_without(params):
+    """What baselines learn, an embedder of 22 million weights among it, is sent to two other processes."""
+    section = params.baselines.model_copy(
+        update={
+            "include": ("sft", "knn", "knn_star", "bert", "frugal", "rag"),
+            "embedder": "minilm",
+        }
+    )
+    few = params.evaluate.model_copy(update={"max_questions": 12})
+    params = params.model_copy(update={"baselines": section, "evaluate": few})
+    stages.dataset(params)
+    stages.profile(params)
+    stages.warmstart(params)
+    save_policy(stages.WARMSTART / "seed-1", stages.POLICY, {"seed": 1})
+    stages.OTHER_SEEDS.mkdir()
+    with open_run(params.registry, stages.RUN_FILE, resume=False):
+        pass
+    written = []
+    for changed in ({}, {"executor": "ray", "shards": 2}):
+        played = params.evaluate.model_copy(update=changed)
+        stages.evaluate(params.model_copy(update={"evaluate": played}))
+        files = sorted(stages.EVALUATION.rglob("*"))
+        written.append({path.name: sha256(path) for path in files})
+        assert not (stages.RUNS / "eval.jsonl").exists()
+    assert written[0] == written[1]
+    assert Path("rows.parquet").name in written[0]

@@ -1,5 +1,6 @@
 """Cards on disk."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import pytest
 from routerr1.errors import PoolError
 from routerr1.files import write_json
 from routerr1.pool.cards import read_cards, write_cards
-from routerr1.types import Card
+from routerr1.prompt import renderer
+from routerr1.types import Card, Question
 
 CARDS = [
     Card("Atlas", "places", ("A",), 0.2, 0.6, 0.4, 0.9, {"geography": 0.95}, 12.5),
@@ -21,6 +23,20 @@ def test_what_is_written_is_read_back_in_order(tmp_path: Path):
     assert read_cards(tmp_path / "cards.json") == CARDS
 
 
+def test_a_size_is_kept_and_changes_neither_the_prompt_nor_the_files_of_pools_without(
+    tmp_path: Path,
+):
+    sized = [replace(card, size_b=7.6) for card in CARDS]
+    write_cards(tmp_path / "sized.json", sized)
+    assert read_cards(tmp_path / "sized.json") == sized
+    write_cards(tmp_path / "cards.json", CARDS)
+    assert "size_b" not in (tmp_path / "cards.json").read_text()
+    question = Question("q", "d", "Who?", ("x",), "test")
+    for template in ("compact", "full"):
+        render = renderer(template, 4)
+        assert render(question, sized) == render(question, CARDS)
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
@@ -31,6 +47,7 @@ def test_what_is_written_is_read_back_in_order(tmp_path: Path):
         ),
         ({"performance": {"x": 1.5}}, r"candidate 'Atlas': performance\.x: "),
         ({"completion_usd_per_mtok": "dear"}, "candidate 'Atlas': completion_usd_per_mtok: "),
+        ({"size_b": 0}, "candidate 'Atlas': size_b: Input should be greater"),
         ({"name": "At:las"}, "candidate 'At:las': name: must not"),
         ({"name": ""}, "candidate number 1: name: "),
         (

@@ -23,7 +23,7 @@ from routerr1.pool.faults import Faults, parse_faults
 from routerr1.pool.interface import Pool
 from routerr1.pool.pool_file import read_pool_file
 from routerr1.pool.recording import Recorder, open_replay
-from routerr1.pool.records import RecordStore
+from routerr1.pool.records import RecordStore, read_records
 from routerr1.pool.server import build_app, serving
 from routerr1.pool.simulated import SimulatedPool
 from routerr1.prompt import Renderer
@@ -296,6 +296,27 @@ async def test_the_ledger_tells_the_circuit_of_every_call_also_when_replayed_and
     reprice_rows(tmp_path / "rows.parquet", prices, reward, out=tmp_path / "new.parquet")
     (repriced,) = read_rows(tmp_path / "new.parquet")
     assert json.loads(repriced.trajectory)["ledger"]["circuits"] == list(ill.ledger.circuits)
+
+
+async def test_a_reply_is_written_down_while_whoever_asked_is_busy(
+    simulated: SimulatedPool, asked: list[Question], pool_file: WritePool, tmp_path: Path
+):
+    """A policy that computes holds its loop up; a process killed meanwhile must not pay again."""
+    store = tmp_path / "calls.jsonl"
+    with serving(build_app(simulated, time_scale=0)) as url:
+        file = read_pool_file(pool_file(url, endpoint=QUICK))
+        pool = Recorder(HttpPool(file, {"here": ""}, max_concurrency=4), RecordStore(store))
+        asking = asyncio.ensure_future(pool.ask("Mint", asked[0].question))
+        for _ in range(5):
+            await asyncio.sleep(0)  # until the call is with the pool
+        busy_until = time.monotonic() + 30
+        while not store.stat().st_size and time.monotonic() < busy_until:
+            time.sleep(0.01)
+        assert not asking.done()
+        (record,) = read_records(store)
+        assert await asking == record.reply
+        await pool.aclose()
+    assert len(list(read_records(store))) == 1
 
 
 def test_breaker_lets_one_call_through_when_half_open_and_opens_again():

@@ -182,6 +182,41 @@ async def test_what_a_fallback_said_is_not_kept_for_good(tmp_path: Path):
     assert len(propped.asked) == 3
 
 
+async def test_a_call_that_nobody_waits_for_any_more_is_kept_because_it_is_paid(tmp_path: Path):
+    class Slow(Moody):
+        async def ask(self, name: str, query: str) -> Reply:
+            self.asked.append((name, query))
+            await asyncio.sleep(0.05)
+            return Reply(name, "yes")
+
+    slow, path = Slow(1), tmp_path / "calls.jsonl"
+    recorder = Recorder(slow, RecordStore(path))
+    asking = asyncio.ensure_future(recorder.ask("A", "q"))
+    await asyncio.sleep(0.01)
+    asking.cancel()
+    await asyncio.sleep(0)
+    await recorder.ask("A", "q")  # joins the call of the one that broke off
+    broken_off = asyncio.ensure_future(recorder.ask("A", "p"))
+    await asyncio.sleep(0.01)
+    broken_off.cancel()
+    await recorder.aclose()
+    again = Recorder(slow, RecordStore(path))
+    assert [(await again.ask("A", query)).cached for query in "qp"] == [True, True]
+    assert slow.asked == [("A", "q"), ("A", "p")]
+    await again.aclose()
+
+
+async def test_a_store_that_only_saves_calls_holds_each_once(tmp_path: Path):
+    path = tmp_path / "calls.jsonl"
+    recorder = Recorder(Moody(4), RecordStore(path), repeats=False)
+    replies = [await recorder.ask("A", "q") for _ in range(20)]
+    await recorder.aclose()
+    answered = next(place for place, reply in enumerate(replies) if reply.failure is None)
+    kept = list(read_records(path))
+    assert len(kept) == answered + 1  # its failures, then the answer that all later ones get
+    assert {reply.text for reply in replies[answered:]} == {kept[-1].reply.text}
+
+
 async def test_a_waiter_that_is_cancelled_leaves_the_call_to_the_others(tmp_path: Path):
     class Slow(Moody):
         async def ask(self, name: str, query: str) -> Reply:
