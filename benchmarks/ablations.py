@@ -40,6 +40,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no cost": {"reward.cost_weight": 0.0},
     "cost 0.3 at first": {"train.initial_cost_weight": 0.3, "train.cost_weight_steps": 40},
     "a candidate hidden, 0.3": {"pool.hide": 0.3},
+    "no rehearsal": {"train.rehearsal_weight": 0.0},
+    "one pool alone": {"pool.redraw": 0.0},
+    "every pool redrawn": {"pool.redraw": 1.0},
 }
 RUNS = stages.RUNS / "ablations"
 SHOWN = (

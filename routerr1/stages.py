@@ -365,12 +365,12 @@ def _rehearsal(params: Params, seed: int) -> "Rehearsal | None":
     """What a warm start taught; None where there was none."""
     from routerr1.pool.simulated import known_facts
     from routerr1.train.rehearsal import rehearsal
-    from routerr1.train.warmstart import cards_of
+    from routerr1.train.warmstart import drawn_cards
 
     if not (params.train.rehearsal_weight and params.warmstart.steps):
         return None
     world = _world(params)
-    cards = partial(cards_of, read_cards(), known_facts(world), params.pool.redraw, seed)
+    cards = partial(drawn_cards, known_facts(world), seed)
     return rehearsal(_all_questions(), world, cards, params, seed, render=renderer(params))
 
 

@@ -156,7 +156,7 @@ def warm_start(
     known = known_facts(world)
     wanted = params.warmstart.steps * params.warmstart.batch_size
     pairs = imitated(
-        questions, world, known, partial(cards_of, cards, known, params.pool.redraw, seed),
+        questions, world, known, partial(drawn_cards, known, seed),
         render=render, params=params.rollout,
         stop_probability=params.warmstart.stop_probability, seed=seed, count=max(wanted, 256),
     )  # fmt: skip
@@ -228,17 +228,12 @@ def _save(policy: LocalGenerator, folder: Path, metrics: Mapping[str, float]) ->
         write_manifest(aside, {"metrics": metrics})
 
 
-def cards_of(
-    cards: Sequence[Card], known: Mapping[str, Fact], redraw: float, seed: int, number: int
-) -> Sequence[Card]:
-    """The cards of a drawn pool for every row of packed examples; in every fourth, unless all pools are
-    redrawn in training, the profiled ones.
+def drawn_cards(known: Mapping[str, Fact], seed: int, number: int) -> Sequence[Card]:
+    """The cards of a drawn pool for every row of packed examples.
 
-    With one pool alone its shortlists would be recited, not read.
+    Never those of the pool that is trained on: what is seen often is recited, and not read.
     """
-    row = number // _EXAMPLES_PER_ROW
-    own = row % 4 == 0 and redraw < 1
-    return cards if own else training_pool(known, stream_seed(seed, row)).cards
+    return training_pool(known, stream_seed(seed, number // _EXAMPLES_PER_ROW)).cards
 
 
 def _corpus(pairs: Sequence[Pair], questions: Sequence[Question], world: World) -> Iterator[str]:
