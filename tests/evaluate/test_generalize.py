@@ -168,6 +168,19 @@ def test_metrics_and_markdown_name_every_pool(compared):
     assert all(f"| {name} |" in text for name in compared[1])
 
 
+def test_the_controls_say_how_many_calls_went_to_the_best(compared):
+    told = generalize_markdown(compared[0]).split("Pool “redrawn” with its controls:\n\n")[1]
+    head, _, *lines = [line.split(" | ") for line in told.splitlines()]
+    place = head.index("calls to best, %")
+    known = {line["router"]: line for line in compared[1]["redrawn"]["table"]["routers"]}
+    for name, *cells in lines:
+        share = known[name.removeprefix("| ")]["collapse"]["best_model_share"]
+        # It asks for a candidate that is in none of these pools: no call is made.
+        assert cells[place - 1] == ("–" if share is None else f"{100 * share:.0f}"), name
+    assert known["before_rl"]["collapse"]["best_model_share"] is None
+    assert known["best_on_cards"]["collapse"]["best_model_share"] > 0.9
+
+
 def test_each_change_changes_what_it_says(stage):
     pools = _changes(stage)
     before = {card.name: card for card in stage.pool.cards}
@@ -324,6 +337,7 @@ async def test_the_suite_plays_on_a_pool_file_with_a_second_one_of_new_models(
         assert {f"forced/{name}" for name in (drawn[0].name, drawn[1].name, "Atlas")} < forced
         assert {"oracle", "best_single"} < forced
         assert entries["all_renamed"]["flipped"]["answer"]["mean"] == 0.0
+        assert "calls to best" not in generalize_markdown(found)  # nobody knows who that is
         with pytest.raises(PoolError, match="already belongs to candidate"):
             open_http_pool(params, added=files["old"])
     elsewhere = write_pool_file(Path("pools/elsewhere.yaml"), "http://127.0.0.1:9", drawn)
