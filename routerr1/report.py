@@ -13,7 +13,7 @@ from routerr1 import plots
 from routerr1.errors import DataError
 from routerr1.evaluate.browse import browsable
 from routerr1.evaluate.cells import bounded, lines_of, number, told_p
-from routerr1.evaluate.controls import ORACLE, POLICY
+from routerr1.evaluate.controls import BOUNDS, POLICY
 from routerr1.evaluate.gains import TITLE, VALIDATION, Gains, gains, gains_markdown
 from routerr1.evaluate.gains import how_to_read as read_gains
 from routerr1.evaluate.generalize import generalize_markdown, knows_best
@@ -262,7 +262,8 @@ def _fronts(table: Mapping[str, Any], reference: str) -> dict[str, Any]:
     """The reference router's front against all others."""
     points = {e["router"]: (e["cost_usd"]["mean"], e["em"]["mean"]) for e in table["routers"]}
     mine = points.pop(reference)
-    points.pop(ORACLE, None)  # it knows the answers: a bound, and nobody's rival
+    for bound in BOUNDS:
+        points.pop(bound, None)
     return fronts([mine], points)
 
 

@@ -31,7 +31,13 @@ from routerr1.evaluate.stats import (
     ratio_interval,
 )
 from routerr1.evaluate.store import Store
-from routerr1.evaluate.table import entry_of, several_seeds, shorten, summarise
+from routerr1.evaluate.table import (
+    entry_of,
+    range_of_difference,
+    several_seeds,
+    shorten,
+    summarise,
+)
 from routerr1.matching import normalise
 from routerr1.pool.interface import Pool
 from routerr1.prompt import Renderer
@@ -211,7 +217,11 @@ def _paired(
     """Variant minus training pool, on the same questions and seeds."""
     here, home = Grid(list(after.values())), Grid(list(before.values()))
     found = paired_difference(
-        here.values(measure), home.values(measure), home.groups, **_sampling(params)
+        here.values(measure),
+        home.values(measure),
+        home.groups,
+        within=range_of_difference(measure),
+        **_sampling(params),
     )
     return dict(shorten(asdict(found)))
 

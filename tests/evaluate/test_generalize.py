@@ -9,6 +9,8 @@ from routerr1.config import GeneralizeParams, PoolParams
 from routerr1.errors import PoolError
 from routerr1.evaluate.changes import (
     POISON,
+    Changes,
+    Variant,
     pool_changes,
     spare_names,
     with_new_models,
@@ -39,6 +41,7 @@ from routerr1.pool.simulated import (
 from routerr1.prompt import renderer
 from routerr1.types import Card, Reply
 from tests.evaluate.conftest import new_models
+from tests.evaluate.made import played
 from tests.servers import write_pool_file
 
 LIMITS = GeneralizeParams(pool_seed=1007, added_models=2, max_questions=45)
@@ -121,6 +124,17 @@ def test_on_redrawn_pools_the_cards_and_the_truth_bound_what_routing_can_win(com
     assert flat["redrawn_em"] == em["policy"]
     assert flat["redrawn_before_rl_em"] == 0.0
     assert 0.0 < flat["redrawn_best_model_share"] < 0.5
+
+
+def test_no_difference_to_the_training_pool_is_beyond_what_exact_match_can_differ(stage):
+    # Two seeds that could not differ more: their own error alone would be six times the range.
+    rows = played("policy", [[1] * 8, [1] * 8])
+    rows += played("policy", [[0] * 8, [1] * 8], pool="down")
+    changes = Changes((Variant("down", stage.pool, ()),), {})
+    (entry,) = compare_pools(rows, changes, stage.params)["pools"]
+    assert {key: entry["difference"]["em"][key] for key in ("mean", "low", "high")} == {
+        "mean": -0.5, "low": -1.0, "high": 1.0,
+    }  # fmt: skip
 
 
 def test_renaming_changes_nothing_for_a_policy_that_reads_names_from_the_prompt(compared):

@@ -8,6 +8,7 @@ import pytest
 
 from routerr1.config import GeneralizeParams
 from routerr1.errors import DataError
+from routerr1.evaluate.controls import BOUNDS
 from routerr1.evaluate.gains import TITLE
 from routerr1.evaluate.generalize import generalize
 from routerr1.evaluate.outputs import write_evaluation, write_generalization
@@ -17,7 +18,7 @@ from routerr1.evaluate.run import Evaluation, policies_of
 from routerr1.evaluate.sweep import compare_swept, write_swept
 from routerr1.files import digest, read_json, write_json
 from routerr1.pool.simulated import known_facts
-from routerr1.report import SIMULATION, STALE, read_sources, write_report
+from routerr1.report import SIMULATION, STALE, Sources, read_sources, write_report
 from tests.evaluate.conftest import evaluated, new_models
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -187,6 +188,29 @@ def test_a_report_on_real_models_claims_no_simulation_and_another_oracle(data, t
         assert "each call goes to the cheapest candidate" in simulated
         assert "each call goes to the cheapest candidate" not in real
         assert "for each question the best whole run" in real
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+def test_who_knows_the_answers_is_hollow_and_nobodys_rival(bound, data, tmp_path):
+    table = read_json(data / "eval" / "table.json")
+    routers = [entry for entry in table["routers"] if entry["router"] in ("policy", "random")]
+    (knowing,) = [entry for entry in table["routers"] if entry["router"] == "oracle"]
+    alone = Sources(table=table | {"routers": routers}, rows=())
+    beside = replace(
+        alone, table=table | {"routers": [*routers, knowing | {"router": bound}]}, simulated=True
+    )
+    write_report(tmp_path / "alone", alone)
+    write_report(tmp_path / "beside", beside)
+
+    def told(folder: str) -> str:
+        text = (tmp_path / folder / "report.md").read_text()
+        return text.split("## Cost at equal quality")[1].split("## Calls")[0]
+
+    assert told("alone") == told("beside")
+    assert f"- `{bound}`: " in (tmp_path / "beside" / "report.md").read_text()
+    drawn = (tmp_path / "beside" / "pareto.svg").read_text()
+    hollow = re.findall(r"<use [^>]*fill-opacity: 0;", drawn)
+    assert len(hollow) == 1
 
 
 def test_same_sources_same_bytes(data, tmp_path):
