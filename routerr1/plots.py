@@ -1,12 +1,13 @@
 """Plots as SVG text: the same figures give the same bytes, and colours follow the page's theme."""
 
 import io
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from routerr1.evaluate.controls import ORACLE
+from routerr1.evaluate.controls import BOUNDS
 from routerr1.evaluate.pareto import Point, front
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ Marked = tuple[str, Bounded, Bounded]
 def pareto(name: str, routers: Sequence[Marked], ours: Sequence[str]) -> str:
     """Cost per 1000 questions against EM, intervals as whiskers, the front as a line.
 
-    The oracle is drawn hollow and makes no front: it knows the answers. Several of ours get a front of
+    Oracles are drawn hollow and make no front: they know the answers. Several of ours get a front of
     their own, in their colour.
     """
     with _figure(name, width=6.4, height=5.0) as (figure, drawn):
@@ -58,7 +59,7 @@ def pareto(name: str, routers: Sequence[Marked], ours: Sequence[str]) -> str:
             big = router in ours
             axes.plot(
                 x, y, "D" if big else "o", markersize=8 if big else 5.5, zorder=4 if big else 3,
-                color=_colour(router, ours), mfc="none" if router == ORACLE else None,
+                color=_colour(router, ours), mfc="none" if router in BOUNDS else None,
             )  # fmt: skip
             own: list[tuple[list[float], list[float]]] = []
             if cost["low"] is not None:
@@ -68,7 +69,7 @@ def pareto(name: str, routers: Sequence[Marked], ours: Sequence[str]) -> str:
             for across, along in own:
                 axes.plot(across, along, color=_colour(router, ours), lw=0.9, zorder=3)
             whiskers += own
-        hull = front(point for router, point in points.items() if router != ORACLE)
+        hull = front(point for router, point in points.items() if router not in BOUNDS)
         line = ([x for x, _ in hull], [y for _, y in hull])
         axes.plot(*line, color=_TEXT, lw=0.9, ls=(0, (4, 3)), zorder=2)
         if len(ours) > 1:
@@ -116,7 +117,7 @@ def curves(
         if share:
             axes.set_ylim(-0.03, 1.03)
         if len(lines) > 1:
-            axes.legend(ncols=min(3, len(lines)), loc="upper center", bbox_to_anchor=(0.5, -0.24))
+            _legend(figure, len(lines), handle=2.0)
     return drawn[0]
 
 
@@ -158,8 +159,7 @@ def shares(name: str, title: str, rows: Mapping[str, Mapping[str, float]]) -> st
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
         axes.set_title(title, pad=8)
-        axes.legend(ncols=min(6, max(1, len(models))), loc="upper center", bbox_to_anchor=(0.5, -0.02),
-                    handlelength=1.0, columnspacing=1.2)  # fmt: skip
+        _legend(figure, len(models), handle=1.0)
     return drawn[0]
 
 
@@ -181,6 +181,25 @@ def differences(name: str, title: str, entries: Sequence[tuple[str, Bounded]]) -
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
     return drawn[0]
+
+
+def _legend(figure: "Figure", names: int, *, handle: float) -> None:
+    """So many names under the plot, in as many columns as its width holds; lines beyond the first make it higher.
+
+    Args:
+        handle: how wide the mark before a name is, in sizes of a letter.
+    """
+    for columns in range(names, 0, -1):
+        legend = figure.legend(
+            loc="outside lower center", ncols=columns, handlelength=handle, columnspacing=1.2
+        )
+        box = legend.get_window_extent()
+        if box.width <= figure.bbox.width or columns == 1:
+            lines = math.ceil(names / columns)
+            further = box.height * (lines - 1) / lines / figure.dpi
+            figure.set_figheight(figure.get_figheight() + further)
+            return
+        legend.remove()
 
 
 def _colour(router: str, ours: Sequence[str]) -> str:

@@ -13,13 +13,16 @@ from routerr1 import plots
 from routerr1.errors import DataError
 from routerr1.evaluate.browse import browsable
 from routerr1.evaluate.cells import bounded, lines_of, number, told_p
-from routerr1.evaluate.controls import ORACLE, POLICY
-from routerr1.evaluate.generalize import generalize_markdown
+from routerr1.evaluate.controls import BOUNDS, POLICY
+from routerr1.evaluate.gains import TITLE, VALIDATION, Gains, gains, gains_markdown
+from routerr1.evaluate.gains import how_to_read as read_gains
+from routerr1.evaluate.generalize import generalize_markdown, knows_best
 from routerr1.evaluate.generalize import how_to_read as read_pools
 from routerr1.evaluate.glossary import what_is
 from routerr1.evaluate.pairs import between, is_clear, names_of, pairs_markdown
 from routerr1.evaluate.pairs import how_to_read as read_pairs
 from routerr1.evaluate.pareto import fronts, fronts_markdown
+from routerr1.evaluate.redrawn import REDRAWN
 from routerr1.evaluate.rows import Row, read_rows
 from routerr1.evaluate.seeds import FIGURES, SHARES, seeds_markdown
 from routerr1.evaluate.sweep import ALPHA, draw_swept, swept_markdown
@@ -47,6 +50,7 @@ _CURVES = (
 )
 _SHARES = ("em", "formed", "collapse", "calls")  # curves of these lie in [0, 1]
 _HOPS = re.compile(r"calls_(\d+)hop")  # columns with the mean calls of questions of so many facts
+_TOLD_ELSEWHERE = (REDRAWN,)  # pools whose controls stand with what training taught
 SIMULATION = (
     "The candidate models in this report are a simulation. The questions and their right answers are "
     "real; which candidate knows which answer, how fast and at what price, was made up by a seeded "
@@ -68,6 +72,7 @@ class Sources:
         seeds: of `evaluate.seeds.by_seed`; fewer than two seeds leave the section out.
         pools: of `evaluate.generalize.compare_pools`; None leaves the section out.
         log: one mapping of column to text for each line of the training log.
+        training: the train stage's metrics; None leaves them out.
         sweep: of `evaluate.sweep.compare_swept`; None leaves the section out.
         stale: the sweep was compared with another evaluation than this one.
         simulated: the pool is one; the page then says so at its top.
@@ -79,6 +84,7 @@ class Sources:
     seeds: Sequence[Mapping[str, Any]] = ()
     pools: Mapping[str, Any] | None = None
     log: Sequence[Mapping[str, str]] = ()
+    training: Mapping[str, Any] | None = None
     sweep: Mapping[str, Any] | None = None
     stale: bool = False
     simulated: bool = False
@@ -91,7 +97,7 @@ def read_sources(data: Path, *, simulated: bool, facts: Mapping[str, str]) -> So
     Raises: DataError naming the file that is missing or cannot be read.
     """
     pools, log = data / "generalize" / "pools.json", data / "train" / "log.csv"
-    seeds = data / "train" / "seeds.csv"
+    seeds, training = data / "train" / "seeds.csv", data / "train" / "metrics.json"
     log = seeds if seeds.is_file() else log
     rows, swept = data / "eval" / "rows.parquet", data / "sweep" / "sweep.json"
     sweep = read_json(swept) if swept.is_file() else None
@@ -101,6 +107,7 @@ def read_sources(data: Path, *, simulated: bool, facts: Mapping[str, str]) -> So
         seeds=read_json(data / "eval" / "seeds.json"),
         pools=read_json(pools) if pools.is_file() else None,
         log=_read_log(log) if log.is_file() else (),
+        training=read_json(training) if training.is_file() else None,
         sweep=sweep,
         stale=sweep is not None and sweep["evaluation"] != digest(rows),
         simulated=simulated,
@@ -144,6 +151,7 @@ def page(sources: Sources, drawn: Mapping[str, str]) -> str:
     """The HTML page: no file and no address outside itself."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+    gained = _gains(sources)
     # Everything is escaped but what this module makes itself: plots, style and script.
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined,
@@ -160,6 +168,7 @@ def page(sources: Sources, drawn: Mapping[str, str]) -> str:
         told_p=told_p,
         reading=how_to_read(sources.table),
         several=several_seeds(sources.table),
+        several_seeds=several_seeds,
         dataset_tables=DATASET_TABLES,
         routers=_glossary(sources),
         fronts=_fronts(sources.table, sources.table["reference"]),
@@ -170,6 +179,12 @@ def page(sources: Sources, drawn: Mapping[str, str]) -> str:
         is_clear=is_clear,
         reading_pairs=read_pairs(sources.table["pairs"]),
         reading_pools=read_pools(sources.pools) if sources.pools else "",
+        knows_best=knows_best,
+        told_elsewhere=_TOLD_ELSEWHERE,
+        gains=gained,
+        gains_title=TITLE,
+        validation=VALIDATION,
+        reading_gains=read_gains(gained) if gained else "",
         sweep=sources.sweep,
         stale=STALE if sources.stale else "",
         simulation=SIMULATION if sources.simulated else "",
@@ -215,8 +230,12 @@ def text(sources: Sources, drawn: Mapping[str, str]) -> str:
     training = [name for name in drawn if name.startswith("train-")]
     if training:
         parts += ["## Training", *(f"![{name}]({name}.svg)" for name in training)]
+    gained = _gains(sources)
+    if gained:
+        parts += [f"## {TITLE}", gains_markdown(gained).strip()]
     if sources.pools:
-        parts += ["## Changed pools", generalize_markdown(sources.pools).strip()]
+        changed = generalize_markdown(sources.pools, _TOLD_ELSEWHERE).strip()
+        parts += ["## Changed pools", changed]
         parts += ["![Changed pools](pools.svg)"]
     if sources.facts:
         parts += [
@@ -226,9 +245,15 @@ def text(sources: Sources, drawn: Mapping[str, str]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _gains(sources: Sources) -> Gains | None:
+    return gains(sources.training, sources.table, sources.pools)
+
+
 def _glossary(sources: Sources) -> dict[str, str]:
     """Router -> what it is, for those that are this package's own."""
-    names = [entry["router"] for entry in sources.table["routers"]]
+    gained = _gains(sources)
+    tables = [sources.table, *(gained.played.values() if gained else ())]
+    names = [entry["router"] for table in tables for entry in table["routers"]]
     told = {name: what_is(name, simulated=sources.simulated) for name in names}
     return {name: line for name, line in told.items() if line}
 
@@ -237,7 +262,8 @@ def _fronts(table: Mapping[str, Any], reference: str) -> dict[str, Any]:
     """The reference router's front against all others."""
     points = {e["router"]: (e["cost_usd"]["mean"], e["em"]["mean"]) for e in table["routers"]}
     mine = points.pop(reference)
-    points.pop(ORACLE, None)  # it knows the answers: a bound, and nobody's rival
+    for bound in BOUNDS:
+        points.pop(bound, None)
     return fronts([mine], points)
 
 

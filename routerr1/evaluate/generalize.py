@@ -1,7 +1,7 @@
 """The trained policy on pools it was not trained on: new models, and every change of `changes.py`."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -31,7 +31,13 @@ from routerr1.evaluate.stats import (
     ratio_interval,
 )
 from routerr1.evaluate.store import Store
-from routerr1.evaluate.table import entry_of, several_seeds, shorten, summarise
+from routerr1.evaluate.table import (
+    entry_of,
+    range_of_difference,
+    several_seeds,
+    shorten,
+    summarise,
+)
 from routerr1.matching import normalise
 from routerr1.pool.interface import Pool
 from routerr1.prompt import Renderer
@@ -211,7 +217,11 @@ def _paired(
     """Variant minus training pool, on the same questions and seeds."""
     here, home = Grid(list(after.values())), Grid(list(before.values()))
     found = paired_difference(
-        here.values(measure), home.values(measure), home.groups, **_sampling(params)
+        here.values(measure),
+        home.values(measure),
+        home.groups,
+        within=range_of_difference(measure),
+        **_sampling(params),
     )
     return dict(shorten(asdict(found)))
 
@@ -241,8 +251,12 @@ def generalize_metrics(compared: Mapping[str, Any]) -> dict[str, float]:
     return dict(shorten(found))
 
 
-def generalize_markdown(compared: Mapping[str, Any]) -> str:
-    """The pool changes for people, and every router on the pools that were played with controls."""
+def generalize_markdown(compared: Mapping[str, Any], elsewhere: Container[str] = ()) -> str:
+    """The pool changes for people, and every router on the pools that were played with controls.
+
+    Args:
+        elsewhere: pools whose controls are told of in another place.
+    """
     training = compared["training"]
     several = len(training["seeds"]) > 1
     heads = ["pool", "EM", *["sd"] * several, "EM against training pool", "USD per 1000"]
@@ -255,9 +269,9 @@ def generalize_markdown(compared: Mapping[str, Any]) -> str:
     not_made = compared["not_made"]
     lines += [""] * bool(not_made) + [f"Not made: {name}: {why}." for name, why in not_made.items()]
     for entry in compared["pools"]:
-        if entry["table"]:
+        if entry["table"] and entry["pool"] not in elsewhere:
             lines += ["", f"Pool “{entry['pool']}” with its controls:", ""]
-            lines += _controls(entry["table"])
+            lines += controls_lines(entry["table"])
     return "\n".join(lines) + "\n"
 
 
@@ -289,16 +303,24 @@ def _changed(entry: Mapping[str, Any], *, several: bool) -> list[str]:
     ]
 
 
-def _controls(found: Mapping[str, Any]) -> list[str]:
-    several = several_seeds(found)
-    heads = ["router", "EM", *["sd"] * several, "USD per 1000", "calls", "EM: policy minus it"]
+def controls_lines(found: Mapping[str, Any]) -> list[str]:
+    """The routers of a table of `summarise`, as lines of a Markdown table."""
+    several, knows = several_seeds(found), knows_best(found)
+    heads = ["router", "EM", *["sd"] * several, "USD per 1000", "calls"]
+    heads += [*["calls to best, %"] * knows, "EM: policy minus it"]
     rows = []
     for line in found["routers"]:
         gap = line["difference"].get("em")
-        costs = [bounded(line["cost_usd"], 4, 1000), bounded(line["calls"], 2)]
-        versus = bounded(gap, 3, signed=True) if gap else "reference"
-        rows.append([line["router"], *_em(line, several=several), *costs, versus])
+        cells = [line["router"], *_em(line, several=several)]
+        cells += [bounded(line["cost_usd"], 4, 1000), bounded(line["calls"], 2)]
+        cells += [number(line["collapse"]["best_model_share"], 0, 100)] * knows
+        rows.append([*cells, bounded(gap, 3, signed=True) if gap else "reference"])
     return lines_of(heads, rows)
+
+
+def knows_best(found: Mapping[str, Any]) -> bool:
+    """Is it known of any router's calls whether they went to the best candidate? Real pools cannot tell."""
+    return any(line["collapse"]["best_model_share"] is not None for line in found["routers"])
 
 
 def _em(entry: Mapping[str, Any], *, several: bool) -> list[str]:

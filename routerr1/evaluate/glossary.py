@@ -7,6 +7,7 @@ _ROUTERS = {
     "best_single": "the policy's text; every call goes to the candidate that was best on validation",
     "random": "the policy's text; each call goes to a candidate drawn at random",
     "no_call": "the policy's text; every call is refused",
+    "oracle_single": "for each question the best answer of those with one candidate asked it whole, the cheapest on ties",
     "before_rl": "the policy before reinforcement learning",
     "best_on_cards": "the policy's text; each call goes to whoever the cards call best on its topic",
     "baseline/direct": "the policy before reinforcement learning answers at once",

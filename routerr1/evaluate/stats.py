@@ -316,8 +316,12 @@ def paired_difference(
     resamples: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,
+    within: Range = ANYTHING,
 ) -> Difference:
     """Mean of `a - b`, both measured on the same questions (and with the same seeds) in the same order.
+
+    Args:
+        within: no difference lies outside of it.
 
     Raises: ValueError for no values, values that are not finite, or lengths that differ.
 
@@ -329,7 +333,7 @@ def paired_difference(
     if first.shape != second.shape:
         raise ValueError(f"{first.size} and {second.size} values cannot be paired")
     sample = _sample(first, groups, resamples, seed)
-    return difference_of(sample.means([first - second])[0], confidence)
+    return difference_of(sample.means([first - second])[0], confidence, within=within)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -138,13 +138,18 @@ def measure(
     return {name: {what: next(found) for what in measures} for name in names}
 
 
+def range_of_difference(what: str) -> Range:
+    """Between which values two figures of one measure can differ."""
+    least, most = RANGES[what]
+    return (least - most, most - least)
+
+
 def compare(
     a: Estimate, b: Estimate, what: str, confidence: float, comparisons: int
 ) -> dict[str, Any]:
     """`a` minus `b` in one measure, as JSON values; one of so many comparisons."""
-    least, most = RANGES[what]
     found = difference_of(
-        subtract(a, b), confidence, comparisons=comparisons, within=(least - most, most - least)
+        subtract(a, b), confidence, comparisons=comparisons, within=range_of_difference(what)
     )
     return dict(shorten(asdict(found), drop=("n", "groups")))
 

@@ -9,6 +9,8 @@ from routerr1.config import GeneralizeParams, PoolParams
 from routerr1.errors import PoolError
 from routerr1.evaluate.changes import (
     POISON,
+    Changes,
+    Variant,
     pool_changes,
     spare_names,
     with_new_models,
@@ -39,6 +41,7 @@ from routerr1.pool.simulated import (
 from routerr1.prompt import renderer
 from routerr1.types import Card, Reply
 from tests.evaluate.conftest import new_models
+from tests.evaluate.made import played
 from tests.servers import write_pool_file
 
 LIMITS = GeneralizeParams(pool_seed=1007, added_models=2, max_questions=45)
@@ -123,6 +126,17 @@ def test_on_redrawn_pools_the_cards_and_the_truth_bound_what_routing_can_win(com
     assert 0.0 < flat["redrawn_best_model_share"] < 0.5
 
 
+def test_no_difference_to_the_training_pool_is_beyond_what_exact_match_can_differ(stage):
+    # Two seeds that could not differ more: their own error alone would be six times the range.
+    rows = played("policy", [[1] * 8, [1] * 8])
+    rows += played("policy", [[0] * 8, [1] * 8], pool="down")
+    changes = Changes((Variant("down", stage.pool, ()),), {})
+    (entry,) = compare_pools(rows, changes, stage.params)["pools"]
+    assert {key: entry["difference"]["em"][key] for key in ("mean", "low", "high")} == {
+        "mean": -0.5, "low": -1.0, "high": 1.0,
+    }  # fmt: skip
+
+
 def test_renaming_changes_nothing_for_a_policy_that_reads_names_from_the_prompt(compared):
     entry = compared[1]["all_renamed"]
     assert entry["difference"]["em"]["low"] == entry["difference"]["em"]["high"] == 0.0
@@ -166,6 +180,19 @@ def test_metrics_and_markdown_name_every_pool(compared):
     assert flat["unseen_em_delta"] == pytest.approx(flat["unseen_em"] - flat["training_em"])
     text = generalize_markdown(compared[0])
     assert all(f"| {name} |" in text for name in compared[1])
+
+
+def test_the_controls_say_how_many_calls_went_to_the_best(compared):
+    told = generalize_markdown(compared[0]).split("Pool “redrawn” with its controls:\n\n")[1]
+    head, _, *lines = [line.split(" | ") for line in told.splitlines()]
+    place = head.index("calls to best, %")
+    known = {line["router"]: line for line in compared[1]["redrawn"]["table"]["routers"]}
+    for name, *cells in lines:
+        share = known[name.removeprefix("| ")]["collapse"]["best_model_share"]
+        # It asks for a candidate that is in none of these pools: no call is made.
+        assert cells[place - 1] == ("–" if share is None else f"{100 * share:.0f}"), name
+    assert known["before_rl"]["collapse"]["best_model_share"] is None
+    assert known["best_on_cards"]["collapse"]["best_model_share"] > 0.9
 
 
 def test_each_change_changes_what_it_says(stage):
@@ -324,6 +351,7 @@ async def test_the_suite_plays_on_a_pool_file_with_a_second_one_of_new_models(
         assert {f"forced/{name}" for name in (drawn[0].name, drawn[1].name, "Atlas")} < forced
         assert {"oracle", "best_single"} < forced
         assert entries["all_renamed"]["flipped"]["answer"]["mean"] == 0.0
+        assert "calls to best" not in generalize_markdown(found)  # nobody knows who that is
         with pytest.raises(PoolError, match="already belongs to candidate"):
             open_http_pool(params, added=files["old"])
     elsewhere = write_pool_file(Path("pools/elsewhere.yaml"), "http://127.0.0.1:9", drawn)

@@ -8,13 +8,17 @@ import pytest
 
 from routerr1.config import GeneralizeParams
 from routerr1.errors import DataError
+from routerr1.evaluate.controls import BOUNDS
+from routerr1.evaluate.gains import TITLE
 from routerr1.evaluate.generalize import generalize
 from routerr1.evaluate.outputs import write_evaluation, write_generalization
+from routerr1.evaluate.redrawn import redrawn
 from routerr1.evaluate.rows import read_rows
-from routerr1.evaluate.run import Evaluation
+from routerr1.evaluate.run import Evaluation, policies_of
 from routerr1.evaluate.sweep import compare_swept, write_swept
 from routerr1.files import digest, read_json, write_json
-from routerr1.report import SIMULATION, STALE, read_sources, write_report
+from routerr1.pool.simulated import known_facts
+from routerr1.report import SIMULATION, STALE, Sources, read_sources, write_report
 from tests.evaluate.conftest import evaluated, new_models
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -23,6 +27,7 @@ LOG = """step,reward,em,formed,cost_usd,entropy,kl,share/Atlas,share/Penny,calls
 10,0.2,0.35,0.9,1.5e-5,0.8,0.01,0.6,0.4,0.8,1.2,0.30,
 20,0.5,0.55,1.0,1.2e-5,0.5,0.02,0.7,0.3,1.0,1.9,0.52,
 """
+TRAINED = {"best_step": 20, "start/em": 0.125, "validation/em": 0.5, "validation/formed": 1.0}
 
 
 async def _play(stage, data: Path) -> None:
@@ -30,8 +35,10 @@ async def _play(stage, data: Path) -> None:
     found = await evaluated(stage)
     write_evaluation(data / "eval", found, stage.params)
     limits = GeneralizeParams(pool_seed=1007, added_models=2, max_questions=30)
+    before = {policy.seed: policy for policy in policies_of({1: stage.follower}, **common)}
+    new = await new_models(stage) + redrawn(stage.pool, known_facts(stage.world), before, seed=3)
     rows, changes = await generalize(
-        {1: stage.policy}, stage.pool, await new_models(stage), stage.test, limits=limits, **common
+        {1: stage.policy}, stage.pool, new, stage.test, limits=limits, **common
     )
     write_generalization(data / "generalize", rows, changes, stage.params)
     played = [row for row in found.rows if row.router in ("policy", "no_call")]
@@ -49,6 +56,7 @@ def data(stage, tmp_path_factory) -> Path:
     asyncio.run(_play(stage, folder))
     (folder / "train").mkdir()
     (folder / "train" / "log.csv").write_text(LOG)
+    write_json(folder / "train" / "metrics.json", {"seed_1": TRAINED})
     write_report(
         folder / "report", read_sources(folder, simulated=True, facts={"profile": "embedded"})
     )
@@ -136,11 +144,33 @@ def test_markdown_holds_of_changed_pools_what_the_page_holds(data):
         gap = f"{1000 * entry['difference']['cost_usd']['mean']:+.4f}"
         assert f"| {gap} [" in told
         assert gap in page
-        if entry["table"]:
+        # Redrawn pools stand with what training taught, and nowhere else.
+        if entry["table"] and entry["pool"] != "redrawn":
             assert f"Pool “{entry['pool']}” with its controls:" in told
             forced = entry["table"]["routers"][-1]
             assert f"| {forced['router']} | {forced['em']['mean']:.3f} [" in told
     assert "USD against training pool" in told
+
+
+def test_page_and_markdown_say_what_training_taught(data, tmp_path):
+    told = (data / "report" / "report.md").read_text()
+    page = (data / "report" / "index.html").read_text()
+    assert f"## {TITLE}" in told
+    assert f"<h2>{TITLE}</h2>" in page
+    assert "| 1 | step 20 | 0.500 |" in told
+    assert '<td class="num">step 20</td><td class="num">0.500</td>' in page
+    for name in ("before_rl", "best_on_cards"):
+        assert f"| {name} | " in told
+        assert f'<th scope="row">{name}</th>' in page
+        assert f"- `{name}`: " in told  # and what it is
+    assert "“redrawn”" not in told
+    assert "“redrawn”" not in page
+    nothing = replace(
+        read_sources(data, simulated=True, facts={}), training=None, pools=None
+    )  # the policy before reinforcement learning is not among the routers of this evaluation
+    write_report(tmp_path, nothing)
+    assert TITLE not in (tmp_path / "report.md").read_text()
+    assert TITLE not in (tmp_path / "index.html").read_text()
 
 
 def test_the_header_says_whose_time_the_latency_is(data):
@@ -158,6 +188,29 @@ def test_a_report_on_real_models_claims_no_simulation_and_another_oracle(data, t
         assert "each call goes to the cheapest candidate" in simulated
         assert "each call goes to the cheapest candidate" not in real
         assert "for each question the best whole run" in real
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+def test_who_knows_the_answers_is_hollow_and_nobodys_rival(bound, data, tmp_path):
+    table = read_json(data / "eval" / "table.json")
+    routers = [entry for entry in table["routers"] if entry["router"] in ("policy", "random")]
+    (knowing,) = [entry for entry in table["routers"] if entry["router"] == "oracle"]
+    alone = Sources(table=table | {"routers": routers}, rows=())
+    beside = replace(
+        alone, table=table | {"routers": [*routers, knowing | {"router": bound}]}, simulated=True
+    )
+    write_report(tmp_path / "alone", alone)
+    write_report(tmp_path / "beside", beside)
+
+    def told(folder: str) -> str:
+        text = (tmp_path / folder / "report.md").read_text()
+        return text.split("## Cost at equal quality")[1].split("## Calls")[0]
+
+    assert told("alone") == told("beside")
+    assert f"- `{bound}`: " in (tmp_path / "beside" / "report.md").read_text()
+    drawn = (tmp_path / "beside" / "pareto.svg").read_text()
+    hollow = re.findall(r"<use [^>]*fill-opacity: 0;", drawn)
+    assert len(hollow) == 1
 
 
 def test_same_sources_same_bytes(data, tmp_path):

@@ -6,6 +6,7 @@ from typing import get_args
 import pytest
 
 from routerr1.config import Baseline, EvaluateParams
+from routerr1.evaluate.controls import BOUNDS
 from routerr1.evaluate.glossary import what_is
 from routerr1.evaluate.rows import Row
 from routerr1.evaluate.seeds import by_seed, seeds_markdown
@@ -95,8 +96,9 @@ def test_what_a_pool_cannot_tell_is_left_open() -> None:
 
 
 def test_every_router_has_a_line_that_says_what_it_is() -> None:
-    names = [f"baseline/{name}" for name in get_args(Baseline)]
-    for name in ("policy", "oracle", "random", "no_call", "best_single", "forced/A", *names):
+    names = ["policy", "random", "no_call", "best_single", "forced/A", "before_rl", "best_on_cards"]
+    names += [*BOUNDS, *(f"baseline/{name}" for name in get_args(Baseline))]
+    for name in names:
         assert what_is(name, simulated=True), name
     assert what_is("alpha=0.3", simulated=True).endswith("0.3 as the weight of cost")
     assert what_is("someone else's", simulated=True) == ""
