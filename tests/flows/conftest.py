@@ -95,7 +95,7 @@ def prepared(
             temperature=params.evaluate.temperature,
         )
     )
-    for name, kind in (("eval", TRAINING_POOL), ("generalize", "unseen")):
+    for name, kind in (("eval", TRAINING_POOL), ("generalize", "drawn")):
         (folder / "data" / name).mkdir()
         write_rows(
             folder / "data" / name / "rows.parquet",
