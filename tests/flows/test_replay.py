@@ -5,13 +5,12 @@ from pathlib import Path
 from flows.replay import questions_of, replay
 from routerr1 import registry
 from routerr1.config import Params
-from tests.chain import make_outputs, put_policy
+from tests.chain import put_policy
 
 
 def test_a_version_plays_with_the_prompt_that_it_carries(
     chain: Params, asking_policy: Path
 ) -> None:
-    make_outputs()
     put_policy(asking_policy)
     prompt = Path("mine.txt")
     prompt.write_text("One of {names}, please.\n{cards}\nQ: {question}\n")
