@@ -23,7 +23,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +42,13 @@ import yaml
 from routerr1.evaluate.rows import Row, write_rows
 
 time.sleep(yaml.safe_load(Path("made.yaml").read_text())["seconds"])
-for name, pool in (("eval", "training"), ("generalize", "unseen")):
+for name, pool in (("eval", "training"), ("generalize", "drawn")):
     write_rows(Path(f"data/{name}/rows.parquet"), [
-        Row(pool=pool, router="policy", seed=1, question_id=f"q{i}", dataset="d", question="?",
+        Row(pool=pool, router="policy", seed=1, question_id=f"q{i}", dataset="d", question=f"{i}?",
             group=f"g{i}", hops=1, topic="t", answer="x", em=float(i % 2), f1=0.5, formed=True,
             cost_usd=0.001, calls=1, failures=0, prompt_tokens=1, completion_tokens=1, policy_tokens=1,
-            latency_s=0.1, called=["Atlas"], best_calls=1, judged_calls=1, trajectory="{}")
+            latency_s=0.1, called=["Atlas"], best_calls=1, judged_calls=1,
+            trajectory='{"question": {"golden_answers": ["x"]}}')
         for i in range(8)
     ])
 '''
@@ -517,6 +518,13 @@ def _yes(holds: bool) -> str:
     return "yes" if holds else "**no**"
 
 
+def earlier_rows(file: Path) -> list[Row]:
+    """What is there already; rows of another form were measured otherwise and are left out."""
+    stored = json.loads(file.read_text())["rows"] if file.is_file() else []
+    measured = {each.name for each in fields(Row)}
+    return [Row(**row) for row in stored if row.keys() == measured]
+
+
 def main() -> int:
     """Run the rows asked for; others already in the file stay. Status 1 if a row does not hold."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -525,8 +533,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="kept, with its logs; must not exist")
     options = parser.parse_args()
     out = options.out.resolve()
-    earlier = json.loads(out.read_text())["rows"] if out.is_file() else []
-    rows = {(row["victim"], row["moment"]): Row(**row) for row in earlier}
+    rows = {(row.victim, row.moment): row for row in earlier_rows(out)}
     with ExitStack() as stack:
         folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=options.folder is None)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 from flows.triggers import DATA_CHANGED, POOL_CHANGED
 from routerr1 import files, lineage
 from routerr1.config import Params
+from routerr1.data.imported import KNOWN
 from routerr1.errors import DataError
 from routerr1.fingerprints import fingerprint
 
@@ -25,7 +26,7 @@ class Look(BaseModel):
 
     Attributes:
         champion: number of its version.
-        figures: by "dataset/id" of a question, exact match and cost in USD, where these had moved.
+        figures: exact match and cost in USD by `gate.Play.content`, where these had moved.
         gone: candidates that the pool had no more.
     """
 
@@ -41,7 +42,7 @@ def fingerprints(params: Params) -> dict[str, str]:
     pool = [fingerprint(params, "pool")]
     pool += [files.digest(path) for path in (params.pool.file,) if path is not None]
     data = [params.dataset.model_dump_json()]
-    data += [files.digest(path) for path in (Path("data/imported"),) if path.exists()]
+    data += [files.digest(path) for path in (KNOWN,) if path.is_file()]
     return {POOL_CHANGED: lineage.digest_of(pool), DATA_CHANGED: lineage.digest_of(data)}
 
 

@@ -1,5 +1,7 @@
 """Promotion as a flow: the gate's decision as an artifact and, where wanted, a person's word."""
 
+import sys
+
 from prefect import flow, get_run_logger, pause_flow_run, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
@@ -12,6 +14,7 @@ from flows.replay import questions_of, replay
 from flows.stages import spending_as
 from routerr1 import stages
 from routerr1.config import load_params
+from routerr1.errors import RouterError
 from routerr1.exclusive import exclusive, file_lock
 from routerr1.files import sha256
 from routerr1.gate import Evidence
@@ -38,7 +41,7 @@ def judge_task(which: str) -> Judgement:
     params = load_params()
     judgement = judge(params, which)
     if judgement.champion is not None and not _comparable(judgement):
-        asked = {play.question_id for play in read_version_evidence(judgement.challenger).plays}
+        asked = {play.content for play in read_version_evidence(judgement.challenger).plays}
         # A retrain rewrites the questions and cards that this reads.
         with file_lock("pipeline", timeout_s=600), spending_as(f"flow run {flow_run.id}"):
             plays = replay(params, judgement.champion, questions_of(params, asked))
@@ -114,5 +117,15 @@ def act_on(judgement: Judgement, why: str) -> bool:
     return moved
 
 
+def main() -> int:
+    """Run the flow; our own errors are one line and status 2, as in the `routerr1` command."""
+    try:
+        promote_if_better()
+    except RouterError as error:
+        sys.stderr.write(f"flows.promote: {error}\n")
+        return 2
+    return 0
+
+
 if __name__ == "__main__":
-    promote_if_better()
+    sys.exit(main())

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,10 +17,15 @@ from routerr1.registry import Version, fetched
 from routerr1.types import Card, Question
 
 
-def questions_of(params: Params, ids: Collection[str] | None = None) -> list[Question]:
-    """Those of the evaluated split whose "dataset/id" is among `ids`; None: all."""
+def questions_of(params: Params, contents: Collection[str] | None = None) -> list[Question]:
+    """Those of the evaluated split that `contents`, see `gate.Play`, tell of; None: all."""
     split = stages.questions_of(params.evaluate.split)
-    return [q for q in split if ids is None or f"{q.dataset}/{q.id}" in ids]
+    return [
+        each
+        for each in split
+        if contents is None
+        or evidence.content_of(each.dataset, each.question, each.golden_answers) in contents
+    ]
 
 
 def replay(params: Params, version: Version, questions: Sequence[Question]) -> list[Play]:
@@ -37,12 +43,13 @@ def replay(params: Params, version: Version, questions: Sequence[Question]) -> l
     if missing := lacking(params, cards):
         raise RegistryError(
             f"version {version.number} of {version.name}: cannot be played, the pool lacks "
-            f"{', '.join(missing)}; `routerr1 promote --by-floors` judges a challenger as a first champion"
+            f"{', '.join(missing)}; `routerr1 promote --by-floors --why ...` judges a challenger as a first champion"
         )
-    params = asking_anew(_with_its_own(params, version))
-    with fetched(version.model_id, "artifacts/policy") as checkpoint:
-        generator = stages.load_policy(checkpoint, params)
-    played = asyncio.run(_play(params, generator, cards, questions))
+    with fetched(version.model_id, "artifacts/context") as context:
+        params = asking_anew(_with_its_own(params, version, context))
+        with fetched(version.model_id, "artifacts/policy") as checkpoint:
+            generator = stages.load_policy(checkpoint, params)
+        played = asyncio.run(_play(params, generator, cards, questions))
     rows = [row_of(one, pool="replay", router=POLICY, seed=0, cards=cards) for one in played]
     return [evidence.play_of(row) for row in rows]
 
@@ -69,10 +76,9 @@ def asking_anew(params: Params) -> Params:
     return params.model_copy(update={"pool": live})
 
 
-def _with_its_own(params: Params, version: Version) -> Params:
+def _with_its_own(params: Params, version: Version, context: Path) -> Params:
     """`params`, but what a policy is played with as it was when the version was registered."""
-    with fetched(version.model_id, "artifacts/context/params.json") as file:
-        stored = files.read_json(file)
+    stored = files.read_json(context / "params.json")
     try:
         own = {
             name: type(getattr(params, name)).model_validate(stored[name])
@@ -83,6 +89,8 @@ def _with_its_own(params: Params, version: Version) -> Params:
             f"version {version.number} of {version.name}: its parameters are not those of this code; "
             "replace it with `routerr1 promote --by-floors --why ...`"
         ) from None
+    if own["prompt"].file is not None:  # the one in the workspace may be another by now
+        own["prompt"] = own["prompt"].model_copy(update={"file": context / "prompt.txt"})
     return params.model_copy(update=own)
 
 

@@ -80,7 +80,7 @@ def _look(params: Params, champion: Version) -> list[Finding]:
     # What has not moved is held against the same figures again: else it could creep away unseen.
     figures = known.figures
     if moved & {_EM, _COST}:
-        figures = {play.question_id: (play.em, play.cost_usd) for play in plays}
+        figures = {play.content: (play.em, play.cost_usd) for play in plays}
     look = Look(champion=champion.number, figures=figures, gone=tuple(missing))
     baseline.keep(look if moved else None)
     return findings
@@ -89,7 +89,7 @@ def _look(params: Params, champion: Version) -> list[Finding]:
 @task(cache_policy=NO_CACHE, persist_result=False)
 def champion_task(params: Params, champion: Version) -> list[Play]:
     """The champion on questions that it was judged by; on today's, if data/questions has none of them."""
-    judged = {play.question_id for play in read_version_evidence(champion)[0]}
+    judged = {play.content for play in read_version_evidence(champion).plays}
     questions = questions_of(params, judged) or questions_of(params)
     return replay(
         params, champion, _sample(questions, params.watch.max_questions, params.evaluate.seed)
@@ -98,9 +98,9 @@ def champion_task(params: Params, champion: Version) -> list[Play]:
 
 def _champion_readings(champion: Version, now: Sequence[Play], known: Look) -> list[Reading]:
     """Exact match and cost, against what the last retrain knew of them, or what the champion was judged by."""
-    judged = read_version_evidence(champion)[0]
-    figures = {play.question_id: (play.em, play.cost_usd) for play in judged} | known.figures
-    both = [(figures[play.question_id], play) for play in now if play.question_id in figures]
+    judged = read_version_evidence(champion).plays
+    figures = {play.content: (play.em, play.cost_usd) for play in judged} | known.figures
+    both = [(figures[play.content], play) for play in now if play.content in figures]
     groups = tuple(play.group for _, play in both)
     em = [(before[0], play.em) for before, play in both]
     cost = [(before[1], play.cost_usd) for before, play in both]

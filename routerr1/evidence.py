@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,12 +46,17 @@ def _plays(rows: Path, seed: int, pools: tuple[str, ...]) -> list[Play]:
     ]
 
 
+def content_of(dataset: str, question: str, golden_answers: Sequence[str]) -> str:
+    """Digest by which two plays are of the same question, whatever its id."""
+    return hash_of([dataset, question, golden_answers])
+
+
 def play_of(row: "Row") -> Play:
     """What the gate needs of an evaluation row."""
     golden = json.loads(row.trajectory)["question"]["golden_answers"]
     return Play(
         question_id=f"{row.dataset}/{row.question_id}",
-        content=hash_of([row.dataset, row.question, golden]),
+        content=content_of(row.dataset, row.question, golden),
         pool=row.pool,
         group=row.group,
         em=_number(row.em),

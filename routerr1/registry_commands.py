@@ -53,7 +53,8 @@ def promote(
         typer.Option(
             "--by-floors",
             help="Judge by the floors of a first champion alone, where the champion cannot be compared "
-            "with: its files are lost, or no code of today plays it. Needs --why.",
+            "with: its files are lost, no code of today plays it, or the pool lacks one of its candidates. "
+            "Needs --why.",
         ),
     ] = False,
     params: ParamsFile = _DEFAULT,

@@ -10,6 +10,7 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ import pytest
 from routerr1.config import Params, load_params
 from routerr1.data.embedded import World, build_world, questions
 from routerr1.pool.simulated import SimulatedPool, default_candidates, known_facts
-from routerr1.types import Question
+from routerr1.types import Card, Question
 
 ROOT = Path(__file__).parents[1]
 
@@ -60,16 +61,27 @@ def asking_policy(
     params: Params, world: World, rows: list[Question], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A checkpoint that has learnt to call candidates by their names, most of the time."""
+    folder = tmp_path_factory.mktemp("asking") / "checkpoint"
+    return warm_started(folder, that_asks(params), world, rows)
+
+
+def that_asks(params: Params) -> Params:
+    """Warm started with these a policy calls candidates, if their cards are those that it was shown."""
     quick = {"steps": 60, "learning_rate": 2e-2, "warmup_steps": 5}
-    params = params.model_copy(update={"warmstart": params.warmstart.model_copy(update=quick)})
-    return warm_started(tmp_path_factory.mktemp("asking") / "checkpoint", params, world, rows)
+    return params.model_copy(update={"warmstart": params.warmstart.model_copy(update=quick)})
 
 
-def warm_started(folder: Path, params: Params, world: World, rows: list[Question]) -> Path:
+def warm_started(
+    folder: Path,
+    params: Params,
+    world: World,
+    rows: list[Question],
+    cards: Sequence[Card] | None = None,
+) -> Path:
     from routerr1.train.warmstart import warm_start
 
-    cards = SimulatedPool(default_candidates(), known_facts(world), seed=7).cards
-    warm_start(rows, world, cards, params, 1, folder)
+    shown = cards or SimulatedPool(default_candidates(), known_facts(world), seed=7).cards
+    warm_start(rows, world, shown, params, 1, folder)
     return folder
 
 

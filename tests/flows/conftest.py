@@ -24,6 +24,7 @@ from routerr1.rollout.loop import play
 from routerr1.train.checkpoint import save_policy
 from routerr1.types import Question
 from tests.chain import make_outputs
+from tests.conftest import that_asks, warm_started
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +68,6 @@ shutil.copytree("prepared", ".", dirs_exist_ok=True)
 
 @pytest.fixture(scope="session")
 def prepared(
-    asking_policy: Path,
     params: Params,
     rows: list[Question],
     world: World,
@@ -75,19 +75,21 @@ def prepared(
 ) -> Path:
     """What the stages leave, of a policy that plays: it was judged by what it does."""
     folder = tmp_path_factory.mktemp("prepared") / "prepared"
+    policy = folder.parent / "policy"
     pool = SimulatedPool(default_candidates(), known_facts(world), seed=params.pool.seed)
     probes = sample_probes([row for row in rows if row.split == "train"], 24, seed=1)
     found = asyncio.run(profile(probes, pool, store=None))
+    warm_started(policy, that_asks(params), world, rows, found.cards)
     write_questions(folder / stages.QUESTIONS, rows)
     write_profile(folder / stages.POOL, found)
-    save_policy(asking_policy, folder / stages.POLICY, {"seed": 1})
+    save_policy(policy, folder / stages.POLICY, {"seed": 1})
     shown = SimulatedPool(
         default_candidates(), known_facts(world), seed=params.pool.seed, cards=found.cards
     )
     played = asyncio.run(
         play(
             [row for row in rows if row.split == "test"][:12],
-            LocalGenerator.load(asking_policy, loading(params)),
+            LocalGenerator.load(policy, loading(params)),
             shown,
             render=stages.renderer(params),
             params=params.rollout,
@@ -95,7 +97,8 @@ def prepared(
             temperature=params.evaluate.temperature,
         )
     )
-    for name, kind in (("eval", TRAINING_POOL), ("generalize", "unseen")):
+    assert all(one.ledger.cost_usd > 0 for one in played)
+    for name, kind in (("eval", TRAINING_POOL), ("generalize", "drawn")):
         (folder / "data" / name).mkdir()
         write_rows(
             folder / "data" / name / "rows.parquet",

@@ -12,13 +12,16 @@ import yaml
 from flows.params import set_values
 from routerr1 import promotion, registry, stages
 from routerr1.config import Params, load_params
+from routerr1.data import imported
 from routerr1.data.embedded import World
+from routerr1.data.splits import write_questions
 from routerr1.errors import RegistryError
 from routerr1.exclusive import file_lock
 from routerr1.pool.cards import read_cards, write_cards
 from routerr1.pool.server import build_app, serving
 from routerr1.pool.simulated import SimulatedPool, default_candidates, known_facts
 from routerr1.registry import Version
+from routerr1.types import SPLITS
 from tests.chain import make_outputs
 from tests.flows.conftest import Artifacts
 from tests.servers import write_pool_file
@@ -111,6 +114,24 @@ def test_other_data_are_told_too(told: Told) -> None:
     told(DATA_CHANGED, 1)
 
 
+def test_imported_questions_are_told_by_the_list_that_dvc_goes_by() -> None:
+    from flows.triggers import DATA_CHANGED
+    from flows.watch import watch_changes
+
+    mine, report = Path("mine/mine.parquet"), Path("data/imported/mine.refused.jsonl")
+    for file in (mine, report):
+        file.parent.mkdir()
+        file.write_text("one")
+    imported.remember(mine)
+    watch_changes()
+    report.write_text("two")  # no stage reads it
+    assert watch_changes() == []
+    mine.write_text("two")
+    assert watch_changes() == []  # the stages refuse it until it is imported
+    imported.remember(mine)
+    assert watch_changes() == [DATA_CHANGED]
+
+
 def test_without_a_champion_there_is_nothing_to_watch() -> None:
     from flows.watch import evaluate_champion
 
@@ -133,8 +154,8 @@ def test_the_champion_reads_its_own_cards_whatever_a_later_retrain_wrote(champio
     from flows.replay import questions_of, replay
 
     params = load_params()
-    judged = {play.question_id for play in registry.read_version_evidence(champion)[0]}
-    chosen = questions_of(params, judged)
+    judged = registry.read_version_evidence(champion).plays
+    chosen = questions_of(params, {play.content for play in judged})
     cards = read_cards(stages.POOL / "cards.json")
     others = [
         replace(card, performance={topic: 1 - known for topic, known in card.performance.items()})
@@ -142,9 +163,19 @@ def test_the_champion_reads_its_own_cards_whatever_a_later_retrain_wrote(champio
     ]
     write_cards(stages.POOL / "cards.json", others)
     played = {play.question_id: play for play in replay(params, champion, chosen)}
-    assert played == {
-        play.question_id: play for play in registry.read_version_evidence(champion)[0]
-    }
+    assert played == {play.question_id: replace(play, pool="replay") for play in judged}
+
+
+@pytest.mark.usefixtures("champion")
+def test_other_questions_of_the_same_ids_do_not_measure_the_champion(artifacts: Artifacts) -> None:
+    from flows.watch import evaluate_champion
+
+    every = [q for split in SPLITS for q in stages.questions_of(split)]
+    others = [replace(question, golden_answers=("another",)) for question in every]
+    write_questions(stages.QUESTIONS, others)
+    assert evaluate_champion() is True
+    told = "| champion cost in USD | nan | nan | **moved** | could not be measured |"
+    assert told in artifacts["drift"]
 
 
 @pytest.fixture
