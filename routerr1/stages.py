@@ -370,7 +370,7 @@ def _rehearsal(params: Params, seed: int) -> "Rehearsal | None":
     if not (params.train.rehearsal_weight and params.warmstart.steps):
         return None
     world = _world(params)
-    cards = partial(drawn_cards, known_facts(world), seed)
+    cards = partial(drawn_cards, read_cards(), known_facts(world), seed)
     return rehearsal(_all_questions(), world, cards, params, seed, render=renderer(params))
 
 

@@ -4,9 +4,11 @@ import asyncio
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import torch
@@ -156,7 +158,7 @@ def warm_start(
     known = known_facts(world)
     wanted = params.warmstart.steps * params.warmstart.batch_size
     pairs = imitated(
-        questions, world, known, partial(drawn_cards, known, seed),
+        questions, world, known, partial(drawn_cards, cards, known, seed),
         render=render, params=params.rollout,
         stop_probability=params.warmstart.stop_probability, seed=seed, count=max(wanted, 256),
     )  # fmt: skip
@@ -228,12 +230,22 @@ def _save(policy: LocalGenerator, folder: Path, metrics: Mapping[str, float]) ->
         write_manifest(aside, {"metrics": metrics})
 
 
-def drawn_cards(known: Mapping[str, Fact], seed: int, number: int) -> Sequence[Card]:
-    """The cards of a drawn pool for every row of packed examples.
+def drawn_cards(
+    cards: Sequence[Card], known: Mapping[str, Fact], seed: int, number: int
+) -> Sequence[Card]:
+    """The cards of a drawn pool for every row of packed examples; in every fourth they go by the names of `cards`.
 
-    Never those of the pool that is trained on: what is seen often is recited, and not read.
+    What these say is never shown, since what is seen often is recited, and not read. But a name that is met
+    nowhere else is hardly ever said, and training would begin with a preference among its candidates.
     """
-    return training_pool(known, stream_seed(seed, number // _EXAMPLES_PER_ROW)).cards
+    row = number // _EXAMPLES_PER_ROW
+    drawn = training_pool(known, stream_seed(seed, row)).cards
+    if row % 4:
+        return drawn
+    names = Random(f"names/{seed}/{row}").sample([card.name for card in cards], len(cards))
+    named = [replace(card, name=name) for card, name in zip(drawn, names, strict=False)]
+    others = [card for card in drawn[len(named) :] if card.name not in names]
+    return named + others
 
 
 def _corpus(pairs: Sequence[Pair], questions: Sequence[Question], world: World) -> Iterator[str]:
