@@ -1,0 +1,32 @@
+"""What the warm start shows of pools."""
+
+from routerr1.data.embedded import World
+from routerr1.pool.simulated import SimulatedPool, known_facts
+from routerr1.train.warmstart import drawn_cards
+
+
+def test_the_own_names_are_met_in_a_quarter_of_the_pools_and_what_their_cards_say_in_none(
+    pool: SimulatedPool, world: World
+) -> None:
+    own = {card.name: card for card in pool.cards}
+    shown = [drawn_cards(pool.cards, known_facts(world), 1, 8 * row) for row in range(40)]
+    met = [{card.name for card in cards} == set(own) for cards in shown]
+    assert met == [row % 4 == 0 for row in range(40)]
+    places: dict[str, set[int]] = {name: set() for name in own}
+    for cards in shown[::4]:
+        assert all(card.performance != own[card.name].performance for card in cards)
+        for place, card in enumerate(cards):
+            places[card.name].add(place)
+    assert all(len(found) > 2 for found in places.values())
+
+
+def test_few_own_names_leave_room_for_drawn_ones_and_of_many_some_are_met(
+    pool: SimulatedPool, world: World
+) -> None:
+    known = known_facts(world)
+    pair = [card.name for card in drawn_cards(pool.cards[:2], known, 1, 0)]
+    assert len(set(pair)) == 6
+    assert {card.name for card in pool.cards[:2]} == set(pair[:2])
+    many = [*pool.cards, *drawn_cards(pool.cards, known, 2, 8)]
+    names = {card.name for card in many}
+    assert {card.name for card in drawn_cards(many, known, 1, 0)} < names
