@@ -365,12 +365,12 @@ def _rehearsal(params: Params, seed: int) -> "Rehearsal | None":
     """What a warm start taught; None where there was none."""
     from routerr1.pool.simulated import known_facts
     from routerr1.train.rehearsal import rehearsal
-    from routerr1.train.warmstart import drawn_cards
+    from routerr1.train.warmstart import drawn_cards, names_met
 
     if not (params.train.rehearsal_weight and params.warmstart.steps):
         return None
     world = _world(params)
-    cards = partial(drawn_cards, read_cards(), known_facts(world), seed)
+    cards = partial(drawn_cards, names_met(read_cards(), params), known_facts(world), seed)
     return rehearsal(_all_questions(), world, cards, params, seed, render=renderer(params))
 
 

@@ -158,7 +158,7 @@ def warm_start(
     known = known_facts(world)
     wanted = params.warmstart.steps * params.warmstart.batch_size
     pairs = imitated(
-        questions, world, known, partial(drawn_cards, cards, known, seed),
+        questions, world, known, partial(drawn_cards, names_met(cards, params), known, seed),
         render=render, params=params.rollout,
         stop_probability=params.warmstart.stop_probability, seed=seed, count=max(wanted, 256),
     )  # fmt: skip
@@ -230,20 +230,25 @@ def _save(policy: LocalGenerator, folder: Path, metrics: Mapping[str, float]) ->
         write_manifest(aside, {"metrics": metrics})
 
 
-def drawn_cards(
-    cards: Sequence[Card], known: Mapping[str, Fact], seed: int, number: int
-) -> Sequence[Card]:
-    """The cards of a drawn pool for every row of packed examples; in every fourth they go by the names of `cards`.
+def names_met(cards: Sequence[Card], params: Params) -> list[str]:
+    """Whose names the warm start gets used to: of the pool's candidates, if training will call them."""
+    return [card.name for card in cards] if params.pool.redraw < 1 else []
 
-    What these say is never shown, since what is seen often is recited, and not read. But a name that is met
-    nowhere else is hardly ever said, and training would begin with a preference among its candidates.
+
+def drawn_cards(
+    names: Sequence[str], known: Mapping[str, Fact], seed: int, number: int
+) -> Sequence[Card]:
+    """The cards of a drawn pool for every row of packed examples; in every fourth they go by `names`, if any.
+
+    What the pool's own cards say is never shown, since what is seen often is recited, and not read. But a name
+    that is met nowhere is hardly ever said, and training would begin with a preference among its candidates.
     """
     row = number // _EXAMPLES_PER_ROW
     drawn = training_pool(known, stream_seed(seed, row)).cards
     if row % 4:
         return drawn
-    names = Random(f"names/{seed}/{row}").sample([card.name for card in cards], len(cards))
-    named = [replace(card, name=name) for card, name in zip(drawn, names, strict=False)]
+    shuffled = Random(f"names/{seed}/{row}").sample(names, len(names))
+    named = [replace(card, name=name) for card, name in zip(drawn, shuffled, strict=False)]
     others = [card for card in drawn[len(named) :] if card.name not in names]
     return named + others
 

@@ -1,15 +1,16 @@
 """What the warm start shows of pools."""
 
+from routerr1.config import Params
 from routerr1.data.embedded import World
 from routerr1.pool.simulated import SimulatedPool, known_facts
-from routerr1.train.warmstart import drawn_cards
+from routerr1.train.warmstart import drawn_cards, names_met
 
 
 def test_the_own_names_are_met_in_a_quarter_of_the_pools_and_what_their_cards_say_in_none(
     pool: SimulatedPool, world: World
 ) -> None:
     own = {card.name: card for card in pool.cards}
-    shown = [drawn_cards(pool.cards, known_facts(world), 1, 8 * row) for row in range(40)]
+    shown = [drawn_cards(list(own), known_facts(world), 1, 8 * row) for row in range(40)]
     met = [{card.name for card in cards} == set(own) for cards in shown]
     assert met == [row % 4 == 0 for row in range(40)]
     places: dict[str, set[int]] = {name: set() for name in own}
@@ -20,13 +21,18 @@ def test_the_own_names_are_met_in_a_quarter_of_the_pools_and_what_their_cards_sa
     assert all(len(found) > 2 for found in places.values())
 
 
-def test_few_own_names_leave_room_for_drawn_ones_and_of_many_some_are_met(
-    pool: SimulatedPool, world: World
-) -> None:
+def test_few_own_names_leave_room_for_drawn_ones_and_of_many_some_are_met(world: World) -> None:
     known = known_facts(world)
-    pair = [card.name for card in drawn_cards(pool.cards[:2], known, 1, 0)]
+    pair = [card.name for card in drawn_cards(["Mine", "Other"], known, 1, 0)]
     assert len(set(pair)) == 6
-    assert {card.name for card in pool.cards[:2]} == set(pair[:2])
-    many = [*pool.cards, *drawn_cards(pool.cards, known, 2, 8)]
-    names = {card.name for card in many}
-    assert {card.name for card in drawn_cards(many, known, 1, 0)} < names
+    assert set(pair[:2]) == {"Mine", "Other"}
+    many = [f"Model {number}" for number in range(9)]
+    assert {card.name for card in drawn_cards(many, known, 1, 0)} < set(many)
+
+
+def test_where_every_pool_is_redrawn_no_name_is_met_more_often_than_others(
+    pool: SimulatedPool, params: Params
+) -> None:
+    redrawn = params.model_copy(update={"pool": params.pool.model_copy(update={"redraw": 1.0})})
+    assert names_met(pool.cards, redrawn) == []
+    assert names_met(pool.cards, params) == [card.name for card in pool.cards]
