@@ -42,6 +42,8 @@ from routerr1.evaluate.run import Job, learn, play_all
 from routerr1.pool.server import build_app, serving
 from routerr1.pool.simulated import SimulatedPool, default_candidates, known_facts
 from routerr1.rollout.generate import ScriptedGenerator
+from routerr1.stages.evaluating import jobs_of
+from routerr1.stages.parts import world_of
 from routerr1.tracking import open_run
 from routerr1.train.checkpoint import save_policy
 from routerr1.types import Question, Reply
@@ -151,20 +153,20 @@ def _queued_s() -> float:
 
 def schedules(params: Params) -> dict[str, dict[str, float]]:
     """With the policy of the chain and all routers, and with a script."""
-    known = known_facts(stages._world(params))
+    known = known_facts(world_of(params))
     cards = stages.read_cards()
     pool = SimulatedPool(default_candidates(), known, seed=7, sleep=True, cards=cards)
     concurrency = params.evaluate.concurrency
     return {
         "scripted": timed(scripted_jobs(params, pool), concurrency),
-        "schedule": timed(stages._evaluation_jobs(params, pool, {}), concurrency),
+        "schedule": timed(jobs_of(params, pool, {}), concurrency),
     }
 
 
 def killed(params: Params, served: Billed) -> dict[str, object]:
     """Kill the stage half-way, start it again, and look at what was paid."""
     served.answered.clear()
-    total = len(stages._evaluation_jobs(params, served, {}))
+    total = len(jobs_of(params, served, {}))
     command = [sys.executable, "-m", "routerr1.cli", "evaluate"]
     before, lost = _strike(command, stages.RUNS / "eval.jsonl", total // 2, served)
     kept = _rows(stages.RUNS / "eval.jsonl")
@@ -224,7 +226,7 @@ def main() -> None:
         "cpus": os.cpu_count(),
         "questions": chosen.questions,
     }
-    world = stages._world(load_params(ROOT / "params.yaml"))
+    world = world_of(load_params(ROOT / "params.yaml"))
     served = Billed(default_candidates(), known_facts(world), seed=7)
     with tempfile.TemporaryDirectory() as folder, serving(build_app(served, time_scale=0)) as url:
         os.chdir(folder)

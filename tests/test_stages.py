@@ -18,6 +18,8 @@ from routerr1.data.splits import write_questions
 from routerr1.errors import CheckpointError, ConfigError, DataError, PoolError, RouterError
 from routerr1.pool.server import build_app, serving
 from routerr1.pool.simulated import SimulatedPool, default_candidates, known_facts
+from routerr1.stages.training import _read_inputs
+from routerr1.stages.warmstarting import _warmstart_parts
 from routerr1.tracking import open_client
 from routerr1.train import warmstart
 from routerr1.types import Question
@@ -115,9 +117,9 @@ def test_redrawn_pools_ask_the_few_training_questions_there_are_again_and_again(
     folder: Params,
 ) -> None:
     drawn = changed(changed(folder, "pool", redraw=1.0), "train", questions_per_step=1000)
-    assert list(stages._read_inputs(drawn)) == [1]
+    assert list(_read_inputs(drawn)) == [1]
     with pytest.raises(DataError, match="holds 0 training questions"):
-        stages._read_inputs(only("validation")(drawn))
+        _read_inputs(only("validation")(drawn))
 
 
 def test_shares_of_calls_are_logged_by_name_as_long_as_some_are_made_on_the_own_pool(
@@ -181,10 +183,10 @@ def test_other_parameters_do_not_take_up_a_warm_start(folder: Params) -> None:
         changed(folder, "warmstart", steps=folder.warmstart.steps + 1),
         changed(folder, "rollout", max_rounds=3),
     ):
-        seen.append(stages._warmstart_parts(params))
+        seen.append(_warmstart_parts(params))
     assert len({json.dumps(parts, sort_keys=True) for parts in seen}) == 3
-    assert stages._warmstart_parts(folder) == seen[0]
-    assert stages._warmstart_parts(only("train", "validation")(folder)) != seen[0]
+    assert _warmstart_parts(folder) == seen[0]
+    assert _warmstart_parts(only("train", "validation")(folder)) != seen[0]
 
 
 def test_after_a_change_of_the_pool_file_no_recorded_probe_answers(

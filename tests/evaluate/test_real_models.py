@@ -25,6 +25,7 @@ from routerr1.pool.simulated import (
     known_facts,
 )
 from routerr1.report import STALE
+from routerr1.stages import parts
 from routerr1.sweeping import sweep
 from routerr1.tracking import open_run
 from routerr1.train.checkpoint import save_policy
@@ -231,7 +232,7 @@ def test_a_raised_budget_does_not_start_anything_anew_and_other_code_does(ran):
             )
             for changed in (params, *(params.model_copy(update={"pool": p}) for p in (rich, other)))
         ]
-        patch.setattr(stages, "code", lambda: "changed")
+        patch.setattr(parts, "code", lambda: "changed")
         later = stages.evaluation_fingerprint(params, "evaluate")
     assert later != marks[0][0]
     assert marks[0] == marks[1]
