@@ -146,7 +146,8 @@ def throughput(repeats: int, folder: Path) -> dict[str, Any]:
     world = simulated()
     batches = [[f"question {n} of {batch}" for n in range(CALLS)] for batch in range(repeats)]
     process, url = start_server(1.0)
-    runs, over = [], {"pool": [], "httpx": []}
+    runs: list[dict[str, Any]] = []
+    over: dict[str, list[float]] = {"pool": [], "httpx": []}
     try:
         warm = [f"warm up {n}" for n in range(CALLS)]
         for batch in batches:

@@ -13,7 +13,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import wraps
@@ -37,7 +37,7 @@ class Stopwatch:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
-        self.seconds: Counter[str] = Counter()
+        self.seconds: dict[str, float] = defaultdict(float)
 
     def time(self, owner: Any, method: str, part: str) -> None:
         """Count what `owner.method` takes as `part` from now on."""
@@ -67,9 +67,9 @@ class Stopwatch:
 
         setattr(owner, method, timed)
 
-    def take(self) -> Counter[str]:
+    def take(self) -> dict[str, float]:
         """What was counted since the last call."""
-        taken, self.seconds = self.seconds, Counter()
+        taken, self.seconds = self.seconds, defaultdict(float)
         return taken
 
 
@@ -99,7 +99,7 @@ def measure(steps: int, seed: int, clock: Callable[[], float]) -> dict[str, Any]
     watch.time(GRPOTrainer, "compute_loss", "loss")
     watch.time(Accelerator, "backward", "backward")
     watch.time(AcceleratedOptimizer, "step", "optimizer")
-    measured: list[Counter[str]] = []
+    measured: list[dict[str, float]] = []
     last = clock()
 
     def progress(row: dict[str, float]) -> None:
@@ -126,7 +126,7 @@ def measure(steps: int, seed: int, clock: Callable[[], float]) -> dict[str, Any]
     )
 
 
-def figures(measured: list[Counter[str]], rollouts: int) -> dict[str, Any]:
+def figures(measured: list[dict[str, float]], rollouts: int) -> dict[str, Any]:
     """Medians over steps, and what follows from them."""
     parts = (
         "step", "generation", "pool", "reward", "update", "reference", "loss", "backward",
