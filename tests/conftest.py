@@ -66,8 +66,8 @@ def asking_policy(
 
 
 def that_asks(params: Params) -> Params:
-    """Warm started with these a policy calls candidates, if their cards are those that it was shown."""
-    quick = {"steps": 60, "learning_rate": 2e-2, "warmup_steps": 5}
+    """Warm started with these a policy calls candidates, if their names are those that it has met."""
+    quick = {"steps": 120, "learning_rate": 2e-2, "warmup_steps": 5}
     return params.model_copy(update={"warmstart": params.warmstart.model_copy(update=quick)})
 
 

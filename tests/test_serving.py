@@ -157,7 +157,7 @@ def test_another_pool_file_is_asked_if_it_has_every_card(
     from routerr1.pool.server import build_app, serving
 
     candidates = default_candidates()
-    gone = write_pool_file(Path("gone.yaml"), "http://127.0.0.1:9", candidates)
+    gone = write_pool_file(Path("pools/gone.yaml"), "http://127.0.0.1:9", candidates)
     make_champion(chain, asking_policy, kind="http", file=gone)
     with serving(build_app(pool, time_scale=0)) as address:
         here = write_pool_file(Path("here.yaml"), address, candidates)
