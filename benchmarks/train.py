@@ -25,8 +25,7 @@ import torch
 from routerr1 import stages
 from routerr1.config import load_params
 from routerr1.files import write_json
-from routerr1.train import grpo
-from routerr1.train.player import Player
+from routerr1.train import grpo, player
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 WARM_UP = 3  # steps not counted: imports, first allocations
@@ -85,6 +84,7 @@ def measure(steps: int, seed: int, clock: Callable[[], float]) -> dict[str, Any]
 
     from routerr1.pool.simulated import SimulatedPool
     from routerr1.rollout.local import LocalGenerator
+    from routerr1.train.trainer import PackedTrainer
 
     params = load_params()
     never = {"steps": steps + WARM_UP + 1, "validate_every": 10**6, "checkpoint_every": 10**6}
@@ -93,10 +93,10 @@ def measure(steps: int, seed: int, clock: Callable[[], float]) -> dict[str, Any]
     watch = Stopwatch(clock)
     watch.time(LocalGenerator, "_step", "generation")
     watch.time_async(SimulatedPool, "ask", "pool")
-    watch.time(Player, "score", "reward")
-    watch.time(Player, "rollouts", "rollouts")
+    watch.time(player, "_scored", "reward")
+    watch.time(player.Player, "rollouts", "rollouts")
     watch.time(GRPOTrainer, "_generate_and_score_completions", "prepared")
-    watch.time(GRPOTrainer, "compute_loss", "loss")
+    watch.time(PackedTrainer, "compute_loss", "loss")
     watch.time(Accelerator, "backward", "backward")
     watch.time(AcceleratedOptimizer, "step", "optimizer")
     measured: list[dict[str, float]] = []
