@@ -78,7 +78,7 @@ def set_up(num_questions: int, pool_file: Path) -> Params:
     values = yaml.safe_load((ROOT / "params.yaml").read_text())
     Path("params.yaml").write_text(yaml.safe_dump(values | {"profile": "ci"}))
     overlay = yaml.safe_load(Path("profiles/ci.yaml").read_text())
-    overlay["warmstart"] |= {"steps": 60, "learning_rate": 2.0e-2, "warmup_steps": 5}
+    overlay["warmstart"] |= {"steps": 120, "learning_rate": 2.0e-2, "warmup_steps": 5}
     overlay["evaluate"]["max_questions"] = num_questions
     overlay["pool"] = {"kind": "http", "file": str(pool_file)}
     Path("profiles/ci.yaml").write_text(yaml.safe_dump(overlay))
@@ -232,7 +232,7 @@ def main() -> None:
         os.chdir(folder)
         params = set_up(
             chosen.questions,
-            write_pool_file(Path(folder, "pool.yaml"), url, default_candidates()),
+            write_pool_file(Path("pools/pool.yaml"), url, default_candidates()),
         )
         found |= schedules(params)
         found["kill"] = killed(params, served)
