@@ -60,14 +60,23 @@ def small_policy(
 def asking_policy(
     params: Params, world: World, rows: list[Question], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A checkpoint that has learnt to call candidates by their names, most of the time."""
+    """A checkpoint that has begun to call candidates, and still writes much that is malformed."""
     folder = tmp_path_factory.mktemp("asking") / "checkpoint"
-    return warm_started(folder, that_asks(params), world, rows)
+    return warm_started(folder, warm_started_for(params, 60), world, rows)
 
 
-def that_asks(params: Params) -> Params:
-    """Warm started with these a policy calls candidates, if their names are those that it has met."""
-    quick = {"steps": 120, "learning_rate": 2e-2, "warmup_steps": 5}
+@pytest.fixture(scope="session")
+def calling_policy(
+    params: Params, world: World, rows: list[Question], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A checkpoint that calls a candidate for every question."""
+    folder = tmp_path_factory.mktemp("calling") / "checkpoint"
+    return warm_started(folder, warm_started_for(params, 120), world, rows)
+
+
+def warm_started_for(params: Params, steps: int) -> Params:
+    """Quick steps: a policy first learns to call candidates by the names that it meets."""
+    quick = {"steps": steps, "learning_rate": 2e-2, "warmup_steps": 5}
     return params.model_copy(update={"warmstart": params.warmstart.model_copy(update=quick)})
 
 

@@ -84,7 +84,7 @@ async def test_the_sums_stand_at_the_end_and_a_simulation_is_called_one(
 
 
 def test_what_was_asked_before_is_not_held_against_a_question(
-    chain: Params, asking_policy: Path
+    chain: Params, calling_policy: Path
 ) -> None:
     limits = BudgetParams(question_usd=0.001, run_usd=0.001)
     params = chain.model_copy(update={"pool": chain.pool.model_copy(update={"budget": limits})})
@@ -92,7 +92,7 @@ def test_what_was_asked_before_is_not_held_against_a_question(
     write_cards(Path("data/pool/cards.json"), cards)
     asked = [
         ask_once(
-            "What is the capital of France?", str(asking_policy), params, seed=1, temperature=0.0
+            "What is the capital of France?", str(calling_policy), params, seed=1, temperature=0.0
         )
         for _ in range(2)
     ]

@@ -76,11 +76,11 @@ def failures(answers: list[dict[str, Any]]) -> list[str | None]:
 
 
 def test_the_champion_answers_and_is_traced(
-    chain: Params, asking_policy: Path, load: Callable[..., Any]
+    chain: Params, calling_policy: Path, load: Callable[..., Any]
 ) -> None:
     import mlflow
 
-    make_champion(chain, asking_policy)
+    make_champion(chain, calling_policy)
     model = load()
     with closing(sqlite3.connect("mlflow.db")) as busy:
         busy.execute("BEGIN EXCLUSIVE")  # who is asked does not wait for traces to be stored
@@ -105,11 +105,11 @@ def test_the_champion_answers_and_is_traced(
 
 def test_what_earlier_questions_cost_is_not_held_against_a_question(
     chain: Params,
-    asking_policy: Path,
+    calling_policy: Path,
     load: Callable[..., Any],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    make_champion(chain, asking_policy, budget=BudgetParams(question_usd=0.001, run_usd=1.0))
+    make_champion(chain, calling_policy, budget=BudgetParams(question_usd=0.001, run_usd=1.0))
     model = load()
     answers = [*ask_all(model, *[QUESTION] * 3), *ask_all(model, *[QUESTION] * 3)]
     called = [answer for answer in answers if answer["calls"]]
@@ -129,11 +129,11 @@ def test_what_earlier_questions_cost_is_not_held_against_a_question(
 
 def test_an_answer_for_which_the_money_ran_out_is_told(
     chain: Params,
-    asking_policy: Path,
+    calling_policy: Path,
     load: Callable[..., Any],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    make_champion(chain, asking_policy)
+    make_champion(chain, calling_policy)
     answers = ask_all(load(budget={"run_usd": 0.0}), *[QUESTION] * 4)
     assert "budget" in failures(answers)
     assert "of 0.000000 USD are spent or set aside" in caplog.text
@@ -142,23 +142,23 @@ def test_an_answer_for_which_the_money_ran_out_is_told(
 
 
 def test_a_policy_of_recorded_calls_is_served_live(
-    chain: Params, asking_policy: Path, load: Callable[..., Any]
+    chain: Params, calling_policy: Path, load: Callable[..., Any]
 ) -> None:
     calls = {"calls": "replay", "store": Path("data/calls/never-made.jsonl"), "nearest": 0.5}
-    make_champion(chain, asking_policy, **calls)
+    make_champion(chain, calling_policy, **calls)
     found = failures(ask_all(load(), *[QUESTION] * 4))
     assert None in found  # somebody replied
     assert "not_recorded" not in found
 
 
 def test_another_pool_file_is_asked_if_it_has_every_card(
-    chain: Params, asking_policy: Path, pool: SimulatedPool, load: Callable[..., Any]
+    chain: Params, calling_policy: Path, pool: SimulatedPool, load: Callable[..., Any]
 ) -> None:
     from routerr1.pool.server import build_app, serving
 
     candidates = default_candidates()
     gone = write_pool_file(Path("pools/gone.yaml"), "http://127.0.0.1:9", candidates)
-    make_champion(chain, asking_policy, kind="http", file=gone)
+    make_champion(chain, calling_policy, kind="http", file=gone)
     with serving(build_app(pool, time_scale=0)) as address:
         here = write_pool_file(Path("here.yaml"), address, candidates)
         found = failures(ask_all(load(pool_file=str(here)), *[QUESTION] * 4))
@@ -171,14 +171,14 @@ def test_another_pool_file_is_asked_if_it_has_every_card(
 
 
 def test_a_version_carries_its_own_prompt(
-    chain: Params, asking_policy: Path, load: Callable[..., Any]
+    chain: Params, calling_policy: Path, load: Callable[..., Any]
 ) -> None:
     from transformers import AutoTokenizer
 
     prompt = Path("mine.txt")
     prompt.write_text("One of {names}, please.\n{cards}\nQ: {question}\n")
     section = chain.prompt.model_copy(update={"template": "file", "file": prompt})
-    make_champion(chain.model_copy(update={"prompt": section}), asking_policy)
+    make_champion(chain.model_copy(update={"prompt": section}), calling_policy)
     prompt.unlink()
     (answer,) = ask_all(load(), "Who?")
     tokenizer = AutoTokenizer.from_pretrained("models/policy")
@@ -197,8 +197,8 @@ def test_a_pool_that_lacks_a_card_is_refused_when_loading() -> None:
 
 
 @pytest.mark.slow
-def test_the_champion_is_served_over_http(chain: Params, asking_policy: Path) -> None:
-    make_champion(chain, asking_policy)
+def test_the_champion_is_served_over_http(chain: Params, calling_policy: Path) -> None:
+    make_champion(chain, calling_policy)
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", CHAMPION]
     server = subprocess.Popen(

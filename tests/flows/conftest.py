@@ -24,7 +24,7 @@ from routerr1.rollout.loop import play
 from routerr1.train.checkpoint import save_policy
 from routerr1.types import Question
 from tests.chain import make_outputs
-from tests.conftest import that_asks, warm_started
+from tests.conftest import warm_started, warm_started_for
 
 
 @pytest.fixture(scope="session")
@@ -79,7 +79,7 @@ def prepared(
     pool = SimulatedPool(default_candidates(), known_facts(world), seed=params.pool.seed)
     probes = sample_probes([row for row in rows if row.split == "train"], 24, seed=1)
     found = asyncio.run(profile(probes, pool, store=None))
-    warm_started(policy, that_asks(params), world, rows, found.cards)
+    warm_started(policy, warm_started_for(params, 120), world, rows, found.cards)
     write_questions(folder / stages.QUESTIONS, rows)
     write_profile(folder / stages.POOL, found)
     save_policy(policy, folder / stages.POLICY, {"seed": 1})
