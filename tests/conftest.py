@@ -1,5 +1,6 @@
 """What several tests need: a small world, and a small policy made in seconds."""
 
+import contextlib
 import os
 import shutil
 
@@ -10,10 +11,11 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from routerr1.config import Params, load_params
 from routerr1.data.embedded import World, build_world, questions
@@ -21,6 +23,46 @@ from routerr1.pool.simulated import SimulatedPool, default_candidates, known_fac
 from routerr1.types import Card, Question
 
 ROOT = Path(__file__).parents[1]
+LONGEST = (
+    "flows/test_operations.py",
+    "test_pipeline.py",
+    "test_registry.py",
+    "flows/test_watch.py",
+    "flows/test_pipeline.py",
+    "evaluate/test_shards.py",
+    "evaluate/test_real_models.py",
+    "test_registry_server.py",
+    "test_serving.py",
+    "train/test_resume.py",
+    "train/test_learning.py",
+    "benchmarks/test_smollm2.py",
+)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than there are cores: many a test waits for a server or a clock."""
+    return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, so that none of them is what all others wait for in the end."""
+    places = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """The folder that `make` fills, by the first of all test processes that needs it; it is only read."""
+    base = factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = shared / "shared" / name
+    with FileLock(shared / f"{name}.lock"):
+        if not folder.exists():
+            aside = factory.mktemp(name) / name
+            aside.mkdir()
+            make(aside)
+            folder.parent.mkdir(exist_ok=True)
+            aside.rename(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +95,7 @@ def small_policy(
     params: Params, world: World, rows: list[Question], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A checkpoint whose warm start was cut short: it writes tags, and little sense between them."""
-    return warm_started(tmp_path_factory.mktemp("policy") / "checkpoint", params, world, rows)
+    return made_once(tmp_path_factory, "small", lambda at: warm_started(at, params, world, rows))
 
 
 @pytest.fixture(scope="session")
@@ -61,8 +103,8 @@ def asking_policy(
     params: Params, world: World, rows: list[Question], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A checkpoint that has begun to call candidates, and still writes much that is malformed."""
-    folder = tmp_path_factory.mktemp("asking") / "checkpoint"
-    return warm_started(folder, warm_started_for(params, 60), world, rows)
+    quick = warm_started_for(params, 60)
+    return made_once(tmp_path_factory, "asking", lambda at: warm_started(at, quick, world, rows))
 
 
 @pytest.fixture(scope="session")
@@ -70,8 +112,8 @@ def calling_policy(
     params: Params, world: World, rows: list[Question], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A checkpoint that calls a candidate for every question."""
-    folder = tmp_path_factory.mktemp("calling") / "checkpoint"
-    return warm_started(folder, warm_started_for(params, 120), world, rows)
+    quick = warm_started_for(params, 120)
+    return made_once(tmp_path_factory, "calling", lambda at: warm_started(at, quick, world, rows))
 
 
 def warm_started_for(params: Params, steps: int) -> Params:
@@ -86,12 +128,11 @@ def warm_started(
     world: World,
     rows: list[Question],
     cards: Sequence[Card] | None = None,
-) -> Path:
+) -> None:
     from routerr1.train.warmstart import warm_start
 
     shown = cards or SimulatedPool(default_candidates(), known_facts(world), seed=7).cards
     warm_start(rows, world, shown, params, 1, folder)
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -99,14 +140,11 @@ def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow store with its tables made once: making them costs two seconds."""
     from routerr1 import tracking
 
-    folder = tmp_path_factory.mktemp("mlflow")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        tracking.open_client()
-    finally:
-        os.chdir(before)
-    return folder / "mlflow.db"
+    def make(folder: Path) -> None:
+        with contextlib.chdir(folder):
+            tracking.open_client()
+
+    return made_once(tmp_path_factory, "mlflow", make) / "mlflow.db"
 
 
 @pytest.fixture
@@ -124,15 +162,11 @@ def chain_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The repository of `tests/chain.py`, made once."""
     from tests.chain import make_chain
 
-    folder = tmp_path_factory.mktemp("chain") / "repository"
-    folder.mkdir()
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        make_chain(folder)
-    finally:
-        os.chdir(before)
-    return folder
+    def make(folder: Path) -> None:
+        with contextlib.chdir(folder):
+            make_chain(folder)
+
+    return made_once(tmp_path_factory, "chain", make)
 
 
 @pytest.fixture

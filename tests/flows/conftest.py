@@ -24,7 +24,7 @@ from routerr1.rollout.loop import play
 from routerr1.train.checkpoint import save_policy
 from routerr1.types import Question
 from tests.chain import make_outputs
-from tests.conftest import warm_started, warm_started_for
+from tests.conftest import made_once, warm_started, warm_started_for
 
 
 @pytest.fixture(scope="session")
@@ -74,7 +74,10 @@ def prepared(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """What the stages leave, of a policy that plays: it was judged by what it does."""
-    folder = tmp_path_factory.mktemp("prepared") / "prepared"
+    return made_once(tmp_path_factory, "prepared", lambda at: prepare(at, params, rows, world))
+
+
+def prepare(folder: Path, params: Params, rows: list[Question], world: World) -> None:
     policy = folder.parent / "policy"
     pool = SimulatedPool(default_candidates(), known_facts(world), seed=params.pool.seed)
     probes = sample_probes([row for row in rows if row.split == "train"], 24, seed=1)
@@ -107,7 +110,6 @@ def prepared(
     write_json(folder / "data/train/metrics.json", {"train_cost_usd": 0.5})
     write_json(folder / "data/train/timing.json", {"train_hours": 0.1})
     write_json(folder / "data/train/run.json", {"run_id": "0" * 32})
-    return folder
 
 
 @pytest.fixture

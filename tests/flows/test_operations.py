@@ -49,8 +49,12 @@ class Site:
             [sys.executable, "-m", *arguments],
             env=environment(self.clone), capture_output=True, text=True, check=False,
         )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.returncode == 0, done.stdout + done.stderr + self.said()
         return done.stdout
+
+    def said(self) -> str:
+        """The end of every log."""
+        return "\n".join(path.read_text()[-3000:] for path in sorted(self.logs.glob("*.log")))
 
     def background(self, name: str, *arguments: str) -> AbstractContextManager[object]:
         """A Python module that runs on in the clone, ended with all it started; its output is kept."""
@@ -62,8 +66,7 @@ class Site:
         deadline = time.monotonic() + seconds
         while not holds():
             if time.monotonic() > deadline:
-                logs = (path.read_text()[-3000:] for path in self.logs.glob("*.log"))
-                pytest.fail(f"waited {seconds:.0f} s in vain:\n" + "\n".join(logs))
+                pytest.fail(f"waited {seconds:.0f} s in vain:\n{self.said()}")
             time.sleep(0.5)
 
     def start(self, deployment: str) -> Any:
@@ -99,6 +102,7 @@ def site(
     clone = make_clone(tmp_path_factory.mktemp("operations") / "clone")
     replace(clone / "profiles/ci.yaml", "warmstart: {steps: 20,", f"warmstart: {{{TAUGHT},")
     replace(clone / "profiles/ci.yaml", "min_format_validity: 0.0,", "min_format_validity: 0.5,")
+    replace(clone / "profiles/ci.yaml", "baselines: {", "baselines: {include: [largest], ")
     for section in ("evaluate", "generalize"):  # half as many, which is twice as fast
         replace(
             clone / "profiles/ci.yaml",

@@ -63,7 +63,7 @@ def test_within_the_cool_down_of_its_model_an_event_starts_nothing() -> None:
     set_values(PARAMS, {"registry.model": "cooled"})
     Path("made.yaml").write_text("{right: no number, cost: 0.001, size: 10}\n")
     with file_lock("pipeline", timeout_s=1):
-        assert retrain(wait_s=0.1, return_state=True).is_failed()
+        assert retrain(wait_s=3.0, return_state=True).is_failed()
     assert retrain(trigger=DRIFT, return_state=True).is_failed()  # the one before did not begin
     state = retrain(trigger=DRIFT, return_state=True)
     assert state.is_cancelled()

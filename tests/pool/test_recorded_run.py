@@ -106,7 +106,7 @@ def failures(params: Params, url: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def recorded(
-    asking_policy: Path,
+    calling_policy: Path,
     mlflow_template: Path,
     world: World,
     tmp_path_factory: pytest.TempPathFactory,
@@ -117,7 +117,7 @@ def recorded(
 
     folder = tmp_path_factory.mktemp("recorded")
     params = set_up(
-        folder, asking_policy, mlflow_template, calls="record", budget={"run_usd": 5.0}
+        folder, calling_policy, mlflow_template, calls="record", budget={"run_usd": 5.0}
     )  # fmt: skip
     (folder / ".env").write_text(f"MARKED_POOL_KEY={KEY}\n")
     handler = logging.FileHandler(folder / "debug.log")
@@ -153,7 +153,7 @@ def recorded(
 
 def test_the_run_replays_to_the_byte_with_no_network_and_no_key(
     recorded: Recorded,
-    asking_policy: Path,
+    calling_policy: Path,
     mlflow_template: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -167,7 +167,7 @@ def test_the_run_replays_to_the_byte_with_no_network_and_no_key(
         raise AssertionError("a replay used the network")
 
     again = tmp_path / "again"
-    params = set_up(again, asking_policy, mlflow_template, calls="replay")
+    params = set_up(again, calling_policy, mlflow_template, calls="replay")
     for name in ("data/questions", "data/pool"):
         shutil.copytree(recorded.folder / name, again / name)
     for name in (str(POOL_FILE), str(STORE)):
@@ -187,7 +187,7 @@ def test_the_run_replays_to_the_byte_with_no_network_and_no_key(
         assert Path(name).read_bytes() == (recorded.folder / name).read_bytes(), name
     assert (
         Path("models/policy/model.safetensors").read_bytes()
-        != (asking_policy / "model.safetensors").read_bytes()
+        != (calling_policy / "model.safetensors").read_bytes()
     )
 
 
