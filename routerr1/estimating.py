@@ -20,9 +20,8 @@ from routerr1.types import Card, Split
 _BYTES_PER_POLICY_TOKEN = 32
 _BYTES_PER_CHAR = 4  # UTF-8's longest
 _POOL_CHANGES = 8  # variants of the pool in the generalize stage, beside the pool itself
-_REDRAWN = (
-    5  # routers on pools drawn for each question: policies, at random, by the cards, by the oracle
-)
+# Routers on pools drawn for each question: the policy, the one before it, at random, by the cards, the oracle.
+_REDRAWN = 5
 
 
 @dataclass(frozen=True, slots=True)
