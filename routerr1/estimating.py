@@ -20,6 +20,8 @@ from routerr1.types import Card, Split
 _BYTES_PER_POLICY_TOKEN = 32
 _BYTES_PER_CHAR = 4  # UTF-8's longest
 _POOL_CHANGES = 8  # variants of the pool in the generalize stage, beside the pool itself
+# Routers on pools drawn for each question: the policy, the one before it, at random, by the cards, the oracle.
+_REDRAWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,9 +215,9 @@ class _Plays:
 def _plays(params: Params, inputs: Inputs) -> tuple[_Plays, ...]:
     train, seeds, candidates = params.train, len(params.seeds), len(inputs.chains)
     rounds, baselines = params.rollout.max_rounds, len(params.baselines.include)
-    split = _played(params, inputs, params.evaluate.split)
-    held = _played(params, inputs, "validation")
-    away = params.generalize.max_questions or inputs.questions[params.evaluate.split]
+    split = _played(inputs, params.evaluate.split, params.evaluate.max_questions)
+    held = _played(inputs, "validation", params.evaluate.max_questions)
+    away = _played(inputs, params.evaluate.split, params.generalize.max_questions)
     # Random routing and each candidate forced; an oracle is played only where the pool is simulated.
     controls = 1 + (params.pool.kind == "simulated") + candidates
     trained = train.steps * train.questions_per_step * train.rollouts_per_question
@@ -226,7 +228,9 @@ def _plays(params: Params, inputs: Inputs) -> tuple[_Plays, ...]:
     others = seeds * split * baselines
     # Where a baseline asks one candidate the whole question, all are asked it, to know the best.
     wholes = seeds * split * candidates * bool({*SINGLE} & {*params.baselines.include})
-    changed = seeds * away * (1 + _POOL_CHANGES + _on_new_models(params, inputs, controls))
+    redrawn = _REDRAWN * (params.pool.kind == "simulated")
+    away *= 1 + _POOL_CHANGES + redrawn + _on_new_models(params, inputs, controls)
+    changed = seeds * away
     return (
         _Plays("train", training, training * rounds),
         _Plays(
@@ -254,14 +258,14 @@ def _on_new_models(params: Params, inputs: Inputs, controls: int) -> int:
     return alone + 1 + controls + added
 
 
-def _played(params: Params, inputs: Inputs, split: Split) -> int:
+def _played(inputs: Inputs, split: Split, limit: int | None) -> int:
     if split not in inputs.questions:
         raise PoolError(
             f"data/questions/{split}.parquet: not found; an estimate needs the number of questions, "
             "run `routerr1 dataset` first (it makes no call)"
         )
     rows = inputs.questions[split]
-    return min(rows, params.evaluate.max_questions or rows)
+    return min(rows, limit or rows)
 
 
 def _question_bytes(params: Params) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from routerr1.evaluate.controls import BOUNDS
+from routerr1.evaluate.controls import BOUNDS, FORCED
 from routerr1.evaluate.pareto import Point, front
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ def _legend(figure: "Figure", names: int, *, handle: float) -> None:
 def _colour(router: str, ours: Sequence[str]) -> str:
     if router in ours:
         return PALETTE[1]
-    return PALETTE[0] if router.startswith("forced/") else PALETTE[2]
+    return PALETTE[0] if router.startswith(FORCED) else PALETTE[2]
 
 
 def _label(
@@ -227,7 +227,7 @@ def _label(
             for p in at
             if abs(p[0] - x) < 0.006 * (right - left) and abs(p[1] - y) < 0.006 * (high - low)
         )
-        short = router.removeprefix("forced/").removeprefix("baseline/")
+        short = router.removeprefix(FORCED).removeprefix("baseline/")
         at.setdefault(next(near, (x, y)), []).append(short)
     figure.draw_without_rendering()  # the layout settles where the axes lie, and names are measured in it
     figure.set_layout_engine("none")

@@ -13,7 +13,7 @@ from routerr1 import plots
 from routerr1.errors import DataError
 from routerr1.evaluate.browse import browsable
 from routerr1.evaluate.cells import bounded, lines_of, number, told_p
-from routerr1.evaluate.controls import BOUNDS, POLICY
+from routerr1.evaluate.controls import BOUNDS, FORCED, POLICY
 from routerr1.evaluate.gains import TITLE, VALIDATION, Gains, gains, gains_markdown
 from routerr1.evaluate.gains import how_to_read as read_gains
 from routerr1.evaluate.generalize import generalize_markdown, knows_best
@@ -319,7 +319,7 @@ def _call_shares(sources: Sources) -> dict[str, dict[str, float]]:
     """For each router whose calls are no foregone conclusion, and of the policy for each data set."""
     shares = {}
     for entry in sources.table["routers"]:
-        if entry["collapse"]["calls"] and not entry["router"].startswith("forced/"):
+        if entry["collapse"]["calls"] and not entry["router"].startswith(FORCED):
             shares[entry["router"]] = entry["collapse"]["call_share"]
             if entry["router"] == POLICY and len(entry["collapse_by_dataset"]) > 1:
                 for dataset, found in entry["collapse_by_dataset"].items():

@@ -43,13 +43,12 @@ def sweep(params: Params, cost_weights: Sequence[float], steps: int, *, restart:
     Raises: DataError if there is no evaluation to compare with; this is seen before anything is trained.
     """
     rows_file = stages.EVALUATION / "rows.parquet"
-    others = read_rows(rows_file)
+    others, compared = read_rows(rows_file), digest(rows_file)
     mark = stages.evaluation_fingerprint(params, "evaluate")
     calls = stages.CALLS / f"sweep-{mark}.jsonl"
     pool = stages.open_pool(params, stages.read_cards())
-    kept = stages.keep_calls(
-        pool, params, calls
-    )  # training asks anew: its calls are the other pool's
+    # Training asks anew: its calls are the bare pool's.
+    kept = stages.keep_calls(pool, params, calls)
     rows: list[Row] = []
     stores: list[RowStore] = []
     try:
@@ -67,7 +66,7 @@ def sweep(params: Params, cost_weights: Sequence[float], steps: int, *, restart:
         asyncio.run(kept.aclose())
     found = compare_swept(rows, others, params.evaluate)
     found["steps"], found["restart"] = steps, restart
-    found["evaluation"] = digest(rows_file)
+    found["evaluation"] = compared
     write_swept(RESULTS, rows, found)
     for store in stores:
         store.discard()

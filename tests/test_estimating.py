@@ -68,6 +68,20 @@ def test_calls_and_dollars_per_stage():
     assert found["generalize"].most_calls == 2 * 6 * 9 * 3
 
 
+def test_a_simulated_pool_is_played_on_other_draws_too_and_a_limit_above_the_rows_asks_no_more():
+    chosen = params()
+    simulated = chosen.model_copy(
+        update={
+            "pool": chosen.pool.model_copy(update={"kind": "simulated"}),
+            "generalize": chosen.generalize.model_copy(update={"max_questions": 80}),
+        }
+    )
+    found = {stage.stage: stage for stage in estimate(simulated, inputs()).stages}
+    # All 50 rows; the pool, eight changes of it, and five routers (policy, the one before, random, by the
+    # cards, oracle) on pools drawn for each question.
+    assert found["generalize"].most_calls == 2 * 50 * (9 + 5) * 3
+
+
 def test_single_round_routers_have_every_candidate_asked_the_whole_question():
     chosen = params()
     baselines = chosen.baselines.model_copy(update={"include": ("direct", "cot", "knn")})

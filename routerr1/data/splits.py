@@ -150,13 +150,12 @@ def chunks(rows: Iterable[T], size: int) -> Iterator[list[T]]:
         yield some
 
 
-def read_questions(folder: Path, split: Split, *, dataset: str | None = None) -> list[Question]:
-    """The questions of one split, all or those of one data set, in file order.
+def read_questions(folder: Path, split: Split) -> list[Question]:
+    """The questions of one split, in file order.
 
     Raises: DataError naming the file, and the column or row, if it is not what `write_questions` writes.
     """
-    rows = read_file(split_path(folder, split))
-    return [row for row in rows if dataset is None or row.dataset == dataset]
+    return list(read_file(split_path(folder, split)))
 
 
 def read_file(path: Path) -> Iterator[Question]:

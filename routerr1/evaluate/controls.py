@@ -22,12 +22,13 @@ from routerr1.types import Ask, Card, Question, Reply, Trajectory
 POLICY, RANDOM, ORACLE, NO_CALL, BEST_SINGLE, ORACLE_SINGLE = (
     "policy", "random", "oracle", "no_call", "best_single", "oracle_single",
 )  # fmt: skip
+FORCED = "forced/"  # before the candidate's name
 BOUNDS = (ORACLE, ORACLE_SINGLE)  # they know the answers, so they are nobody's rivals
 
 
 def forced(name: str) -> str:
     """The router that sends every call to the candidate `name`."""
-    return f"forced/{name}"
+    return f"{FORCED}{name}"
 
 
 @dataclass(frozen=True, slots=True)

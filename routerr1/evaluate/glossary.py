@@ -1,6 +1,6 @@
 """What each router of the tables is, in a line."""
 
-from routerr1.evaluate.controls import ORACLE
+from routerr1.evaluate.controls import FORCED, ORACLE
 
 _ROUTERS = {
     "policy": "the trained policy",
@@ -17,13 +17,13 @@ _ROUTERS = {
     "baseline/search_r1": "the policy before reinforcement learning, with a search as its only tool",
     "baseline/prompted": "the policy before reinforcement learning names a candidate; it gets the whole question",
     "baseline/prompted_star": "the policy before reinforcement learning, as it is: several rounds",
-    "baseline/largest": "the dearest candidate gets the whole question",
+    "baseline/largest": "the largest candidate, or the dearest where no sizes are known, gets the whole question",
     "baseline/knn": "neighbours in the probe matrix choose who gets the whole question",
     "baseline/knn_star": "the same for each sub-question of the policy before reinforcement learning",
     "baseline/mlp": "a perceptron over the question's embedding chooses who gets it whole",
     "baseline/bert": "a fine-tuned encoder chooses who gets the whole question",
     "baseline/router_dc": "RouterDC: contrastive embeddings choose who gets the whole question",
-    "baseline/graph_router": "GraphRouter: a graph of questions, data sets and candidates chooses",
+    "baseline/graph_router": "GraphRouter: a graph of questions, their clusters and candidates chooses who gets the whole question",
     "baseline/frugal": "FrugalGPT: candidates by rising price until a reply is believed",
 }
 
@@ -46,8 +46,8 @@ def what_is(router: str, *, simulated: bool) -> str:
     >>> what_is("forced/Atlas", simulated=True)
     "the policy's text; every call goes to Atlas"
     """
-    if router.startswith("forced/"):
-        return f"the policy's text; every call goes to {router.removeprefix('forced/')}"
+    if router.startswith(FORCED):
+        return f"the policy's text; every call goes to {router.removeprefix(FORCED)}"
     if router.startswith("alpha="):
         return f"a policy trained with {router.removeprefix('alpha=')} as the weight of cost"
     if router == ORACLE:

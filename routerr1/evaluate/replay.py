@@ -1,9 +1,9 @@
 """Routers over recorded replies: real candidates' answers to real questions, nothing called, nothing paid.
 
 Five times two folds: each repetition halves the questions at random, a router learns on one half and is
-tested on the other, then the other way round, so that each repetition tests every question once. Questions
-and repetitions are both resampled for the intervals. A log holds whole questions only, so what is compared
-are single-round routers; their candidate's reply counts as it stands, with no policy behind it.
+tested on the other, then the other way round, so that each repetition tests every question once. Intervals
+take repetitions as `stats` takes training seeds. A log holds whole questions only, so what is compared are
+single-round routers; their candidate's reply counts as it stands, with no policy behind it.
 """
 
 import gzip
@@ -51,11 +51,16 @@ class Outcome:
 def read_log(path: Path, metric: Metric) -> Matrix:
     """A log of one JSON object per (query, model) as a matrix under `metric`.
 
-    Raises: DataError naming file and line of what is malformed, or the query a model has no reply to.
+    Raises: DataError naming file and line of what is malformed, or the query a model has no reply to, or two.
     """
     rows = _read_rows(path)
     names = tuple(sorted({row["model"] for row in rows}))
-    cells = {(row["query_id"], row["model"]): row for row in rows}
+    cells: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in rows:
+        place = (row["query_id"], row["model"])
+        if place in cells:
+            raise DataError(f"{path}: two replies for {place}")
+        cells[place] = row
     queries = {row["query_id"]: row["query"] for row in rows}
     try:
         grid = [[cells[query, name] for name in names] for query in queries]
@@ -99,7 +104,9 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _parsed(line: str, path: Path, number: int) -> dict[str, Any]:
-    row: dict[str, Any] = json.loads(line)
+    row: Any = json.loads(line)
+    if not isinstance(row, dict):
+        raise DataError(f"{path}, line {number}: is not a JSON object")
     missing = [field for field in _FIELDS if field not in row]
     if missing:
         raise DataError(f"{path}, line {number}: has no {', '.join(missing)}")
@@ -271,8 +278,8 @@ def _line(entry: Mapping[str, Any]) -> str:
         else "reference | |"
     )
     return (
-        f"| {entry['router']} | {quality['mean']:.3f} [{quality['low']:.3f}, {quality['high']:.3f}] "
-        f"| {0.0 if sd is None else sd:.3f} | {1000 * entry['cost_usd']['mean']:.4f} | {compared} |"
+        f"| {entry['router']} | {bounded(quality, 3)} | {number(sd, 3)} "
+        f"| {number(entry['cost_usd']['mean'], 4, 1000)} | {compared} |"
     )
 
 

@@ -197,8 +197,8 @@ def best_single(rows: Iterable[Row], seed: int) -> str:
     """The candidate whose forced runs have the highest mean EM; the cheaper, then the first, on ties."""
     forced: dict[str, list[Row]] = {}
     for row in rows:
-        if row.seed == seed and row.router.startswith(controls.forced("")):
-            forced.setdefault(row.router.removeprefix(controls.forced("")), []).append(row)
+        if row.seed == seed and row.router.startswith(controls.FORCED):
+            forced.setdefault(row.router.removeprefix(controls.FORCED), []).append(row)
     return min(
         sorted(forced),
         key=lambda name: (
@@ -215,7 +215,7 @@ def derived_rows(rows: Sequence[Row], pool_name: str, seed: int, best: str) -> l
     ties. All have the trained policy's text: a baseline, for which another policy writes, may be above.
     """
     mine = [row for row in rows if row.pool == pool_name and row.seed == seed]
-    runs = [row for row in mine if row.router.startswith(controls.forced(""))]
+    runs = [row for row in mine if row.router.startswith(controls.FORCED)]
     derived = [replace(r, router=BEST_SINGLE) for r in runs if r.router == controls.forced(best)]
     if not any(row.router == ORACLE for row in mine):
         derived += [replace(row, router=ORACLE) for row in _best_of_each(runs)]

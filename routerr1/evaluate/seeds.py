@@ -11,7 +11,7 @@ from typing import Any
 from routerr1.config import EvaluateParams
 from routerr1.evaluate.cells import NOTHING, bounded, lines_of, number
 from routerr1.evaluate.collapse import collapse
-from routerr1.evaluate.controls import ORACLE, POLICY
+from routerr1.evaluate.controls import FORCED, ORACLE, POLICY
 from routerr1.evaluate.grid import Grid
 from routerr1.evaluate.rows import Row
 from routerr1.evaluate.stats import (
@@ -27,7 +27,6 @@ from routerr1.evaluate.stats import (
 )
 from routerr1.evaluate.table import shorten
 
-_FORCED = "forced/"
 FIGURES = (
     ("em", "exact match"),
     ("em_of_oracle", "of the oracle's"),
@@ -46,7 +45,7 @@ def by_seed(rows: Sequence[Row], params: EvaluateParams) -> list[dict[str, Any]]
     their intervals are over questions and seeds, and `sd` tells how far the seeds lie apart. What a pool
     without ground truth cannot tell is None.
     """
-    bounds = {r.router for r in rows if r.router == ORACLE or r.router.startswith(_FORCED)}
+    bounds = {r.router for r in rows if r.router == ORACLE or r.router.startswith(FORCED)}
     grids = {name: Grid([row for row in rows if row.router == name]) for name in {POLICY, *bounds}}
     seeds = grids[POLICY].seeds
     each = [
@@ -63,7 +62,7 @@ def by_seed(rows: Sequence[Row], params: EvaluateParams) -> list[dict[str, Any]]
 def _entry(grids: Mapping[str, Grid], params: EvaluateParams) -> dict[str, Any]:
     policy, oracle = grids[POLICY], grids.get(ORACLE)
     sample = Sample(policy.groups, resamples=params.bootstrap, seed=params.seed)
-    forced = sorted(name for name in grids if name.startswith(_FORCED))
+    forced = sorted(name for name in grids if name.startswith(FORCED))
     names = [POLICY, *forced]
     em = dict(zip(names, sample.means([grids[n].values("em") for n in names]), strict=True))
     best = max(forced, key=lambda name: em[name].value, default=None)
@@ -77,7 +76,7 @@ def _entry(grids: Mapping[str, Grid], params: EvaluateParams) -> dict[str, Any]:
     return {
         "em": told(em[POLICY], SHARE),
         "em_of_oracle": told(of_oracle, AMOUNT),
-        "best_forced": best.removeprefix(_FORCED) if best else None,
+        "best_forced": best.removeprefix(FORCED) if best else None,
         "over_best_forced": asdict(gap) if gap else None,
         "best_model_share": told(share, SHARE),
         "top_model_share": collapse(policy.rows)["top_model_share"],

@@ -188,14 +188,19 @@ def subtract(a: Estimate, b: Estimate) -> Estimate:
 
 
 def average(parts: Sequence[Estimate]) -> Estimate:
-    """The mean of figures on samples that have no group in common and were drawn with other seeds."""
+    """The mean of figures on samples that have no group in common and were drawn with other seeds.
+
+    It can tell no more than if each sample were as small as the smallest, which weighs as much as the others:
+    that is what its `groups` say.
+    """
     count = len(parts)
+    fewest = min(part.groups for part in parts)
     return Estimate(
         value=sum(part.value for part in parts) / count,
         draws=np.mean([part.draws for part in parts], axis=0),
         blocks=(np.concatenate([part.blocks[0] / count for part in parts], axis=1),),
         n=sum(part.n for part in parts),
-        groups=sum(part.groups for part in parts),
+        groups=count * fewest if fewest > 1 else 1,
         seed=parts[0].seed,
     )
 

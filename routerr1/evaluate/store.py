@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from routerr1.errors import DataError
 from routerr1.evaluate.rows import Row
 
 _log = logging.getLogger(__name__)
@@ -42,7 +43,10 @@ class RowStore:
 
     @contextmanager
     def open(self) -> Iterator[Mapping[Key, Row]]:
-        """Hold the file open for `add`; gives the rows it had. A torn last line is dropped."""
+        """Hold the file open for `add`; gives the rows it had. A torn last line is dropped.
+
+        Raises: DataError naming file and line of what else is damaged.
+        """
         rows, intact = self._read()
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("r+b" if intact else "wb") as stream:
@@ -74,7 +78,10 @@ class RowStore:
         self._stream.flush()
 
     def _read(self) -> tuple[dict[Key, Row], int]:
-        """Rows, and how many bytes of the file are whole lines of this evaluation."""
+        """Rows, and how many bytes of the file are whole lines of this evaluation.
+
+        Raises: DataError naming file and line of a whole line that is damaged.
+        """
         if not self._path.is_file():
             return {}, 0
         rows: dict[Key, Row] = {}
@@ -82,7 +89,7 @@ class RowStore:
         for number, line in enumerate(self._path.read_bytes().splitlines(keepends=True)):
             if not line.endswith(b"\n"):
                 break
-            value = json.loads(line)
+            value = self._parsed(line, number + 1)
             if number == 0 and value.get("fingerprint") != self._fingerprint:
                 _log.info("%s: was made by another evaluation, starting anew", self._path)
                 return {}, 0
@@ -91,3 +98,11 @@ class RowStore:
                 rows[row.key] = row
             intact += len(line)
         return rows, intact
+
+    def _parsed(self, line: bytes, number: int) -> dict[str, Any]:
+        try:
+            return dict(json.loads(line))
+        except (ValueError, TypeError):
+            raise DataError(
+                f"{self._path}, line {number}: is damaged; delete the file to play all of it anew"
+            ) from None

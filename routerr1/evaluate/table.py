@@ -200,6 +200,8 @@ def shorten(value: Any, drop: Sequence[str] = ()) -> Any:
     """The same values with `_DIGITS` significant digits, and without the keys in `drop`."""
     if isinstance(value, dict):
         return {key: shorten(inner) for key, inner in value.items() if key not in drop}
+    if isinstance(value, list):
+        return [shorten(inner) for inner in value]
     if isinstance(value, float):
         return float(f"{value:.{_DIGITS}g}")
     return value

@@ -9,6 +9,7 @@ import httpx2
 from openai import APIConnectionError, APIStatusError, APITimeoutError
 from pydantic import BaseModel, Field, ValidationError
 
+from routerr1.pool.pricing import tokens_by_length
 from routerr1.pool.transport import ReplyTooLarge
 
 # Worth another try: timeouts, conflicts, "too early", rate limits; with them every 5xx.
@@ -96,13 +97,8 @@ def read_completion(content: bytes, query: str) -> Completion:
     if not text.strip():
         raise TryError("the reply is empty", usage=usage, billable=usage is None)
     if usage is None:
-        return Completion(text, _by_length(query), _by_length(text), estimated=True)
+        return Completion(text, tokens_by_length(query), tokens_by_length(text), estimated=True)
     return Completion(text, *usage)
-
-
-def _by_length(text: str) -> int:
-    """About four bytes to a token, as is usual for English."""
-    return math.ceil(len(text.encode("utf-8", "surrogatepass")) / 4)
 
 
 def status_failure(error: APIStatusError) -> TryError:

@@ -221,7 +221,7 @@ class HttpPool:
             paid = worst
             try:
                 reservation = self._budget.reserve(worst) if self._budget else None
-            except BudgetExceeded:
+            except BaseException:  # a breaker that waits for its one try would wait for good
                 breaker.forget()
                 raise
             try:

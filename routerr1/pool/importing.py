@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from routerr1.errors import PoolError
 from routerr1.pool.cards import first_problem
 from routerr1.pool.pool_file import PoolFile
+from routerr1.pool.pricing import cost_usd, tokens_by_length
 from routerr1.pool.records import Record, RecordStore, read_records
-from routerr1.types import Reply
+from routerr1.types import Card, Reply
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -50,12 +51,13 @@ def import_log(
 
     A row belongs to the candidate whose `model` is the row's. It is stored under the request that `file`
     would send today, since such logs tell nothing of sampling parameters; `origin` says where it is
-    from. Rows that are there already are left alone, so an import can be repeated.
+    from. Tokens that the log does not tell are estimated by length, and costs by the prices of `file`. Rows
+    that are there already are left alone, so an import can be repeated.
 
     Raises: PoolError naming the line that is malformed or of a model that the pool file does not have;
         then nothing was added.
     """
-    candidates = {row.model: row.name for row in file.candidates}
+    candidates = {row.model: card for row, card in zip(file.candidates, file.cards, strict=True)}
     known = {(r.key, r.origin) for r in read_records(store)} if store.exists() else set()
     done = Imported()
     records: list[Record] = []
@@ -80,22 +82,27 @@ def import_log(
     return done
 
 
-def _record(row: LogRow, name: str, file: PoolFile, log: Path) -> Record:
+def _record(row: LogRow, card: Card, file: PoolFile, log: Path) -> Record:
+    said, prompt, completion = row.response or "", row.prompt_tokens, row.completion_tokens
+    # An answer that seems to cost nothing would win every comparison of costs.
+    prompt = tokens_by_length(row.query) if prompt is None else prompt
+    completion = tokens_by_length(said) if completion is None else completion
     unknown = [
         field
         for field in ("prompt_tokens", "completion_tokens", "cost_usd")
         if getattr(row, field) is None
     ]
+    guessed = f"; estimated: {', '.join(unknown)}" if unknown else ""
     reply = Reply(
-        name,
-        row.response or "",
-        row.prompt_tokens or 0,
-        row.completion_tokens or 0,
-        row.cost_usd or 0.0,
-        failure=None if (row.response or "").strip() else "unavailable",
-        note=f"imported; the log does not tell {', '.join(['latency_s', *unknown])}",
+        card.name,
+        said,
+        prompt,
+        completion,
+        cost_usd(card, prompt, completion) if row.cost_usd is None else row.cost_usd,
+        failure=None if said.strip() else "unavailable",
+        note=f"imported; the log does not tell latency_s{guessed}",
     )
-    return Record(file.request(name, row.query), reply, origin=f"{log.name}: {row.query_id}")
+    return Record(file.request(card.name, row.query), reply, origin=f"{log.name}: {row.query_id}")
 
 
 def _rows(log: Path) -> Iterator[tuple[int, LogRow]]:

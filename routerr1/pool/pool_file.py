@@ -3,6 +3,7 @@
 Everything that can be wrong with a pool file or its keys is found here, before any call is made.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
@@ -10,7 +11,14 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
 
 from routerr1.errors import DataError, PoolError
 from routerr1.files import read_yaml
@@ -25,6 +33,15 @@ from routerr1.pool.cards import (
 from routerr1.types import Card
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _variable(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise ValueError("must name an environment variable: letters, digits and _")
+    return name
+
+
+Variable = Annotated[str, AfterValidator(_variable)]
 
 
 class _Section(BaseModel):
@@ -52,7 +69,7 @@ class Endpoint(_Section):
     """
 
     base_url: str
-    key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    key_env: Variable | None = None
     max_concurrency: int = Field(default=32, ge=1)
     connect_s: Seconds = 5.0
     read_s: Seconds = 60.0

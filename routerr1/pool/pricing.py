@@ -1,5 +1,7 @@
 """What calls cost, known and at worst, in US dollars."""
 
+import math
+
 from routerr1.types import Card
 
 # Chat templates wrap a message in role markers and, with some models, a default system text.
@@ -11,6 +13,11 @@ def cost_usd(card: Card, prompt_tokens: int, completion_tokens: int) -> float:
     return (
         prompt_tokens * card.prompt_usd_per_mtok + completion_tokens * card.completion_usd_per_mtok
     ) / 1e6
+
+
+def tokens_by_length(text: str) -> int:
+    """Where nobody counted them: about four bytes to a token, as is usual for English."""
+    return math.ceil(len(text.encode("utf-8", "surrogatepass")) / 4)
 
 
 def most_prompt_tokens(query: str) -> int:

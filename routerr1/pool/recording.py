@@ -35,8 +35,8 @@ class Recorder:
 
     Args:
         reuse: a request that was answered before (here or in an earlier run of this store) is answered
-            from the store, and one that is under way is waited for. Never reused: a failure, and what a
-            fallback said.
+            from the store, and one that is under way is waited for. Never reused: a failure, which may be
+            the budget of who asked; and, once it has come, what a fallback said.
         repeats: what is answered from the store is written down as well, for whom it was. A replay needs
             it to tell trajectories apart; a store that only saves calls does not.
 
@@ -86,12 +86,16 @@ class Recorder:
         if not self._reuse:
             return await self._call(request, name, query)
         key = (name, request_key(request))
-        if key in self._known:
-            found = self._known[key]
-        elif key in self._under_way:
+        found = self._known.get(key)
+        while found is None and key in self._under_way:
             # Shielded: one waiter that is cancelled must not cancel the call for the others.
-            found = await asyncio.shield(self._under_way[key])
-        else:
+            waited = await asyncio.shield(self._under_way[key])
+            if waited.failure is None:
+                found = waited
+            else:
+                await asyncio.sleep(0)  # what has ended is under way until the loop's next turn
+                found = self._known.get(key)
+        if found is None:
             task = asyncio.ensure_future(self._call(request, name, query))
             self._under_way[key] = task
             task.add_done_callback(lambda _: self._under_way.pop(key))

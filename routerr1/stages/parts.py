@@ -169,7 +169,7 @@ def evaluation_fingerprint(params: Params, section: str) -> str:
         {
             "code": code(),
             "params": fingerprint(
-                params, "rollout", "prompt", "pool", "evaluate", "baselines", section
+                params, "rollout", "prompt", "model", "pool", "evaluate", "baselines", section
             ),
             "prompt": prompt_hash(params),
             "policies": digest(POLICY),

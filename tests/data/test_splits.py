@@ -29,7 +29,6 @@ def test_rows_survive_the_round_trip(tmp_path: Path) -> None:
     }
     for split in SPLITS:
         assert read_questions(tmp_path, split) == [row for row in rows if row.split == split]
-    assert read_questions(tmp_path, "test", dataset="set") == [ODD]
 
 
 def test_bytes_do_not_depend_on_how_the_rows_come_in(

@@ -59,9 +59,11 @@ def test_a_log_becomes_a_matrix(tmp_path):
     ("text", "why"),
     [
         ("not json\n", "line 1: is not JSON"),
+        ("5\n", "line 1: is not a JSON object"),
         (json.dumps(_row("a", "m", "x")) + '\n{"query": 1}\n', "line 2: has no query_id"),
         (json.dumps(_row("a", "m", "x") | {"cost_usd": None}) + "\n", "line 1: cost_usd"),
         ("", "holds no reply"),
+        (2 * (json.dumps(_row("a", "m", "x")) + "\n"), r"two replies for \('a', 'm'\)"),
         (
             json.dumps(_row("a", "m", "x")) + "\n" + json.dumps(_row("b", "n", "x")) + "\n",
             "no reply for",

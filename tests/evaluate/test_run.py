@@ -13,6 +13,7 @@ from routerr1.evaluate.table import entry_of, markdown, metrics, summarise
 from routerr1.pool.budget import Budget, BudgetedPool, Limits
 from routerr1.pool.changed import ChangedPool
 from routerr1.types import Question
+from tests.evaluate import made
 from tests.evaluate.conftest import evaluated
 
 FAVOURITE = "Goliath"  # whom the scripted policy always asks
@@ -135,6 +136,18 @@ async def test_rows_of_another_evaluation_are_not_taken_over(stage, tmp_path):
     await evaluated(stage, store=RowStore(path, "before"))
     with RowStore(path, "after").open() as kept:
         assert kept == {}
+
+
+def test_a_damaged_row_of_an_earlier_start_is_named_with_its_line(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    store = RowStore(path, "f")
+    with store.open():
+        store.add(made.row())
+        store.add(made.row(question_id="q1"))
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + b"\x00" * 9 + b"\n" + lines[2])
+    with pytest.raises(DataError, match=r"rows\.jsonl, line 2: is damaged"), store.open():
+        pass
 
 
 async def test_a_slow_router_holds_nobody_up(stage):

@@ -135,11 +135,23 @@ def test_an_average_over_data_sets_weighs_each_alike_worked_by_hand():
     a = Sample(list("1234"), seed=1).means([[1, 1, 1, 0]])[0]
     b = Sample(list("12"), seed=2).means([[0, 1]])[0]
     both = average([a, b])
-    assert (both.value, both.n, both.groups) == (0.625, 6, 6)
+    assert (both.value, both.n, both.groups) == (0.625, 6, 4)  # twice the two of b
     # b is 0, .5, .5 or 1 by draw, a quarter each: the macro-average lies within half of that of a's draws.
     found = interval_of(both)
     assert found.low == pytest.approx(0.25, abs=0.13)
     assert found.high <= 1.0
+
+
+def test_an_average_is_no_surer_than_its_smallest_data_set():
+    # None right of 1000 and of 10. The second alone may have 1 - .05^(1/10) = .2589, which is .1295 in the mean
+    # of both; as many groups in both, 2 * 10 in all, give a little more: 1 - .05^(1/20) = .1391.
+    large = Sample([str(place) for place in range(1000)], seed=1).means([[0.0] * 1000])[0]
+    small = Sample([str(place) for place in range(10)], seed=2).means([[0.0] * 10])[0]
+    found = interval_of(average([large, small]), within=SHARE)
+    assert (found.low, found.high) == (0.0, pytest.approx(0.1391, abs=1e-4))
+    # What a set of one group may be, nobody knows, and so nobody knows it of the mean.
+    alone = Sample(["one"], seed=3).means([[0.0]])[0]
+    assert interval_of(average([large, alone])).high is None
 
 
 def test_a_single_group_gives_no_interval_and_no_p_value():

@@ -15,6 +15,7 @@ from routerr1.evaluate.table import (
     how_to_read,
     markdown,
     metrics,
+    shorten,
     summarise,
 )
 from routerr1.files import read_json
@@ -125,6 +126,11 @@ def test_each_data_set_and_the_macro_average_by_hand():
     assert all(
         0 <= entry["em"]["low"] <= 0.625 <= entry["em"]["high"] <= 1 for entry in found["macro"]
     )
+
+
+def test_digits_that_depend_on_the_machine_are_dropped_however_deep():
+    found = shorten({"a": [{"b": 1 / 3, "n": 3}], "c": 2 / 3, "d": None}, drop=("d",))
+    assert found == {"a": [{"b": 0.333333333, "n": 3}], "c": 0.666666667}
 
 
 def test_one_data_set_needs_no_table_of_its_own():

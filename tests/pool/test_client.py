@@ -3,9 +3,11 @@
 import asyncio
 import json
 import logging
+import sqlite3
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -251,6 +253,26 @@ async def test_the_circuit_opens_and_heals(
         assert (healed.failure, healed.note, healed.circuit) == (None, None, "half-open")
         assert pool.breaker_states()["Mint"] == "closed"
         await pool.aclose()
+
+
+async def test_a_budget_file_that_breaks_does_not_keep_a_circuit_half_open(
+    pool_file: WritePool, tmp_path: Path
+):
+    path = tmp_path / "budget.sqlite"
+    budget = Budget(path, Limits(run_usd=1.0), run="r")
+    endpoint = {**QUICK, "max_tries": 1, "breaker_failures": 1, "breaker_s": 0.05}
+    pool = open_http(pool_file("http://127.0.0.1:9", endpoint=endpoint), budget=budget)
+    await pool.ask("Mint", "x")
+    await asyncio.sleep(0.1)
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("ALTER TABLE spent RENAME TO gone")
+        with pytest.raises(sqlite3.OperationalError):
+            await pool.ask("Mint", "x")
+        other.execute("ALTER TABLE gone RENAME TO spent")
+    tried = await pool.ask("Mint", "x")
+    await pool.aclose()
+    assert tried.circuit == "half-open"
+    assert "not asked" not in tried.note
 
 
 async def test_the_ledger_tells_the_circuit_of_every_call_also_when_replayed_and_repriced(

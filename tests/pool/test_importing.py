@@ -2,16 +2,21 @@
 
 import gzip
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from routerr1.data.contracts import require_evaluation
 from routerr1.errors import PoolError
+from routerr1.evaluate.rows import row_of
 from routerr1.pool.importing import import_log
 from routerr1.pool.pool_file import read_pool_file
 from routerr1.pool.recording import open_replay
 from routerr1.pool.records import read_records
+from routerr1.rollout.loop import trajectory_of
+from routerr1.types import Answer, Ask, Generation, Question, Turn
 
 ROOT = Path(__file__).parents[2]
 LOG = ROOT.parent / "shared" / "data" / "logs" / "llmrouter_nq_6llm.jsonl.gz"
@@ -42,9 +47,32 @@ async def test_an_imported_row_answers_as_the_candidate_of_its_model(tmp_path: P
     pool = open_replay(store, PAPER.cards, describe=PAPER.request)
     reply = await pool.ask("Gemma-2-27B-Instruct", "who?")
     assert (reply.text, reply.completion_tokens, reply.cost_usd) == ("me", 2, 1.6e-6)
-    assert reply.note == "imported; the log does not tell latency_s, prompt_tokens"
+    assert reply.prompt_tokens == 1  # four letters
+    assert reply.note == "imported; the log does not tell latency_s; estimated: prompt_tokens"
     assert (await pool.ask("Mistral-7B-Instruct", "who?")).failure == "not_recorded"
     assert (await pool.ask("Gemma-2-27B-Instruct", "empty?")).failure == "unavailable"
+
+
+async def test_a_log_that_tells_no_prices_can_be_evaluated(tmp_path: Path):
+    unknown = {"prompt_tokens": None, "completion_tokens": None, "cost_usd": None}
+    path = log(tmp_path / "log.jsonl", {**ROW, **unknown, "query": "who is the tallest?"})
+    import_log(path, tmp_path / "calls.jsonl", PAPER)
+    pool = open_replay(tmp_path / "calls.jsonl", PAPER.cards, describe=PAPER.request)
+    reply = await pool.ask("Gemma-2-27B-Instruct", "who is the tallest?")
+    # 19 letters are 5 tokens, 2 are 1; a million cost 0.8 dollars both ways.
+    assert (reply.prompt_tokens, reply.completion_tokens) == (5, 1)
+    assert reply.cost_usd == pytest.approx(6 * 0.8e-6)
+    asked = Ask("Gemma-2-27B-Instruct", "who is the tallest?")
+    turns = [
+        Turn(Generation("<search>"), asked, reply, "<information>me</information>"),
+        Turn(Generation("<answer>me</answer>"), Answer("me")),
+    ]
+    question = Question("q", "mine", "who is the tallest?", ("me",), "test")
+    row = row_of(
+        trajectory_of(question, (), turns, "answered"),
+        pool="training", router="policy", seed=1, cards=PAPER.cards,
+    )  # fmt: skip
+    assert require_evaluation([asdict(row)], PAPER.cards, "here") == 1
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,10 @@ def test_a_good_file_tells_cards_and_requests(tmp_path: Path):
             lambda c: c["endpoints"]["here"].update(base_url="https://me:secret@example.org/v1"),
             "must hold no key or password",
         ),
+        (
+            lambda c: c["endpoints"]["here"].update(key_env="sk-secret"),
+            "endpoints.here.key_env: must name an environment variable",
+        ),
     ],
 )  # fmt: skip
 def test_a_bad_file_gets_one_clear_error(tmp_path: Path, change: Change, problem: str):

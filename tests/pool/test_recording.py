@@ -168,6 +168,29 @@ async def test_a_repeated_question_is_asked_once_even_at_the_same_time(tmp_path:
     await again.aclose()
 
 
+async def test_a_failure_is_not_shared_with_who_waited_for_the_call(tmp_path: Path):
+    """The first fails for a reason of its own: its question's budget is spent, the others' are not."""
+
+    class Purse(Moody):
+        async def ask(self, name: str, query: str) -> Reply:
+            scope = str(asked_for())
+            self.asked.append((scope, query))
+            await asyncio.sleep(0.01)
+            return Reply(name, "", failure="budget") if scope == "poor" else Reply(name, "yes")
+
+    async def ask(scope: str) -> Reply:
+        with asking_for(scope):
+            return await recorder.ask("A", "q")
+
+    purse = Purse(1)
+    recorder = Recorder(purse, RecordStore(tmp_path / "calls.jsonl"))
+    poor, *rich = await asyncio.gather(*(ask(scope) for scope in ("poor", "rich", "richer")))
+    assert poor.failure == "budget"
+    assert [(reply.text, reply.cached) for reply in rich] == [("yes", False), ("yes", True)]
+    assert purse.asked == [("poor", "q"), ("rich", "q")]
+    await recorder.aclose()
+
+
 async def test_what_a_fallback_said_is_not_kept_for_good(tmp_path: Path):
     class Propped(Moody):
         async def ask(self, name: str, query: str) -> Reply:
