@@ -35,8 +35,8 @@ class Recorder:
 
     Args:
         reuse: a request that was answered before (here or in an earlier run of this store) is answered
-            from the store, and one that is under way is waited for. Never reused: a failure, which may be
-            the budget of who asked; and, once it has come, what a fallback said.
+            from the store, and one that is under way is waited for, unless the budget of who asked refuses it.
+            Never reused once they have come: a failure, and what a fallback said.
         repeats: what is answered from the store is written down as well, for whom it was. A replay needs
             it to tell trajectories apart; a store that only saves calls does not.
 
@@ -90,7 +90,7 @@ class Recorder:
         while found is None and key in self._under_way:
             # Shielded: one waiter that is cancelled must not cancel the call for the others.
             waited = await asyncio.shield(self._under_way[key])
-            if waited.failure is None:
+            if waited.failure != "budget":  # that is the purse of who asked
                 found = waited
             else:
                 await asyncio.sleep(0)  # what has ended is under way until the loop's next turn

@@ -168,7 +168,7 @@ async def test_a_repeated_question_is_asked_once_even_at_the_same_time(tmp_path:
     await again.aclose()
 
 
-async def test_a_failure_is_not_shared_with_who_waited_for_the_call(tmp_path: Path):
+async def test_a_spent_budget_is_not_shared_with_who_waited_for_the_call(tmp_path: Path):
     """The first fails for a reason of its own: its question's budget is spent, the others' are not."""
 
     class Purse(Moody):
