@@ -33,7 +33,7 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def register(params: ParamsFile = PARAMS) -> None:
-    """Make the chain's outputs a version, alias challenger; the same outputs and commit twice are one version."""
+    """Register the chain's outputs as a version, alias challenger; the same twice is one version."""
     from routerr1 import registry
 
     with working("register"):
