@@ -9,11 +9,11 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
 from flows.triggers import DATA_CHANGED, POOL_CHANGED
-from routerr1 import files, lineage
+from routerr1 import files
 from routerr1.config import Params
 from routerr1.data.imported import KNOWN
 from routerr1.errors import DataError
-from routerr1.fingerprints import fingerprint
+from routerr1.fingerprints import fingerprint, hash_of
 
 _FOLDER = Path("runs/watch")
 SEEN = _FOLDER / "seen.json"  # fingerprints that the last retrain began with
@@ -43,7 +43,7 @@ def fingerprints(params: Params) -> dict[str, str]:
     pool += [files.digest(path) for path in (params.pool.file,) if path is not None]
     data = [params.dataset.model_dump_json()]
     data += [files.digest(path) for path in (KNOWN,) if path.is_file()]
-    return {POOL_CHANGED: lineage.digest_of(pool), DATA_CHANGED: lineage.digest_of(data)}
+    return {POOL_CHANGED: hash_of(pool), DATA_CHANGED: hash_of(data)}
 
 
 def changed(now: dict[str, str]) -> list[str]:

@@ -97,15 +97,18 @@ def retrain_deployment() -> str:
 def stored_deployments() -> list[dict[str, Any]]:
     """The deployments of prefect.yaml.
 
-    Raises: ConfigError naming the file if it is not there or holds none.
+    Raises: ConfigError naming the file if it is not there, is no YAML or holds no list of them.
     """
     if not PREFECT_FILE.is_file():
         raise ConfigError(f"{PREFECT_FILE}: not found; run this in the repository's root")
     try:
-        stored: list[dict[str, Any]] = read_yaml(PREFECT_FILE)["deployments"]
-    except (DataError, KeyError, TypeError) as error:
-        raise ConfigError(f"{PREFECT_FILE}: holds no deployments ({error})") from None
-    return stored
+        stored = read_yaml(PREFECT_FILE)
+    except DataError as error:
+        raise ConfigError(str(error)) from None
+    found = stored.get("deployments") if isinstance(stored, dict) else None
+    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+        raise ConfigError(f"{PREFECT_FILE}: holds no list of deployments")
+    return found
 
 
 def _work_pool(client: SyncPrefectClient) -> str:

@@ -112,9 +112,11 @@ def act_on(judgement: Judgement, why: str) -> bool:
             log.warning("%s said no: %s", answer.who, answer.reason)
             return False
         why = f"approved by {answer.who}: {answer.reason or why}"
-    moved = promote_task(judgement, why)
+    if not promote_task(judgement, why):
+        log.warning("version %d is not champion: the gate, asked again, refused", challenger.number)
+        return False
     log.info("champion is version %d", challenger.number)
-    return moved
+    return True
 
 
 def main() -> int:

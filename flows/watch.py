@@ -5,6 +5,7 @@ retrain. It is told again at each look until a retrain has taken it in; see `bas
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Sequence
 from random import Random
 from typing import Any
@@ -28,10 +29,10 @@ from routerr1.errors import BudgetExceeded, LockHeld, RegistryError
 from routerr1.exclusive import file_lock
 from routerr1.gate import Play
 from routerr1.pool.budget import exhausted
+from routerr1.pool.profile import ProbeRow, asked_in, probe, read_probes
 from routerr1.registry import Version, read_version_evidence
 from routerr1.types import Question
 
-_PROBE = ["candidate", "dataset", "question_id"]
 _EM, _COST = "champion exact match", "champion cost in USD"
 
 
@@ -116,49 +117,46 @@ def _sample(questions: Sequence[Question], limit: int, seed: int) -> list[Questi
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def candidates_task(params: Params) -> tuple[list[Reading], list[Reading]]:
-    """Every candidate that the pool still has, on questions that the profile stage asked it before.
+    """Every candidate that the pool still has, on questions that the profile stage put to it.
+
+    They are taken from the matrix as they were asked: data/questions may hold others by now.
 
     Returns: accuracies; seconds, of questions answered both times.
     """
-    import pandas as pd
-
-    matrix = pd.read_parquet(stages.POOL / "matrix.parquet").set_index(_PROBE)
-    asked = {key[1:] for key in matrix.index}
-    questions = [
-        q for q in stages.questions_of(params.profile_pool.split) if (q.dataset, q.id) in asked
-    ]
-    chosen = _sample(questions, params.watch.probes, params.profile_pool.seed)
-    groups = {(q.dataset, q.id): str(q.metadata.get("group", q.id)) for q in chosen}
-    now = _probed(params, chosen)
-    accuracies, latencies = [], []
-    for card in stages.read_cards():
-        if card.name not in now.index:
-            continue
-        new = now.loc[card.name]
-        old = matrix.loc[card.name].loc[new.index]
-        accuracies.append(
-            Reading(
-                f"{card.name} accuracy",
-                tuple(old["correct"]),
-                tuple(new["correct"]),
-                tuple(groups[question] for question in new.index),
-            )
+    before = read_probes(stages.POOL / "matrix.parquet")
+    known = {_place(row): row for row in before}
+    asked = _sample(asked_in(before), params.watch.probes, params.profile_pool.seed)
+    pairs: dict[str, list[tuple[ProbeRow, ProbeRow]]] = defaultdict(list)
+    for row in _probed(params, asked):
+        if _place(row) in known:
+            pairs[row["candidate"]].append((known[_place(row)], row))
+    accuracies = [
+        Reading(
+            f"{name} accuracy",
+            tuple(old["correct"] for old, _ in rows),
+            tuple(new["correct"] for _, new in rows),
+            tuple(new["group"] for _, new in rows),
         )
-        answered = new["failure"].isna() & old["failure"].isna()
-        before_s, now_s = (tuple(each[answered]["latency_s"]) for each in (old, new))
-        latencies.append(Reading(f"{card.name} latency", before_s, now_s, ()))
-    return accuracies, latencies
+        for name, rows in pairs.items()
+    ]
+    return accuracies, [_latency(name, rows) for name, rows in pairs.items()]
 
 
-def _probed(params: Params, questions: Sequence[Question]) -> Any:
-    """Each question put to each candidate of the pool as it is now: a frame by `_PROBE`."""
-    import pandas as pd
+def _place(row: ProbeRow) -> tuple[str, str, str]:
+    return row["candidate"], row["dataset"], row["question_id"]
 
-    from routerr1.pool.profile import probe
 
+def _latency(name: str, rows: Sequence[tuple[ProbeRow, ProbeRow]]) -> Reading:
+    answered = [pair for pair in rows if all(row["failure"] is None for row in pair)]
+    before_s = tuple(old["latency_s"] for old, _ in answered)
+    return Reading(f"{name} latency", before_s, tuple(new["latency_s"] for _, new in answered), ())
+
+
+def _probed(params: Params, questions: Sequence[Question]) -> tuple[ProbeRow, ...]:
+    """Each question put to each candidate of the pool as it is now."""
     pool = stages.open_pool(asking_anew(params))
 
-    async def ask() -> Any:
+    async def ask() -> tuple[ProbeRow, ...]:
         try:
             return await probe(questions, pool, store=None)
         finally:
@@ -167,7 +165,7 @@ def _probed(params: Params, questions: Sequence[Question]) -> Any:
     rows = asyncio.run(ask())
     if (why := exhausted(pool)) is not None:
         raise BudgetExceeded(why)  # refused calls would look like a candidate that got worse
-    return pd.DataFrame(rows).set_index(_PROBE)
+    return rows
 
 
 def _compared(

@@ -16,6 +16,7 @@ import typer
 
 from routerr1.data.commands import app as data_app
 from routerr1.errors import RouterError
+from routerr1.options import PARAMS, ParamsFile
 from routerr1.pool.commands import app as pool_app
 from routerr1.registry_commands import add_commands
 
@@ -26,10 +27,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-ParamsFile = Annotated[
-    Path, typer.Option("--params", help="Parameters; a profile beside it is laid over it.")
-]
-_DEFAULT = Path("params.yaml")
 
 
 def main() -> None:
@@ -48,31 +45,35 @@ def main() -> None:
         raise SystemExit(2) from None
 
 
+_STAGES = "Stages, in the order of dvc.yaml"
+_BY_DVC = "`dvc repro` runs this where its inputs have changed; run by hand, it does not look."
+
+
 def _stage(name: str, summary: str) -> None:
-    def command(params: ParamsFile = _DEFAULT) -> None:
+    def command(params: ParamsFile = PARAMS) -> None:
         from routerr1 import stages
         from routerr1.config import load_params
 
         run: Callable[..., None] = getattr(stages, name)
         run(load_params(params))
 
-    app.command(name, help=summary, rich_help_panel="Stages, in the order of dvc.yaml")(command)
+    app.command(name, help=summary, epilog=_BY_DVC, rich_help_panel=_STAGES)(command)
 
 
-_stage("dataset", "Questions into data/questions: embedded, the seven benchmarks, or your own.")
-_stage(
-    "checks", "Expectations about the questions; a failure stops the chain before anything is paid."
-)
+_stage("dataset", "Write data/questions: embedded questions, the seven benchmarks, or your own.")
+_stage("checks", "Check the questions; a failure stops the chain before anything is paid.")
 _stage("profile", "Put probe questions to every candidate; writes the cards and the answer matrix.")
 _stage("warmstart", "Teach a new policy the protocol on trajectories whose routing is random.")
-_stage("train", "Reinforcement learning (GRPO) of the policy.")
+_stage("train", "Train the policy by reinforcement learning (GRPO).")
 
 
-@app.command(rich_help_panel="Stages, in the order of dvc.yaml")
+@app.command(epilog=_BY_DVC, rich_help_panel=_STAGES)
 def evaluate(
     pool: Annotated[
         str,
-        typer.Option(help="`params`: the stage. `replay`: learned routers on recorded replies."),
+        typer.Option(
+            help="`params`: the pool in params.yaml. `replay`: learned routers on recorded replies."
+        ),
     ] = "params",
     log: Annotated[
         Path | None, typer.Option(help="With --pool replay: the recorded replies.")
@@ -83,7 +84,7 @@ def evaluate(
     repetitions: Annotated[
         int, typer.Option(min=1, help="With --pool replay: random halvings, of two folds each.")
     ] = 5,
-    params: ParamsFile = _DEFAULT,
+    params: ParamsFile = PARAMS,
 ) -> None:
     """Play the policy, its controls and the baselines on the test questions, with intervals."""
     from routerr1 import stages
@@ -103,19 +104,24 @@ def evaluate(
             raise ConfigError(f"evaluate: --pool {pool!r}: there are params and replay")
 
 
-_stage("generalize", "The same on pools the policy never saw.")
-_stage("report", "One HTML page that opens offline, with tables, plots and trajectories.")
+_stage("generalize", "Play the policy on pools that it never saw.")
+_stage("report", "Write one HTML page that opens offline, with tables, plots and trajectories.")
 
 
 @app.command(rich_help_panel="Use")
 def ask(
     question: Annotated[str, typer.Argument(help="What you want to know.")],
     policy: Annotated[
-        str, typer.Option(help="A trained policy; or any causal LM, as a folder or hub name.")
+        str,
+        typer.Option(help="Folder of a trained policy; or any causal LM, as a folder or hub name."),
     ] = "models/policy",
-    seed: Annotated[int, typer.Option(help="Of the sampling; not used at temperature 0.")] = 0,
-    temperature: Annotated[float, typer.Option(min=0.0)] = 0.0,
-    params: ParamsFile = _DEFAULT,
+    seed: Annotated[
+        int, typer.Option(help="Of the sampling; without effect at temperature 0.")
+    ] = 0,
+    temperature: Annotated[
+        float, typer.Option(min=0.0, help="Of the sampling; 0: always the likeliest token.")
+    ] = 0.0,
+    params: ParamsFile = PARAMS,
 ) -> None:
     """Play one question with the trained policy, and show every thought, call and price."""
     from routerr1.asking import ask_once, show
@@ -134,9 +140,12 @@ def sweep(
     steps: Annotated[int, typer.Option(min=1, help="Of training for each weight.")] = 60,
     restart: Annotated[
         bool,
-        typer.Option(help="Go on from the weight before; --no-restart: each from the warm start."),
+        typer.Option(
+            help="--restart: each weight starts from the policy of the weight before; --no-restart: from the "
+            "warm start."
+        ),
     ] = True,
-    params: ParamsFile = _DEFAULT,
+    params: ParamsFile = PARAMS,
 ) -> None:
     """Cost against quality: train with each weight of cost, and compare the front with all routers."""
     from routerr1.config import load_params
@@ -157,8 +166,10 @@ def sweep(
 def compare(
     one: Annotated[str, typer.Argument(metavar="A", help="A router, e.g. policy.")],
     other: Annotated[str, typer.Argument(metavar="B", help="Another, e.g. baseline/knn.")],
-    rows: Annotated[Path, typer.Option(help="Evaluated rows.")] = Path("data/eval/rows.parquet"),
-    params: ParamsFile = _DEFAULT,
+    rows: Annotated[Path, typer.Option(help="Rows that an evaluation wrote.")] = Path(
+        "data/eval/rows.parquet"
+    ),
+    params: ParamsFile = PARAMS,
 ) -> None:
     """Two evaluated routers side by side, and their paired difference on the same questions."""
     from rich.console import Console
@@ -170,8 +181,11 @@ def compare(
     Console().print(side_by_side(read_rows(rows), one, other, load_params(params).evaluate))
 
 
-app.add_typer(data_app, name="data", help="Import and look at questions.")
-app.add_typer(pool_app, name="pool", help="Serve, import, price and look at candidates.")
+for _name, _commands, _summary in (
+    ("data", data_app, "Import and look at questions."),
+    ("pool", pool_app, "Serve, import, price and look at candidates."),
+):
+    app.add_typer(_commands, name=_name, help=_summary, rich_help_panel="Questions and candidates")
 add_commands(app)
 
 

@@ -126,12 +126,14 @@ PoolFilePath = Annotated[Path, AfterValidator(_pool_file)]
 class PoolParams(Section):
     """Which candidates answer, whether their answers are kept, and what they may cost.
 
-    `calls`: `live` asks, and forgets once a stage is done; `record` also writes every call to `store` and answers a repeated
-    one from there; `replay` answers from `store` alone, without a network or a key. `nearest` is the
-    similarity from which a replay may answer a question never recorded; null: never. `redraw` is the share
-    of training questions that come with a new simulated pool each, so that the policy has to read the
-    cards; `hide` the share whose pool lacks one of its candidates. `candidates` are those of a simulated pool: `specialists` are as cheap as others, in `tiers`
-    skill has its price.
+    Attributes:
+        calls: `live` asks, and forgets once a stage is done; `record` also writes every call to `store` and
+            answers a repeated one from there; `replay` answers from `store` alone, without a network or a key.
+        nearest: similarity from which a replay may answer a question never recorded; None: never.
+        redraw: share of training questions that come with a new simulated pool each, so that the policy has
+            to read the cards.
+        hide: share of training questions whose pool lacks one of its candidates.
+        candidates: of a simulated pool: `specialists` are as cheap as others, in `tiers` skill has its price.
     """
 
     kind: Literal["simulated", "http"]

@@ -70,20 +70,25 @@ def compare_latency(
     Seconds scatter widely: a median that is out by chance is no drift. No answer at all is.
 
     Args:
-        before_s: of the same questions as `now_s`, in the same order.
+        before_s: of the same questions as `now_s`, in the same order; 0 where nobody took the time, as in
+            imported calls.
     """
     from statistics import median
 
-    ratios = sorted(now / before for now, before in zip(now_s, before_s, strict=True))
-    if not ratios:
-        nothing = float("nan")
+    nothing = float("nan")
+    if not before_s:
         return Finding(what, nothing, nothing, None, True, "no call was answered")
+    timed = [(now, before) for now, before in zip(now_s, before_s, strict=True) if before > 0]
+    if not timed:
+        return Finding(what, nothing, median(now_s), None, False, "no seconds were kept of before")
+    ratios = sorted(now / before for now, before in timed)
     interval = median_interval(ratios, confidence)
     moved = interval is not None and (interval[0] > max_ratio or interval[1] < 1 / max_ratio)
     told = "too few calls" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"
     allowed = f"{1 / max_ratio:.2f} to {max_ratio:.2f}"
     why = f"{median(ratios):.2f} times what it was ({told}), allowed are {allowed}"
-    return Finding(what, median(before_s), median(now_s), interval, moved, why)
+    now, before = (median(seconds) for seconds in zip(*timed, strict=True))
+    return Finding(what, before, now, interval, moved, why)
 
 
 def median_interval(ordered: Sequence[float], confidence: float) -> tuple[float, float] | None:

@@ -30,17 +30,6 @@ def git_commit() -> str | None:
     return found.stdout.strip()
 
 
-def git_is_dirty() -> bool:
-    """True if a tracked file differs from HEAD; dvc.lock aside, which a run itself rewrites."""
-    found = subprocess.run(
-        ["git", "status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return bool(found.stdout.strip())
-
-
 def user_name() -> str:
     """Who is at work: ROUTERR1_USER, or the account's name; its number where it has none, as in containers."""
     if given := os.environ.get("ROUTERR1_USER"):
@@ -78,10 +67,15 @@ def dvc_digest(path: Path, lock: Path = DVC_LOCK) -> str:
 
 
 def git_diff() -> bytes:
-    """Every uncommitted change of a tracked file, dvc.lock aside, as git tells it."""
-    found = subprocess.run(
-        ["git", "diff", "HEAD", "--", ".", ":!dvc.lock"], capture_output=True, check=False
-    )
+    """Every uncommitted change of a tracked file, as git tells it; dvc.lock aside, which a run itself rewrites.
+
+    Raises: DataError if git cannot tell.
+    """
+    command = ["git", "diff", "HEAD", "--", ".", ":!dvc.lock"]
+    found = subprocess.run(command, capture_output=True, check=False)
+    if found.returncode:
+        said = found.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
+        raise DataError(f"`{' '.join(command)}` failed: {said[-1]}")
     return found.stdout
 
 
@@ -104,11 +98,6 @@ def changed_stages() -> list[str]:
             return sorted(repo.status())
     except DvcException as error:
         raise DataError(f"DVC: {error}") from None
-
-
-def digest_of(parts: Sequence[str]) -> str:
-    """One hex digest of several texts, their order counting."""
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def stages_to_run() -> list[str]:

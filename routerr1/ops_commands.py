@@ -11,7 +11,7 @@ ops_app = typer.Typer(
 
 @ops_app.command()
 def install() -> None:
-    """Work pool, limit, deployments and automations on the server in PREFECT_API_URL."""
+    """Set up work pool, limit, deployments and automations on the Prefect server in PREFECT_API_URL."""
     import flows  # noqa: F401 - its settings come before Prefect
     from flows.install import install as set_up
 
@@ -33,8 +33,10 @@ def locked() -> None:
 
 @ops_app.command()
 def notify(
-    event: Annotated[str, typer.Argument(help="routerr1.pool.changed, .data.changed or .drift")],
-    why: Annotated[str, typer.Option(help="Stands in the event.")] = "by hand",
+    event: Annotated[
+        str, typer.Argument(help="routerr1.pool.changed, routerr1.data.changed or routerr1.drift.")
+    ],
+    why: Annotated[str, typer.Option(help="Reason, kept in the event.")] = "by hand",
 ) -> None:
     """Emit an event, as a webhook of your own would: the automations start a retrain."""
     import flows  # noqa: F401 - its settings come before Prefect

@@ -52,6 +52,33 @@ class Outputs:
 
 
 @dataclass(frozen=True, slots=True)
+class _State:
+    """What a version is made of: commit, digest of dvc.lock, digest of uncommitted changes ("" without any)."""
+
+    commit: str
+    dvc_lock: str
+    changes: str
+
+    @classmethod
+    def now(cls) -> "_State":
+        """The state of the working directory.
+
+        Raises: RegistryError without a commit; DataError if git cannot tell.
+        """
+        commit = lineage.git_commit()
+        if commit is None:
+            raise RegistryError("no git commit here; a version needs one to be traced to")
+        diff = lineage.git_diff()
+        changes = hashlib.sha256(diff).hexdigest()[:12] if diff else ""
+        return cls(commit, files.sha256(lineage.DVC_LOCK), changes)
+
+    @property
+    def key(self) -> str:
+        """One text for all of it."""
+        return ".".join(filter(None, (self.commit, self.dvc_lock, self.changes)))
+
+
+@dataclass(frozen=True, slots=True)
 class Version:
     """One registered version.
 
@@ -75,15 +102,14 @@ def register(params: Params, outputs: Outputs | None = None) -> Version:
     The state is dvc.lock's hash and the git commit. What an earlier, killed call left is removed first. A
     version whose files are broken or away is never touched: the state is registered again beside it.
 
-    Raises: RegistryError if outputs differ from dvc.lock, the logged model is not READY, a file differs
-        from its manifest, or the state's version is champion and broken; CheckpointError, DataError for
-        outputs that cannot be used.
+    Raises: RegistryError if outputs differ from dvc.lock, or changed meanwhile, the logged model is not READY,
+        a file differs from its manifest, or the state's version is champion and broken; CheckpointError,
+        DataError for outputs that cannot be used.
     """
     made_of = outputs or Outputs()
     _refuse_stale_outputs()
     judged_by = _evidence(params, made_of)
     tags = lineage_tags(params, made_of, judged_by)
-    _refuse_stale_outputs()  # again: a parameter edited in between would stand in the tags
     client = open_client()
     name = params.registry.model
     with file_lock(f"{name}.register", timeout_s=1800):
@@ -94,6 +120,7 @@ def register(params: Params, outputs: Outputs | None = None) -> Version:
         found = _first_whole(client, known)
         if found is None:
             model_id = _log_model(client, params, made_of, judged_by, tags)
+            _refuse_another_state(tags)
             found = _create_version(client, name, model_id, tags, known)
         with exclusive(client, name), store_errors():
             if CHAMPION not in found.aliases:
@@ -106,6 +133,15 @@ def _refuse_stale_outputs() -> None:
     if behind:
         raise RegistryError(
             f"{lineage.DVC_LOCK}: does not describe the outputs of {', '.join(behind)}; run `dvc repro`"
+        )
+
+
+def _refuse_another_state(tags: Mapping[str, str]) -> None:
+    """What was copied may be of another state than what was read before: nobody keeps stages from running."""
+    _refuse_stale_outputs()
+    if _State.now().key != tags[_KEY]:
+        raise RegistryError(
+            f"{lineage.DVC_LOCK}: the state of the chain changed while it was registered; register again"
         )
 
 
@@ -125,26 +161,21 @@ def _evidence(params: Params, outputs: Outputs) -> gate.Evidence:
 def lineage_tags(params: Params, outputs: Outputs, judged_by: gate.Evidence) -> dict[str, str]:
     """Where a version comes from and how it did, as strings.
 
-    Raises: DataError, CheckpointError naming the file that cannot be read.
+    Raises: RegistryError without a commit; DataError, CheckpointError naming the file that cannot be read.
     """
     from routerr1.pool.cards import read_cards
 
-    commit = lineage.git_commit()
-    if commit is None:
-        raise RegistryError("no git commit here; a version needs one to be traced to")
-    lock = files.sha256(lineage.DVC_LOCK)
-    dirty = lineage.git_is_dirty()
+    state = _State.now()
     cards = read_cards(outputs.cards)
     manifest = read_manifest(outputs.checkpoint)
     trained = files.read_json(outputs.train_metrics) | files.read_json(outputs.train_timing)
     figures = asdict(gate.measure(judged_by, gate.sampling_of(params.evaluate)))
     measured = tracking.flatten({"train": trained, "metric": figures})
-    diff = f".{hashlib.sha256(lineage.git_diff()).hexdigest()[:12]}" if dirty else ""
     tags = {
-        _KEY: f"{commit}.{lock}{diff}",
-        "git_commit": commit,
-        "git_dirty": str(dirty).lower(),
-        "dvc_lock": lock,
+        _KEY: state.key,
+        "git_commit": state.commit,
+        "git_dirty": str(bool(state.changes)).lower(),
+        "dvc_lock": state.dvc_lock,
         "data_digest": lineage.dvc_digest(outputs.questions),
         "pool_digest": judged_by.pool,
         "price_book_digest": lineage.price_book_digest(cards),
@@ -179,7 +210,7 @@ def _log_model(
         _context_folder(params, outputs, judged_by) as context,
     ):
         with store_errors(), _active(run.id), warnings.catch_warnings():
-            # A trajectory is a dict of anything; MLflow says so of its own hints as well, on import.
+            # Of its own hints, when it is imported.
             warnings.filterwarnings("ignore", ".*Any type hint is inferred as AnyType")
             from routerr1 import serving
 

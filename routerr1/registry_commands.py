@@ -2,23 +2,19 @@
 
 import json
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from routerr1.config import load_params
+from routerr1.options import PARAMS, ParamsFile
 from routerr1.progress import working
 
 if TYPE_CHECKING:
     from routerr1.registry import Version
 
 _PANEL = "Registry"
-ParamsFile = Annotated[
-    Path, typer.Option("--params", help="Parameters; a profile beside it is laid over it.")
-]
 Which = Annotated[str, typer.Argument(help="Number or alias of a version.")]
-_DEFAULT = Path("params.yaml")
 
 registry_app = typer.Typer(
     no_args_is_help=True, help="Versions of the policy, and who was champion."
@@ -36,8 +32,8 @@ def add_commands(app: typer.Typer) -> None:
     app.add_typer(ops_app, name="ops", rich_help_panel=_PANEL)
 
 
-def register(params: ParamsFile = _DEFAULT) -> None:
-    """Make the chain's outputs a version, alias challenger; the same state twice is one version."""
+def register(params: ParamsFile = PARAMS) -> None:
+    """Register the chain's outputs as a version, alias challenger; the same twice is one version."""
     from routerr1 import registry
 
     with working("register"):
@@ -47,17 +43,17 @@ def register(params: ParamsFile = _DEFAULT) -> None:
 
 def promote(
     which: Which = "challenger",
-    why: Annotated[str | None, typer.Option(help="Kept in the record of moves.")] = None,
+    why: Annotated[str | None, typer.Option(help="Reason, kept in the record of moves.")] = None,
     by_floors: Annotated[
         bool,
         typer.Option(
             "--by-floors",
             help="Judge by the floors of a first champion alone, where the champion cannot be compared "
-            "with: its files are lost, no code of today plays it, or the pool lacks one of its candidates. "
+            "with: its files are lost, today's code cannot play it, or the pool lacks one of its candidates. "
             "Needs --why.",
         ),
     ] = False,
-    params: ParamsFile = _DEFAULT,
+    params: ParamsFile = PARAMS,
 ) -> None:
     """Make a version champion, if the gate lets it; a refusal ends with status 1.
 
@@ -85,8 +81,8 @@ def promote(
 
 
 def rollback(
-    why: Annotated[str, typer.Option(help="Kept in the record of moves.")] = "by hand",
-    params: ParamsFile = _DEFAULT,
+    why: Annotated[str, typer.Option(help="Reason, kept in the record of moves.")] = "by hand",
+    params: ParamsFile = PARAMS,
 ) -> None:
     """Make the previous champion champion again; repeated, it goes back further."""
     from routerr1 import promotion
@@ -96,7 +92,7 @@ def rollback(
 
 
 @registry_app.command("list")
-def list_(params: ParamsFile = _DEFAULT) -> None:
+def list_(params: ParamsFile = PARAMS) -> None:
     """Every version with its aliases, figures, and what the gate said."""
     from rich.console import Console
     from rich.table import Table
@@ -132,7 +128,7 @@ def _figure(text: str | None, scale: float, digits: int) -> str:
 @registry_app.command("show")
 def show(
     which: Which = "champion",
-    params: ParamsFile = _DEFAULT,
+    params: ParamsFile = PARAMS,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """One version with its whole lineage."""
@@ -154,7 +150,7 @@ def show(
 
 
 @registry_app.command("log")
-def log(params: ParamsFile = _DEFAULT) -> None:
+def log(params: ParamsFile = PARAMS) -> None:
     """Every move of the champion, oldest first: who, when, from, to, why."""
     from routerr1 import promotion, tracking
 

@@ -16,7 +16,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import mlflow
 from mlflow.pyfunc.model import PythonModel
@@ -45,6 +45,15 @@ def requirements() -> list[str]:
     ]
     installed = {name: metadata.version(name).partition("+")[0] for name in (*names, *_NEEDED)}
     return [f"{name}=={version}" for name, version in sorted(installed.items())]
+
+
+class Served(TypedDict):
+    """What one question comes back with. MLflow's own schemas have no word for a trajectory, which nests."""
+
+    answer: str | None
+    cost_usd: float
+    calls: int
+    trajectory: dict[str, Any]
 
 
 class RouterModel(PythonModel):
@@ -119,7 +128,7 @@ class RouterModel(PythonModel):
         self._loop.close()
 
     # MLflow checks requests by these hints; `context` may be left out.
-    def predict(self, model_input: list[str]) -> list[dict[str, Any]]:  # type: ignore[override]
+    def predict(self, model_input: list[str]) -> list[Served]:  # type: ignore[override]
         """Play each question; for each its answer, cost_usd, calls, and the whole trajectory."""
         played = self._run(self._play(model_input))
         self._trace(played)

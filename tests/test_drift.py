@@ -71,6 +71,14 @@ def test_a_candidate_that_no_longer_answers_has_moved() -> None:
     assert not drift.compare_latency("x", [1.0], [9.0], 1.5).moved  # one call tells nothing
 
 
+def test_calls_whose_seconds_nobody_took_tell_nothing_of_latency() -> None:
+    found = drift.compare_latency("x", [0.0] * 6, [3.0] * 6, 1.5)
+    assert (found.moved, found.why) == (False, "no seconds were kept of before")
+    found = drift.compare_latency("x", [0.0, *[1.0] * 6], [9.0, *[3.0] * 6], 1.5)
+    assert found.moved
+    assert (found.before, found.now, found.interval) == (1.0, 3.0, (3.0, 3.0))
+
+
 def test_the_table_names_what_moved() -> None:
     page = drift.to_markdown([drift.compare_latency("Atlas latency", [1.0] * 6, [3.0] * 6, 1.5)])
     assert page.startswith("# Watch: drift\n")

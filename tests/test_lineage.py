@@ -35,6 +35,13 @@ def test_changed_code_is_seen_too(chain: Params) -> None:  # noqa: ARG001
     assert lineage.changed_stages() == ["make"]
 
 
+def test_changes_that_git_cannot_tell_are_not_taken_for_none(chain: Params) -> None:  # noqa: ARG001
+    assert lineage.git_diff() == b""
+    Path(".git/index").write_bytes(b"broken")
+    with pytest.raises(DataError, match=r"^`git diff HEAD .*` failed: fatal: "):
+        lineage.git_diff()
+
+
 @pytest.mark.timeout(300)
 def test_a_clone_without_data_tells_what_changed_of_imported_questions(tmp_path: Path) -> None:
     ours, theirs = make_clone(tmp_path / "ours"), tmp_path / "theirs"

@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -80,6 +81,11 @@ def test_a_huge_change_is_cut(chain: Params, monkeypatch: pytest.MonkeyPatch) ->
     whole = len(lineage.git_diff())
     with registry.fetched(version.model_id, "artifacts/context/uncommitted.diff") as diff:
         assert diff.read_bytes()[100:].decode() == f"\n... cut: {whole} bytes in all\n"
+
+
+def test_registering_warns_of_nothing(chain: Params, recwarn: pytest.WarningsRecorder) -> None:
+    registry.register(chain)
+    assert [str(told.message) for told in recwarn if issubclass(told.category, UserWarning)] == []
 
 
 def test_the_same_state_is_registered_once(chain: Params) -> None:
@@ -159,6 +165,27 @@ def test_outputs_that_differ_from_the_lock_are_refused(chain: Params) -> None:
     with pytest.raises(RegistryError, match=r"dvc\.lock: does not describe the outputs of make"):
         registry.register(chain)
     assert logged_models(chain) == []
+
+
+def test_outputs_that_change_while_they_are_registered_make_no_version(
+    chain: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    log_model = mlflow.pyfunc.log_model
+
+    def after_a_retrain(**options: Any) -> Any:
+        make_outputs(right=0.1)  # whose policy is logged beside the figures of the one before
+        return log_model(**options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow.pyfunc, "log_model", after_a_retrain)
+        with pytest.raises(RegistryError, match=r"the state of the chain changed while it was reg"):
+            registry.register(chain)
+    assert listed() == []
+    version = registry.register(chain)
+    assert (version.number, version.tags["metric.em"]) == (1, "0.1")
+    assert logged_models(chain) == [version.model_id]
 
 
 def test_a_checkpoint_that_differs_from_its_manifest_is_refused(chain: Params) -> None:

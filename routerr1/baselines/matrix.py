@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from routerr1.errors import DataError
-from routerr1.types import Question
+from routerr1.pool.profile import read_probes
 
 Quality = Literal["correct", "em", "f1"]
 """Column of the profile stage's matrix: gold contained in the reply, exact match, or token F1."""
@@ -56,26 +56,16 @@ class Matrix:
         )
 
 
-def read_matrix(path: Path, questions: Sequence[Question], quality: Quality = "correct") -> Matrix:
-    """The profile stage's matrix.parquet, with the questions' text beside it.
+def read_matrix(path: Path, quality: Quality = "correct") -> Matrix:
+    """The profile stage's matrix.parquet.
 
-    Raises: DataError naming the file, and the question or candidate that is missing.
+    Raises: DataError naming the file, and the question and candidate without a row.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    columns = ["dataset", "question_id", "candidate", "answer", "cost_usd", quality]
-    try:
-        rows = pq.read_table(path, columns=columns).to_pylist()
-    except (OSError, pa.ArrowInvalid, KeyError) as error:
-        raise DataError(f"{path}: cannot be read as a matrix ({error})") from None
-    text = {(question.dataset, question.id): question.question for question in questions}
+    rows = read_probes(path)
+    text = {(row["dataset"], row["question_id"]): row["question"] for row in rows}
     cells = {((row["dataset"], row["question_id"]), row["candidate"]): row for row in rows}
-    places = list(dict.fromkeys(place for place, _ in cells))
+    places = list(text)
     names = tuple(dict.fromkeys(name for _, name in cells))
-    unknown = next((place for place in places if place not in text), None)
-    if unknown:
-        raise DataError(f"{path}: question {unknown[1]} of {unknown[0]} is in no split")
     try:
         grid = [[cells[place, name] for name in names] for place in places]
     except KeyError as missing:

@@ -5,15 +5,16 @@ from typing import Annotated
 
 import typer
 
+from routerr1.options import PARAMS, ParamsFile
+
 app = typer.Typer(no_args_is_help=True)
-_PARAMS = typer.Option("--params", help="Parameters; a profile beside it is laid over it.")
 _FOLDER = typer.Option(help="Folder of the split files.")
 
 
 @app.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(help=".jsonl, .csv (either may end in .gz) or .parquet")],
-    name: Annotated[str, typer.Option(help="Of the data set, in results and tables.")],
+    name: Annotated[str, typer.Option(help="Name of the data set, in results and tables.")],
     question: Annotated[str, typer.Option(help="Column of the question.")],
     answers: Annotated[str, typer.Option(help="Column of the answers: a list, or one answer.")],
     hops: Annotated[str | None, typer.Option(help="Column of the number of facts needed.")] = None,
@@ -22,7 +23,12 @@ def import_(
     separator: Annotated[
         str | None, typer.Option(help="Between several answers in one cell, e.g. '|'.")
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Column: train, validation or test.")] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Column that says train, validation or test; without it, rows are drawn."
+        ),
+    ] = None,
     test: Annotated[float, typer.Option(help="Share held out for the test split.")] = 0.2,
     validation: Annotated[float, typer.Option(help="Share held out for validation.")] = 0.1,
     seed: Annotated[int, typer.Option(help="Of the split.")] = 42,
@@ -58,7 +64,7 @@ def import_(
 
 @app.command()
 def show(
-    params: Annotated[Path, _PARAMS] = Path("params.yaml"),
+    params: ParamsFile = PARAMS,
     folder: Annotated[Path, _FOLDER] = Path("data/questions"),
 ) -> None:
     """Rows per set and split, hops, lengths, sources, licences and digests."""
@@ -87,7 +93,7 @@ def show(
 
 @app.command()
 def accept(
-    params: Annotated[Path, _PARAMS] = Path("params.yaml"),
+    params: ParamsFile = PARAMS,
     checks: Annotated[Path, typer.Option(help="Folder of the checks.")] = Path("data/checks"),
 ) -> None:
     """Take the checked data as what the next data are compared with (drift)."""

@@ -5,15 +5,14 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, add_completion=False)
+from routerr1.options import PARAMS, ParamsFile
 
-ParamsFile = Annotated[Path, typer.Option("--params", help="The parameter file.")]
-_DEFAULT = Path("params.yaml")
+app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 
 @app.command()
 def serve(
-    params: ParamsFile = _DEFAULT,
+    params: ParamsFile = PARAMS,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8399,
     faults: Annotated[
@@ -26,7 +25,7 @@ def serve(
     ] = "0",
     seed: Annotated[int, typer.Option(help="Decides which request meets which fault.")] = 0,
     time_scale: Annotated[
-        float, typer.Option(min=0.0, help="Simulated seconds are slept this many times.")
+        float, typer.Option(min=0.0, help="Seconds slept for each simulated second; 0: none.")
     ] = 1.0,
     drawn: Annotated[
         int | None, typer.Option(help="Serve a drawn pool of this seed instead of the default one.")
@@ -69,7 +68,7 @@ def import_(
     file: Annotated[
         Path, typer.Option(help="Pool file whose candidates the log's models are.")
     ] = Path("pools/paper.yaml"),
-    params: ParamsFile = _DEFAULT,
+    params: ParamsFile = PARAMS,
 ) -> None:
     """Take a log of calls made elsewhere into a store that a replay answers from."""
     from rich.console import Console
@@ -116,7 +115,7 @@ def show(
 
 
 @app.command()
-def estimate(params: ParamsFile = _DEFAULT) -> None:
+def estimate(params: ParamsFile = PARAMS) -> None:
     """Tell what a run of the chain will cost at most, and in expectation from the profile, per stage."""
     from rich.console import Console
 
@@ -140,7 +139,7 @@ def reprice(
         "data/eval/rows.parquet"
     ),
     out: Annotated[Path | None, typer.Option(help="Write the re-priced rows here.")] = None,
-    params: ParamsFile = _DEFAULT,
+    params: ParamsFile = PARAMS,
 ) -> None:
     """Price evaluated trajectories anew, without playing them again; tell whether a ranking changes."""
     from rich.console import Console

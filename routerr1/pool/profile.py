@@ -15,7 +15,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Literal, TypedDict
 
-from routerr1.errors import BudgetExceeded, PoolError, ungrouped
+from routerr1.errors import BudgetExceeded, DataError, PoolError, ungrouped
 from routerr1.files import atomic_path, write_json
 from routerr1.matching import exact_match, normalise, token_f1
 from routerr1.pool.cards import write_cards
@@ -29,11 +29,18 @@ _Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 
 
 class ProbeRow(TypedDict):
-    """A row of matrix.parquet: one question put to one candidate."""
+    """A row of matrix.parquet: one question put to one candidate.
+
+    The question stands in it as it was asked: by its id another one may be found later. `group` is that of an
+    evaluated row.
+    """
 
     question_id: str
     dataset: str
+    question: str
+    golden_answers: list[str]
     topic: str
+    group: str
     candidate: str
     answer: str
     correct: float
@@ -188,7 +195,10 @@ def _row(question: Question, name: str, reply: Reply) -> ProbeRow:
     return {
         "question_id": question.id,
         "dataset": question.dataset,
+        "question": question.question,
+        "golden_answers": list(question.golden_answers),
         "topic": topic_of(question),
+        "group": f"{question.dataset}/{question.metadata.get('group', question.id)}",
         "candidate": name,
         "answer": reply.text,
         "correct": contains_gold(reply.text, question.golden_answers),
@@ -285,10 +295,9 @@ def write_profile(folder: Path, found: Profile) -> None:
 
     schema = pa.schema(
         [
-            *(
-                (name, pa.string())
-                for name in ("question_id", "dataset", "topic", "candidate", "answer")
-            ),
+            *((name, pa.string()) for name in ("question_id", "dataset", "question")),
+            ("golden_answers", pa.list_(pa.string())),
+            *((name, pa.string()) for name in ("topic", "group", "candidate", "answer")),
             *((name, pa.float64()) for name in ("correct", "em", "f1")),
             *((name, pa.int64()) for name in ("prompt_tokens", "completion_tokens")),
             *((name, pa.float64()) for name in ("cost_usd", "latency_s")),
@@ -302,3 +311,41 @@ def write_profile(folder: Path, found: Profile) -> None:
         pq.write_table(table, aside)
     write_json(folder / "profile.json", found.summary)
     write_cards(folder / "cards.json", found.cards)
+
+
+def asked_in(rows: Iterable[ProbeRow]) -> list[Question]:
+    """The questions behind a matrix, each once, as they were asked: to ask them again gives rows that compare."""
+    found = {(row["dataset"], row["question_id"]): row for row in rows}
+    return [
+        Question(
+            row["question_id"],
+            row["dataset"],
+            row["question"],
+            tuple(row["golden_answers"]),
+            "train",  # no split's any more; nobody who is asked looks at it
+            metadata={
+                "topic": row["topic"],
+                "group": row["group"].removeprefix(f"{row['dataset']}/"),
+            },
+        )
+        for row in found.values()
+    ]
+
+
+def read_probes(path: Path) -> list[ProbeRow]:
+    """The rows of a matrix.parquet.
+
+    Raises: DataError naming the file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path, columns=list(ProbeRow.__annotations__))
+    except (OSError, pa.ArrowInvalid) as error:
+        first = str(error).partition("\n")[0]
+        raise DataError(
+            f"{path}: cannot be read as a matrix ({first}); run the profile stage again"
+        ) from None
+    rows: list[ProbeRow] = table.to_pylist()
+    return rows

@@ -119,7 +119,7 @@ def _baselines(
     if not section.include:
         return [], []
     retriever = _retriever(params, pool)
-    matrix = read_matrix(POOL / "matrix.parquet", questions_of(params.profile_pool.split))
+    matrix = read_matrix(POOL / "matrix.parquet")
     described = {card.name: card.description for card in pool.cards}
     routers, wholes = [], []
     for seed in params.seeds:

@@ -293,9 +293,10 @@ def test_a_bad_corpus_is_named_by_its_line_and_leaves_no_index(tmp_path):
 def test_the_matrix_file_gives_the_matrix(world, tmp_path):
     write_profile(tmp_path, Profile(world.rows, world.pool.cards, {}))
     write_cards(tmp_path / "cards.json", world.pool.cards)
-    found = read_matrix(tmp_path / "matrix.parquet", world.train)
+    found = read_matrix(tmp_path / "matrix.parquet")
     assert found.questions == world.matrix.questions
     assert np.array_equal(found.quality, world.matrix.quality)
     assert found.replies == world.matrix.replies
-    with pytest.raises(DataError, match="is in no split"):
-        read_matrix(tmp_path / "matrix.parquet", world.train[1:])
+    write_profile(tmp_path, Profile(world.rows[1:], world.pool.cards, {}))
+    with pytest.raises(DataError, match=r"matrix\.parquet: no row for .* 'Goliath'"):
+        read_matrix(tmp_path / "matrix.parquet")

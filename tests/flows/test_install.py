@@ -124,6 +124,10 @@ def test_without_prefect_yaml_nothing_is_installed(client: Any) -> None:
     Path("prefect.yaml").unlink()
     with pytest.raises(ConfigError, match=r"prefect\.yaml: not found; run this in the repository"):
         install()
+    for content in ("deployments:\n", "deployments: [retrain]\n", "retrain\n"):
+        Path("prefect.yaml").write_text(content)
+        with pytest.raises(ConfigError, match=r"prefect\.yaml: holds no list of deployments"):
+            install()
     Path("prefect.yaml").write_text("deployments: []\n")
     with pytest.raises(ConfigError, match=r"prefect\.yaml: deploys no flows/pipeline\.py:retrain"):
         automations(client)

@@ -167,7 +167,9 @@ def test_the_champion_reads_its_own_cards_whatever_a_later_retrain_wrote(champio
 
 
 @pytest.mark.usefixtures("champion")
-def test_other_questions_of_the_same_ids_do_not_measure_the_champion(artifacts: Artifacts) -> None:
+def test_other_questions_of_the_same_ids_measure_neither_champion_nor_candidates(
+    artifacts: Artifacts,
+) -> None:
     from flows.watch import evaluate_champion
 
     every = [q for split in SPLITS for q in stages.questions_of(split)]
@@ -176,6 +178,7 @@ def test_other_questions_of_the_same_ids_do_not_measure_the_champion(artifacts: 
     assert evaluate_champion() is True
     told = "| champion cost in USD | nan | nan | **moved** | could not be measured |"
     assert told in artifacts["drift"]
+    assert artifacts["drift"].count("**moved**") == 2  # the other is its exact match
 
 
 @pytest.fixture

@@ -10,12 +10,22 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from routerr1.errors import BudgetExceeded, PoolError
+from routerr1.errors import BudgetExceeded, DataError, PoolError
 from routerr1.files import digest
 from routerr1.pool.cards import read_cards
-from routerr1.pool.profile import contains_gold, profile, sample_probes, wilson, write_profile
+from routerr1.pool.profile import (
+    asked_in,
+    contains_gold,
+    profile,
+    read_probes,
+    sample_probes,
+    wilson,
+    write_profile,
+)
 from routerr1.pool.records import read_records
 from routerr1.types import Card, Question, Reply
 
@@ -110,8 +120,22 @@ async def test_equal_runs_write_equal_bytes_whether_asked_or_from_the_store(tmp_
         write_profile(tmp_path / name, found)
     assert digest(tmp_path / "asked") == digest(tmp_path / "stored")
     assert read_cards(tmp_path / "asked" / "cards.json") == list(found.cards)
+    rows = read_probes(tmp_path / "asked" / "matrix.parquet")
+    assert rows == list(found.rows)
+    again = await profile(asked_in(rows), CountingPool(), store=None)  # no other file is needed
+    assert again.rows == found.rows
     summary = json.loads((tmp_path / "asked" / "profile.json").read_text())
     assert summary["Fast"]["overall"]["accuracy"] == 1.0
+
+
+def test_a_matrix_that_cannot_be_read_is_one_line(tmp_path: Path):
+    file = tmp_path / "matrix.parquet"
+    pq.write_table(
+        pa.table({"question_id": ["q1"]}), file
+    )  # as it was before questions stood in it
+    with pytest.raises(DataError, match=r"as a matrix .*; run the profile stage again") as told:
+        read_probes(file)
+    assert "\n" not in str(told.value)
 
 
 SLOW_STAGE = """

@@ -1,0 +1,15 @@
+"""Options of the command line that many commands have."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+PARAMS = Path("params.yaml")
+ParamsFile = Annotated[
+    Path,
+    typer.Option(
+        "--params",
+        help="Parameter file; the profile it names (profiles/NAME.yaml) is laid over it.",
+    ),
+]
