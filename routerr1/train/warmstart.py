@@ -247,10 +247,15 @@ def drawn_cards(
     drawn = training_pool(known, stream_seed(seed, row)).cards
     if row % 4:
         return drawn
-    shuffled = Random(f"names/{seed}/{row}").sample(names, len(names))
-    named = [replace(card, name=name) for card, name in zip(drawn, shuffled, strict=False)]
-    others = [card for card in drawn[len(named) :] if card.name not in names]
-    return named + others
+    rng = Random(f"names/{seed}/{row}")
+    given: list[str | None] = [*rng.sample(names, len(names))][: len(drawn)]
+    if len(given) < len(drawn):  # the others keep their names; by place alone they must not be told apart
+        given = rng.sample([*given, *[None] * (len(drawn) - len(given))], len(drawn))
+    return [
+        replace(card, name=name or card.name)
+        for card, name in zip(drawn, given, strict=True)
+        if name or card.name not in names
+    ]
 
 
 def _corpus(pairs: Sequence[Pair], questions: Sequence[Question], world: World) -> Iterator[str]:
