@@ -249,7 +249,8 @@ def drawn_cards(
         return drawn
     rng = Random(f"names/{seed}/{row}")
     given: list[str | None] = [*rng.sample(names, len(names))][: len(drawn)]
-    if len(given) < len(drawn):  # the others keep their names; by place alone they must not be told apart
+    if len(given) < len(drawn):
+        # Names that always came first would be told from the others, which stay, by their places.
         given = rng.sample([*given, *[None] * (len(drawn) - len(given))], len(drawn))
     return [
         replace(card, name=name or card.name)

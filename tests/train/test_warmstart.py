@@ -21,7 +21,9 @@ def test_the_own_names_are_met_in_a_quarter_of_the_pools_and_what_their_cards_sa
     assert all(len(found) > 2 for found in places.values())
 
 
-def test_few_own_names_stand_anywhere_among_drawn_ones_and_of_many_some_are_met(world: World) -> None:
+def test_few_own_names_stand_anywhere_among_drawn_ones_and_of_many_some_are_met(
+    world: World,
+) -> None:
     known = known_facts(world)
     places: dict[str, set[int]] = {"Mine": set(), "Other": set()}
     for row in range(0, 160, 4):
