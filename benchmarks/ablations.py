@@ -165,10 +165,11 @@ def write(out: Path, params: Params, steps: int) -> None:
 
     found: dict[str, list[dict[str, Any]]] = {}
     curves = []
+    seeds = sorted(int(folder.name[5:]) for folder in stages.WARMSTART.glob("seed-*"))
     for name in VARIANTS:
-        for seed in range(1, 10):
-            file = run_file(params, name, seed, steps) if _started(seed) else None
-            if file is None or not file.is_file():
+        for seed in seeds:
+            file = run_file(params, name, seed, steps)
+            if not file.is_file():
                 continue
             run = read_json(file)
             found.setdefault(name, []).append({"seed": seed, **figures(run)})
@@ -180,10 +181,6 @@ def write(out: Path, params: Params, steps: int) -> None:
     columns = ["variant", "seed", "step", *(key for key in SHOWN if key in frame)]
     with atomic_path(out.with_suffix(".csv")) as aside:
         frame[columns].to_csv(aside, index=False, float_format="%.4g")
-
-
-def _started(seed: int) -> bool:
-    return (stages.WARMSTART / f"seed-{seed}").is_dir()
 
 
 if __name__ == "__main__":

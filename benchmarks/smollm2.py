@@ -153,6 +153,7 @@ def run_stages(names: Sequence[str]) -> dict[str, float]:
     """These stages in order; seconds of each. Those that ended before are not run again."""
     from routerr1 import stages
     from routerr1.config import load_params
+    from routerr1.files import atomic_write_text
 
     params, done = load_params(), Path("done.json")
     seconds: dict[str, float] = json.loads(done.read_text()) if done.is_file() else {}
@@ -162,7 +163,7 @@ def run_stages(names: Sequence[str]) -> dict[str, float]:
             logging.info("%s begins", name)
             getattr(stages, name)(params)
             seconds[name] = round(time.perf_counter() - began, 1)
-            done.write_text(json.dumps(seconds))
+            atomic_write_text(done, json.dumps(seconds))
             logging.info("%s took %.1f s", name, seconds[name])
     return seconds
 

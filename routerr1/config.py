@@ -328,6 +328,19 @@ class TrainParams(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _cost_weight_moves(self) -> "TrainParams":
+        if self.initial_cost_weight is None:
+            return self
+        if not self.cost_weight_steps:
+            raise ValueError("initial_cost_weight: needs cost_weight_steps, the length of its way")
+        if self.multi_objective_aggregation == "normalize_then_sum":
+            raise ValueError(
+                "initial_cost_weight: does nothing where each part is normalised "
+                "(multi_objective_aggregation: normalize_then_sum); set it to null"
+            )
+        return self
+
 
 class EvaluateParams(Section):
     """Which questions are played, and how intervals are made."""

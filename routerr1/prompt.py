@@ -139,10 +139,17 @@ def shortlist(topic: str, cards: Sequence[Card]) -> str:
 
     The compact prompt holds one per topic; small policies quote it in their thoughts before they choose.
     """
+    figures = [
+        f"{_percent(card.performance[topic])} {card.name}" for card in shortlisted(topic, cards)
+    ]
+    return " ".join(["", topic, *figures])
+
+
+def shortlisted(topic: str, cards: Sequence[Card]) -> list[Card]:
+    """Whom `shortlist` names; nobody where nothing is known of the topic."""
     able = [card for card in cards if topic in card.performance]
     best = sorted(able, key=lambda card: -card.performance[topic])[:3]
-    figures = [f"{_percent(card.performance[topic])} {card.name}" for card in able if card in best]
-    return " ".join(["", topic, *figures])
+    return [card for card in able if card in best]
 
 
 def _compact_price(card: Card) -> str:

@@ -402,7 +402,7 @@ class LocalGenerator:
             return
         last = self._rows.pop()
         if last is not session:
-            for layer in self._layers:
+            for layer in self._layers if last.read else ():  # it may have failed before it read
                 layer.move(last.row, session.row, last.read)
             last.row = session.row
             self._rows[last.row] = last

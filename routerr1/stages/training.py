@@ -72,7 +72,7 @@ def _read_inputs(params: Params) -> dict[int, dict[str, Any]]:
     for seed in params.seeds:
         read_manifest(WARMSTART / f"seed-{seed}")
     count, wanted = len(questions_of("train")), params.train.questions_per_step
-    if params.train.steps and count < (1 if params.pool.redraw else wanted):
+    if params.train.steps and count < (1 if _vary(params) else wanted):
         raise DataError(
             f"{QUESTIONS}: holds {count} training questions, and a step takes {wanted} "
             "(train.questions_per_step)"
@@ -146,16 +146,17 @@ def _train_seed(
         target,
         {**about, "cost_scale": trained.cost_scale.state(), "best_step": trained.best_step},
     )
-    at_best = (row for row in trained.rows if row["step"] == trained.best_step)
-    best = next(at_best, trained.start)
+    by_step = trained.by_step
     per_step = params.train.questions_per_step * params.train.rollouts_per_question
     return trained, {
         "best_step": trained.best_step,
         "steps": int(trained.rows[-1]["step"]),
-        "train_cost_usd": train_cost_usd(
-            [trained.start, *trained.rows], per_step, len(setting.validation)
-        ),
-        **{key: value for key, value in best.items() if key.startswith("validation/")},
+        "train_cost_usd": train_cost_usd(by_step.values(), per_step, len(setting.validation)),
+        **{
+            key: value
+            for key, value in by_step[trained.best_step].items()
+            if key.startswith("validation/")
+        },
         **{key.replace("validation/", "start/"): value for key, value in trained.start.items()},
     }
 
@@ -238,7 +239,7 @@ def _tasks(
     from routerr1.train.setting import Task
 
     section = params.pool
-    if not (section.redraw or section.hide):
+    if not _vary(params):
         return [Task(question, pool) for question in questions]
     rng = Random(f"tasks/{seed}")
     draw = _redrawing(params, seed) if section.redraw else None
@@ -253,6 +254,11 @@ def _tasks(
     rounds = [rng.sample(questions, len(questions)) for _ in range(-(-count // len(questions)))]
     drawn = [question for each in rounds for question in each][:count]
     return [Task(question, pool_of(place)) for place, question in enumerate(drawn)]
+
+
+def _vary(params: Params) -> bool:
+    """Do pools differ between questions? One question may then be asked in a step more than once."""
+    return bool(params.pool.redraw or params.pool.hide)
 
 
 def _redrawing(params: Params, seed: int) -> Callable[[int], Pool]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from routerr1.config import Params
 from routerr1.errors import CheckpointError, ConfigError
-from routerr1.files import digest, write_json
+from routerr1.files import atomic_directory, digest, write_json
 from routerr1.fingerprints import code, hash_of, sections
 from routerr1.stages.parts import all_questions, prompt_hash, read_cards, world_of
 from routerr1.stages.places import POOL, QUESTIONS, RUNS, WARM_STARTED, WARMSTART
@@ -20,7 +20,6 @@ _log = logging.getLogger(__name__)
 
 def warmstart(params: Params) -> None:
     """Supervised warm start for every seed; models/warmstart and its metrics."""
-    from routerr1.files import atomic_directory
     from routerr1.train.checkpoint import read_manifest
     from routerr1.train.guard import die_with_pipeline, only_trainer
     from routerr1.train.warmstart import adopt

@@ -14,7 +14,7 @@ from random import Random
 from routerr1.config import RolloutParams
 from routerr1.data.embedded import TOPICS, World
 from routerr1.pool.simulated import UNSURE, Candidate, Fact, SimulatedPool
-from routerr1.prompt import Renderer, shortlist
+from routerr1.prompt import Renderer, shortlist, shortlisted
 from routerr1.rollout.generate import ScriptedGenerator
 from routerr1.rollout.loop import rollout
 from routerr1.types import Card, Question, Trajectory
@@ -90,10 +90,9 @@ def _script(
             return f"<think> {DONE}</think><answer> {_said(last)}</answer>"
         asked = _next_part(len(steps), bridge is not None, rng)
         query = question.question if asked == len(steps) else steps[asked].format(bridge)
-        able = shortlist(topics[min(asked, len(steps) - 1)], cards)
-        listed = [card.name for card in cards if card.name in able.split()]
-        name = rng.choice(listed or [card.name for card in cards])
-        return f"<think>{able}: {name}</think><search> {name}: {query}</search>"
+        topic = topics[min(asked, len(steps) - 1)]
+        name = rng.choice(shortlisted(topic, cards) or cards).name
+        return f"<think>{shortlist(topic, cards)}: {name}</think><search> {name}: {query}</search>"
 
     return say
 

@@ -43,6 +43,11 @@ class Trained:
     best_reward: float
     cost_scale: CostScale
 
+    @property
+    def by_step(self) -> dict[float, Mapping[str, float]]:
+        """The figures of every step, each once; the start is step 0."""
+        return {0.0: self.start, **{row["step"]: row for row in self.rows}}
+
 
 def train(
     start: Path,
@@ -69,11 +74,7 @@ def train(
             checkpoint of the last step lies in `folder`.
     """
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-    from datasets import Dataset
-    from transformers import PrinterCallback
-
     from routerr1.rollout.local import Loading, LocalGenerator
-    from routerr1.train.trainer import PackedTrainer
 
     how = setting.how or Loading()
     generator = LocalGenerator.load(
@@ -85,6 +86,44 @@ def train(
     if setting.train.steps == 0:
         return _as_it_is(start, player, progress)
     recorder = recorder_of(player, folder, progress, log_step)
+    trainer = player.trainer = _trainer(player, prompts, recorder, folder)
+    last = last_complete(folder)
+    if last is not None:
+        recorder.restore(last)
+        _log.info("resuming from %s", last)
+    try:
+        # Shards can only be loaded once training has begun; there the log lacks this validation.
+        if last is not None and recorder.owes_validation and not trainer.is_fsdp_enabled:
+            trainer._load_from_checkpoint(str(last))
+            recorder.catch_up()
+        # Resumed at its end, transformers would take one step too many.
+        if not recorder.finished:
+            trainer.train(resume_from_checkpoint=str(last) if last else None)
+    except BudgetExceeded as stop:
+        save_now(trainer)
+        step = int(recorder.rows[-1]["step"]) if recorder.rows else 0
+        done = f"after step {step} and kept it" if step else "before its first step"
+        raise BudgetExceeded(
+            f"{stop}; training stopped {done}: raise pool.budget or name a new run ({RUN_VARIABLE}), "
+            "and train again to go on"
+        ) from None
+    return Trained(
+        folder / BEST, recorder.rows, recorder.timing, recorder.start, recorder.best_step,
+        recorder.best_reward, player.scale,
+    )  # fmt: skip
+
+
+def _trainer(player: Player, prompts: Sequence[str], recorder: Any, folder: Path) -> Any:
+    """TRL's trainer around the player's policy.
+
+    Raises: ConfigError for what does not go with FSDP.
+    """
+    from datasets import Dataset
+    from transformers import PrinterCallback
+
+    from routerr1.train.trainer import PackedTrainer
+
+    setting, generator = player.setting, player.generator
     trainer = PackedTrainer(
         model=generator.model,
         processing_class=generator.tokenizer,
@@ -95,7 +134,6 @@ def train(
         callbacks=[recorder],
         peft_config=_lora(setting.train),
     )
-    player.trainer = trainer
     if trainer.is_fsdp_enabled and (setting.train.vllm is None or setting.train.lora):
         raise ConfigError(
             "params.yaml: train: FSDP shards the weights: it needs train.vllm to play and has no place for "
@@ -107,24 +145,7 @@ def train(
         trainer.rehearsal = setting.rehearsal
         trainer.rehearsal_weight = setting.train.rehearsal_weight
     trainer.remove_callback(PrinterCallback)  # the log is ours
-    last = last_complete(folder)
-    if last is not None:
-        recorder.restore(last)
-        _log.info("resuming from %s", last)
-    try:
-        # Resumed at its end, transformers would take one step too many.
-        if not recorder.finished:
-            trainer.train(resume_from_checkpoint=str(last) if last else None)
-    except BudgetExceeded as stop:
-        step = save_now(trainer)
-        raise BudgetExceeded(
-            f"{stop}; training stopped after step {step} and kept it: raise pool.budget or name a new "
-            f"run ({RUN_VARIABLE}), and train again to go on"
-        ) from None
-    return Trained(
-        folder / BEST, recorder.rows, recorder.timing, recorder.start, recorder.best_step,
-        recorder.best_reward, player.scale,
-    )  # fmt: skip
+    return trainer
 
 
 def _as_it_is(start: Path, player: Player, progress: Callable[..., None]) -> Trained:

@@ -27,10 +27,11 @@ def only_trainer(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "train.lock"
     try:
-        with FileLock(path).acquire(timeout=_WAIT_S):
-            yield
+        held = FileLock(path).acquire(timeout=_WAIT_S)
     except Timeout:
         raise LockHeld(f"{path}: another training holds this lock; wait for it or end it") from None
+    with held:
+        yield
 
 
 def die_with_pipeline() -> None:

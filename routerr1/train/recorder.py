@@ -77,20 +77,44 @@ def recorder_of(
             row |= {ours: float(logs[theirs]) for theirs, ours in _LOGGED.items() if theirs in logs}
             playing, whole = player.generation_s, float(logs.get("step_time", 0.0))
             self.rows.append(row)
-            params, step = player.setting.train, state.global_step
-            began = time.perf_counter()
-            if step % params.validate_every == 0 or step == params.steps:
-                row |= self._validate(step)
+            self.timing.append(
+                {
+                    "step": row["step"],
+                    "generation_s": playing,
+                    "training_s": max(0.0, whole - playing),
+                    "validation_s": 0.0,
+                }
+            )
+            if self._due():
+                self._validate_last()
                 control.should_training_stop |= self._stale()
-            timing = {
-                "generation_s": playing,
-                "training_s": max(0.0, whole - playing),
-                "validation_s": time.perf_counter() - began,
-            }
-            self.timing.append({"step": row["step"], **timing})
-            if state.is_world_process_zero:
+            self._report()
+
+        def _due(self) -> bool:
+            """Is the last step one that is validated?"""
+            step, params = self.rows[-1]["step"], player.setting.train
+            return step % params.validate_every == 0 or step == params.steps
+
+        def _validate_last(self) -> None:
+            began = time.perf_counter()
+            self.rows[-1].update(self._validate(int(self.rows[-1]["step"])))
+            self.timing[-1]["validation_s"] = time.perf_counter() - began
+
+        def _report(self) -> None:
+            if player.trainer.accelerator.is_main_process:
+                row = self.rows[-1]
                 progress(row)
-                log_step(state.global_step, row | timing)
+                log_step(int(row["step"]), row | self.timing[-1])
+
+        @property
+        def owes_validation(self) -> bool:
+            """Was the last step's validation refused, for want of money?"""
+            return bool(self.rows) and self._due() and "validation/reward" not in self.rows[-1]
+
+        def catch_up(self) -> None:
+            """Make up for that validation; the weights must be those of the last step."""
+            self._validate_last()
+            self._report()
 
         @property
         def finished(self) -> bool:
@@ -147,13 +171,12 @@ def recorder_of(
     return Recorder()
 
 
-def save_now(trainer: Any) -> int:
-    """A checkpoint of the last finished step, which TRL would only make every so often; returns the step."""
+def save_now(trainer: Any) -> None:
+    """A checkpoint of the last finished step, which TRL would only make every so often."""
     step = int(trainer.state.global_step)
     if step and not (Path(trainer.args.output_dir) / f"checkpoint-{step}" / _STATE).is_file():
         trainer._save_checkpoint(trainer.model, trial=None)
         trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)
-    return step
 
 
 def _to_save(trainer: Any) -> tuple[Any, dict[str, Any] | None]:

@@ -23,8 +23,8 @@ from routerr1.types import Card, Question
 Rehearsal = Callable[[int, Any], Sequence[Example]]
 """(step, tokenizer) -> what is imitated in it; the same every time."""
 
-# A thought's first word says whether to go on and on what, its last one whom to call.
-_THOUGHT = re.compile(r"(<think>)( \S+)(?:(.*:)( \S+))?(</think>.*)", re.DOTALL)
+# A thought's first word says whether to go on and on what; whom to call stands behind its colon.
+_THOUGHT = re.compile(r"(<think>)( \S+)(?:(.*:)( [^<]+))?(</think>.*)", re.DOTALL)
 
 
 def rehearsal(

@@ -28,17 +28,15 @@ class PackedTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is Any to mypy
     rehearsal_weight = 0.0
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """TRL's loss and, where something is rehearsed, that of imitating it."""
+        """TRL's loss and, where something is rehearsed, that of imitating it: once a step, in its last pass."""
         loss: Tensor = super().compute_loss(model, inputs, *args, **kwargs)
-        if self.rehearsal is None or not model.training:
+        if self.rehearsal is None or not model.training or not self.accelerator.sync_gradients:
             return loss
         examples = self.rehearsal(self.state.global_step, self.processing_class)
         # Beside DDP's own forward pass: gradients of both meet before they are summed over processes.
         imitating = packed_loss(self.accelerator.unwrap_model(model), examples)
         self._metrics["train"]["rehearsal_loss"].append(imitating.item())
-        # TRL's losses are over the passes of a step already.
-        weight: float = self.rehearsal_weight / self.current_gradient_accumulation_steps
-        return loss.add(imitating, alpha=weight)
+        return loss.add(imitating, alpha=self.rehearsal_weight)
 
     # TRL has no public place for how log-probabilities are computed; this is the one private name used.
     def _get_per_token_logps_and_entropies(

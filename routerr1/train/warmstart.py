@@ -22,6 +22,7 @@ from routerr1.files import atomic_directory
 from routerr1.pool.simulated import (
     TRAINING_NAMES,
     UNSEEN_NAMES,
+    Candidate,
     Fact,
     SimulatedPool,
     candidates_of,
@@ -180,9 +181,7 @@ def warm_start(
             policy.model, examples, params.warmstart,
             progress=lambda loss: bar.update(note=f"loss {loss:.3f}"),
         )  # fmt: skip
-    pool = SimulatedPool(
-        candidates_of(params.pool.candidates), known, seed=params.pool.seed, cards=cards
-    )
+    pool = SimulatedPool(_behind(cards, params), known, seed=params.pool.seed, cards=cards)
     with track(f"{label}, validation", len(held)) as bar:
         played = asyncio.run(
             play(
@@ -201,6 +200,18 @@ def warm_start(
     }
     _save(policy, folder, metrics)
     return metrics
+
+
+def _behind(cards: Sequence[Card], params: Params) -> Sequence[Candidate]:
+    """Who answers for the cards: their own simulated candidates, or some as good as real ones were measured to be."""
+    if params.pool.kind == "simulated":
+        return candidates_of(params.pool.candidates)
+    return [
+        Candidate(
+            card.name, card.performance, card.prompt_usd_per_mtok, card.completion_usd_per_mtok, 0.0
+        )
+        for card in cards
+    ]
 
 
 def _taken(pairs: Iterator[Pair], count: int, label: str) -> list[Pair]:
@@ -247,10 +258,16 @@ def drawn_cards(
     drawn = training_pool(known, stream_seed(seed, row)).cards
     if row % 4:
         return drawn
-    shuffled = Random(f"names/{seed}/{row}").sample(names, len(names))
-    named = [replace(card, name=name) for card, name in zip(drawn, shuffled, strict=False)]
-    others = [card for card in drawn[len(named) :] if card.name not in names]
-    return named + others
+    rng = Random(f"names/{seed}/{row}")
+    given: list[str | None] = [*rng.sample(names, len(names))][: len(drawn)]
+    if len(given) < len(drawn):
+        # Names that always came first would be told from the others, which stay, by their places.
+        given = rng.sample([*given, *[None] * (len(drawn) - len(given))], len(drawn))
+    return [
+        replace(card, name=name or card.name)
+        for card, name in zip(drawn, given, strict=True)
+        if name or card.name not in names
+    ]
 
 
 def _corpus(pairs: Sequence[Pair], questions: Sequence[Question], world: World) -> Iterator[str]:

@@ -67,6 +67,27 @@ async def test_a_cancelled_generation_leaves_the_others_alone(generator: LocalGe
         assert list(generation.token_ids) == likeliest(generator, list(session.prompt_ids), count)
 
 
+async def test_sessions_of_a_model_that_failed_before_it_read_anything_close(
+    generator: LocalGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(**_: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    sessions = [generator.start(prompt, seed=1) for prompt in ("a", "b c")]
+    with monkeypatch.context() as patch:
+        patch.setattr(generator.model.get_decoder(), "forward", fail)
+        failed = await asyncio.gather(
+            *(session.generate(max_new_tokens=6, temperature=0) for session in sessions),
+            return_exceptions=True,
+        )
+    assert [str(error) for error in failed] == ["out of memory"] * 2
+    for session in sessions:
+        session.close()
+    again = generator.start("a", seed=1)
+    said = await again.generate(max_new_tokens=2, temperature=0)
+    assert list(said.token_ids) == likeliest(generator, list(again.prompt_ids), len(said.token_ids))
+
+
 async def test_an_inserted_reply_is_read_and_the_cache_carries_over(
     generator: LocalGenerator,
 ) -> None:

@@ -10,7 +10,7 @@ from routerr1.config import Params
 from routerr1.errors import BudgetExceeded
 from routerr1.pool.simulated import SimulatedPool
 from routerr1.train import grpo
-from routerr1.types import Card, Question, Reply
+from routerr1.types import Card, Question, Reply, Trajectory
 from tests.train.settings import setting_of
 
 
@@ -29,6 +29,39 @@ class Purse:
         return await self.pool.ask(name, query)
 
     async def aclose(self) -> None: ...
+
+
+@pytest.mark.parametrize("step", [2, 4])
+def test_a_validation_that_a_spent_budget_refused_is_made_up_for(
+    small_policy: Path, params: Params, pool: SimulatedPool, rows: list[Question], tmp_path: Path,
+    step: int,
+) -> None:  # fmt: skip
+    purse = Purse(pool)
+    setting = setting_of(params, purse, rows)
+    whole = grpo.train(small_policy, setting, tmp_path / "whole", progress=lambda _: None)
+    assert [row["step"] for row in whole.rows if "validation/em" in row] == [2, 4]
+
+    def spend(played: int, _: Sequence[Trajectory]) -> None:
+        if played == step:  # what follows is its validation
+            purse.exhausted = "run r: nothing is left"
+
+    folder = tmp_path / "run"
+    for log_played in (spend, lambda *_: None):
+        with pytest.raises(BudgetExceeded, match=f"training stopped after step {step} and kept it"):
+            grpo.train(
+                small_policy, setting, folder, progress=lambda _: None, log_played=log_played
+            )
+    purse.exhausted = None
+    seen: list[float] = []
+    resumed = grpo.train(
+        small_policy, setting, folder, progress=lambda row: seen.append(row["step"])
+    )
+    assert seen == [float(each) for each in range(step, 5)]
+    assert resumed.rows == whole.rows
+    assert [row["step"] for row in resumed.timing] == [1, 2, 3, 4]
+    assert (resumed.best_step, resumed.best_reward) == (whole.best_step, whole.best_reward)
+    weights = [path / "model.safetensors" for path in (whole.folder, resumed.folder)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
 def test_a_spent_budget_stops_training_with_a_checkpoint_and_more_money_resumes_it(

@@ -16,7 +16,7 @@ from routerr1.reward import CostScale, FrozenCostScale
 from routerr1.train import grpo
 from routerr1.train.grpo import Trained
 from routerr1.train.player import Player, as_columns
-from routerr1.train.recorder import write_log
+from routerr1.train.recorder import train_cost_usd, write_log
 from routerr1.train.score import batch_figures, score, zero_variance
 from routerr1.train.setting import Setting, Task
 from routerr1.types import Answer, Ask, Card, Generation, Ledger, Question, Reply, Trajectory, Turn
@@ -119,6 +119,16 @@ def test_training_stops_once_validation_has_not_improved_for_long_enough(
     trained = run(small_policy, replace(setting, train=train), tmp_path)
     assert (len(trained.rows), trained.best_step, trained.best_reward) == (4, 2, 0.3)
     assert trained.start["validation/reward"] == 0.0
+
+
+def test_a_start_that_is_taken_as_it_is_was_validated_and_paid_for_once(
+    small_policy: Path, setting: Setting, tmp_path: Path
+) -> None:
+    train = setting.train.model_copy(update={"steps": 0})
+    trained = run(small_policy, replace(setting, train=train), tmp_path)
+    assert (trained.folder, trained.best_step, len(trained.rows)) == (small_policy, 0, 1)
+    priced = [{**row, "validation/cost_usd": 0.5} for row in trained.by_step.values()]
+    assert train_cost_usd(priced, 16, len(setting.validation)) == 0.5 * len(setting.validation)
 
 
 def test_a_start_that_nothing_surpasses_is_what_is_kept(

@@ -1,11 +1,30 @@
-"""A stage does not outlive its pipeline."""
+"""One trainer at a time, and none that outlives its pipeline."""
 
 import os
+from pathlib import Path
 
 import psutil
 import pytest
+from filelock import FileLock, Timeout
 
+from routerr1.errors import LockHeld
 from routerr1.train import guard
+
+
+def test_a_lock_that_training_waits_for_in_vain_is_not_taken_for_another_trainer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "_WAIT_S", 0.1)
+    other = tmp_path / "other.lock"
+    with FileLock(other), pytest.raises(Timeout), guard.only_trainer(tmp_path):
+        FileLock(other).acquire(timeout=0)
+    again = guard.only_trainer(tmp_path)
+    with (
+        guard.only_trainer(tmp_path),
+        pytest.raises(LockHeld, match=r"train\.lock: another"),
+        again,
+    ):
+        pass
 
 
 @pytest.mark.parametrize("vanishes", [False, True])

@@ -66,6 +66,24 @@ def test_a_step_rehearses_the_same_every_time_and_another_step_other_examples(
     assert rehearsed(3, tokenizer) != rehearsed(4, tokenizer)
 
 
+def test_a_step_of_several_passes_rehearses_once(
+    rehearsed: Rehearsal, small_policy: Path, params: Params, pool: SimulatedPool,
+    rows: list[Question], tmp_path: Path,
+) -> None:  # fmt: skip
+    asked: list[int] = []
+
+    def noted(step: int, tokenizer: Any) -> Any:
+        asked.append(step)
+        return rehearsed(step, tokenizer)
+
+    changed = {"steps": 2, "rollouts_per_pass": 4, "validate_every": 2, "rehearsal_weight": 0.5}
+    train = params.train.model_copy(update=changed)
+    setting = setting_of(params, pool, rows, held=2, train=train, rehearsal=noted)
+    trained = grpo.train(small_policy, setting, tmp_path, progress=lambda _: None)
+    assert asked == [0, 1]
+    assert all(row["rehearsal_loss"] > 0 for row in trained.rows)
+
+
 def test_rehearsing_keeps_what_the_warm_start_taught(
     rehearsed: Rehearsal, asking_policy: Path, params: Params, pool: SimulatedPool,
     rows: list[Question], tmp_path: Path,
