@@ -259,14 +259,15 @@ def drawn_cards(
     if row % 4:
         return drawn
     rng = Random(f"names/{seed}/{row}")
-    given: list[str | None] = [*rng.sample(names, len(names))][: len(drawn)]
-    if len(given) < len(drawn):
-        # Names that always came first would be told from the others, which stay, by their places.
-        given = rng.sample([*given, *[None] * (len(drawn) - len(given))], len(drawn))
+    count = len(drawn)
+    met = rng.sample(names, len(names))[:count]
+    # Names that always came first would be told from the others, which stay, by their places.
+    places = range(count) if len(met) == count else rng.sample(range(count), len(met))
+    given = dict(zip(places, met, strict=True))
     return [
-        replace(card, name=name or card.name)
-        for card, name in zip(drawn, given, strict=True)
-        if name or card.name not in names
+        replace(card, name=given.get(place, card.name))
+        for place, card in enumerate(drawn)
+        if place in given or card.name not in names
     ]
 
 
