@@ -17,25 +17,29 @@ class Truth(Protocol):
         ...
 
     def is_best(self, name: str, query: str) -> bool | None:
-        """Has nobody in the pool a higher accuracy on the query's topic? None: the query has none."""
+        """Has nobody who is up a higher accuracy on the query's topic?
+
+        None: the query has no topic, or the pool no such candidate.
+        """
         ...
 
 
 class _SimulatedTruth:
-    """The truth behind a simulated pool, under the names and for the candidates that are shown."""
+    """The truth behind a simulated pool, under the names that are shown: of those that are up, and of those `down`."""
 
-    def __init__(self, pool: SimulatedPool, behind: dict[str, str]) -> None:
+    def __init__(self, pool: SimulatedPool, behind: dict[str, str], down: set[str]) -> None:
         self._pool = pool
         self._behind = behind
+        self._down = down
         self._skill = {candidate.name: candidate.skill for candidate in pool.candidates}
 
     def knows(self, name: str, query: str) -> bool:
-        return self._pool.knows(self._behind[name], query)
+        return name in self._behind and self._pool.knows(self._behind[name], query)
 
     def is_best(self, name: str, query: str) -> bool | None:
         fact = self._pool.fact(query)
         if fact is None or name not in self._behind:
-            return None
+            return False if fact is not None and name in self._down else None
         accuracy = {
             shown: self._skill[inner].get(fact.topic, 0.0) for shown, inner in self._behind.items()
         }
@@ -48,13 +52,16 @@ def truth_of(pool: Pool) -> Truth | None:
     A candidate that is down knows nothing and is the best nowhere.
     """
     behind = {card.name: card.name for card in pool.cards}
+    down: set[str] = set()
     while True:
         match pool:
             case SimulatedPool():
-                return _SimulatedTruth(pool, behind)
+                return _SimulatedTruth(pool, behind, down)
             case ChangedPool():
-                up = pool.behind.keys() - pool.down
-                behind = {shown: pool.behind[name] for shown, name in behind.items() if name in up}
+                down |= {shown for shown, name in behind.items() if name in pool.down}
+                behind = {
+                    shown: pool.behind[name] for shown, name in behind.items() if shown not in down
+                }
                 pool = pool.inner
             case Recorder() | BudgetedPool():
                 pool = pool.inner

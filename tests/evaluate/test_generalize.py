@@ -252,6 +252,9 @@ def test_truth_counts_only_who_is_there_and_up(stage):
     without = _changes(stage)["favourite_down"]
     others = [card.name for card in stage.pool.cards if card.name != "Atlas"]
     assert any(truth_of(without).is_best(name, capital.question) for name in others)
+    assert truth_of(without).is_best("Atlas", capital.question) is False
+    assert truth_of(without).is_best("Atlas", "gibberish") is None
+    assert not any(truth_of(without).knows("Atlas", each.question) for each in stage.train)
     again = ChangedPool(without, [c for c in without.cards if c.name != "Mint"])
     assert truth_of(again).is_best("Mint", capital.question) is None
     assert not truth_of(again).knows("Goliath", "gibberish")
