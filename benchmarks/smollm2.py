@@ -44,7 +44,7 @@ ROWS: dict[str, Any] = {
     "rollout": {"max_new_tokens": 96, "max_tokens": 2048, "temperature": 1.0},
     "warmstart": {"steps": 0},
     "train": {"steps": 0, "validation_questions": 1},
-    "baselines": {"encoder": "minilm", "sft_steps": 10, "sft_learning_rate": 1.0e-5},
+    "baselines": {"sft_steps": 2, "sft_learning_rate": 1.0e-5},
     "evaluate": {"bootstrap": 2000},
 }
 STAGES = ("dataset", "checks", "profile", "warmstart", "train", "evaluate", "generalize", "report")
