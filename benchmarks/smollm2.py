@@ -7,9 +7,6 @@ to bfloat16, which takes `pip install -c constraints.txt gguf`), from a folder (
 command and log go to `--out`. A killed run goes on where it was if it is started again.
 
 `--try` takes two steps on a few questions with a tiny random model in place of SmolLM2, on a CPU.
-
-`--rows N` trains nothing: on N test questions the weights as they are play every row of the paper's Table 1 with
-the paper's prompt, as the `paper-qwen` and `paper-llama` profiles do. Some twenty minutes on a CPU for N = 12.
 """
 
 import argparse
@@ -22,7 +19,6 @@ import shutil
 import sys
 import time
 import zipfile
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +35,6 @@ TRY: dict[str, Any] = {
     "evaluate": {"max_questions": 6, "bootstrap": 200},
     "generalize": {"max_questions": 6},
 }  # fmt: skip
-ROWS: dict[str, Any] = {
-    "prompt": {"template": "full", "chat": True},
-    "rollout": {"max_new_tokens": 96, "max_tokens": 2048, "temperature": 1.0},
-    "warmstart": {"steps": 0},
-    "train": {"steps": 0, "validation_questions": 1},
-    "baselines": {"sft_steps": 2, "sft_learning_rate": 1.0e-5},
-    "evaluate": {"bootstrap": 2000},
-}
-STAGES = ("dataset", "checks", "profile", "warmstart", "train", "evaluate", "generalize", "report")
 
 
 def main() -> None:
@@ -57,9 +44,7 @@ def main() -> None:
     parser.add_argument("--base", help="a folder or hub name in place of the profile's")
     parser.add_argument("--work", type=Path, default=Path("runs/smollm2"))
     parser.add_argument("--out", type=Path, default=Path("docs/results/smollm2"))
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument("--try", dest="trying", action="store_true", help="two steps on a CPU")
-    how.add_argument("--rows", type=int, metavar="N", help="no training; every row, N questions")
+    parser.add_argument("--try", dest="trying", action="store_true", help="two steps on a CPU")
     wanted = parser.parse_args()
     work, out = wanted.work.resolve(), wanted.out.resolve()
     work.mkdir(parents=True, exist_ok=True)
@@ -73,15 +58,9 @@ def main() -> None:
         base = str(tiny_model(work / "base"))
     elif wanted.wheel is not None:
         base = str(unpacked(wanted.wheel, work / "base"))
-    changes = TRY if wanted.trying else {}
-    if wanted.rows:
-        changes = {**ROWS, "evaluate": {**ROWS["evaluate"], "max_questions": wanted.rows}}
-    write_params(work, base, changes, baselines=bool(wanted.rows))
+    write_params(work, base, trying=wanted.trying)
     os.chdir(work)
-    if wanted.rows:
-        write_rows(out, run_stages(STAGES[: STAGES.index("evaluate") + 1]))
-    else:
-        write_results(out, run_stages(STAGES))
+    write_results(out, run_stages())
 
 
 def unpacked(wheel: Path, folder: Path) -> Path:
@@ -130,34 +109,31 @@ def tiny_model(folder: Path) -> Path:
     return folder
 
 
-def write_params(
-    work: Path, base: str | None, changes: Mapping[str, Any], *, baselines: bool
-) -> None:
-    """params.yaml and the smollm2 profile, with the base model and these changes in place."""
+def write_params(work: Path, base: str | None, *, trying: bool) -> None:
+    """params.yaml and the smollm2 profile, with the base model and the trial's sizes in place."""
     values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     overlay = yaml.safe_load((ROOT / "profiles/smollm2.yaml").read_text(encoding="utf-8"))
     values |= {"profile": "smollm2"}
     values["checks"]["accepted"] = None
-    if not baselines:
-        values["baselines"]["include"] = []
+    values["baselines"]["include"] = []
     if base:
         overlay["model"]["init"] = base
-    for section, changed in changes.items():
-        overlay[section] = {**overlay.get(section, {}), **changed}
+    for section, changes in TRY.items() if trying else ():
+        overlay[section] = {**overlay.get(section, {}), **changes}
     (work / "profiles").mkdir(exist_ok=True)
     (work / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     (work / "profiles/smollm2.yaml").write_text(yaml.safe_dump(overlay), encoding="utf-8")
 
 
-def run_stages(names: Sequence[str]) -> dict[str, float]:
-    """These stages in order; seconds of each. Those that ended before are not run again."""
+def run_stages() -> dict[str, float]:
+    """Every stage in order; seconds of each. Those that ended before are not run again."""
     from routerr1 import stages
     from routerr1.config import load_params
     from routerr1.files import atomic_write_text
 
     params, done = load_params(), Path("done.json")
     seconds: dict[str, float] = json.loads(done.read_text()) if done.is_file() else {}
-    for name in names:
+    for name in ("dataset", "checks", "profile", "warmstart", "train", "evaluate", "generalize", "report"):  # fmt: skip
         if name not in seconds:
             began = time.perf_counter()
             logging.info("%s begins", name)
@@ -206,32 +182,6 @@ def write_results(out: Path, seconds: dict[str, float]) -> None:
         "",
         "EM and cost on the test questions: [table](eval-table.md); unseen pools: `generalize-metrics.json`; each"
         " step: `train-log.csv`; all that was printed: `log.txt`.",
-    ]
-    (out / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def write_rows(out: Path, seconds: Mapping[str, float]) -> None:
-    """Copy the table and say in a README how it came about."""
-    import torch
-
-    from routerr1.config import load_params
-
-    params = load_params()
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    out.mkdir(parents=True, exist_ok=True)
-    for path in ("data/eval/metrics.json", "data/eval/table.md", "params.yaml", "log.txt"):
-        shutil.copyfile(path, out / Path(path).name)
-    shutil.copyfile("profiles/smollm2.yaml", out / "smollm2.yaml")
-    lines = [
-        "# The rows of the paper's table, played by SmolLM2-135M-Instruct as it is",
-        "",
-        f"`python {' '.join(sys.argv)}` on {device}: {params.evaluate.max_questions} embedded test questions, the"
-        " simulated pool, the paper's prompt through the model's own chat template. Nothing was trained by reward:"
-        " the policy's row is the same weights, prompted.",
-        "",
-        "Seconds: " + ", ".join(f"{name} {took}" for name, took in seconds.items()) + ".",
-        "",
-        Path("data/eval/table.md").read_text(encoding="utf-8").strip(),
     ]
     (out / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -94,8 +94,8 @@ def make_chain(folder: Path) -> Params:
     (folder / "dvc.yaml").write_text(STAGE)
     (folder / ".gitignore").write_text("/runs/\n/mlflow.db*\n/mlruns/\n")
     _run("git", "init", "-q", "-b", "main")
-    _run("dvc", "init", "-q")
-    _run("dvc", "config", "core.analytics", "false")
+    dvc("init", "-q")
+    dvc("config", "core.analytics", "false")
     make_outputs()
     return load_params()
 
@@ -103,7 +103,7 @@ def make_chain(folder: Path) -> Params:
 def make_outputs(**made: float | str) -> None:
     """Run the stage with these figures, see `FIGURES`, and commit the result."""
     Path("made.yaml").write_text(yaml.safe_dump({"right": FIGURES["right"], **made}))
-    _run("dvc", "repro")
+    dvc("repro")
     _run("git", "add", ".")
     _commit(f"{made}")
 
@@ -116,7 +116,7 @@ def put_policy(policy: Path, price: float = 0.0) -> None:
     asks = FIGURES["asks"]
     rows = [Question(f"q{i}", "embedded", f"{asks} {i}?", ("x",), "test") for i in range(40)]
     write_questions(Path("data/questions"), rows)
-    _run("dvc", "commit", "-f", "-q")
+    dvc("commit", "-f", "-q")
 
 
 def commit_nothing() -> None:
@@ -126,6 +126,13 @@ def commit_nothing() -> None:
 
 def _commit(message: str, *options: str) -> None:
     _run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", message, *options)
+
+
+def dvc(*words: str) -> None:
+    """In this process: importing DVC takes longer than most of what it does here."""
+    from dvc.cli import main
+
+    assert main(list(words)) == 0, words
 
 
 def _run(*command: str) -> None:

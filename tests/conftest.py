@@ -11,7 +11,7 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ from filelock import FileLock
 from routerr1.config import Params, load_params
 from routerr1.data.embedded import World, build_world, questions
 from routerr1.pool.simulated import SimulatedPool, default_candidates, known_facts
-from routerr1.types import Card, Question
+from routerr1.types import Question
 
 ROOT = Path(__file__).parents[1]
 LONGEST = (
@@ -122,17 +122,11 @@ def warm_started_for(params: Params, steps: int) -> Params:
     return params.model_copy(update={"warmstart": params.warmstart.model_copy(update=quick)})
 
 
-def warm_started(
-    folder: Path,
-    params: Params,
-    world: World,
-    rows: list[Question],
-    cards: Sequence[Card] | None = None,
-) -> None:
+def warm_started(folder: Path, params: Params, world: World, rows: list[Question]) -> None:
     from routerr1.train.warmstart import warm_start
 
-    shown = cards or SimulatedPool(default_candidates(), known_facts(world), seed=7).cards
-    warm_start(rows, world, shown, params, 1, folder)
+    cards = SimulatedPool(default_candidates(), known_facts(world), seed=7).cards
+    warm_start(rows, world, cards, params, 1, folder)
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from routerr1.config import Params
 from routerr1.errors import CheckpointError, LockHeld, RegistryError, StoreUnreachable
 from routerr1.exclusive import exclusive
 from routerr1.train.checkpoint import read_manifest, write_manifest
-from tests.chain import commit_nothing, make_outputs
+from tests.chain import commit_nothing, dvc, make_outputs
 from tests.clone import replace
 
 WEIGHTS = Path("models/policy/model.safetensors")
@@ -191,7 +191,7 @@ def test_outputs_that_change_while_they_are_registered_make_no_version(
 def test_a_checkpoint_that_differs_from_its_manifest_is_refused(chain: Params) -> None:
     WEIGHTS.unlink()  # DVC links outputs to its cache
     WEIGHTS.write_bytes(b"tampered")
-    subprocess.run(["dvc", "commit", "-f", "-q"], check=True)  # now dvc.lock agrees
+    dvc("commit", "-f", "-q")  # now dvc.lock agrees
     with pytest.raises(CheckpointError, match=r"model\.safetensors: is corrupt"):
         registry.register(chain)
     assert logged_models(chain) == []

@@ -24,7 +24,7 @@ from routerr1.rollout.loop import play
 from routerr1.train.checkpoint import save_policy
 from routerr1.types import Question
 from tests.chain import make_outputs
-from tests.conftest import made_once, warm_started, warm_started_for
+from tests.conftest import made_once
 
 
 @pytest.fixture(scope="session")
@@ -68,21 +68,26 @@ shutil.copytree("prepared", ".", dirs_exist_ok=True)
 
 @pytest.fixture(scope="session")
 def prepared(
+    calling_policy: Path,
     params: Params,
     rows: list[Question],
     world: World,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """What the stages leave, of a policy that plays: it was judged by what it does."""
-    return made_once(tmp_path_factory, "prepared", lambda at: prepare(at, params, rows, world))
+
+    def make(folder: Path) -> None:
+        prepare(folder, calling_policy, params, rows, world)
+
+    return made_once(tmp_path_factory, "prepared", make)
 
 
-def prepare(folder: Path, params: Params, rows: list[Question], world: World) -> None:
-    policy = folder.parent / "policy"
+def prepare(
+    folder: Path, policy: Path, params: Params, rows: list[Question], world: World
+) -> None:
     pool = SimulatedPool(default_candidates(), known_facts(world), seed=params.pool.seed)
     probes = sample_probes([row for row in rows if row.split == "train"], 24, seed=1)
     found = asyncio.run(profile(probes, pool, store=None))
-    warm_started(policy, warm_started_for(params, 120), world, rows, found.cards)
     write_questions(folder / stages.QUESTIONS, rows)
     write_profile(folder / stages.POOL, found)
     save_policy(policy, folder / stages.POLICY, {"seed": 1})
