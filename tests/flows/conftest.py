@@ -82,9 +82,7 @@ def prepared(
     return made_once(tmp_path_factory, "prepared", make)
 
 
-def prepare(
-    folder: Path, policy: Path, params: Params, rows: list[Question], world: World
-) -> None:
+def prepare(folder: Path, policy: Path, params: Params, rows: list[Question], world: World) -> None:
     pool = SimulatedPool(default_candidates(), known_facts(world), seed=params.pool.seed)
     probes = sample_probes([row for row in rows if row.split == "train"], 24, seed=1)
     found = asyncio.run(profile(probes, pool, store=None))
