@@ -229,8 +229,8 @@ def _plays(params: Params, inputs: Inputs) -> tuple[_Plays, ...]:
     # Where a baseline asks one candidate the whole question, all are asked it, to know the best.
     wholes = seeds * split * candidates * bool({*SINGLE} & {*params.baselines.include})
     redrawn = _REDRAWN * (params.pool.kind == "simulated")
-    away *= 1 + _POOL_CHANGES + redrawn + _on_new_models(params, inputs, controls)
-    changed = seeds * away
+    pools = 1 + _POOL_CHANGES + redrawn + _on_new_models(params, inputs, controls)
+    changed = seeds * away * pools
     return (
         _Plays("train", training, training * rounds),
         _Plays(

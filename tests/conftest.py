@@ -46,6 +46,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, so that none of them is what all others wait for in the end."""
+    assert all((ROOT / "tests" / name).is_file() for name in LONGEST), "LONGEST names no file"
     places = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path, len(places)))
 
