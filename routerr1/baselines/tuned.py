@@ -31,14 +31,17 @@ def fine_tune(
         raise ValueError("supervised fine-tuning needs training questions")
     tuned = LocalGenerator(
         copy.deepcopy(base.model), base.tokenizer,
-        max_length=base.max_length, chat=base.chat, autocast=base.autocast,
+        max_length=base.max_length, chat=base.chat, autocast=base.autocast, capture=base.capture,
     )  # fmt: skip
     if steps:
         limits = WarmstartParams(
             steps=steps, batch_size=batch_size, learning_rate=learning_rate,
             warmup_steps=max(1, steps // 10), stop_probability=1.0,
         )  # fmt: skip
-        fit(tuned.model, _examples(tuned, questions, seed), limits, progress=lambda _: None)
+        fit(
+            tuned.model, _examples(tuned, questions, seed), limits,
+            progress=lambda _: None, autocast=tuned.autocast,
+        )  # fmt: skip
     return tuned
 
 

@@ -13,7 +13,8 @@ class RaggedLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is Any
     Attributes:
         rows: those read, for the next forward pass: a slice where they are all that are in use.
         scatter_rows, positions: where the next keys and values go, (sessions,) and (sessions, width).
-        span: positions that the next pass sees.
+        height, span: rows and positions that the next pass needs; numbers of the host, since reading one
+            back from a GPU, layer by layer, would make it wait.
     """
 
     def __init__(self) -> None:
@@ -21,11 +22,12 @@ class RaggedLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is Any
         self.rows: Tensor | slice = slice(0, 0)
         self.scatter_rows = torch.empty(0, dtype=torch.long)
         self.positions = torch.empty(0, dtype=torch.long)
-        self.span = 0
+        self.height = self.span = 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         heads, size = key_states.shape[1], key_states.shape[3]
-        self.keys = key_states.new_zeros(0, heads, 0, size)
+        # Rotated keys are float32 under autocast, where values are not; attention rounds them all the same.
+        self.keys = value_states.new_zeros(0, heads, 0, size)
         self.values = value_states.new_zeros(0, heads, 0, value_states.shape[3])
         self.is_initialized = True
 
@@ -43,9 +45,9 @@ class RaggedLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is Any
     ) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        self.reserve(int(self.scatter_rows.max()) + 1, int(self.positions.max()) + 1)
+        self.reserve(self.height, self.span)
         rows = self.scatter_rows[:, None]
-        self.keys[rows, :, self.positions] = key_states.transpose(1, 2)
+        self.keys[rows, :, self.positions] = key_states.transpose(1, 2).to(self.keys.dtype)
         self.values[rows, :, self.positions] = value_states.transpose(1, 2)
         return self.keys[self.rows, :, : self.span], self.values[self.rows, :, : self.span]
 

@@ -12,6 +12,7 @@ if sessions move in step.
 """
 
 import asyncio
+import logging
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -29,7 +30,10 @@ from routerr1.config import Params
 from routerr1.errors import CheckpointError, ConfigError
 from routerr1.protocol import STOPS
 from routerr1.rollout.cache import RaggedLayer
+from routerr1.rollout.graphs import Capture, DecodeGraphs, captured
 from routerr1.types import Finish, Generation
+
+_log = logging.getLogger(__name__)
 
 _STOP_WINDOW = 12  # tokens decoded to look for a stop string; the longest stop has 9 characters
 _DAY = "26 Jul 2024"  # what Llama 3 templates fall back to
@@ -156,6 +160,7 @@ class LocalGenerator:
             when replies come. Slower over a network by the wait for each round's last reply.
         chat: see `Loading`.
         autocast: what to compute in where the weights are something else.
+        capture: what makes CUDA graphs of decoding; None: kernels are launched one by one.
     """
 
     def __init__(
@@ -167,6 +172,7 @@ class LocalGenerator:
         in_step: bool = False,
         chat: bool = False,
         autocast: torch.dtype | None = None,
+        capture: Capture | None = None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
@@ -175,8 +181,12 @@ class LocalGenerator:
         self.in_step = in_step
         self.chat = chat
         self.autocast = autocast
+        self.capture = capture
         self._layers = [RaggedLayer() for _ in range(model.config.num_hidden_layers)]
         self._cache = Cache(layers=self._layers)
+        self._graphs = (
+            DecodeGraphs(self._decoded, self._layers, model.device, capture) if capture else None
+        )
         self._rows: list[LocalSession] = []
         self._generating: dict[LocalSession, None] = {}  # a set that keeps order
         self._worker: asyncio.Task[None] | None = None
@@ -215,6 +225,7 @@ class LocalGenerator:
             in_step=in_step,
             chat=how.chat,
             autocast=torch.bfloat16 if how.dtype == "bfloat16" and trained else None,
+            capture=captured if how.device.startswith("cuda") else None,
         )
 
     def start(self, prompt: str, *, seed: int) -> LocalSession:
@@ -305,18 +316,51 @@ class LocalGenerator:
 
     @torch.no_grad()
     def _decode(self, sessions: list[LocalSession]) -> None:
-        if 2 * len(sessions) < len(self._rows):
-            hidden = self._forward(sessions, [session.unread for session in sessions])
-        else:
-            # Rows that wait ride along with a dummy token, overwritten when they are read: cheaper
-            # than gathering the others' cache.
-            ready = set(sessions)
-            tokens = [session.unread if session in ready else [0] for session in self._rows]
-            hidden = self._forward(self._rows, tokens)[[session.row for session in sessions]]
+        hidden = self._decode_replayed(sessions)
+        if hidden is None:
+            hidden = self._decode_launched(sessions)
         for session in sessions:
             session.read += 1
             session.unread = []
         self._sample(sessions, hidden)
+
+    def _decode_replayed(self, sessions: list[LocalSession]) -> Tensor | None:
+        """None if there are no graphs."""
+        if self._graphs is None:
+            return None
+        try:
+            states = self._graphs.decode(
+                self._tokens(sessions), [session.read for session in self._rows]
+            )
+        except RuntimeError as error:
+            _log.warning(
+                "%s: decodes slowly, since it cannot be captured as a CUDA graph (%s)",
+                type(self.model).__name__,
+                " ".join(str(error).split())[:200],
+            )
+            self._graphs = None
+            return None
+        return states[[session.row for session in sessions]]
+
+    def _decode_launched(self, sessions: list[LocalSession]) -> Tensor:
+        if 2 * len(sessions) < len(self._rows):
+            return self._forward(sessions, [session.unread for session in sessions])
+        tokens = [[token] for token in self._tokens(sessions)]
+        return self._forward(self._rows, tokens)[[session.row for session in sessions]]
+
+    def _tokens(self, sessions: list[LocalSession]) -> list[int]:
+        """What each row in use reads next.
+
+        Rows that wait ride along with a dummy token, overwritten when they are read: cheaper than gathering
+        the others' cache.
+        """
+        ready = set(sessions)
+        return [session.unread[0] if session in ready else 0 for session in self._rows]
+
+    def _decoded(self, ids: Tensor, positions: Tensor, span: int) -> Tensor:
+        """Read a token into each of the first rows; the hidden states, (rows, hidden)."""
+        rows = torch.arange(len(ids), device=ids.device)
+        return self._read(ids, positions, rows, slice(0, len(ids)), len(ids), span)[:, 0]
 
     def _forward(self, sessions: list[LocalSession], unread: list[list[int]]) -> Tensor:
         """Read `unread[i]` into session i's row; the hidden state at each one's last, (sessions, hidden)."""
@@ -327,26 +371,53 @@ class LocalGenerator:
             [tokens + [0] * (width - len(tokens)) for tokens in unread], device=device
         )
         start = torch.tensor([session.read for session in sessions], device=device)
-        positions = start[:, None] + torch.arange(width, device=device)
         rows = torch.tensor([session.row for session in sessions], device=device)
-        span = int(positions.max()) + 1
+        hidden = self._read(
+            ids,
+            start[:, None] + torch.arange(width, device=device),
+            rows,
+            slice(0, len(sessions)) if whole else rows,
+            max(session.row for session in sessions) + 1,
+            max(session.read for session in sessions) + width,
+        )
+        last = torch.tensor([len(tokens) - 1 for tokens in unread], device=device)
+        return hidden[torch.arange(len(sessions), device=device), last]
+
+    def _read(
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        rows: Tensor,
+        seen: Tensor | slice,
+        height: int,
+        span: int,
+    ) -> Tensor:
+        """Read `ids`, (rows, width), at `positions` into `rows` of the cache; hidden states, (rows, width, hidden).
+
+        Args:
+            seen: `rows`, as a slice where they are all that are in use.
+            height, span: see `RaggedLayer`.
+        """
         for layer in self._layers:
-            layer.rows = slice(0, len(sessions)) if whole else rows
-            layer.scatter_rows, layer.positions, layer.span = rows, positions, span
-        visible = torch.arange(span, device=device)[None, None] <= positions[:, :, None]
+            layer.rows, layer.scatter_rows, layer.positions = seen, rows, positions
+            layer.height, layer.span = height, span
+        visible = torch.arange(span, device=ids.device)[None, None] <= positions[:, :, None]
         mask = _additive(visible, self.autocast or self.model.dtype)[:, None]
-        cast = torch.autocast(device.type, self.autocast) if self.autocast else nullcontext()
+        # Each weight is used once, and what a graph remembers must not outlive its capture.
+        cast = (
+            torch.autocast(ids.device.type, self.autocast, cache_enabled=False)
+            if self.autocast
+            else nullcontext()
+        )
         with cast:
-            hidden = self.model.get_decoder()(
+            states: Tensor = self.model.get_decoder()(
                 input_ids=ids,
                 attention_mask=mask,
                 position_ids=positions,
                 past_key_values=self._cache,
                 use_cache=True,
             ).last_hidden_state
-        last = torch.tensor([len(tokens) - 1 for tokens in unread], device=device)
-        ends: Tensor = hidden[torch.arange(len(sessions), device=device), last]
-        return ends
+        return states
 
     def _sample(self, sessions: list[LocalSession], hidden: Tensor) -> None:
         logits = self.model.get_output_embeddings()(hidden).float()

@@ -1,6 +1,7 @@
 """The batched generator says what the model says, whoever else is in the batch."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from routerr1.config import Params
 from routerr1.errors import CheckpointError
 from routerr1.pool.simulated import SimulatedPool
 from routerr1.prompt import renderer
-from routerr1.rollout.local import LocalGenerator, cut, opening, text_ids
+from routerr1.rollout.local import Loading, LocalGenerator, cut, opening, text_ids
 from routerr1.rollout.loop import play
 from routerr1.rollout.vllm import VllmSession
 from routerr1.train.checkpoint import read_manifest, save_policy
@@ -24,9 +25,13 @@ from routerr1.types import Generation, Question, Reply
 from tests.published import make_tokenizer
 
 
-@pytest.fixture
-def generator(small_policy: Path) -> LocalGenerator:
-    return LocalGenerator.load(small_policy)
+@pytest.fixture(params=["launched", "replayed"])
+def generator(small_policy: Path, request: pytest.FixtureRequest) -> LocalGenerator:
+    """Without graphs, and with what would be captured run anew on the tensors of its capture."""
+    loaded = LocalGenerator.load(small_policy)
+    if request.param == "launched":
+        return loaded
+    return LocalGenerator(loaded.model, loaded.tokenizer, capture=lambda run: run)
 
 
 def likeliest(generator: LocalGenerator, ids: list[int], count: int) -> list[int]:
@@ -49,6 +54,70 @@ async def test_sessions_of_any_length_decode_as_if_alone(generator: LocalGenerat
         count = len(generation.token_ids)
         assert count
         assert list(generation.token_ids) == likeliest(generator, list(session.prompt_ids), count)
+
+
+async def told(generator: LocalGenerator, count: int) -> list[tuple[int, ...]]:
+    """What sessions of several lengths say in two turns, at most `count` tokens each."""
+
+    async def one(number: int) -> tuple[int, ...]:
+        session = generator.start("<think> b" * (9 + number), seed=number)
+        first = await session.generate(max_new_tokens=count + number, temperature=1.5)
+        session.insert(" a b c" * number)
+        second = await session.generate(max_new_tokens=count, temperature=1.5)
+        session.close()
+        return first.token_ids + second.token_ids
+
+    return await asyncio.gather(*(one(number) for number in range(11)))
+
+
+async def test_what_is_captured_is_dropped_once_the_cache_lies_elsewhere(
+    small_policy: Path,
+) -> None:
+    captures = 0
+
+    def capture(run: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+        nonlocal captures
+        captures += 1
+        bound = [layer.keys for layer in replayed._layers]
+
+        def replay() -> torch.Tensor:
+            assert all(
+                layer.keys is keys for layer, keys in zip(replayed._layers, bound, strict=True)
+            )
+            return run()
+
+        return replay
+
+    launched = LocalGenerator.load(small_policy)
+    replayed = LocalGenerator(launched.model, launched.tokenizer, capture=capture)
+    assert await told(replayed, 70) == await told(launched, 70)
+    made = captures
+    assert made > 2  # for other numbers of rows, and for longer ones
+    await told(replayed, 70)
+    again = captures
+    await told(replayed, 70)
+    assert made <= again == captures  # once it grows no more, nothing is captured anew
+
+
+async def test_a_model_that_cannot_be_captured_decodes_without(
+    small_policy: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def capture(_: object) -> Callable[[], torch.Tensor]:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    launched = LocalGenerator.load(small_policy)
+    refused = LocalGenerator(launched.model, launched.tokenizer, capture=capture)
+    assert await told(refused, 8) == await told(launched, 8)
+    assert caplog.text.count("cannot be captured as a CUDA graph (operation not permitted") == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+async def test_a_graph_says_what_launched_kernels_say(small_policy: Path) -> None:
+    on_gpu = Loading(device="cuda")
+    replayed = LocalGenerator.load(small_policy, on_gpu)
+    launched = LocalGenerator(LocalGenerator.load(small_policy, on_gpu).model, replayed.tokenizer)
+    assert await told(replayed, 70) == await told(launched, 70)
 
 
 async def test_a_cancelled_generation_leaves_the_others_alone(generator: LocalGenerator) -> None:
