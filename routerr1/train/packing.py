@@ -52,10 +52,14 @@ class Packed:
 
     def logits(self, model: Any) -> Tensor:
         """What `model` predicts for `targets`, (targets, vocabulary), in float32."""
+        device = model.device.type
+        computed = torch.is_autocast_enabled(device)
         hidden = model.get_decoder()(
             input_ids=self.ids,
             position_ids=self.positions,
-            attention_mask=self.attention(model.dtype),
+            attention_mask=self.attention(
+                torch.get_autocast_dtype(device) if computed else model.dtype
+            ),
             use_cache=False,
         ).last_hidden_state
         scores: Tensor = model.get_output_embeddings()(hidden.flatten(0, 1)[self.sources])

@@ -81,11 +81,13 @@ def fit(
     params: WarmstartParams,
     *,
     progress: Callable[[float], None],
+    autocast: torch.dtype | None = None,
 ) -> list[float]:
     """Take `params.steps` steps of `params.batch_size` examples; returns the loss of each.
 
     Matrices are updated by Muon, the rest by AdamW; the rate rises over `warmup_steps`, then falls to 0
-    as half a cosine. Raises: ValueError if `examples` runs out.
+    as half a cosine. `autocast` is what to compute in where the weights are something else.
+    Raises: ValueError if `examples` runs out.
     """
     matrices = [
         p
@@ -109,7 +111,9 @@ def fit(
         batch = [next(examples, None) for _ in range(params.batch_size)]
         if None in batch:
             raise ValueError(f"examples ran out at step {step}")
-        loss = packed_loss(model, [example for example in batch if example is not None])
+        cast = torch.autocast(model.device.type, autocast) if autocast else nullcontext()
+        with cast:
+            loss = packed_loss(model, [example for example in batch if example is not None])
         loss.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
@@ -179,7 +183,7 @@ def warm_start(
     with track(label, params.warmstart.steps) as bar:
         losses = fit(
             policy.model, examples, params.warmstart,
-            progress=lambda loss: bar.update(note=f"loss {loss:.3f}"),
+            progress=lambda loss: bar.update(note=f"loss {loss:.3f}"), autocast=policy.autocast,
         )  # fmt: skip
     pool = SimulatedPool(_behind(cards, params), known, seed=params.pool.seed, cards=cards)
     with track(f"{label}, validation", len(held)) as bar:

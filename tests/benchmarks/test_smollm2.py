@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,6 +20,8 @@ def test_the_gpu_script_runs_through_with_a_tiny_model(tmp_path: Path) -> None:
         sys.executable,
         "benchmarks/smollm2.py",
         "--try",
+        "--set",
+        "train.kl_weight=0.02",
         "--work",
         str(work),
         "--out",
@@ -31,7 +34,13 @@ def test_the_gpu_script_runs_through_with_a_tiny_model(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     told = (out / "README.md").read_text()
-    assert "on CPU, seed 1, 2 steps of 4 rollouts" in told
+    assert "on CPU, torch " in told
+    assert (
+        "seed 1, 2 steps of 4 rollouts. Differs from the profile in: train.kl_weight=0.02." in told
+    )
+    assert (
+        yaml.safe_load((work / "profiles/smollm2.yaml").read_text())["train"]["kl_weight"] == 0.02
+    )
     # The figures told are those of the files beside them.
     with (out / "train-log.csv").open() as stream:
         tokens = sum(4 * float(row["policy_tokens"]) for row in csv.DictReader(stream))
