@@ -28,9 +28,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 PARAMS = Path("params.yaml")
 # In params.yaml, which only the stages from the warm start on read it from: the profile's file is read by all.
 TAUGHT = {
-    "warmstart.steps": 120,
-    "warmstart.batch_size": 16,
-    "warmstart.learning_rate": 2e-2,
+    "warmstart.steps": 100,
+    "warmstart.batch_size": 8,
+    "warmstart.learning_rate": 3e-2,
     "warmstart.warmup_steps": 5,
 }
 UNTAUGHT = {"warmstart.steps": 1}
