@@ -25,18 +25,16 @@ from routerr1.types import Question
 ROOT = Path(__file__).parents[1]
 LONGEST = (
     "flows/test_operations.py",
-    "flows/test_pipeline.py",
-    "test_pipeline.py",
+    "flows/test_pipeline.py",  # and all that share its process
     "test_registry.py",
+    "test_pipeline.py",
+    "test_registry_server.py",
+    "train/test_resume.py",
     "evaluate/test_shards.py",
     "evaluate/test_real_models.py",
-    "train/test_learning.py",
-    "train/test_resume.py",
-    "test_serving.py",
-    "test_registry_server.py",
-    "train/test_distributed.py",
     "benchmarks/test_smollm2.py",
-    "train/test_grpo.py",
+    "test_serving.py",
+    "train/test_distributed.py",
     "baselines/test_learned.py",
 )
 
