@@ -34,31 +34,32 @@ def ask_once(
     """
     ours = policy == str(stages.POLICY) or (Path(policy) / MANIFEST).is_file()
     render = stages.renderer(params)
-    with working(f"loading {policy}"):
-        generator = (
-            stages.load_policy(Path(policy), params)
-            if ours
-            else stages.load_checkpoint(policy, params)
-        )
     asked = uuid.uuid4().hex
+    # First what costs nothing to look at: loading the policy takes seconds.
     pool = stages.open_pool(params, stages.read_cards(), run=f"ask {asked}")
 
     async def play() -> Trajectory:
         try:
-            return await rollout(
-                Question(asked, "asked", question, (), "test"),
-                generator,
-                pool,
-                render=render,
-                params=params.rollout,
-                seed=seed,
-                temperature=temperature,
-            )
+            with working(f"loading {policy}"):
+                generator = (
+                    stages.load_policy(Path(policy), params)
+                    if ours
+                    else stages.load_checkpoint(policy, params)
+                )
+            with working("playing"):
+                return await rollout(
+                    Question(asked, "asked", question, (), "test"),
+                    generator,
+                    pool,
+                    render=render,
+                    params=params.rollout,
+                    seed=seed,
+                    temperature=temperature,
+                )
         finally:
             await pool.aclose()
 
-    with working("playing"):
-        return asyncio.run(play())
+    return asyncio.run(play())
 
 
 def show(trajectory: Trajectory, *, simulated: bool) -> None:

@@ -25,23 +25,36 @@ from routerr1.types import Question
 ROOT = Path(__file__).parents[1]
 LONGEST = (
     "flows/test_operations.py",
-    "test_pipeline.py",
+    "flows/test_pipeline.py",  # and all that share its process
     "test_registry.py",
-    "flows/test_watch.py",
-    "flows/test_pipeline.py",
+    "test_pipeline.py",
+    "test_registry_server.py",
+    "train/test_resume.py",
     "evaluate/test_shards.py",
     "evaluate/test_real_models.py",
-    "test_registry_server.py",
-    "test_serving.py",
-    "train/test_resume.py",
-    "train/test_learning.py",
     "benchmarks/test_smollm2.py",
+    "test_serving.py",
+    "train/test_distributed.py",
+    "baselines/test_learned.py",
 )
 
 
 def pytest_xdist_auto_num_workers() -> int:
     """One process more than there are cores: many a test waits for a server or a clock."""
     return (os.cpu_count() or 1) + 1
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """By file, but the flows in one process: each of their Prefect servers takes twenty seconds of a core."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file: str = super()._split_scope(nodeid)
+            apart = file.endswith("test_operations.py")  # has servers of its own
+            return "flows" if file.startswith("tests/flows/") and not apart else file
+
+    return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -104,7 +117,7 @@ def asking_policy(
     params: Params, world: World, rows: list[Question], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A checkpoint that has begun to call candidates, and still writes much that is malformed."""
-    quick = warm_started_for(params, 60)
+    quick = warm_started_for(params, steps=60, batch_size=16, learning_rate=2e-2)
     return made_once(tmp_path_factory, "asking", lambda at: warm_started(at, quick, world, rows))
 
 
@@ -113,14 +126,14 @@ def calling_policy(
     params: Params, world: World, rows: list[Question], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A checkpoint that calls a candidate for every question."""
-    quick = warm_started_for(params, 120)
+    quick = warm_started_for(params, steps=100, batch_size=8, learning_rate=3e-2)
     return made_once(tmp_path_factory, "calling", lambda at: warm_started(at, quick, world, rows))
 
 
-def warm_started_for(params: Params, steps: int) -> Params:
+def warm_started_for(params: Params, **quick: float) -> Params:
     """Quick steps: a policy first learns to call candidates by the names that it meets."""
-    quick = {"steps": steps, "learning_rate": 2e-2, "warmup_steps": 5}
-    return params.model_copy(update={"warmstart": params.warmstart.model_copy(update=quick)})
+    section = params.warmstart.model_copy(update={**quick, "warmup_steps": 5})
+    return params.model_copy(update={"warmstart": section})
 
 
 def warm_started(folder: Path, params: Params, world: World, rows: list[Question]) -> None:

@@ -6,7 +6,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -22,6 +21,7 @@ from routerr1.exclusive import exclusive
 from routerr1.train.checkpoint import read_manifest, write_manifest
 from tests.chain import commit_nothing, dvc, make_outputs
 from tests.clone import replace
+from tests.forked import ended, fork, promote, promote_and_die, register_and_die
 
 WEIGHTS = Path("models/policy/model.safetensors")
 
@@ -286,40 +286,11 @@ def test_what_a_policy_is_played_with_is_checked_like_its_weights(chain: Params,
         promotion.promote(chain)
 
 
-REGISTER = """
-import os, signal, sys
-import mlflow
-from mlflow.tracking import MlflowClient
-from routerr1.config import load_params
-from routerr1 import registry
-
-where = sys.argv[1]
-def die(*args, **kwargs):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-if where == "before files":
-    MlflowClient.log_model_artifacts = die
-elif where == "half the files":
-    whole = MlflowClient.log_model_artifacts
-    def half(self, model_id, local):
-        os.remove(os.path.join(local, "artifacts/policy/model.safetensors"))
-        whole(self, model_id, local)
-        die()
-    MlflowClient.log_model_artifacts = half
-elif where == "before version":
-    MlflowClient.create_model_version = die
-elif where == "before alias":
-    MlflowClient.set_registered_model_alias = die
-registry.register(load_params())
-"""
-
-
 @pytest.mark.parametrize(
     "where", ["before files", "half the files", "before version", "before alias"]
 )
 def test_a_kill_while_registering_leaves_nothing_partial(chain: Params, where: str) -> None:
-    killed = subprocess.run([sys.executable, "-c", REGISTER, where], check=False)
-    assert killed.returncode == -signal.SIGKILL
+    assert ended(fork(register_and_die, where)) == -signal.SIGKILL
     version = registry.register(chain)
     client = tracking.open_client()
     assert [found.number for found in registry.list_versions(client, "routerr1")] == [1]
@@ -327,23 +298,6 @@ def test_a_kill_while_registering_leaves_nothing_partial(chain: Params, where: s
     assert version.aliases == ("challenger",)
     registry.verify(client, version.model_id)
     assert promotion.promote(chain).move is not None
-
-
-PROMOTE = """
-import os, signal, sys
-from mlflow.tracking import MlflowClient
-from routerr1.config import load_params
-from routerr1 import promotion
-
-real = getattr(MlflowClient, sys.argv[1])
-def die(self, *args, **kwargs):
-    if sys.argv[2] == "after":
-        real(self, *args, **kwargs)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-setattr(MlflowClient, sys.argv[1], die)
-promotion.promote(load_params())
-"""
 
 
 @pytest.mark.parametrize(
@@ -363,8 +317,7 @@ def test_a_kill_while_promoting_is_settled_by_the_next(
     promotion.promote(chain)
     make_outputs(right=0.8)
     registry.register(chain)
-    killed = subprocess.run([sys.executable, "-c", PROMOTE, call, when], check=False)
-    assert killed.returncode == -signal.SIGKILL
+    assert ended(fork(promote_and_die, call, when)) == -signal.SIGKILL
     client = tracking.open_client()
     assert registry.get_version(client, "routerr1", "champion").number == champion
     promotion.promote(chain, "2")  # the dead holder's lock does not stop it
@@ -446,26 +399,13 @@ def test_what_was_approved_is_what_is_promoted(chain: Params) -> None:
     assert promotion.promote(chain, "1", approved=seen).move is not None
 
 
-EIGHT = """
-import sys, time
-from routerr1.config import load_params
-from routerr1 import promotion
-while time.time() < float(sys.argv[2]):
-    time.sleep(0.01)
-promotion.promote(load_params(), sys.argv[1], why=f"process {sys.argv[1]}")
-"""
-
-
 def test_eight_at_once_leave_one_champion_and_a_whole_record(chain: Params) -> None:
     for _ in range(8):
         commit_nothing()  # another commit is another version
         registry.register(chain)
-    start = str(time.time() + 6)
-    processes = [
-        subprocess.Popen([sys.executable, "-c", EIGHT, str(number), start])
-        for number in range(1, 9)
-    ]
-    assert [process.wait(timeout=120) for process in processes] == [0] * 8
+    start = time.time() + 6
+    processes = [fork(promote, number, start) for number in range(1, 9)]
+    assert [ended(process) for process in processes] == [0] * 8
     client = tracking.open_client()
     record = promotion.moves(client, "routerr1")
     assert sorted(move.after for move in record) == list(range(1, 9))

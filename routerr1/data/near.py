@@ -10,6 +10,7 @@ near-duplicates. Such rows are compared by their facts instead (expectation `no_
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -47,11 +48,7 @@ class HeldOut:
     """
 
     def __init__(self, threshold: float) -> None:
-        from datasketch import MinHash, MinHashLSH
-
         self.threshold = threshold
-        self._index = MinHashLSH(min(threshold, _HIGHEST), num_perm=_PERMUTATIONS, weights=_WEIGHTS)
-        self._empty = MinHash(num_perm=_PERMUTATIONS, seed=_SEED, hashfunc=crc32)
         self._texts: dict[int, str] = {}
 
     def __len__(self) -> int:
@@ -76,6 +73,20 @@ class HeldOut:
             ]
             if near:
                 yield max(near, key=lambda pair: pair.similarity)
+
+    # Both wait for a first text, for datasketch takes a second to import and many data have none to compare.
+    @cached_property
+    def _index(self) -> Any:
+        from datasketch import MinHashLSH
+
+        highest = min(self.threshold, _HIGHEST)
+        return MinHashLSH(highest, num_perm=_PERMUTATIONS, weights=_WEIGHTS)
+
+    @cached_property
+    def _empty(self) -> Any:
+        from datasketch import MinHash
+
+        return MinHash(num_perm=_PERMUTATIONS, seed=_SEED, hashfunc=crc32)
 
     def _sketch(self, pieces: set[str]) -> Any:
         sketch = self._empty.copy()

@@ -15,9 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import mlflow  # noqa: F401  # imported once, before the forks
-import trl  # noqa: F401
+# What training imports when it comes to it, imported once, before the forks.
+import mlflow.pyfunc
+import mlflow.store.tracking.sqlalchemy_store
+import mlflow.system_metrics.system_metrics_monitor  # noqa: F401
+import transformers.models.llama.modeling_llama  # noqa: F401
 
+import routerr1.train.trainer  # noqa: F401
 from routerr1 import stages
 from routerr1.config import Params, load_params
 from routerr1.errors import LockHeld

@@ -13,13 +13,13 @@ from routerr1.types import Question
 def setting_of(
     params: Params, pool: Pool, rows: Sequence[Question], *, held: int = 8, **changes: Any
 ) -> Setting:
-    """All training questions and `held` of validation on one pool, seed 1; `changes` are of `Setting`."""
+    """All training questions and `held` of validation on one pool, seed 1, short turns; `changes` to `Setting`."""
     given: dict[str, Any] = {
         "tasks": [Task(row, pool) for row in rows if row.split == "train"],
         "validation": [Task(row, pool) for row in rows if row.split == "validation"][:held],
         "names": [card.name for card in pool.cards],
         "render": renderer("compact", params.rollout.max_rounds),
-        "rollout": params.rollout,
+        "rollout": params.rollout.model_copy(update={"max_new_tokens": 24}),
         "reward": params.reward,
         "train": params.train,
         "seed": 1,

@@ -74,6 +74,7 @@ def test_the_launched_train_stage_writes_what_the_plain_one_does(
     """`accelerate launch ... -m routerr1.cli train`, as docs/training.md has it, beside `routerr1 train`."""
     changes = {
         "train": {"steps": 3, "validation_questions": 5, "learning_rate": 1e-3},
+        "rollout": {"max_new_tokens": 24},
         "profile_pool": {"probes": 6},
     }
     for name in ("one", "two"):

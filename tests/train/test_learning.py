@@ -31,7 +31,7 @@ def setting(params: Params, world: World, pool: SimulatedPool, rows: list[Questi
         validation=[task for task in tasks if task.question.split == "validation"][:16],
         names=[],
         render=renderer("compact", params.rollout.max_rounds),
-        rollout=params.rollout.model_copy(update={"temperature": 0.7}),
+        rollout=params.rollout.model_copy(update={"temperature": 0.7, "max_new_tokens": 24}),
         reward=params.reward,
         train=params.train.model_copy(update=changed),
         seed=1,

@@ -18,7 +18,11 @@ ROOT = Path(__file__).parents[2]
 
 def set_up(folder: Path, policy: Path, mlflow_db: Path) -> None:
     """A working folder in which training can start, for six steps with a checkpoint every two."""
-    small = {"train": {"steps": 6, "validation_questions": 4}, "profile_pool": {"probes": 6}}
+    small = {
+        "train": {"steps": 6, "validation_questions": 4},
+        "rollout": {"max_new_tokens": 24},
+        "profile_pool": {"probes": 6},
+    }
     params = make_folder(folder, policy, mlflow_db, small)
     stages.dataset(params)
     stages.profile(params)
