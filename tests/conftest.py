@@ -40,8 +40,8 @@ LONGEST = (
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """One process more than there are cores: many a test waits for a server or a clock."""
-    return (os.cpu_count() or 1) + 1
+    """Two processes more than there are cores: many a test waits for a server or a clock."""
+    return (os.cpu_count() or 1) + 2
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
