@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,7 @@ class Site:
 def site(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Site]:
-    """MLflow over PostgreSQL (SQLite where that is missing), Prefect, and the clone."""
+    """MLflow and Prefect over PostgreSQL (SQLite where that is missing), and the clone."""
     logs = tmp_path_factory.mktemp("servers")
     clone = make_clone(tmp_path_factory.mktemp("operations") / "clone")
     replace(clone / "profiles/ci.yaml", "warmstart: {steps: 20, batch_size: 16}\n", "")
@@ -132,10 +132,13 @@ def site(
     }.items():
         monkeypatch.setenv(name, value)
     with (
-        running([*server, "--port", str(port)], logs / "server.log", cwd=logs),
-        store(logs) as backend,
+        stores(logs) as (backend, database),
+        running(
+            [*server, "--port", str(port)], logs / "server.log",
+            env={"PREFECT_SERVER_DATABASE_CONNECTION_URL": database}, cwd=logs,
+        ),
         mlflow_server(logs, backend) as mlflow,
-    ):
+    ):  # fmt: skip
         monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow)
         monkeypatch.chdir(clone)
         until_answers(f"{api}/health", logs / "server.log")
@@ -146,10 +149,19 @@ def site(
             yield Site(clone, logs, client)
 
 
-def store(folder: Path) -> AbstractContextManager[str]:
+@contextmanager
+def stores(folder: Path) -> Iterator[tuple[str, str]]:
+    """Addresses of MLflow's and of Prefect's database."""
     if shutil.which("postgres") is None:
-        return nullcontext(f"sqlite:///{folder / 'mlflow.db'}")
-    return postgresql(folder)
+        yield f"sqlite:///{folder / 'mlflow.db'}", f"sqlite+aiosqlite:///{folder / 'prefect.db'}"
+        return
+    with postgresql(folder) as address:
+        psycopg2 = pytest.importorskip("psycopg2")
+        with closing(psycopg2.connect(address)) as opened:
+            opened.autocommit = True
+            opened.cursor().execute("CREATE DATABASE prefect")
+        whole = address.replace("postgresql:", "postgresql+asyncpg:").removesuffix("/postgres")
+        yield address, f"{whole}/prefect"
 
 
 def version(number: int) -> registry.Version | None:
