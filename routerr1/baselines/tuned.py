@@ -4,6 +4,8 @@ import copy
 from collections.abc import Iterator, Sequence
 from random import Random
 
+import torch
+
 from routerr1.baselines.prompted import DIRECT
 from routerr1.baselines.threads import one_thread
 from routerr1.config import WarmstartParams
@@ -29,10 +31,15 @@ def fine_tune(
     """
     if not questions:
         raise ValueError("supervised fine-tuning needs training questions")
+    saved = base.model.dtype
     tuned = LocalGenerator(
-        copy.deepcopy(base.model), base.tokenizer,
-        max_length=base.max_length, chat=base.chat, autocast=base.autocast, capture=base.capture,
-    )  # fmt: skip
+        copy.deepcopy(base.model).float(),  # small steps are lost in bfloat16
+        base.tokenizer,
+        max_length=base.max_length,
+        chat=base.chat,
+        autocast=saved if saved == torch.bfloat16 else base.autocast,
+        capture=base.capture,
+    )
     if steps:
         limits = WarmstartParams(
             steps=steps, batch_size=batch_size, learning_rate=learning_rate,

@@ -8,6 +8,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from routerr1.baselines.tuned import fine_tune
 from routerr1.config import LoraParams, Params, VllmParams, load_params
 from routerr1.errors import CheckpointError, ConfigError
 from routerr1.pool.simulated import SimulatedPool
@@ -135,3 +136,25 @@ def test_a_prompt_without_a_chat_template_is_not_made_up(asking_policy: Path) ->
     policy = LocalGenerator.load(asking_policy, Loading(chat=True))
     with pytest.raises(CheckpointError, match=r"no chat template; set prompt\.chat to false"):
         policy.start("Who?", seed=0)
+
+
+async def test_a_base_in_bfloat16_is_tuned_in_float32(small_policy: Path) -> None:
+    """Steps so small that bfloat16, with its eight bits, would keep nearly none of them."""
+    base = LocalGenerator.load(small_policy, Loading(dtype="bfloat16"))
+    before = {name: value.clone() for name, value in base.model.named_parameters()}
+    asked = [
+        Question(name, "embedded", f"What is the capital of {name}?", (capital,), "train")
+        for name, capital in (("France", "Paris"), ("Italy", "Rome"), ("Japan", "Tokyo"))
+    ]
+    tuned = fine_tune(base, asked, steps=3, batch_size=4, learning_rate=1e-6, seed=1)
+
+    assert tuned.model.dtype == torch.float32
+    assert all(torch.equal(value, before[name]) for name, value in base.model.named_parameters())
+    matrices = {name: value for name, value in tuned.model.named_parameters() if value.ndim == 2}
+    moved = [(value != before[name]).float().mean() for name, value in matrices.items()]
+    assert sum(moved) / len(moved) > 0.5
+
+    session = tuned.start("Question: who?", seed=1)  # it computes in bfloat16 all the same
+    said = await session.generate(max_new_tokens=4, temperature=0)
+    assert said.token_ids
+    assert tuned._layers[0].keys.dtype == torch.bfloat16
