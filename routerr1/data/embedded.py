@@ -240,7 +240,9 @@ def _elements() -> list[tuple[str, str, str | None]]:
     """
     table = Path(str(distribution("mendeleev").locate_file("mendeleev/elements.db")))
     with closing(sqlite3.connect(f"{table.as_uri()}?immutable=1", uri=True)) as opened:
-        rows = opened.execute("SELECT name, symbol, discovery_location FROM elements")
+        rows = opened.execute(
+            "SELECT name, symbol, discovery_location FROM elements ORDER BY atomic_number"
+        )
         return rows.fetchall()
 
 

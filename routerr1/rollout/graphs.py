@@ -8,6 +8,7 @@ the cache has grown.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import torch
 from torch import Tensor
@@ -15,29 +16,45 @@ from torch import Tensor
 from routerr1.rollout.cache import RaggedLayer
 
 Run = Callable[[], Tensor]
-Capture = Callable[[Run], Run]
-"""Work on tensors that stay where they are, to what does it again."""
+Capture = Callable[[Run, torch.device], Run]
+"""Work on tensors that stay where they are on a device, to what does it again."""
+Forward = Callable[[Tensor, Tensor, int], Tensor]
+"""Ids and positions, (rows, 1) each, and the span, to hidden states, (rows, hidden)."""
 
 _ROWS = 8  # the fewest; more are a power of two
 _SPAN = 128  # spans are multiples of it
 
 
-def captured(run: Run) -> Run:
+class NotCapturable(Exception):
+    """A model does in its forward pass what a graph cannot hold, such as waiting for the GPU."""
+
+
+def captured(run: Run, device: torch.device) -> Run:
     """`run` as a graph; it is run once before, for what libraries set up at a first call.
 
-    Raises: RuntimeError if something in it has to wait for the GPU.
+    Raises: NotCapturable.
     """
-    aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch gives it no types
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        run()
-    torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        result = run()
+    with torch.cuda.device(device):
+        before = torch.cuda.current_stream()
+        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch gives it no types
+        aside.wait_stream(before)
+        with torch.cuda.stream(aside):
+            run()
+        before.wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                result = run()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise NotCapturable(str(error)) from error
+        finally:
+            torch.cuda.set_stream(before)  # torch stays on its own where a capture fails
 
     def replay() -> Tensor:
-        graph.replay()
+        with torch.cuda.device(device):
+            graph.replay()
         return result
 
     return replay
@@ -51,52 +68,47 @@ class _Graph:
 
 
 class DecodeGraphs:
-    """Decodes a token of each of the cache's first rows.
+    """Decodes a token of each of the cache's first rows."""
 
-    Args:
-        forward: ids and positions, (rows, 1) each, and the span, to hidden states, (rows, hidden).
-    """
-
-    def __init__(
-        self,
-        forward: Callable[[Tensor, Tensor, int], Tensor],
-        layers: Sequence[RaggedLayer],
-        device: torch.device,
-        capture: Capture,
-    ) -> None:
-        self._forward = forward
+    def __init__(self, layers: Sequence[RaggedLayer], capture: Capture) -> None:
         self._layers = layers
-        self._device = device
         self._capture = capture
         self._graphs: dict[tuple[int, int], _Graph] = {}
-        self._keys: Tensor | None = None
+        self._keys: list[Tensor] = []
 
-    def decode(self, tokens: Sequence[int], read: Sequence[int]) -> Tensor:
+    def decode(self, tokens: Sequence[int], read: Sequence[int], forward: Forward) -> Tensor:
         """Hidden states, (rows, hidden), overwritten by the next call.
+
+        All rows are computed, however few decode: for a small model that costs less than to gather them.
 
         Args:
             read: how many tokens of each row the cache holds.
 
-        Raises: RuntimeError if the model cannot be captured.
+        Raises: NotCapturable.
         """
         count = len(tokens)
         rows = max(_ROWS, 1 << (count - 1).bit_length())
         span = -(-(max(read) + 1) // _SPAN) * _SPAN
         for layer in self._layers:
+            if layer.keys.shape[0] < rows or layer.keys.shape[2] < span:
+                self._graphs.clear()  # before there are two caches
             layer.reserve(rows, span)
-        if self._layers[0].keys is not self._keys:
+        keys = [layer.keys for layer in self._layers]
+        if any(old is not new for old, new in zip_longest(self._keys, keys)):
             self._graphs.clear()
-            self._keys = self._layers[0].keys
+            self._keys = keys
+        device = keys[0].device
         graph = self._graphs.get((rows, span))
         ids, positions = (
             (graph.ids, graph.positions)
             if graph
-            else torch.zeros(2, rows, 1, dtype=torch.long, device=self._device)
+            else torch.zeros(2, rows, 1, dtype=torch.long, device=device)
         )
-        # Rows beyond `count` belong to nobody: what is written there is overwritten before it is read.
-        ids[:count, 0] = torch.tensor(tokens, device=self._device)
-        positions[:count, 0] = torch.tensor(read, device=self._device)
+        # Rows beyond `count` belong to nobody: what is written there, at positions of earlier calls of the
+        # same span, is overwritten before it is read.
+        ids[:count, 0] = torch.tensor(tokens, device=device)
+        positions[:count, 0] = torch.tensor(read, device=device)
         if graph is None:
-            replay = self._capture(lambda: self._forward(ids, positions, span))
+            replay = self._capture(lambda: forward(ids, positions, span), device)
             graph = self._graphs[rows, span] = _Graph(ids, positions, replay)
         return graph.replay()[:count]

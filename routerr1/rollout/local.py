@@ -30,7 +30,7 @@ from routerr1.config import Params
 from routerr1.errors import CheckpointError, ConfigError
 from routerr1.protocol import STOPS
 from routerr1.rollout.cache import RaggedLayer
-from routerr1.rollout.graphs import Capture, DecodeGraphs, captured
+from routerr1.rollout.graphs import Capture, DecodeGraphs, NotCapturable, captured
 from routerr1.types import Finish, Generation
 
 _log = logging.getLogger(__name__)
@@ -184,9 +184,7 @@ class LocalGenerator:
         self.capture = capture
         self._layers = [RaggedLayer() for _ in range(model.config.num_hidden_layers)]
         self._cache = Cache(layers=self._layers)
-        self._graphs = (
-            DecodeGraphs(self._decoded, self._layers, model.device, capture) if capture else None
-        )
+        self._graphs = DecodeGraphs(self._layers, capture) if capture else None
         self._rows: list[LocalSession] = []
         self._generating: dict[LocalSession, None] = {}  # a set that keeps order
         self._worker: asyncio.Task[None] | None = None
@@ -330,9 +328,9 @@ class LocalGenerator:
             return None
         try:
             states = self._graphs.decode(
-                self._tokens(sessions), [session.read for session in self._rows]
+                self._tokens(sessions), [session.read for session in self._rows], self._decoded
             )
-        except RuntimeError as error:
+        except NotCapturable as error:
             _log.warning(
                 "%s: decodes slowly, since it cannot be captured as a CUDA graph (%s)",
                 type(self.model).__name__,

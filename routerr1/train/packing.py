@@ -53,12 +53,12 @@ class Packed:
     def logits(self, model: Any) -> Tensor:
         """What `model` predicts for `targets`, (targets, vocabulary), in float32."""
         device = model.device.type
-        computed = torch.is_autocast_enabled(device)
+        casts = torch.is_autocast_enabled(device)
         hidden = model.get_decoder()(
             input_ids=self.ids,
             position_ids=self.positions,
             attention_mask=self.attention(
-                torch.get_autocast_dtype(device) if computed else model.dtype
+                torch.get_autocast_dtype(device) if casts else model.dtype
             ),
             use_cache=False,
         ).last_hidden_state

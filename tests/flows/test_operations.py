@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -152,11 +153,12 @@ def site(
 @contextmanager
 def stores(folder: Path) -> Iterator[tuple[str, str]]:
     """Addresses of MLflow's and of Prefect's database."""
-    if shutil.which("postgres") is None:
+    if shutil.which("postgres") is None or find_spec("psycopg2") is None:
         yield f"sqlite:///{folder / 'mlflow.db'}", f"sqlite+aiosqlite:///{folder / 'prefect.db'}"
         return
     with postgresql(folder) as address:
-        psycopg2 = pytest.importorskip("psycopg2")
+        import psycopg2
+
         with closing(psycopg2.connect(address)) as opened:
             opened.autocommit = True
             opened.cursor().execute("CREATE DATABASE prefect")
