@@ -2,19 +2,20 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import yaml
+from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events.actions import RunDeployment
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
-from prefect.exceptions import ObjectAlreadyExists
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
 from flows.pipeline import limit_of, retrain
 from flows.triggers import TRIGGERS, need_server, resource_of, server_errors
@@ -99,6 +100,28 @@ def stored_deployments() -> list[dict[str, Any]]:
 
     Raises: ConfigError naming the file if it is not there, is no YAML or holds no list of them.
     """
+    deployments: list[dict[str, Any]] = _stored()["deployments"]
+    return deployments
+
+
+def flow_of(stored: dict[str, Any]) -> Flow[..., Any]:
+    """The flow that a deployment of prefect.yaml runs.
+
+    Raises: ConfigError naming the file and the deployment if there is no such flow.
+    """
+    entrypoint = str(stored.get("entrypoint"))
+    file, _, name = entrypoint.partition(":")
+    try:
+        found = getattr(import_module(file.removesuffix(".py").replace("/", ".")), name)
+    except (ImportError, AttributeError, ValueError):
+        found = None
+    if not isinstance(found, Flow):
+        where = f"{PREFECT_FILE}: deployment {stored.get('name')}"
+        raise ConfigError(f"{where}: its entrypoint, {entrypoint}, is no flow")
+    return found
+
+
+def _stored() -> dict[str, Any]:
     if not PREFECT_FILE.is_file():
         raise ConfigError(f"{PREFECT_FILE}: not found; run this in the repository's root")
     try:
@@ -108,7 +131,7 @@ def stored_deployments() -> list[dict[str, Any]]:
     found = stored.get("deployments") if isinstance(stored, dict) else None
     if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
         raise ConfigError(f"{PREFECT_FILE}: holds no list of deployments")
-    return found
+    return dict(stored)
 
 
 def _work_pool(client: SyncPrefectClient) -> str:
@@ -126,32 +149,43 @@ def _limit(client: SyncPrefectClient) -> str:
 
 
 def _deploy(client: SyncPrefectClient) -> str:
-    names = [str(each.get("name")) for each in stored_deployments()]
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-    with _left_off(client, names):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    """`prefect deploy` switches all on: what a person has switched off is paused in what it is given.
+
+    Switched off again afterwards, it would be on for seconds, and a clock that strikes then starts a run.
+    """
+    stored = _stored()
+    before = [(each, _switched_off(client, each)) for each in stored["deployments"]]
+    held = [{**each, "paused": True} if old else each for each, old in before]
+    with TemporaryDirectory() as folder:
+        copy = Path(folder) / PREFECT_FILE.name
+        copy.write_text(yaml.safe_dump({**stored, "deployments": held}, sort_keys=False))
+        command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+        command += ["--prefect-file", str(copy)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        finally:
+            for each, old in before:
+                if old:
+                    _switch_schedules_off(client, old)
+                    if not (old.paused or each.get("paused")):
+                        client.resume_deployment(old.id)
     if done.returncode:
         last = (done.stderr or done.stdout).strip().splitlines()[-1:]
         raise ConfigError(f"{PREFECT_FILE}: `prefect deploy --all` failed: {' '.join(last)}")
     return f"deployments: as in {PREFECT_FILE}"
 
 
-@contextmanager
-def _left_off(client: SyncPrefectClient, names: Sequence[str]) -> Iterator[None]:
-    """`prefect deploy` switches deployments and schedules on: those that were off before are off again after."""
-    ours = DeploymentFilter(name=DeploymentFilterName(any_=list(names)))
-    before = client.read_deployments(deployment_filter=ours)
+def _switched_off(client: SyncPrefectClient, stored: dict[str, Any]) -> DeploymentResponse | None:
+    """The deployment as the server has it, if it or a schedule of it is switched off there."""
     try:
-        yield
-    finally:
-        for old in before:
-            _switch_off(client, old)
+        found = client.read_deployment_by_name(f"{flow_of(stored).name}/{stored.get('name')}")
+    except ObjectNotFound:
+        return None
+    return found if found.paused or not all(each.active for each in found.schedules) else None
 
 
-def _switch_off(client: SyncPrefectClient, old: DeploymentResponse) -> None:
+def _switch_schedules_off(client: SyncPrefectClient, old: DeploymentResponse) -> None:
     off = [each.schedule for each in old.schedules if not each.active]
     for each in client.read_deployment(old.id).schedules:
         if each.schedule in off:
             client.update_deployment_schedule(old.id, each.id, active=False)
-    if old.paused:
-        client.pause_deployment(old.id)

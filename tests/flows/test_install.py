@@ -4,8 +4,11 @@ import os
 import pty
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +47,28 @@ def state(client: Any) -> list[Any]:
     return [deployments, automations, [(pool.id, pool.type) for pool in pools]]
 
 
+@contextmanager
+def watched(deployment: Any) -> Iterator[list[bool]]:
+    """Whether the deployment is paused, asked again and again while something else goes on."""
+    from prefect.client.orchestration import get_client
+
+    seen: list[bool] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        with get_client(sync_client=True) as client:
+            while not done.wait(0.02):
+                seen.append(client.read_deployment(deployment).paused)
+
+    with ThreadPoolExecutor(1) as pool:
+        watching = pool.submit(copy_context().run, watch)
+        try:
+            yield seen
+        finally:
+            done.set()
+        watching.result()
+
+
 def test_installing_again_changes_nothing_and_switches_nothing_on(client: Any) -> None:
     from flows.install import install
 
@@ -56,8 +81,10 @@ def test_installing_again_changes_nothing_and_switches_nothing_on(client: Any) -
     watch = client.read_deployment_by_name("watch-changes/watch-changes")
     client.update_deployment_schedule(watch.id, watch.schedules[0].id, active=False)
     before = state(client)
-    assert "automation: retrain routerr1 on routerr1.drift (switched off)" in install()
+    with watched(retrain.id) as seen:
+        assert "automation: retrain routerr1 on routerr1.drift (switched off)" in install()
     assert state(client) == before
+    assert set(seen) == {True}  # on for a moment, it would be run by its clock
 
 
 def test_prefect_deploys_without_a_question(client: Any) -> None:
@@ -128,6 +155,11 @@ def test_without_prefect_yaml_nothing_is_installed(client: Any) -> None:
         Path("prefect.yaml").write_text(content)
         with pytest.raises(ConfigError, match=r"prefect\.yaml: holds no list of deployments"):
             install()
+    Path("prefect.yaml").write_text(
+        "deployments: [{name: retrain, entrypoint: flows/pipeline.py:x}]\n"
+    )
+    with pytest.raises(ConfigError, match=r"deployment retrain: its entrypoint, .*:x, is no flow"):
+        install()
     Path("prefect.yaml").write_text("deployments: []\n")
     with pytest.raises(ConfigError, match=r"prefect\.yaml: deploys no flows/pipeline\.py:retrain"):
         automations(client)
