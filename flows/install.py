@@ -172,7 +172,8 @@ def _deploy(client: SyncPrefectClient) -> str:
     if done.returncode:
         last = (done.stderr or done.stdout).strip().splitlines()[-1:]
         raise ConfigError(f"{PREFECT_FILE}: `prefect deploy --all` failed: {' '.join(last)}")
-    return f"deployments: as in {PREFECT_FILE}"
+    off = ", ".join(old.name for _, old in before if old)
+    return f"deployments: as in {PREFECT_FILE}{f' (switched off: {off})' if off else ''}"
 
 
 def _switched_off(client: SyncPrefectClient, stored: dict[str, Any]) -> DeploymentResponse | None:

@@ -82,7 +82,9 @@ def test_installing_again_changes_nothing_and_switches_nothing_on(client: Any) -
     client.update_deployment_schedule(watch.id, watch.schedules[0].id, active=False)
     before = state(client)
     with watched(retrain.id) as seen:
-        assert "automation: retrain routerr1 on routerr1.drift (switched off)" in install()
+        lines = install()
+    assert "automation: retrain routerr1 on routerr1.drift (switched off)" in lines
+    assert "deployments: as in prefect.yaml (switched off: retrain, watch-changes)" in lines
     assert state(client) == before
     assert set(seen) == {True}  # on for a moment, it would be run by its clock
 
