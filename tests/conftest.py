@@ -1,6 +1,7 @@
 """What several tests need: a small world, and a small policy made in seconds."""
 
 import contextlib
+import gc
 import os
 import shutil
 
@@ -21,6 +22,8 @@ from routerr1.config import Params, load_params
 from routerr1.data.embedded import World, build_world, questions
 from routerr1.pool.simulated import SimulatedPool, default_candidates, known_facts
 from routerr1.types import Question
+
+gc.set_threshold(10_000)  # as the command line does
 
 ROOT = Path(__file__).parents[1]
 LONGEST = (
