@@ -74,7 +74,7 @@ class Site:
         while not holds():
             if time.monotonic() > deadline:
                 pytest.fail(f"waited {seconds:.0f} s in vain:\n{self.said()}")
-            time.sleep(0.5)
+            time.sleep(1.0)
 
     def start(self, deployment: str) -> Any:
         """Start a deployment's flow as a person would; the flow run's id."""
