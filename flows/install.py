@@ -3,7 +3,6 @@
 import subprocess
 import sys
 from datetime import timedelta
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,7 +14,8 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events.actions import RunDeployment
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
-from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectException
+from prefect.flows import load_flow_from_entrypoint
 
 from flows.pipeline import limit_of, retrain
 from flows.triggers import TRIGGERS, need_server, resource_of, server_errors
@@ -33,7 +33,7 @@ def install() -> list[str]:
 
     Doing it again changes nothing: what a person has switched off since stays off.
 
-    Raises: ConfigError without a server to install to, or if a deployment could not be made;
+    Raises: ConfigError without a server to install to, or if a deployment names no flow or could not be made;
         ServerUnreachable.
     """
     need_server()
@@ -104,23 +104,6 @@ def stored_deployments() -> list[dict[str, Any]]:
     return deployments
 
 
-def flow_of(stored: dict[str, Any]) -> Flow[..., Any]:
-    """The flow that a deployment of prefect.yaml runs.
-
-    Raises: ConfigError naming the file and the deployment if there is no such flow.
-    """
-    entrypoint = str(stored.get("entrypoint"))
-    file, _, name = entrypoint.partition(":")
-    try:
-        found = getattr(import_module(file.removesuffix(".py").replace("/", ".")), name)
-    except (ImportError, AttributeError, ValueError):
-        found = None
-    if not isinstance(found, Flow):
-        where = f"{PREFECT_FILE}: deployment {stored.get('name')}"
-        raise ConfigError(f"{where}: its entrypoint, {entrypoint}, is no flow")
-    return found
-
-
 def _stored() -> dict[str, Any]:
     if not PREFECT_FILE.is_file():
         raise ConfigError(f"{PREFECT_FILE}: not found; run this in the repository's root")
@@ -178,8 +161,14 @@ def _deploy(client: SyncPrefectClient) -> str:
 
 def _switched_off(client: SyncPrefectClient, stored: dict[str, Any]) -> DeploymentResponse | None:
     """The deployment as the server has it, if it or a schedule of it is switched off there."""
+    name, entrypoint = stored.get("name"), str(stored.get("entrypoint"))
     try:
-        found = client.read_deployment_by_name(f"{flow_of(stored).name}/{stored.get('name')}")
+        flow: Flow[..., Any] = load_flow_from_entrypoint(entrypoint)
+    except (PrefectException, ImportError, OSError, ValueError):
+        where = f"{PREFECT_FILE}: deployment {name}"
+        raise ConfigError(f"{where}: its entrypoint, {entrypoint}, is no flow") from None
+    try:
+        found = client.read_deployment_by_name(f"{flow.name}/{name}")
     except ObjectNotFound:
         return None
     return found if found.paused or not all(each.active for each in found.schedules) else None

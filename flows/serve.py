@@ -4,16 +4,17 @@ A Prefect server it does need (`prefect server start`, PREFECT_API_URL): without
 """
 
 import sys
+from importlib import import_module
 from typing import Any
 
-from prefect import serve
+from prefect import Flow, serve
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import ConcurrencyLimitConfig
 from prefect.deployments.runner import RunnerDeployment
 from prefect.schedules import Cron
 from prefect.types.entrypoint import EntrypointType
 
-from flows.install import PREFECT_FILE, automations, flow_of, stored_deployments
+from flows.install import PREFECT_FILE, automations, stored_deployments
 from flows.triggers import need_server, server_errors
 from routerr1.errors import ConfigError, RouterError
 
@@ -30,8 +31,11 @@ def deployments() -> list[RunnerDeployment]:
 
 
 def _deployment(stored: dict[str, Any]) -> RunnerDeployment:
+    file, _, name = stored["entrypoint"].partition(":")
+    module = import_module(file.removesuffix(".py").replace("/", "."))
+    served: Flow[..., Any] = getattr(module, name)
     limit = stored.get("concurrency_limit")
-    made = flow_of(stored).to_deployment(
+    made = served.to_deployment(
         stored["name"],
         schedules=[
             Cron(each["cron"], timezone=each.get("timezone"), active=each.get("active", True))

@@ -72,19 +72,25 @@ def watched(deployment: Any) -> Iterator[list[bool]]:
 def test_installing_again_changes_nothing_and_switches_nothing_on(client: Any) -> None:
     from flows.install import install
 
+    Path("own.py").write_text("from prefect import flow\n\n@flow\ndef nightly() -> None: ...\n")
+    theirs = Path("prefect.yaml").read_text()
+    Path("prefect.yaml").unlink()
+    own = "{name: own, entrypoint: own.py:nightly, schedules: [], work_pool: {name: routerr1}}"
+    Path("prefect.yaml").write_text(f"{theirs}\n  - {own}\n")
     lines = install()
     assert "automation: retrain routerr1 on routerr1.drift" in lines
     (drift,) = client.read_automations_by_name("retrain routerr1 on routerr1.drift")
     client.pause_automation(drift.id)
     retrain = client.read_deployment_by_name("retrain/retrain")
     client.pause_deployment(retrain.id)
+    client.pause_deployment(client.read_deployment_by_name("nightly/own").id)
     watch = client.read_deployment_by_name("watch-changes/watch-changes")
     client.update_deployment_schedule(watch.id, watch.schedules[0].id, active=False)
     before = state(client)
     with watched(retrain.id) as seen:
         lines = install()
     assert "automation: retrain routerr1 on routerr1.drift (switched off)" in lines
-    assert "deployments: as in prefect.yaml (switched off: retrain, watch-changes)" in lines
+    assert "deployments: as in prefect.yaml (switched off: retrain, watch-changes, own)" in lines
     assert state(client) == before
     assert set(seen) == {True}  # on for a moment, it would be run by its clock
 
