@@ -68,7 +68,11 @@ def test_sdist_holds_what_the_build_reads(packages: Path):
 
 @pytest.mark.parametrize(
     ("schema", "pattern"),
-    [("citation-file-format", "CITATION.cff")],
+    [
+        ("citation-file-format", "CITATION.cff"),
+        ("compose-spec", "compose.yaml"),
+        ("github-workflows", ".github/workflows/*.yml"),
+    ],
 )
 def test_files_follow_their_published_schema(schema: str, pattern: str):
     files = sorted(ROOT.glob(pattern))
