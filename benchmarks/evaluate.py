@@ -39,12 +39,12 @@ from routerr1.config import Params, load_params
 from routerr1.evaluate import controls
 from routerr1.evaluate.rows import read_rows
 from routerr1.evaluate.run import Job, learn, play_all
-from routerr1.pool.server import build_app, serving
-from routerr1.pool.simulated import SimulatedPool, default_candidates, known_facts
 from routerr1.rollout.generate import ScriptedGenerator
+from routerr1.simulation.pool import SimulatedPool, default_candidates, known_facts
+from routerr1.simulation.server import build_app, serving
 from routerr1.stages.evaluating import jobs_of
 from routerr1.stages.parts import world_of
-from routerr1.tracking import open_run
+from routerr1.tracking.runs import open_run
 from routerr1.train.checkpoint import save_policy
 from routerr1.types import Question, Reply
 from tests.servers import write_pool_file

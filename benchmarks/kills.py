@@ -52,9 +52,7 @@ for name, pool in (("eval", "training"), ("generalize", "drawn")):
         for i in range(8)
     ])
 '''
-BY_HAND = (
-    "import sys; from flows.pipeline import main; sys.exit(main({'promote': False, 'wait_s': 600}))"
-)
+BY_HAND = "import sys; from routerr1.flows.pipeline import main; sys.exit(main({'promote': False, 'wait_s': 600}))"
 
 
 @dataclass
@@ -385,22 +383,25 @@ def by_hand(bench: Bench) -> str:
 
 def champion_number() -> int:
     """The version with the alias champion."""
-    from routerr1 import registry, tracking
+    from routerr1.registry import versions as registry
+    from routerr1.tracking import runs as tracking
 
     return registry.get_version(tracking.open_client(), "routerr1", "champion").number
 
 
 def newest_number() -> int:
     """The version made last."""
-    from routerr1 import registry, tracking
+    from routerr1.registry import versions as registry
+    from routerr1.tracking import runs as tracking
 
     return max(each.number for each in registry.list_versions(tracking.open_client(), "routerr1"))
 
 
 def partial() -> tuple[int, int]:
     """How many versions are not whole, and how many logged models are neither READY nor a version's."""
-    from routerr1 import registry, tracking
     from routerr1.errors import RegistryError
+    from routerr1.registry import versions as registry
+    from routerr1.tracking import runs as tracking
 
     client = tracking.open_client()
     versions = registry.list_versions(client, "routerr1")

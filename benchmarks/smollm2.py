@@ -103,7 +103,7 @@ def tiny_model(folder: Path) -> Path:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from routerr1.train.policy import train_tokenizer
+    from routerr1.policy.scratch import train_tokenizer
 
     tokenizer = train_tokenizer(["Who asked what of whom, and where?"], 400)
     torch.manual_seed(0)

@@ -82,8 +82,8 @@ def measure(steps: int, seed: int, clock: Callable[[], float]) -> dict[str, Any]
     from accelerate.optimizer import AcceleratedOptimizer
     from trl import GRPOTrainer
 
-    from routerr1.pool.simulated import SimulatedPool
     from routerr1.rollout.local import LocalGenerator
+    from routerr1.simulation.pool import SimulatedPool
     from routerr1.train.trainer import PackedTrainer
 
     params = load_params()

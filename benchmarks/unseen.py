@@ -24,7 +24,7 @@ from routerr1 import stages
 from routerr1.config import Params, load_params
 from routerr1.data.embedded import build_world, questions
 from routerr1.evaluate import controls
-from routerr1.evaluate.cells import bounded
+from routerr1.evaluate.formatting import bounded
 from routerr1.evaluate.grid import Grid
 from routerr1.evaluate.redrawn import REDRAWN, rerouted
 from routerr1.evaluate.rows import Row
@@ -32,8 +32,8 @@ from routerr1.evaluate.run import play_all, policies_of
 from routerr1.evaluate.stats import SHARE, ratio_interval
 from routerr1.evaluate.table import markdown, shorten, summarise
 from routerr1.files import atomic_path
-from routerr1.pool.simulated import SimulatedPool, drawn_pool, known_facts
 from routerr1.progress import track
+from routerr1.simulation.pool import SimulatedPool, drawn_pool, known_facts
 
 
 def main() -> None:

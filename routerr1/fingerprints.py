@@ -26,8 +26,8 @@ def sections(params: Params, *names: str) -> dict[str, Any]:
 _PACKAGE = Path(__file__).parent
 # What decides the results of training; dvc.yaml's stage train depends on the same.
 TRAINING_CODE = (
-    "data/embedded.py", "entropy.py", "evaluate/truth.py", "matching.py", "pool/changed.py", "pool/simulated.py",
-    "prompt.py", "protocol.py", "reward.py", "rollout", "train",
+    "data/embedded.py", "matching.py", "metrics.py", "policy", "pool/changed.py",
+    "prompt.py", "protocol.py", "reward.py", "rollout", "simulation/ground_truth.py", "simulation/pool.py", "train",
 )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from routerr1.config import Params, load_params
 from routerr1.data.embedded import World, build_world, questions
-from routerr1.pool.simulated import SimulatedPool, default_candidates, known_facts
+from routerr1.simulation.pool import SimulatedPool, default_candidates, known_facts
 from routerr1.types import Question
 
 gc.set_threshold(10_000)  # as the command line does
@@ -149,7 +149,7 @@ def warm_started(folder: Path, params: Params, world: World, rows: list[Question
 @pytest.fixture(scope="session")
 def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow store with its tables made once: making them costs two seconds."""
-    from routerr1 import tracking
+    from routerr1.tracking import runs as tracking
 
     def make(folder: Path) -> None:
         with contextlib.chdir(folder):

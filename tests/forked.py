@@ -15,7 +15,7 @@ _server.set_forkserver_preload(
         "mlflow.pyfunc",
         "mlflow.store.model_registry.sqlalchemy_store",
         "mlflow.store.tracking.sqlalchemy_store",
-        "routerr1.promotion",
+        "routerr1.registry.promotion",
     ]
 )
 
@@ -45,8 +45,8 @@ def _run(environ: dict[str, str], work: Callable[..., None], arguments: tuple[An
 
 def promote(number: int, start: float = 0.0) -> None:
     """Promote a version when the clock says `start`."""
-    from routerr1 import promotion
     from routerr1.config import load_params
+    from routerr1.registry import promotion
 
     params = load_params()
     time.sleep(max(0.0, start - time.time()))
@@ -55,8 +55,8 @@ def promote(number: int, start: float = 0.0) -> None:
 
 def promote_elsewhere(number: int, folder: Path) -> None:
     """Likewise, in a folder of its own, as on a machine of its own: no file lock is shared, only the server is."""
-    from routerr1 import promotion
     from routerr1.config import load_params
+    from routerr1.registry import promotion
 
     params = load_params()
     folder.mkdir()
@@ -68,8 +68,8 @@ def promote_and_die(call: str, when: str) -> None:
     """Killed before or after a call of MLflow's client."""
     from mlflow.tracking import MlflowClient
 
-    from routerr1 import promotion
     from routerr1.config import load_params
+    from routerr1.registry import promotion
 
     real = getattr(MlflowClient, call)
 
@@ -86,8 +86,8 @@ def register_and_die(where: str) -> None:
     """Killed at a moment while a version is registered."""
     from mlflow.tracking import MlflowClient
 
-    from routerr1 import registry
     from routerr1.config import load_params
+    from routerr1.registry import versions as registry
 
     log = MlflowClient.log_model_artifacts
 

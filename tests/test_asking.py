@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from routerr1.asking import ask_once, show, told
+from routerr1.cli.ask import ask_once, show, told
 from routerr1.config import BudgetParams, Params, RolloutParams
 from routerr1.pool.build import open_budget
 from routerr1.pool.cards import write_cards
-from routerr1.pool.simulated import SimulatedPool, default_candidates
 from routerr1.prompt import Template, renderer
 from routerr1.rollout.generate import ScriptedGenerator
 from routerr1.rollout.loop import rollout
+from routerr1.simulation.pool import SimulatedPool, default_candidates
 from routerr1.types import Card, Question, Trajectory
 
 FRANCE = "What is the capital of France?"

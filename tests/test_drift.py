@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from routerr1 import drift
-from routerr1.drift import Reading
+from routerr1.flows import drift
+from routerr1.flows.drift import Reading
 
 
 def reading(before: list[float], now: list[float]) -> Reading:

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routerr1 import gate
 from routerr1.config import GateParams
 from routerr1.evaluate.stats import Difference
-from routerr1.gate import Comparison, Evidence, Metrics, Play, Sampling
+from routerr1.registry import gate
+from routerr1.registry.gate import Comparison, Evidence, Metrics, Play, Sampling
 
 PARAMS = GateParams(
     margin_em=0.02,

@@ -11,9 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from routerr1 import lineage
+from routerr1.cli.ops import ops_app
 from routerr1.config import Params
 from routerr1.errors import DataError
-from routerr1.ops_commands import ops_app
 from routerr1.types import Card
 from tests.clone import commit, environment, make_clone, replace
 

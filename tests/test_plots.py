@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from routerr1 import plots
+from routerr1.report import plots
 
 LONG = [f"meta-llama/Llama-3.{place}-{place}0B-Instruct" for place in range(9)]
 SHORT = ["Atlas", "Curie", "Goliath", "Mint", "Penny", "Retriever", "Scout"]

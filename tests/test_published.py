@@ -9,12 +9,12 @@ import pytest
 import yaml
 
 from routerr1 import protocol, stages
-from routerr1.asking import ask_once
+from routerr1.cli.ask import ask_once
 from routerr1.config import Params, load_params
 from routerr1.errors import ConfigError
 from routerr1.evaluate.rows import read_rows
-from routerr1.pool.simulated import SimulatedPool
 from routerr1.prompt import PUBLISHED, renderer
+from routerr1.simulation.pool import SimulatedPool
 from routerr1.types import Ask, Question
 from tests.published import make_checkpoint
 

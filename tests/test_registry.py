@@ -14,10 +14,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from routerr1 import files, lineage, promotion, registry, tracking
+from routerr1 import files, lineage
 from routerr1.config import Params
 from routerr1.errors import CheckpointError, LockHeld, RegistryError, StoreUnreachable
-from routerr1.exclusive import exclusive
+from routerr1.registry import promotion
+from routerr1.registry import versions as registry
+from routerr1.registry.lock import exclusive
+from routerr1.tracking import runs as tracking
 from routerr1.train.checkpoint import read_manifest, write_manifest
 from tests.chain import commit_nothing, dvc, make_outputs
 from tests.clone import replace
@@ -75,7 +78,7 @@ def test_a_version_keeps_the_lock_it_came_from_and_what_was_not_committed(chain:
 
 
 def test_a_huge_change_is_cut(chain: Params, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("routerr1.registry._MAX_DIFF_BYTES", 100)
+    monkeypatch.setattr("routerr1.registry.versions._MAX_DIFF_BYTES", 100)
     replace(Path("params.yaml"), "profile: embedded", "profile: embedded  # for now")
     version = registry.register(chain)
     whole = len(lineage.git_diff())
@@ -426,7 +429,7 @@ def test_the_lock_of_another_machine_holds_until_its_lease_ends(
         exclusive(client, chain.registry.model, timeout_s=0.5),
     ):
         pass
-    monkeypatch.setattr("routerr1.exclusive.LEASE_S", 0.0)
+    monkeypatch.setattr("routerr1.registry.lock.LEASE_S", 0.0)
     with exclusive(client, chain.registry.model, timeout_s=5):
         held = client.get_registered_model("routerr1.lock").tags["routerr1.owner"]
     assert held.startswith(tracking.this_process())
@@ -450,7 +453,7 @@ def test_a_mover_that_took_too_long_moves_nothing(
     chain: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry.register(chain)
-    monkeypatch.setattr("routerr1.exclusive.LEASE_S", 0.0)
+    monkeypatch.setattr("routerr1.registry.lock.LEASE_S", 0.0)
     with pytest.raises(LockHeld, match="nothing was changed, try again"):
         promotion.promote(chain)
     (version,) = listed()
@@ -486,7 +489,7 @@ def test_an_upload_of_another_machine_is_left_alone(
 def test_the_commands_say_what_they_did(chain: Params) -> None:  # noqa: ARG001
     from typer import Typer
 
-    from routerr1.registry_commands import add_commands
+    from routerr1.cli.registry import add_commands
 
     app = Typer()
     add_commands(app)

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from routerr1 import promotion, registry, tracking
 from routerr1.config import Params
-from routerr1.exclusive import exclusive
+from routerr1.registry import promotion
+from routerr1.registry import versions as registry
+from routerr1.registry.lock import exclusive
+from routerr1.tracking import runs as tracking
 from tests.chain import commit_nothing, make_outputs
 from tests.forked import ended, fork, promote_elsewhere
 from tests.servers import mlflow_server, postgresql

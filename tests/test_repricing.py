@@ -9,7 +9,7 @@ import pytest
 from routerr1.config import RewardParams
 from routerr1.errors import DataError, PoolError
 from routerr1.evaluate.rows import read_rows, row_of, write_rows
-from routerr1.repricing import read_prices, reprice_rows
+from routerr1.pool.repricing import read_prices, reprice_rows
 from routerr1.rollout.loop import ledger
 from routerr1.types import Answer, Ask, Card, Generation, Question, Reply, Trajectory, Turn
 

@@ -20,11 +20,13 @@ from typing import Any
 
 import pytest
 
-from routerr1 import promotion, registry, tracking
 from routerr1.config import BudgetParams, Params
 from routerr1.errors import ConfigError, PoolError
 from routerr1.pool.build import open_budget
-from routerr1.pool.simulated import SimulatedPool, default_candidates
+from routerr1.registry import promotion
+from routerr1.registry import versions as registry
+from routerr1.simulation.pool import SimulatedPool, default_candidates
+from routerr1.tracking import runs as tracking
 from routerr1.types import Card
 from tests.chain import put_policy
 from tests.servers import free_port, write_pool_file
@@ -154,7 +156,7 @@ def test_a_policy_of_recorded_calls_is_served_live(
 def test_another_pool_file_is_asked_if_it_has_every_card(
     chain: Params, calling_policy: Path, pool: SimulatedPool, load: Callable[..., Any]
 ) -> None:
-    from routerr1.pool.server import build_app, serving
+    from routerr1.simulation.server import build_app, serving
 
     candidates = default_candidates()
     gone = write_pool_file(Path("pools/gone.yaml"), "http://127.0.0.1:9", candidates)
@@ -188,7 +190,7 @@ def test_a_version_carries_its_own_prompt(
 
 
 def test_a_pool_that_lacks_a_card_is_refused_when_loading() -> None:
-    from routerr1.serving import check_cards
+    from routerr1.registry.serving import check_cards
 
     with pytest.raises(
         PoolError, match="the pool lacks Mint, which the policy was trained to call"

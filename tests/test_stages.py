@@ -16,11 +16,11 @@ from routerr1.config import Params
 from routerr1.data.embedded import World
 from routerr1.data.splits import write_questions
 from routerr1.errors import CheckpointError, ConfigError, DataError, PoolError, RouterError
-from routerr1.pool.server import build_app, serving
-from routerr1.pool.simulated import SimulatedPool, default_candidates, known_facts
+from routerr1.simulation.pool import SimulatedPool, default_candidates, known_facts
+from routerr1.simulation.server import build_app, serving
 from routerr1.stages.training import _read_inputs
 from routerr1.stages.warmstarting import _warmstart_parts
-from routerr1.tracking import open_client
+from routerr1.tracking.runs import open_client
 from routerr1.train import warmstart
 from routerr1.types import Question
 from tests.folder import make_folder

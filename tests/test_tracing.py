@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from routerr1 import tracking
 from routerr1.evaluate.controls import Router
 from routerr1.evaluate.rows import row_of
-from routerr1.pool.simulated import SimulatedPool
-from routerr1.tracing import Kept, log_traces
+from routerr1.simulation.pool import SimulatedPool
+from routerr1.tracking import runs as tracking
+from routerr1.tracking.traces import Kept, log_traces
 from routerr1.types import (
     Answer,
     Ask,
@@ -67,7 +67,7 @@ def test_spans_carry_tokens_price_and_latency(mlflow_store: Path, played: Trajec
 MANY = """
 import pickle, sys
 from routerr1 import tracking
-from routerr1.tracing import log_traces
+from routerr1.tracking.traces import log_traces
 played = pickle.loads(bytes.fromhex(sys.argv[1]))
 experiment = tracking.experiment_id(tracking.open_client(), "traces")
 assert log_traces([played] * 40, experiment) == 40

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from routerr1 import tracking
 from routerr1.config import RegistryParams
 from routerr1.errors import DataError, RegistryError
+from routerr1.tracking import runs as tracking
 
 PARAMS = RegistryParams(model="m", experiment="tests")
 RUN_FILE = Path("data/train/run.json")

@@ -18,8 +18,8 @@ from routerr1.baselines.retrieval import RetrieverPool
 from routerr1.baselines.script import play_calls, play_once
 from routerr1.config import BaselineParams
 from routerr1.evaluate.controls import Policy, Router
-from routerr1.evaluate.lazy import Lazy, LazyGenerator
 from routerr1.pool.interface import Pool
+from routerr1.rollout.lazy import Lazy, LazyGenerator
 from routerr1.types import Ask, Question, Trajectory
 
 Play = Callable[[Question], Awaitable[Trajectory]]

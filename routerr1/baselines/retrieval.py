@@ -12,7 +12,7 @@ import numpy as np
 
 from routerr1.errors import DataError
 from routerr1.files import atomic_directory
-from routerr1.pool.simulated import Fact
+from routerr1.simulation.pool import Fact
 from routerr1.types import Card, Reply
 
 NAME = "Retriever"

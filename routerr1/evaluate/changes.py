@@ -13,8 +13,8 @@ from routerr1.errors import PoolError
 from routerr1.evaluate.controls import Policy, Router, control_routers
 from routerr1.pool.changed import ChangedPool
 from routerr1.pool.interface import Pool
-from routerr1.pool.simulated import UNSEEN_NAMES
 from routerr1.prompt import Renderer
+from routerr1.simulation.pool import UNSEEN_NAMES
 from routerr1.types import Card, Question
 
 DRAWN, ADDED = "drawn", "added"

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from routerr1.entropy import entropy_bits
 from routerr1.evaluate.rows import Row
+from routerr1.metrics import entropy_bits
 
 _WORST: Mapping[str, Callable[[list[float]], float]] = {
     "top_model_share": max, "call_entropy_bits": min, "no_call_rate": max, "best_model_share": min,

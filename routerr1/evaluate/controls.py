@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from routerr1.config import RolloutParams
-from routerr1.evaluate.lazy import Lazy
 from routerr1.evaluate.rows import JudgeCall
-from routerr1.evaluate.truth import Truth, truth_of
 from routerr1.pool.interface import Pool
 from routerr1.prompt import Renderer
 from routerr1.rollout.generate import Generator, Session
+from routerr1.rollout.lazy import Lazy
 from routerr1.rollout.loop import insert_reply, rollout
+from routerr1.simulation.ground_truth import Truth, truth_of
 from routerr1.types import Ask, Card, Question, Reply, Trajectory
 
 POLICY, RANDOM, ORACLE, NO_CALL, BEST_SINGLE, ORACLE_SINGLE = (

@@ -8,9 +8,9 @@ from typing import Any
 from routerr1.config import EvaluateParams, GeneralizeParams, RolloutParams
 from routerr1.errors import DataError
 from routerr1.evaluate import controls
-from routerr1.evaluate.cells import bounded, lines_of, number, percent
 from routerr1.evaluate.changes import DRAWN, Changes, Variant, mean_performance, pool_changes
 from routerr1.evaluate.controls import POLICY, Policy, Router
+from routerr1.evaluate.formatting import bounded, lines_of, number, percent
 from routerr1.evaluate.grid import Grid
 from routerr1.evaluate.redrawn import BEFORE
 from routerr1.evaluate.rows import Row

@@ -7,7 +7,7 @@ from typing import Any
 from routerr1.config import EvaluateParams
 from routerr1.evaluate.changes import Changes
 from routerr1.evaluate.generalize import compare_pools, generalize_markdown, generalize_metrics
-from routerr1.evaluate.pairs import all_pairs
+from routerr1.evaluate.pairwise import all_pairs
 from routerr1.evaluate.rows import Row, write_rows
 from routerr1.evaluate.run import Evaluation
 from routerr1.evaluate.seeds import by_seed, seeds_markdown

@@ -12,7 +12,7 @@ from routerr1.evaluate import controls
 from routerr1.evaluate.changes import Changes, Variant
 from routerr1.evaluate.controls import Policy, Router
 from routerr1.pool.interface import Pool
-from routerr1.pool.simulated import Fact, SimulatedPool, drawn_pool
+from routerr1.simulation.pool import Fact, SimulatedPool, drawn_pool
 from routerr1.types import Ask, Question, Trajectory
 
 REDRAWN, BEFORE, CARDS = "redrawn", "before_rl", "best_on_cards"

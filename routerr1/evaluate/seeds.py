@@ -9,9 +9,9 @@ from statistics import fmean
 from typing import Any
 
 from routerr1.config import EvaluateParams
-from routerr1.evaluate.cells import NOTHING, bounded, lines_of, number
 from routerr1.evaluate.collapse import collapse
 from routerr1.evaluate.controls import FORCED, ORACLE, POLICY
+from routerr1.evaluate.formatting import NOTHING, bounded, lines_of, number
 from routerr1.evaluate.grid import Grid
 from routerr1.evaluate.rows import Row
 from routerr1.evaluate.stats import (

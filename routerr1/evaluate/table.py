@@ -6,9 +6,9 @@ from typing import Any
 
 from routerr1.config import EvaluateParams
 from routerr1.errors import DataError
-from routerr1.evaluate.cells import bounded, lines_of, number, told_p
 from routerr1.evaluate.collapse import collapse, collapse_by_dataset
 from routerr1.evaluate.controls import BEST_SINGLE, NO_CALL, ORACLE, POLICY, RANDOM
+from routerr1.evaluate.formatting import bounded, lines_of, number, told_p
 from routerr1.evaluate.grid import Grid, grids_of
 from routerr1.evaluate.rows import Row
 from routerr1.evaluate.stats import (

@@ -27,10 +27,10 @@ from routerr1.stages.places import CALLS, EVALUATION, POOL, RUN_FILE, RUNS, WARM
 if TYPE_CHECKING:
     from routerr1.baselines.retrieval import RetrieverPool
     from routerr1.evaluate.controls import Router
-    from routerr1.evaluate.lazy import Lazy
+    from routerr1.evaluate.ray_executor import Learnt
     from routerr1.evaluate.rows import Row
     from routerr1.evaluate.run import Job
-    from routerr1.evaluate.shards import Learnt
+    from routerr1.rollout.lazy import Lazy
     from routerr1.rollout.local import LocalGenerator
 
 
@@ -38,11 +38,11 @@ def evaluate(params: Params) -> None:
     """The policy and its controls on the split asked for; rows, table and metrics into data/eval."""
     from routerr1.evaluate.controls import POLICY
     from routerr1.evaluate.outputs import write_evaluation
+    from routerr1.evaluate.ray_executor import play_on_ray
     from routerr1.evaluate.run import TRAINING_POOL, evaluation_of, play_all
-    from routerr1.evaluate.shards import play_on_ray
     from routerr1.evaluate.store import RowStore
-    from routerr1.tracing import Kept
-    from routerr1.tracking import open_run
+    from routerr1.tracking.runs import open_run
+    from routerr1.tracking.traces import Kept
 
     section = params.evaluate
     mark = evaluation_fingerprint(params, "evaluate")
@@ -112,8 +112,8 @@ def _baselines(
     whole questions, if that is what some of them do."""
     from routerr1.baselines.build import SINGLE, Materials, baseline_routers, lessons, whole_routers
     from routerr1.baselines.matrix import read_matrix
-    from routerr1.evaluate.lazy import Lazy, LazyGenerator
     from routerr1.evaluate.run import TRAINING_POOL, WHOLE, policies_of
+    from routerr1.rollout.lazy import Lazy, LazyGenerator
 
     section = params.baselines
     if not section.include:
@@ -162,7 +162,7 @@ def _retriever(params: Params, pool: Pool) -> "RetrieverPool | None":
         RetrieverPool,
         passages_of,
     )
-    from routerr1.pool.simulated import known_facts
+    from routerr1.simulation.pool import known_facts
 
     section = params.baselines
     if not {"rag", "search_r1"} & set(section.include):
@@ -181,7 +181,7 @@ def _retriever(params: Params, pool: Pool) -> "RetrieverPool | None":
 
 def evaluate_replay(params: Params, log: Path, out: Path, repetitions: int) -> None:
     """Learned single-round routers on recorded replies, under every metric, into `out`; no stage."""
-    from routerr1.evaluate.replay import METRICS, read_log, studies_markdown, study
+    from routerr1.baselines.replay_study import METRICS, read_log, studies_markdown, study
     from routerr1.files import atomic_write_text
 
     found = {}

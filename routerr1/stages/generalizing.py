@@ -34,7 +34,7 @@ def generalize(params: Params) -> None:
     from routerr1.evaluate.outputs import write_generalization
     from routerr1.evaluate.store import RowStore
     from routerr1.pool.changed import ChangedPool
-    from routerr1.tracking import open_run
+    from routerr1.tracking.runs import open_run
 
     cards = read_cards()
     mark = evaluation_fingerprint(params, "generalize")
@@ -68,7 +68,7 @@ def generalize(params: Params) -> None:
 def _open_grown_pool(params: Params, cards: Sequence[Card]) -> Pool:
     """The training pool and, behind it, models that training never saw, where `params` name any."""
     from routerr1.pool.build import guard, open_http_pool
-    from routerr1.pool.simulated import (
+    from routerr1.simulation.pool import (
         SimulatedPool,
         candidates_of,
         drawn_candidates,
@@ -103,10 +103,10 @@ async def _new_models(params: Params, everyone: Pool, cards: Sequence[Card]) -> 
 
 
 def _redrawn(params: Params, pool: Pool) -> "Changes":
-    from routerr1.evaluate.lazy import LazyGenerator
     from routerr1.evaluate.redrawn import not_redrawn, redrawn
     from routerr1.evaluate.run import policies_of
-    from routerr1.pool.simulated import known_facts
+    from routerr1.rollout.lazy import LazyGenerator
+    from routerr1.simulation.pool import known_facts
 
     if params.pool.kind != "simulated":
         return not_redrawn("real models cannot be drawn")

@@ -66,7 +66,7 @@ def open_pool(
         run: whose budget of a run it uses where the environment names none.
     """
     from routerr1.pool.build import ONE_RUN, guard, open_http_pool
-    from routerr1.pool.simulated import SimulatedPool, candidates_of, known_facts
+    from routerr1.simulation.pool import SimulatedPool, candidates_of, known_facts
 
     if params.pool.kind == "simulated":
         if params.dataset.source != "embedded":
@@ -120,7 +120,7 @@ async def closing(pool: Pool, work: Awaitable[Result]) -> Result:
 
 def load_policies(params: Params) -> dict[int, "Generator"]:
     """The trained policy of every seed, loaded (see `load_policy`) when it is first played."""
-    from routerr1.evaluate.lazy import LazyGenerator
+    from routerr1.rollout.lazy import LazyGenerator
 
     folders = [POLICY, *(OTHER_SEEDS / f"seed-{seed}" for seed in params.seeds[1:])]
     return {

@@ -15,7 +15,7 @@ def report(params: Params) -> None:
 
 
 def _write_report(params: Params) -> None:
-    from routerr1.report import read_sources, write_report
+    from routerr1.report.page import read_sources, write_report
 
     facts = {
         "profile": params.profile,

@@ -36,7 +36,7 @@ from routerr1.stages.places import (
 from routerr1.types import Question, Trajectory
 
 if TYPE_CHECKING:
-    from routerr1.tracking import Run
+    from routerr1.tracking.runs import Run
     from routerr1.train.grpo import Trained
     from routerr1.train.rehearsal import Rehearsal
     from routerr1.train.setting import Setting, Task
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 
 def train(params: Params) -> None:
     """GRPO for every seed; the first seed's policy into models/policy, the others' into models/seeds."""
-    from routerr1.tracking import open_run
-    from routerr1.train.guard import die_with_pipeline, only_trainer
+    from routerr1.tracking.runs import open_run
+    from routerr1.train.process_lock import die_with_pipeline, only_trainer
 
     die_with_pipeline()
     if int(os.environ.get("RANK", "0")):
@@ -110,7 +110,7 @@ def _train_seeds(params: Params, about: Mapping[int, Mapping[str, Any]], run: "R
 def _train_seed(
     params: Params, seed: int, about: Mapping[str, Any], target: Path, run: "Run"
 ) -> tuple["Trained", dict[str, float]]:
-    from routerr1.tracing import spread
+    from routerr1.tracking.traces import spread
     from routerr1.train.checkpoint import save_policy
     from routerr1.train.grpo import train as run_grpo
     from routerr1.train.recorder import train_cost_usd
@@ -263,8 +263,8 @@ def _vary(params: Params) -> bool:
 
 def _redrawing(params: Params, seed: int) -> Callable[[int], Pool]:
     """The n-th drawn pool of a training run."""
-    from routerr1.pool.simulated import known_facts, training_pool
     from routerr1.rollout.loop import stream_seed
+    from routerr1.simulation.pool import known_facts, training_pool
 
     known = known_facts(world_of(params))
     return lambda place: training_pool(known, stream_seed(seed, place))
@@ -277,7 +277,7 @@ def _sampled(questions: list[Question], count: int, seed: int) -> list[Question]
 
 def _rehearsal(params: Params, seed: int) -> "Rehearsal | None":
     """What a warm start taught; None where there was none."""
-    from routerr1.pool.simulated import known_facts
+    from routerr1.simulation.pool import known_facts
     from routerr1.train.rehearsal import rehearsal
     from routerr1.train.warmstart import drawn_cards, names_met
 

@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 def warmstart(params: Params) -> None:
     """Supervised warm start for every seed; models/warmstart and its metrics."""
     from routerr1.train.checkpoint import read_manifest
-    from routerr1.train.guard import die_with_pipeline, only_trainer
+    from routerr1.train.process_lock import die_with_pipeline, only_trainer
     from routerr1.train.warmstart import adopt
 
     die_with_pipeline()

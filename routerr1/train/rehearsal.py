@@ -12,10 +12,10 @@ from typing import Any
 
 from routerr1.config import Params
 from routerr1.data.embedded import World
-from routerr1.pool.simulated import known_facts
 from routerr1.prompt import Renderer
 from routerr1.rollout.loop import stream_seed
-from routerr1.train.examples import imitated
+from routerr1.simulation.pool import known_facts
+from routerr1.train.demonstrations import imitated
 from routerr1.train.packing import Example
 from routerr1.train.warmstart import encode, imitate_all
 from routerr1.types import Card, Question

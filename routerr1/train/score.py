@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from routerr1 import protocol
 from routerr1.config import RewardParams
-from routerr1.entropy import entropy_bits
-from routerr1.evaluate.truth import truth_of
 from routerr1.matching import exact_match, token_f1
+from routerr1.metrics import entropy_bits
 from routerr1.pool.interface import Pool
 from routerr1.reward import FrozenCostScale, components
+from routerr1.simulation.ground_truth import truth_of
 from routerr1.types import Ask, Card, Trajectory
 
 

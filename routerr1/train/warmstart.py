@@ -19,7 +19,13 @@ from routerr1.config import Params, WarmstartParams
 from routerr1.data.embedded import World
 from routerr1.errors import DataError
 from routerr1.files import atomic_directory
-from routerr1.pool.simulated import (
+from routerr1.policy.scratch import new_model, train_tokenizer
+from routerr1.progress import track
+from routerr1.prompt import renderer
+from routerr1.reward import FrozenCostScale
+from routerr1.rollout.local import Loading, LocalGenerator, loading, opening, text_ids
+from routerr1.rollout.loop import play, stream_seed
+from routerr1.simulation.pool import (
     TRAINING_NAMES,
     UNSEEN_NAMES,
     Candidate,
@@ -29,15 +35,9 @@ from routerr1.pool.simulated import (
     known_facts,
     training_pool,
 )
-from routerr1.progress import track
-from routerr1.prompt import renderer
-from routerr1.reward import FrozenCostScale
-from routerr1.rollout.local import Loading, LocalGenerator, loading, opening, text_ids
-from routerr1.rollout.loop import play, stream_seed
 from routerr1.train.checkpoint import write_manifest
-from routerr1.train.examples import imitated
+from routerr1.train.demonstrations import imitated
 from routerr1.train.packing import Example, pack
-from routerr1.train.policy import new_model, train_tokenizer
 from routerr1.train.score import score
 from routerr1.types import Card, Question, Trajectory
 

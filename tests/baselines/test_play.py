@@ -21,14 +21,14 @@ from routerr1.baselines.retrieval import FileIndex, MemoryIndex, RetrieverPool, 
 from routerr1.baselines.script import play_calls, play_once
 from routerr1.config import BaselineParams
 from routerr1.errors import DataError
-from routerr1.evaluate.lazy import Lazy
 from routerr1.evaluate.run import WHOLE, evaluation_of, play_all
 from routerr1.pool.cards import write_cards
 from routerr1.pool.pool_file import read_pool_file
 from routerr1.pool.profile import Profile, write_profile
-from routerr1.pool.simulated import default_candidates
 from routerr1.protocol import check, names_of
 from routerr1.rollout.generate import ScriptedGenerator
+from routerr1.rollout.lazy import Lazy
+from routerr1.simulation.pool import default_candidates
 from routerr1.types import Ask, Card, Reply
 
 ALL = (

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from routerr1.cli.data import app
 from routerr1.config import DatasetParams
 from routerr1.data.checks import run_checks, validate
-from routerr1.data.commands import app
 from routerr1.data.drift import Profile, accept_profile
 from routerr1.data.expectations import NUM_RULES, rules
 from routerr1.data.measure import measure_columns

@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from routerr1.cli.data import app
 from routerr1.config import ColumnsParams
 from routerr1.data.build import build_dataset
 from routerr1.data.checks import run_checks
-from routerr1.data.commands import app
 from routerr1.data.imported import KNOWN, Imported, Shares, import_file, require_known
 from routerr1.data.splits import read_file, read_questions
 from routerr1.errors import DataError

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from routerr1 import tracking
 from routerr1.data.lineage import DvcSource, inputs
 from routerr1.data.splits import write_questions
 from routerr1.errors import DataError
 from routerr1.files import digest
+from routerr1.tracking import runs as tracking
 from tests.data.conftest import worded
 
 MD5 = "d41d8cd98f00b204e9800998ecf8427e.dir"

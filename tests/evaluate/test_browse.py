@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from routerr1.evaluate.browse import browsable
+from routerr1.report.trajectory_browser import browsable
 from tests.evaluate.conftest import evaluated
 
 

@@ -1,7 +1,7 @@
 """Collapse figures, worked by hand."""
 
-from routerr1.entropy import entropy_bits
 from routerr1.evaluate.collapse import collapse, collapse_by_dataset
+from routerr1.metrics import entropy_bits
 from tests.evaluate.made import row
 
 

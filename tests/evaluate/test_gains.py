@@ -3,7 +3,7 @@
 from typing import Any
 
 from routerr1.config import EvaluateParams
-from routerr1.evaluate.gains import gains, gains_markdown, how_to_read
+from routerr1.evaluate.before_after import gains, gains_markdown, how_to_read
 from routerr1.evaluate.table import summarise
 from tests.evaluate.made import played
 

@@ -24,21 +24,21 @@ from routerr1.evaluate.generalize import (
 )
 from routerr1.evaluate.redrawn import redrawn
 from routerr1.evaluate.run import policies_of
-from routerr1.evaluate.truth import truth_of
 from routerr1.pool.build import open_http_pool
 from routerr1.pool.changed import ChangedPool
 from routerr1.pool.profile import profile
 from routerr1.pool.recording import Recorder
 from routerr1.pool.records import RecordStore
-from routerr1.pool.server import build_app, serving
-from routerr1.pool.simulated import (
+from routerr1.prompt import renderer
+from routerr1.simulation.ground_truth import truth_of
+from routerr1.simulation.pool import (
     UNSEEN_NAMES,
     SimulatedPool,
     default_candidates,
     drawn_candidates,
     known_facts,
 )
-from routerr1.prompt import renderer
+from routerr1.simulation.server import build_app, serving
 from routerr1.types import Card, Reply
 from tests.evaluate.conftest import new_models
 from tests.evaluate.made import played

@@ -1,7 +1,7 @@
 import pickle
 
-from routerr1.evaluate.lazy import Lazy, LazyGenerator
 from routerr1.rollout.generate import ScriptedGenerator
+from routerr1.rollout.lazy import Lazy, LazyGenerator
 
 
 def test_a_value_is_made_once_and_only_if_somebody_asks():

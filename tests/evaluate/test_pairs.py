@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from routerr1.cli import app
 from routerr1.errors import DataError
-from routerr1.evaluate.pairs import MEASURES, all_pairs, between, names_of, pairs_markdown
+from routerr1.evaluate.pairwise import MEASURES, all_pairs, between, names_of, pairs_markdown
 from routerr1.evaluate.rows import write_rows
 from tests.evaluate.made import played
 from tests.evaluate.test_table import PARAMS

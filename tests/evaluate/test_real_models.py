@@ -11,23 +11,24 @@ from pathlib import Path
 import pytest
 import yaml
 
-from routerr1 import stages, sweeping
+from routerr1 import stages
 from routerr1.baselines.build import SINGLE
 from routerr1.config import BudgetParams, Params, load_params
 from routerr1.errors import BudgetExceeded, ConfigError
 from routerr1.evaluate.rows import read_rows
 from routerr1.fingerprints import fingerprint
-from routerr1.pool.server import build_app, serving
-from routerr1.pool.simulated import (
+from routerr1.report.page import STALE
+from routerr1.simulation.pool import (
     SimulatedPool,
     default_candidates,
     drawn_candidates,
     known_facts,
 )
-from routerr1.report import STALE
+from routerr1.simulation.server import build_app, serving
 from routerr1.stages import parts
-from routerr1.sweeping import sweep
-from routerr1.tracking import open_run
+from routerr1.stages import sweep as sweeping
+from routerr1.stages.sweep import sweep
+from routerr1.tracking.runs import open_run
 from routerr1.train.checkpoint import save_policy
 from routerr1.types import Reply
 from tests.servers import write_pool_file
@@ -42,7 +43,7 @@ def _base_model(folder: Path, texts: list[str]) -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from routerr1.train.policy import train_tokenizer
+    from routerr1.policy.scratch import train_tokenizer
 
     tokenizer = train_tokenizer(texts, 700)
     torch.manual_seed(0)

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from routerr1.baselines.matrix import Matrix
+from routerr1.baselines.replay_study import METRICS, read_log, score, studies_markdown, study
 from routerr1.config import load_params
 from routerr1.errors import DataError
-from routerr1.evaluate.replay import METRICS, read_log, score, studies_markdown, study
 
 ROOT = Path(__file__).parents[2]
 LOG = ROOT.parent / "shared" / "data" / "logs" / "llmrouter_nq_6llm.jsonl.gz"

@@ -8,17 +8,17 @@ import pytest
 
 from routerr1.config import GeneralizeParams
 from routerr1.errors import DataError
+from routerr1.evaluate.before_after import TITLE
 from routerr1.evaluate.controls import BOUNDS
-from routerr1.evaluate.gains import TITLE
 from routerr1.evaluate.generalize import generalize
 from routerr1.evaluate.outputs import write_evaluation, write_generalization
 from routerr1.evaluate.redrawn import redrawn
 from routerr1.evaluate.rows import read_rows
 from routerr1.evaluate.run import Evaluation, policies_of
-from routerr1.evaluate.sweep import compare_swept, write_swept
 from routerr1.files import digest, read_json, write_json
-from routerr1.pool.simulated import known_facts
-from routerr1.report import SIMULATION, STALE, Sources, read_sources, write_report
+from routerr1.report.page import SIMULATION, STALE, Sources, read_sources, write_report
+from routerr1.report.sweep import compare_swept, write_swept
+from routerr1.simulation.pool import known_facts
 from tests.evaluate.conftest import evaluated, new_models
 
 CHROMIUM = Path("/usr/bin/chromium")

@@ -7,9 +7,9 @@ import pytest
 
 from routerr1.config import Baseline, EvaluateParams
 from routerr1.evaluate.controls import BOUNDS
-from routerr1.evaluate.glossary import what_is
 from routerr1.evaluate.rows import Row
 from routerr1.evaluate.seeds import by_seed, seeds_markdown
+from routerr1.report.glossary import what_is
 
 PARAMS = EvaluateParams(
     split="test", max_questions=None, temperature=0, bootstrap=400, confidence=0.95, seed=1,

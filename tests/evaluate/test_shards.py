@@ -13,7 +13,7 @@ from routerr1.evaluate.run import evaluation_jobs, evaluation_of, play_all
 from routerr1.evaluate.store import RowStore
 from routerr1.files import sha256
 from routerr1.pool.budget import Budget, BudgetedPool, Limits
-from routerr1.tracking import open_run
+from routerr1.tracking.runs import open_run
 from routerr1.train.checkpoint import save_policy
 
 pytestmark = [
@@ -47,7 +47,7 @@ def _budgeted(stage, path, run_usd):
 
 
 def test_rows_come_back_in_chunks_and_survive_a_spent_budget(stage, tmp_path):
-    from routerr1.evaluate.shards import CHUNK, play_on_ray
+    from routerr1.evaluate.ray_executor import CHUNK, play_on_ray
 
     here = evaluation_of(asyncio.run(play_all(_jobs(stage, stage.pool, {}), concurrency=16)))
     store, told = RowStore(tmp_path / "rows.jsonl", "f"), []

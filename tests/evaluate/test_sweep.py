@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from routerr1.evaluate.pareto import fronts, fronts_markdown
-from routerr1.evaluate.sweep import compare_swept, swept_name, write_swept
 from routerr1.files import read_json
+from routerr1.report.sweep import compare_swept, swept_name, write_swept
 from tests.evaluate.conftest import evaluated
 
 

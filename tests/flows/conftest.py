@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.params import set_values
-from routerr1 import promotion, registry, stages, tracking
+from routerr1 import stages
 from routerr1.config import Params, load_params
 from routerr1.data.embedded import World
 from routerr1.data.splits import write_questions
@@ -16,11 +15,15 @@ from routerr1.evaluate.controls import POLICY
 from routerr1.evaluate.rows import row_of, write_rows
 from routerr1.evaluate.run import TRAINING_POOL
 from routerr1.files import write_json
+from routerr1.flows.params import set_values
 from routerr1.pool.profile import profile, sample_probes, write_profile
-from routerr1.pool.simulated import SimulatedPool, default_candidates, known_facts
-from routerr1.registry import Version
+from routerr1.registry import promotion
+from routerr1.registry import versions as registry
+from routerr1.registry.versions import Version
 from routerr1.rollout.local import LocalGenerator, loading
 from routerr1.rollout.loop import play
+from routerr1.simulation.pool import SimulatedPool, default_candidates, known_facts
+from routerr1.tracking import runs as tracking
 from routerr1.train.checkpoint import save_policy
 from routerr1.types import Question
 from tests.chain import make_outputs

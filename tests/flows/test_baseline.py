@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from flows import baseline
-from flows.baseline import Look
-from flows.triggers import POOL_CHANGED
 from routerr1.errors import DataError
+from routerr1.flows import baseline
+from routerr1.flows.baseline import Look
+from routerr1.flows.triggers import POOL_CHANGED
 
 LOOK = Look(champion=3, figures={"set/q1": (1.0, 0.002)}, gone=("Mint",))
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from flows.params import set_values
 from routerr1.errors import ConfigError
+from routerr1.flows.params import set_values
 from tests.clone import ROOT
 
 pytestmark = pytest.mark.usefixtures("prefect", "chain")
@@ -29,7 +29,7 @@ def client(prefect: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:  # 
 
     monkeypatch.setenv("PREFECT_API_URL", PREFECT_API_URL.value())
     Path("prefect.yaml").symlink_to(ROOT / "prefect.yaml")
-    Path("flows").symlink_to(ROOT / "flows")
+    Path("routerr1").symlink_to(ROOT / "routerr1")
     with get_client(sync_client=True) as found:
         yield found
 
@@ -70,7 +70,7 @@ def watched(deployment: Any) -> Iterator[list[bool]]:
 
 
 def test_installing_again_changes_nothing_and_switches_nothing_on(client: Any) -> None:
-    from flows.install import install
+    from routerr1.flows.install import install
 
     Path("own.py").write_text("from prefect import flow\n\n@flow\ndef nightly() -> None: ...\n")
     theirs = Path("prefect.yaml").read_text()
@@ -97,7 +97,7 @@ def test_installing_again_changes_nothing_and_switches_nothing_on(client: Any) -
 
 def test_prefect_deploys_without_a_question(client: Any) -> None:
     """At a terminal, where it asks for whatever prefect.yaml leaves open."""
-    from flows.install import _work_pool
+    from routerr1.flows.install import _work_pool
 
     _work_pool(client)
     master, terminal = pty.openpty()
@@ -124,8 +124,8 @@ def test_an_automation_that_starts_something_else_is_put_right_where_it_stands(
 ) -> None:
     from prefect.events.schemas.automations import AutomationCore
 
-    from flows.install import automations
-    from flows.serve import deployments
+    from routerr1.flows.install import automations
+    from routerr1.flows.serve import deployments
 
     for each in deployments():
         each.apply()
@@ -140,8 +140,8 @@ def test_an_automation_that_starts_something_else_is_put_right_where_it_stands(
 
 
 def test_each_model_on_a_server_has_automations_of_its_own(client: Any) -> None:
-    from flows.install import automations
-    from flows.serve import deployments
+    from routerr1.flows.install import automations
+    from routerr1.flows.serve import deployments
 
     for each in deployments():
         each.apply()
@@ -154,7 +154,7 @@ def test_each_model_on_a_server_has_automations_of_its_own(client: Any) -> None:
 
 
 def test_without_prefect_yaml_nothing_is_installed(client: Any) -> None:
-    from flows.install import automations, install
+    from routerr1.flows.install import automations, install
 
     Path("prefect.yaml").unlink()
     with pytest.raises(ConfigError, match=r"prefect\.yaml: not found; run this in the repository"):
@@ -164,10 +164,10 @@ def test_without_prefect_yaml_nothing_is_installed(client: Any) -> None:
         with pytest.raises(ConfigError, match=r"prefect\.yaml: holds no list of deployments"):
             install()
     Path("prefect.yaml").write_text(
-        "deployments: [{name: retrain, entrypoint: flows/pipeline.py:x}]\n"
+        "deployments: [{name: retrain, entrypoint: routerr1/flows/pipeline.py:x}]\n"
     )
     with pytest.raises(ConfigError, match=r"deployment retrain: its entrypoint, .*:x, is no flow"):
         install()
     Path("prefect.yaml").write_text("deployments: []\n")
-    with pytest.raises(ConfigError, match=r"prefect\.yaml: deploys no flows/pipeline\.py:retrain"):
+    with pytest.raises(ConfigError, match=r"prefect\.yaml: deploys no routerr1/flows/pipeline\.py:retrain"):
         automations(client)

@@ -18,9 +18,11 @@ from typing import Any
 
 import pytest
 
-from flows.params import set_values
-from routerr1 import promotion, registry, tracking
 from routerr1.config import load_params
+from routerr1.flows.params import set_values
+from routerr1.registry import promotion
+from routerr1.registry import versions as registry
+from routerr1.tracking import runs as tracking
 from tests.clone import commit, environment, is_stage, make_clone, processes_in, replace
 from tests.servers import free_port, mlflow_server, postgresql, running, until_answers
 
@@ -95,7 +97,7 @@ class Site:
 
     def left(self) -> list[str]:
         """Command lines of all that works in the clone but a worker or a server of deployments."""
-        theirs = {"worker", "flows.serve"}
+        theirs = {"worker", "routerr1.flows.serve"}
         found = processes_in(self.clone, lambda words: not theirs & set(words))
         return [" ".join(process.cmdline()) for process in found]
 
@@ -269,9 +271,9 @@ def check_one_at_a_time_and_a_cancelled_one_leaves_nothing(site: Site) -> None:
 
 
 def check_one_machine_alone(site: Site) -> None:
-    """`flows.serve` in the place of the worker: it watches, and other prices start a retrain."""
+    """`routerr1.flows.serve` in the place of the worker: it watches, and other prices start a retrain."""
     replace(site.clone / "prefect.yaml", '- cron: "* * * * *"', '- cron: "0 0 1 1 *"')
-    with site.background("serve", "flows.serve"):
+    with site.background("serve", "routerr1.flows.serve"):
         log = site.logs / "serve.log"
         site.until(lambda: "automation: retrain routerr1 on routerr1.drift" in log.read_text(), 60)
         watch(site)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.params import set_values
 from routerr1.errors import ConfigError
+from routerr1.flows.params import set_values
 
 pytestmark = pytest.mark.usefixtures("chain")
 PARAMS, CI = Path("params.yaml"), Path("profiles/ci.yaml")

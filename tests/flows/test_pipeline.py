@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from flows.params import set_values
-from routerr1 import promotion, registry, tracking
 from routerr1.config import Params, load_params
 from routerr1.errors import ConfigError, LockHeld
-from routerr1.exclusive import file_lock
+from routerr1.flows.params import set_values
+from routerr1.registry import promotion
+from routerr1.registry import versions as registry
+from routerr1.registry.lock import file_lock
+from routerr1.tracking import runs as tracking
 from tests.chain import make_outputs
 from tests.flows.conftest import Artifacts
 
@@ -30,7 +32,7 @@ def champion() -> int:
 
 
 def test_a_run_registers_and_promotes_and_a_worse_one_is_refused(artifacts: Artifacts) -> None:
-    from flows.pipeline import retrain
+    from routerr1.flows.pipeline import retrain
 
     retrain()
     assert champion() == 1
@@ -47,8 +49,8 @@ def test_a_run_registers_and_promotes_and_a_worse_one_is_refused(artifacts: Arti
 
 
 def test_a_failing_stage_fails_the_run_and_registers_nothing() -> None:
-    from flows.pipeline import retrain
-    from flows.stages import StageFailed
+    from routerr1.flows.pipeline import retrain
+    from routerr1.flows.stages import StageFailed
 
     Path("made.yaml").write_text("{right: no number, cost: 0.001, size: 10}\n")
     with pytest.raises(StageFailed, match="stage make"):
@@ -57,8 +59,8 @@ def test_a_failing_stage_fails_the_run_and_registers_nothing() -> None:
 
 
 def test_within_the_cool_down_of_its_model_an_event_starts_nothing() -> None:
-    from flows.pipeline import retrain
-    from flows.triggers import DRIFT
+    from routerr1.flows.pipeline import retrain
+    from routerr1.flows.triggers import DRIFT
 
     set_values(PARAMS, {"registry.model": "cooled"})
     Path("made.yaml").write_text("{right: no number, cost: 0.001, size: 10}\n")
@@ -79,8 +81,8 @@ def test_within_the_cool_down_of_its_model_an_event_starts_nothing() -> None:
 
 
 def test_candidates_are_profiled_anew_after_what_dvc_cannot_see() -> None:
-    from flows.pipeline import retrain
-    from flows.triggers import DRIFT, POOL_CHANGED
+    from routerr1.flows.pipeline import retrain
+    from routerr1.flows.triggers import DRIFT, POOL_CHANGED
 
     pool, recorded = Path("pools/pool.yaml"), Path("runs/profile/calls.jsonl")
     pool.parent.mkdir()
@@ -116,7 +118,7 @@ def test_candidates_are_profiled_anew_after_what_dvc_cannot_see() -> None:
 def test_a_value_that_cannot_be_is_refused_and_not_written(
     given: dict[str, Any], message: str
 ) -> None:
-    from flows.pipeline import retrain
+    from routerr1.flows.pipeline import retrain
 
     before = PARAMS.read_text()
     with pytest.raises(ConfigError, match=message):
@@ -125,7 +127,7 @@ def test_a_value_that_cannot_be_is_refused_and_not_written(
 
 
 def test_a_champion_judged_on_other_candidates_is_not_compared_as_it_stands(chain: Params) -> None:
-    from flows.promote import _comparable
+    from routerr1.flows.promote import _comparable
 
     registry.register(chain)
     promotion.promote(chain)
@@ -142,7 +144,7 @@ def test_a_champion_judged_on_other_candidates_is_not_compared_as_it_stands(chai
 def test_two_runs_at_once_wait_for_each_other() -> None:
     from prefect.concurrency.sync import concurrency
 
-    from flows.pipeline import limit_of, retrain
+    from routerr1.flows.pipeline import limit_of, retrain
 
     with file_lock("pipeline", timeout_s=1), pytest.raises(LockHeld, match=r"pipeline\.lock"):
         retrain(wait_s=1.0)
@@ -156,7 +158,7 @@ def test_two_runs_at_once_wait_for_each_other() -> None:
 def test_a_refusal_is_recorded_and_the_gate_is_not_asked_a_second_time(chain: Params) -> None:
     from prefect import flow
 
-    from flows.promote import act_on
+    from routerr1.flows.promote import act_on
 
     registry.register(chain)
     promotion.promote(chain)
@@ -203,7 +205,7 @@ def need_approval(timeout_s: int) -> None:
 
 
 def test_a_person_may_say_yes_or_no(chain: Params) -> None:
-    from flows.promote import promote_if_better
+    from routerr1.flows.promote import promote_if_better
 
     registry.register(chain)
     need_approval(timeout_s=60)
@@ -221,7 +223,7 @@ def test_a_person_may_say_yes_or_no(chain: Params) -> None:
 def test_no_answer_is_no_promotion(chain: Params) -> None:
     from prefect.exceptions import FlowPauseTimeout
 
-    from flows.promote import promote_if_better
+    from routerr1.flows.promote import promote_if_better
 
     registry.register(chain)
     need_approval(timeout_s=1)
@@ -231,7 +233,7 @@ def test_no_answer_is_no_promotion(chain: Params) -> None:
 
 
 def test_a_retrain_waits_for_a_person_with_a_name() -> None:
-    from flows.pipeline import retrain
+    from routerr1.flows.pipeline import retrain
 
     need_approval(timeout_s=60)
     person = Person({"approve": True, "who": " "}, {"approve": True, "who": "ada"})

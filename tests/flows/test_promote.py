@@ -5,11 +5,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from flows.params import set_values
-from routerr1 import promotion, registry, tracking
 from routerr1.cli import app
 from routerr1.config import Params, load_params
-from routerr1.pool.simulated import default_candidates
+from routerr1.flows.params import set_values
+from routerr1.registry import promotion
+from routerr1.registry import versions as registry
+from routerr1.simulation.pool import default_candidates
+from routerr1.tracking import runs as tracking
 from tests.chain import make_outputs, put_policy
 from tests.flows.conftest import Artifacts
 from tests.servers import write_pool_file
@@ -20,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("prefect", "chain")
 def test_a_champion_of_another_pool_plays_the_challengers_questions_first(
     chain: Params, asking_policy: Path, artifacts: Artifacts
 ) -> None:
-    from flows.promote import promote_if_better
+    from routerr1.flows.promote import promote_if_better
 
     make_outputs(cost=0.0)
     put_policy(asking_policy)
@@ -43,7 +45,7 @@ def test_a_champion_of_another_pool_plays_the_challengers_questions_first(
 def test_a_champion_whose_candidate_the_pool_lost_is_replaced_by_the_command_that_the_flow_names(
     chain: Params, asking_policy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from flows.promote import main
+    from routerr1.flows.promote import main
 
     make_outputs(cost=0.0)
     put_policy(asking_policy)
@@ -57,7 +59,7 @@ def test_a_champion_whose_candidate_the_pool_lost_is_replaced_by_the_command_tha
     registry.register(load_params())
     assert main() == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
-        f"flows.promote: version 1 of routerr1: cannot be played, the pool lacks {lost.name}; "
+        f"routerr1.flows.promote: version 1 of routerr1: cannot be played, the pool lacks {lost.name}; "
         "`routerr1 promote --by-floors --why ...` judges a challenger as a first champion"
     )
     why = f"{lost.name} is gone"

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from flows.replay import questions_of, replay
-from routerr1 import registry
 from routerr1.config import Params
+from routerr1.flows.replay import questions_of, replay
+from routerr1.registry import versions as registry
 from tests.chain import put_policy
 
 

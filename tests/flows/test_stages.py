@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.stages import StageFailed, run_stage, spending_as, stages
 from routerr1.config import Params
 from routerr1.errors import DataError
+from routerr1.flows.stages import StageFailed, run_stage, spending_as, stages
 from routerr1.pool.build import RUN_VARIABLE
 
 SLEEPERS = """
@@ -123,7 +123,7 @@ def test_an_exception_while_a_stage_runs_ends_all_of_it(sleeping_stage: Path) ->
     assert started_in(sleeping_stage) == []
 
 
-FLOW = "from flows.stages import run_stage; run_stage('sleep', print)"
+FLOW = "from routerr1.flows.stages import run_stage; run_stage('sleep', print)"
 
 
 @pytest.mark.parametrize("victim", ["flow", "dvc", "stage"])

@@ -9,18 +9,20 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.params import set_values
-from routerr1 import promotion, registry, stages
+from routerr1 import stages
 from routerr1.config import Params, load_params
 from routerr1.data import imported
 from routerr1.data.embedded import World
 from routerr1.data.splits import write_questions
 from routerr1.errors import RegistryError
-from routerr1.exclusive import file_lock
+from routerr1.flows.params import set_values
 from routerr1.pool.cards import read_cards, write_cards
-from routerr1.pool.server import build_app, serving
-from routerr1.pool.simulated import SimulatedPool, default_candidates, known_facts
-from routerr1.registry import Version
+from routerr1.registry import promotion
+from routerr1.registry import versions as registry
+from routerr1.registry.lock import file_lock
+from routerr1.registry.versions import Version
+from routerr1.simulation.pool import SimulatedPool, default_candidates, known_facts
+from routerr1.simulation.server import build_app, serving
 from routerr1.types import SPLITS
 from tests.chain import make_outputs
 from tests.flows.conftest import Artifacts
@@ -68,9 +70,9 @@ def another_price() -> None:
 
 
 def test_a_changed_price_is_told_until_a_retrain_has_taken_it_in(told: Told) -> None:
-    from flows.pipeline import retrain
-    from flows.triggers import POOL_CHANGED
-    from flows.watch import watch_changes
+    from routerr1.flows.pipeline import retrain
+    from routerr1.flows.triggers import POOL_CHANGED
+    from routerr1.flows.watch import watch_changes
 
     write_pool_file(POOL_FILE, "http://127.0.0.1:9", default_candidates())
     set_values(PARAMS, {"pool.file": str(POOL_FILE)})
@@ -89,9 +91,9 @@ def test_a_changed_price_is_told_until_a_retrain_has_taken_it_in(told: Told) -> 
 
 
 def test_what_changes_while_a_retrain_runs_is_left_to_the_next() -> None:
-    from flows.pipeline import retrain
-    from flows.triggers import DATA_CHANGED
-    from flows.watch import watch_changes
+    from routerr1.flows.pipeline import retrain
+    from routerr1.flows.triggers import DATA_CHANGED
+    from routerr1.flows.watch import watch_changes
 
     text = PARAMS.read_text()
     Path("make.py").write_text(
@@ -105,8 +107,8 @@ def test_what_changes_while_a_retrain_runs_is_left_to_the_next() -> None:
 
 
 def test_other_data_are_told_too(told: Told) -> None:
-    from flows.triggers import DATA_CHANGED
-    from flows.watch import watch_changes
+    from routerr1.flows.triggers import DATA_CHANGED
+    from routerr1.flows.watch import watch_changes
 
     watch_changes()
     set_values(PARAMS, {"dataset.seed": 43})
@@ -115,8 +117,8 @@ def test_other_data_are_told_too(told: Told) -> None:
 
 
 def test_imported_questions_are_told_by_the_list_that_dvc_goes_by() -> None:
-    from flows.triggers import DATA_CHANGED
-    from flows.watch import watch_changes
+    from routerr1.flows.triggers import DATA_CHANGED
+    from routerr1.flows.watch import watch_changes
 
     mine, report = Path("mine/mine.parquet"), Path("data/imported/mine.refused.jsonl")
     for file in (mine, report):
@@ -133,14 +135,14 @@ def test_imported_questions_are_told_by_the_list_that_dvc_goes_by() -> None:
 
 
 def test_without_a_champion_there_is_nothing_to_watch() -> None:
-    from flows.watch import evaluate_champion
+    from routerr1.flows.watch import evaluate_champion
 
     with pytest.raises(RegistryError, match="'routerr1': has no champion to watch"):
         evaluate_champion()
 
 
 def test_while_a_retrain_rewrites_the_data_nothing_is_compared(chain: Params) -> None:
-    from flows.watch import evaluate_champion
+    from routerr1.flows.watch import evaluate_champion
 
     registry.register(chain)
     promotion.promote(chain)
@@ -151,7 +153,7 @@ def test_while_a_retrain_rewrites_the_data_nothing_is_compared(chain: Params) ->
 
 
 def test_the_champion_reads_its_own_cards_whatever_a_later_retrain_wrote(champion: Version) -> None:
-    from flows.replay import questions_of, replay
+    from routerr1.flows.replay import questions_of, replay
 
     params = load_params()
     judged = registry.read_version_evidence(champion).plays
@@ -170,7 +172,7 @@ def test_the_champion_reads_its_own_cards_whatever_a_later_retrain_wrote(champio
 def test_other_questions_of_the_same_ids_measure_neither_champion_nor_candidates(
     artifacts: Artifacts,
 ) -> None:
-    from flows.watch import evaluate_champion
+    from routerr1.flows.watch import evaluate_champion
 
     every = [q for split in SPLITS for q in stages.questions_of(split)]
     others = [replace(question, golden_answers=("another",)) for question in every]
@@ -214,9 +216,9 @@ def priced(url: str, times: float) -> None:
 def test_drift_is_told_until_a_retrain_answers_it_and_again_once_it_has_moved_on(
     served: str, told: Told, artifacts: Artifacts
 ) -> None:
-    from flows.pipeline import retrain
-    from flows.triggers import DRIFT
-    from flows.watch import evaluate_champion
+    from routerr1.flows.pipeline import retrain
+    from routerr1.flows.triggers import DRIFT
+    from routerr1.flows.watch import evaluate_champion
 
     over_http()
     assert evaluate_champion() is False
@@ -236,8 +238,8 @@ def test_drift_is_told_until_a_retrain_answers_it_and_again_once_it_has_moved_on
 
 @pytest.mark.usefixtures("champion", "served")
 def test_a_candidate_that_answers_nothing_is_drift(told: Told, artifacts: Artifacts) -> None:
-    from flows.triggers import DRIFT
-    from flows.watch import evaluate_champion
+    from routerr1.flows.triggers import DRIFT
+    from routerr1.flows.watch import evaluate_champion
 
     content = yaml.safe_load(POOL_FILE.read_text())
     content["endpoints"]["dead"] = {"base_url": "http://127.0.0.1:9/v1", "max_tries": 1}
@@ -254,10 +256,10 @@ def test_a_candidate_that_answers_nothing_is_drift(told: Told, artifacts: Artifa
 def test_a_candidate_that_is_gone_is_told_until_a_retrain_knows(
     champion: Version, served: str, told: Told, artifacts: Artifacts
 ) -> None:
-    from flows.pipeline import retrain
-    from flows.replay import questions_of, replay
-    from flows.triggers import DRIFT, POOL_CHANGED
-    from flows.watch import evaluate_champion
+    from routerr1.flows.pipeline import retrain
+    from routerr1.flows.replay import questions_of, replay
+    from routerr1.flows.triggers import DRIFT, POOL_CHANGED
+    from routerr1.flows.watch import evaluate_champion
 
     first, *others = default_candidates()
     write_pool_file(POOL_FILE, served, others)

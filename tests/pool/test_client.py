@@ -21,18 +21,18 @@ from routerr1.pool.attempts import retry_after_s
 from routerr1.pool.breaker import Breaker
 from routerr1.pool.budget import Budget, Limits
 from routerr1.pool.client import HttpPool
-from routerr1.pool.faults import Faults, parse_faults
 from routerr1.pool.interface import Pool
 from routerr1.pool.pool_file import read_pool_file
 from routerr1.pool.recording import Recorder, open_replay
 from routerr1.pool.records import RecordStore, read_records
-from routerr1.pool.server import build_app, serving
-from routerr1.pool.simulated import SimulatedPool
+from routerr1.pool.repricing import reprice_rows
 from routerr1.prompt import Renderer
-from routerr1.repricing import reprice_rows
 from routerr1.rollout.generate import ScriptedGenerator
 from routerr1.rollout.loop import rollout
 from routerr1.rollout.record import from_row, to_row
+from routerr1.simulation.faults import Faults, parse_faults
+from routerr1.simulation.pool import SimulatedPool
+from routerr1.simulation.server import build_app, serving
 from routerr1.types import Question, Reply, Trajectory
 
 WritePool = Callable[..., Path]

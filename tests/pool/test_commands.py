@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from routerr1.cli.pool import app
 from routerr1.config import BudgetParams
 from routerr1.errors import PoolError
 from routerr1.pool.build import open_budget
 from routerr1.pool.cards import write_cards
-from routerr1.pool.commands import app
-from routerr1.pool.server import listen
+from routerr1.simulation.server import listen
 from routerr1.types import Card
 
 ROOT = Path(__file__).parents[2]

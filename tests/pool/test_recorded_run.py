@@ -20,11 +20,11 @@ from routerr1.config import Params
 from routerr1.data.embedded import World
 from routerr1.errors import PoolError
 from routerr1.evaluate.rows import read_rows
-from routerr1.pool.faults import Faults
 from routerr1.pool.records import read_records
-from routerr1.pool.server import build_app, serving
-from routerr1.pool.simulated import SimulatedPool, default_candidates, known_facts
 from routerr1.rollout.record import from_row
+from routerr1.simulation.faults import Faults
+from routerr1.simulation.pool import SimulatedPool, default_candidates, known_facts
+from routerr1.simulation.server import build_app, serving
 from tests.folder import make_folder
 
 KEY = "sk-MARKED-7f3a9c52e8d14b60"
@@ -112,8 +112,8 @@ def recorded(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Recorded]:
     """dataset, profile, train, evaluate, traces and report, with everything that is said in debug.log."""
-    from routerr1 import tracking
-    from routerr1.tracing import log_traces
+    from routerr1.tracking import runs as tracking
+    from routerr1.tracking.traces import log_traces
 
     folder = tmp_path_factory.mktemp("recorded")
     params = set_up(

@@ -9,8 +9,8 @@ import pytest
 
 from routerr1.config import PoolParams
 from routerr1.pool.build import environment, open_http_pool
-from routerr1.pool.server import build_app, serving
-from routerr1.pool.simulated import SimulatedPool
+from routerr1.simulation.pool import SimulatedPool
+from routerr1.simulation.server import build_app, serving
 
 KEY = "sk-MARKED-7f3a9c52e8d14b60"
 

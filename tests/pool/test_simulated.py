@@ -9,7 +9,7 @@ import pytest
 
 from routerr1.config import EmbeddedParams
 from routerr1.data.embedded import TOPICS, World, build_world
-from routerr1.pool.simulated import (
+from routerr1.simulation.pool import (
     TRAINING_NAMES,
     UNSEEN_NAMES,
     WHOLE_ACCURACY,

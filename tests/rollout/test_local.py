@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from routerr1.config import Params
 from routerr1.errors import CheckpointError
-from routerr1.pool.simulated import SimulatedPool
+from routerr1.policy.scratch import train_tokenizer
 from routerr1.prompt import renderer
 from routerr1.rollout.graphs import NotCapturable
 from routerr1.rollout.local import Loading, LocalGenerator, cut, opening, text_ids
 from routerr1.rollout.loop import play
 from routerr1.rollout.vllm import VllmSession
+from routerr1.simulation.pool import SimulatedPool
 from routerr1.train.checkpoint import read_manifest, save_policy
-from routerr1.train.policy import train_tokenizer
 from routerr1.types import Generation, Question, Reply
 from tests.published import make_tokenizer
 

@@ -10,12 +10,12 @@ import pytest
 
 from routerr1.config import Params
 from routerr1.errors import CheckpointError
-from routerr1.pool.server import serving
-from routerr1.pool.simulated import SimulatedPool
 from routerr1.prompt import renderer
 from routerr1.rollout.local import LocalGenerator
 from routerr1.rollout.loop import play
 from routerr1.rollout.vllm import ColocatedGenerator, ServerGenerator
+from routerr1.simulation.pool import SimulatedPool
+from routerr1.simulation.server import serving
 from routerr1.types import Question, Trajectory
 from tests.vllm_server import Request, Served, TinyEngine, build_server
 

@@ -26,7 +26,8 @@ from routerr1 import stages
 from routerr1.config import Params, load_params
 from routerr1.errors import LockHeld
 from routerr1.rollout.local import LocalGenerator
-from routerr1.train import guard, recorder
+from routerr1.train import process_lock as guard
+from routerr1.train import recorder
 from routerr1.train.player import Player
 
 PLAYED = Path("played.txt")

@@ -8,7 +8,7 @@ import pytest
 
 from routerr1.config import Params
 from routerr1.errors import BudgetExceeded
-from routerr1.pool.simulated import SimulatedPool
+from routerr1.simulation.pool import SimulatedPool
 from routerr1.train import grpo
 from routerr1.types import Card, Question, Reply, Trajectory
 from tests.train.settings import setting_of

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from routerr1.config import Params
-from routerr1.pool.simulated import SimulatedPool
+from routerr1.simulation.pool import SimulatedPool
 from routerr1.train import grpo
 from routerr1.train.grpo import Trained
 from routerr1.train.recorder import last_complete
@@ -41,7 +41,7 @@ def better(path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def setting(params: Params, world: Any, rows: list[Question]) -> Setting:
-    from routerr1.pool.simulated import default_candidates, known_facts
+    from routerr1.simulation.pool import default_candidates, known_facts
 
     return setting_of(params, SimulatedPool(default_candidates(), known_facts(world), seed=7), rows)
 

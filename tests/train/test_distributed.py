@@ -13,7 +13,7 @@ from accelerate.commands.launch import launch_command_parser
 
 from routerr1 import stages
 from routerr1.config import Params
-from routerr1.pool.simulated import SimulatedPool
+from routerr1.simulation.pool import SimulatedPool
 from routerr1.train import grpo
 from routerr1.train.checkpoint import read_manifest
 from routerr1.types import Question

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 from routerr1.config import Params
 from routerr1.data.embedded import World
-from routerr1.pool.simulated import known_facts, training_pool
 from routerr1.prompt import renderer, shortlist
-from routerr1.train.examples import imitated
+from routerr1.simulation.pool import known_facts, training_pool
+from routerr1.train.demonstrations import imitated
 from routerr1.train.rehearsal import undecided
 from routerr1.types import Ask, Question
 

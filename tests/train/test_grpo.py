@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from routerr1.config import Params
-from routerr1.pool.simulated import SimulatedPool
 from routerr1.reward import CostScale, FrozenCostScale
+from routerr1.simulation.pool import SimulatedPool
 from routerr1.train import grpo
 from routerr1.train.grpo import Trained
 from routerr1.train.player import Player, as_columns

@@ -8,7 +8,7 @@ import pytest
 from filelock import FileLock, Timeout
 
 from routerr1.errors import LockHeld
-from routerr1.train import guard
+from routerr1.train import process_lock as guard
 
 
 def test_a_lock_that_training_waits_for_in_vain_is_not_taken_for_another_trainer(

@@ -10,8 +10,8 @@ import pytest
 
 from routerr1.config import Params
 from routerr1.data.embedded import World
-from routerr1.pool.simulated import SimulatedPool
 from routerr1.prompt import renderer
+from routerr1.simulation.pool import SimulatedPool
 from routerr1.train import grpo
 from routerr1.train.setting import Setting, Task
 from routerr1.types import Question

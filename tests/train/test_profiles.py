@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from routerr1.baselines.tuned import fine_tune
 from routerr1.config import LoraParams, Params, VllmParams, load_params
 from routerr1.errors import CheckpointError, ConfigError
-from routerr1.pool.simulated import SimulatedPool
 from routerr1.prompt import renderer
 from routerr1.rollout.local import Loading, LocalGenerator, loading
+from routerr1.simulation.pool import SimulatedPool
 from routerr1.train import grpo
 from routerr1.types import Question
 from tests.train.settings import setting_of

@@ -9,9 +9,9 @@ import torch
 
 from routerr1.config import Params
 from routerr1.data.embedded import World
-from routerr1.pool.simulated import SimulatedPool
 from routerr1.prompt import renderer
 from routerr1.rollout.local import LocalGenerator
+from routerr1.simulation.pool import SimulatedPool
 from routerr1.train import grpo
 from routerr1.train.packing import Example
 from routerr1.train.rehearsal import Rehearsal, rehearsal

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from routerr1.config import Params
-from routerr1.pool.simulated import SimulatedPool, known_facts, training_pool
 from routerr1.prompt import renderer
 from routerr1.rollout.local import LocalGenerator
+from routerr1.simulation.pool import SimulatedPool, known_facts, training_pool
 from routerr1.train import grpo
 from routerr1.train.setting import Setting, Task
 from routerr1.types import Question, Trajectory

@@ -2,7 +2,7 @@
 
 from routerr1.config import Params
 from routerr1.data.embedded import TOPICS, World
-from routerr1.pool.simulated import SimulatedPool, known_facts
+from routerr1.simulation.pool import SimulatedPool, known_facts
 from routerr1.train.warmstart import _behind, drawn_cards, names_met
 from routerr1.types import Card
 

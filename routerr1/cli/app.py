@@ -1,0 +1,197 @@
+"""The command line: one sub-command per stage of dvc.yaml, and what people use around them.
+
+Heavy libraries are imported by what a command calls, so that help answers at once. Our own errors are
+printed as one line and end with status 2; anything else is a bug and keeps its traceback.
+"""
+
+import gc
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from routerr1.cli.data import app as data_app
+from routerr1.cli.options import PARAMS, ParamsFile
+from routerr1.cli.pool import app as pool_app
+from routerr1.cli.registry import add_commands
+from routerr1.errors import RouterError
+
+app = typer.Typer(
+    help="Train a small LLM to route questions over a pool of LLMs, and keep it in order.",
+    epilog="Everything at once: `dvc repro`. Then: `routerr1 ask 'What is the capital of France?'`",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+def main() -> None:
+    """Entry point of the `routerr1` command."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("routerr1").setLevel(logging.INFO)
+    # The libraries of a stage make 300,000 objects that stay: looking for garbage after every 700 of them is,
+    # measured, 5 to 15 % of a short stage's time.
+    gc.set_threshold(10_000)
+    # Threads that spin while they wait make a busy machine crawl: measured, a third of the speed.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Advice of libraries to their own developers is no business of a user.
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    try:
+        app()
+    except RouterError as error:
+        typer.echo(f"routerr1: {error}", err=True)
+        raise SystemExit(2) from None
+
+
+_STAGES = "Stages, in the order of dvc.yaml"
+_BY_DVC = "`dvc repro` runs this where its inputs have changed; run by hand, it does not look."
+
+
+def _stage(name: str, summary: str) -> None:
+    def command(params: ParamsFile = PARAMS) -> None:
+        from routerr1 import stages
+        from routerr1.config import load_params
+
+        run: Callable[..., None] = getattr(stages, name)
+        run(load_params(params))
+
+    app.command(name, help=summary, epilog=_BY_DVC, rich_help_panel=_STAGES)(command)
+
+
+_stage("dataset", "Write data/questions: embedded questions, the seven benchmarks, or your own.")
+_stage("checks", "Check the questions; a failure stops the chain before anything is paid.")
+_stage("profile", "Put probe questions to every candidate; writes the cards and the answer matrix.")
+_stage("warmstart", "Teach a new policy the protocol on trajectories whose routing is random.")
+_stage("train", "Train the policy by reinforcement learning (GRPO).")
+
+
+@app.command(epilog=_BY_DVC, rich_help_panel=_STAGES)
+def evaluate(
+    pool: Annotated[
+        str,
+        typer.Option(
+            help="`params`: the pool in params.yaml. `replay`: learned routers on recorded replies."
+        ),
+    ] = "params",
+    log: Annotated[
+        Path | None, typer.Option(help="With --pool replay: the recorded replies.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="With --pool replay: where results go.")] = Path(
+        "data/replay"
+    ),
+    repetitions: Annotated[
+        int, typer.Option(min=1, help="With --pool replay: random halvings, of two folds each.")
+    ] = 5,
+    params: ParamsFile = PARAMS,
+) -> None:
+    """Play the policy, its controls and the baselines on the test questions, with intervals."""
+    from routerr1 import stages
+    from routerr1.config import load_params
+    from routerr1.errors import ConfigError
+
+    match pool, log:
+        case "params", None:
+            stages.evaluate(load_params(params))
+        case "replay", Path():
+            stages.evaluate_replay(load_params(params), log, out, repetitions)
+        case "replay", None:
+            raise ConfigError("evaluate: --pool replay needs --log FILE of recorded replies")
+        case "params", _:
+            raise ConfigError("evaluate: --log is read only with --pool replay")
+        case _:
+            raise ConfigError(f"evaluate: --pool {pool!r}: there are params and replay")
+
+
+_stage("generalize", "Play the policy on pools that it never saw.")
+_stage("report", "Write one HTML page that opens offline, with tables, plots and trajectories.")
+
+
+@app.command(rich_help_panel="Use")
+def ask(
+    question: Annotated[str, typer.Argument(help="What you want to know.")],
+    policy: Annotated[
+        str,
+        typer.Option(help="Folder of a trained policy; or any causal LM, as a folder or hub name."),
+    ] = "models/policy",
+    seed: Annotated[
+        int, typer.Option(help="Of the sampling; without effect at temperature 0.")
+    ] = 0,
+    temperature: Annotated[
+        float, typer.Option(min=0.0, help="Of the sampling; 0: always the likeliest token.")
+    ] = 0.0,
+    params: ParamsFile = PARAMS,
+) -> None:
+    """Play one question with the trained policy, and show every thought, call and price."""
+    from routerr1.cli.ask import ask_once, show
+    from routerr1.config import load_params
+
+    loaded = load_params(params)
+    played = ask_once(question, policy, loaded, seed=seed, temperature=temperature)
+    show(played, simulated=loaded.pool.kind == "simulated")
+
+
+@app.command(rich_help_panel="Use")
+def sweep(
+    cost_weights: Annotated[
+        str, typer.Option(help="Weights of cost in the reward, with commas between.")
+    ] = "0,0.3,0.6,0.7,0.8,0.9",
+    steps: Annotated[int, typer.Option(min=1, help="Of training for each weight.")] = 60,
+    restart: Annotated[
+        bool,
+        typer.Option(
+            help="--restart: each weight starts from the policy of the weight before; --no-restart: from the "
+            "warm start."
+        ),
+    ] = True,
+    params: ParamsFile = PARAMS,
+) -> None:
+    """Cost against quality: train with each weight of cost, and compare the front with all routers."""
+    from routerr1.config import load_params
+    from routerr1.errors import ConfigError
+    from routerr1.stages.sweep import sweep as run_sweep
+
+    told = f"sweep: --cost-weights {cost_weights!r}: must be numbers from 0 to 1"
+    try:
+        weights = [float(part) for part in cost_weights.split(",")]
+    except ValueError:
+        raise ConfigError(told) from None
+    if not all(0 <= weight <= 1 for weight in weights):
+        raise ConfigError(told)
+    run_sweep(load_params(params), weights, steps, restart=restart)
+
+
+@app.command(rich_help_panel="Use")
+def compare(
+    one: Annotated[str, typer.Argument(metavar="A", help="A router, e.g. policy.")],
+    other: Annotated[str, typer.Argument(metavar="B", help="Another, e.g. baseline/knn.")],
+    rows: Annotated[Path, typer.Option(help="Rows that an evaluation wrote.")] = Path(
+        "data/eval/rows.parquet"
+    ),
+    params: ParamsFile = PARAMS,
+) -> None:
+    """Two evaluated routers side by side, and their paired difference on the same questions."""
+    from rich.console import Console
+
+    from routerr1.config import load_params
+    from routerr1.evaluate.pairwise import side_by_side
+    from routerr1.evaluate.rows import read_rows
+
+    Console().print(side_by_side(read_rows(rows), one, other, load_params(params).evaluate))
+
+
+for _name, _commands, _summary in (
+    ("data", data_app, "Import and look at questions."),
+    ("pool", pool_app, "Serve, import, price and look at candidates."),
+):
+    app.add_typer(_commands, name=_name, help=_summary, rich_help_panel="Questions and candidates")
+add_commands(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""`routerr1 data`: bring in own questions, look at what there is, accept it as the new normal."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from routerr1.cli.options import PARAMS, ParamsFile
+
+app = typer.Typer(no_args_is_help=True)
+_FOLDER = typer.Option(help="Folder of the split files.")
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help=".jsonl, .csv (either may end in .gz) or .parquet")],
+    name: Annotated[str, typer.Option(help="Name of the data set, in results and tables.")],
+    question: Annotated[str, typer.Option(help="Column of the question.")],
+    answers: Annotated[str, typer.Option(help="Column of the answers: a list, or one answer.")],
+    hops: Annotated[str | None, typer.Option(help="Column of the number of facts needed.")] = None,
+    id_: Annotated[str | None, typer.Option("--id", help="Column of the id.")] = None,
+    metadata: Annotated[str | None, typer.Option(help="Column of a JSON object to keep.")] = None,
+    separator: Annotated[
+        str | None, typer.Option(help="Between several answers in one cell, e.g. '|'.")
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Column that says train, validation or test; without it, rows are drawn."
+        ),
+    ] = None,
+    test: Annotated[float, typer.Option(help="Share held out for the test split.")] = 0.2,
+    validation: Annotated[float, typer.Option(help="Share held out for validation.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Of the split.")] = 42,
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("data/imported"),
+) -> None:
+    """Turn a file of questions into rows that params.yaml can name, and report what was refused."""
+    from routerr1.config import ColumnsParams
+    from routerr1.data.clean import SAYS
+    from routerr1.data.imported import KNOWN, Shares, import_file, remember
+
+    columns = ColumnsParams(
+        id=id_, question=question, golden_answers=answers, hops=hops, metadata=metadata,
+        separator=separator,
+    )  # fmt: skip
+    found = import_file(
+        file, name, columns,
+        out=out, shares=Shares(test, validation), split_column=split, seed=seed,
+    )  # fmt: skip
+    remember(found.path)
+    rows = ", ".join(f"{split} {count}" for split, count in sorted(found.rows.items()))
+    typer.echo(f"{found.path}: {found.rows.total()} questions ({rows})")
+    for reason, count in sorted(found.refused.items()):
+        typer.echo(f"refused {count}: {SAYS[reason]}")
+    if found.dropped_golds:
+        typer.echo(f"dropped {found.dropped_golds} answers that say nothing or stand twice")
+    if found.refused:
+        typer.echo(f"lines and reasons: {found.report}")
+    typer.echo(f"To use it, in params.yaml under dataset:  imported: [{found.path.as_posix()}]")
+    typer.echo(
+        f"To keep it:  dvc add {found.path.as_posix()}, and commit its .dvc file and {KNOWN}"
+    )
+
+
+@app.command()
+def show(
+    params: ParamsFile = PARAMS,
+    folder: Annotated[Path, _FOLDER] = Path("data/questions"),
+) -> None:
+    """Rows per set and split, hops, lengths, sources, licences and digests."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from routerr1.config import load_params
+    from routerr1.data import card
+    from routerr1.lineage import dvc_digest
+
+    groups = card.describe(folder)
+    told = card.sources(load_params(params).dataset, sorted({place[0] for place in groups}))
+    tables = (
+        (card.HEADINGS, [[*place, *group.cells()] for place, group in groups.items()]),
+        (("data set", "source", "licence"), [list(row) for row in told]),
+        (("file", "SHA-256"), [list(item) for item in card.digests(folder).items()]),
+    )
+    console = Console()
+    for headings, rows in tables:
+        table = Table(*headings)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+    console.print(f"DVC digest of {folder}: {dvc_digest(folder)}")
+
+
+@app.command()
+def accept(
+    params: ParamsFile = PARAMS,
+    checks: Annotated[Path, typer.Option(help="Folder of the checks.")] = Path("data/checks"),
+) -> None:
+    """Take the checked data as what the next data are compared with (drift)."""
+    from routerr1.config import load_params
+    from routerr1.data.drift import accept_profile
+
+    path = load_params(params).checks.accepted
+    accept_profile(checks, path)
+    typer.echo(f"{path}: written; commit it, and run the checks again")

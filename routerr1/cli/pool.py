@@ -1,0 +1,154 @@
+"""`routerr1 pool ...`: what one does with candidates outside the chain."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from routerr1.cli.options import PARAMS, ParamsFile
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+
+@app.command()
+def serve(
+    params: ParamsFile = PARAMS,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8399,
+    faults: Annotated[
+        str,
+        typer.Option(
+            help="Share of requests that go wrong, e.g. 0.3 spread over all kinds, or "
+            "rate_limit=0.1,hang=0.05,hang_s=30. Kinds: rate_limit, server_error, hang, cut, broken_json, "
+            "empty_choice, huge, tags, slow."
+        ),
+    ] = "0",
+    seed: Annotated[int, typer.Option(help="Decides which request meets which fault.")] = 0,
+    time_scale: Annotated[
+        float, typer.Option(min=0.0, help="Seconds slept for each simulated second; 0: none.")
+    ] = 1.0,
+    drawn: Annotated[
+        int | None, typer.Option(help="Serve a drawn pool of this seed instead of the default one.")
+    ] = None,
+) -> None:
+    """Serve the simulated pool over HTTP, as an OpenAI-compatible server. A simulation: answers are made up."""
+    from rich.console import Console
+
+    from routerr1.config import load_params
+    from routerr1.data.embedded import build_world
+    from routerr1.simulation import pool as simulated
+    from routerr1.simulation.faults import parse_faults
+    from routerr1.simulation.server import build_app, serve_forever
+
+    loaded = load_params(params)
+    candidates = (
+        simulated.candidates_of(loaded.pool.candidates)
+        if drawn is None
+        else simulated.drawn_candidates(drawn)
+    )
+    known = simulated.known_facts(build_world(loaded.dataset.embedded))
+    pool = simulated.SimulatedPool(candidates, known, seed=loaded.pool.seed)
+    served = build_app(pool, faults=parse_faults(faults), seed=seed, time_scale=time_scale)
+    names = ", ".join(candidate.name for candidate in candidates)
+
+    def tell(url: str) -> None:
+        Console(stderr=True).print(
+            f"simulated pool at {url}/v1 ({names}); counts at {url}/stats", soft_wrap=True
+        )
+
+    serve_forever(served, host, port, ready=tell)
+
+
+@app.command("import")
+def import_(
+    log: Annotated[
+        Path, typer.Argument(help="JSONL, plain or .gz: query_id, query, model, response, ...")
+    ],
+    store: Annotated[Path, typer.Argument(help="Store of recorded calls; made if absent.")],
+    file: Annotated[
+        Path, typer.Option(help="Pool file whose candidates the log's models are.")
+    ] = Path("pools/paper.yaml"),
+    params: ParamsFile = PARAMS,
+) -> None:
+    """Take a log of calls made elsewhere into a store that a replay answers from."""
+    from rich.console import Console
+
+    from routerr1.config import load_params
+    from routerr1.pool.importing import import_log
+    from routerr1.pool.pool_file import read_pool_file
+    from routerr1.progress import track
+
+    limit = load_params(params).pool.max_reply_tokens
+    with track("import", 0) as bar:
+        done = import_log(
+            log, store, read_pool_file(file, max_reply_tokens=limit), progress=bar.update
+        )
+    Console().print(
+        f"{store}: {done.added} calls added, {done.already_there} were there already, "
+        f"{done.without_text} rows hold no text"
+    )
+
+
+@app.command()
+def show(
+    file: Annotated[
+        Path | None, typer.Option(help="A pool file; without it, the profiled cards are shown.")
+    ] = None,
+    cards: Annotated[Path, typer.Option(help="Profiled cards.")] = Path("data/pool/cards.json"),
+) -> None:
+    """Show candidates with prices and, once profiled, what they are good at; and what was spent."""
+    from rich.console import Console
+
+    from routerr1.cli import tables as showing
+    from routerr1.pool.cards import read_cards
+    from routerr1.pool.pool_file import read_pool_file
+
+    console = Console()
+    if file is not None:
+        found = read_pool_file(file)
+        console.print(showing.candidates(found.cards))
+        console.print(f"prices as of {found.prices.as_of}: {found.prices.source}")
+    else:
+        console.print(showing.candidates(read_cards(cards)))
+    if (spending := showing.spending()) is not None:
+        console.print(spending)
+
+
+@app.command()
+def estimate(params: ParamsFile = PARAMS) -> None:
+    """Tell what a run of the chain will cost at most, and in expectation from the profile, per stage."""
+    from rich.console import Console
+
+    from routerr1.config import load_params
+    from routerr1.pool import estimate as estimating
+
+    loaded = load_params(params)
+    console = Console()
+    found = estimating.estimate(loaded, estimating.read_inputs(loaded))
+    console.print(estimating.table(found))
+    for line in found.assumptions:
+        console.print(f"- {line}", highlight=False)
+
+
+@app.command()
+def reprice(
+    prices: Annotated[
+        Path, typer.Argument(help="Pool file (YAML) or cards (JSON) with the new prices.")
+    ],
+    rows: Annotated[Path, typer.Option(help="Evaluated trajectories.")] = Path(
+        "data/eval/rows.parquet"
+    ),
+    out: Annotated[Path | None, typer.Option(help="Write the re-priced rows here.")] = None,
+    params: ParamsFile = PARAMS,
+) -> None:
+    """Price evaluated trajectories anew, without playing them again; tell whether a ranking changes."""
+    from rich.console import Console
+
+    from routerr1.config import load_params
+    from routerr1.pool import repricing
+
+    new = repricing.read_prices(prices)
+    found = repricing.reprice_rows(rows, new, load_params(params).reward, out=out)
+    console = Console()
+    console.print(repricing.table(found))
+    console.print(found.verdict, highlight=False)

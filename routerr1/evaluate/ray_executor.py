@@ -1,0 +1,241 @@
+"""Evaluation by several processes, on one machine or many: Ray actors play small chunks of the work.
+
+What baselines learn is learnt once, here, and sent to all. Actors open pools of their own where that
+costs nothing; a pool that is paid is kept by one actor, and the others ask it, so that there is one budget,
+one record of calls, and one count of calls under way.
+"""
+
+import asyncio
+import itertools
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from routerr1.errors import ConfigError, RouterError
+from routerr1.evaluate.controls import Router
+from routerr1.evaluate.rows import Row
+from routerr1.evaluate.run import Job, Progress, key_of, play_all
+from routerr1.evaluate.store import Key, Store
+from routerr1.pool.budget import exhausted
+from routerr1.pool.interface import Pool
+from routerr1.pool.scope import asked_for, asking_for
+from routerr1.rollout.lazy import Lazy
+from routerr1.types import Card, Reply
+
+CHUNK = 32  # trajectories handed out, and their rows handed back, at a time
+
+Learnt = Mapping[tuple[int, str], Lazy[Any]]
+"""What routers need, by training seed and the name in `Router.needs`."""
+
+MakeJobs = Callable[[Pool, Learnt], Sequence[Job]]
+"""Builds policies and routers anew, wherever it is called, and gives the same jobs everywhere. What is
+learnt is taken from its second argument, or learnt at first need."""
+
+
+def play_on_ray(
+    make: MakeJobs,
+    open_pool: Callable[[], Pool],
+    *,
+    shared: bool,
+    players: int,
+    concurrency: int,
+    store: Store | None = None,
+    progress: Progress | None = None,
+) -> list[Row]:
+    """Play all jobs by `players` actors; rows in the jobs' order.
+
+    A running cluster is used if RAY_ADDRESS names one, else one is started on this machine. A chunk whose
+    actor dies is played again by Ray.
+
+    Args:
+        shared: all players ask one pool, opened once; otherwise each opens one.
+        concurrency: trajectories that each player plays side by side, at most.
+
+    Raises: ConfigError if ray is not installed; the first RouterError that a player met, once the chunks
+        under way are done and their rows are in `store`.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise ConfigError("evaluate.executor: ray needs `pip install -e '.[ray]'`") from None
+
+    pool = open_pool()
+    try:
+        jobs, cards = make(pool, {}), tuple(pool.cards)
+    finally:
+        asyncio.run(pool.aclose())
+    wanted = [key_of(router, question) for router, question in jobs]
+    found: dict[Key, Row] = {}
+    with store.open() if store else nullcontext(found) as earlier:
+        found.update({key: earlier[key] for key in wanted if key in earlier})
+        missing = [place for place, key in enumerate(wanted) if key not in found]
+        if not missing:
+            return [found[key] for key in wanted]
+
+        def keep(rows: Sequence[Row]) -> None:
+            for row in rows:
+                found[row.key] = row
+                if store:
+                    store.add(row)
+            if progress:
+                progress(len(found), len(wanted))
+
+        with _cluster(ray):
+            # Pickled only now, and only what the missing rows need: that is when it is learnt.
+            learnt = ray.put(_needed(jobs[place][0] for place in missing))
+            keeper = _actor(ray, _Keeper).remote(open_pool, Path.cwd()) if shared else None
+            crew = [
+                _actor(ray, _Player).remote(make, open_pool, keeper, cards, learnt, Path.cwd())
+                for _ in range(min(players, -(-len(missing) // CHUNK)))
+            ]
+            failed = _hand_out(ray, crew, missing, concurrency, keep)
+            ray.get([each.close.remote() for each in (*crew, *([keeper] if keeper else []))])
+    if failed is not None:
+        raise failed
+    return [found[key] for key in wanted]
+
+
+@contextmanager
+def _cluster(ray: Any) -> Iterator[None]:
+    started = not ray.is_initialized()
+    if started:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        yield
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _actor(ray: Any, kind: type) -> Any:
+    """`kind` as an actor that Ray starts again should it die; it sees the GPUs of its machine."""
+    import torch
+
+    variables = {
+        # Ray sets it to 1 otherwise; as many threads as here, so that sums round as they do here.
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }
+    return ray.remote(kind).options(
+        max_restarts=3, max_task_retries=3, max_concurrency=10_000,
+        scheduling_strategy="SPREAD", runtime_env={"env_vars": variables},
+    )  # fmt: skip
+
+
+def _needed(routers: Iterable[Router]) -> Learnt:
+    return {(each.seed, each.needs[0]): each.needs[1] for each in routers if each.needs}
+
+
+def _hand_out(
+    ray: Any,
+    crew: Sequence[Any],
+    places: Sequence[int],
+    concurrency: int,
+    keep: Callable[[Sequence[Row]], None],
+) -> RouterError | None:
+    """Keep every player busy until all chunks are played, or one has failed; gives the first error."""
+    chunks = (places[at : at + CHUNK] for at in range(0, len(places), CHUNK))
+    failed: RouterError | None = None
+    first = itertools.islice(chunks, len(crew) * max(1, concurrency // CHUNK))
+    waiting = {
+        player.play.remote(chunk, concurrency): player
+        for player, chunk in zip(itertools.cycle(crew), first, strict=False)
+    }
+    while waiting:
+        (done,), _ = ray.wait(list(waiting), num_returns=1)
+        player = waiting.pop(done)
+        rows, error = ray.get(done)
+        keep(rows)
+        failed = failed or error
+        if failed is None and (chunk := next(chunks, None)) is not None:
+            waiting[player.play.remote(chunk, concurrency)] = player
+    return failed
+
+
+class _Player:
+    """Plays jobs by their places in the list that it builds for itself."""
+
+    def __init__(
+        self,
+        make: MakeJobs,
+        open_pool: Callable[[], Pool],
+        keeper: Any,
+        cards: Sequence[Card],
+        learnt: Learnt,
+        folder: Path,
+    ) -> None:
+        os.chdir(folder)  # Ray starts it in a folder of its own; stages name theirs from the root
+        self._pool: Pool = _RemotePool(keeper, cards) if keeper else open_pool()
+        self._jobs = make(self._pool, learnt)
+
+    async def play(
+        self, places: Sequence[int], concurrency: int
+    ) -> tuple[list[Row], RouterError | None]:
+        """Their rows; fewer, and why, if there was an error."""
+        mine, done = [self._jobs[place] for place in places], _Rows()
+        try:
+            await play_all(mine, concurrency=concurrency, store=done)
+        except RouterError as error:
+            return done.rows, error
+        return done.rows, None
+
+    async def close(self) -> None:
+        await self._pool.aclose()
+
+
+class _Rows:
+    """A store in memory, for what is sent back."""
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+
+    @contextmanager
+    def open(self) -> Iterator[Mapping[Key, Row]]:
+        yield {}
+
+    def add(self, row: Row) -> None:
+        self.rows.append(row)
+
+
+class _Keeper:
+    """Holds the one pool that all players ask."""
+
+    def __init__(self, open_pool: Callable[[], Pool], folder: Path) -> None:
+        os.chdir(folder)
+        self._pool = open_pool()
+
+    async def ask(
+        self, name: str, query: str, scope: str | None
+    ) -> tuple[Reply | RouterError, str | None]:
+        """The reply, or what the pool raised; and whether its budget is exhausted, and why."""
+        with asking_for(scope) if scope else nullcontext():
+            try:
+                reply: Reply | RouterError = await self._pool.ask(name, query)
+            except RouterError as error:
+                reply = error
+        return reply, exhausted(self._pool)
+
+    async def close(self) -> None:
+        await self._pool.aclose()
+
+
+class _RemotePool:
+    """The `Pool` interface over a `_Keeper`."""
+
+    def __init__(self, keeper: Any, cards: Sequence[Card]) -> None:
+        self._keeper = keeper
+        self.cards = tuple(cards)
+        self.exhausted: str | None = None
+
+    async def ask(self, name: str, query: str) -> Reply:
+        reply: Reply | RouterError
+        reply, self.exhausted = await self._keeper.ask.remote(name, query, asked_for())
+        if isinstance(reply, RouterError):
+            raise reply
+        return reply
+
+    async def aclose(self) -> None:
+        """The pool belongs to its keeper."""

@@ -1,0 +1,118 @@
+"""Play a registered version again: on its own questions to watch it, on a challenger's to compare it."""
+
+import asyncio
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from routerr1 import files, stages
+from routerr1.config import Params
+from routerr1.errors import BudgetExceeded, RegistryError
+from routerr1.pool.budget import exhausted
+from routerr1.pool.cards import read_cards
+from routerr1.registry import evidence
+from routerr1.registry.gate import Play
+from routerr1.registry.versions import Version, fetched
+from routerr1.types import Card, Question
+
+
+def questions_of(params: Params, contents: Collection[str] | None = None) -> list[Question]:
+    """Those of the evaluated split that `contents`, see `gate.Play`, tell of; None: all."""
+    split = stages.questions_of(params.evaluate.split)
+    return [
+        each
+        for each in split
+        if contents is None
+        or evidence.content_of(each.dataset, each.question, each.golden_answers) in contents
+    ]
+
+
+def replay(params: Params, version: Version, questions: Sequence[Question]) -> list[Play]:
+    """The version's policy on `questions`, prompted and played as it is served, on the pool as it is now.
+
+    It reads the cards it was registered with, and pays what candidates cost today.
+
+    Raises: RegistryError if the version's parameters cannot be read, or the pool lacks a candidate of its
+        cards; BudgetExceeded if the money ran out: refused calls would count as the version's own mistakes.
+    """
+    from routerr1.evaluate.controls import POLICY
+    from routerr1.evaluate.rows import row_of
+
+    cards = cards_of(version)
+    if missing := lacking(params, cards):
+        raise RegistryError(
+            f"version {version.number} of {version.name}: cannot be played, the pool lacks "
+            f"{', '.join(missing)}; `routerr1 promote --by-floors --why ...` judges a challenger as a first champion"
+        )
+    with fetched(version.model_id, "artifacts/context") as context:
+        params = asking_anew(_with_its_own(params, version, context))
+        with fetched(version.model_id, "artifacts/policy") as checkpoint:
+            generator = stages.load_policy(checkpoint, params)
+        played = asyncio.run(_play(params, generator, cards, questions))
+    rows = [row_of(one, pool="replay", router=POLICY, seed=0, cards=cards) for one in played]
+    return [evidence.play_of(row) for row in rows]
+
+
+def cards_of(version: Version) -> list[Card]:
+    """The cards that a version was registered with, which its policy reads wherever it is served."""
+    with fetched(version.model_id, "artifacts/context/cards.json") as file:
+        return read_cards(file)
+
+
+def lacking(params: Params, cards: Sequence[Card]) -> list[str]:
+    """Names of candidates that `cards` tell of and the pool has no more."""
+    pool = stages.open_pool(asking_anew(params))
+    asyncio.run(pool.aclose())
+    offered = {card.name for card in pool.cards}
+    return [card.name for card in cards if card.name not in offered]
+
+
+def asking_anew(params: Params) -> Params:
+    """`params` whose calls are not answered from a store that they record into: what was, is not watched."""
+    if params.pool.calls != "record":
+        return params
+    live = params.pool.model_copy(update={"calls": "live", "store": None})
+    return params.model_copy(update={"pool": live})
+
+
+def _with_its_own(params: Params, version: Version, context: Path) -> Params:
+    """`params`, but what a policy is played with as it was when the version was registered."""
+    stored = files.read_json(context / "params.json")
+    try:
+        own = {
+            name: type(getattr(params, name)).model_validate(stored[name])
+            for name in ("prompt", "rollout", "evaluate")
+        }
+    except (KeyError, ValidationError):
+        raise RegistryError(
+            f"version {version.number} of {version.name}: its parameters are not those of this code; "
+            "replace it with `routerr1 promote --by-floors --why ...`"
+        ) from None
+    if own["prompt"].file is not None:  # the one in the workspace may be another by now
+        own["prompt"] = own["prompt"].model_copy(update={"file": context / "prompt.txt"})
+    return params.model_copy(update=own)
+
+
+async def _play(
+    params: Params, generator: Any, cards: Sequence[Card], questions: Sequence[Question]
+) -> Any:
+    from routerr1.rollout.loop import play
+
+    pool = stages.open_pool(params, cards)
+    try:
+        played = await play(
+            questions,
+            generator,
+            pool,
+            render=stages.renderer(params),
+            params=params.rollout,
+            seed=params.evaluate.seed,
+            temperature=params.evaluate.temperature,
+        )
+    finally:
+        await pool.aclose()
+    if (why := exhausted(pool)) is not None:
+        raise BudgetExceeded(why)
+    return played

@@ -1,0 +1,1 @@
+"""The policy: a model and its tokenizer."""

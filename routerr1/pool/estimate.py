@@ -1,0 +1,316 @@
+"""What a run of the chain will cost, before it is started."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from rich.table import Table
+
+from routerr1.baselines.build import SINGLE
+from routerr1.config import Params
+from routerr1.errors import PoolError
+from routerr1.files import read_json
+from routerr1.pool.cards import read_cards
+from routerr1.pool.pool_file import read_pool_file
+from routerr1.pool.pricing import TEMPLATE_TOKENS, cost_usd
+from routerr1.types import Card, Split
+
+# No token of a usual tokenizer stands for more bytes of ordinary text.
+_BYTES_PER_POLICY_TOKEN = 32
+_BYTES_PER_CHAR = 4  # UTF-8's longest
+_POOL_CHANGES = 8  # variants of the pool in the generalize stage, beside the pool itself
+# Routers on pools drawn for each question: the policy, the one before it, at random, by the cards, the oracle.
+_REDRAWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class StageEstimate:
+    """US dollars; `expected_usd` is None without a profile."""
+
+    stage: str
+    most_calls: int
+    most_usd: float
+    expected_calls: float
+    expected_usd: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Every stage that makes calls, and what the figures rest on."""
+
+    stages: tuple[StageEstimate, ...]
+    assumptions: tuple[str, ...]
+
+    @property
+    def most_usd(self) -> float:
+        """All stages at most."""
+        return sum(stage.most_usd for stage in self.stages)
+
+    @property
+    def expected_usd(self) -> float | None:
+        """All stages in expectation; None without a profile."""
+        expected = [stage.expected_usd for stage in self.stages]
+        return None if None in expected else sum(usd for usd in expected if usd is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One candidate that a call may reach: the one asked, or a fallback.
+
+    Attributes:
+        tries: at most, each of which may be billed.
+    """
+
+    card: Card
+    tries: int
+    reply_tokens: int
+
+
+Chains = Mapping[str, Sequence[Link]]
+"""Candidate -> whom a call to it may reach at worst, one after another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What an estimate reads besides the parameters.
+
+    Attributes:
+        chains: of the training pool.
+        new: of the models that only the generalize stage asks.
+        mean_call_usd: per candidate, from the profile; empty before it.
+        questions: rows of each split; empty before the dataset stage.
+        calls_per_question: from the last evaluation; None before one.
+    """
+
+    chains: Chains
+    new: Chains
+    mean_call_usd: Mapping[str, float]
+    questions: Mapping[Split, int]
+    calls_per_question: float | None
+
+
+def read_inputs(params: Params, data: Path = Path("data")) -> Inputs:
+    """Gather what is there.
+
+    Raises: PoolError if neither a pool file nor profiled cards tell the prices.
+    """
+    chains, new = _simulated(params, data) if params.pool.file is None else _from_files(params)
+    profile = data / "pool/profile.json"
+    means = (
+        {name: float(entry["cost_usd"]) for name, entry in read_json(profile).items()}
+        if profile.exists()
+        else {}
+    )
+    return Inputs(chains, new, means, _rows_per_split(data / "questions"), _calls(data / "eval"))
+
+
+def _simulated(params: Params, data: Path) -> tuple[Chains, Chains]:
+    from routerr1.simulation.pool import SimulatedPool, candidates_of, drawn_candidates
+
+    def chains(cards: Sequence[Card]) -> Chains:
+        return {card.name: [Link(card, 1, params.pool.max_reply_tokens)] for card in cards}
+
+    profiled = data / "pool/cards.json"
+    trained = SimulatedPool(candidates_of(params.pool.candidates), {}, seed=0).cards
+    drawn = SimulatedPool(drawn_candidates(params.generalize.pool_seed), {}, seed=0).cards
+    return chains(read_cards(profiled) if profiled.exists() else trained), chains(drawn)
+
+
+def _from_files(params: Params) -> tuple[Chains, Chains]:
+    def chains(path: Path | None) -> Chains:
+        if path is None:
+            return {}
+        file = read_pool_file(path, max_reply_tokens=params.pool.max_reply_tokens)
+        cards = {card.name: card for card in file.cards}
+        return {
+            name: [
+                Link(
+                    cards[row.name], file.endpoints[row.endpoint].max_tries, file.reply_tokens(row)
+                )
+                for row in file.chain(name)
+            ]
+            for name in cards
+        }
+
+    return chains(params.pool.file), chains(params.generalize.file)
+
+
+def _rows_per_split(folder: Path) -> dict[Split, int]:
+    import pyarrow.parquet as pq
+
+    splits: tuple[Split, ...] = ("train", "validation", "test")
+    return {
+        split: int(pq.read_metadata(path).num_rows)
+        for split in splits
+        if (path := folder / f"{split}.parquet").exists()
+    }
+
+
+def _calls(folder: Path) -> float | None:
+    import pyarrow.parquet as pq
+
+    path = folder / "rows.parquet"
+    if not path.exists():
+        return None
+    rows = pq.read_table(path, columns=["router", "calls"]).to_pylist()
+    calls = [float(row["calls"]) for row in rows if row["router"] == "policy"]
+    return fmean(calls) if calls else None
+
+
+def estimate(params: Params, inputs: Inputs) -> Estimate:
+    """Price every stage: at most, and in expectation from the profile.
+
+    Raises: PoolError if the number of questions is needed and not known yet.
+    """
+    rounds = params.rollout.max_rounds
+    # Baselines put the question itself, the policy what it writes.
+    asked_bytes = max(
+        params.rollout.max_new_tokens * _BYTES_PER_POLICY_TOKEN, _question_bytes(params)
+    )
+    likely = min(
+        inputs.calls_per_question if inputs.calls_per_question is not None else 2.0, rounds
+    )
+    mean = fmean(inputs.mean_call_usd.values()) if inputs.mean_call_usd else None
+    stages = [_profile(params, inputs)]
+    for plays in _plays(params, inputs):
+        reached = [*inputs.chains.values(), *(inputs.new.values() if plays.new_models else ())]
+        dearest = max(_worst(chain, asked_bytes) for chain in reached)
+        expected = plays.trajectories * likely + plays.single_calls
+        most = plays.most_calls + plays.single_calls
+        stages.append(
+            StageEstimate(
+                plays.stage,
+                most,
+                most * dearest,
+                expected,
+                None if mean is None else expected * mean,
+            )
+        )
+    return Estimate(tuple(stages), _assumptions(params, inputs, likely, rounds))
+
+
+def _profile(params: Params, inputs: Inputs) -> StageEstimate:
+    probes, names = params.profile_pool.probes, list(inputs.chains)
+    most = sum(_worst(chain, _question_bytes(params)) for chain in inputs.chains.values())
+    known = bool(inputs.mean_call_usd)
+    expected = (
+        probes * sum(inputs.mean_call_usd.get(name, 0.0) for name in names) if known else None
+    )
+    calls = probes * len(names)
+    return StageEstimate("profile", calls, probes * most, calls, expected)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plays:
+    """What a stage plays with calls, and the calls that are made alone."""
+
+    stage: str
+    trajectories: int
+    most_calls: int
+    single_calls: int = 0
+    new_models: bool = False
+
+
+def _plays(params: Params, inputs: Inputs) -> tuple[_Plays, ...]:
+    train, seeds, candidates = params.train, len(params.seeds), len(inputs.chains)
+    rounds, baselines = params.rollout.max_rounds, len(params.baselines.include)
+    split = _played(inputs, params.evaluate.split, params.evaluate.max_questions)
+    held = _played(inputs, "validation", params.evaluate.max_questions)
+    away = _played(inputs, params.evaluate.split, params.generalize.max_questions)
+    # Random routing and each candidate forced; an oracle is played only where the pool is simulated.
+    controls = 1 + (params.pool.kind == "simulated") + candidates
+    trained = train.steps * train.questions_per_step * train.rollouts_per_question
+    validated = (train.steps // train.validate_every + 2) * train.validation_questions
+    training = seeds * (trained + validated)
+    ours = seeds * (split * (1 + controls) + held * candidates)
+    # As if each baseline asked, and a cascade everybody.
+    others = seeds * split * baselines
+    # Where a baseline asks one candidate the whole question, all are asked it, to know the best.
+    wholes = seeds * split * candidates * bool({*SINGLE} & {*params.baselines.include})
+    redrawn = _REDRAWN * (params.pool.kind == "simulated")
+    pools = 1 + _POOL_CHANGES + redrawn + _on_new_models(params, inputs, controls)
+    changed = seeds * away * pools
+    return (
+        _Plays("train", training, training * rounds),
+        _Plays(
+            "evaluate",
+            ours + others,
+            ours * rounds + others * max(rounds, candidates),
+            single_calls=wholes,
+        ),
+        _Plays(
+            "generalize",
+            changed,
+            changed * rounds,
+            single_calls=params.profile_pool.probes * len(inputs.new),
+            new_models=True,
+        ),
+    )
+
+
+def _on_new_models(params: Params, inputs: Inputs, controls: int) -> int:
+    """Routers played where there are new models: policy and controls on them alone, and beside the old."""
+    if not inputs.new:
+        return 0
+    added = min(params.generalize.added_models, len(inputs.new))
+    alone = 1 + (controls - len(inputs.chains)) + len(inputs.new)
+    return alone + 1 + controls + added
+
+
+def _played(inputs: Inputs, split: Split, limit: int | None) -> int:
+    if split not in inputs.questions:
+        raise PoolError(
+            f"data/questions/{split}.parquet: not found; an estimate needs the number of questions, "
+            "run `routerr1 dataset` first (it makes no call)"
+        )
+    rows = inputs.questions[split]
+    return min(rows, limit or rows)
+
+
+def _question_bytes(params: Params) -> int:
+    return params.checks.max_question_chars * _BYTES_PER_CHAR
+
+
+def _worst(chain: Sequence[Link], query_bytes: int) -> float:
+    # A token of any tokenizer is at least a byte.
+    prompt_tokens = query_bytes + TEMPLATE_TOKENS
+    return sum(link.tries * cost_usd(link.card, prompt_tokens, link.reply_tokens) for link in chain)
+
+
+def _assumptions(params: Params, inputs: Inputs, likely: float, rounds: int) -> tuple[str, ...]:
+    measured = (
+        "as the policy did in data/eval" if inputs.calls_per_question is not None else "a guess"
+    )
+    lines = [
+        f"at most: {rounds} calls a question to the dearest candidate, the longest question and reply, every "
+        "try that the pool file allows billed, its fallbacks' too",
+        f"expected: {likely:.2f} calls a question ({measured}), candidates called equally often; routers that "
+        "ask the same of the same share a call, which is not known before and left out",
+        "warmstart asks no candidate: it imitates made-up routing",
+    ]
+    if not inputs.mean_call_usd:
+        lines.append("no expectation: data/pool/profile.json is not there; run `routerr1 profile`")
+    if params.pool.kind == "simulated":
+        lines.append("the pool is simulated: its prices are made up and nothing is paid")
+    return tuple(lines)
+
+
+def table(found: Estimate) -> Table:
+    """For the terminal."""
+    shown = Table(box=None, pad_edge=False)
+    shown.add_column("stage")
+    for column in ("calls at most", "USD at most", "calls expected", "USD expected"):
+        shown.add_column(column, justify="right")
+    for stage in found.stages:
+        expected = "" if stage.expected_usd is None else f"{stage.expected_usd:.4f}"
+        shown.add_row(
+            stage.stage,
+            f"{stage.most_calls:,}",
+            f"{stage.most_usd:.4f}",
+            f"{stage.expected_calls:,.0f}",
+            expected,
+        )
+    total = "" if found.expected_usd is None else f"{found.expected_usd:.4f}"
+    shown.add_row("all", "", f"{found.most_usd:.4f}", "", total)
+    return shown

@@ -1,0 +1,1 @@
+"""Versions in the MLflow registry, the gate, and the moves of the champion."""

@@ -1,0 +1,455 @@
+"""Whether a challenger may become champion: one rule a line, each with its figure, interval, limit and verdict.
+
+Pure: measured values in, a decision out. A figure that is missing or not finite fails its rule.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from routerr1.config import EvaluateParams, GateParams
+from routerr1.metrics import entropy_bits
+
+if TYPE_CHECKING:
+    from routerr1.evaluate.stats import Difference, Interval
+
+Bounds = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Play:
+    """One question as the gate sees it.
+
+    Attributes:
+        question_id: what it is looked up by, "data set/id".
+        content: digest of its data set, text and reference answers. Plays are compared by this: an id may
+            be the number of a line.
+        pool: name of the pool it was played on.
+        em: exact match, 0 or 1.
+        called: canonical names of the candidates asked, in order.
+    """
+
+    question_id: str
+    content: str
+    pool: str
+    group: str
+    em: float
+    cost_usd: float
+    formed: bool
+    called: tuple[str, ...]
+
+
+class Evidence(NamedTuple):
+    """What a version is judged by.
+
+    Attributes:
+        plays: on its own pool.
+        unseen: on pools with models that training never saw; there may be none.
+        pool: digest of the cards of its own pool: candidates, prices, measured skill.
+        unseen_pool: digest of what decides the pools of `unseen`.
+    """
+
+    plays: Sequence[Play]
+    unseen: Sequence[Play]
+    pool: str
+    unseen_pool: str
+
+
+class Sampling(NamedTuple):
+    """How intervals are made; see `evaluate.stats`."""
+
+    resamples: int
+    confidence: float
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """A policy's figures over its questions; None where it was not measured.
+
+    Attributes:
+        cost_usd: mean per question.
+        format_validity: share of trajectories that keep the protocol, in [0, 1].
+        top_model_share: share of all calls that went to the most called candidate, in [0, 1].
+        no_call_rate: share of questions without a call, in [0, 1].
+        call_entropy: of the shares of calls to each candidate, in bits; 0 without calls.
+        unseen_em: exact match on pools with models that training never saw.
+        intervals: of those that are means, by name.
+    """
+
+    questions: int
+    em: float | None
+    cost_usd: float | None
+    format_validity: float | None
+    top_model_share: float | None
+    no_call_rate: float | None
+    call_entropy: float | None
+    unseen_em: float | None = None
+    intervals: Mapping[str, Bounds] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A challenger against the champion, on the questions that both played.
+
+    Attributes:
+        same_pool: both had the same candidates, with the same prices and measured skill.
+        shared: share of the challenger's questions that the champion played, in [0, 1].
+        em: challenger minus champion; None without a shared question, or for a value that is not finite.
+        cost_ratio: what the challenger paid over what the champion paid; likewise.
+        cost_bounds: its interval; None where the champion paid nothing.
+        unseen_em: as `em`, on pools of new models; None where they were not played on the same of these.
+    """
+
+    same_pool: bool
+    shared: float
+    em: "Difference | None"
+    cost_ratio: float | None
+    cost_bounds: Bounds | None = None
+    unseen_em: "Difference | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One line of a decision. `limit` is what `figure` is held against; `why` says it in words."""
+
+    name: str
+    figure: float | None
+    interval: Bounds | None
+    limit: float
+    passed: bool
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """All rules, and whether all of them passed."""
+
+    rules: tuple[Rule, ...]
+
+    @property
+    def passed(self) -> bool:
+        """True only if every rule passed."""
+        return all(rule.passed for rule in self.rules)
+
+    @property
+    def refused_by(self) -> tuple[str, ...]:
+        """Names of the rules that failed."""
+        return tuple(rule.name for rule in self.rules if not rule.passed)
+
+
+def sampling_of(params: EvaluateParams) -> Sampling:
+    """As in evaluation."""
+    return Sampling(params.bootstrap, params.confidence, params.seed)
+
+
+def measure(evidence: Evidence, sampling: Sampling) -> Metrics:
+    """A version's figures by itself."""
+    plays = evidence.plays
+    if not plays:
+        return Metrics(0, None, None, None, None, None, None)
+    calls = Counter(name for play in plays for name in play.called)
+    total = sum(calls.values())
+    shares = [count / total for count in calls.values()]
+    means = {
+        "em": _mean(plays, lambda play: play.em, sampling),
+        "cost_usd": _mean(plays, lambda play: play.cost_usd, sampling),
+        "format_validity": _mean(plays, lambda play: play.formed, sampling),
+        "no_call_rate": _mean(plays, lambda play: not play.called, sampling),
+        "unseen_em": _mean(evidence.unseen, lambda play: play.em, sampling),
+    }
+    found = {name: each.mean for name, each in means.items() if each is not None}
+    return Metrics(
+        questions=len(plays),
+        em=found.get("em"),
+        cost_usd=found.get("cost_usd"),
+        format_validity=found.get("format_validity"),
+        # Without a call there is no top model; that collapse shows in the no-call rate.
+        top_model_share=max(shares, default=0.0),
+        no_call_rate=found.get("no_call_rate"),
+        call_entropy=entropy_bits(calls),
+        unseen_em=found.get("unseen_em"),
+        intervals={
+            name: bounds
+            for name, each in means.items()
+            if each is not None and (bounds := _bounds(each)) is not None
+        },
+    )
+
+
+def _bounds(found: "Interval") -> Bounds | None:
+    """None for a single group of questions, which has no interval."""
+    return None if found.low is None or found.high is None else (found.low, found.high)
+
+
+def _mean(
+    plays: Sequence[Play], value: Callable[[Play], float], sampling: Sampling
+) -> "Interval | None":
+    """None without plays, or if a value is not finite."""
+    from routerr1.evaluate.stats import interval
+
+    values = [float(value(play)) for play in plays]
+    if not values or not all(map(math.isfinite, values)):
+        return None
+    return interval(values, [play.group for play in plays], **sampling._asdict())
+
+
+def compare(challenger: Evidence, champion: Evidence, sampling: Sampling) -> Comparison:
+    """The challenger against the champion, question by question."""
+    pairs = _pairs(challenger.plays, champion.plays, lambda play: play.content)
+    unseen = (
+        _pairs(challenger.unseen, champion.unseen, lambda play: (play.pool, play.content))
+        if challenger.unseen_pool == champion.unseen_pool
+        else []
+    )
+    ratio, bounds = _cost_ratio(pairs, sampling)
+    return Comparison(
+        same_pool=challenger.pool == champion.pool,
+        shared=len(pairs) / max(len(challenger.plays), 1),
+        em=_difference(pairs, sampling),
+        cost_ratio=ratio,
+        cost_bounds=bounds,
+        # On a part of the pools it would be another measure than the floor's.
+        unseen_em=_difference(unseen, sampling) if len(unseen) == len(challenger.unseen) else None,
+    )
+
+
+def _pairs(
+    new: Sequence[Play], old: Sequence[Play], key: Callable[[Play], Hashable]
+) -> list[tuple[Play, Play]]:
+    known = {key(play): play for play in old}
+    return [(play, known[key(play)]) for play in new if key(play) in known]
+
+
+def _difference(pairs: Sequence[tuple[Play, Play]], sampling: Sampling) -> "Difference | None":
+    from routerr1.evaluate.stats import paired_difference
+
+    if not pairs or not all(math.isfinite(play.em) for pair in pairs for play in pair):
+        return None
+    return paired_difference(
+        [new.em for new, _ in pairs],
+        [old.em for _, old in pairs],
+        [new.group for new, _ in pairs],
+        **sampling._asdict(),
+    )
+
+
+def _cost_ratio(
+    pairs: Sequence[tuple[Play, Play]], sampling: Sampling
+) -> tuple[float | None, Bounds | None]:
+    from routerr1.evaluate.stats import ratio_interval
+
+    costs = [(new.cost_usd, old.cost_usd) for new, old in pairs]
+    if not costs or not all(math.isfinite(cost) for pair in costs for cost in pair):
+        return None, None
+    new, old = zip(*costs, strict=True)
+    found = ratio_interval(new, old, [play.group for play, _ in pairs], **sampling._asdict())
+    if found is None:  # the champion pays nothing: so must the challenger
+        return (1.0 if sum(new) <= 0 else math.inf), None
+    return found.mean, _bounds(found)
+
+
+def decide(challenger: Metrics, comparison: Comparison | None, params: GateParams) -> Decision:
+    """Hold the challenger against the champion, or against absolute floors if there is no comparison."""
+    bounds = challenger.intervals
+    versus = (
+        [
+            _at_least(
+                "em_floor", challenger.em, params.min_em, "exact match by itself", bounds.get("em")
+            )
+        ]
+        if comparison is None
+        else _against(comparison, params)
+    )
+    ceiling = (
+        []
+        if params.max_cost_usd is None
+        else [
+            _at_most(
+                "cost",
+                challenger.cost_usd,
+                params.max_cost_usd,
+                "mean USD per question",
+                bounds.get("cost_usd"),
+            )
+        ]
+    )
+    return Decision(
+        (
+            *versus,
+            *ceiling,
+            _at_least(
+                "format",
+                challenger.format_validity,
+                params.min_format_validity,
+                "share of trajectories that keep the protocol",
+                bounds.get("format_validity"),
+            ),
+            _at_most(
+                "top_model",
+                challenger.top_model_share,
+                params.max_top_model_share,
+                "share of calls to the most called candidate",
+            ),
+            _at_most(
+                "no_call",
+                challenger.no_call_rate,
+                params.max_no_call_rate,
+                "share of questions without a call",
+                bounds.get("no_call_rate"),
+            ),
+            _at_least(
+                "call_entropy",
+                challenger.call_entropy,
+                params.min_call_entropy,
+                "entropy of the calls in bits",
+            ),
+            *_unseen(challenger, comparison, params),
+        )
+    )
+
+
+def _against(comparison: Comparison, params: GateParams) -> list[Rule]:
+    return [
+        _at_least(
+            "same_pool",
+            float(comparison.same_pool),
+            1.0,
+            "1 if both had the same candidates, with the same prices and measured skill",
+        ),
+        _at_least(
+            "same_questions",
+            comparison.shared,
+            1.0,
+            "share of the questions that the champion played",
+        ),
+        _no_worse(
+            "em_difference",
+            comparison.em,
+            params.margin_em,
+            "exact match minus the champion's, lower end of the interval",
+        ),
+        _at_most(
+            "cost_ratio",
+            comparison.cost_ratio,
+            params.max_cost_ratio,
+            "USD on these questions over the champion's",
+            comparison.cost_bounds,
+        ),
+    ]
+
+
+def _unseen(challenger: Metrics, comparison: Comparison | None, params: GateParams) -> list[Rule]:
+    """On pools of new models: the floor where one is set, the champion where both played there."""
+    rules = []
+    if params.min_unseen_em is not None:
+        rules.append(
+            _at_least(
+                "unseen_pool",
+                challenger.unseen_em,
+                params.min_unseen_em,
+                "exact match with models that training never saw",
+                challenger.intervals.get("unseen_em"),
+            )
+        )
+    if comparison is not None and comparison.unseen_em is not None:
+        rules.append(
+            _no_worse(
+                "unseen_difference",
+                comparison.unseen_em,
+                params.margin_unseen_em,
+                "the same minus the champion's, lower end of the interval",
+            )
+        )
+    return rules
+
+
+def _no_worse(name: str, difference: "Difference | None", margin: float, what: str) -> Rule:
+    if difference is None:
+        return Rule(name, None, None, -margin, False, f"{what}: no comparison was made")
+    if difference.low is None or difference.high is None:
+        why = f"{what}: a single group of questions has none"
+        return Rule(name, difference.mean, None, -margin, False, why)
+    interval = (difference.low, difference.high)
+    passed = all(map(math.isfinite, (difference.mean, *interval))) and difference.low >= -margin
+    sign = ">=" if passed else "is not >="
+    return Rule(
+        name,
+        difference.mean,
+        interval,
+        -margin,
+        passed,
+        f"{what}: {difference.low:.4g} {sign} {-margin:.4g}",
+    )
+
+
+def _at_least(
+    name: str, figure: float | None, limit: float, what: str, interval: Bounds | None = None
+) -> Rule:
+    return _held(name, figure, limit, what, ">=", interval)
+
+
+def _at_most(
+    name: str, figure: float | None, limit: float, what: str, interval: Bounds | None = None
+) -> Rule:
+    return _held(name, figure, limit, what, "<=", interval)
+
+
+def _held(
+    name: str, figure: float | None, limit: float, what: str, sign: str, interval: Bounds | None
+) -> Rule:
+    if figure is None or not math.isfinite(figure):
+        return Rule(name, None, None, limit, False, f"{what}: not measured, or not finite")
+    # Figures are means of floats; a hair's breadth of rounding is no difference.
+    near = math.isclose(figure, limit, rel_tol=1e-9, abs_tol=1e-12)
+    passed = near or (figure > limit if sign == ">=" else figure < limit)
+    relation = sign if passed else f"is not {sign}"
+    return Rule(
+        name, figure, interval, limit, passed, f"{what}: {figure:.4g} {relation} {limit:.4g}"
+    )
+
+
+def to_tags(decision: Decision) -> dict[str, str]:
+    """Each rule by its name as compact JSON: figure, low, high, limit, verdict."""
+    tags = {}
+    for rule in decision.rules:
+        low, high = rule.interval or (None, None)
+        told: dict[str, float | str | None] = {
+            "figure": _rounded(rule.figure),
+            "low": _rounded(low),
+            "high": _rounded(high),
+            "limit": _rounded(rule.limit),
+            "verdict": "pass" if rule.passed else "FAIL",
+        }
+        tags[rule.name] = json.dumps(told, separators=(",", ":"), allow_nan=False)
+    return tags
+
+
+def _rounded(value: float | None) -> float | None:
+    """Six digits; None for what JSON has no word for."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
+
+
+def to_markdown(decision: Decision, facts: Mapping[str, str] | None = None) -> str:
+    """The decision for people; `facts` (challenger, champion, run ...) are listed above the rules."""
+    lines = [f"# Gate: {'passed' if decision.passed else 'refused'}", ""]
+    lines += [f"- {name}: {value}" for name, value in (facts or {}).items()]
+    lines += [""] if facts else []
+    lines += ["| rule | figure | interval | limit | verdict | why |", "|---|---|---|---|---|---|"]
+    for rule in decision.rules:
+        low_high = (
+            "" if rule.interval is None else f"{rule.interval[0]:.4g} to {rule.interval[1]:.4g}"
+        )
+        verdict = "pass" if rule.passed else "**FAIL**"
+        lines.append(
+            f"| {rule.name} | {_shown(rule.figure)} | {low_high} | {_shown(rule.limit)} "
+            f"| {verdict} | {rule.why} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _shown(value: float | None) -> str:
+    return "missing" if value is None else f"{value:.4g}"

@@ -1,0 +1,358 @@
+"""Who is champion: moved only through the gate, one mover at a time, every move on record, all reversible.
+
+The record is kept as tags of the registered model, `move.000001` and so on. A move is written down before
+the alias is set and marked done after it, so that a mover killed in between is found out by the next one.
+"""
+
+import json
+import logging
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from routerr1 import files, lineage
+from routerr1.config import Params
+from routerr1.errors import RegistryError
+from routerr1.registry import gate
+from routerr1.registry.gate import Decision, Evidence
+from routerr1.registry.lock import Hold, exclusive
+from routerr1.registry.versions import (
+    CHALLENGER,
+    CHAMPION,
+    Version,
+    get_version,
+    list_versions,
+    read_version_evidence,
+    verify,
+)
+from routerr1.tracking.runs import open_client, store_errors
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+GATE_FOLDER = Path("runs/gate")
+_MOVE = "move."
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One change of champion, or one that was begun.
+
+    Attributes:
+        seq: place in the record, from 1.
+        when: UTC, ISO 8601.
+        before: champion before, None for a first one.
+        after: champion after.
+        state: "abandoned" means that the mover was killed before the alias moved.
+    """
+
+    seq: int
+    when: str
+    who: str
+    kind: Literal["promote", "rollback"]
+    before: int | None
+    after: int
+    why: str
+    state: Literal["begun", "done", "abandoned"]
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The gate's decision on one challenger against one champion.
+
+    Attributes:
+        replayed: what the champion is judged by, where it is not what is kept with it.
+        by_floors: the champion was not compared with; the challenger was held against absolute floors.
+    """
+
+    challenger: Version
+    champion: Version | None
+    decision: Decision
+    replayed: Evidence | None = None
+    by_floors: bool = False
+
+    @property
+    def against(self) -> str:
+        """What the challenger was held against, in words."""
+        if self.champion is None:
+            return "none"
+        told = ", not compared with: judged by floors" if self.by_floors else ""
+        return f"version {self.champion.number}{told}"
+
+    @property
+    def markdown(self) -> str:
+        """The decision for people."""
+        facts = {
+            "model": self.challenger.name,
+            "challenger": f"version {self.challenger.number}",
+            "champion": self.against,
+            "run": self.challenger.run_id or "unknown",
+            "commit": self.challenger.tags.get("git_commit", "unknown"),
+        }
+        return gate.to_markdown(self.decision, facts)
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """What came of an attempt; `move` is None if the champion stays."""
+
+    judgement: Judgement
+    move: Move | None
+
+
+def judge(
+    params: Params,
+    which: int | str = CHALLENGER,
+    replayed: Evidence | None = None,
+    *,
+    by_floors: bool = False,
+) -> Judgement:
+    """Hold a version against the champion; nothing is changed.
+
+    Args:
+        replayed: the champion's plays of the challenger's questions on the challenger's pool, where those
+            kept with it are of others.
+        by_floors: hold it against the floors of a first champion instead.
+
+    Raises: RegistryError if there is no such version, or it does not hold what was registered.
+    """
+    client = open_client()
+    challenger = get_version(client, params.registry.model, which)
+    verify(client, challenger.model_id)
+    return _judge(client, params, challenger, replayed, by_floors=by_floors)
+
+
+def _judge(
+    client: "MlflowClient",
+    params: Params,
+    challenger: Version,
+    replayed: Evidence | None,
+    *,
+    by_floors: bool,
+) -> Judgement:
+    champion = champion_of(client, challenger.name)
+    sampling = gate.sampling_of(params.evaluate)
+    own = read_version_evidence(challenger)
+    comparison = None
+    if champion is not None and champion.number != challenger.number and not by_floors:
+        theirs = replayed or read_version_evidence(champion)
+        comparison = gate.compare(own, theirs, sampling)
+    decision = gate.decide(gate.measure(own, sampling), comparison, params.gate)
+    return Judgement(challenger, champion, decision, replayed, by_floors)
+
+
+def champion_of(client: "MlflowClient", name: str) -> Version | None:
+    """The version with the alias champion."""
+    found = [version for version in list_versions(client, name) if CHAMPION in version.aliases]
+    return found[0] if found else None
+
+
+def promote(
+    params: Params,
+    which: int | str = CHALLENGER,
+    *,
+    why: str = "passed the gate",
+    replayed: Evidence | None = None,
+    approved: Judgement | None = None,
+    by_floors: bool = False,
+) -> Promotion:
+    """Make a version champion if the gate lets it; the decision is recorded either way.
+
+    The gate is asked inside the lock, so it decides against the champion that is really replaced.
+
+    Args:
+        which: number or alias of the challenger.
+        replayed, by_floors: see `judge`.
+        approved: what a person said yes to; if challenger or champion are others by now, nothing moves.
+
+    Raises: RegistryError; LockHeld if another promotion does not end, or this one took too long.
+    """
+    client = open_client()
+    challenger = get_version(client, params.registry.model, which)
+    # Fetching and hashing a checkpoint takes as long as it is large: too long to hold others up.
+    verify(client, challenger.model_id)
+    with exclusive(client, params.registry.model) as hold:
+        _settle(client, params.registry.model)
+        judgement = _judge(client, params, challenger, replayed, by_floors=by_floors)
+        _refuse_other_than_approved(judgement, approved)
+        champion = judgement.champion
+        if champion is not None and champion.number == challenger.number:
+            return Promotion(judgement, None)
+        record_decision(client, judgement)
+        if not judgement.decision.passed:
+            return Promotion(judgement, None)
+        told = f"by floors alone: {why}" if by_floors else why
+        return Promotion(judgement, _move(client, hold, challenger, champion, "promote", told))
+
+
+def _refuse_other_than_approved(judgement: Judgement, approved: Judgement | None) -> None:
+    if approved is None:
+        return
+    seen = [
+        (found.challenger.number, found.champion and found.champion.number)
+        for found in (judgement, approved)
+    ]
+    if seen[0] != seen[1]:
+        raise RegistryError(
+            f"model {judgement.challenger.name!r}: approved was version {seen[1][0]} over "
+            f"{seen[1][1]}, but now it would be {seen[0][0]} over {seen[0][1]}; ask again"
+        )
+
+
+def rollback(params: Params, *, why: str) -> Move:
+    """Make the champion before this one champion again; repeated, it goes back further.
+
+    Each promotion puts a version on a stack and each rollback takes one off; versions that were deleted
+    since are passed over.
+
+    Raises: RegistryError if there is no earlier champion.
+    """
+    client = open_client()
+    name = params.registry.model
+    target, _ = _previous(client, name)
+    verify(client, target.model_id)
+    with exclusive(client, name) as hold:
+        _settle(client, name)
+        found, now = _previous(client, name)
+        if found.number != target.number:
+            raise RegistryError(f"model {name!r}: the champion was moved meanwhile; look again")
+        return _move(client, hold, target, now, "rollback", why)
+
+
+def _previous(client: "MlflowClient", name: str) -> tuple[Version, Version | None]:
+    """The champion before this one, and this one."""
+    now = champion_of(client, name)
+    known = {version.number: version for version in list_versions(client, name)}
+    stack = [number for number in champions(moves(client, name)) if number in known]
+    if now is not None and stack and stack[-1] == now.number:
+        stack.pop()
+    if not stack:
+        raise RegistryError(f"model {name!r}: has no earlier champion to go back to")
+    return known[stack[-1]], now
+
+
+def champions(record: Sequence[Move]) -> list[int]:
+    """The champions that a rollback walks back through, the present one last.
+
+    >>> def move(kind, after): return Move(1, "", "", kind, None, after, "", "done")
+    >>> champions([move("promote", 1), move("promote", 2), move("promote", 3), move("rollback", 2)])
+    [1, 2]
+    """
+    stack: list[int] = []
+    for move in record:
+        if move.state != "done":
+            continue
+        if move.kind == "promote":
+            stack.append(move.after)
+        else:
+            while stack and stack[-1] != move.after:
+                stack.pop()
+    return stack
+
+
+def moves(client: "MlflowClient", name: str) -> list[Move]:
+    """Every move in order.
+
+    Raises: RegistryError naming an entry that cannot be read.
+    """
+    from mlflow.exceptions import MlflowException
+
+    with store_errors():
+        try:
+            tags: Mapping[str, str] = client.get_registered_model(name).tags
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return []
+            raise
+    found = []
+    for key in sorted(key for key in tags if key.startswith(_MOVE)):
+        try:
+            found.append(Move(**json.loads(tags[key])))
+        except (TypeError, json.JSONDecodeError):
+            raise RegistryError(f"model {name!r}: the record {key} cannot be read") from None
+    return found
+
+
+def _move(
+    client: "MlflowClient",
+    hold: Hold,
+    target: Version,
+    before: Version | None,
+    kind: Literal["promote", "rollback"],
+    why: str,
+) -> Move:
+    record = moves(client, target.name)
+    move = Move(
+        seq=record[-1].seq + 1 if record else 1,
+        when=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        who=f"{lineage.user_name()}@{socket.gethostname()}",
+        kind=kind,
+        before=None if before is None else before.number,
+        after=target.number,
+        why=why,
+        state="begun",
+    )
+    hold.check()
+    _write(client, target.name, move)
+    hold.check()
+    with store_errors():
+        client.set_registered_model_alias(target.name, CHAMPION, str(target.number))
+    return _finish(client, target.name, move)
+
+
+def _finish(client: "MlflowClient", name: str, move: Move) -> Move:
+    """After the alias moved: mark the move done, and take `challenger` off the new champion."""
+    done = replace(move, state="done")
+    _write(client, name, done)
+    with store_errors():
+        aliases = client.get_registered_model(name).aliases
+        if int(aliases.get(CHALLENGER, 0)) == move.after:
+            client.delete_registered_model_alias(name, CHALLENGER)
+    return done
+
+
+def _write(client: "MlflowClient", name: str, move: Move) -> None:
+    with store_errors():
+        client.set_registered_model_tag(name, f"{_MOVE}{move.seq:06d}", json.dumps(asdict(move)))
+
+
+def _settle(client: "MlflowClient", name: str) -> None:
+    """Complete the record of a mover that was killed between writing a move down and finishing it."""
+    for move in moves(client, name):
+        if move.state != "begun":
+            continue
+        now = champion_of(client, name)
+        if now is not None and now.number == move.after:
+            _finish(client, name, move)
+        else:
+            _write(client, name, replace(move, state="abandoned"))
+        _log.warning("move %d of %s was left unfinished; the record is settled", move.seq, name)
+
+
+def record_decision(client: "MlflowClient", judgement: Judgement) -> Path:
+    """Write the decision to the version's tags, to its run, and to runs/gate/; gives the page's path."""
+    version = judgement.challenger
+    decision = judgement.decision
+    page = GATE_FOLDER / f"version-{version.number}.md"
+    files.atomic_write_text(page, judgement.markdown)
+    tags = {
+        "gate": "passed" if decision.passed else "refused",
+        "gate.at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "gate.champion": judgement.against,
+        "gate.refused_by": ",".join(decision.refused_by),
+    }
+    tags |= {f"gate.{name}": told for name, told in gate.to_tags(decision).items()}
+    with store_errors():
+        for key in version.tags.keys() - tags.keys():
+            if key.startswith("gate."):  # a rule of an earlier decision
+                client.delete_model_version_tag(version.name, str(version.number), key)
+        for key, value in tags.items():
+            client.set_model_version_tag(version.name, str(version.number), key, value)
+        if version.run_id:
+            client.log_artifact(version.run_id, str(page), "gate")
+    return page

@@ -1,0 +1,238 @@
+"""The registered policy as an MLflow pyfunc model: questions in, answers with cost, calls and trajectory out.
+
+    mlflow.pyfunc.load_model("models:/routerr1@champion").predict(["What is the currency of Norway?"])
+
+MLflow runs this very file when it logs and when it loads a version ("models from code").
+"""
+
+import asyncio
+import logging
+import os
+import re
+import signal
+import threading
+import uuid
+from collections.abc import Coroutine, Mapping, Sequence
+from concurrent.futures import Future
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypedDict, TypeVar
+
+import mlflow
+from mlflow.pyfunc.model import PythonModel
+from pydantic import ValidationError
+
+from routerr1.config import BudgetParams, Params
+from routerr1.errors import ConfigError, PoolError, RegistryError
+from routerr1.files import read_json
+from routerr1.rollout.record import to_row
+from routerr1.tracking.runs import experiment_id, open_client
+from routerr1.tracking.traces import hand_over
+from routerr1.types import Card, Question, Trajectory
+
+Result = TypeVar("Result")
+_log = logging.getLogger(__name__)
+# What whoever loads a version may set; MLflow ignores what the version does not know of.
+SETTINGS: dict[str, Any] = {"pool_file": None, "budget": {}, "trace": True}
+_NEEDED = ("torch", "transformers", "safetensors", "tokenizers", "numpy", "pandas", "pyarrow")
+
+
+def requirements() -> list[str]:
+    """What serving needs, pinned to what is installed here; a local build tag ("+cpu") is left out."""
+    own = metadata.requires("routerr1") or []
+    names = [
+        re.split(r"[\s<>=!~\[;]", line, maxsplit=1)[0] for line in own if "extra ==" not in line
+    ]
+    installed = {name: metadata.version(name).partition("+")[0] for name in (*names, *_NEEDED)}
+    return [f"{name}=={version}" for name, version in sorted(installed.items())]
+
+
+class Served(TypedDict):
+    """What one question comes back with. MLflow's own schemas have no word for a trajectory, which nests."""
+
+    answer: str | None
+    cost_usd: float
+    calls: int
+    trajectory: dict[str, Any]
+
+
+class RouterModel(PythonModel):
+    """A checkpoint with the pool it was trained for.
+
+    All requests are played in one event loop on a thread of its own: they share the policy's batch, and
+    calls of some overlap with generation of others.
+    """
+
+    def load_context(self, context: Any) -> None:
+        """Load policy, cards and parameters, and open the pool.
+
+        The pool is the one of the version's parameters; `model_config={"pool_file": PATH}` names another,
+        and `{"budget": {"run_usd": 5}}` lays other limits over theirs. Each question is traced where there is
+        a store; `{"trace": False}` turns that off. Calls are live, however they were made in training.
+
+        Raises: PoolError naming the cards the pool lacks; CheckpointError; ConfigError for a budget that is
+            none.
+        """
+        from routerr1 import stages
+        from routerr1.pool.cards import read_cards
+        from routerr1.train.checkpoint import read_manifest
+
+        folder = Path(context.artifacts["context"])
+        read_manifest(folder)
+        config = {**SETTINGS, **(getattr(context, "model_config", None) or {})}
+        self._params = _as_served(
+            Params.model_validate(read_json(folder / "params.json")),
+            pool=Path(config["pool_file"] or folder / "pool.yaml"),
+            prompt=folder / "prompt.txt",
+            budget=config["budget"],
+        )
+        cards = read_cards(folder / "cards.json")
+        check_cards(_offered(self._params), cards)
+        # What a run may spend, this process may; and no earlier one's spending counts.
+        self._pool = stages.open_pool(self._params, cards, run=f"serving {uuid.uuid4().hex}")
+        self._generator = stages.load_policy(Path(context.artifacts["checkpoint"]), self._params)
+        self._experiment = _experiment(self._params) if config["trace"] else None
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="routerr1", daemon=True)
+        self._thread.start()
+        self._ending = False
+        self._before: Any = signal.SIG_DFL  # what SIGTERM does once traces are stored
+        if self._experiment is not None:
+            self._store_traces_at_the_end()
+
+    def _store_traces_at_the_end(self) -> None:
+        """Store what waits when the process is told to end (SIGTERM), as servers are: MLflow's own exit handler
+        does not run then. After that the process ends as it would have."""
+        before = signal.getsignal(signal.SIGTERM)
+        in_main = threading.current_thread() is threading.main_thread()
+        if in_main and (callable(before) or before == signal.SIG_DFL):
+            self._before = before
+            signal.signal(signal.SIGTERM, self._end)
+
+    def _end(self, number: int, frame: Any) -> None:
+        self._ending = True  # questions still under way store their own
+        mlflow.flush_trace_async_logging()
+        if callable(self._before):
+            self._before(number, frame)
+        else:
+            signal.signal(number, self._before)
+            signal.raise_signal(number)
+
+    def close(self) -> None:
+        """Close the pool. For a process that loads one version after another (`unwrap_python_model`)."""
+        if signal.getsignal(signal.SIGTERM) == self._end:
+            signal.signal(signal.SIGTERM, self._before)
+        self._run(self._pool.aclose())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    # MLflow checks requests by these hints; `context` may be left out.
+    def predict(self, model_input: list[str]) -> list[Served]:  # type: ignore[override]
+        """Play each question; for each its answer, cost_usd, calls, and the whole trajectory."""
+        played = self._run(self._play(model_input))
+        self._trace(played)
+        for trajectory in played:
+            _warn_of_refused_calls(trajectory)
+        return [
+            {
+                "answer": trajectory.answer,
+                "cost_usd": trajectory.ledger.cost_usd,
+                "calls": trajectory.ledger.calls,
+                "trajectory": to_row(trajectory),
+            }
+            for trajectory in played
+        ]
+
+    def _trace(self, played: Sequence[Trajectory]) -> None:
+        if self._experiment is None:
+            return
+        try:
+            hand_over(played, self._experiment)
+            if self._ending:
+                mlflow.flush_trace_async_logging()
+        except RegistryError as error:  # an answer is worth more than its trace
+            _log.warning("not traced: %s", error)
+
+    async def _play(self, texts: Sequence[str]) -> list[Trajectory]:
+        from routerr1 import stages
+        from routerr1.rollout.loop import play
+
+        params = self._params
+        return await play(
+            [Question(uuid.uuid4().hex, "served", text, (), "test") for text in texts],
+            self._generator,
+            self._pool,
+            render=stages.renderer(params),
+            params=params.rollout,
+            seed=params.evaluate.seed,
+            temperature=params.evaluate.temperature,
+        )
+
+    def _run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
+        future: Future[Result] = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        return future.result()
+
+
+def _experiment(params: Params) -> str | None:
+    """Where traces go; nowhere if there is no store but the one that would be made here."""
+    if not os.environ.get("MLFLOW_TRACKING_URI") and not Path("mlflow.db").is_file():
+        return None
+    return experiment_id(open_client(), params.registry.experiment)
+
+
+def _as_served(params: Params, *, pool: Path, prompt: Path, budget: Mapping[str, Any]) -> Params:
+    """Parameters of training with what serving has of its own: files, limits, calls that are really made."""
+    own = params.pool
+    try:
+        limits = BudgetParams.model_validate({**own.budget.model_dump(), **budget})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise ConfigError(f"model_config: budget: {key}: {first['msg']}") from None
+    changed: dict[str, Any] = {
+        "pool": own.model_copy(
+            update={
+                "file": None if own.kind == "simulated" else pool,
+                "calls": "live",
+                "store": None,
+                "nearest": None,
+                "budget": limits,
+            }
+        )
+    }
+    if params.prompt.file is not None:
+        changed["prompt"] = params.prompt.model_copy(update={"file": prompt})
+    return params.model_copy(update=changed)
+
+
+def _warn_of_refused_calls(trajectory: Trajectory) -> None:
+    """An answer for which calls were refused is worse, and looks like any other."""
+    for turn in trajectory.turns:
+        if turn.reply is not None and turn.reply.failure == "budget":
+            _log.warning("question %s: %s", trajectory.question.id, turn.reply.note)
+            return
+
+
+def _offered(params: Params) -> Sequence[Card]:
+    """The cards of the pool as it is, not as it was when the policy was trained."""
+    from routerr1 import stages
+
+    pool = stages.open_pool(params)
+    asyncio.run(pool.aclose())
+    return pool.cards
+
+
+def check_cards(offered: Sequence[Card], needed: Sequence[Card]) -> None:
+    """The policy names candidates; one that the pool lacks would fail in the middle of an answer.
+
+    Raises: PoolError naming the cards that are missing.
+    """
+    missing = sorted({card.name for card in needed} - {card.name for card in offered})
+    if missing:
+        raise PoolError(
+            f"the pool lacks {', '.join(missing)}, which the policy was trained to call"
+        )
+
+
+mlflow.models.set_model(RouterModel())

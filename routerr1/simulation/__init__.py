@@ -1,0 +1,1 @@
+"""Simulated candidates, the server that speaks for them, and their ground truth."""

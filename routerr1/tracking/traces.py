@@ -1,0 +1,213 @@
+"""A played question as an MLflow trace: a span for each thought and each call, with tokens, price, latency.
+
+Made from the finished trajectory, so that playing needs no tracing and costs nothing while it runs. Spans
+are laid out from the trajectory's own seconds.
+"""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from routerr1.rollout.record import from_row
+from routerr1.tracking.runs import open_client, store_errors
+from routerr1.types import Ask, Question, Trajectory, Turn
+
+if TYPE_CHECKING:
+    from mlflow.entities import LiveSpan
+
+    from routerr1.evaluate.controls import Router
+    from routerr1.evaluate.rows import Row
+
+Item = TypeVar("Item")
+Key = tuple[str, str, int, str, str]
+
+_NS = 1_000_000_000
+_MAX_WAITING_SPANS = (
+    1000  # MLflow's two queues hold 2048 spans and 1000 writes, and drop what is beyond
+)
+
+
+def log_traces(
+    trajectories: Sequence[Trajectory],
+    experiment: str,
+    *,
+    run_id: str | None = None,
+    sample: int | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> int:
+    """Log one trace a trajectory, and wait until all are stored; how many were logged.
+
+    Args:
+        experiment: id of the MLflow experiment.
+        run_id: the run they belong to.
+        sample: log so many, evenly spread; None logs all.
+        tags: of each trace, e.g. the stage that played it.
+
+    Raises: RegistryError if the store refuses.
+    """
+    import mlflow
+
+    open_client()
+    chosen = trajectories if sample is None else spread(trajectories, sample)
+    if not chosen:
+        return 0
+    with store_errors():
+        waiting, most = 0, _most_waiting()
+        for trajectory in chosen:
+            waiting += _trace(trajectory, experiment, run_id, dict(tags or {}))
+            if waiting >= most:
+                mlflow.flush_trace_async_logging()
+                waiting = 0
+        mlflow.flush_trace_async_logging()
+    return len(chosen)
+
+
+def _most_waiting() -> int:
+    """Spans that may wait to be stored: of 2048, and of so many writes (under one a span), MLflow drops the rest."""
+    from mlflow.environment_variables import MLFLOW_ASYNC_TRACE_LOGGING_MAX_QUEUE_SIZE
+
+    writes: Any = MLFLOW_ASYNC_TRACE_LOGGING_MAX_QUEUE_SIZE  # untyped in MLflow
+    return min(2000, int(writes.get()))
+
+
+def hand_over(
+    trajectories: Sequence[Trajectory],
+    experiment: str,
+    *,
+    run_id: str | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> None:
+    """As `log_traces`, for a few: MLflow's threads store them within seconds, or when the process exits.
+
+    It takes a millisecond, where waiting takes a second. Call `tracking.open_client` once before it.
+    Raises: RegistryError if MLflow refuses.
+    """
+    with store_errors():
+        for trajectory in trajectories:
+            _trace(trajectory, experiment, run_id, dict(tags or {}))
+
+
+def spread(values: Sequence[Item], count: int) -> list[Item]:
+    """`count` of them, evenly spread, the first among them; all if there are no more.
+
+    >>> spread("abcdef", 4)
+    ['a', 'b', 'd', 'e']
+    """
+    number = min(count, len(values))
+    return [values[place * len(values) // number] for place in range(number)]
+
+
+class Kept:
+    """Trajectories as they were played, with the tokens and seconds that evaluation rows leave out."""
+
+    def __init__(self) -> None:
+        self._played: dict[Key, Trajectory] = {}
+
+    def keep(self, router: "Router") -> "Router":
+        """The same router, whose trajectories are kept."""
+
+        async def play(question: Question) -> Trajectory:
+            played = await router.play(question)
+            key = (router.pool_name, router.name, router.seed, question.dataset, question.id)
+            self._played[key] = played
+            return played
+
+        return replace(router, play=play)
+
+    def of(self, row: "Row") -> Trajectory:
+        """The trajectory behind a row; what the row holds of it if it was played elsewhere or before."""
+        return self._played.get(row.key) or from_row(json.loads(row.trajectory))
+
+
+def _trace(
+    trajectory: Trajectory, experiment: str, run_id: str | None, tags: dict[str, str]
+) -> int:
+    """Make a trace's spans and end them; how many."""
+    import mlflow
+    from mlflow.tracing.constant import TraceMetadataKey
+
+    started = now = time.time_ns() - int(sum(map(_seconds, trajectory.turns)) * _NS)
+    question, ledger = trajectory.question, trajectory.ledger
+    root = mlflow.start_span_no_context(
+        "question",
+        span_type="CHAIN",
+        inputs={"question": question.question},
+        attributes={"dataset": question.dataset, "question_id": question.id},
+        metadata={TraceMetadataKey.SOURCE_RUN: run_id} if run_id else None,
+        tags=tags,
+        experiment_id=experiment,
+        start_time_ns=now,
+    )
+    for number, turn in enumerate(trajectory.turns):
+        now = _turn(root, number, turn, now)
+    root.set_outputs({"answer": trajectory.answer, "stopped": trajectory.stopped})
+    root.set_attributes(
+        {
+            "cost_usd": ledger.cost_usd,
+            "calls": ledger.calls,
+            "policy_tokens": ledger.policy_tokens,
+            "latency_s": (now - started) / _NS,
+        }
+    )
+    root.end(end_time_ns=now)
+    return 1 + sum(1 if turn.reply is None else 2 for turn in trajectory.turns)
+
+
+def _turn(root: "LiveSpan", number: int, turn: Turn, start_ns: int) -> int:
+    """Spans of one turn; where it ends."""
+    import mlflow
+
+    reply = turn.reply
+    call_s = reply.latency_s if reply is not None else 0.0
+    thought_end = start_ns + int(max(0.0, turn.wall_s - call_s) * _NS)
+    thought = mlflow.start_span_no_context(
+        f"thought {number + 1}", span_type="LLM", parent_span=root, start_time_ns=start_ns
+    )
+    thought.set_outputs(turn.generation.text)
+    thought.set_attribute("latency_s", (thought_end - start_ns) / _NS)
+    if turn.generation.token_ids:  # unknown where the trajectory comes from a row
+        thought.set_attributes(_usage(0, len(turn.generation.token_ids), 0.0))
+    thought.end(end_time_ns=thought_end)
+    if reply is None:
+        return thought_end
+    end = thought_end + int(call_s * _NS)
+    call = mlflow.start_span_no_context(
+        f"call {reply.model or 'nobody'}",
+        span_type="CHAT_MODEL",
+        parent_span=root,
+        inputs=turn.action.query if isinstance(turn.action, Ask) else turn.generation.text,
+        attributes={"model": reply.model},
+        start_time_ns=thought_end,
+    )
+    call.set_outputs(reply.text if reply.failure is None else f"no reply ({reply.failure})")
+    call.set_attributes({"latency_s": reply.latency_s, "retries": reply.retries})
+    if reply.circuit is not None:
+        call.set_attribute("circuit", reply.circuit)
+    call.set_attributes(_usage(reply.prompt_tokens, reply.completion_tokens, reply.cost_usd))
+    call.end(end_time_ns=end, status="OK" if reply.failure is None else "ERROR")
+    return end
+
+
+def _seconds(turn: Turn) -> float:
+    call_s = turn.reply.latency_s if turn.reply is not None else 0.0
+    return max(turn.wall_s, call_s)
+
+
+def _usage(prompt: int, completion: int, cost_usd: float) -> dict[str, Any]:
+    """Under MLflow's own names, so that it sums them over the trace."""
+    from mlflow.tracing.constant import CostKey, SpanAttributeKey, TokenUsageKey
+
+    return {
+        SpanAttributeKey.CHAT_USAGE: {
+            TokenUsageKey.INPUT_TOKENS: prompt,
+            TokenUsageKey.OUTPUT_TOKENS: completion,
+            TokenUsageKey.TOTAL_TOKENS: prompt + completion,
+        },
+        SpanAttributeKey.LLM_COST: {
+            CostKey.INPUT_COST: 0.0,
+            CostKey.OUTPUT_COST: cost_usd,
+            CostKey.TOTAL_COST: cost_usd,
+        },
+    }
