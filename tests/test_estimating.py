@@ -7,7 +7,7 @@ import pytest
 
 from routerr1.config import Params, load_params
 from routerr1.errors import PoolError
-from routerr1.pool.estimate import Inputs, Link, estimate, read_inputs
+from routerr1.stages.estimate import Inputs, Link, estimate, read_inputs
 from routerr1.types import Card
 
 ROOT = Path(__file__).parents[1]

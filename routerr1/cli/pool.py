@@ -120,7 +120,7 @@ def estimate(params: ParamsFile = PARAMS) -> None:
     from rich.console import Console
 
     from routerr1.config import load_params
-    from routerr1.pool import estimate as estimating
+    from routerr1.stages import estimate as estimating
 
     loaded = load_params(params)
     console = Console()

@@ -169,5 +169,7 @@ def test_without_prefect_yaml_nothing_is_installed(client: Any) -> None:
     with pytest.raises(ConfigError, match=r"deployment retrain: its entrypoint, .*:x, is no flow"):
         install()
     Path("prefect.yaml").write_text("deployments: []\n")
-    with pytest.raises(ConfigError, match=r"prefect\.yaml: deploys no routerr1/flows/pipeline\.py:retrain"):
+    with pytest.raises(
+        ConfigError, match=r"prefect\.yaml: deploys no routerr1/flows/pipeline\.py:retrain"
+    ):
         automations(client)
