@@ -15,6 +15,7 @@ Failure = Literal["unknown_model", "malformed_call", "unavailable", "budget", "n
 Stopped = Literal["answered", "max_rounds", "no_action", "length"]
 Finish = Literal["stop", "eos", "length"]
 Circuit = Literal["closed", "open", "half-open"]
+Kept = Literal["first", "last"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,10 @@ class Card:
         performance: share of probe questions answered right, by topic or data set, in [0, 1].
         completion_tokens: mean reply length; None before profiling.
         size_b: billions of parameters, all experts counted; None where nobody says. Never shown to the policy.
+        cached_prompt_usd_per_mtok: price of a million cached prompt tokens; None: as any other.
+        reasoning_usd_per_mtok: price of a million reasoning tokens; None: as any other of a reply.
+        request_usd: price of a call beside its tokens.
+        reply: which tokens of a long reply are kept for the policy, the first or the last.
     """
 
     name: str
@@ -61,6 +66,10 @@ class Card:
     performance: Mapping[str, float] = field(default_factory=dict)
     completion_tokens: float | None = None
     size_b: float | None = None
+    cached_prompt_usd_per_mtok: float | None = None
+    reasoning_usd_per_mtok: float | None = None
+    request_usd: float = 0.0
+    reply: Kept = "first"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +115,39 @@ class Generation:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens that a call is billed for.
+
+    Attributes:
+        prompt_tokens: cached ones included.
+        completion_tokens: reasoning included.
+        cached_prompt_tokens: the part of the prompt that the server read from its cache.
+        reasoning_tokens: the part of the completion that the model thought and did not say.
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_prompt_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.cached_prompt_tokens + other.cached_prompt_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """What came back from a candidate, untrusted.
 
     Attributes:
         model: canonical name of the candidate asked (its fallback's, if that one answered).
         text: the raw reply; empty if `failure` is set.
-        prompt_tokens: prompt tokens billed, failed tries included.
-        completion_tokens: reply tokens billed, failed tries included.
+        prompt_tokens: prompt tokens billed, cached ones and failed tries included.
+        completion_tokens: reply tokens billed, reasoning and failed tries included.
         cost_usd: what the call cost in all, failed tries included.
         retries: tries beyond the first.
         cached: answered from a store, nothing paid now; `cost_usd` still tells what it cost first.
@@ -121,6 +155,9 @@ class Reply:
         circuit: state of the breaker of the candidate asked, when the call was made; None where there is
             no breaker (in-process pools) or nothing was asked.
         note: anything a reader of the record must know, e.g. that a nearest recorded question answered.
+        cached_prompt_tokens: part of `prompt_tokens` that the server read from its cache.
+        reasoning_tokens: part of `completion_tokens` that the candidate thought.
+        thoughts: what the candidate thought, where the server says it; not part of `text`.
     """
 
     model: str
@@ -134,6 +171,9 @@ class Reply:
     failure: Failure | None = None
     circuit: Circuit | None = None
     note: str | None = None
+    cached_prompt_tokens: int = 0
+    reasoning_tokens: int = 0
+    thoughts: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +194,8 @@ class Ledger:
 
     Attributes:
         circuits: `Reply.circuit` of every call, in order.
+        cached_prompt_tokens: part of `prompt_tokens`.
+        reasoning_tokens: part of `completion_tokens`.
     """
 
     prompt_tokens: int = 0
@@ -166,6 +208,8 @@ class Ledger:
     circuits: tuple[Circuit | None, ...] = ()
     policy_tokens: int = 0
     round_wall_s: tuple[float, ...] = ()
+    cached_prompt_tokens: int = 0
+    reasoning_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ async def prompted_choice(question: Question, base: Policy, pool: Pool, *, seed:
         if isinstance(action, Ask):
             reply = await pool.ask(action.name, question.question)
             asked = Ask(action.name, question.question)
-            turns = [Turn(said, asked, reply, *base.insert(session, reply))]
+            turns = [Turn(said, asked, reply, *base.insert(session, reply, pool))]
             turns += await final_answer(session, base, pool)
         return finished(question, session, turns)
     finally:

@@ -80,7 +80,7 @@ async def _call(session: Session, ask: Ask, writer: Policy, pool: Pool) -> Turn:
     text = f"<think> {ask.name}</think><search> {ask.name}: {ask.query}</search>"
     session.insert(text)
     reply = await pool.ask(ask.name, ask.query)
-    return Turn(Generation(text), ask, reply, *writer.insert(session, reply))
+    return Turn(Generation(text), ask, reply, *writer.insert(session, reply, pool))
 
 
 async def final_answer(

@@ -15,7 +15,7 @@ from routerr1.pool.interface import Pool
 from routerr1.prompt import Renderer
 from routerr1.rollout.generate import Generator, Session
 from routerr1.rollout.lazy import Lazy
-from routerr1.rollout.loop import insert_reply, rollout
+from routerr1.rollout.loop import insert_reply, kept_of, rollout
 from routerr1.simulation.ground_truth import Truth, truth_of
 from routerr1.types import Ask, Card, Question, Reply, Trajectory
 
@@ -85,9 +85,10 @@ class Policy:
         shown = replace(self.render, prompt=lambda question, _: self.render(question, cards))
         return replace(self, render=shown)
 
-    def insert(self, session: Session, reply: Reply) -> tuple[str, tuple[int, ...]]:
+    def insert(self, session: Session, reply: Reply, pool: Pool) -> tuple[str, tuple[int, ...]]:
         """Put a reply into the policy's context, as `rollout` does."""
-        return insert_reply(session, reply, self.render.reply, self.rollout.max_reply_tokens)
+        kept = kept_of(pool.cards, reply)
+        return insert_reply(session, reply, self.render.reply, self.rollout.max_reply_tokens, kept)
 
 
 def policy_router(policy: Policy, pool: Pool, pool_name: str, seed: int) -> Router:

@@ -1,22 +1,32 @@
-"""One try of one call: what its outcome means for retries, the breaker and the bill."""
+"""A response body as text, tokens and money: the one place that knows the shapes that servers send.
 
-import math
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+The shapes are those of OpenAI's chat completions and of what calls itself compatible with them. A whole
+text is never lost for its bookkeeping: what is missing is estimated by length, and a note says so.
+"""
 
-import httpx2
-from openai import APIConnectionError, APIStatusError, APITimeoutError
-from pydantic import BaseModel, Field, ValidationError
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
-from routerr1.pool.pricing import tokens_by_length
-from routerr1.pool.transport import ReplyTooLarge
+from routerr1.pool.failures import TryError, failure_of, status_of, words_of
+from routerr1.pool.usage import estimated, read_usage, reported_cost_usd
+from routerr1.pool.wire import clean, is_event_stream, parse_body, read_events
+from routerr1.thoughts import split_thoughts
+from routerr1.types import Usage
 
-# Worth another try: timeouts, conflicts, "too early", rate limits; with them every 5xx.
-RETRIED_STATUS = frozenset({408, 409, 425, 429})
-# The request itself is at fault, or the rate: neither says that the candidate is unwell.
-_HARMLESS_STATUS = frozenset({400, 413, 422, 429})
-_NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+Thoughts = Literal["drop", "keep"]
+
+_LENGTH = frozenset({"length", "max_tokens", "MAX_TOKENS"})
+_FILTERED = frozenset({"content_filter", "content_filtered", "guardrail_intervened", "SAFETY"})
+_ENDED = frozenset(
+    {"stop", "length", "end_turn", "eos", "max_tokens", "stop_sequence", "eos_token"}
+)
+_NOTES = {
+    "length": "cut at the token limit",
+    "filtered": "cut by the server's content filter",
+}
+_DEEPEST = 8  # parts within parts; no server nests more than three
+_UNKNOWN_STATUS = 502  # an error without a code: the provider behind the server failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,121 +34,208 @@ class Completion:
     """A reply that can be used.
 
     Attributes:
-        estimated: the server reported no usage; the token counts are by length.
+        usage: tokens to be billed, estimated where the server reports none.
+        cost_usd: what the server says the call costs; None where it does not say.
+        thoughts: what the model thought, where the server says it; not part of `text` unless asked for.
+        notes: what a reader of the record must know.
     """
 
     text: str
-    prompt_tokens: int
-    completion_tokens: int
-    estimated: bool = False
+    usage: Usage
+    cost_usd: float | None = None
+    thoughts: str = ""
+    notes: tuple[str, ...] = ()
 
 
-class TryError(Exception):
-    """A try that gave no usable reply.
+@dataclass(slots=True)
+class _Choice:
+    """One choice, put together from a message or from the deltas of a stream."""
 
-    Attributes:
-        why: for records and people; never holds what the server said, which may hold a key.
-        retry: another try may go better.
-        ill: it counts against the candidate's health.
-        retry_after_s: the pause the server asked for.
-        usage: prompt and reply tokens the server reported nevertheless.
-        billable: the server may have done (and will bill) work nobody saw the usage of.
+    said: list[str] = field(default_factory=list)
+    thought: list[str] = field(default_factory=list)
+    refusal: list[str] = field(default_factory=list)
+    finish: str | None = None
+    calls_tool: bool = False
+
+    def add(self, message: Mapping[str, object]) -> None:
+        for said, thought in _parts(message.get("content")):
+            self.said.append(said)
+            self.thought.append(thought)
+        for key in ("reasoning_content", "reasoning", "thinking"):
+            if found := "".join(thought or said for said, thought in _parts(message.get(key))):
+                self.thought.append(found)
+                break  # servers that rename the field send it under both names
+        self.refusal += [said for said, _ in _parts(message.get("refusal"))]
+        self.calls_tool |= bool(message.get("tool_calls") or message.get("function_call"))
+
+
+@dataclass(slots=True)
+class _Body:
+    choices: dict[int, _Choice] = field(default_factory=dict)
+    usage: object = None
+    error: object = None
+    streamed: bool = False
+    readable: bool = False
+
+    def add(self, body: Mapping[str, object]) -> None:
+        """One body, or one event of a stream."""
+        self.usage = body.get("usage") or self.usage
+        self.error = self.error or _error(body)
+        choices = body.get("choices")
+        output = body.get("output")
+        if isinstance(choices, list):
+            self.readable = True
+            for place, choice in enumerate(choices):
+                if isinstance(choice, Mapping):
+                    self._add_choice(choice, place)
+        elif isinstance(body.get("message"), Mapping):  # Ollama's own form
+            self.readable = True
+            self.usage = self.usage or body
+            self._add_choice(body, 0)
+        elif isinstance(output, Mapping) and isinstance(
+            output.get("message"), Mapping
+        ):  # Bedrock's
+            self.readable = True
+            self._add_choice({**output, "finish_reason": body.get("stopReason")}, 0)
+
+    def _add_choice(self, choice: Mapping[str, object], place: int) -> None:
+        index = choice.get("index")
+        found = self.choices.setdefault(index if isinstance(index, int) else place, _Choice())
+        self.error = self.error or choice.get("error")
+        for key in ("message", "delta"):
+            if isinstance(message := choice.get(key), Mapping):
+                found.add(message)
+        if isinstance(text := choice.get("text"), str) and "message" not in choice:
+            found.said.append(text)
+        finish = choice.get("finish_reason") or choice.get("done_reason")
+        if isinstance(finish, str):
+            found.finish = finish
+
+
+def read_completion(
+    content: bytes,
+    query: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    thoughts: Thoughts = "drop",
+) -> Completion:
+    """The first choice with text of a chat completion.
+
+    Args:
+        query: what was asked; its tokens are estimated if the server does not report them.
+        headers: of the response, names in lower case; some gateways state the price there.
+        thoughts: whether the thoughts become part of the text.
+
+    Raises: TryError if there is no text, with what the server reports about tokens and price.
     """
-
-    def __init__(
-        self,
-        why: str,
-        *,
-        retry: bool = False,
-        ill: bool = True,
-        retry_after_s: float | None = None,
-        usage: tuple[int, int] | None = None,
-        billable: bool = False,
-    ) -> None:
-        super().__init__(why)
-        self.why = why
-        self.retry = retry
-        self.ill = ill
-        self.retry_after_s = retry_after_s
-        self.usage = usage
-        self.billable = billable
-
-
-class _Message(BaseModel):
-    content: str | None = None
-
-
-class _Choice(BaseModel):
-    message: _Message
-
-
-class _Usage(BaseModel):
-    # Beyond any context window there is: a server that says so is not to be believed.
-    prompt_tokens: int = Field(ge=0, le=10**8)
-    completion_tokens: int = Field(ge=0, le=10**8)
-
-
-class _Body(BaseModel):
-    choices: list[_Choice]
-    usage: _Usage | None = None
+    body = _read(content)
+    reported = read_usage(body.usage)
+    cost = reported_cost_usd(body.usage, headers or {})
+    spoken = [
+        (choice, *_text_and_thoughts(choice, thoughts))
+        for _, choice in sorted(body.choices.items())
+    ]
+    found = next((entry for entry in spoken if entry[1].strip()), None)
+    if body.error and (found is None or found[0].finish not in _ENDED):
+        # What was already said is billed, whether its usage is known or not.
+        partial = found is not None and reported.whole is None
+        status = status_of(body.error) or _UNKNOWN_STATUS
+        raise failure_of(
+            status, words_of(body.error), usage=reported.whole, cost_usd=cost, billable=partial
+        )
+    if not body.readable:
+        raise TryError("the body is no chat completion", said=_beginning(content), billable=True)
+    if found is None:
+        raise TryError(
+            _why_empty([choice for choice, _, _ in spoken]),
+            usage=reported.whole,
+            cost_usd=cost,
+            billable=reported.whole is None,
+        )
+    choice, text, thought = found
+    usage, notes = estimated(reported, query, text, thought if thoughts == "drop" else "")
+    if choice.finish in _LENGTH:
+        notes.append(_NOTES["length"])
+    elif choice.finish in _FILTERED:
+        notes.append(_NOTES["filtered"])
+    if body.streamed:
+        notes.append("read from an event stream that was not asked for")
+    return Completion(text, usage, cost, thought, tuple(notes))
 
 
-def read_completion(content: bytes, query: str) -> Completion:
-    """The first choice of a chat completion.
-
-    Raises: TryError if there is none, it is empty, or the body is no chat completion.
-    """
-    try:
-        body = _Body.model_validate_json(content)
-    except ValidationError:
-        raise TryError("the body is no chat completion", billable=True) from None
-    usage = (body.usage.prompt_tokens, body.usage.completion_tokens) if body.usage else None
-    text = (body.choices[0].message.content or "") if body.choices else ""
-    if not text.strip():
-        raise TryError("the reply is empty", usage=usage, billable=usage is None)
-    if usage is None:
-        return Completion(text, tokens_by_length(query), tokens_by_length(text), estimated=True)
-    return Completion(text, *usage)
+def _read(content: bytes) -> _Body:
+    body = _Body(streamed=is_event_stream(content))
+    if body.streamed:
+        for event in read_events(content):
+            body.add(event)
+        return body
+    value = parse_body(content)
+    if isinstance(value, list) and value:  # Gemini's endpoint wraps its errors in a list
+        value = value[0]
+    if isinstance(value, Mapping):
+        body.add(value)
+    return body
 
 
-def status_failure(error: APIStatusError) -> TryError:
-    """What an HTTP error status means."""
-    status = error.status_code
-    return TryError(
-        f"status {status}",
-        retry=status in RETRIED_STATUS or status >= 500,
-        ill=status not in _HARMLESS_STATUS,
-        retry_after_s=retry_after_s(error.response.headers.get("retry-after")),
+def _error(body: Mapping[str, object]) -> object:
+    """The error object of a body; None if it is no error."""
+    if error := body.get("error") or body.get("errors"):
+        return error
+    if body.get("object") == "error" or (body.get("type") == "error" and "message" in body):
+        return body
+    if "choices" not in body and "detail" in body:
+        return body["detail"]
+    return None
+
+
+def _text_and_thoughts(choice: _Choice, keep: Thoughts) -> tuple[str, str]:
+    """Both as plain text; `keep` puts the thoughts before the reply, without their marks."""
+    said, inside = split_thoughts(clean("".join(choice.said)), cut=choice.finish in _LENGTH)
+    thought = "\n".join(filter(str.strip, (clean("".join(choice.thought)).strip(), inside)))
+    if not said.strip():
+        said = clean("".join(choice.refusal))
+    if keep == "keep" and thought:
+        said = f"{thought}\n\n{said}" if said.strip() else thought
+    return said, thought
+
+
+def _why_empty(choices: Sequence[_Choice]) -> str:
+    if any(choice.calls_tool for choice in choices):
+        return "the reply calls a tool and says nothing"
+    if any(choice.finish in _FILTERED for choice in choices):
+        return "the server's content filter left nothing of the reply"
+    thought = any(
+        "".join(choice.thought).strip() or "".join(choice.said).strip() for choice in choices
     )
+    if thought and any(choice.finish in _LENGTH for choice in choices):
+        return "the thoughts took all tokens of the reply; raise max_reply_tokens"
+    if thought:
+        return "the reply holds thoughts alone; `thoughts: keep` takes them for the reply"
+    return "the reply is empty"
 
 
-def transport_failure(error: APIConnectionError) -> TryError:
-    """What a broken or absent connection means."""
-    cause = error.__cause__
-    if isinstance(cause, ReplyTooLarge):
-        return TryError("the reply is too large", billable=True)
-    sent = not isinstance(cause, _NOT_SENT)
-    if isinstance(error, APITimeoutError):
-        why = "the server took too long" if sent else "no connection within the time allowed"
-    else:
-        why = f"the connection failed ({type(cause).__name__})"
-    return TryError(why, retry=True, billable=sent)
+def _parts(content: object, depth: int = 0) -> Iterator[tuple[str, str]]:
+    """Text and thoughts of a content: a string, or a list of parts that may hold parts."""
+    if isinstance(content, str):
+        yield content, ""
+    elif isinstance(content, list) and depth < _DEEPEST:
+        for part in content:
+            yield from _parts(part, depth + 1)
+    elif isinstance(content, Mapping) and depth < _DEEPEST:
+        yield from _part(content, depth)
 
 
-def retry_after_s(value: str | None) -> float | None:
-    """Seconds a Retry-After header asks for, given in seconds or as a date; None if it says nothing.
+def _part(part: Mapping[str, object], depth: int) -> Iterator[tuple[str, str]]:
+    for key in ("thinking", "reasoning", "reasoning_content", "reasoningContent", "reasoningText"):
+        if key in part:
+            inner = _parts(part[key], depth + 1)
+            yield "", "".join(said + thought for said, thought in inner)
+            return
+    text = part.get("text", part.get("content", part.get("value")))
+    thinks = part.get("type") in ("thinking", "reasoning", "thought") or part.get("thought") is True
+    for said, thought in _parts(text, depth + 1):
+        yield ("", said + thought) if thinks else (said, thought)
 
-    >>> retry_after_s("2.5")
-    2.5
-    """
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            until = parsedate_to_datetime(value).astimezone(UTC)
-        except (ValueError, OverflowError):
-            return None
-        seconds = (until - datetime.now(UTC)).total_seconds()
-    return max(seconds, 0.0) if math.isfinite(seconds) else None
+
+def _beginning(content: bytes) -> str:
+    return words_of(None, content[:5000].decode("utf-8", "replace"))

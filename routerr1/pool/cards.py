@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from routerr1.errors import DataError, PoolError
 from routerr1.files import read_json, write_json
-from routerr1.types import Card
+from routerr1.types import Card, Kept
 
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -33,6 +33,10 @@ class CardRow(BaseModel):
     performance: dict[str, Share] = Field(default_factory=dict)
     completion_tokens: Amount | None = None
     size_b: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    cached_prompt_usd_per_mtok: Amount | None = None
+    reasoning_usd_per_mtok: Amount | None = None
+    request_usd: Amount = 0.0
+    reply: Kept = "first"
 
 
 def read_cards(path: Path) -> list[Card]:
@@ -60,11 +64,23 @@ def write_cards(path: Path, cards: Sequence[Card]) -> None:
     write_json(path, [_written(card) for card in cards])
 
 
+# Left out where they say nothing, so that pools without them keep the digest they had.
+_OPTIONAL = (
+    "size_b",
+    "cached_prompt_usd_per_mtok",
+    "reasoning_usd_per_mtok",
+    "request_usd",
+    "reply",
+)
+
+
 def _written(card: Card) -> dict[str, Any]:
-    fields = dataclasses.asdict(card)
-    if card.size_b is None:  # says nothing, and pools without sizes keep the digest they had
-        del fields["size_b"]
-    return fields
+    default = {field.name: field.default for field in dataclasses.fields(Card)}
+    return {
+        name: value
+        for name, value in dataclasses.asdict(card).items()
+        if name not in _OPTIONAL or value != default[name]
+    }
 
 
 def parse_entry(row_type: type[Row], row: Any, path: Path, index: int) -> Row:

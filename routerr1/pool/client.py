@@ -13,26 +13,26 @@ from openai import APIConnectionError, APIStatusError, AsyncOpenAI
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
 from routerr1.errors import BudgetExceeded
-from routerr1.pool.attempts import (
-    Completion,
-    TryError,
-    read_completion,
-    status_failure,
-    transport_failure,
-)
+from routerr1.pool.attempts import Completion, read_completion
 from routerr1.pool.background import BackgroundLoop
 from routerr1.pool.breaker import Breaker
 from routerr1.pool.budget import Budget
+from routerr1.pool.failures import (
+    TryError,
+    status_failure,
+    told,
+    transport_failure,
+    without_secrets,
+)
 from routerr1.pool.interface import Told
 from routerr1.pool.pool_file import CandidateRow, Endpoint, PoolFile
-from routerr1.pool.pricing import cost_usd, worst_case_usd
+from routerr1.pool.pricing import is_free, usage_usd, worst_case_usd
 from routerr1.pool.transport import LaneTransport
-from routerr1.types import Card, Circuit, Failure, Reply
+from routerr1.types import Card, Circuit, Failure, Reply, Usage
 
 log = logging.getLogger(__name__)
 
 _NO_KEY = "no-key-needed"  # the SDK insists on one
-_SHORTEST_SECRET = 8  # shorter "keys" would be found in ordinary words
 
 
 @dataclass
@@ -40,37 +40,48 @@ class _Bill:
     """What one call has used so far, over all its tries and candidates."""
 
     tries: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    usage: Usage = field(default_factory=Usage)
     cost_usd: float = 0.0
     latency_s: float = 0.0
     unseen: int = 0
     circuit: Circuit | None = None
     notes: list[str] = field(default_factory=list)
 
-    def add(self, card: Card, prompt_tokens: int, completion_tokens: int) -> float:
-        """Count one try's usage; returns its price in USD."""
-        price = cost_usd(card, prompt_tokens, completion_tokens)
-        self.prompt_tokens += prompt_tokens
-        self.completion_tokens += completion_tokens
+    def add(self, card: Card, usage: Usage, stated_usd: float | None) -> float:
+        """Count one try's usage; returns its price in USD.
+
+        Args:
+            stated_usd: what the server says it costs; None: the card's prices count.
+        """
+        price = usage_usd(card, usage)
+        if stated_usd == 0 and not is_free(card):
+            self.notes.append("the server states no cost, priced by the pool file")
+        elif stated_usd is not None:
+            price = stated_usd
+        self.usage += usage
         self.cost_usd += price
         return price
 
-    def reply(self, model: str, text: str, failure: Failure | None = None) -> Reply:
+    def reply(
+        self, model: str, text: str = "", failure: Failure | None = None, *, thoughts: str = ""
+    ) -> Reply:
         """The call's reply, with all its tries on it."""
         if self.unseen:
             self.notes.append(f"{self.unseen} tries may be billed beyond what was reported")
         return Reply(
             model,
             text,
-            self.prompt_tokens,
-            self.completion_tokens,
+            self.usage.prompt_tokens,
+            self.usage.completion_tokens,
             self.cost_usd,
             self.latency_s,
             retries=max(self.tries - 1, 0),
             failure=failure,
             circuit=self.circuit,
             note="; ".join(self.notes) or None,
+            cached_prompt_tokens=self.usage.cached_prompt_tokens,
+            reasoning_tokens=self.usage.reasoning_tokens,
+            thoughts=thoughts,
         )
 
 
@@ -172,14 +183,18 @@ class HttpPool:
                 )
             except BudgetExceeded as error:
                 bill.notes.append(str(error))
-                return bill.reply(name, "", "budget")
+                return bill.reply(name, failure="budget")
             except TryError as failed:
-                bill.notes.append(f"{row.name}: {failed.why}")
+                bill.notes.append(f"{row.name}: {told(failed, self._keys.values())}")
                 continue
             if row.name != name:
                 bill.notes.append(f"answered by {row.name}, fallback of {name}")
-            return bill.reply(row.name, self._without_keys(completion.text))
-        return bill.reply(name, "", "unavailable")
+            said, thoughts = (
+                without_secrets(text, self._keys.values())
+                for text in (completion.text, completion.thoughts)
+            )
+            return bill.reply(row.name, said, thoughts=thoughts)
+        return bill.reply(name, failure="unavailable")
 
     def _retrying(self, row: CandidateRow) -> AsyncRetrying:
         endpoint = self._file.endpoints[row.endpoint]
@@ -226,9 +241,9 @@ class HttpPool:
                 raise
             try:
                 completion = await self._send(live.clients[row.endpoint], row, query, bill)
-                paid = bill.add(card, completion.prompt_tokens, completion.completion_tokens)
+                paid = bill.add(card, completion.usage, self._stated_usd(row, completion.cost_usd))
             except TryError as failed:
-                paid = self._count_failure(failed, breaker, card, worst, bill)
+                paid = self._count_failure(failed, breaker, row, worst, bill)
                 raise
             except BaseException:
                 breaker.forget()
@@ -237,8 +252,7 @@ class HttpPool:
                 if self._budget and reservation is not None:
                     self._budget.settle(reservation, paid)
             breaker.succeeded()
-            if completion.estimated:
-                bill.notes.append("usage not reported, estimated by length")
+            bill.notes.extend(completion.notes)
             return completion
 
     async def _send(
@@ -256,7 +270,9 @@ class HttpPool:
                     cast_to=httpx2.Response,
                     body=self._file.request(row.name, query),
                 )
-            return read_completion(answer.content, query)
+            return read_completion(
+                answer.content, query, headers=answer.headers, thoughts=row.thoughts
+            )
         except TimeoutError:
             raise TryError(
                 f"no whole reply within {total_s:g} s", retry=True, billable=True
@@ -269,27 +285,24 @@ class HttpPool:
             bill.latency_s += time.perf_counter() - started
 
     def _count_failure(
-        self, failed: TryError, breaker: Breaker, card: Card, worst: float, bill: _Bill
+        self, failed: TryError, breaker: Breaker, row: CandidateRow, worst: float, bill: _Bill
     ) -> float:
         """Returns: what the budget must count for this try, in USD."""
-        log.debug("%s: %s", card.name, failed.why)
+        log.debug("%s: %s", row.name, failed.why)
         if failed.ill:
             breaker.failed()
         else:
             breaker.forget()
-        if failed.usage is not None:
-            return bill.add(card, *failed.usage)
+        if failed.usage is not None and failed.usage != Usage():
+            stated = self._stated_usd(row, failed.cost_usd)
+            return bill.add(self._priced[row.name], failed.usage, stated)
         if failed.billable:
             bill.unseen += 1
             return worst
         return 0.0
 
-    def _without_keys(self, text: str) -> str:
-        """A hostile or misconfigured server may send a key back; it must not get into records."""
-        for key in self._keys.values():
-            if len(key) >= _SHORTEST_SECRET:
-                text = text.replace(key, "[key]")
-        return text
+    def _stated_usd(self, row: CandidateRow, cost_usd: float | None) -> float | None:
+        return cost_usd if self._file.endpoints[row.endpoint].cost == "reported" else None
 
     def _connect(self) -> _Live:
         endpoints = {name: self._file.endpoints[name] for name in self._keys}

@@ -11,8 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from routerr1.errors import PoolError
 from routerr1.pool.cards import first_problem
 from routerr1.pool.pool_file import PoolFile
-from routerr1.pool.pricing import cost_usd, tokens_by_length
+from routerr1.pool.pricing import is_free, usage_usd
 from routerr1.pool.records import Record, RecordStore, read_records
+from routerr1.pool.usage import Reported, estimated
+from routerr1.thoughts import split_thoughts
 from routerr1.types import Card, Reply
 
 Count = Annotated[int, Field(ge=0)]
@@ -51,16 +53,18 @@ def import_log(
 
     A row belongs to the candidate whose `model` is the row's. It is stored under the request that `file`
     would send today, since such logs tell nothing of sampling parameters; `origin` says where it is
-    from. Tokens that the log does not tell are estimated by length, and costs by the prices of `file`. Rows
-    that are there already are left alone, so an import can be repeated.
+    from. Tokens that the log does not tell, or tells as 0 beside a text, are estimated by length, and costs
+    by the prices of `file`. Thoughts in a response are treated as in a reply of the candidate. Rows that
+    are there already are left alone, so an import can be repeated.
 
-    Raises: PoolError naming the line that is malformed or of a model that the pool file does not have;
-        then nothing was added.
+    Raises: PoolError naming the line that is malformed or of a model that the pool file does not have, or
+        that the log holds no row; then nothing was added.
     """
     candidates = {row.model: card for row, card in zip(file.candidates, file.cards, strict=True)}
     known = {(r.key, r.origin) for r in read_records(store)} if store.exists() else set()
     done = Imported()
     records: list[Record] = []
+    number = 0
     for number, row in _rows(log):
         if row.model not in candidates:
             raise PoolError(
@@ -76,6 +80,8 @@ def import_log(
             continue
         known.add((record.key, record.origin))
         records.append(record)
+    if not number:
+        raise PoolError(f"{log}: holds no row; is it the right file?")
     with RecordStore(store) as opened:
         opened.extend(records, progress)
     done.added = len(records)
@@ -83,24 +89,41 @@ def import_log(
 
 
 def _record(row: LogRow, card: Card, file: PoolFile, log: Path) -> Record:
-    said, prompt, completion = row.response or "", row.prompt_tokens, row.completion_tokens
+    candidate = file.candidate(card.name)
+    assert candidate is not None  # the card is made of it
+    text, thoughts = row.response or "", ""
+    if candidate.thoughts == "drop":
+        said, thoughts = split_thoughts(text)
+        text, thoughts = (said, thoughts) if said.strip() else (text, "")
     # An answer that seems to cost nothing would win every comparison of costs.
-    prompt = tokens_by_length(row.query) if prompt is None else prompt
-    completion = tokens_by_length(said) if completion is None else completion
+    answered, free = bool(text.strip()), is_free(card)
+    told = {
+        "prompt_tokens": row.prompt_tokens,
+        "completion_tokens": row.completion_tokens,
+        "cost_usd": row.cost_usd,
+    }
     unknown = [
-        field
-        for field in ("prompt_tokens", "completion_tokens", "cost_usd")
-        if getattr(row, field) is None
+        name
+        for name, value in told.items()
+        if value is None or (value == 0 and answered and not (free and name == "cost_usd"))
     ]
+    reported = Reported(
+        None if "prompt_tokens" in unknown else row.prompt_tokens,
+        None if "completion_tokens" in unknown else row.completion_tokens,
+    )
+    usage = reported.whole or estimated(reported, row.query, text, thoughts)[0]
+    cost = usage_usd(card, usage) if "cost_usd" in unknown else row.cost_usd
     guessed = f"; estimated: {', '.join(unknown)}" if unknown else ""
     reply = Reply(
         card.name,
-        said,
-        prompt,
-        completion,
-        cost_usd(card, prompt, completion) if row.cost_usd is None else row.cost_usd,
-        failure=None if said.strip() else "unavailable",
+        text,
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        cost or 0.0,
+        failure=None if text.strip() else "unavailable",
         note=f"imported; the log does not tell latency_s{guessed}",
+        reasoning_tokens=usage.reasoning_tokens,
+        thoughts=thoughts,
     )
     return Record(file.request(card.name, row.query), reply, origin=f"{log.name}: {row.query_id}")
 
@@ -116,9 +139,9 @@ def _rows(log: Path) -> Iterator[tuple[int, LogRow]]:
 
 
 def _opened(log: Path) -> IO[str]:
-    if log.suffix == ".gz":
-        return gzip.open(log, "rt", encoding="utf-8")
-    return log.open(encoding="utf-8")
+    if log.suffix.lower() == ".gz":
+        return gzip.open(log, "rt", encoding="utf-8-sig")
+    return log.open(encoding="utf-8-sig")
 
 
 def _row(line: str, log: Path, number: int) -> LogRow:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -66,6 +66,7 @@ class Endpoint(_Section):
         backoff_s: upper bound of the first pause between tries; it doubles from try to try.
         max_wait_s: a server that asks for a longer pause (Retry-After) is given up instead.
         breaker_failures: failures in a row after which a candidate is left alone for `breaker_s`.
+        cost: what a call costs: what the server says if it says so, or what the prices of the file make.
     """
 
     base_url: str
@@ -79,6 +80,7 @@ class Endpoint(_Section):
     max_wait_s: Seconds = 30.0
     breaker_failures: int = Field(default=10, ge=1)
     breaker_s: Seconds = 30.0
+    cost: Literal["reported", "prices"] = "reported"
 
     @field_validator("base_url")
     @classmethod
@@ -101,6 +103,7 @@ class CandidateRow(CardRow):
         context_window: tokens of prompt and reply together; more than the longest reply.
         max_reply_tokens: asked for in every call; null leaves it to the pool's parameters.
         fallback: name of the candidate that is asked when this one cannot answer.
+        thoughts: whether what the model thinks is dropped from its replies or kept as a part of them.
     """
 
     endpoint: str
@@ -111,6 +114,7 @@ class CandidateRow(CardRow):
     max_reply_tokens: int | None = Field(default=None, ge=1)
     temperature: float = Field(default=0.0, ge=0, le=2)
     fallback: Name | None = None
+    thoughts: Literal["drop", "keep"] = "drop"
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from routerr1.pool.cards import write_cards
 from routerr1.pool.interface import Pool
 from routerr1.pool.recording import Recorder
 from routerr1.pool.records import RecordStore
+from routerr1.thoughts import without_thoughts
 from routerr1.types import Card, Circuit, Failure, Question, Reply
 
 MAX_OPEN_CALLS = 256
@@ -100,12 +101,14 @@ def topic_of(question: Question) -> str:
 def contains_gold(reply: str, golds: Sequence[str]) -> float:
     """1.0 if a gold answer stands in `reply` as whole words, both normalised, else 0.0.
 
+    Its thoughts do not count: they name what the model does not answer, too.
+
     >>> contains_gold("The capital of France is Paris.", ["Paris"])
     1.0
     >>> contains_gold("It is Parisian.", ["Paris"])
     0.0
     """
-    said = f" {normalise(reply)} "
+    said = f" {normalise(without_thoughts(reply))} "
     wanted = (normalise(gold) for gold in golds)
     return float(any(f" {gold} " in said for gold in wanted if gold))
 
@@ -192,6 +195,7 @@ async def probe(
 
 
 def _row(question: Question, name: str, reply: Reply) -> ProbeRow:
+    answer = without_thoughts(reply.text)
     return {
         "question_id": question.id,
         "dataset": question.dataset,
@@ -200,10 +204,10 @@ def _row(question: Question, name: str, reply: Reply) -> ProbeRow:
         "topic": topic_of(question),
         "group": f"{question.dataset}/{question.metadata.get('group', question.id)}",
         "candidate": name,
-        "answer": reply.text,
-        "correct": contains_gold(reply.text, question.golden_answers),
-        "em": exact_match(reply.text, question.golden_answers) if reply.text else 0.0,
-        "f1": token_f1(reply.text, question.golden_answers),
+        "answer": answer,
+        "correct": contains_gold(answer, question.golden_answers),
+        "em": exact_match(answer, question.golden_answers) if answer else 0.0,
+        "f1": token_f1(answer, question.golden_answers),
         "prompt_tokens": reply.prompt_tokens,
         "completion_tokens": reply.completion_tokens,
         "cost_usd": reply.cost_usd,

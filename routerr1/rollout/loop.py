@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import inspect
 import time
+from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from routerr1 import protocol
@@ -13,9 +14,12 @@ from routerr1.pool.interface import Pool
 from routerr1.pool.scope import asking_for
 from routerr1.prompt import Renderer
 from routerr1.rollout.generate import Generator, Session
+from routerr1.thoughts import without_thoughts
 from routerr1.types import (
     Answer,
     Ask,
+    Card,
+    Kept,
     Ledger,
     Malformed,
     Question,
@@ -104,25 +108,47 @@ async def _turn(
             stopped = "length" if said.finish == "length" else "no_action"
         return Turn(said, action, wall_s=time.perf_counter() - began), stopped
     reply = await _reply(action, pool, reroute)
-    inserted, ids = insert_reply(session, reply, form, params.max_reply_tokens)
+    kept = kept_of(pool.cards, reply)
+    inserted, ids = insert_reply(session, reply, form, params.max_reply_tokens, kept)
     wall_s = time.perf_counter() - began
     return Turn(said, action, reply, inserted, ids, wall_s), None
 
 
 def insert_reply(
-    session: Session, reply: Reply, form: str, max_tokens: int
+    session: Session, reply: Reply, form: str, max_tokens: int, kept: Kept = "first"
 ) -> tuple[str, tuple[int, ...]]:
     """Put a reply, or why there is none, into the policy's context; gives the text and its token ids.
+
+    Thoughts that the reply still holds are left out: calls recorded elsewhere may have them.
 
     Args:
         form: see `prompt.Renderer.reply`.
         max_tokens: that are kept of the reply; what stands around it is not counted.
+        kept: which tokens of a longer reply are kept.
     """
-    shown = reply.text if reply.failure is None else _FAILED[reply.failure]
+    shown = without_thoughts(reply.text) if reply.failure is None else _FAILED[reply.failure]
     # By characters first: a server that ignores our limit may send a megabyte.
-    inert = protocol.escape(shown.strip()[: max_tokens * _TOKEN_CHARS])
-    inserted = protocol.information(session.cut(inert, max_tokens), form)
+    most = max_tokens * _TOKEN_CHARS
+    if kept == "last":
+        cut = _last_tokens(session, protocol.escape(shown.strip()[-most:]), max_tokens)
+    else:
+        cut = session.cut(protocol.escape(shown.strip()[:most]), max_tokens)
+    inserted = protocol.information(cut, form)
     return inserted, session.insert(inserted)
+
+
+def kept_of(cards: Sequence[Card], reply: Reply) -> Kept:
+    """Which tokens of this reply are kept if it is too long, by the card of who answered."""
+    return next((card.reply for card in cards if card.name == reply.model), "first")
+
+
+def _last_tokens(session: Session, text: str, max_tokens: int) -> str:
+    """The longest end of `text` of at most so many tokens, by bisection."""
+    starts = range(len(text) + 1)
+    start = bisect_left(
+        starts, True, key=lambda begin: session.cut(text[begin:], max_tokens) == text[begin:]
+    )
+    return text[start:]
 
 
 async def _reply(action: Ask | Malformed, pool: Pool, reroute: Reroute | None) -> Reply:
@@ -165,6 +191,8 @@ def ledger(turns: Sequence[Turn]) -> Ledger:
         circuits=tuple(reply.circuit for reply in calls),
         policy_tokens=sum(len(turn.generation.token_ids) for turn in turns),
         round_wall_s=tuple(turn.wall_s for turn in turns),
+        cached_prompt_tokens=sum(reply.cached_prompt_tokens for reply in replies),
+        reasoning_tokens=sum(reply.reasoning_tokens for reply in replies),
     )
 
 

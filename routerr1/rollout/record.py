@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
+from routerr1.pool.records import reply_row
 from routerr1.types import (
     Action,
     Answer,
@@ -23,10 +24,19 @@ _ACTIONS: dict[str, type[Ask] | type[Answer] | type[Malformed]] = {
 }
 
 
+# Left out where they are 0, so that rows without them are written as they always were.
+_OPTIONAL = ("cached_prompt_tokens", "reasoning_tokens")
+
+
 def to_row(trajectory: Trajectory) -> dict[str, Any]:
     """Everything in a trajectory as JSON values; `from_row` is its inverse."""
     row = asdict(trajectory)
+    for name in _OPTIONAL:
+        if not row["ledger"][name]:
+            del row["ledger"][name]
     for turn, stored in zip(trajectory.turns, row["turns"], strict=True):
+        if turn.reply is not None:
+            stored["reply"] = reply_row(turn.reply)
         stored["action"] = {"kind": type(turn.action).__name__.lower(), **asdict(turn.action)}
     return row
 

@@ -17,10 +17,10 @@ import pytest
 
 from routerr1.config import RewardParams, RolloutParams
 from routerr1.evaluate.rows import read_rows, row_of, write_rows
-from routerr1.pool.attempts import retry_after_s
 from routerr1.pool.breaker import Breaker
 from routerr1.pool.budget import Budget, Limits
 from routerr1.pool.client import HttpPool
+from routerr1.pool.failures import retry_after_s
 from routerr1.pool.interface import Pool
 from routerr1.pool.pool_file import read_pool_file
 from routerr1.pool.recording import Recorder, open_replay
@@ -230,7 +230,9 @@ async def test_the_fallback_answers_and_the_record_says_so(
         reply = await pool.ask("Mint", asked[0].question)
         await pool.aclose()
     assert (reply.model, reply.failure) == ("Curie", None)
-    assert reply.note == "Mint: status 404; answered by Curie, fallback of Mint"
+    assert reply.note == (
+        "Mint: status 404 \"the model 'Gone' does not exist\"; answered by Curie, fallback of Mint"
+    )
 
 
 async def test_the_circuit_opens_and_heals(
@@ -242,7 +244,10 @@ async def test_the_circuit_opens_and_heals(
         port = int(url.rpartition(":")[2])
         pool = open_http(pool_file(url, endpoint=endpoint))
         notes = [(await pool.ask("Mint", asked[0].question)).note for _ in range(5)]
-        assert notes == ["Mint: status 500"] * 3 + ["Mint: circuit open, not asked"] * 2
+        assert (
+            notes
+            == ['Mint: status 500 "something broke"'] * 3 + ["Mint: circuit open, not asked"] * 2
+        )
         assert pool.breaker_states()["Mint"] == "open"
         assert pool.breaker_states()["Curie"] == "closed"
         assert stats(url)["total"]["requests"] == 3

@@ -75,6 +75,36 @@ async def test_a_log_that_tells_no_prices_can_be_evaluated(tmp_path: Path):
     assert require_evaluation([asdict(row)], PAPER.cards, "here") == 1
 
 
+async def test_zeros_beside_a_text_are_estimated_and_thoughts_are_kept_apart(tmp_path: Path):
+    nothing = {"prompt_tokens": 0, "completion_tokens": 0, "cost_usd": 0}
+    rows = ({**ROW, **nothing, "response": "<think>you?</think>me"},)
+    import_log(log(tmp_path / "log.jsonl", *rows), tmp_path / "calls.jsonl", PAPER)
+    pool = open_replay(tmp_path / "calls.jsonl", PAPER.cards, describe=PAPER.request)
+    reply = await pool.ask("Gemma-2-27B-Instruct", "who?")
+    assert (reply.text, reply.thoughts) == ("me", "you?")
+    # By length 1 token of the question, 1 of the thoughts, 1 of the answer; a million cost 0.8 dollars.
+    assert (reply.prompt_tokens, reply.completion_tokens, reply.reasoning_tokens) == (1, 2, 1)
+    assert reply.cost_usd == pytest.approx(3 * 0.8e-6)
+    assert reply.note is not None
+    assert reply.note.endswith("estimated: prompt_tokens, completion_tokens, cost_usd")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_byte_order_mark_is_no_part_of_a_log(tmp_path: Path, packed: bool):
+    content = b"\xef\xbb\xbf" + json.dumps(ROW).encode()
+    path = tmp_path / ("log.jsonl.gz" if packed else "log.jsonl")
+    path.write_bytes(gzip.compress(content, mtime=0) if packed else content)
+    assert import_log(path, tmp_path / "calls.jsonl", PAPER).added == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"\xef\xbb\xbf"])
+def test_a_log_without_rows_is_an_error_and_makes_no_store(tmp_path: Path, content: bytes):
+    (tmp_path / "log.jsonl").write_bytes(content)
+    with pytest.raises(PoolError, match=r"log\.jsonl: holds no row"):
+        import_log(tmp_path / "log.jsonl", tmp_path / "calls.jsonl", PAPER)
+    assert not (tmp_path / "calls.jsonl").exists()
+
+
 @pytest.mark.parametrize(
     ("bad", "problem"),
     [

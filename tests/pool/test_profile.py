@@ -204,6 +204,9 @@ def test_probes_are_spread_over_topics_and_ask_for_one_fact():
         ("It lies in the United States.", ("united states", "USA"), 1.0),
         ("Anything at all.", ("the",), 0.0),  # normalises to nothing, so it is in no reply
         ("", ("Paris",), 0.0),
+        ("<think>Is it Paris? I say Lyon.</think>\nLyon.", ("Paris",), 0.0),
+        ("<think>easy</think>Paris.", ("Paris",), 1.0),
+        ("It is easy.</think>Paris.", ("Paris",), 1.0),
     ],
 )
 def test_gold_contained(reply: str, golds: tuple[str, ...], expected: float):

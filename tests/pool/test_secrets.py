@@ -44,6 +44,6 @@ async def test_requests_and_errors_of_the_sdk_are_logged_without_the_key(
         pool = open_http_pool(params, environ={"MARKED_POOL_KEY": KEY})
         replies = await asyncio.gather(*(pool.ask("Mint", str(n)) for n in range(3)))
         await pool.aclose()
-    assert {reply.note for reply in replies} == {"Mint: status 401"}
+    assert {reply.note for reply in replies} == {'Mint: status 401 "wrong or missing key"'}
     assert caplog.records
     assert KEY not in caplog.text

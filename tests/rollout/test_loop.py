@@ -13,7 +13,7 @@ from routerr1.pool.interface import Pool
 from routerr1.pool.recording import Recorder, open_replay
 from routerr1.pool.records import RecordStore
 from routerr1.prompt import renderer
-from routerr1.protocol import is_information
+from routerr1.protocol import information, is_information
 from routerr1.rollout.generate import ScriptedGenerator
 from routerr1.rollout.loop import play, rollout
 from routerr1.rollout.record import from_row, to_row
@@ -104,6 +104,25 @@ async def test_a_megabyte_is_cut_to_what_may_be_kept_of_a_reply(
     assert 0 < len(turn.inserted_ids) - around <= PARAMS.max_reply_tokens
     assert is_information(turn.inserted)
     assert played.answer == "Paris"
+
+
+async def test_a_candidates_thoughts_are_not_read_by_the_policy() -> None:
+    long = "<think>\n" + "Is it Lyon, Marseille or Nice? " * 200 + "\n</think>\nParis it is."
+    played = await run([ASK, DONE], Canned(long))
+    assert "Paris it is." in played.turns[0].inserted
+    assert "Lyon" not in played.turns[0].inserted
+    assert played.turns[0].reply is not None
+    assert played.turns[0].reply.text == long  # the record keeps it whole
+
+
+async def test_the_end_of_a_long_reply_is_kept_where_the_card_says_so() -> None:
+    pool = Canned("Ä long way to: " + "x" * 5000 + " Paris.")
+    first = await run([ASK, DONE], pool)
+    pool.cards = [Card("Big", aliases=("big",), reply="last"), Card("Small")]
+    last = await run([ASK, DONE], pool)
+    # A token of the scripted policy is a byte, and 600 are kept: 16 bytes and 584, 593 and 7.
+    assert first.turns[0].inserted == information("Ä long way to: " + "x" * 584)
+    assert last.turns[0].inserted == information("x" * 593 + " Paris.")
 
 
 async def test_a_reply_is_inserted_in_the_form_of_the_template() -> None:

@@ -1,0 +1,189 @@
+"""What a server reports of the tokens and the price of a reply, whatever names it uses."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from routerr1.types import Usage
+
+# Beyond any context window: a server that reports more is not to be believed.
+_MOST_TOKENS = 10**8
+_TICKS_PER_USD = 10**10  # xAI's unit of `cost_in_usd_ticks`
+
+_PROMPT = ("prompt_tokens", "input_tokens", "inputTokens", "promptTokens", "prompt_eval_count")
+_COMPLETION = (
+    "completion_tokens",
+    "output_tokens",
+    "outputTokens",
+    "completionTokens",
+    "eval_count",
+)
+_TOTAL = ("total_tokens", "totalTokens")
+_CACHED = ("prompt_cache_hit_tokens", "cache_read_input_tokens", "cacheReadInputTokens", "cached_tokens")  # fmt: skip
+_PROMPT_DETAILS = ("prompt_tokens_details", "input_tokens_details")
+_COMPLETION_DETAILS = ("completion_tokens_details", "output_tokens_details")
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """The counts that a server reports; None where it reports none that can be believed.
+
+    Attributes:
+        prompt_tokens: cached ones included.
+        completion_tokens: reasoning included, also where the server counts it apart.
+        hidden_tokens: part of `completion_tokens` that only the total tells.
+    """
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_prompt_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    hidden_tokens: int = 0
+
+    @property
+    def whole(self) -> Usage | None:
+        """The usage if no count has to be estimated."""
+        if self.prompt_tokens is None or self.completion_tokens is None:
+            return None
+        return Usage(
+            self.prompt_tokens,
+            self.completion_tokens,
+            self.cached_prompt_tokens or 0,
+            self.reasoning_tokens or 0,
+        )
+
+
+def read_usage(usage: object) -> Reported:
+    """The counts of a `usage` object.
+
+    Reasoning is billed like a completion. OpenAI counts it in completion_tokens; xAI and Gemini's endpoint
+    count it beside them, so the total exceeds the sum of prompt and completion.
+
+    >>> read_usage({"prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 519})
+    Reported(prompt_tokens=12, completion_tokens=507, cached_prompt_tokens=None, reasoning_tokens=500, hidden_tokens=500)
+    """
+    if not isinstance(usage, Mapping):
+        return Reported()
+    prompt, completion = _first(usage, _PROMPT), _first(usage, _COMPLETION)
+    total = _first(usage, _TOTAL)
+    cached = _first([*_inner(usage, _PROMPT_DETAILS), usage], _CACHED)
+    reasoning = _first(
+        [*_inner(usage, _COMPLETION_DETAILS), usage], ("reasoning_tokens", "thoughtsTokenCount")
+    )
+    prompt = _with_cache_apart(usage, prompt)
+    if prompt is not None and cached is not None and cached > prompt:
+        prompt += cached  # counted beside the prompt, since it cannot be a part of it
+    if prompt is None and total is not None and completion is not None:
+        prompt = total - completion if total > completion else None
+    if completion is None and total is not None and prompt is not None:
+        completion = total - prompt if total > prompt else None
+    hidden = 0
+    if prompt is not None and completion is not None:
+        beside = max((total or 0) - prompt - completion, 0)
+        if not beside and total is None and reasoning is not None and reasoning > completion:
+            beside = reasoning
+        completion += beside
+        if beside and reasoning is None:
+            hidden = reasoning = beside
+    return Reported(
+        prompt,
+        completion,
+        None if cached is None else min(cached, prompt or 0),
+        None if reasoning is None else min(reasoning, completion or 0),
+        hidden,
+    )
+
+
+def estimated(reported: Reported, query: str, text: str, thoughts: str) -> tuple[Usage, list[str]]:
+    """The usage of a reply with text, where counts that are missing or zero are estimated by length.
+
+    Returns: the usage, and notes that say what is estimated or unusual.
+    """
+    missing: list[str] = []
+    prompt, completion = reported.prompt_tokens, reported.completion_tokens
+    reasoning = reported.reasoning_tokens
+    if not prompt:
+        missing.append("prompt tokens")
+        prompt = tokens_by_length(query)
+    if not completion:
+        missing.append("completion tokens")
+        completion = tokens_by_length(text) + tokens_by_length(thoughts)
+    if thoughts and not reasoning:
+        reasoning = min(tokens_by_length(thoughts), completion)
+        missing.append("reasoning tokens")
+    notes = []
+    if missing[:2] == ["prompt tokens", "completion tokens"]:
+        notes.append("usage not reported, estimated by length")
+    elif missing:
+        notes.append(f"{' and '.join(missing)} not reported, estimated by length")
+    if reported.hidden_tokens:
+        notes.append(f"{reported.hidden_tokens} hidden tokens counted as completion")
+    cached = min(reported.cached_prompt_tokens or 0, prompt)
+    return Usage(prompt, completion, cached, min(reasoning or 0, completion)), notes
+
+
+def reported_cost_usd(usage: object, headers: Mapping[str, str]) -> float | None:
+    """What the server says the call costs, in USD; None where it says nothing usable.
+
+    OpenRouter and LiteLLM state USD in `usage.cost` or a header, Perplexity an object with `total_cost`,
+    xAI ticks. With a key of one's own OpenRouter bills its fee, and the provider bills the rest.
+    """
+    found: object = None
+    upstream = 0.0
+    if isinstance(usage, Mapping):
+        found = usage.get("cost")
+        if isinstance(found, Mapping):
+            found = found.get("total_cost")
+        if found is None and (ticks := _amount(usage.get("cost_in_usd_ticks"))) is not None:
+            found = ticks / _TICKS_PER_USD
+        details = usage.get("cost_details")
+        if usage.get("is_byok") is True and isinstance(details, Mapping):
+            upstream = _amount(details.get("upstream_inference_cost")) or 0.0
+    if found is None:
+        found = headers.get("x-litellm-response-cost")
+    amount = _amount(found)
+    return None if amount is None else amount + upstream
+
+
+def tokens_by_length(text: str) -> int:
+    """An estimate where no count is known: about four bytes to a token, as is usual for English."""
+    return math.ceil(len(text.encode("utf-8", "surrogatepass")) / 4)
+
+
+def _with_cache_apart(usage: Mapping[str, object], prompt: int | None) -> int | None:
+    """Anthropic's `input_tokens` leaves out what was read from or written to the cache."""
+    if prompt is None or "input_tokens" not in usage or "input_tokens_details" in usage:
+        return prompt
+    apart = ("cache_read_input_tokens", "cache_creation_input_tokens")
+    return prompt + sum(_count(usage.get(name)) or 0 for name in apart)
+
+
+def _inner(usage: Mapping[str, object], names: Iterable[str]) -> list[Mapping[str, object]]:
+    return [found for name in names if isinstance(found := usage.get(name), Mapping)]
+
+
+def _first(
+    places: Mapping[str, object] | Iterable[Mapping[str, object]], names: Iterable[str]
+) -> int | None:
+    """The first count found under any of the names."""
+    where = [places] if isinstance(places, Mapping) else places
+    found = (_count(place.get(name)) for place in where for name in names)
+    return next((count for count in found if count is not None), None)
+
+
+def _count(value: object) -> int | None:
+    number = _amount(value)
+    if number is None or number > _MOST_TOKENS or number != int(number):
+        return None
+    return int(number)
+
+
+def _amount(value: object) -> float | None:
+    """A finite number of at least 0, also written out."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
