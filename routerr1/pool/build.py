@@ -1,5 +1,7 @@
 """Put a pool together from parameters: candidates, budget, recording."""
 
+import codecs
+import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,10 +21,31 @@ ONE_RUN = "default"  # where nobody names one
 
 
 def environment(dotenv: Path = Path(".env")) -> dict[str, str]:
-    """The process's variables, with those of a `.env` file below them."""
+    """The process's variables, with those of a `.env` file below them.
+
+    Raises: PoolError naming the file, and the line that is no text.
+    """
     from dotenv import dotenv_values
 
-    return {**{k: v for k, v in dotenv_values(dotenv).items() if v is not None}, **os.environ}
+    values = dotenv_values(stream=io.StringIO(_dotenv_text(dotenv))) if dotenv.is_file() else {}
+    return {**{k: v for k, v in values.items() if v is not None}, **os.environ}
+
+
+def _dotenv_text(path: Path) -> str:
+    """In UTF-8, or in UTF-16 with a mark, as PowerShell writes it."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise PoolError(f"{path}: cannot be read ({error.strerror})") from None
+    marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = content.decode("utf-16" if marked else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise PoolError(f"{path}, line {line}: is not UTF-8; save the file as UTF-8") from None
+    if "\0" in text:
+        raise PoolError(f"{path}: is not UTF-8; save the file as UTF-8")
+    return text
 
 
 def open_http_pool(
@@ -67,6 +90,7 @@ def open_http_pool(
         budget=budget,
         cards=shown,
         seed=params.seed,
+        environ=environ,
     )
     return _recorded(pool, params)
 

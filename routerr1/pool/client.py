@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from openai import APIConnectionError, APIStatusError, AsyncOpenAI
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
 from routerr1.errors import BudgetExceeded
+from routerr1.pool.addresses import Access
 from routerr1.pool.attempts import Completion, read_completion
 from routerr1.pool.background import BackgroundLoop
 from routerr1.pool.breaker import Breaker
@@ -89,7 +91,6 @@ class _Bill:
 class _Live:
     """Connections, and how many calls may use them at once."""
 
-    http: httpx2.AsyncClient
     clients: dict[str, AsyncOpenAI]
     slots: dict[str, asyncio.Semaphore]
     all_slots: asyncio.Semaphore
@@ -105,6 +106,7 @@ class HttpPool:
             (cut off, timed out) stays counted at that price, since it may be billed.
         cards: profiled cards to show instead of the file's; prices stay the file's.
         seed: of the jitter between tries.
+        environ: where the headers and proxies of the file find their variables; the process's if None.
 
     A reply's `latency_s` is the time its tries took, without the pauses between them and the wait for a
     free slot. Its note tells of fallbacks, failed tries and estimated usage.
@@ -119,9 +121,11 @@ class HttpPool:
         budget: Budget | None = None,
         cards: Sequence[Card] | None = None,
         seed: int = 0,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         self._file = file
-        self._keys = dict(keys)
+        self._access = file.access(keys, os.environ if environ is None else environ)
+        self._secrets = tuple(s for access in self._access.values() for s in access.secrets)
         self._max_concurrency = max_concurrency
         self._budget = budget
         self._priced = {card.name: card for card in file.cards}
@@ -185,12 +189,12 @@ class HttpPool:
                 bill.notes.append(str(error))
                 return bill.reply(name, failure="budget")
             except TryError as failed:
-                bill.notes.append(f"{row.name}: {told(failed, self._keys.values())}")
+                bill.notes.append(f"{row.name}: {told(failed, self._secrets)}")
                 continue
             if row.name != name:
                 bill.notes.append(f"answered by {row.name}, fallback of {name}")
             said, thoughts = (
-                without_secrets(text, self._keys.values())
+                without_secrets(text, self._secrets)
                 for text in (completion.text, completion.thoughts)
             )
             return bill.reply(row.name, said, thoughts=thoughts)
@@ -305,31 +309,34 @@ class HttpPool:
         return cost_usd if self._file.endpoints[row.endpoint].cost == "reported" else None
 
     def _connect(self) -> _Live:
-        endpoints = {name: self._file.endpoints[name] for name in self._keys}
-        # A compressed reply could be small on the wire and huge in memory.
-        http = httpx2.AsyncClient(
-            transport=LaneTransport(self._file.max_reply_bytes),
-            headers={"accept-encoding": "identity"},
-            trust_env=False,
-        )
-        clients = {
-            name: AsyncOpenAI(
-                api_key=self._keys[name] or _NO_KEY,
-                base_url=endpoint.base_url,
-                max_retries=0,
-                http_client=http,
-                timeout=httpx2.Timeout(endpoint.read_s, connect=endpoint.connect_s),
-            )
-            for name, endpoint in endpoints.items()
-        }
+        endpoints = {name: self._file.endpoints[name] for name in self._access}
         slots = {name: asyncio.Semaphore(each.max_concurrency) for name, each in endpoints.items()}
-        return _Live(http, clients, slots, asyncio.Semaphore(self._max_concurrency))
+        clients = {name: self._client(each, self._access[name]) for name, each in endpoints.items()}
+        return _Live(clients, slots, asyncio.Semaphore(self._max_concurrency))
+
+    def _client(self, endpoint: Endpoint, access: Access) -> AsyncOpenAI:
+        transport = LaneTransport(
+            self._file.max_reply_bytes, proxy=access.proxy, verify=access.context
+        )
+        # Without compression: a compressed reply could be small on the wire and huge in memory.
+        http = httpx2.AsyncClient(
+            transport=transport, headers={"accept-encoding": "identity"}, trust_env=False
+        )
+        return AsyncOpenAI(
+            api_key=access.key or _NO_KEY,
+            base_url=endpoint.base_url,
+            max_retries=0,
+            default_headers=access.headers,
+            http_client=http,
+            timeout=httpx2.Timeout(endpoint.read_s, connect=endpoint.connect_s),
+        )
 
     async def aclose(self) -> None:
         """Close the connections and the budget; calls are refused from here on."""
         self._closed = True
         if self._live is not None:
-            await self._background.run(self._live.http.aclose())
+            for client in self._live.clients.values():
+                await self._background.run(client.close())
             self._live = None
         self._background.stop()
         if self._budget is not None:

@@ -3,25 +3,28 @@
 Everything that can be wrong with a pool file or its keys is found here, before any call is made.
 """
 
-import re
-from collections.abc import Iterator, Mapping
+import json
+import logging
+import ssl
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
+    JsonValue,
     ValidationError,
     field_validator,
 )
 
 from routerr1.errors import DataError, PoolError
 from routerr1.files import read_yaml
+from routerr1.pool import addresses
 from routerr1.pool.cards import (
     Amount,
     CardRow,
@@ -32,16 +35,22 @@ from routerr1.pool.cards import (
 )
 from routerr1.types import Card
 
+log = logging.getLogger(__name__)
+
+# Names that servers have for the limit of a reply's tokens.
+_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens")
+_PRICES = (
+    "prompt_usd_per_mtok",
+    "completion_usd_per_mtok",
+    "cached_prompt_usd_per_mtok",
+    "reasoning_usd_per_mtok",
+)
+_LEAST_USD, _MOST_USD = 1e-3, 1e3  # per million tokens; 0 is a model of one's own
+
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-def _variable(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-        raise ValueError("must name an environment variable: letters, digits and _")
-    return name
-
-
-Variable = Annotated[str, AfterValidator(_variable)]
+Variable = Annotated[str, AfterValidator(addresses.variable)]
 
 
 class _Section(BaseModel):
@@ -67,9 +76,13 @@ class Endpoint(_Section):
         max_wait_s: a server that asks for a longer pause (Retry-After) is given up instead.
         breaker_failures: failures in a row after which a candidate is left alone for `breaker_s`.
         cost: what a call costs: what the server says if it says so, or what the prices of the file make.
+        headers: sent with every call; `$NAME` in a value is an environment variable.
+        proxy: address to go through, or `$NAME`; by default the environment's.
+        trust_env: heed HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY.
+        verify: file of the certificates (PEM) that are trusted, instead of the system's.
     """
 
-    base_url: str
+    base_url: Annotated[str, AfterValidator(addresses.base_url)]
     key_env: Variable | None = None
     max_concurrency: int = Field(default=32, ge=1)
     connect_s: Seconds = 5.0
@@ -82,17 +95,17 @@ class Endpoint(_Section):
     breaker_s: Seconds = 30.0
     cost: Literal["reported", "prices"] = "reported"
 
-    @field_validator("base_url")
+    headers: dict[str, str] = Field(default_factory=dict)
+    proxy: Annotated[str, AfterValidator(addresses.proxy)] | None = None
+    trust_env: bool = True
+    verify: Path | None = None
+
+    @field_validator("headers")
     @classmethod
-    def _is_plain_url(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("must be an http or https address")
-        if parts.username or parts.password or parts.query:
-            raise ValueError(
-                "must hold no key or password; name an environment variable in key_env"
-            )
-        return url
+    def _can_be_sent(cls, headers: dict[str, str]) -> dict[str, str]:
+        for name, value in headers.items():
+            addresses.header(name, value)
+        return headers
 
 
 class CandidateRow(CardRow):
@@ -104,6 +117,7 @@ class CandidateRow(CardRow):
         max_reply_tokens: asked for in every call; null leaves it to the pool's parameters.
         fallback: name of the candidate that is asked when this one cannot answer.
         thoughts: whether what the model thinks is dropped from its replies or kept as a part of them.
+        parameters: merged into the body of every call; null removes one.
     """
 
     endpoint: str
@@ -115,6 +129,22 @@ class CandidateRow(CardRow):
     temperature: float = Field(default=0.0, ge=0, le=2)
     fallback: Name | None = None
     thoughts: Literal["drop", "keep"] = "drop"
+    parameters: dict[str, JsonValue] = Field(default_factory=dict)
+
+    @field_validator("parameters")
+    @classmethod
+    def _are_no_call(cls, parameters: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        for name in ("model", "messages"):
+            if name in parameters:
+                raise ValueError(f"{name} is no parameter; every call sets it itself")
+        json.dumps(parameters, allow_nan=False)  # raises ValueError for a number that is not finite
+        return parameters
+
+    @property
+    def reply_limits(self) -> tuple[int, ...]:
+        """Limits of a reply's tokens that `parameters` set, under any of their names."""
+        found = [self.parameters.get(name) for name in _LIMITS]
+        return tuple(value for value in found if isinstance(value, int) and value > 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +195,8 @@ class PoolFile:
             row = self.candidate(row.fallback) if row.fallback is not None else None
 
     def reply_tokens(self, row: CandidateRow) -> int:
-        """The most tokens a reply of this candidate may have."""
-        return row.max_reply_tokens or self.max_reply_tokens
+        """The most tokens that a call of this candidate may be billed as replies."""
+        return _replies_asked(row) * (_limit(row, self.max_reply_tokens) or row.context_window)
 
     def request(self, name: str, query: str) -> dict[str, Any]:
         """The body of the call, as it is sent and as it is hashed.
@@ -176,28 +206,57 @@ class PoolFile:
         row = self.candidate(name)
         if row is None:
             raise PoolError(f"{self.path}: no candidate is named {name!r}")
-        return {
+        body = {
             "model": row.model,
             "messages": [{"role": "user", "content": query}],
-            "max_tokens": self.reply_tokens(row),
+            "max_tokens": row.max_reply_tokens or self.max_reply_tokens,
             "temperature": row.temperature,
+            **row.parameters,
         }
+        return {key: value for key, value in body.items() if value is not None}
 
     def keys(self, environ: Mapping[str, str]) -> dict[str, str]:
         """The key of every endpoint in use; empty where none is needed.
 
-        Raises: PoolError naming the file, the endpoint and the missing variable.
+        Raises: PoolError naming the file, the endpoint and the variable that is missing or unusable.
         """
         keys = {}
         for name in dict.fromkeys(row.endpoint for row in self.candidates):
             variable = self.endpoints[name].key_env
-            if variable is not None and not environ.get(variable, "").strip():
+            try:
+                keys[name] = addresses.key_of(variable, environ) if variable else ""
+            except ValueError as error:
                 raise PoolError(
-                    f"{self.path}: endpoint {name!r} needs its key in the environment variable "
-                    f"{variable}, which is not set"
-                )
-            keys[name] = environ[variable].strip() if variable else ""
+                    f"{self.path}: endpoint {name!r} needs its key in {error}"
+                ) from None
         return keys
+
+    def access(
+        self, keys: Mapping[str, str], environ: Mapping[str, str]
+    ) -> dict[str, addresses.Access]:
+        """How every endpoint in use is reached.
+
+        Raises: PoolError naming the file, the endpoint and what of it cannot be used.
+        """
+        contexts: dict[Path | None, ssl.SSLContext] = {}
+        found = {}
+        for name, key in keys.items():
+            endpoint = self.endpoints[name]
+            try:
+                if endpoint.verify not in contexts:
+                    contexts[endpoint.verify] = addresses.trusted(endpoint.verify)
+                found[name] = addresses.access(
+                    endpoint.base_url,
+                    key,
+                    endpoint.headers,
+                    endpoint.proxy,
+                    contexts[endpoint.verify],
+                    trust_env=endpoint.trust_env,
+                    environ=environ,
+                )
+            except ValueError as error:
+                raise PoolError(f"{self.path}: endpoint {name!r}: {error}") from None
+        return found
 
 
 class _Raw(_Section):
@@ -227,6 +286,8 @@ def read_pool_file(path: Path, *, max_reply_tokens: int = 600) -> PoolFile:
     _refuse_lost_references(rows, raw.endpoints, path)
     _refuse_cycles({row.name: row.fallback for row in rows}, path)
     _refuse_small_windows(rows, max_reply_tokens, path)
+    for problem in implausible_prices(rows):
+        log.warning("%s: %s", path, problem)
     return PoolFile(path, raw.prices, raw.endpoints, rows, max_reply_tokens, raw.max_reply_bytes)
 
 
@@ -262,9 +323,38 @@ def _refuse_small_windows(
     rows: tuple[CandidateRow, ...], max_reply_tokens: int, path: Path
 ) -> None:
     for row in rows:
-        asked = row.max_reply_tokens or max_reply_tokens
-        if row.context_window <= asked:
+        asked = _limit(row, max_reply_tokens)
+        if asked is not None and row.context_window <= asked:
             raise PoolError(
                 f"{path}: candidate {row.name!r}: context_window is {row.context_window}, and replies of "
                 f"{asked} tokens leave no room for a question in it; set a smaller max_reply_tokens"
+            )
+
+
+def _limit(row: CandidateRow, max_reply_tokens: int) -> int | None:
+    """The most tokens of one reply; None where the call asks for no limit."""
+    if row.reply_limits:
+        return max(row.reply_limits)
+    limited = "max_tokens" not in row.parameters
+    return (row.max_reply_tokens or max_reply_tokens) if limited else None
+
+
+def _replies_asked(row: CandidateRow) -> int:
+    """Replies that a call asks for and that are billed, though one is read."""
+    number = row.parameters.get("n")
+    return number if isinstance(number, int) and number > 1 else 1
+
+
+def implausible_prices(rows: Iterable[CandidateRow]) -> Iterator[str]:
+    """Prices that hardly any model has, with the likely slip."""
+    for row in rows:
+        for key in _PRICES:
+            price = getattr(row, key)
+            if not price or _LEAST_USD <= price <= _MOST_USD:
+                continue
+            per = "per token" if price < _LEAST_USD else "per million tokens, times 10^6"
+            factor = 1e6 if price < _LEAST_USD else 1e-6
+            yield (
+                f"candidate {row.name!r}: {key} is {price:g} USD per million tokens; if that is the price "
+                f"{per}, write {price * factor:g}"
             )

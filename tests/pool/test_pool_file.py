@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import yaml
 
 from routerr1.config import GeneralizeParams, PoolParams
 from routerr1.errors import PoolError
+from routerr1.pool.addresses import proxy_for
 from routerr1.pool.build import open_http_pool
 from routerr1.pool.pool_file import read_pool_file
+from routerr1.pool.pricing import cost_usd
 
 POOLS = Path(__file__).parents[2] / "pools"
 Change = Callable[[dict[str, Any]], object]
@@ -45,6 +48,10 @@ def written(tmp_path: Path, content: Any) -> Path:
 
 def edit(place: int, **values: Any) -> Change:
     return lambda content: content["candidates"][place].update(values)
+
+
+def at(**values: Any) -> Change:
+    return lambda content: content["endpoints"]["here"].update(values)
 
 
 def test_a_good_file_tells_cards_and_requests(tmp_path: Path):
@@ -91,6 +98,34 @@ def test_a_good_file_tells_cards_and_requests(tmp_path: Path):
             lambda c: c["endpoints"]["here"].update(key_env="sk-secret"),
             "endpoints.here.key_env: must name an environment variable",
         ),
+        (at(base_url="https://example.org:99999/v1"), "endpoints.here.base_url: must be an address with a port"),
+        (at(base_url="https://example.org:abc/v1"), "endpoints.here.base_url: must be an address with a port"),
+        (at(base_url="https://example.org:0/v1"), "endpoints.here.base_url: must be an http or https address"),
+        (at(base_url=" https://example.org/v1"), "endpoints.here.base_url: must hold no blank"),
+        (at(base_url="https://example.org/\u200bv1"), "endpoints.here.base_url: must hold no blank"),
+        (at(base_url="https://exa mple.org/v1"), "endpoints.here.base_url: must hold no blank"),
+        (at(base_url="https://[::1/v1"), "endpoints.here.base_url: must be an address"),
+        (at(base_url="https://example.org/v1/chat/completions"), "must end before /chat/completions"),
+        (at(base_url="https://example.org/v1?key=secret"), "must hold no key or password"),
+        (at(headers={"X-Api-Key": "secret"}), "endpoints.here.headers: X-Api-Key must hold no key; write $NAME"),
+        (at(headers={"Authorization": "Bearer secret"}), "Authorization must hold no key; write $NAME"),
+        (at(headers={"X-Title": "two\nlines"}), "X-Title must be one line of printable ASCII"),
+        (at(headers={"X Title": "x"}), "'X Title' is no name of a header"),
+        (at(headers={"Host": "x"}), "Host is set by every call itself"),
+        (at(proxy="http://me:secret@proxy:3128"), "endpoints.here.proxy: must hold no password; write $NAME"),
+        (at(proxy="proxy:3128"), "endpoints.here.proxy: must be the address of a proxy"),
+        (at(proxy="ftp://proxy"), "endpoints.here.proxy: must be the address of a proxy"),
+        (at(cost="guessed"), "endpoints.here.cost: "),
+        (edit(0, thoughts="hide"), "candidate 'One': thoughts: "),
+        (edit(0, reply="middle"), "candidate 'One': reply: "),
+        (edit(0, parameters={"messages": []}), "candidate 'One': parameters: messages is no parameter"),
+        (edit(0, parameters={"top_p": float("inf")}), "candidate 'One': parameters: "),
+        (edit(0, parameters={"since": date(2026, 1, 1)}), "candidate 'One': parameters.since"),
+        (edit(0, cached_prompt_usd_per_mtok=-1), "candidate 'One': cached_prompt_usd_per_mtok: "),
+        (edit(0, reasoning_usd_per_mtok=-1), "candidate 'One': reasoning_usd_per_mtok: "),
+        (edit(0, request_usd=-1), "candidate 'One': request_usd: "),
+        (edit(1, parameters={"max_tokens": None, "max_completion_tokens": 9000}),
+         "candidate 'Two': context_window is 4096, and replies of 9000"),
     ],
 )  # fmt: skip
 def test_a_bad_file_gets_one_clear_error(tmp_path: Path, change: Change, problem: str):
@@ -101,6 +136,147 @@ def test_a_bad_file_gets_one_clear_error(tmp_path: Path, change: Change, problem
         read_pool_file(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_parameters_are_merged_into_the_call_and_null_removes_one(tmp_path: Path):
+    content = good()
+    edit(0, parameters={
+        "max_tokens": None, "max_completion_tokens": 600, "temperature": None, "reasoning_effort": "low",
+        "chat_template_kwargs": {"enable_thinking": False},
+    })(content)  # fmt: skip
+    file = read_pool_file(written(tmp_path, content), max_reply_tokens=50)
+    assert file.request("One", "why?") == {
+        "model": "maker/One",
+        "messages": [{"role": "user", "content": "why?"}],
+        "max_completion_tokens": 600,
+        "reasoning_effort": "low",
+        "chat_template_kwargs": {"enable_thinking": False},
+    }
+    assert "max_tokens" in file.request("Two", "why?")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "most"),
+    [
+        ({}, 50),
+        ({"max_tokens": 70}, 70),
+        ({"max_tokens": None, "max_completion_tokens": 600}, 600),
+        ({"n": 3}, 150),
+        ({"max_tokens": None}, 4096),  # without a limit the window is one
+    ],
+)
+def test_the_worst_case_is_of_the_limit_that_the_call_asks_for(
+    tmp_path: Path, parameters: dict[str, Any], most: int
+):
+    content = good()
+    edit(0, parameters=parameters)(content)
+    file = read_pool_file(written(tmp_path, content), max_reply_tokens=50)
+    assert file.reply_tokens(file.candidates[0]) == most
+
+
+def test_the_prices_of_a_file_are_on_its_cards(tmp_path: Path):
+    content = good()
+    edit(0, cached_prompt_usd_per_mtok=0.25, reasoning_usd_per_mtok=4.0, request_usd=0.005, reply="last")(content)  # fmt: skip
+    card, other, _ = read_pool_file(written(tmp_path, content)).cards
+    assert (card.cached_prompt_usd_per_mtok, card.reasoning_usd_per_mtok) == (0.25, 4.0)
+    assert (card.request_usd, card.reply) == (0.005, "last")
+    # A million of each: 0.75 at 1.0 and 0.25 at 0.25; 0.5 at 2.0 and 0.5 at 4.0; and the call.
+    assert cost_usd(
+        card, 1_000_000, 1_000_000, cached_prompt_tokens=250_000, reasoning_tokens=500_000
+    ) == pytest.approx(0.75 + 0.0625 + 1.0 + 2.0 + 0.005)
+    assert cost_usd(
+        other, 1_000_000, 1_000_000, cached_prompt_tokens=250_000, reasoning_tokens=500_000
+    ) == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize(
+    ("price", "told"),
+    [
+        (3e-7, "completion_usd_per_mtok is 3e-07 USD per million tokens; if that is the price per token, write 0.3"),
+        (300000, "is 300000 USD per million tokens; if that is the price per million tokens, times 10^6, write 0.3"),
+        (0, None),
+        (0.001, None),
+        (1000, None),
+    ],
+)  # fmt: skip
+def test_a_price_that_no_model_has_is_a_warning_that_names_the_slip(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, price: float, told: str | None
+):
+    content = good()
+    edit(0, completion_usd_per_mtok=price)(content)
+    read_pool_file(written(tmp_path, content))
+    assert len(caplog.messages) == (1 if told else 0)
+    if told:
+        assert told in caplog.messages[0]
+        assert "candidate 'One'" in caplog.messages[0]
+
+
+@pytest.mark.parametrize(
+    "key", ["sk\u2013abcdefghij", "\u201csk-abcdefghij\u201d", "sk-abc\u200bdefghij", "sk-abc\ndefghij", "sk abc"]
+)  # fmt: skip
+def test_a_key_that_no_server_could_be_sent_is_told_before_a_call(tmp_path: Path, key: str):
+    written(tmp_path, good())
+    with pytest.raises(PoolError, match="THE_KEY, which holds a character that no key") as caught:
+        open_http_pool(http(), environ={"THE_KEY": key})
+    assert "\n" not in str(caught.value)
+    assert "abc" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (at(headers={"api-key": "$OTHER"}), "endpoint 'here': the environment variable OTHER, which is not set"),
+        (at(proxy="$OTHER"), "endpoint 'here': the environment variable OTHER, which is not set"),
+        (at(verify="ca.pem"), "endpoint 'here': ca.pem cannot be read as a file of certificates"),
+    ],
+)  # fmt: skip
+def test_what_an_endpoint_needs_is_looked_for_before_a_call(
+    tmp_path: Path, change: Change, problem: str
+):
+    content = good()
+    change(content)
+    written(tmp_path, content)
+    (tmp_path / "ca.pem").write_text("no certificate")
+    with pytest.raises(PoolError, match=re.escape(problem)):
+        open_http_pool(http(), environ={"THE_KEY": "k"})
+
+
+@pytest.mark.parametrize(
+    ("variables", "url", "through"),
+    [
+        ({"HTTPS_PROXY": "http://proxy:3128"}, "https://example.org/v1", "http://proxy:3128"),
+        ({"HTTPS_PROXY": "proxy:3128"}, "https://example.org/v1", "http://proxy:3128"),
+        ({"HTTP_PROXY": "http://proxy:3128"}, "https://example.org/v1", None),
+        ({"ALL_PROXY": "http://proxy:3128"}, "https://example.org/v1", "http://proxy:3128"),
+        ({"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": "example.org"}, "https://example.org/v1", None),
+        ({"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": ".org"}, "https://example.org/v1", None),
+        ({"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": "*"}, "https://example.org/v1", None),
+        ({"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": "example.com"}, "https://example.org/v1", "http://proxy:3128"),
+        ({}, "https://example.org/v1", None),
+    ],
+)  # fmt: skip
+def test_the_proxies_of_the_environment_are_heeded(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], url: str, through: str | None
+):
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert proxy_for(url, None, trust_env=True) == through
+    assert proxy_for(url, None, trust_env=False) is None
+    assert proxy_for(url, "http://mine:1", trust_env=True) == "http://mine:1"
+
+
+def test_a_proxy_of_the_environment_that_is_no_address_is_told_without_its_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:secret@proxy:99999")
+    monkeypatch.setenv("NO_PROXY", "")
+    written(tmp_path, good())
+    with pytest.raises(PoolError, match="endpoint 'here': the environment variable HTTPS_PROXY") as caught:  # fmt: skip
+        open_http_pool(http(), environ={"THE_KEY": "k"})
     assert "secret" not in str(caught.value)
 
 

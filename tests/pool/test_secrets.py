@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from routerr1.config import PoolParams
+from routerr1.errors import PoolError
 from routerr1.pool.build import environment, open_http_pool
 from routerr1.simulation.pool import SimulatedPool
 from routerr1.simulation.server import build_app, serving
@@ -27,6 +28,23 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
     assert (found["FIRST_POOL_KEY"], found["SECOND_POOL_KEY"]) == ("file", "environment")
     assert "EMPTY_POOL_KEY" not in found
     assert "FIRST_POOL_KEY" not in environment(tmp_path / "none")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_file_of_keys_is_read_as_editors_and_shells_write_it(tmp_path: Path, encoding: str):
+    (tmp_path / ".env").write_text("# clé\nFIRST_POOL_KEY=file\n", encoding=encoding)
+    assert environment(tmp_path / ".env")["FIRST_POOL_KEY"] == "file"
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [(b"A=1\n# cl\xe9\n", ", line 2"), ("A=1\n".encode("utf-16-le"), ""), (b"\xff\xfeA", ", line 1")],
+)  # fmt: skip
+def test_a_file_of_keys_that_is_no_text_is_one_line(tmp_path: Path, content: bytes, line: str):
+    (tmp_path / ".env").write_bytes(content)
+    with pytest.raises(PoolError) as caught:
+        environment(tmp_path / ".env")
+    assert str(caught.value) == f"{tmp_path / '.env'}{line}: is not UTF-8; save the file as UTF-8"
 
 
 async def test_requests_and_errors_of_the_sdk_are_logged_without_the_key(
