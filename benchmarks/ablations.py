@@ -50,7 +50,7 @@ SHOWN = (
     "best_model_share",
     "top_model_share",
     "calls",
-    "formed",
+    "format_valid",
     "no_call_rate",
     "entropy",
     "kl",
@@ -147,7 +147,7 @@ def table(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         ]
         cells += [
             _range([run[key] for run in last])
-            for key in ("em", "formed", "entropy", "kl", "zero_variance_groups")
+            for key in ("em", "format_valid", "entropy", "kl", "zero_variance_groups")
         ]
         routed = [str(run["routes_from_step"] or "never") for run in runs]
         lines.append(f"| {name} | {len(runs)} | {' | '.join(cells)} | {', '.join(routed)} |")

@@ -74,14 +74,14 @@ class Billed(SimulatedPool):
 
 def set_up(num_questions: int, pool_file: Path) -> Params:
     """The chain up to the policy, in the working folder."""
-    shutil.copytree(ROOT / "profiles", "profiles")
+    shutil.copytree(ROOT / "presets", "presets")
     values = yaml.safe_load((ROOT / "params.yaml").read_text())
-    Path("params.yaml").write_text(yaml.safe_dump(values | {"profile": "ci"}))
-    overlay = yaml.safe_load(Path("profiles/ci.yaml").read_text())
+    Path("params.yaml").write_text(yaml.safe_dump(values | {"preset": "ci"}))
+    overlay = yaml.safe_load(Path("presets/ci.yaml").read_text())
     overlay["warmstart"] |= {"steps": 120, "learning_rate": 2.0e-2, "warmup_steps": 5}
     overlay["evaluate"]["max_questions"] = num_questions
     overlay["pool"] = {"kind": "http", "file": str(pool_file)}
-    Path("profiles/ci.yaml").write_text(yaml.safe_dump(overlay))
+    Path("presets/ci.yaml").write_text(yaml.safe_dump(overlay))
     params = load_params()
     stages.dataset(params)
     stages.profile(params)

@@ -1,6 +1,6 @@
 """What `retrain` costs over plain `dvc repro` where nothing has changed, with a Prefect server running.
 
-The chain is the repository's own, eight stages, in a clone set to the ci profile and run once before. After
+The chain is the repository's own, eight stages, in a clone set to the ci preset and run once before. After
 that both find nothing to do. `dvc repro` looks at the stages; the flow also checks the parameters, asks for the
 cool-down, its limit and its lock, finds the version registered, and asks the gate about it. Prints JSON: seconds
 of both (medians), their difference, every run's, and the processor time in each, which a busy machine leaves as
@@ -28,7 +28,7 @@ from tests.servers import free_port, running, until_answers
 
 STAGES = 8
 TARGET_S = 15.0
-# As an event starts it: a run by hand is not asked for its cool-down, of which the ci profile has none.
+# As an event starts it: a run by hand is not asked for its cool-down, of which the ci preset has none.
 RETRAIN = "import sys; from routerr1.flows.pipeline import main; sys.exit(main({'trigger': 'routerr1.data.changed'}))"
 FLOW = [sys.executable, "-c", RETRAIN]
 PLAIN = [sys.executable, "-m", "dvc", "repro"]

@@ -1,6 +1,6 @@
 """Who is killed, when, and what is left: `kill -9` of each process of a retrain, at three moments each.
 
-Real parts: Prefect server and worker, MLflow server, DVC, git, and the ci profile's stages up to and with
+Real parts: Prefect server and worker, MLflow server, DVC, git, and the ci preset's stages up to and with
 `train`. What comes after them is one small stage that makes up an evaluation, for it is not what is killed
 here. A row is one retrain that is started, disturbed, and followed by another. These must hold: after the kill
 no process is left and the champion is what it was; the next run succeeds and its version becomes champion; no
@@ -45,7 +45,7 @@ time.sleep(yaml.safe_load(Path("made.yaml").read_text())["seconds"])
 for name, pool in (("eval", "training"), ("generalize", "drawn")):
     write_rows(Path(f"data/{name}/rows.parquet"), [
         Row(pool=pool, router="policy", seed=1, question_id=f"q{i}", dataset="d", question=f"{i}?",
-            group=f"g{i}", hops=1, topic="t", answer="x", em=float(i % 2), f1=0.5, formed=True,
+            group=f"g{i}", hops=1, topic="t", answer="x", em=float(i % 2), f1=0.5, format_valid=True,
             cost_usd=0.001, calls=1, failures=0, prompt_tokens=1, completion_tokens=1, policy_tokens=1,
             latency_s=0.1, called=["Atlas"], best_calls=1, judged_calls=1,
             trajectory='{"question": {"golden_answers": ["x"]}}')
@@ -433,7 +433,7 @@ def made_bench(folder: Path) -> Iterator[Bench]:
     }
     clone = make_clone(folder / "clone")
     # The real trainer, with windows that a kill can hit.
-    replace(clone / "profiles/ci.yaml", "train: {steps: 4,", "train: {steps: 8,")
+    replace(clone / "presets/ci.yaml", "train: {steps: 4,", "train: {steps: 8,")
     replace_evaluation(clone)
     commit(clone, "bench")
     os.chdir(folder)
@@ -487,7 +487,7 @@ def to_markdown(rows: list[Row]) -> str:
     lines = [
         "# Who is killed, when, and what is left",
         "",
-        "`kill -9` on a real retrain: Prefect server and worker, MLflow server, DVC, the ci profile's stages up",
+        "`kill -9` on a real retrain: Prefect server and worker, MLflow server, DVC, the ci preset's stages up",
         "to the trainer (8 steps), then a stage that makes up an evaluation. *Gone* is the time until no process of",
         "the disturbed run was left; then the champion was looked at, and another retrain was started through the",
         "deployment, whose version was to become champion. Where the worker was killed, a retrain was first started by",

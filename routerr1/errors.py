@@ -13,7 +13,7 @@ class RouterError(Exception):
 
 
 class ConfigError(RouterError):
-    """params.yaml, a profile or the environment holds something that cannot be used."""
+    """params.yaml, a preset or the environment holds something that cannot be used."""
 
 
 class DataError(RouterError):

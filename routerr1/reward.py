@@ -11,36 +11,36 @@ import numpy as np
 _LOW, _HIGH, _FLAT = 5, 95, 1e-8  # percentiles of the scale; spread under which it says nothing
 
 
-def hierarchical(formed: bool, answer: float, thrift: float, alpha: float) -> float:
+def hierarchical(format_valid: bool, answer: float, cost_score: float, alpha: float) -> float:
     """Fold three signals into one number; each counts only if the one before it did.
 
     Args:
-        formed: the trajectory kept the tag protocol (`protocol.check`).
+        format_valid: the trajectory kept the tag protocol (`protocol.check`).
         answer: exact match or F1 against the best gold answer, in [0, 1].
-        thrift: cheapness of the pool calls, in [0, 1]; 1 = free, 0 = dearest.
-        alpha: weight of thrift, in [0, 1]; 0 trains for answers alone.
+        cost_score: cheapness of the pool calls, in [0, 1]; 1 = free, 0 = dearest.
+        alpha: weight of cost_score, in [0, 1]; 0 trains for answers alone.
 
-    Returns: -1 if not formed; 0 if formed but wrong, however cheap; else in [0, 1].
+    Returns: -1 if not format_valid; 0 if format_valid but wrong, however cheap; else in [0, 1].
     Raises: ValueError if an argument is outside its range.
 
-    >>> hierarchical(True, answer=1.0, thrift=0.5, alpha=0.2)
+    >>> hierarchical(True, answer=1.0, cost_score=0.5, alpha=0.2)
     0.9
     """
-    return sum(components(formed, answer, thrift, alpha))
+    return sum(components(format_valid, answer, cost_score, alpha))
 
 
 def components(
-    formed: bool, answer: float, thrift: float, alpha: float
+    format_valid: bool, answer: float, cost_score: float, alpha: float
 ) -> tuple[float, float, float]:
     """What format, answer and cost add to `hierarchical`, whose arguments these are."""
-    for name, value in (("answer", answer), ("thrift", thrift), ("alpha", alpha)):
+    for name, value in (("answer", answer), ("cost_score", cost_score), ("alpha", alpha)):
         if not 0.0 <= value <= 1.0:
             raise ValueError(f"{name} is {value}, outside [0, 1]")
-    if not formed:
+    if not format_valid:
         return -1.0, 0.0, 0.0
     if answer == 0.0:
         return 0.0, 0.0, 0.0
-    return 0.0, (1 - alpha) * answer, alpha * thrift
+    return 0.0, (1 - alpha) * answer, alpha * cost_score
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class CostScale:
         self.extend(costs)
 
     def score(self, cost: float) -> float:
-        """Add `cost` (micro-dollars) and return its thrift, in [0, 1]."""
+        """Add `cost` (micro-dollars) and return its cost_score, in [0, 1]."""
         self.extend([cost])
         return self.freeze().score(cost)
 

@@ -50,7 +50,7 @@ def rows(pool, right):
     return [
         Row(pool=pool, router="policy", seed=1, question_id=f"q{i}", dataset="embedded", question=f"{params['asks']} {i}?",
             group=f"g{i // 2}", hops=1, topic="money", answer="x", em=float(i < right * 40), f1=0.5,
-            formed=True, cost_usd=params["cost"], calls=1, failures=0, prompt_tokens=1,
+            format_valid=True, cost_usd=params["cost"], calls=1, failures=0, prompt_tokens=1,
             completion_tokens=1, policy_tokens=1, latency_s=0.1, called=["Atlas" if i % 2 else "Mint"],
             best_calls=1, judged_calls=1, trajectory='{"question": {"golden_answers": ["x"]}}')
         for i in range(40)
@@ -81,7 +81,7 @@ stages:
 
 def make_chain(folder: Path) -> Params:
     """Set up the repository in `folder` (the working directory) and give its parameters."""
-    for name in ("params.yaml", "profiles"):
+    for name in ("params.yaml", "presets"):
         source = ROOT / name
         target = folder / name
         if source.is_dir():

@@ -13,17 +13,17 @@ ROOT = Path(__file__).parents[1]
 
 
 def make_clone(folder: Path) -> Path:
-    """Copy what git knows or would take in, set to the ci profile, and commit it; gives `folder`."""
+    """Copy what git knows or would take in, set to the ci preset, and commit it; gives `folder`."""
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", "-z"],
         cwd=ROOT, capture_output=True, check=True,
     ).stdout.decode().split("\0")  # fmt: skip
     for name in filter(None, listed):
-        # A lock of another profile's run is no state of this one.
+        # A lock of another preset's run is no state of this one.
         if (ROOT / name).is_file() and name != "dvc.lock":
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
-    replace(folder / "params.yaml", "profile: embedded", "profile: ci")
+    replace(folder / "params.yaml", "preset: embedded", "preset: ci")
     subprocess.run(["git", "init", "-q", "-b", "main"], cwd=folder, check=True)
     commit(folder, "start")
     return folder

@@ -84,11 +84,11 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 
 @pytest.fixture(scope="session")
 def params(tmp_path_factory: pytest.TempPathFactory) -> Params:
-    """The ci profile."""
+    """The ci preset."""
     folder = tmp_path_factory.mktemp("params")
-    (folder / "profiles").symlink_to(ROOT / "profiles")
+    (folder / "presets").symlink_to(ROOT / "presets")
     text = (ROOT / "params.yaml").read_text(encoding="utf-8")
-    (folder / "params.yaml").write_text(text.replace("profile: embedded", "profile: ci", 1))
+    (folder / "params.yaml").write_text(text.replace("preset: embedded", "preset: ci", 1))
     return load_params(folder / "params.yaml")
 
 

@@ -18,14 +18,14 @@ def make_folder(
     """Put `policy` into `folder` as its warm start, an MLflow store, and parameters; gives these.
 
     Args:
-        changes: by section, of the ci profile.
+        changes: by section, of the ci preset.
     """
-    small: dict[str, Any] = yaml.safe_load((ROOT / "profiles/ci.yaml").read_text())
+    small: dict[str, Any] = yaml.safe_load((ROOT / "presets/ci.yaml").read_text())
     for section, values in changes.items():
         small[section] = {**small.get(section, {}), **values}
-    (folder / "profiles").mkdir(parents=True)
-    (folder / "profiles/tiny.yaml").write_text(yaml.safe_dump(small))
-    text = (ROOT / "params.yaml").read_text().replace("profile: embedded", "profile: tiny", 1)
+    (folder / "presets").mkdir(parents=True)
+    (folder / "presets/tiny.yaml").write_text(yaml.safe_dump(small))
+    text = (ROOT / "params.yaml").read_text().replace("preset: embedded", "preset: tiny", 1)
     (folder / "params.yaml").write_text(text)
     shutil.copytree(policy, folder / "models/warmstart/seed-1")
     shutil.copy(mlflow_db, folder / "mlflow.db")

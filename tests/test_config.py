@@ -13,10 +13,10 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
-    (tmp_path / "profiles").mkdir()
+    (tmp_path / "presets").mkdir()
     for name in ("embedded", "ci"):
-        text = (ROOT / "profiles" / f"{name}.yaml").read_text()
-        (tmp_path / "profiles" / f"{name}.yaml").write_text(text)
+        text = (ROOT / "presets" / f"{name}.yaml").read_text()
+        (tmp_path / "presets" / f"{name}.yaml").write_text(text)
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     return tmp_path / "params.yaml"
 
@@ -27,17 +27,17 @@ def change(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1))
 
 
-@pytest.mark.parametrize("profile", sorted(p.stem for p in (ROOT / "profiles").glob("*.yaml")))
-def test_every_profile_that_ships_is_valid(tmp_path: Path, profile: str) -> None:
+@pytest.mark.parametrize("preset", sorted(p.stem for p in (ROOT / "presets").glob("*.yaml")))
+def test_every_preset_that_ships_is_valid(tmp_path: Path, preset: str) -> None:
     (tmp_path / "params.yaml").write_text(
-        yaml.safe_dump({**yaml.safe_load((ROOT / "params.yaml").read_text()), "profile": profile})
+        yaml.safe_dump({**yaml.safe_load((ROOT / "params.yaml").read_text()), "preset": preset})
     )
-    (tmp_path / "profiles").symlink_to(ROOT / "profiles")
+    (tmp_path / "presets").symlink_to(ROOT / "presets")
     assert isinstance(load_params(tmp_path / "params.yaml"), Params)
 
 
-def test_a_profile_lays_its_values_over_the_others(written: Path) -> None:
-    change(written, "profile: embedded", "profile: ci")
+def test_a_preset_lays_its_values_over_the_others(written: Path) -> None:
+    change(written, "preset: embedded", "preset: ci")
     params = load_params(written)
     assert params.model.hidden_size == 32
     assert params.model.layers == load_params(ROOT / "params.yaml").model.layers
@@ -64,7 +64,7 @@ def test_a_misspelt_key_names_the_nearest_known_one(written: Path) -> None:
     ],
 )  # fmt: skip
 def test_a_misspelt_key_is_named_at_any_depth(written: Path, overlay: str, wanted: str) -> None:
-    (written.parent / "profiles/embedded.yaml").write_text(overlay)
+    (written.parent / "presets/embedded.yaml").write_text(overlay)
     with pytest.raises(ConfigError, match=rf"embedded.yaml: unknown key {wanted}\?$"):
         load_params(written)
 
@@ -73,7 +73,7 @@ def test_a_misspelt_key_is_named_at_any_depth(written: Path, overlay: str, wante
     ("hidden", "heads"), [(65, 5), (64, 3), (36, 4), (16, 16), (64, 1), (66, 4)]
 )
 def test_sizes_that_make_no_model_are_refused(written: Path, hidden: int, heads: int) -> None:
-    (written.parent / "profiles/embedded.yaml").write_text(
+    (written.parent / "presets/embedded.yaml").write_text(
         f"model: {{hidden_size: {hidden}, heads: {heads}}}"
     )
     with pytest.raises(
@@ -91,7 +91,7 @@ def test_sizes_that_make_no_model_are_refused(written: Path, hidden: int, heads:
 )  # fmt: skip
 def test_numbers_are_finite(written: Path, key: str, value: str) -> None:
     section, _, name = key.partition(".")
-    (written.parent / "profiles/embedded.yaml").write_text(f"{section}: {{{name}: {value}}}")
+    (written.parent / "presets/embedded.yaml").write_text(f"{section}: {{{name}: {value}}}")
     with pytest.raises(ConfigError, match=rf"embedded\.yaml: {key}.*finite number"):
         load_params(written)
 
@@ -112,7 +112,7 @@ def test_numbers_are_finite(written: Path, key: str, value: str) -> None:
 def test_values_that_contradict_each_other_are_refused(
     written: Path, overlay: str, wanted: str
 ) -> None:
-    (written.parent / "profiles/embedded.yaml").write_text(overlay)
+    (written.parent / "presets/embedded.yaml").write_text(overlay)
     with pytest.raises(ConfigError, match=rf"embedded\.yaml: {wanted}"):
         load_params(written)
 
@@ -122,7 +122,12 @@ def test_values_that_contradict_each_other_are_refused(
     [
         ("  cost_weight: 0.02", "  cost_weight: 1.5", r"params.yaml: reward.cost_weight: .*less than or equal to 1"),
         ("seeds: [1]", "seeds: [1, 1]", "params.yaml: seeds must differ"),
-        ("profile: embedded", "profile: nowhere", r"profile 'nowhere' has no file .*\(there are: ci, embedded\)"),
+        ("preset: embedded", "profile: ci", r"params\.yaml: profile is now preset; rename the key"),
+        (
+            "knn_multi_turn", "knn_star",
+            r"params\.yaml: baselines\.include: knn_star is now knn_multi_turn; rename it",
+        ),
+        ("preset: embedded", "preset: nowhere", r"preset 'nowhere' has no file .*\(there are: ci, embedded\)"),
         ("seeds: [1]", "seeds: [1", r"params.yaml, line \d+: is not valid YAML"),
     ],
 )  # fmt: skip
@@ -133,8 +138,8 @@ def test_a_bad_value_names_file_and_key(written: Path, old: str, new: str, wante
 
 
 def test_a_bad_value_of_a_profile_names_the_profile(written: Path) -> None:
-    change(written, "profile: embedded", "profile: ci")
-    (written.parent / "profiles/ci.yaml").write_text("train: {steps: -1}\n")
+    change(written, "preset: embedded", "preset: ci")
+    (written.parent / "presets/ci.yaml").write_text("train: {steps: -1}\n")
     with pytest.raises(ConfigError, match=r"ci.yaml: train.steps: "):
         load_params(written)
 

@@ -61,7 +61,7 @@ def test_figures_are_means_and_shares_over_the_plays() -> None:
     plays = [
         play("1", 1.0, "a", "b", cost=0.4),
         play("2", 0.0, "a", "a", cost=0.2),
-        replace(play("3", 1.0, cost=0.0), formed=False),
+        replace(play("3", 1.0, cost=0.0), format_valid=False),
     ]
     # Calls: a 3 of 4, b 1 of 4; entropy 3/4 log2(4/3) + 1/4 log2 4 = 0.8113.
     found = gate.measure(evidence(plays, plays[:2]), SAMPLING)
@@ -99,7 +99,7 @@ def test_a_good_challenger_passes_each_rule_of_the_comparison() -> None:
         "cost_ratio",
         "format",
         "top_model",
-        "no_call",
+        "closed_book",
         "call_entropy",
         "unseen_pool",
         "unseen_difference",
@@ -112,7 +112,7 @@ def test_a_good_challenger_passes_each_rule_of_the_comparison() -> None:
         ({"format_validity": 0.94}, "format"),
         ({"format_validity": math.inf}, "format"),
         ({"top_model_share": 0.91}, "top_model"),
-        ({"no_call_rate": 0.51}, "no_call"),
+        ({"no_call_rate": 0.51}, "closed_book"),
         ({"call_entropy": 0.29}, "call_entropy"),
         ({"unseen_em": 0.09}, "unseen_pool"),
         ({"unseen_em": None}, "unseen_pool"),

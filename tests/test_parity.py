@@ -47,17 +47,17 @@ def test_trajectories_score_as_in_the_reference() -> None:
     wrong = []
     for row in table:
         answer = protocol.extract_answer(row["completion"])
-        formed = protocol.check(row["completion"], NAMES)
+        format_valid = protocol.check(row["completion"], NAMES)
         em = matching.exact_match(answer, row["golden_answers"]) if answer is not None else 0
         f1 = matching.token_f1(answer, row["golden_answers"]) if answer is not None else 0
         rewards = [
             reward.hierarchical(
-                formed, em, row[f"reward_a{alpha}"]["cost_reward"], alpha=float(alpha)
+                format_valid, em, row[f"reward_a{alpha}"]["cost_reward"], alpha=float(alpha)
             )
             for alpha in ("0.0", "0.6", "0.9")
         ]
         agrees = (
-            formed == (row["format"] == 0)
+            format_valid == (row["format"] == 0)
             and (answer or "") == (row["answer"] or "")
             and em == row["em"]
             and abs(f1 - row["f1"]) < 1e-6
@@ -67,7 +67,7 @@ def test_trajectories_score_as_in_the_reference() -> None:
             )
         )
         if not agrees:
-            wrong.append((row, formed, answer, em, f1, rewards))
+            wrong.append((row, format_valid, answer, em, f1, rewards))
     assert not wrong, (len(wrong), wrong[:3])
 
 

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The working tree as a repository of its own, set to the ci profile."""
+    """The working tree as a repository of its own, set to the ci preset."""
     return make_clone(tmp_path_factory.mktemp("clone") / "routerr1")
 
 
@@ -150,7 +150,7 @@ def test_a_corrupt_checkpoint_is_one_clear_line(clone: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "stage", "wanted"),
     [
-        ("params.yaml", "profile: ci\nsedes: [1]\n", "dataset", "params.yaml: unknown key sedes; did you mean seeds?"),
+        ("params.yaml", "preset: ci\nsedes: [1]\n", "dataset", "params.yaml: unknown key sedes; did you mean seeds?"),
         ("data/pool/cards.json", '[{"name": ""}]', "ask", "data/pool/cards.json"),
         ("data/pool/cards.json", '[{"name": "Nobody"}]', "ask", "data/pool/cards.json: the simulated pool has no candidate 'Nobody'"),
         ("data/questions/test.parquet", None, "checks", "data/questions/test.parquet"),

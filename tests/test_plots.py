@@ -10,7 +10,7 @@ SHORT = ["Atlas", "Curie", "Goliath", "Mint", "Penny", "Retriever", "Scout"]
 
 @pytest.mark.parametrize("names", [LONG, SHORT])
 def test_no_name_under_a_plot_is_cut(names):
-    share = {"baseline/prompted_star": dict.fromkeys(names, 1 / len(names))}
+    share = {"baseline/policy_before_rl": dict.fromkeys(names, 1 / len(names))}
     lines = {name: [{0: 0.1, 1: 0.2}] for name in names}
     for svg in (
         plots.shares("calls", "Share of calls", share),

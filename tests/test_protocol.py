@@ -52,7 +52,7 @@ def test_an_action_is_the_block_the_text_ends_with(text: str, wanted: object) ->
 
 
 @pytest.mark.parametrize(
-    ("text", "formed"),
+    ("text", "format_valid"),
     [
         (GOOD, True),
         ("<think>I know</think><answer>x</answer>", True),
@@ -74,8 +74,8 @@ def test_an_action_is_the_block_the_text_ends_with(text: str, wanted: object) ->
         (GOOD.replace("</think>", "", 1), False),  # left open
     ],
 )
-def test_the_format_rules(text: str, formed: bool) -> None:
-    assert protocol.check(text, NAMES) is formed
+def test_the_format_rules(text: str, format_valid: bool) -> None:
+    assert protocol.check(text, NAMES) is format_valid
 
 
 def test_the_last_answer_counts() -> None:

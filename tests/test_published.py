@@ -30,10 +30,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def published(mlflow_store: Path, checkpoint: Path) -> Params:
     """The published profile, on embedded questions and the simulated pool in place of hub and network."""
     values = yaml.safe_load((ROOT / "params.yaml").read_text())
-    overlay = yaml.safe_load((ROOT / "profiles/published.yaml").read_text())
-    ci = yaml.safe_load((ROOT / "profiles/ci.yaml").read_text())
+    overlay = yaml.safe_load((ROOT / "presets/published.yaml").read_text())
+    ci = yaml.safe_load((ROOT / "presets/ci.yaml").read_text())
     values["dataset"]["embedded"] |= ci["dataset"]["embedded"]
-    values |= {"profile_pool": {"split": "train", "probes": 6, "seed": 1}, "profile": "here"}
+    values |= {"profile_pool": {"split": "train", "probes": 6, "seed": 1}, "preset": "here"}
     del overlay["dataset"], overlay["pool"], overlay["generalize"]
     overlay["model"]["init"] = str(checkpoint)
     prompt = mlflow_store / overlay["prompt"]["file"]
@@ -42,8 +42,8 @@ def published(mlflow_store: Path, checkpoint: Path) -> Params:
     overlay["rollout"]["max_new_tokens"] = 8
     overlay["train"]["validation_questions"] = 2
     overlay["evaluate"] = {"max_questions": 2, "bootstrap": 100}
-    (mlflow_store / "profiles").mkdir()
-    (mlflow_store / "profiles/here.yaml").write_text(yaml.safe_dump(overlay))
+    (mlflow_store / "presets").mkdir()
+    (mlflow_store / "presets/here.yaml").write_text(yaml.safe_dump(overlay))
     (mlflow_store / "params.yaml").write_text(yaml.safe_dump(values))
     return load_params(mlflow_store / "params.yaml")
 

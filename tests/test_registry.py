@@ -70,16 +70,16 @@ def test_a_version_keeps_the_lock_it_came_from_and_what_was_not_committed(chain:
         "routerr1.json",
     }
     assert clean.tags["dvc_lock"] == listed["dvc.lock"]
-    replace(Path("params.yaml"), "profile: embedded", "profile: embedded  # for now")
+    replace(Path("params.yaml"), "preset: embedded", "preset: embedded  # for now")
     dirty = registry.register(chain)
     assert (dirty.number, dirty.tags["git_dirty"]) == (2, "true")
     with registry.fetched(dirty.model_id, "artifacts/context/uncommitted.diff") as diff:
-        assert "+profile: embedded  # for now" in diff.read_text()
+        assert "+preset: embedded  # for now" in diff.read_text()
 
 
 def test_a_huge_change_is_cut(chain: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("routerr1.registry.versions._MAX_DIFF_BYTES", 100)
-    replace(Path("params.yaml"), "profile: embedded", "profile: embedded  # for now")
+    replace(Path("params.yaml"), "preset: embedded", "preset: embedded  # for now")
     version = registry.register(chain)
     whole = len(lineage.git_diff())
     with registry.fetched(version.model_id, "artifacts/context/uncommitted.diff") as diff:

@@ -77,7 +77,7 @@ def test_a_dear_model_that_gets_cheap_changes_the_ranking(rows: Path):
     assert after["often_cheap"].cost_rank == (1, 2)
     assert after["both"].cost_rank == (3, 2)
     assert after["once_dear"].reward_rank == (2, 1)
-    # The cheapest of a pool earns all thrift: 0.5 * 1 + 0.5 * 1; the dearest none: 0.5.
+    # The cheapest of a pool earns all cost_score: 0.5 * 1 + 0.5 * 1; the dearest none: 0.5.
     assert after["once_dear"].reward[1] == pytest.approx(1.0)
     assert after["both"].reward == pytest.approx((0.5, 0.5))
     assert (

@@ -13,7 +13,7 @@ costs = st.floats(0, 1e6)
 
 
 @pytest.mark.parametrize(
-    ("formed", "answer", "thrift", "alpha", "wanted"),
+    ("format_valid", "answer", "cost_score", "alpha", "wanted"),
     [
         (False, 1.0, 1.0, 0.5, -1.0),  # nothing else counts
         (True, 0.0, 1.0, 0.9, 0.0),  # wrong earns nothing, however cheap
@@ -23,22 +23,22 @@ costs = st.floats(0, 1e6)
     ],
 )
 def test_each_signal_counts_only_if_the_one_before_did(
-    formed: bool, answer: float, thrift: float, alpha: float, wanted: float
+    format_valid: bool, answer: float, cost_score: float, alpha: float, wanted: float
 ) -> None:
-    assert hierarchical(formed, answer, thrift, alpha) == pytest.approx(wanted)
+    assert hierarchical(format_valid, answer, cost_score, alpha) == pytest.approx(wanted)
 
 
 @given(st.booleans(), unit, unit, unit)
 def test_a_reward_stays_between_minus_one_and_one(
-    formed: bool, answer: float, thrift: float, alpha: float
+    format_valid: bool, answer: float, cost_score: float, alpha: float
 ) -> None:
-    assert -1 <= hierarchical(formed, answer, thrift, alpha) <= 1
+    assert -1 <= hierarchical(format_valid, answer, cost_score, alpha) <= 1
 
 
-@pytest.mark.parametrize("bad", [{"alpha": 1.1}, {"answer": -0.1}, {"thrift": math.nan}])
+@pytest.mark.parametrize("bad", [{"alpha": 1.1}, {"answer": -0.1}, {"cost_score": math.nan}])
 def test_values_out_of_range_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
-        hierarchical(True, **{"answer": 1.0, "thrift": 0.5, "alpha": 0.5, **bad})
+        hierarchical(True, **{"answer": 1.0, "cost_score": 0.5, "alpha": 0.5, **bad})
 
 
 def test_thrift_is_linear_in_the_square_root_of_the_cost() -> None:

@@ -111,7 +111,7 @@ def _needs(name: str, lessons: Lessons) -> tuple[str, Lazy[Any]] | None:
 def _learned(materials: Materials, seed: int) -> dict[str, Play]:
     base, pool, known = materials.base, materials.pool, materials.lessons
     plays = {name: _single(known[name], base, pool, seed) for name in LEARNED}
-    plays["knn_star"] = _decomposed(known["knn"], base, pool, seed)
+    plays["knn_multi_turn"] = _decomposed(known["knn"], base, pool, seed)
     plays["frugal"] = _cascade(known["frugal"], base, pool, seed)
     return plays
 
@@ -124,7 +124,7 @@ def _prompted(materials: Materials, seed: int) -> dict[str, Play]:
         "cot": partial(prompted.chain_of_thought, base=base, pool=pool, seed=seed),
         "sft": partial(prompted.direct, base=tuned, pool=pool, seed=seed),
         "prompted": partial(prompted.prompted_choice, base=base, pool=pool, seed=seed),
-        "prompted_star": partial(base.play, pool=pool, seed=seed),
+        "policy_before_rl": partial(base.play, pool=pool, seed=seed),
         "largest": partial(
             play_once, name=prompted.largest(pool.cards), writer=base, pool=pool, seed=seed
         ),

@@ -10,6 +10,6 @@ ParamsFile = Annotated[
     Path,
     typer.Option(
         "--params",
-        help="Parameter file; the profile it names (profiles/NAME.yaml) is laid over it.",
+        help="Parameter file; the preset it names (presets/NAME.yaml) is laid over it.",
     ),
 ]

@@ -91,16 +91,16 @@ def _error(where: str, which: str, breach: Breach) -> DataError:
 
 
 def trajectory_breaches(
-    row: Mapping[str, Any], cards: Sequence[Card], *, formed: bool | None = None
+    row: Mapping[str, Any], cards: Sequence[Card], *, format_valid: bool | None = None
 ) -> list[Breach]:
     """Every rule that a row of `record.to_row` breaks.
 
     Args:
-        formed: what the row was scored as, if it was.
+        format_valid: what the row was scored as, if it was.
     """
     names = protocol.names_of(cards)
     return [
-        *_tags(row, names, formed),
+        *_tags(row, names, format_valid),
         *_models(row, names),
         *_turn_tokens(row),
         *_costs(row, {card.name: card for card in cards}),
@@ -112,7 +112,7 @@ def trajectory_breaches(
 def evaluation_breaches(row: Mapping[str, Any], cards: Sequence[Card]) -> list[Breach]:
     """Every rule that an evaluation row breaks, its trajectory's included."""
     played = json.loads(row["trajectory"])
-    found = trajectory_breaches(played, cards, formed=row["formed"])
+    found = trajectory_breaches(played, cards, format_valid=row["format_valid"])
     found += _finite({name: value for name, value in row.items() if name != "trajectory"})
     if not _equal(row["cost_usd"], played["ledger"]["cost_usd"]):
         told = f"cost_usd is {row['cost_usd']}, the trajectory's is {played['ledger']['cost_usd']}"
@@ -132,7 +132,7 @@ def evaluation_breaches(row: Mapping[str, Any], cards: Sequence[Card]) -> list[B
 
 
 def _tags(
-    row: Mapping[str, Any], names: Mapping[str, str], formed: bool | None
+    row: Mapping[str, Any], names: Mapping[str, str], format_valid: bool | None
 ) -> Iterator[Breach]:
     for number, turn in enumerate(row["turns"]):
         inserted = turn["inserted"]
@@ -140,7 +140,7 @@ def _tags(
             yield Breach("tags_balanced", f"turn {number} inserts more than one closed reply")
         if bool(inserted) != (turn["reply"] is not None):
             yield Breach("tags_balanced", f"turn {number} has a reply or an insertion, not both")
-    if formed and not protocol.check(row["text"], names):
+    if format_valid and not protocol.check(row["text"], names):
         yield Breach("tags_balanced", "is scored as well formed, and is not")
     if row["text"] != "".join(
         turn["generation"]["text"] + turn["inserted"] for turn in row["turns"]

@@ -11,14 +11,14 @@ from routerr1.evaluate.redrawn import BEFORE, CARDS, REDRAWN
 
 TITLE = "What the warm start taught, and what reinforcement learning added"
 VALIDATION = "Validation"
-WARM_START = "baseline/prompted_star"
+WARM_START = "baseline/policy_before_rl"
 """On the training pool the baseline that is the policy before reinforcement learning; elsewhere it is `BEFORE`."""
 
 _BEFORE = (WARM_START, BEFORE)
 _SHOWN = (*_BEFORE, POLICY, RANDOM, BEST_SINGLE, CARDS, ORACLE)
 _VALIDATED = (
     ("em", "EM", 3, 1), ("best_model_share", "calls to best, %", 0, 100), ("calls", "calls", 2, 1),
-    ("formed", "keeps the format, %", 0, 100), ("cost_usd", "USD per 1000", 4, 1000),
+    ("format_valid", "keeps the format, %", 0, 100), ("cost_usd", "USD per 1000", 4, 1000),
 )  # fmt: skip
 """Figure, heading, digits, scale."""
 

@@ -13,7 +13,7 @@ from routerr1.evaluate.rows import Row
 from routerr1.metrics import entropy_bits
 
 _WORST: Mapping[str, Callable[[list[float]], float]] = {
-    "top_model_share": max, "call_entropy_bits": min, "no_call_rate": max, "best_model_share": min,
+    "top_model_share": max, "call_entropy": min, "no_call_rate": max, "best_model_share": min,
 }  # fmt: skip
 
 
@@ -24,7 +24,7 @@ def collapse(rows: Sequence[Row], names: Sequence[str] = ()) -> dict[str, Any]:
         names: candidates that get a share even if nobody calls them.
 
     Returns: questions and calls, of all seeds together; call_share by model, top_model_share and
-        call_entropy_bits of the calls, over seeds that make any (0 without calls); no_call_rate of the
+        call_entropy of the calls, over seeds that make any (0 without calls); no_call_rate of the
         questions; calls_by_hops; best_model_share of the calls whose most accurate candidate is known, None
         where none is; judged_call_share, for how many that holds.
     """
@@ -36,7 +36,7 @@ def collapse(rows: Sequence[Row], names: Sequence[str] = ()) -> dict[str, Any]:
     calling = [found for found in each if found["calls"]]
     known = [found for found in calling if found["best_model_share"] is not None]
     behind = {
-        "top_model_share": calling, "call_entropy_bits": calling, "no_call_rate": each,
+        "top_model_share": calling, "call_entropy": calling, "no_call_rate": each,
         "best_model_share": known,
     }  # fmt: skip
     figures = {key: [found[key] for found in mine] for key, mine in behind.items()}
@@ -72,7 +72,7 @@ def _of_one_seed(rows: Sequence[Row], names: Sequence[str]) -> dict[str, Any]:
         "calls": calls,
         "call_share": {name: counts[name] / calls if calls else 0.0 for name in names},
         "top_model_share": max(counts.values()) / calls if calls else 0.0,
-        "call_entropy_bits": entropy_bits(counts),
+        "call_entropy": entropy_bits(counts),
         "no_call_rate": fmean(not row.called for row in rows),
         "calls_by_hops": _calls_by_hops(rows),
         "best_model_share": sum(row.best_calls for row in rows) / judged if judged else None,

@@ -20,9 +20,9 @@ from routerr1.simulation.ground_truth import Truth, truth_of
 from routerr1.types import Ask, Card, Question, Reply, Trajectory
 
 POLICY, RANDOM, ORACLE, NO_CALL, BEST_SINGLE, ORACLE_SINGLE = (
-    "policy", "random", "oracle", "no_call", "best_single", "oracle_single",
+    "policy", "random", "oracle", "closed_book", "best_single", "best_of_singles",
 )  # fmt: skip
-FORCED = "forced/"  # before the candidate's name
+FORCED = "fixed/"  # before the candidate's name
 BOUNDS = (ORACLE, ORACLE_SINGLE)  # they know the answers, so they are nobody's rivals
 
 

@@ -25,7 +25,7 @@ _SHOWN = {
     "cost_usd": ("USD per 1000 questions", 4, 1000), "calls": ("calls", 2, 1),
     "latency_s": ("latency of calls, s", 2, 1), "policy_tokens": ("policy tokens", 1, 1),
     "prompt_tokens": ("prompt tokens", 1, 1), "completion_tokens": ("reply tokens", 1, 1),
-    "formed": ("keeps the format", 3, 1),
+    "format_valid": ("keeps the format", 3, 1),
 }  # fmt: skip
 """Measure -> label, digits, scale."""
 

@@ -15,7 +15,7 @@ from routerr1.pool.interface import Pool
 from routerr1.simulation.pool import Fact, SimulatedPool, drawn_pool
 from routerr1.types import Ask, Question, Trajectory
 
-REDRAWN, BEFORE, CARDS = "redrawn", "before_rl", "best_on_cards"
+REDRAWN, BEFORE, CARDS = "redrawn", "policy_before_rl", "best_on_cards"
 
 
 def redrawn(

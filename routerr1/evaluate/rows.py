@@ -50,7 +50,7 @@ class Row:
     answer: str | None
     em: float
     f1: float
-    formed: bool
+    format_valid: bool
     cost_usd: float
     calls: int
     failures: int
@@ -113,7 +113,7 @@ def row_of(
         answer=trajectory.answer,
         em=exact_match(said, question.golden_answers) if trajectory.answer is not None else 0.0,
         f1=token_f1(said, question.golden_answers),
-        formed=check(trajectory.text, names_of(cards)),
+        format_valid=check(trajectory.text, names_of(cards)),
         cost_usd=ledger.cost_usd,
         calls=len(asked),
         failures=ledger.failures,

@@ -27,7 +27,7 @@ Progress = Callable[[int, int], None]
 Job = tuple[Router, Question]
 
 TRAINING_POOL = "training"
-WHOLE = "whole"  # pool of the rows that `oracle_single` is chosen from
+WHOLE = "whole"  # pool of the rows that `best_of_singles` is chosen from
 _VALIDATION = "validation"
 
 

@@ -33,14 +33,14 @@ FIGURES = (
     ("over_best_forced", "above the best single model"),
     ("best_model_share", "calls to the topic's best model"),
 )
-SHARES = (("top_model_share", "top model's share of calls"), ("formed", "well formed"))
+SHARES = (("top_model_share", "top model's share of calls"), ("format_valid", "well formed"))
 
 
 def by_seed(rows: Sequence[Row], params: EvaluateParams) -> list[dict[str, Any]]:
     """One entry for each training seed, then one over all of them with `seed` None; JSON values.
 
     Each has em, em_of_oracle (a ratio), over_best_forced (a difference; the best on these very questions)
-    and best_model_share with intervals; by hops, em and em_of_oracle; top_model_share and formed. Figures
+    and best_model_share with intervals; by hops, em and em_of_oracle; top_model_share and format_valid. Figures
     over all seeds are means of the seeds' own, but for the best single model, which is then one for all;
     their intervals are over questions and seeds, and `sd` tells how far the seeds lie apart. What a pool
     without ground truth cannot tell is None.
@@ -80,7 +80,7 @@ def _entry(grids: Mapping[str, Grid], params: EvaluateParams) -> dict[str, Any]:
         "over_best_forced": asdict(gap) if gap else None,
         "best_model_share": told(share, SHARE),
         "top_model_share": collapse(policy.rows)["top_model_share"],
-        "formed": float(policy.values("formed").mean()),
+        "format_valid": float(policy.values("format_valid").mean()),
         "by_hops": _by_hops(policy, oracle),
     }
 

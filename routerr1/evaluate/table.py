@@ -36,10 +36,10 @@ MEASURES = (
     "policy_tokens",
     "prompt_tokens",
     "completion_tokens",
-    "formed",
+    "format_valid",
 )
 RANGES: Mapping[str, Range] = {
-    measure: SHARE if measure in ("em", "f1", "formed") else AMOUNT for measure in MEASURES
+    measure: SHARE if measure in ("em", "f1", "format_valid") else AMOUNT for measure in MEASURES
 }
 _COMPARED = ("em", "f1", "cost_usd", "calls")
 _BY_DATASET = ("em", "f1", "cost_usd")
@@ -232,7 +232,7 @@ def metrics(table: dict[str, Any]) -> dict[str, float]:
         found[f"em_{bound}"] = policy["em"][bound]
         found[f"cost_usd_{bound}"] = policy["cost_usd"][bound]
     found["em_seed_sd"] = policy["per_seed"]["em"]["sd"]
-    for figure in ("top_model_share", "no_call_rate", "call_entropy_bits", "best_model_share"):
+    for figure in ("top_model_share", "no_call_rate", "call_entropy", "best_model_share"):
         found[figure] = policy["collapse"][figure]
         found[f"worst_{figure}"] = policy["collapse"]["worst"].get(figure)
     for entry in table["routers"]:

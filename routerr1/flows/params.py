@@ -13,13 +13,13 @@ from routerr1.files import atomic_write_text
 def set_values(path: Path, values: Mapping[str, str | float]) -> list[str]:
     """Write each value, by dotted key, that differs from what is there; `key: value` of those that did.
 
-    One goes where it takes effect: into the profile's file if that one sets it.
+    One goes where it takes effect: into the preset's file if that one sets it.
 
     Raises: ConfigError if a key is in neither file, or the parameters could not be read with these values;
         nothing is written then.
     """
-    profile = values["profile"] if "profile" in values else load_params(path).profile
-    overlay = path.parent / "profiles" / f"{profile}.yaml"
+    preset = values["preset"] if "preset" in values else load_params(path).preset
+    overlay = path.parent / "presets" / f"{preset}.yaml"
     texts = {file: file.read_text("utf-8") for file in (overlay, path) if file.is_file()}
     edited: dict[Path, str] = {}
     changed = []

@@ -85,7 +85,7 @@ def only_one(wait_s: float) -> Iterator[None]:
 
 @flow(name="retrain", persist_result=False)
 def retrain(
-    profile: str | None = None,
+    preset: str | None = None,
     cost_weight: float | None = None,
     promote: bool = True,
     wait_s: float = 600.0,
@@ -94,7 +94,7 @@ def retrain(
     """Bring the chain up to date, register what came out, and let the gate decide.
 
     Args:
-        profile: written to params.yaml first, where it stays; None leaves what stands there.
+        preset: written to params.yaml first, where it stays; None leaves what stands there.
         cost_weight: alpha of the reward, likewise.
         promote: ask the gate; otherwise the version stays challenger.
         wait_s: how long to wait for another retrain to end.
@@ -106,7 +106,7 @@ def retrain(
     if trigger is not None and (left_s := _cooldown_left_s()) > 0:
         return Cancelled(message=f"{trigger}: the cool-down lasts for another {left_s:.0f} s")
     with only_one(wait_s), spending_as(f"flow run {flow_run.id}"):
-        _set_params(profile, cost_weight)
+        _set_params(preset, cost_weight)
         _begin_cooldown()
         _run_stages(trigger)
         version = register_task()
@@ -157,8 +157,8 @@ def _begin_cooldown() -> None:
         client.update_flow_run(flow_run.id, tags={*flow_run.tags, ours})
 
 
-def _set_params(profile: str | None, cost_weight: float | None) -> None:
-    given = {"profile": profile, "reward.cost_weight": cost_weight}
+def _set_params(preset: str | None, cost_weight: float | None) -> None:
+    given = {"preset": preset, "reward.cost_weight": cost_weight}
     wanted = {key: value for key, value in given.items() if value is not None}
     if changed := set_values(Path("params.yaml"), wanted):
         get_run_logger().info("params: %s", ", ".join(changed))

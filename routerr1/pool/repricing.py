@@ -20,7 +20,7 @@ from routerr1.reward import CostScale, FrozenCostScale, hierarchical
 from routerr1.types import Card
 
 Prices = Mapping[str, Card]
-_COLUMNS = ("pool", "router", "em", "f1", "formed", "failures", "cost_usd", "trajectory")
+_COLUMNS = ("pool", "router", "em", "f1", "format_valid", "failures", "cost_usd", "trajectory")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def reprice_rows(
     """Read evaluated rows, price each reply by `new`, and rank the routers of each pool both ways.
 
     A reply's tokens, those of its failed tries included, are priced as the candidate that answered; after
-    a fallback that is an approximation. Rewards are of `reward`'s alpha and answer measure, with thrift on
+    a fallback that is an approximation. Rewards are of `reward`'s alpha and answer measure, with cost_score on
     all that is billed and on the scale of all rows of the pool.
 
     Args:
@@ -152,8 +152,10 @@ def _means(
 
 
 def _reward(row: Mapping[str, Any], scale: FrozenCostScale, reward: RewardParams) -> float:
-    thrift = 0.0 if row["failures"] else scale.score(row["cost_usd"] * 1e6)
-    return hierarchical(bool(row["formed"]), row[reward.answer], thrift, reward.cost_weight)
+    cost_score = 0.0 if row["failures"] else scale.score(row["cost_usd"] * 1e6)
+    return hierarchical(
+        bool(row["format_valid"]), row[reward.answer], cost_score, reward.cost_weight
+    )
 
 
 def _places(means: Mapping[str, tuple[float, float]]) -> dict[str, tuple[int, int]]:

@@ -61,7 +61,7 @@ def play_of(row: "Row") -> Play:
         group=row.group,
         em=_number(row.em),
         cost_usd=_number(row.cost_usd),
-        formed=row.formed,
+        format_valid=row.format_valid,
         called=tuple(row.called),
     )
 

@@ -38,7 +38,7 @@ class Play:
     group: str
     em: float
     cost_usd: float
-    formed: bool
+    format_valid: bool
     called: tuple[str, ...]
 
 
@@ -157,7 +157,7 @@ def measure(evidence: Evidence, sampling: Sampling) -> Metrics:
     means = {
         "em": _mean(plays, lambda play: play.em, sampling),
         "cost_usd": _mean(plays, lambda play: play.cost_usd, sampling),
-        "format_validity": _mean(plays, lambda play: play.formed, sampling),
+        "format_validity": _mean(plays, lambda play: play.format_valid, sampling),
         "no_call_rate": _mean(plays, lambda play: not play.called, sampling),
         "unseen_em": _mean(evidence.unseen, lambda play: play.em, sampling),
     }
@@ -295,7 +295,7 @@ def decide(challenger: Metrics, comparison: Comparison | None, params: GateParam
                 "share of calls to the most called candidate",
             ),
             _at_most(
-                "no_call",
+                "closed_book",
                 challenger.no_call_rate,
                 params.max_no_call_rate,
                 "share of questions without a call",

@@ -181,7 +181,7 @@ def lineage_tags(params: Params, outputs: Outputs, judged_by: gate.Evidence) -> 
         "data_digest": lineage.dvc_digest(outputs.questions),
         "pool_digest": judged_by.pool,
         "price_book_digest": lineage.price_book_digest(cards),
-        "profile": params.profile,
+        "preset": params.preset,
         "seeds": ",".join(map(str, params.seeds)),
     }
     tags |= {

@@ -6,9 +6,9 @@ _ROUTERS = {
     "policy": "the trained policy",
     "best_single": "the policy's text; every call goes to the candidate that was best on validation",
     "random": "the policy's text; each call goes to a candidate drawn at random",
-    "no_call": "the policy's text; every call is refused",
-    "oracle_single": "for each question the best answer of those with one candidate asked it whole, the cheapest on ties",
-    "before_rl": "the policy before reinforcement learning",
+    "closed_book": "the policy's text; every call is refused",
+    "best_of_singles": "for each question the best answer of those with one candidate asked it whole, the cheapest on ties",
+    "policy_before_rl": "the policy before reinforcement learning",
     "best_on_cards": "the policy's text; each call goes to whoever the cards call best on its topic",
     "baseline/direct": "the policy before reinforcement learning answers at once",
     "baseline/cot": "the policy before reinforcement learning thinks, then answers; no calls",
@@ -16,10 +16,10 @@ _ROUTERS = {
     "baseline/rag": "one search with the whole question, then the answer",
     "baseline/search_r1": "the policy before reinforcement learning, with a search as its only tool",
     "baseline/prompted": "the policy before reinforcement learning names a candidate; it gets the whole question",
-    "baseline/prompted_star": "the policy before reinforcement learning, as it is: several rounds",
+    "baseline/policy_before_rl": "the policy before reinforcement learning, as it is: several rounds",
     "baseline/largest": "the largest candidate, or the dearest where no sizes are known, gets the whole question",
     "baseline/knn": "neighbours in the probe matrix choose who gets the whole question",
-    "baseline/knn_star": "the same for each sub-question of the policy before reinforcement learning",
+    "baseline/knn_multi_turn": "the same for each sub-question of the policy before reinforcement learning",
     "baseline/mlp": "a perceptron over the question's embedding chooses who gets it whole",
     "baseline/bert": "a fine-tuned encoder chooses who gets the whole question",
     "baseline/router_dc": "RouterDC: contrastive embeddings choose who gets the whole question",
@@ -43,7 +43,7 @@ def what_is(router: str, *, simulated: bool) -> str:
     Args:
         simulated: the pool is; only then the oracle knows the right candidate of every call.
 
-    >>> what_is("forced/Atlas", simulated=True)
+    >>> what_is("fixed/Atlas", simulated=True)
     "the policy's text; every call goes to Atlas"
     """
     if router.startswith(FORCED):

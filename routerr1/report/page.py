@@ -41,14 +41,18 @@ _SHARE = "share/"  # columns of the training log with the share of calls to one 
 _CURVES = (
     ("reward", "Reward", ("reward", "validation/reward")),
     ("em", "Exact match", ("em", "validation/em")),
-    ("formed", "Trajectories that keep the format", ("formed", "validation/formed")),
+    (
+        "format_valid",
+        "Trajectories that keep the format",
+        ("format_valid", "validation/format_valid"),
+    ),
     ("cost", "US dollars per 1000 questions", ("cost_usd", "validation/cost_usd")),
     ("entropy", "Entropy of the policy, nats per token", ("entropy",)),
     ("kl", "KL divergence from the warm start", ("kl",)),
     ("collapse", "Collapse", ("top_model_share", "no_call_rate")),
     ("call-entropy", "Entropy of calls, bits", ("call_entropy",)),
 )
-_SHARES = ("em", "formed", "collapse", "calls")  # curves of these lie in [0, 1]
+_SHARES = ("em", "format_valid", "collapse", "calls")  # curves of these lie in [0, 1]
 _HOPS = re.compile(r"calls_(\d+)hop")  # columns with the mean calls of questions of so many facts
 _TOLD_ELSEWHERE = (REDRAWN,)  # pools whose controls stand with what training taught
 SIMULATION = (
@@ -301,7 +305,7 @@ def _collapse_markdown(table: Mapping[str, Any]) -> str:
             worst = found["worst"] if several else {}
             figures = [
                 number(found[key], 2) + (f" ({worst[key]:.2f})" if key in worst else "")
-                for key in ("top_model_share", "call_entropy_bits", "no_call_rate")
+                for key in ("top_model_share", "call_entropy", "no_call_rate")
             ]
             best = "unknown" if (share := found["best_model_share"]) is None else f"{share:.2f}"
             best += f" ({worst['best_model_share']:.2f})" if "best_model_share" in worst else ""

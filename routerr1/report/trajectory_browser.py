@@ -63,7 +63,7 @@ def record(row: Row) -> dict[str, Any]:
         "gold": list(trajectory.question.golden_answers),
         "answer": row.answer,
         "right": row.em == 1.0,
-        "formed": row.formed,
+        "format_valid": row.format_valid,
         "f1": round(row.f1, 3),
         "cost_usd": row.cost_usd,
         "latency_s": round(row.latency_s, 3),

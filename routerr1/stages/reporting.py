@@ -18,7 +18,7 @@ def _write_report(params: Params) -> None:
     from routerr1.report.page import read_sources, write_report
 
     facts = {
-        "profile": params.profile,
+        "preset": params.preset,
         "training seeds": ", ".join(map(str, params.seeds)),
         "questions (SHA-256)": digest(QUESTIONS)[:16],
         "cards (SHA-256)": digest(POOL / "cards.json")[:16],

@@ -250,7 +250,7 @@ class Run:
 def flatten(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     """Nested mappings as one level, keys joined by dots.
 
-    >>> flatten({"train": {"steps": 3}, "profile": "ci"})
+    >>> flatten({"train": {"steps": 3}, "preset": "ci"})
     {'train.steps': 3, 'profile': 'ci'}
     """
     flat: dict[str, Any] = {}

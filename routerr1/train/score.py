@@ -21,16 +21,16 @@ class Score:
     Attributes:
         answer: the part the reward uses: exact match or F1.
         cost: micro-dollars on the reward's basis.
-        thrift: in [0, 1]; 0 if a call failed, which is never cheap.
+        cost_score: in [0, 1]; 0 if a call failed, which is never cheap.
         parts: what format, answer and cost add to the reward.
     """
 
-    formed: bool
+    format_valid: bool
     em: float
     f1: float
     answer: float
     cost: float
-    thrift: float
+    cost_score: float
     parts: tuple[float, float, float]
 
     @property
@@ -43,15 +43,15 @@ def score(
     trajectory: Trajectory, cards: Sequence[Card], scale: FrozenCostScale, params: RewardParams
 ) -> Score:
     """Score one trajectory; pure, so a stored one can be scored again."""
-    formed = protocol.check(trajectory.text, protocol.names_of(cards))
+    format_valid = protocol.check(trajectory.text, protocol.names_of(cards))
     golds, said = trajectory.question.golden_answers, trajectory.answer
     em = exact_match(said, golds) if said is not None else 0.0
     f1 = token_f1(said, golds) if said is not None else 0.0
     cost = micro_usd(trajectory, cards, params.cost_basis)
-    thrift = 0.0 if trajectory.ledger.failures else scale.score(cost)
+    cost_score = 0.0 if trajectory.ledger.failures else scale.score(cost)
     answer = em if params.answer == "em" else f1
-    parts = components(formed, answer, thrift, params.cost_weight)
-    return Score(formed, em, f1, answer, cost, thrift, parts)
+    parts = components(format_valid, answer, cost_score, params.cost_weight)
+    return Score(format_valid, em, f1, answer, cost, cost_score, parts)
 
 
 def micro_usd(trajectory: Trajectory, cards: Sequence[Card], basis: str) -> float:
@@ -127,8 +127,8 @@ def _figures(
         "reward": _mean([s.reward for s in scores]),
         "em": _mean([s.em for s in scores]),
         "f1": _mean([s.f1 for s in scores]),
-        "formed": _mean([float(s.formed) for s in scores]),
-        "thrift": _mean([s.thrift for s in scores]),
+        "format_valid": _mean([float(s.format_valid) for s in scores]),
+        "cost_score": _mean([s.cost_score for s in scores]),
         **{
             f"reward_{part}": _mean([s.parts[place] for s in scores])
             for place, part in enumerate(("format", "answer", "cost"))

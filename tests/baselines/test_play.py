@@ -33,7 +33,7 @@ from routerr1.types import Ask, Card, Reply
 
 ALL = (
     "direct", "cot", "sft", "rag", "search_r1", "prompted", "largest", "knn", "mlp", "bert",
-    "router_dc", "graph_router", "prompted_star", "knn_star", "frugal",
+    "router_dc", "graph_router", "policy_before_rl", "knn_multi_turn", "frugal",
 )  # fmt: skip
 PARAMS = BaselineParams(
     include=ALL, embedder="tfidf", encoder=None, neighbours=10, passages=1, corpus=None,
@@ -68,7 +68,7 @@ def played(world):
     rows = evaluation_of(asyncio.run(play_all(jobs, concurrency=32))).rows
     return {
         name: [row for row in rows if row.router.removeprefix("baseline/") == name]
-        for name in (*ALL, "oracle_single")
+        for name in (*ALL, "best_of_singles")
     }  # fmt: skip
 
 
@@ -103,7 +103,7 @@ def test_single_round_routers_call_once_with_the_whole_question_and_keep_the_for
     for name in ("largest", "knn", "mlp", "bert", "router_dc", "graph_router", "prompted"):
         for row in played[name]:
             assert row.calls == 1
-            assert row.formed, row.trajectory
+            assert row.format_valid, row.trajectory
             assert f": {row.question}</search>" in row.trajectory
 
 
@@ -124,9 +124,9 @@ def test_without_sizes_the_largest_is_the_dearest(played, world):
 
 def test_prompted_asks_whom_the_policy_names_and_decomposed_knn_chooses_itself(played):
     assert {model for row in played["prompted"] for model in row.called} == {"Penny"}
-    assert {model for row in played["prompted_star"] for model in row.called} == {"Penny"}
-    assert len({model for row in played["knn_star"] for model in row.called}) > 2
-    assert _em(played["knn_star"]) > _em(played["prompted_star"])
+    assert {model for row in played["policy_before_rl"] for model in row.called} == {"Penny"}
+    assert len({model for row in played["knn_multi_turn"] for model in row.called}) > 2
+    assert _em(played["knn_multi_turn"]) > _em(played["policy_before_rl"])
 
 
 async def test_only_what_is_played_is_learnt(world):
@@ -138,14 +138,16 @@ async def test_only_what_is_played_is_learnt(world):
     known = {name: lesson(name) for name in (*LEARNED, "frugal", "sft")}
     base = world.reader()
     materials = Materials(base, base, world.pool, known, None)
-    params = PARAMS.model_copy(update={"include": ("sft", "mlp", "knn_star", "frugal", "direct")})
+    params = PARAMS.model_copy(
+        update={"include": ("sft", "mlp", "knn_multi_turn", "frugal", "direct")}
+    )
     routers = {
         router.name.removeprefix("baseline/"): router
         for router in baseline_routers(materials, params, pool_name="training", seed=3)
     }
     needs = {name: router.needs and router.needs[0] for name, router in routers.items()}
     assert needs == {
-        "sft": "sft", "mlp": "mlp", "knn_star": "knn", "frugal": "frugal", "direct": None
+        "sft": "sft", "mlp": "mlp", "knn_multi_turn": "knn", "frugal": "frugal", "direct": None
     }  # fmt: skip
     await play_all([(routers["mlp"], question) for question in world.test[:3]], concurrency=2)
     assert learnt == ["mlp"]
@@ -219,7 +221,7 @@ async def test_without_a_known_name_nobody_is_asked(world):
 
 
 def test_no_single_round_router_is_above_the_best_candidate_asked_whole(played, world):
-    best = {row.question_id: row for row in played["oracle_single"]}
+    best = {row.question_id: row for row in played["best_of_singles"]}
     assert len(best) == len(world.test)
     for name in SINGLE:
         assert all(row.em <= best[row.question_id].em for row in played[name])

@@ -36,12 +36,10 @@ def test_the_gpu_script_runs_through_with_a_tiny_model(tmp_path: Path) -> None:
     told = (out / "README.md").read_text()
     assert "on CPU, torch " in told
     assert (
-        "seed 1, 2 steps of 4 rollouts. Weights: the profile's. Differs from the profile in: train.kl_weight=0.02."
+        "seed 1, 2 steps of 4 rollouts. Weights: the preset's. Differs from the preset in: train.kl_weight=0.02."
         in told
     )
-    assert (
-        yaml.safe_load((work / "profiles/smollm2.yaml").read_text())["train"]["kl_weight"] == 0.02
-    )
+    assert yaml.safe_load((work / "presets/smollm2.yaml").read_text())["train"]["kl_weight"] == 0.02
     # The figures told are those of the files beside them.
     with (out / "train-log.csv").open() as stream:
         tokens = sum(4 * float(row["policy_tokens"]) for row in csv.DictReader(stream))

@@ -261,7 +261,7 @@ def test_the_command_line_accepts_what_was_checked(
     clean: tuple[Path, DatasetParams], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_checks(*clean, checks_params(), tmp_path / "checks")
-    (tmp_path / "profiles").symlink_to(ROOT / "profiles")
+    (tmp_path / "presets").symlink_to(ROOT / "presets")
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     monkeypatch.chdir(tmp_path)
     said = CliRunner().invoke(app, ["accept", "--checks", "checks"], catch_exceptions=False)

@@ -51,7 +51,7 @@ def played(*said: str) -> dict[str, Any]:
 
 def evaluated(trajectory: dict[str, Any]) -> dict[str, Any]:
     return {
-        "router": "policy", "question_id": "q1", "formed": True, "em": 1.0, "f1": 1.0, "calls": 1,
+        "router": "policy", "question_id": "q1", "format_valid": True, "em": 1.0, "f1": 1.0, "calls": 1,
         "called": ["dear"], "cost_usd": 2e-5, "trajectory": json.dumps(trajectory),
     }  # fmt: skip
 
@@ -142,8 +142,8 @@ def test_a_reply_that_closes_its_own_tag_is_not_balanced() -> None:
 
 def test_a_text_scored_as_formed_must_be_formed() -> None:
     unformed = played("<think><answer>never closed", ANSWERS)
-    assert contracts.trajectory_breaches(unformed, CARDS, formed=False) == []
-    found = contracts.trajectory_breaches(unformed, CARDS, formed=True)
+    assert contracts.trajectory_breaches(unformed, CARDS, format_valid=False) == []
+    found = contracts.trajectory_breaches(unformed, CARDS, format_valid=True)
     assert [breach.rule for breach in found] == ["tags_balanced"]
 
 

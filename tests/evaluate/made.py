@@ -11,7 +11,7 @@ def row(**given: Any) -> Row:
     values: dict[str, Any] = {
         "pool": "training", "router": "policy", "seed": 1, "question_id": question, "dataset": "d",
         "question": "?", "group": question, "hops": 1, "topic": None, "answer": "x", "em": 1.0, "f1": 1.0,
-        "formed": True, "cost_usd": 0.001, "calls": len(given.get("called", ["A"])), "failures": 0,
+        "format_valid": True, "cost_usd": 0.001, "calls": len(given.get("called", ["A"])), "failures": 0,
         "prompt_tokens": 10, "completion_tokens": 5, "policy_tokens": 20, "latency_s": 0.5, "called": ["A"],
         "best_calls": 0, "judged_calls": 0, "trajectory": "{}",
     }  # fmt: skip

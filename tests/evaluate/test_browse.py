@@ -21,7 +21,7 @@ def large(policy):
     """Three routers, three seeds and two data sets, of sixty questions and of ten."""
     return [
         replace(row, router=router, seed=seed, dataset=dataset)
-        for router in ("policy", "random", "forced/Atlas")
+        for router in ("policy", "random", "fixed/Atlas")
         for seed in (1, 2, 3)
         for dataset, rows in (("big", policy), ("small", policy[:10]))
         for row in rows

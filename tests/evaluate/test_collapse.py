@@ -15,7 +15,7 @@ def test_entropy_by_hand():
 def test_two_seeds_that_each_call_one_model_have_both_collapsed():
     # Pooled, A and B would share the calls: half each, one bit.
     found = collapse([row(seed=1, called=["A"]), row(seed=2, called=["B"])])
-    assert (found["top_model_share"], found["call_entropy_bits"]) == (1.0, 0.0)
+    assert (found["top_model_share"], found["call_entropy"]) == (1.0, 0.0)
     assert found["call_share"] == {"A": 0.5, "B": 0.5}
 
 
@@ -32,12 +32,12 @@ def test_means_over_seeds_and_the_worst_of_them_by_hand():
     assert found["questions"] == 4
     assert found["calls"] == 5
     assert found["top_model_share"] == 0.75
-    assert found["call_entropy_bits"] == 0.75
+    assert found["call_entropy"] == 0.75
     assert found["no_call_rate"] == 0.25
     assert found["best_model_share"] == 0.875
     assert found["call_share"] == {"A": (0.25 + 1) / 2, "B": 0.25, "C": 0.125}
     assert found["worst"] == {
-        "top_model_share": 1.0, "call_entropy_bits": 0.0, "no_call_rate": 0.5, "best_model_share": 0.75,
+        "top_model_share": 1.0, "call_entropy": 0.0, "no_call_rate": 0.5, "best_model_share": 0.75,
     }  # fmt: skip
 
 

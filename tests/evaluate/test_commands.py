@@ -18,7 +18,7 @@ def params(tmp_path) -> Path:
     values = yaml.safe_load((ROOT / "params.yaml").read_text())
     values["baselines"] |= {"include": ["knn", "frugal"], "embedder": "tfidf"}
     values["evaluate"]["bootstrap"] = 200
-    shutil.copytree(ROOT / "profiles", tmp_path / "profiles")
+    shutil.copytree(ROOT / "presets", tmp_path / "presets")
     path = tmp_path / "params.yaml"
     path.write_text(yaml.safe_dump(values))
     return path

@@ -15,16 +15,16 @@ RIGHT = {
     "policy": [[1, 1, 1, 0]],
     "random": [[1, 0, 0, 0]],
     "baseline/knn": [[1, 1, 0, 0]],
-    "baseline/prompted_star": [[0, 1, 0, 0]],
+    "baseline/policy_before_rl": [[0, 1, 0, 0]],
 }
 JUDGED: dict[str, Any] = {"best_calls": 1, "judged_calls": 1}
 TRAINED = {
     "seed_2": {
         "best_step": 40, "steps": 60,
-        "start/em": 0.25, "start/best_model_share": 0.125, "start/calls": 1.5, "start/formed": 0.75,
+        "start/em": 0.25, "start/best_model_share": 0.125, "start/calls": 1.5, "start/format_valid": 0.75,
         "start/cost_usd": 2e-5, "start/reward": -0.1,
         "validation/em": 0.5, "validation/best_model_share": 0.875, "validation/calls": 2.0,
-        "validation/formed": 1.0, "validation/cost_usd": 1e-5, "validation/reward": 0.4,
+        "validation/format_valid": 1.0, "validation/cost_usd": 1e-5, "validation/reward": 0.4,
     },
     "train_cost_usd": 0.01,
 }  # fmt: skip
@@ -61,20 +61,20 @@ def test_the_policy_before_stands_first_with_what_was_added_to_it() -> None:
     assert found.validated == []
     (lines,) = (each["routers"] for each in found.played.values())
     # Learnt routers say nothing of what training taught the policy.
-    assert [line["router"] for line in lines] == ["baseline/prompted_star", "policy", "random"]
+    assert [line["router"] for line in lines] == ["baseline/policy_before_rl", "policy", "random"]
     assert lines[0]["difference"]["em"]["mean"] == 0.5
-    assert "| baseline/prompted_star | 0.250 [" in gains_markdown(found)
+    assert "| baseline/policy_before_rl | 0.250 [" in gains_markdown(found)
     assert "| 100 | +0.500 [" in gains_markdown(found)
-    assert how_to_read(found).startswith("baseline/prompted_star: the policy before")
+    assert how_to_read(found).startswith("baseline/policy_before_rl: the policy before")
 
 
 def test_on_redrawn_pools_the_policy_before_has_another_name_and_other_pools_tell_nothing() -> None:
     here = table({"policy": [[1, 1]]})
-    there = table({"policy": [[1, 1]], "before_rl": [[1, 0]], "best_on_cards": [[0, 1]]})
+    there = table({"policy": [[1, 1]], "policy_before_rl": [[1, 0]], "best_on_cards": [[0, 1]]})
     found = gains(None, here, pools(there))
     assert found is not None
     assert list(found.played) == ["Another drawn pool for each question"]
-    assert how_to_read(found).startswith("before_rl: the policy before")
+    assert how_to_read(found).startswith("policy_before_rl: the policy before")
     assert gains(None, here, pools(there, "drawn")) is None
 
 

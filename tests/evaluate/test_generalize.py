@@ -115,10 +115,10 @@ def test_every_question_has_a_drawn_pool_that_other_questions_do_not_change(stag
 def test_on_redrawn_pools_the_cards_and_the_truth_bound_what_routing_can_win(compared):
     table = compared[1]["redrawn"]["table"]
     lines = {line["router"]: line for line in table["routers"]}
-    assert set(lines) == {"policy", "before_rl", "random", "best_on_cards", "oracle"}
+    assert set(lines) == {"policy", "policy_before_rl", "random", "best_on_cards", "oracle"}
     em = {name: line["em"]["mean"] for name, line in lines.items()}
     assert em["oracle"] > em["best_on_cards"] > em["policy"] + 0.1  # the first shown, whoever it is
-    assert em["before_rl"] == 0.0  # it asks for a candidate that is in none of these pools
+    assert em["policy_before_rl"] == 0.0  # it asks for a candidate that is in none of these pools
     assert lines["best_on_cards"]["collapse"]["best_model_share"] > 0.9
     flat = generalize_metrics(compared[0])
     assert flat["redrawn_em"] == em["policy"]
@@ -167,7 +167,7 @@ def test_a_candidate_that_is_down_is_called_in_vain(compared):
 def test_pools_of_new_models_get_all_controls(compared):
     for name in ("drawn", "added"):
         routers = {line["router"] for line in compared[1][name]["table"]["routers"]}
-        assert {"policy", "random", "oracle", "no_call"} < routers
+        assert {"policy", "random", "oracle", "closed_book"} < routers
     assert compared[1]["drawn"]["watched_share"]["mean"] == 1.0
     assert compared[1]["added"]["watched_share"]["mean"] == 0.0  # the first shown is an old one
     assert compared[1]["favourite_removed"]["table"] is None
@@ -191,7 +191,7 @@ def test_the_controls_say_how_many_calls_went_to_the_best(compared):
         share = known[name.removeprefix("| ")]["collapse"]["best_model_share"]
         # It asks for a candidate that is in none of these pools: no call is made.
         assert cells[place - 1] == ("–" if share is None else f"{100 * share:.0f}"), name
-    assert known["before_rl"]["collapse"]["best_model_share"] is None
+    assert known["policy_before_rl"]["collapse"]["best_model_share"] is None
     assert known["best_on_cards"]["collapse"]["best_model_share"] > 0.9
 
 
@@ -351,7 +351,7 @@ async def test_the_suite_plays_on_a_pool_file_with_a_second_one_of_new_models(
         assert entries["drawn"]["watched"] == [candidate.name for candidate in drawn]
         assert entries["drawn"]["watched_share"]["mean"] == 1.0
         forced = {line["router"] for line in entries["added"]["table"]["routers"]}
-        assert {f"forced/{name}" for name in (drawn[0].name, drawn[1].name, "Atlas")} < forced
+        assert {f"fixed/{name}" for name in (drawn[0].name, drawn[1].name, "Atlas")} < forced
         assert {"oracle", "best_single"} < forced
         assert entries["all_renamed"]["flipped"]["answer"]["mean"] == 0.0
         assert "calls to best" not in generalize_markdown(found)  # nobody knows who that is

@@ -100,8 +100,8 @@ def _params(folder: Path, stage, url: str) -> Params:
         "corpus": "corpus.jsonl", "sft_steps": 2, "passages": 3, "embedder": "tfidf"
     }  # fmt: skip
     values["generalize"] |= {"file": str(new.relative_to(folder)), "max_questions": QUESTIONS}
-    (folder / "profiles").mkdir()
-    (folder / "profiles" / "embedded.yaml").write_text("{}")
+    (folder / "presets").mkdir()
+    (folder / "presets" / "embedded.yaml").write_text("{}")
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
     return load_params(folder / "params.yaml")
 
@@ -149,8 +149,8 @@ def test_every_row_of_the_table_is_played_with_real_models(ran):
     folder, params = ran
     rows = read_rows(folder / "data" / "eval" / "rows.parquet")
     counts = Counter(row.router for row in rows)
-    controls = {"policy", "oracle", "random", "no_call", "best_single", "oracle_single"}
-    forced = {f"forced/{each.name}" for each in CANDIDATES}
+    controls = {"policy", "oracle", "random", "closed_book", "best_single", "best_of_singles"}
+    forced = {f"fixed/{each.name}" for each in CANDIDATES}
     assert set(counts) == controls | forced | {
         f"baseline/{name}" for name in params.baselines.include
     }
@@ -181,8 +181,8 @@ def test_new_models_of_a_second_pool_file_are_played(ran):
     assert entries["drawn"]["watched"] == [each.name for each in NEW]
     played = {line["router"] for line in entries["drawn"]["table"]["routers"]}
     derived = {"oracle", "best_single"}  # nobody knows who knows: from the forced runs
-    forced = {f"forced/{each.name}" for each in NEW}
-    assert played == {"policy", "no_call", "random"} | derived | forced
+    forced = {f"fixed/{each.name}" for each in NEW}
+    assert played == {"policy", "closed_book", "random"} | derived | forced
     assert set(entries) | set(pools["not_made"]) >= {"added", "favourite_down", "all_renamed"}
 
 
@@ -212,7 +212,7 @@ def test_a_sweep_trains_each_weight_once_and_stands_in_the_report(ran, monkeypat
 
 def test_no_single_round_router_is_above_the_best_candidate_asked_whole(ran):
     rows = read_rows(ran[0] / "data" / "eval" / "rows.parquet")
-    best = {row.question_id: row.em for row in rows if row.router == "oracle_single"}
+    best = {row.question_id: row.em for row in rows if row.router == "best_of_singles"}
     assert len(best) == QUESTIONS
     for row in rows:
         if row.router.removeprefix("baseline/") in SINGLE:

@@ -22,12 +22,12 @@ from routerr1.simulation.pool import known_facts
 from tests.evaluate.conftest import evaluated, new_models
 
 CHROMIUM = Path("/usr/bin/chromium")
-LOG = """step,reward,em,formed,cost_usd,entropy,kl,share/Atlas,share/Penny,calls_1hop,calls_2hop,validation/em,note
+LOG = """step,reward,em,format_valid,cost_usd,entropy,kl,share/Atlas,share/Penny,calls_1hop,calls_2hop,validation/em,note
 0,-0.5,0.10,0.6,2e-5,1.2,0.0,0.5,0.5,0.4,0.6,,first
 10,0.2,0.35,0.9,1.5e-5,0.8,0.01,0.6,0.4,0.8,1.2,0.30,
 20,0.5,0.55,1.0,1.2e-5,0.5,0.02,0.7,0.3,1.0,1.9,0.52,
 """
-TRAINED = {"best_step": 20, "start/em": 0.125, "validation/em": 0.5, "validation/formed": 1.0}
+TRAINED = {"best_step": 20, "start/em": 0.125, "validation/em": 0.5, "validation/format_valid": 1.0}
 
 
 async def _play(stage, data: Path) -> None:
@@ -41,7 +41,7 @@ async def _play(stage, data: Path) -> None:
         {1: stage.policy}, stage.pool, new, stage.test, limits=limits, **common
     )
     write_generalization(data / "generalize", rows, changes, stage.params)
-    played = [row for row in found.rows if row.router in ("policy", "no_call")]
+    played = [row for row in found.rows if row.router in ("policy", "closed_book")]
     swept = [
         replace(row, router="alpha=0" if row.router == "policy" else "alpha=0.9") for row in played
     ]
@@ -58,7 +58,7 @@ def data(stage, tmp_path_factory) -> Path:
     (folder / "train" / "log.csv").write_text(LOG)
     write_json(folder / "train" / "metrics.json", {"seed_1": TRAINED})
     write_report(
-        folder / "report", read_sources(folder, simulated=True, facts={"profile": "embedded"})
+        folder / "report", read_sources(folder, simulated=True, facts={"preset": "embedded"})
     )
     return folder
 
@@ -84,7 +84,7 @@ def wide(stage, data, tmp_path_factory) -> Path:
     rows = read_rows(data / "eval" / "rows.parquet")
     ids = sorted({row.question_id for row in rows})
     parted = [replace(r, dataset=("nq", "hotpotqa")[ids.index(r.question_id) % 2]) for r in rows]
-    silent = {row.question_id: row for row in parted if row.router == "no_call"}
+    silent = {row.question_id: row for row in parted if row.router == "closed_book"}
     made = [replace(row, seed=seed) for seed in (1, 2) for row in parted]
     made += [
         replace(
@@ -159,7 +159,7 @@ def test_page_and_markdown_say_what_training_taught(data, tmp_path):
     assert f"<h2>{TITLE}</h2>" in page
     assert "| 1 | step 20 | 0.500 |" in told
     assert '<td class="num">step 20</td><td class="num">0.500</td>' in page
-    for name in ("before_rl", "best_on_cards"):
+    for name in ("policy_before_rl", "best_on_cards"):
         assert f"| {name} | " in told
         assert f'<th scope="row">{name}</th>' in page
         assert f"- `{name}`: " in told  # and what it is
@@ -214,7 +214,7 @@ def test_who_knows_the_answers_is_hollow_and_nobodys_rival(bound, data, tmp_path
 
 
 def test_same_sources_same_bytes(data, tmp_path):
-    write_report(tmp_path, read_sources(data, simulated=True, facts={"profile": "embedded"}))
+    write_report(tmp_path, read_sources(data, simulated=True, facts={"preset": "embedded"}))
     for file in sorted((data / "report").iterdir()):
         assert (tmp_path / file.name).read_bytes() == file.read_bytes(), file.name
 
@@ -343,7 +343,7 @@ def test_filters_and_search_work_in_a_real_browser(data, browser):
     page.select_option("#count", "2")
     shows(60 - once)
     page.select_option("#count", "")
-    page.select_option("#router", "forced/Atlas")
+    page.select_option("#router", "fixed/Atlas")
     page.select_option("#model", "Penny")
     shows(0)  # who is forced to Atlas calls nobody else
     page.select_option("#model", "Atlas")
@@ -358,7 +358,7 @@ def test_filters_and_search_work_in_a_real_browser(data, browser):
     page.click("#more")
     expect(played).to_have_count(50)
     page.select_option("#model", "")
-    page.select_option("#router", "no_call")
+    page.select_option("#router", "closed_book")
     played.first.click()
     # A failed call tells its price and its time like any other.
     expect(open_ones.first).to_contain_text(

@@ -22,13 +22,13 @@ FAVOURITE = "Goliath"  # whom the scripted policy always asks
 async def test_every_router_plays_the_same_questions(stage):
     found = await evaluated(stage)
     counts = Counter(row.router for row in found.rows)
-    expected = {"policy", "random", "oracle", "no_call", "best_single"}
+    expected = {"policy", "random", "oracle", "closed_book", "best_single"}
     assert set(counts) == expected | {controls.forced(name) for name in stage.names}
     assert set(counts.values()) == {60}
 
 
 async def test_forcing_a_model_sends_it_every_call_and_the_policy_still_writes_the_answer(stage):
-    rows = [row for row in (await evaluated(stage)).rows if row.router == "forced/Atlas"]
+    rows = [row for row in (await evaluated(stage)).rows if row.router == "fixed/Atlas"]
     assert {name for row in rows for name in row.called} == {"Atlas"}
     assert all(row.calls == row.hops for row in rows)
     assert all(
@@ -38,7 +38,7 @@ async def test_forcing_a_model_sends_it_every_call_and_the_policy_still_writes_t
 
 async def test_a_scripted_policy_that_always_asks_one_model_equals_that_model_forced(stage):
     table = summarise((await evaluated(stage)).rows, stage.params)
-    gap = entry_of(table, f"forced/{FAVOURITE}")["difference"]["em"]
+    gap = entry_of(table, f"fixed/{FAVOURITE}")["difference"]["em"]
     assert (gap["mean"], gap["low"], gap["high"], gap["p"]) == (0.0, 0.0, 0.0, 1.0)
 
 
@@ -46,20 +46,20 @@ async def test_oracle_is_right_wherever_any_forced_model_is_and_cheapest_among_t
     rows = (await evaluated(stage)).rows
     right = {row.question_id for row in rows if row.router == "oracle" and row.em == 1}
     for row in rows:
-        if row.router.startswith("forced/") and row.em == 1:
+        if row.router.startswith("fixed/") and row.em == 1:
             assert row.question_id in right
     price = {card.name: card.completion_usd_per_mtok for card in stage.pool.cards}
     for row in rows:
         if row.router == "oracle" and row.hops == 1 and row.em == 1:
             knowing = [
                 name for name in stage.names
-                if next(r for r in rows if r.router == f"forced/{name}" and r.question_id == row.question_id).em
+                if next(r for r in rows if r.router == f"fixed/{name}" and r.question_id == row.question_id).em
             ]  # fmt: skip
             assert price[row.called[0]] == min(price[name] for name in knowing)
 
 
 async def test_no_call_pays_nothing_and_calls_nobody(stage):
-    rows = [row for row in (await evaluated(stage)).rows if row.router == "no_call"]
+    rows = [row for row in (await evaluated(stage)).rows if row.router == "closed_book"]
     assert all((row.cost_usd, row.called, row.calls) == (0.0, [], 0) for row in rows)
     assert all(row.failures > 0 for row in rows)  # the calls were asked for, and refused
 
@@ -75,7 +75,7 @@ async def test_best_single_is_chosen_on_validation_and_reported_on_test(stage):
         tried[name] = sum(row.em for row in rows)
     assert tried[found.best_single[1]] == max(tried.values())
     best = [row for row in found.rows if row.router == "best_single"]
-    forced = [row for row in found.rows if row.router == f"forced/{found.best_single[1]}"]
+    forced = [row for row in found.rows if row.router == f"fixed/{found.best_single[1]}"]
     assert best == [replace(row, router="best_single") for row in forced]
 
 
@@ -86,7 +86,7 @@ async def test_without_ground_truth_the_oracle_takes_the_best_forced_run_cheapes
     for winner in derived:
         runs = [
             row for row in rows
-            if row.router.startswith("forced/") and row.question_id == winner.question_id
+            if row.router.startswith("fixed/") and row.question_id == winner.question_id
         ]  # fmt: skip
         assert winner.em == max(run.em for run in runs)
         equal = [run for run in runs if (run.em, run.f1) == (winner.em, winner.f1)]
@@ -106,9 +106,9 @@ async def test_the_metrics_are_those_of_the_policy_and_its_controls(stage):
     flat = metrics(table)
     policy = [row for row in found.rows if row.router == "policy"]
     assert flat["em"] == pytest.approx(sum(row.em for row in policy) / 60)
-    assert flat["formed"] == 1.0
+    assert flat["format_valid"] == 1.0
     assert flat["top_model_share"] == 1.0  # the script asks nobody else
-    assert flat["call_entropy_bits"] == 0.0
+    assert flat["call_entropy"] == 0.0
     assert flat["em_over_random"] == pytest.approx(flat["em"] - flat["random_em"])
     assert flat["em_over_oracle"] <= 0
     assert markdown(table).count("\n| ") == 2 + 11  # heading, rule and eleven routers

@@ -21,10 +21,10 @@ PLAYED = {
     ("policy", 2): (1, 0, 0, 0),
     ("oracle", 1): (1, 1, 1, 1),
     ("oracle", 2): (1, 1, 1, 0),
-    ("forced/A", 1): (1, 0, 0, 0),
-    ("forced/A", 2): (0, 0, 0, 0),
-    ("forced/B", 1): (1, 1, 0, 0),
-    ("forced/B", 2): (0, 0, 0, 0),
+    ("fixed/A", 1): (1, 0, 0, 0),
+    ("fixed/A", 2): (0, 0, 0, 0),
+    ("fixed/B", 1): (1, 1, 0, 0),
+    ("fixed/B", 2): (0, 0, 0, 0),
 }
 
 
@@ -32,7 +32,7 @@ def rows(routers: set[str] | None = None, judged: int = 2) -> list[Row]:
     return [
         Row(
             pool="training", router=router, seed=seed, question_id=f"q{i}", dataset="d", question="?",
-            group=f"g{i}", hops=1 + i // 2, topic="t", answer="x", em=float(em), f1=0.5, formed=True,
+            group=f"g{i}", hops=1 + i // 2, topic="t", answer="x", em=float(em), f1=0.5, format_valid=True,
             cost_usd=0.001, calls=2, failures=0, prompt_tokens=1, completion_tokens=1, policy_tokens=1,
             latency_s=0.1, called=["A", "B"] if seed == 1 else ["A", "A"], best_calls=min(judged, seed),
             judged_calls=judged, trajectory="{}",
@@ -96,7 +96,15 @@ def test_what_a_pool_cannot_tell_is_left_open() -> None:
 
 
 def test_every_router_has_a_line_that_says_what_it_is() -> None:
-    names = ["policy", "random", "no_call", "best_single", "forced/A", "before_rl", "best_on_cards"]
+    names = [
+        "policy",
+        "random",
+        "closed_book",
+        "best_single",
+        "fixed/A",
+        "policy_before_rl",
+        "best_on_cards",
+    ]
     names += [*BOUNDS, *(f"baseline/{name}" for name in get_args(Baseline))]
     for name in names:
         assert what_is(name, simulated=True), name

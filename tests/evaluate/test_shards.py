@@ -61,7 +61,7 @@ def test_rows_come_back_in_chunks_and_survive_a_spent_budget(stage, tmp_path):
     with store.open() as kept:
         some = len(kept)
         assert 0 < some < 16 * 12
-        assert not any(row.failures for row in kept.values() if row.router != "no_call")
+        assert not any(row.failures for row in kept.values() if row.router != "closed_book")
     rich = partial(_budgeted, stage, tmp_path / "budget.sqlite", 1.0)
     there = play_on_ray(partial(_jobs, stage), rich, **playing)
     for name, rows in (("here", here.rows), ("there", evaluation_of(there).rows)):
@@ -76,7 +76,7 @@ def test_the_stage_writes_the_same_bytes_on_ray_as_without(params):
     """What baselines learn, an embedder of 22 million weights among it, is sent to two other processes."""
     section = params.baselines.model_copy(
         update={
-            "include": ("sft", "knn", "knn_star", "bert", "frugal", "rag"),
+            "include": ("sft", "knn", "knn_multi_turn", "bert", "frugal", "rag"),
             "embedder": "minilm",
         }
     )

@@ -34,7 +34,7 @@ def found(stage):
     ids = sorted({row.question_id for row in rows})
     rows = [replace(row, dataset=("one", "two")[ids.index(row.question_id) % 2]) for row in rows]
     policy = [row for row in rows if row.router == "policy"]
-    free = [row for row in rows if row.router == "no_call"]
+    free = [row for row in rows if row.router == "closed_book"]
     swept = [replace(row, router=swept_name(0.0)) for row in policy]
     swept += [replace(row, router=swept_name(0.9)) for row in free]
     compared = compare_swept(swept, rows, stage.params)

@@ -65,7 +65,7 @@ def test_what_cannot_be_resolved_is_a_dash_and_no_nought():
 
 
 def test_a_corrected_p_value_at_the_floor_of_few_draws_is_an_upper_bound():
-    names = [f"forced/{place}" for place in range(5)]
+    names = [f"fixed/{place}" for place in range(5)]
     rows = played("policy", [[1, 1, 1, 0] * 10])
     rows += [r for name in names for r in played(name, [[0, 0, 0, 1] + [0] * 36])]
     table = summarise(rows, PARAMS)
@@ -92,7 +92,7 @@ def test_metrics_hold_the_mean_and_the_worst_seed():
     rows = [row(seed=1, called=["A"]), row(seed=2, called=["B", "A"])]
     found = metrics(summarise(rows, PARAMS))
     assert (found["top_model_share"], found["worst_top_model_share"]) == (0.75, 1.0)
-    assert (found["call_entropy_bits"], found["worst_call_entropy_bits"]) == (0.5, 0.0)
+    assert (found["call_entropy"], found["worst_call_entropy_bits"]) == (0.5, 0.0)
     assert (found["no_call_rate"], found["worst_no_call_rate"]) == (0.0, 0.0)
     assert found["prompt_tokens"] == 10.0
 

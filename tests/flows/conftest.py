@@ -126,7 +126,7 @@ def champion(prefect: None, chain: Params, prepared: Path) -> Version:  # noqa: 
     """The first version of such a policy, champion of the chain in the working folder."""
     shutil.copytree(prepared, "prepared")
     Path("make.py").write_text(MAKE)
-    set_values(Path("params.yaml"), {"profile": "ci"})
+    set_values(Path("params.yaml"), {"preset": "ci"})
     make_outputs()
     params = load_params()
     registry.register(params)

@@ -1,6 +1,6 @@
 """From nothing to a champion by schedule, event and rollback: real Prefect server, worker, MLflow server.
 
-The chain is the repository's own with the ci profile, in a clone. As it stands that profile's policy writes
+The chain is the repository's own with the ci preset, in a clone. As it stands that preset's policy writes
 hardly a tag, so its warm start is made long enough for the policy to have something to lose, and its gate has
 a floor. All is one test: the runs build upon each other, and the first takes a minute and more.
 """
@@ -29,7 +29,7 @@ from tests.servers import free_port, mlflow_server, postgresql, running, until_a
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 PARAMS = Path("params.yaml")
-# In params.yaml, which only the stages from the warm start on read it from: the profile's file is read by all.
+# In params.yaml, which only the stages from the warm start on read it from: the preset's file is read by all.
 TAUGHT = {
     "warmstart.steps": 100,
     "warmstart.batch_size": 8,
@@ -109,13 +109,13 @@ def site(
     """MLflow and Prefect over PostgreSQL (SQLite where that is missing), and the clone."""
     logs = tmp_path_factory.mktemp("servers")
     clone = make_clone(tmp_path_factory.mktemp("operations") / "clone")
-    replace(clone / "profiles/ci.yaml", "warmstart: {steps: 20, batch_size: 16}\n", "")
+    replace(clone / "presets/ci.yaml", "warmstart: {steps: 20, batch_size: 16}\n", "")
     set_values(clone / PARAMS, TAUGHT)
-    replace(clone / "profiles/ci.yaml", "min_format_validity: 0.0,", "min_format_validity: 0.5,")
-    replace(clone / "profiles/ci.yaml", "baselines: {", "baselines: {include: [largest], ")
+    replace(clone / "presets/ci.yaml", "min_format_validity: 0.0,", "min_format_validity: 0.5,")
+    replace(clone / "presets/ci.yaml", "baselines: {", "baselines: {include: [largest], ")
     for section, fewer in {"evaluate": 12, "generalize": 4}.items():  # each is played on ten pools
         replace(
-            clone / "profiles/ci.yaml",
+            clone / "presets/ci.yaml",
             f"{section}: {{max_questions: 24",
             f"{section}: {{max_questions: {fewer}",
         )

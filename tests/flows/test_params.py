@@ -8,16 +8,16 @@ from routerr1.errors import ConfigError
 from routerr1.flows.params import set_values
 
 pytestmark = pytest.mark.usefixtures("chain")
-PARAMS, CI = Path("params.yaml"), Path("profiles/ci.yaml")
+PARAMS, CI = Path("params.yaml"), Path("presets/ci.yaml")
 
 
 def test_a_value_is_written_where_it_takes_effect_and_nothing_else_is_touched() -> None:
     before = PARAMS.read_text()
     assert set_values(PARAMS, {}) == []
-    assert set_values(PARAMS, {"profile": "embedded", "reward.cost_weight": 0.02}) == []
+    assert set_values(PARAMS, {"preset": "embedded", "reward.cost_weight": 0.02}) == []
     assert PARAMS.read_text() == before
-    wanted = {"profile": "ci", "reward.cost_weight": 0.5}
-    assert set_values(PARAMS, wanted) == ["profile: ci", "reward.cost_weight: 0.5"]
+    wanted = {"preset": "ci", "reward.cost_weight": 0.5}
+    assert set_values(PARAMS, wanted) == ["preset: ci", "reward.cost_weight: 0.5"]
     after = PARAMS.read_text().splitlines()
     changed = [
         (old, new) for old, new in zip(before.splitlines(), after, strict=True) if old != new
@@ -30,10 +30,10 @@ def test_a_value_is_written_where_it_takes_effect_and_nothing_else_is_touched() 
 
 def test_parameters_that_could_not_be_read_are_not_written() -> None:
     before = PARAMS.read_text(), CI.read_text()
-    with pytest.raises(ConfigError, match=r"params\.yaml: profile 'typo' has no file"):
-        set_values(PARAMS, {"profile": "typo", "reward.cost_weight": 0.5})
-    with pytest.raises(ConfigError, match=r"profiles/ci\.yaml: train\.steps: .* greater than"):
-        set_values(PARAMS, {"profile": "ci", "reward.cost_weight": 0.5, "train.steps": -1})
+    with pytest.raises(ConfigError, match=r"params\.yaml: preset 'typo' has no file"):
+        set_values(PARAMS, {"preset": "typo", "reward.cost_weight": 0.5})
+    with pytest.raises(ConfigError, match=r"presets/ci\.yaml: train\.steps: .* greater than"):
+        set_values(PARAMS, {"preset": "ci", "reward.cost_weight": 0.5, "train.steps": -1})
     with pytest.raises(ConfigError, match=r"params\.yaml: holds no value at reward\.alpha"):
         set_values(PARAMS, {"reward.alpha": 0.5})
     assert (PARAMS.read_text(), CI.read_text()) == before

@@ -111,8 +111,8 @@ def test_candidates_are_profiled_anew_after_what_dvc_cannot_see() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"profile": "typo"}, r"profile 'typo' has no file profiles/typo\.yaml \(there are: "),
-        ({"profile": "ci", "cost_weight": 7.5}, r"reward\.cost_weight: .* less than or equal to 1"),
+        ({"preset": "typo"}, r"preset 'typo' has no file presets/typo\.yaml \(there are: "),
+        ({"preset": "ci", "cost_weight": 7.5}, r"reward\.cost_weight: .* less than or equal to 1"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_and_not_written(

@@ -1,4 +1,4 @@
-"""Trainings of the ci profile that are killed: a process that imports everything once and forks each of them.
+"""Trainings of the ci preset that are killed: a process that imports everything once and forks each of them.
 
     python -m tests.train.killed FOLDER
 

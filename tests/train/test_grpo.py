@@ -81,8 +81,8 @@ def test_a_failed_call_is_never_cheap(setting: Setting, params: Params) -> None:
     good = trajectory(TURN, LAST)
     failed = replace(good, ledger=Ledger(calls=1, failures=1))
     reward = params.reward.model_copy(update={"cost_weight": 0.5})
-    assert score(failed, pool_cards(setting), scale, reward).thrift == 0.0
-    assert score(good, pool_cards(setting), scale, reward).thrift > 0.0
+    assert score(failed, pool_cards(setting), scale, reward).cost_score == 0.0
+    assert score(good, pool_cards(setting), scale, reward).cost_score > 0.0
 
 
 def test_each_data_set_of_a_batch_has_its_own_figures(setting: Setting, params: Params) -> None:
@@ -170,7 +170,7 @@ def test_validation_sees_that_a_policy_became_dearer(
     )
     player = Player(held, None, {}, lambda *_: None)
     first, cheaper, dearer = (player.validate() for _ in range(3))
-    assert cheaper["thrift"] > first["thrift"] > dearer["thrift"]
+    assert cheaper["cost_score"] > first["cost_score"] > dearer["cost_score"]
     assert cheaper["reward"] > first["reward"] > dearer["reward"]
     assert first["em"] == cheaper["em"] == dearer["em"] == 1.0
 
@@ -279,7 +279,7 @@ def test_the_parts_of_a_reward_sum_to_it(setting: Setting, params: Params) -> No
     good = score(trajectory(TURN, LAST), pool_cards(setting), scale, reward)
     assert good.parts[0] == 0.0
     assert good.parts[1] == 0.5
-    assert good.reward == pytest.approx(0.5 + 0.5 * good.thrift)
+    assert good.reward == pytest.approx(0.5 + 0.5 * good.cost_score)
     broken = score(trajectory(TURN, stopped="length"), pool_cards(setting), scale, reward)
     assert (broken.reward, broken.parts) == (-1.0, (-1.0, 0.0, 0.0))
 

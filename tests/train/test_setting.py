@@ -13,7 +13,7 @@ from routerr1.train.setting import Task
 
 @pytest.fixture
 def tasks_of(params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Training tasks of the ci profile with these values of the section `pool`."""
+    """Training tasks of the ci preset with these values of the section `pool`."""
     monkeypatch.chdir(tmp_path)
     stages.dataset(params)
 

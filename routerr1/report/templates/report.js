@@ -62,7 +62,7 @@
     }
     body.append(labelled("answer", row.answer === null ? "none" : row.answer));
     body.append(labelled("right would be", row.gold.join(" or ")));
-    body.append(labelled("ended", `${row.stopped}; format ${row.formed ? "kept" : "broken"}; F1 ${row.f1}`));
+    body.append(labelled("ended", `${row.stopped}; format ${row.format_valid ? "kept" : "broken"}; F1 ${row.f1}`));
   };
 
   const card = (row) => {

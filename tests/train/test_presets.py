@@ -21,10 +21,10 @@ from tests.train.settings import setting_of
 ROOT = Path(__file__).parents[2]
 
 
-def profile(name: str, folder: Path) -> Params:
+def load_preset(name: str, folder: Path) -> Params:
     values = yaml.safe_load((ROOT / "params.yaml").read_text())
-    (folder / "params.yaml").write_text(yaml.safe_dump({**values, "profile": name}))
-    (folder / "profiles").symlink_to(ROOT / "profiles")
+    (folder / "params.yaml").write_text(yaml.safe_dump({**values, "preset": name}))
+    (folder / "presets").symlink_to(ROOT / "presets")
     return load_params(folder / "params.yaml")
 
 
@@ -32,7 +32,7 @@ def profile(name: str, folder: Path) -> Params:
 def test_the_papers_setting_reaches_trl(
     name: str, tmp_path: Path, pool: SimulatedPool, rows: list[Question]
 ) -> None:
-    params = profile(name, tmp_path)
+    params = load_preset(name, tmp_path)
     setting = setting_of(params, pool, rows, held=4, how=loading(params))
     config = grpo._config(setting, tmp_path)
     assert (config.max_steps, config.learning_rate, config.beta) == (225, 1e-6, 0.001)
