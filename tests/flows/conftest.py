@@ -41,7 +41,7 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("DO_NOT_TRACK", "true")
         patch.setenv("PREFECT_MEMO_STORE_PATH", str(home / "memo.toml"))
         # No automation fires here, and on SQLite the service that would fire them can freeze the server while
-        # one is made (docs/operations.md).
+        # one is made (docs/how-to/operate.md).
         patch.setenv("PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED", "false")
         from prefect.testing.utilities import prefect_test_harness
 

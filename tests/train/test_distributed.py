@@ -71,7 +71,7 @@ def test_two_processes_have_the_learning_curve_of_one(
 def test_the_launched_train_stage_writes_what_the_plain_one_does(
     asking_policy: Path, mlflow_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`accelerate launch ... -m routerr1.cli train`, as docs/training.md has it, beside `routerr1 train`."""
+    """`accelerate launch ... -m routerr1.cli train`, as docs/how-to/train.md has it, beside `routerr1 train`."""
     changes = {
         "train": {"steps": 3, "validation_questions": 5, "learning_rate": 1e-3},
         "rollout": {"max_new_tokens": 24},

@@ -1,0 +1,167 @@
+"""MkDocs hook: pages that are generated from the code at build time, so that they cannot be out of date.
+
+`reference/params.md` comes from the pydantic models of `routerr1.config` and the comments of
+params.yaml, `reference/cli.md` from the Typer application.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import griffe
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from pydantic_core import PydanticUndefinedType
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+
+ROOT = Path(__file__).parents[1]
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the generated pages to the site."""
+    for uri, text in (("reference/params.md", params_page()), ("reference/cli.md", cli_page())):
+        files.append(File.generated(config, uri, content=text))
+    return files
+
+
+def params_page() -> str:
+    """Every key of params.yaml: type, allowed values, shipped value and meaning."""
+    from routerr1.config import Params
+
+    shipped = YAML().load(ROOT / "params.yaml")
+    lines = [
+        "# Parameters",
+        "",
+        "`params.yaml` holds every choice. A misspelt key is an error that names the nearest key.",
+        "The column *shipped* has the value of `params.yaml` as it is committed.",
+        "",
+        *_table(Params, shipped, ""),
+    ]
+    for name, section in _sections(Params):
+        lines += _section(name, section, shipped.get(name))
+    return "\n".join(lines) + "\n"
+
+
+def cli_page() -> str:
+    """Every command with its options, as `--help` shows them."""
+    from typer import Context
+    from typer.cli import get_docs_for_click
+    from typer.main import get_command
+
+    from routerr1.cli import app
+
+    command = get_command(app)
+    context = Context(command, info_name="routerr1")
+    text: str = get_docs_for_click(obj=command, ctx=context, name="routerr1")
+    return text.replace("# `routerr1`\n", "# Command line\n", 1)
+
+
+def _section(path: str, section: type[Any], shipped: object, level: int = 2) -> Iterator[str]:
+    yield from ("", f"{'#' * level} {path}", "", _summary(section), "")
+    values = shipped if isinstance(shipped, CommentedMap) else CommentedMap()
+    yield from _table(section, values, f"{path}.")
+    for name, inner in _sections(section):
+        yield from _section(f"{path}.{name}", inner, values.get(name), level + 1)
+
+
+def _table(section: type[Any], shipped: CommentedMap, above: str) -> Iterator[str]:
+    """A table of the keys of a section that are values and not sections themselves."""
+    nested = dict(_sections(section))
+    properties: Mapping[str, Any] = section.model_json_schema()["properties"]
+    meanings = _attributes(section)
+    rows = [name for name in section.model_fields if name not in nested]
+    if not rows:
+        return
+    yield from ("| key | type | shipped | meaning |", "| --- | --- | --- | --- |")
+    for name in rows:
+        meaning = meanings.get(name) or _comment(shipped, name)
+        value = _value(shipped.get(name, section.model_fields[name].get_default()))
+        cells = (f"`{above}{name}`", _type(properties[name]), value, meaning)
+        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _sections(section: type[Any]) -> Iterator[tuple[str, type[Any]]]:
+    """Keys that hold a section (or one or null, or several by name), with its class."""
+    from routerr1.config import Section
+
+    for name, field in section.model_fields.items():
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, Section):
+                yield name, kind
+
+
+def _summary(section: type[Any]) -> str:
+    parsed = griffe.Docstring(section.__doc__ or "").parse("google")
+    return "\n".join(part.value for part in parsed if part.kind is griffe.DocstringSectionKind.text)
+
+
+def _attributes(section: type[Any]) -> dict[str, str]:
+    """The meaning of each attribute that the docstring describes, on one line."""
+    import inspect
+
+    parsed = griffe.Docstring(inspect.getdoc(section) or "").parse("google", warnings=False)
+    return {
+        attribute.name: " ".join(attribute.description.split())
+        for part in parsed
+        if part.kind is griffe.DocstringSectionKind.attributes
+        for attribute in part.value
+    }
+
+
+def _comment(values: CommentedMap, name: str) -> str:
+    """The comment at the end of a key's line."""
+    tokens = values.ca.items.get(name)
+    comment = tokens[2] if tokens else None
+    return comment.value.partition("\n")[0].removeprefix("#").strip() if comment else ""
+
+
+def _value(value: object) -> str:
+    match value:
+        case None:
+            return "`null`"
+        case PydanticUndefinedType():
+            return ""
+        case bool():
+            return f"`{str(value).lower()}`"
+        case dict() | list():
+            text = str(_plain(value))
+            return f"`{text}`" if len(text) <= 40 else "see the file"
+        case _:
+            return f"`{value}`"
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _plain(inner) for key, inner in value.items()}
+        case list():
+            return [_plain(inner) for inner in value]
+        case _:
+            return value
+
+
+def _type(schema: Mapping[str, Any]) -> str:
+    """A JSON schema in words."""
+    match schema:
+        case {"anyOf": kinds}:
+            return " or ".join(_type(kind) for kind in kinds)
+        case {"enum": values}:
+            return ", ".join(f"`{value}`" for value in values)
+        case {"const": value}:
+            return f"`{value}`"
+        case {"type": "array", "items": inner}:
+            return f"list of: {_type(inner)}"
+        case {"type": "object", "additionalProperties": dict() as inner}:
+            return f"map to: {_type(inner)}"
+        case {"type": "null"}:
+            return "`null`"
+        case {"type": kind}:
+            bounds = (
+                ("minimum", "≥"), ("exclusiveMinimum", ">"),
+                ("maximum", "≤"), ("exclusiveMaximum", "<"),
+            )  # fmt: skip
+            limits = [f"{sign} {schema[key]:g}" for key, sign in bounds if key in schema]
+            return ", ".join([{"string": "text"}.get(kind, kind), *limits])
+        case _:
+            return "section"
