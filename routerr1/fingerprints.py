@@ -26,7 +26,7 @@ def sections(params: Params, *names: str) -> dict[str, Any]:
 _PACKAGE = Path(__file__).parent
 # What decides the results of training; dvc.yaml's stage train depends on the same.
 TRAINING_CODE = (
-    "data/embedded.py", "matching.py", "metrics.py", "policy", "pool/changed.py",
+    "data/embedded.py", "matching.py", "metrics.py", "policy", "pool/changed.py", "pool/pricing.py",
     "prompt.py", "protocol.py", "reward.py", "rollout", "simulation/ground_truth.py", "simulation/pool.py", "thoughts.py", "train",
 )  # fmt: skip
 

@@ -80,9 +80,25 @@ def git_diff() -> bytes:
 
 
 def price_book_digest(cards: Sequence[Card]) -> str:
-    """Hex digest of every candidate's prices."""
-    prices = {card.name: (card.prompt_usd_per_mtok, card.completion_usd_per_mtok) for card in cards}
+    """Hex digest of every candidate's prices; those that are not given are no part of it."""
+    prices = {
+        card.name: (
+            card.prompt_usd_per_mtok,
+            card.completion_usd_per_mtok,
+            *_optional_prices(card).items(),
+        )
+        for card in cards
+    }
     return hashlib.sha256(json.dumps(prices, sort_keys=True).encode()).hexdigest()
+
+
+def _optional_prices(card: Card) -> dict[str, float]:
+    optional = {
+        "cached_prompt_usd_per_mtok": card.cached_prompt_usd_per_mtok,
+        "reasoning_usd_per_mtok": card.reasoning_usd_per_mtok,
+        "request_usd": card.request_usd or None,
+    }
+    return {name: price for name, price in optional.items() if price is not None}
 
 
 def changed_stages() -> list[str]:

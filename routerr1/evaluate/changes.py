@@ -143,7 +143,13 @@ def spare_names(cards: Sequence[Card]) -> list[str]:
     return [*spare, *itertools.islice(further, max(0, len(cards) - len(spare)))][: len(cards)]
 
 
-_PRICES = ("prompt_usd_per_mtok", "completion_usd_per_mtok")
+_PRICES = (
+    "prompt_usd_per_mtok",
+    "completion_usd_per_mtok",
+    "cached_prompt_usd_per_mtok",
+    "reasoning_usd_per_mtok",
+    "request_usd",
+)
 _TEXT = ("description",)
 _CLAIMS = ("description", "performance")  # all that a card says of what a candidate is good at
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from routerr1.errors import PoolError
 from routerr1.pool.budget import exhausted
 from routerr1.pool.interface import Pool
+from routerr1.pool.pricing import prices_of, reply_usd
 from routerr1.types import Card, Reply
 
 
@@ -31,7 +32,7 @@ class ChangedPool:
         self.behind = dict(behind or {card.name: card.name for card in cards})
         self.down = frozenset(down)
         self._cards = {card.name: card for card in cards}
-        self._prices = {card.name: _prices(card) for card in inner.cards}
+        self._prices = {card.name: prices_of(card) for card in inner.cards}
         self._shown = {name: shown for shown, name in self.behind.items()}
         missing = self._shown.keys() - self._prices.keys()
         if missing:
@@ -59,18 +60,9 @@ class ChangedPool:
         if reply.model not in self._shown:
             return reply
         card = self._cards[self._shown[reply.model]]
-        if _prices(card) != self._prices[reply.model]:
-            reply = replace(reply, cost_usd=_cost_usd(card, reply))
+        if prices_of(card) != self._prices[reply.model]:
+            reply = replace(reply, cost_usd=reply_usd(card, reply))
         return replace(reply, model=card.name)
 
     async def aclose(self) -> None:
         """The inner pool belongs to who opened it."""
-
-
-def _prices(card: Card) -> tuple[float, float]:
-    return (card.prompt_usd_per_mtok, card.completion_usd_per_mtok)
-
-
-def _cost_usd(card: Card, reply: Reply) -> float:
-    prompt, completion = _prices(card)
-    return (reply.prompt_tokens * prompt + reply.completion_tokens * completion) / 1e6

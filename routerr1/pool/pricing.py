@@ -1,6 +1,8 @@
 """What calls cost, known and at worst, in US dollars."""
 
-from routerr1.types import Card, Usage
+import math
+
+from routerr1.types import Card, Reply, Usage
 
 # Chat templates wrap a message in role markers and, with some models, a default system text.
 TEMPLATE_TOKENS = 128
@@ -29,6 +31,35 @@ def cost_usd(
     said = (completion_tokens - reasoning_tokens) * card.completion_usd_per_mtok
     apart = cached_prompt_tokens * cached_price + reasoning_tokens * reasoning_price
     return (dear + said + apart) / 1e6 + card.request_usd
+
+
+def reply_usd(card: Card, reply: Reply) -> float:
+    """The price of one reply by its card, as if one try made it."""
+    return usage_usd(
+        card,
+        Usage(
+            reply.prompt_tokens,
+            reply.completion_tokens,
+            reply.cached_prompt_tokens,
+            reply.reasoning_tokens,
+        ),
+    )
+
+
+def prices_of(card: Card) -> tuple[float | None, ...]:
+    """Everything that decides what a call costs by its card."""
+    return (
+        card.prompt_usd_per_mtok,
+        card.completion_usd_per_mtok,
+        card.cached_prompt_usd_per_mtok,
+        card.reasoning_usd_per_mtok,
+        card.request_usd,
+    )
+
+
+def tokens_by_length(text: str) -> int:
+    """An estimate where no count is known: about four bytes to a token, as is usual for English."""
+    return math.ceil(len(text.encode("utf-8", "surrogatepass")) / 4)
 
 
 def usage_usd(card: Card, usage: Usage) -> float:

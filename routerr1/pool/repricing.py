@@ -15,9 +15,9 @@ from routerr1.errors import DataError, PoolError
 from routerr1.files import atomic_path
 from routerr1.pool.cards import read_cards
 from routerr1.pool.pool_file import read_pool_file
-from routerr1.pool.pricing import cost_usd
+from routerr1.pool.pricing import reply_usd
 from routerr1.reward import CostScale, FrozenCostScale, hierarchical
-from routerr1.types import Card
+from routerr1.types import Card, Reply
 
 Prices = Mapping[str, Card]
 _COLUMNS = ("pool", "router", "em", "f1", "format_valid", "failures", "cost_usd", "trajectory")
@@ -106,7 +106,7 @@ def _priced(row: Mapping[str, Any], new: Prices, path: Path, number: int) -> dic
         if reply["model"] not in new:
             raise PoolError(f"{path}, row {number}: the new prices hold none of {reply['model']!r}")
         card = new[reply["model"]]
-        reply["cost_usd"] = cost_usd(card, reply["prompt_tokens"], reply["completion_tokens"])
+        reply["cost_usd"] = reply_usd(card, Reply(**reply))
         total += reply["cost_usd"]
     trajectory["ledger"]["cost_usd"] = total
     return {**row, "cost_usd": total, "trajectory": json.dumps(trajectory, sort_keys=True)}

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from routerr1.pool.pricing import tokens_by_length
 from routerr1.types import Usage
 
 # Beyond any context window: a server that reports more is not to be believed.
@@ -143,11 +144,6 @@ def reported_cost_usd(usage: object, headers: Mapping[str, str]) -> float | None
         found = headers.get("x-litellm-response-cost")
     amount = _amount(found)
     return None if amount is None else amount + upstream
-
-
-def tokens_by_length(text: str) -> int:
-    """An estimate where no count is known: about four bytes to a token, as is usual for English."""
-    return math.ceil(len(text.encode("utf-8", "surrogatepass")) / 4)
 
 
 def _with_cache_apart(usage: Mapping[str, object], prompt: int | None) -> int | None:
