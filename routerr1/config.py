@@ -427,7 +427,7 @@ class GateParams(Section):
     margin_unseen_em: float = Field(ge=0)
     max_cost_ratio: float = Field(gt=0)
     max_cost_usd: float | None = Field(gt=0)
-    min_format_validity: float = Field(ge=0, le=1)
+    min_format_valid: float = Field(ge=0, le=1)
     min_em: float = Field(ge=0, le=1)
     max_top_model_share: float = Field(ge=0, le=1)
     max_no_call_rate: float = Field(ge=0, le=1)
@@ -471,7 +471,7 @@ class RegistryParams(Section):
     experiment: str
 
 
-RENAMED_KEYS = {"profile": "preset"}
+RENAMED_KEYS = {"profile": "preset", "gate.min_format_validity": "gate.min_format_valid"}
 """Old keys of params.yaml, each with the key that took its place."""
 
 

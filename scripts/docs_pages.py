@@ -1,7 +1,8 @@
 """MkDocs hook: pages that are generated from the code at build time, so that they cannot be out of date.
 
 `reference/params.md` comes from the pydantic models of `routerr1.config` and the comments of
-params.yaml, `reference/cli.md` from the Typer application.
+params.yaml, `reference/cli.md` from the Typer application, `reference/metrics.md` from
+`routerr1.metrics.METRICS`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,12 @@ ROOT = Path(__file__).parents[1]
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages to the site."""
-    for uri, text in (("reference/params.md", params_page()), ("reference/cli.md", cli_page())):
+    pages = {
+        "reference/params.md": params_page(),
+        "reference/cli.md": cli_page(),
+        "reference/metrics.md": metrics_page(),
+    }
+    for uri, text in pages.items():
         files.append(File.generated(config, uri, content=text))
     return files
 
@@ -55,6 +61,36 @@ def cli_page() -> str:
     context = Context(command, info_name="routerr1")
     text: str = get_docs_for_click(obj=command, ctx=context, name="routerr1")
     return text.replace("# `routerr1`\n", "# Command line\n", 1)
+
+
+def metrics_page() -> str:
+    """Every metric by its name: meaning, unit and range."""
+    from routerr1.metrics import METRICS
+
+    lines = [
+        "# Metrics",
+        "",
+        "Training logs, evaluation, gate, MLflow and plots use these names. `data/train/log.csv` has a",
+        "row per training step and `data/eval/rows.parquet` one per question and router.",
+        "`data/*/metrics.json` holds the headline values that `dvc metrics show` prints.",
+        "In a name, `NAME` stands for a candidate and `N` for a number of hops.",
+        "`validation/...` has the same names for greedy rollouts on the validation questions.",
+    ]
+    for group in dict.fromkeys(metric.group for metric in METRICS):
+        lines += ["", f"## {group.capitalize()}", ""]
+        lines += ["| name | meaning | unit | range |", "| --- | --- | --- | --- |"]
+        lines += [
+            f"| `{m.name}` | {m.meaning} | {m.unit or '–'} | {_range(m.low, m.high)} |"
+            for m in METRICS
+            if m.group == group
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _range(low: float, high: float) -> str:
+    if high == float("inf"):
+        return "any" if low == -high else f"≥ {low:g}"
+    return f"{low:g} to {high:g}".replace("-", "−")
 
 
 def _section(path: str, section: type[Any], shipped: object, level: int = 2) -> Iterator[str]:

@@ -19,7 +19,7 @@ PARAMS = GateParams(
     margin_em=0.02,
     max_cost_ratio=1.25,
     max_cost_usd=None,
-    min_format_validity=0.95,
+    min_format_valid=0.95,
     min_em=0.3,
     max_top_model_share=0.9,
     max_no_call_rate=0.5,
@@ -31,7 +31,7 @@ GOOD = Metrics(
     questions=100,
     em=0.6,
     cost_usd=0.001,
-    format_validity=1.0,
+    format_valid=1.0,
     top_model_share=0.5,
     no_call_rate=0.1,
     call_entropy=1.5,
@@ -68,14 +68,14 @@ def test_figures_are_means_and_shares_over_the_plays() -> None:
     assert found.questions == 3
     assert found.em == pytest.approx(2 / 3)
     assert found.cost_usd == pytest.approx(0.2)
-    assert found.format_validity == pytest.approx(2 / 3)
+    assert found.format_valid == pytest.approx(2 / 3)
     assert (found.top_model_share, found.no_call_rate) == (0.75, pytest.approx(1 / 3))
     assert found.call_entropy == pytest.approx(0.8113, abs=1e-4)
     assert found.unseen_em == 0.5
     assert set(found.intervals) == {
         "em",
         "cost_usd",
-        "format_validity",
+        "format_valid",
         "no_call_rate",
         "unseen_em",
     }
@@ -109,8 +109,8 @@ def test_a_good_challenger_passes_each_rule_of_the_comparison() -> None:
 @pytest.mark.parametrize(
     ("change", "refused_by"),
     [
-        ({"format_validity": 0.94}, "format"),
-        ({"format_validity": math.inf}, "format"),
+        ({"format_valid": 0.94}, "format"),
+        ({"format_valid": math.inf}, "format"),
         ({"top_model_share": 0.91}, "top_model"),
         ({"no_call_rate": 0.51}, "closed_book"),
         ({"call_entropy": 0.29}, "call_entropy"),
@@ -234,7 +234,7 @@ def test_new_models_are_compared_where_both_met_the_same_ones() -> None:
 
 
 def test_the_page_shows_every_rule_with_its_verdict() -> None:
-    bad = replace(GOOD, unseen_em=None, intervals={"format_validity": (0.97, 1.0)})
+    bad = replace(GOOD, unseen_em=None, intervals={"format_valid": (0.97, 1.0)})
     page = gate.to_markdown(gate.decide(bad, AGAINST, PARAMS), {"challenger": "3"})
     assert page.startswith("# Gate: refused\n\n- challenger: 3\n")
     assert "| em_difference | 0.05 | 0.01 to 0.09 | -0.02 | pass |" in page
@@ -268,7 +268,7 @@ def test_nothing_that_is_not_finite_ever_passes(
     unseen: float | None,
     low: float,
 ) -> None:
-    new = replace(GOOD, em=em, format_validity=share, unseen_em=unseen)
+    new = replace(GOOD, em=em, format_valid=share, unseen_em=unseen)
     against = replace(AGAINST, cost_ratio=ratio, em=replace(BETTER, low=low))
     for decision, needed in (
         (gate.decide(new, against, PARAMS), (ratio, share, unseen, low)),

@@ -4,13 +4,12 @@ Each training seed is a policy of its own: two that call one model each, but not
 So figures are worked out for each seed; what is reported is their mean, and the worst.
 """
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
 from routerr1.evaluate.rows import Row
-from routerr1.metrics import entropy_bits
+from routerr1.metrics import routing_metrics
 
 _WORST: Mapping[str, Callable[[list[float]], float]] = {
     "top_model_share": max, "call_entropy": min, "no_call_rate": max, "best_model_share": min,
@@ -65,18 +64,17 @@ def collapse_by_dataset(rows: Sequence[Row], names: Sequence[str] = ()) -> dict[
 
 
 def _of_one_seed(rows: Sequence[Row], names: Sequence[str]) -> dict[str, Any]:
-    counts = Counter(dict.fromkeys(names, 0))
-    counts.update(name for row in rows for name in row.called)
-    calls, judged = counts.total(), sum(row.judged_calls for row in rows)
+    routing = routing_metrics([row.called for row in rows], names)
+    judged = sum(row.judged_calls for row in rows)
     return {
-        "calls": calls,
-        "call_share": {name: counts[name] / calls if calls else 0.0 for name in names},
-        "top_model_share": max(counts.values()) / calls if calls else 0.0,
-        "call_entropy": entropy_bits(counts),
-        "no_call_rate": fmean(not row.called for row in rows),
+        "calls": routing.num_calls,
+        "call_share": routing.call_share,
+        "top_model_share": routing.top_model_share,
+        "call_entropy": routing.call_entropy,
+        "no_call_rate": routing.no_call_rate,
         "calls_by_hops": _calls_by_hops(rows),
         "best_model_share": sum(row.best_calls for row in rows) / judged if judged else None,
-        "judged_call_share": judged / calls if calls else 0.0,
+        "judged_call_share": judged / routing.num_calls if routing.num_calls else 0.0,
     }
 
 

@@ -5,13 +5,12 @@ Pure: measured values in, a decision out. A figure that is missing or not finite
 
 import json
 import math
-from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from routerr1.config import EvaluateParams, GateParams
-from routerr1.metrics import entropy_bits
+from routerr1.metrics import routing_metrics
 
 if TYPE_CHECKING:
     from routerr1.evaluate.stats import Difference, Interval
@@ -72,7 +71,7 @@ class Metrics:
 
     Attributes:
         cost_usd: mean per question.
-        format_validity: share of trajectories that keep the protocol, in [0, 1].
+        format_valid: share of trajectories that keep the protocol, in [0, 1].
         top_model_share: share of all calls that went to the most called candidate, in [0, 1].
         no_call_rate: share of questions without a call, in [0, 1].
         call_entropy: of the shares of calls to each candidate, in bits; 0 without calls.
@@ -83,7 +82,7 @@ class Metrics:
     questions: int
     em: float | None
     cost_usd: float | None
-    format_validity: float | None
+    format_valid: float | None
     top_model_share: float | None
     no_call_rate: float | None
     call_entropy: float | None
@@ -151,13 +150,11 @@ def measure(evidence: Evidence, sampling: Sampling) -> Metrics:
     plays = evidence.plays
     if not plays:
         return Metrics(0, None, None, None, None, None, None)
-    calls = Counter(name for play in plays for name in play.called)
-    total = sum(calls.values())
-    shares = [count / total for count in calls.values()]
+    routing = routing_metrics([play.called for play in plays])
     means = {
         "em": _mean(plays, lambda play: play.em, sampling),
         "cost_usd": _mean(plays, lambda play: play.cost_usd, sampling),
-        "format_validity": _mean(plays, lambda play: play.format_valid, sampling),
+        "format_valid": _mean(plays, lambda play: play.format_valid, sampling),
         "no_call_rate": _mean(plays, lambda play: not play.called, sampling),
         "unseen_em": _mean(evidence.unseen, lambda play: play.em, sampling),
     }
@@ -166,11 +163,11 @@ def measure(evidence: Evidence, sampling: Sampling) -> Metrics:
         questions=len(plays),
         em=found.get("em"),
         cost_usd=found.get("cost_usd"),
-        format_validity=found.get("format_validity"),
+        format_valid=found.get("format_valid"),
         # Without a call there is no top model; that collapse shows in the no-call rate.
-        top_model_share=max(shares, default=0.0),
+        top_model_share=routing.top_model_share,
         no_call_rate=found.get("no_call_rate"),
-        call_entropy=entropy_bits(calls),
+        call_entropy=routing.call_entropy,
         unseen_em=found.get("unseen_em"),
         intervals={
             name: bounds
@@ -283,10 +280,10 @@ def decide(challenger: Metrics, comparison: Comparison | None, params: GateParam
             *ceiling,
             _at_least(
                 "format",
-                challenger.format_validity,
-                params.min_format_validity,
+                challenger.format_valid,
+                params.min_format_valid,
                 "share of trajectories that keep the protocol",
-                bounds.get("format_validity"),
+                bounds.get("format_valid"),
             ),
             _at_most(
                 "top_model",

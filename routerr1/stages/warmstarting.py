@@ -59,11 +59,11 @@ def _warm_started(params: Params, seed: int) -> Path:
     began = time.perf_counter()
     metrics = warm_start(all_questions(), world_of(params), read_cards(), params, seed, folder)
     _log.info("warm start, seed %d: %.0f s", seed, time.perf_counter() - began)
-    if metrics["format_validity"] < _FORMED_ENOUGH:
+    if metrics["format_valid"] < _FORMED_ENOUGH:
         _log.warning(
             "warm start, seed %d: %.0f%% of the trajectories it samples keep the format; under %.0f%%, "
             "reinforcement learning first learns to be short: raise warmstart.steps",
-            seed, 100 * metrics["format_validity"], 100 * _FORMED_ENOUGH,
+            seed, 100 * metrics["format_valid"], 100 * _FORMED_ENOUGH,
         )  # fmt: skip
     return folder
 

@@ -1,13 +1,12 @@
 """What a played trajectory earns, and the figures of a batch that show a collapse coming."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from routerr1 import protocol
 from routerr1.config import RewardParams
 from routerr1.matching import exact_match, token_f1
-from routerr1.metrics import entropy_bits
+from routerr1.metrics import routing_metrics
 from routerr1.pool.interface import Pool
 from routerr1.reward import FrozenCostScale, components
 from routerr1.simulation.ground_truth import truth_of
@@ -121,8 +120,7 @@ def _figures(
     trajectories: Sequence[Trajectory], scores: Sequence[Score], names: Sequence[str]
 ) -> dict[str, float]:
     count = len(trajectories)
-    calls = Counter(name for trajectory in trajectories for name in called(trajectory))
-    total = calls.total()
+    routing = routing_metrics([called(trajectory) for trajectory in trajectories])
     figures = {
         "reward": _mean([s.reward for s in scores]),
         "em": _mean([s.em for s in scores]),
@@ -134,14 +132,14 @@ def _figures(
             for place, part in enumerate(("format", "answer", "cost"))
         },
         "cost_usd": _mean([t.ledger.cost_usd for t in trajectories]),
-        "calls": total / count,
-        "no_call_rate": _mean([float(t.ledger.calls == 0) for t in trajectories]),
+        "calls": routing.num_calls / count,
+        "no_call_rate": routing.no_call_rate,
         "policy_tokens": _mean([float(t.ledger.policy_tokens) for t in trajectories]),
-        "top_model_share": max(calls.values()) / total if total else 0.0,
-        "call_entropy": entropy_bits(calls),
+        "top_model_share": routing.top_model_share,
+        "call_entropy": routing.call_entropy,
     }
     for name in names:
-        figures[f"share/{name}"] = calls[name] / total if total else 0.0
+        figures[f"share/{name}"] = routing.call_share.get(name, 0.0)
     for hops in sorted({t.question.hops for t in trajectories if t.question.hops}):
         mine = [i for i, t in enumerate(trajectories) if t.question.hops == hops]
         figures[f"em_{hops}hop"] = _mean([scores[i].em for i in mine])

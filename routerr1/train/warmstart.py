@@ -199,7 +199,7 @@ def warm_start(
         "loss": sum(losses[-20:]) / max(1, len(losses[-20:])),
         "parameters": sum(p.numel() for p in policy.model.parameters()),
         "vocabulary": len(tokenizer),
-        "format_validity": sum(s.format_valid for s in scores) / len(scores),
+        "format_valid": sum(s.format_valid for s in scores) / len(scores),
         "em": sum(s.em for s in scores) / len(scores),
     }
     _save(policy, folder, metrics)

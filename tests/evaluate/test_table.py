@@ -92,7 +92,7 @@ def test_metrics_hold_the_mean_and_the_worst_seed():
     rows = [row(seed=1, called=["A"]), row(seed=2, called=["B", "A"])]
     found = metrics(summarise(rows, PARAMS))
     assert (found["top_model_share"], found["worst_top_model_share"]) == (0.75, 1.0)
-    assert (found["call_entropy"], found["worst_call_entropy_bits"]) == (0.5, 0.0)
+    assert (found["call_entropy"], found["worst_call_entropy"]) == (0.5, 0.0)
     assert (found["no_call_rate"], found["worst_no_call_rate"]) == (0.0, 0.0)
     assert found["prompt_tokens"] == 10.0
 

@@ -111,7 +111,7 @@ def site(
     clone = make_clone(tmp_path_factory.mktemp("operations") / "clone")
     replace(clone / "presets/ci.yaml", "warmstart: {steps: 20, batch_size: 16}\n", "")
     set_values(clone / PARAMS, TAUGHT)
-    replace(clone / "presets/ci.yaml", "min_format_validity: 0.0,", "min_format_validity: 0.5,")
+    replace(clone / "presets/ci.yaml", "min_format_valid: 0.0,", "min_format_valid: 0.5,")
     replace(clone / "presets/ci.yaml", "baselines: {", "baselines: {include: [largest], ")
     for section, fewer in {"evaluate": 12, "generalize": 4}.items():  # each is played on ten pools
         replace(
@@ -199,7 +199,7 @@ def test_schedule_gate_event_and_rollback(site: Site) -> None:
         assert site.ended(site.start("retrain/retrain")) == "COMPLETED"
         refused = version(2)
         assert refused is not None
-        assert float(refused.tags["metric.format_validity"]) < 0.5
+        assert float(refused.tags["metric.format_valid"]) < 0.5
         assert refused.tags["gate"] == "refused"
         assert "format" in refused.tags["gate.refused_by"]
         assert is_champion(1)
@@ -230,7 +230,7 @@ def check_what_a_run_keeps(site: Site) -> None:
     client, first = tracking.open_client(), version(1)
     assert first is not None
     assert first.run_id is not None
-    assert float(first.tags["metric.format_validity"]) > 0.5
+    assert float(first.tags["metric.format_valid"]) > 0.5
     run = client.get_run(first.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.metrics["train_hours"] > 0
