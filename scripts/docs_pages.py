@@ -1,10 +1,11 @@
 """MkDocs hook: pages that are generated from the code at build time, so that they cannot be out of date.
 
 `reference/params.md` comes from the pydantic models of `routerr1.config` and the comments of
-params.yaml, `reference/cli.md` from the Typer application, `reference/metrics.md` from
-`routerr1.metrics.METRICS`.
+params.yaml, `reference/pool-file.md` from those of `routerr1.pool.pool_file`, `reference/cli.md` from
+the Typer application, `reference/metrics.md` from `routerr1.metrics.METRICS`.
 """
 
+import inspect
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -12,6 +13,7 @@ from typing import Any, get_args
 import griffe
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from pydantic import BaseModel
 from pydantic_core import PydanticUndefinedType
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
@@ -22,12 +24,13 @@ ROOT = Path(__file__).parents[1]
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages to the site."""
     pages = {
-        "reference/params.md": params_page(),
-        "reference/cli.md": cli_page(),
-        "reference/metrics.md": metrics_page(),
+        "params": params_page(),
+        "pool-file": pool_file_page(),
+        "cli": cli_page(),
+        "metrics": metrics_page(),
     }
-    for uri, text in pages.items():
-        files.append(File.generated(config, uri, content=text))
+    for name, text in pages.items():
+        files.append(File.generated(config, f"reference/{name}.md", content=text))
     return files
 
 
@@ -46,6 +49,25 @@ def params_page() -> str:
     ]
     for name, section in _sections(Params):
         lines += _section(name, section, shipped.get(name))
+    return "\n".join(lines) + "\n"
+
+
+def pool_file_page() -> str:
+    """Every key of a pool file."""
+    from routerr1.pool.pool_file import CandidateRow, Endpoint, Prices
+
+    lines = [
+        "# Pool file",
+        "",
+        "A pool file has the sections `prices`, `endpoints` (by name) and `candidates` (a list).",
+        "[Use your own pool](../how-to/pool.md) has an example.",
+    ]
+    sections: dict[str, type[BaseModel]] = {
+        "prices": Prices, "endpoints.NAME": Endpoint, "candidates[]": CandidateRow,
+    }  # fmt: skip
+    for name, section in sections.items():
+        lines += ["", f"## {name}", "", _summary(section), ""]
+        lines += _table(section, CommentedMap(), "", "default")
     return "\n".join(lines) + "\n"
 
 
@@ -93,7 +115,7 @@ def _range(low: float, high: float) -> str:
     return f"{low:g} to {high:g}".replace("-", "−")
 
 
-def _section(path: str, section: type[Any], shipped: object, level: int = 2) -> Iterator[str]:
+def _section(path: str, section: type[BaseModel], shipped: object, level: int = 2) -> Iterator[str]:
     yield from ("", f"{'#' * level} {path}", "", _summary(section), "")
     values = shipped if isinstance(shipped, CommentedMap) else CommentedMap()
     yield from _table(section, values, f"{path}.")
@@ -101,7 +123,9 @@ def _section(path: str, section: type[Any], shipped: object, level: int = 2) -> 
         yield from _section(f"{path}.{name}", inner, values.get(name), level + 1)
 
 
-def _table(section: type[Any], shipped: CommentedMap, above: str) -> Iterator[str]:
+def _table(
+    section: type[BaseModel], shipped: CommentedMap, above: str, value_column: str = "shipped"
+) -> Iterator[str]:
     """A table of the keys of a section that are values and not sections themselves."""
     nested = dict(_sections(section))
     properties: Mapping[str, Any] = section.model_json_schema()["properties"]
@@ -109,7 +133,8 @@ def _table(section: type[Any], shipped: CommentedMap, above: str) -> Iterator[st
     rows = [name for name in section.model_fields if name not in nested]
     if not rows:
         return
-    yield from ("| key | type | shipped | meaning |", "| --- | --- | --- | --- |")
+    yield f"| key | type | {value_column} | meaning |"
+    yield "| --- | --- | --- | --- |"
     for name in rows:
         meaning = meanings.get(name) or _comment(shipped, name)
         value = _value(shipped.get(name, section.model_fields[name].get_default()))
@@ -117,32 +142,34 @@ def _table(section: type[Any], shipped: CommentedMap, above: str) -> Iterator[st
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
-def _sections(section: type[Any]) -> Iterator[tuple[str, type[Any]]]:
+def _sections(section: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
     """Keys that hold a section (or one or null, or several by name), with its class."""
-    from routerr1.config import Section
-
     for name, field in section.model_fields.items():
         for kind in (field.annotation, *get_args(field.annotation)):
-            if isinstance(kind, type) and issubclass(kind, Section):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
                 yield name, kind
 
 
-def _summary(section: type[Any]) -> str:
+def _summary(section: type[BaseModel]) -> str:
     parsed = griffe.Docstring(section.__doc__ or "").parse("google")
     return "\n".join(part.value for part in parsed if part.kind is griffe.DocstringSectionKind.text)
 
 
-def _attributes(section: type[Any]) -> dict[str, str]:
-    """The meaning of each attribute that the docstring describes, on one line."""
-    import inspect
+def _attributes(section: type[BaseModel]) -> dict[str, str]:
+    """The meaning of each attribute that a docstring describes, on one line; a card's are those of `Card`."""
+    from routerr1.pool.cards import CardRow
+    from routerr1.types import Card
 
-    parsed = griffe.Docstring(inspect.getdoc(section) or "").parse("google", warnings=False)
-    return {
-        attribute.name: " ".join(attribute.description.split())
-        for part in parsed
-        if part.kind is griffe.DocstringSectionKind.attributes
-        for attribute in part.value
-    }
+    found: dict[str, str] = {}
+    for kind in (*((Card,) if issubclass(section, CardRow) else ()), *reversed(section.__mro__)):
+        parsed = griffe.Docstring(inspect.getdoc(kind) or "").parse("google", warnings=False)
+        found |= {
+            attribute.name: " ".join(attribute.description.split())
+            for part in parsed
+            if part.kind is griffe.DocstringSectionKind.attributes
+            for attribute in part.value
+        }
+    return found
 
 
 def _comment(values: CommentedMap, name: str) -> str:
