@@ -184,10 +184,7 @@ def test_links_from_files_outside_the_site_lead_to_files(page: Path):
         assert target.startswith("https://") or (page.parent / target).exists(), target
 
 
-REWRITTEN = [page for page in WRITTEN if page.stem not in ("statistics", "operate")]
-
-
-@pytest.mark.parametrize("page", REWRITTEN, ids=ids)
+@pytest.mark.parametrize("page", WRITTEN, ids=ids)
 def test_prose_is_wrapped(page: Path):
     fenced = False
     for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
