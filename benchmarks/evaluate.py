@@ -44,7 +44,7 @@ from routerr1.simulation.pool import SimulatedPool, default_candidates, known_fa
 from routerr1.simulation.server import build_app, serving
 from routerr1.stages.evaluating import jobs_of
 from routerr1.stages.parts import world_of
-from routerr1.tracking.runs import open_run
+from routerr1.tracking.runs import new_run
 from routerr1.train.checkpoint import save_policy
 from routerr1.types import Question, Reply
 from tests.servers import write_pool_file
@@ -88,7 +88,7 @@ def set_up(num_questions: int, pool_file: Path) -> Params:
     stages.warmstart(params)
     save_policy(stages.WARMSTART / "seed-1", stages.POLICY, {"seed": 1})
     stages.OTHER_SEEDS.mkdir()
-    with open_run(params.registry, stages.RUN_FILE, resume=False):
+    with new_run(params.registry, stages.RUN_FILE, "benchmark"):
         pass
     return params
 

@@ -383,36 +383,36 @@ def by_hand(bench: Bench) -> str:
 
 def champion_number() -> int:
     """The version with the alias champion."""
-    from routerr1.registry import versions as registry
-    from routerr1.tracking import runs as tracking
+    from routerr1.registry import versions
+    from routerr1.tracking.store import open_client
 
-    return registry.get_version(tracking.open_client(), "routerr1", "champion").number
+    return versions.get_version(open_client(), "routerr1", "champion").number
 
 
 def newest_number() -> int:
     """The version made last."""
-    from routerr1.registry import versions as registry
-    from routerr1.tracking import runs as tracking
+    from routerr1.registry import versions
+    from routerr1.tracking.store import open_client
 
-    return max(each.number for each in registry.list_versions(tracking.open_client(), "routerr1"))
+    return max(each.number for each in versions.list_versions(open_client(), "routerr1"))
 
 
 def partial() -> tuple[int, int]:
     """How many versions are not whole, and how many logged models are neither READY nor a version's."""
     from routerr1.errors import RegistryError
-    from routerr1.registry import versions as registry
-    from routerr1.tracking import runs as tracking
+    from routerr1.registry import versions
+    from routerr1.tracking.store import experiment_id, open_client
 
-    client = tracking.open_client()
-    versions = registry.list_versions(client, "routerr1")
+    client = open_client()
+    versions = versions.list_versions(client, "routerr1")
     broken = 0
     for version in versions:
         try:
-            registry.verify(client, version.model_id)
+            versions.verify(client, version.model_id)
         except RegistryError:
             broken += 1
     kept = {version.model_id for version in versions}
-    experiment = tracking.experiment_id(client, "routerr1")
+    experiment = experiment_id(client, "routerr1")
     logged = client.search_logged_models([experiment])
     return broken, sum(str(m.status) != "READY" or m.model_id not in kept for m in logged)
 

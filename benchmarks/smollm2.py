@@ -174,7 +174,7 @@ def write_results(out: Path, seconds: dict[str, float], weights: str, overrides:
     tokens = sum(float(row["policy_tokens"]) for row in rows) * rollouts
     # Of all steps, also of those before a kill, which the stage's own seconds leave out.
     timing = [
-        row for row in table("data/train/seconds.csv") if float(row["seed"]) == params.seeds[0]
+        row for row in table("runs/train/seconds.csv") if float(row["seed"]) == params.seeds[0]
     ]
     playing, learning = (
         sum(float(row[part]) for row in timing) for part in ("generation_s", "training_s")
@@ -182,7 +182,7 @@ def write_results(out: Path, seconds: dict[str, float], weights: str, overrides:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     out.mkdir(parents=True, exist_ok=True)
     for path in (
-        "data/train/log.csv", "data/train/metrics.json", "data/train/seconds.csv", "data/eval/metrics.json",
+        "data/train/log.csv", "data/train/metrics.json", "runs/train/seconds.csv", "data/eval/metrics.json",
         "data/eval/table.md", "data/generalize/metrics.json", "data/generalize/pools.md",
         "data/warmstart/metrics.json", "log.txt",
     ):  # fmt: skip

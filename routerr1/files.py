@@ -19,6 +19,19 @@ import yaml
 from routerr1.errors import DataError
 
 
+def project_folder() -> Path:
+    """The folder of everything that outlives an experiment: MLflow's store and the budget.
+
+    It is the working directory or, in the temporary copy that `dvc exp run --temp` and `--queue` make and
+    delete, the repository that was copied.
+    """
+    here = Path.cwd()
+    for place in range(len(here.parts)):
+        if here.parts[place : place + 3] == (".dvc", "tmp", "exps"):
+            return Path(*here.parts[:place])
+    return here
+
+
 def _aside(path: Path) -> Path:
     """A new name beside `path`, which tells whose it is; what killed writers of `path` left is removed."""
     ours = f".{path.name}.{socket.gethostname()}."

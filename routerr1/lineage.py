@@ -3,6 +3,7 @@
 import getpass
 import hashlib
 import json
+import logging
 import os
 import subprocess
 from collections.abc import Sequence
@@ -15,23 +16,39 @@ from routerr1.types import Card
 
 DVC_LOCK = Path("dvc.lock")
 
+_log = logging.getLogger(__name__)
+
 
 def git_commit() -> str | None:
-    """Hex id of HEAD in the working directory; None outside a repository or before a first commit."""
+    """Hex id of HEAD in the working directory; None outside a repository or before a first commit.
+
+    Raises: DataError with git's reason if it refuses, e.g. because the folder belongs to another user.
+    """
+    command = ["git", "rev-parse", "--verify", "-q", "HEAD"]
+    environ = {**os.environ, "LC_ALL": "C"}
     try:
-        found = subprocess.run(
-            ["git", "rev-parse", "--verify", "-q", "HEAD"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
+        found = subprocess.run(command, capture_output=True, text=True, check=False, env=environ)
+    except OSError:  # no git
         return None
-    return found.stdout.strip()
+    if found.returncode == 0:
+        return found.stdout.strip()
+    reason = " ".join(found.stderr.split())
+    if not reason or "not a git repository" in reason:
+        return None
+    raise DataError(f"`{' '.join(command)}` failed: {reason}")
+
+
+def known_commit() -> str | None:
+    """`git_commit`, for records that are kept without one too: a refusal of git is a warning."""
+    try:
+        return git_commit()
+    except DataError as error:
+        _log.warning("the commit is not recorded: %s", error)
+        return None
 
 
 def user_name() -> str:
-    """Who is at work: ROUTERR1_USER, or the account's name; its number where it has none, as in containers."""
+    """ROUTERR1_USER, or the account's name, or the account's number if it has no name, as in containers."""
     if given := os.environ.get("ROUTERR1_USER"):
         return given
     try:

@@ -64,8 +64,7 @@ write_cards(Path("data/pool/cards.json"), [Card("Atlas", prompt_usd_per_mtok=par
 Path("data/questions").mkdir(parents=True)
 Path("data/questions/train.parquet").write_bytes(b"q")
 write_json(Path("data/train/metrics.json"), {"train_cost_usd": 0.5})
-write_json(Path("data/train/timing.json"), {"train_hours": 0.1})
-write_json(Path("data/train/run.json"), {"run_id": "0" * 31 + str(params["size"] % 10)})
+write_json(Path("data/train/run.json"), {"training": "0" * 15 + str(params["size"] % 10)})
 '''
 
 STAGE = f"""

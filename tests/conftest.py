@@ -149,11 +149,11 @@ def warm_started(folder: Path, params: Params, world: World, rows: list[Question
 @pytest.fixture(scope="session")
 def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow store with its tables made once: making them costs two seconds."""
-    from routerr1.tracking import runs as tracking
+    from routerr1.tracking.store import open_client
 
     def make(folder: Path) -> None:
         with contextlib.chdir(folder):
-            tracking.open_client()
+            open_client()
 
     return made_once(tmp_path_factory, "mlflow", make) / "mlflow.db"
 

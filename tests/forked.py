@@ -87,7 +87,7 @@ def register_and_die(where: str) -> None:
     from mlflow.tracking import MlflowClient
 
     from routerr1.config import load_params
-    from routerr1.registry import versions as registry
+    from routerr1.registry import versions
 
     log = MlflowClient.log_model_artifacts
 
@@ -105,7 +105,7 @@ def register_and_die(where: str) -> None:
             MlflowClient.create_model_version = _die
         case "before alias":
             MlflowClient.set_registered_model_alias = _die
-    registry.register(load_params())
+    versions.register(load_params())
 
 
 def _die(*_: Any, **__: Any) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from routerr1.config import GateParams
 from routerr1.evaluate.stats import Difference
 from routerr1.registry import gate
-from routerr1.registry.gate import Comparison, Evidence, Metrics, Play, Sampling
+from routerr1.registry.gate import Comparison, EvalSample, Evidence, Metrics, Sampling
 
 PARAMS = GateParams(
     margin_em=0.02,
@@ -49,22 +49,26 @@ AGAINST = Comparison(
 SAMPLING = Sampling(resamples=400, confidence=0.99, seed=5)
 
 
-def play(name: str, em: float = 1.0, *called: str, cost: float = 0.001, pool: str = "") -> Play:
-    return Play(f"line {name}", name, pool, name, em, cost, True, called)
+def play(
+    name: str, em: float = 1.0, *called: str, cost: float = 0.001, pool: str = ""
+) -> EvalSample:
+    return EvalSample(f"line {name}", name, pool, name, em, cost, True, called)
 
 
-def evidence(plays: list[Play], unseen: Sequence[Play] = (), **digests: str) -> Evidence:
-    return Evidence(plays, unseen, **{"pool": "p", "unseen_pool": "u", **digests})
+def evidence(
+    samples: list[EvalSample], unseen: Sequence[EvalSample] = (), **digests: str
+) -> Evidence:
+    return Evidence(samples, unseen, **{"pool": "p", "unseen_pool": "u", **digests})
 
 
 def test_figures_are_means_and_shares_over_the_plays() -> None:
-    plays = [
+    samples = [
         play("1", 1.0, "a", "b", cost=0.4),
         play("2", 0.0, "a", "a", cost=0.2),
         replace(play("3", 1.0, cost=0.0), format_valid=False),
     ]
     # Calls: a 3 of 4, b 1 of 4; entropy 3/4 log2(4/3) + 1/4 log2 4 = 0.8113.
-    found = gate.measure(evidence(plays, plays[:2]), SAMPLING)
+    found = gate.measure(evidence(samples, samples[:2]), SAMPLING)
     assert found.questions == 3
     assert found.em == pytest.approx(2 / 3)
     assert found.cost_usd == pytest.approx(0.2)
@@ -99,7 +103,7 @@ def test_a_good_challenger_passes_each_rule_of_the_comparison() -> None:
         "cost_ratio",
         "format",
         "top_model",
-        "closed_book",
+        "no_call",
         "call_entropy",
         "unseen_pool",
         "unseen_difference",
@@ -112,7 +116,7 @@ def test_a_good_challenger_passes_each_rule_of_the_comparison() -> None:
         ({"format_valid": 0.94}, "format"),
         ({"format_valid": math.inf}, "format"),
         ({"top_model_share": 0.91}, "top_model"),
-        ({"no_call_rate": 0.51}, "closed_book"),
+        ({"no_call_rate": 0.51}, "no_call"),
         ({"call_entropy": 0.29}, "call_entropy"),
         ({"unseen_em": 0.09}, "unseen_pool"),
         ({"unseen_em": None}, "unseen_pool"),

@@ -59,7 +59,7 @@ def test_a_killed_pipeline_leaves_no_trainer_and_finishes_when_run_again(clone: 
     assert not list(clone.glob("runs/train/*/checkpoint-*"))
     log = (clone / "data/train/log.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in log] == ["step", "1", "2", "3", "4"]
-    head, *seconds = (clone / "data/train/seconds.csv").read_text().splitlines()
+    head, *seconds = (clone / "runs/train/seconds.csv").read_text().splitlines()
     assert head == "seed,step,generation_s,training_s,validation_s"
     assert [line.split(",")[1] for line in seconds] == ["1", "2", "3", "4"]
     parts = [list(map(float, line.split(",")[2:])) for line in seconds]

@@ -17,10 +17,9 @@ from typer.testing import CliRunner
 from routerr1 import files, lineage
 from routerr1.config import Params
 from routerr1.errors import CheckpointError, LockHeld, RegistryError, StoreUnreachable
-from routerr1.registry import promotion
-from routerr1.registry import versions as registry
-from routerr1.registry.lock import exclusive
-from routerr1.tracking import runs as tracking
+from routerr1.registry import promotion, versions
+from routerr1.registry.lock import registry_lock
+from routerr1.tracking.store import experiment_id, open_client, this_process
 from routerr1.train.checkpoint import read_manifest, write_manifest
 from tests.chain import commit_nothing, dvc, make_outputs
 from tests.clone import replace
@@ -30,13 +29,13 @@ WEIGHTS = Path("models/policy/model.safetensors")
 
 
 def logged_models(params: Params) -> list[str]:
-    client = tracking.open_client()
-    experiment = tracking.experiment_id(client, params.registry.experiment)
+    client = open_client()
+    experiment = experiment_id(client, params.registry.experiment)
     return [found.model_id for found in client.search_logged_models([experiment])]
 
 
 def test_a_version_carries_its_lineage_and_figures(chain: Params) -> None:
-    version = registry.register(chain)
+    version = versions.register(chain)
     commit = subprocess.run(
         ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
     )
@@ -45,19 +44,18 @@ def test_a_version_carries_its_lineage_and_figures(chain: Params) -> None:
     assert version.tags["git_dirty"] == "false"
     assert version.tags["data_digest"].endswith(".dir")
     assert version.tags["checkpoint.prompt_hash"] == "p1"
-    assert version.tags["train.train_hours"] == "0.1"
     assert (version.tags["metric.em"], version.tags["metric.cost_usd"]) == ("0.6", "0.001")
     assert version.tags["seeds"] == "1"
-    judged_by = registry.read_version_evidence(version)
-    plays, unseen, pool, _ = judged_by
-    assert (len(plays), plays[1].called) == (40, ("Atlas",))
+    judged_by = versions.read_version_evidence(version)
+    samples, unseen, pool, _ = judged_by
+    assert (len(samples), samples[1].called) == (40, ("Atlas",))
     assert [play.pool for play in unseen] == ["drawn"] * 40  # and not of a mere change of names
     assert pool == version.tags["pool_digest"] == files.sha256(Path("data/pool/cards.json"))
 
 
 def test_a_version_keeps_the_lock_it_came_from_and_what_was_not_committed(chain: Params) -> None:
-    clean = registry.register(chain)
-    with registry.fetched(clean.model_id, "artifacts/context") as context:
+    clean = versions.register(chain)
+    with versions.fetched(clean.model_id, "artifacts/context") as context:
         names = {file.name for file in context.iterdir()}
         assert (context / "dvc.lock").read_bytes() == Path("dvc.lock").read_bytes()
         listed = read_manifest(context)["files"]
@@ -71,53 +69,53 @@ def test_a_version_keeps_the_lock_it_came_from_and_what_was_not_committed(chain:
     }
     assert clean.tags["dvc_lock"] == listed["dvc.lock"]
     replace(Path("params.yaml"), "preset: embedded", "preset: embedded  # for now")
-    dirty = registry.register(chain)
+    dirty = versions.register(chain)
     assert (dirty.number, dirty.tags["git_dirty"]) == (2, "true")
-    with registry.fetched(dirty.model_id, "artifacts/context/uncommitted.diff") as diff:
+    with versions.fetched(dirty.model_id, "artifacts/context/uncommitted.diff") as diff:
         assert "+preset: embedded  # for now" in diff.read_text()
 
 
 def test_a_huge_change_is_cut(chain: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("routerr1.registry.versions._MAX_DIFF_BYTES", 100)
     replace(Path("params.yaml"), "preset: embedded", "preset: embedded  # for now")
-    version = registry.register(chain)
+    version = versions.register(chain)
     whole = len(lineage.git_diff())
-    with registry.fetched(version.model_id, "artifacts/context/uncommitted.diff") as diff:
+    with versions.fetched(version.model_id, "artifacts/context/uncommitted.diff") as diff:
         assert diff.read_bytes()[100:].decode() == f"\n... cut: {whole} bytes in all\n"
 
 
 def test_registering_warns_of_nothing(chain: Params, recwarn: pytest.WarningsRecorder) -> None:
-    registry.register(chain)
+    versions.register(chain)
     assert [str(told.message) for told in recwarn if issubclass(told.category, UserWarning)] == []
 
 
 def test_the_same_state_is_registered_once(chain: Params) -> None:
-    first = registry.register(chain)
-    again = registry.register(chain)
+    first = versions.register(chain)
+    again = versions.register(chain)
     assert again == first
     assert logged_models(chain) == [first.model_id]
     make_outputs(right=0.7)
-    assert registry.register(chain).number == 2
+    assert versions.register(chain).number == 2
 
 
 def test_the_gate_moves_the_champion_or_leaves_it(chain: Params) -> None:
-    registry.register(chain)
+    versions.register(chain)
     first = promotion.promote(chain)
-    assert first.move is not None
-    assert (first.move.before, first.move.after, first.move.state) == (None, 1, "done")
+    assert first.record is not None
+    assert (first.record.before, first.record.after, first.record.state) == (None, 1, "done")
     make_outputs(right=0.1)
-    registry.register(chain)
+    versions.register(chain)
     second = promotion.promote(chain)
-    assert second.move is None
-    assert second.judgement.decision.refused_by == ("em_difference",)
-    client = tracking.open_client()
-    refused = registry.get_version(client, "routerr1", "challenger")
+    assert second.record is None
+    assert second.result.decision.refused_by == ("em_difference",)
+    client = open_client()
+    refused = versions.get_version(client, "routerr1", "challenger")
     assert (refused.number, refused.tags["gate"]) == (2, "refused")
     rule = json.loads(refused.tags["gate.em_difference"])
     assert (rule["figure"], rule["limit"], rule["verdict"]) == (-0.5, -0.02, "FAIL")
     assert rule["low"] <= rule["figure"] <= rule["high"] < 0
     assert json.loads(refused.tags["gate.format"])["low"] == 1.0
-    assert registry.get_version(client, "routerr1", "champion").number == 1
+    assert versions.get_version(client, "routerr1", "champion").number == 1
     assert "**FAIL**" in Path("runs/gate/version-2.md").read_text()
     assert refused.run_id is not None
     pages = client.list_artifacts(refused.run_id, "gate")
@@ -125,24 +123,24 @@ def test_the_gate_moves_the_champion_or_leaves_it(chain: Params) -> None:
 
 
 def test_promoting_the_champion_again_changes_nothing(chain: Params) -> None:
-    registry.register(chain)
+    versions.register(chain)
     promotion.promote(chain)
     again = promotion.promote(chain, "champion")
-    assert again.move is None
-    assert again.judgement.decision.passed
-    assert len(promotion.moves(tracking.open_client(), "routerr1")) == 1
+    assert again.record is None
+    assert again.result.decision.passed
+    assert len(promotion.promotion_log(open_client(), "routerr1")) == 1
 
 
 def test_rollback_walks_back_one_champion_at_a_time(chain: Params) -> None:
     for right in (0.61, 0.7, 0.8):
         make_outputs(right=right)
-        registry.register(chain)
+        versions.register(chain)
         promotion.promote(chain)
     back = [promotion.rollback(chain, why="test").after for _ in range(2)]
     assert back == [2, 1]
     with pytest.raises(RegistryError, match="no earlier champion"):
         promotion.rollback(chain, why="test")
-    record = promotion.moves(tracking.open_client(), "routerr1")
+    record = promotion.promotion_log(open_client(), "routerr1")
     assert [(move.kind, move.before, move.after) for move in record] == [
         ("promote", None, 1),
         ("promote", 1, 2),
@@ -150,23 +148,23 @@ def test_rollback_walks_back_one_champion_at_a_time(chain: Params) -> None:
         ("rollback", 3, 2),
         ("rollback", 2, 1),
     ]
-    assert promotion.promote(chain, "3").move is not None  # and forward again
+    assert promotion.promote(chain, "3").record is not None  # and forward again
     assert promotion.rollback(chain, why="test").after == 1
 
 
 def test_rollback_passes_over_a_version_that_was_deleted(chain: Params) -> None:
     for right in (0.61, 0.7, 0.8):
         make_outputs(right=right)
-        registry.register(chain)
+        versions.register(chain)
         promotion.promote(chain)
-    tracking.open_client().delete_model_version("routerr1", "2")
+    open_client().delete_model_version("routerr1", "2")
     assert promotion.rollback(chain, why="test").after == 1
 
 
 def test_outputs_that_differ_from_the_lock_are_refused(chain: Params) -> None:
     WEIGHTS.write_bytes(b"tampered")
     with pytest.raises(RegistryError, match=r"dvc\.lock: does not describe the outputs of make"):
-        registry.register(chain)
+        versions.register(chain)
     assert logged_models(chain) == []
 
 
@@ -184,9 +182,9 @@ def test_outputs_that_change_while_they_are_registered_make_no_version(
     with monkeypatch.context() as patch:
         patch.setattr(mlflow.pyfunc, "log_model", after_a_retrain)
         with pytest.raises(RegistryError, match=r"the state of the chain changed while it was reg"):
-            registry.register(chain)
+            versions.register(chain)
     assert listed() == []
-    version = registry.register(chain)
+    version = versions.register(chain)
     assert (version.number, version.tags["metric.em"]) == (1, "0.1")
     assert logged_models(chain) == [version.model_id]
 
@@ -196,34 +194,34 @@ def test_a_checkpoint_that_differs_from_its_manifest_is_refused(chain: Params) -
     WEIGHTS.write_bytes(b"tampered")
     dvc("commit", "-f", "-q")  # now dvc.lock agrees
     with pytest.raises(CheckpointError, match=r"model\.safetensors: is corrupt"):
-        registry.register(chain)
+        versions.register(chain)
     assert logged_models(chain) == []
 
 
-def stored_weights(version: registry.Version) -> Path:
-    root = tracking.open_client().get_logged_model(version.model_id).artifact_location
+def stored_weights(version: versions.Version) -> Path:
+    root = open_client().get_logged_model(version.model_id).artifact_location
     return Path(root.removeprefix("file://")) / "artifacts/policy/model.safetensors"
 
 
 def test_a_version_whose_files_changed_is_neither_promoted_nor_reused(chain: Params) -> None:
-    first = registry.register(chain)
+    first = versions.register(chain)
     stored_weights(first).write_bytes(b"tampered")
     with pytest.raises(RegistryError) as caught:
         promotion.promote(chain)
     assert str(caught.value) == (
         f"logged model {first.model_id}: artifacts/policy/model.safetensors: is corrupt"
     )
-    assert registry.register(chain).number == 2  # made again, and the broken one is kept
+    assert versions.register(chain).number == 2  # made again, and the broken one is kept
     assert [version.number for version in listed()] == [2, 1]
-    assert promotion.promote(chain).move is not None
+    assert promotion.promote(chain).record is not None
 
 
-def listed() -> list[registry.Version]:
-    return registry.list_versions(tracking.open_client(), "routerr1")
+def listed() -> list[versions.Version]:
+    return versions.list_versions(open_client(), "routerr1")
 
 
 def test_a_champion_whose_files_are_away_stays_champion(chain: Params, tmp_path: Path) -> None:
-    first = registry.register(chain)
+    first = versions.register(chain)
     promotion.promote(chain)
     folder = stored_weights(first).parents[1]
     folder.rename(tmp_path / "unmounted")
@@ -231,26 +229,26 @@ def test_a_champion_whose_files_are_away_stays_champion(chain: Params, tmp_path:
         RegistryError,
         match=rf"^version 1 of routerr1: is champion, but logged model {first.model_id}: lacks ",
     ):
-        registry.register(chain)
+        versions.register(chain)
     (only,) = listed()
     assert (only.number, only.aliases) == (1, ("champion",))
     assert logged_models(chain) == [first.model_id]
     (tmp_path / "unmounted").rename(folder)
-    assert registry.register(chain).number == 1
+    assert versions.register(chain).number == 1
 
 
 def test_a_former_champion_whose_files_are_away_is_kept_to_go_back_to(
     chain: Params, tmp_path: Path
 ) -> None:
-    first = registry.register(chain)
+    first = versions.register(chain)
     promotion.promote(chain)
     commit_nothing()
-    registry.register(chain)
+    versions.register(chain)
     promotion.promote(chain)
     subprocess.run(["git", "reset", "-q", "--hard", "HEAD~1"], check=True)
     folder = stored_weights(first).parents[1]
     folder.rename(tmp_path / "unmounted")
-    assert registry.register(chain).number == 3
+    assert versions.register(chain).number == 3
     (tmp_path / "unmounted").rename(folder)
     assert promotion.rollback(chain, why="test").after == 1
 
@@ -258,19 +256,19 @@ def test_a_former_champion_whose_files_are_away_is_kept_to_go_back_to(
 def test_a_version_whose_files_cannot_be_reached_now_is_kept(
     chain: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = registry.register(chain)
+    first = versions.register(chain)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with closing(sqlite3.connect("mlflow.db")) as store, store:
         away = "http://127.0.0.1:9/api/2.0/mlflow-artifacts/artifacts/away"
         store.execute("UPDATE logged_models SET artifact_location = ?", (away,))
     with pytest.raises(StoreUnreachable):
-        registry.register(chain)
-    kept = registry.list_versions(tracking.open_client(), "routerr1")
+        versions.register(chain)
+    kept = versions.list_versions(open_client(), "routerr1")
     assert [version.number for version in kept] == [first.number]
 
 
 def test_evidence_that_changed_is_not_believed(chain: Params) -> None:
-    first = registry.register(chain)
+    first = versions.register(chain)
     record = stored_weights(first).parent.parent / "context/evidence.json"
     record.write_text(record.read_text().replace('"em": 0.0', '"em": 1.0'))
     with pytest.raises(RegistryError, match=r"artifacts/context/evidence\.json: is corrupt"):
@@ -282,7 +280,7 @@ def test_evidence_that_changed_is_not_believed(chain: Params) -> None:
 
 @pytest.mark.parametrize("name", ["cards.json", "params.json", "dvc.lock"])
 def test_what_a_policy_is_played_with_is_checked_like_its_weights(chain: Params, name: str) -> None:
-    first = registry.register(chain)
+    first = versions.register(chain)
     file = stored_weights(first).parents[1] / "context" / name
     file.write_bytes(file.read_bytes() + b" ")
     with pytest.raises(RegistryError, match=rf"artifacts/context/{name}: is corrupt"):
@@ -294,13 +292,13 @@ def test_what_a_policy_is_played_with_is_checked_like_its_weights(chain: Params,
 )
 def test_a_kill_while_registering_leaves_nothing_partial(chain: Params, where: str) -> None:
     assert ended(fork(register_and_die, where)) == -signal.SIGKILL
-    version = registry.register(chain)
-    client = tracking.open_client()
-    assert [found.number for found in registry.list_versions(client, "routerr1")] == [1]
+    version = versions.register(chain)
+    client = open_client()
+    assert [found.number for found in versions.list_versions(client, "routerr1")] == [1]
     assert logged_models(chain) == [version.model_id]
     assert version.aliases == ("challenger",)
-    registry.verify(client, version.model_id)
-    assert promotion.promote(chain).move is not None
+    versions.verify(client, version.model_id)
+    assert promotion.promote(chain).record is not None
 
 
 @pytest.mark.parametrize(
@@ -316,134 +314,136 @@ def test_a_kill_while_registering_leaves_nothing_partial(chain: Params, where: s
 def test_a_kill_while_promoting_is_settled_by_the_next(
     chain: Params, call: str, when: str, champion: int, state: list[str]
 ) -> None:
-    registry.register(chain)
+    versions.register(chain)
     promotion.promote(chain)
     make_outputs(right=0.8)
-    registry.register(chain)
+    versions.register(chain)
     assert ended(fork(promote_and_die, call, when)) == -signal.SIGKILL
-    client = tracking.open_client()
-    assert registry.get_version(client, "routerr1", "champion").number == champion
+    client = open_client()
+    assert versions.get_version(client, "routerr1", "champion").number == champion
     promotion.promote(chain, "2")  # the dead holder's lock does not stop it
-    record = promotion.moves(client, "routerr1")
+    record = promotion.promotion_log(client, "routerr1")
     assert [move.state for move in record[1 : 1 + len(state)]] == state
-    assert registry.get_version(client, "routerr1", "champion").number == 2
+    assert versions.get_version(client, "routerr1", "champion").number == 2
     assert [move.seq for move in record] == list(range(1, len(record) + 1))
     assert sum(move.state == "done" for move in record) == 2
 
 
 def test_another_pool_or_other_questions_are_no_comparison(chain: Params) -> None:
-    registry.register(chain)
+    versions.register(chain)
     promotion.promote(chain)
     make_outputs(right=0.9, price=0.2)
-    registry.register(chain)
-    assert promotion.promote(chain).judgement.decision.refused_by == ("same_pool",)
+    versions.register(chain)
+    assert promotion.promote(chain).result.decision.refused_by == ("same_pool",)
     make_outputs(right=0.9, asks="another question")  # by the same ids
-    registry.register(chain)
-    refused = promotion.promote(chain).judgement.decision.refused_by
+    versions.register(chain)
+    refused = promotion.promote(chain).result.decision.refused_by
     assert refused == ("same_questions", "em_difference", "cost_ratio")
 
 
 def test_what_the_champion_does_now_takes_the_place_of_what_is_kept_with_it(chain: Params) -> None:
-    registry.register(chain)
+    versions.register(chain)
     promotion.promote(chain)
     make_outputs(right=0.9, price=0.2)
-    replayed = registry.read_version_evidence(registry.register(chain))
+    replayed = versions.read_version_evidence(versions.register(chain))
     done = promotion.promote(chain, replayed=replayed._replace(unseen=()))
-    assert done.judgement.decision.passed
-    assert done.move is not None
+    assert done.result.decision.passed
+    assert done.record is not None
 
 
 def test_a_challenger_that_is_worse_with_new_models_is_refused(chain: Params) -> None:
-    registry.register(chain)
+    versions.register(chain)
     promotion.promote(chain)
     make_outputs(right=0.9, unseen=0.4)
-    version = registry.register(chain)
-    assert promotion.promote(chain).judgement.decision.refused_by == ("unseen_difference",)
+    version = versions.register(chain)
+    assert promotion.promote(chain).result.decision.refused_by == ("unseen_difference",)
     make_outputs(right=0.9, unseen=0.2)
-    registry.register(chain)
-    refused = promotion.promote(chain).judgement.decision.refused_by
+    versions.register(chain)
+    refused = promotion.promote(chain).result.decision.refused_by
     assert refused == ("unseen_pool", "unseen_difference")
     # A verdict of rules that an earlier one had and it has not is no verdict of theirs.
-    promotion.promote(chain, str(version.number), by_floors=True, why="test")
+    promotion.promote(chain, str(version.number), without_comparison=True, why="test")
     tags = {key for key in listed()[1].tags if key.startswith("gate.")}
     assert "gate.em_floor" in tags
     assert not {"gate.em_difference", "gate.unseen_difference", "gate.cost_ratio"} & tags
 
 
-def test_by_floors_a_champion_that_cannot_be_compared_with_is_replaced(chain: Params) -> None:
-    first = registry.register(chain)
+def test_without_comparison_a_champion_that_cannot_be_compared_with_is_replaced(
+    chain: Params,
+) -> None:
+    first = versions.register(chain)
     promotion.promote(chain)
     make_outputs(right=0.5, price=0.2)
-    registry.register(chain)
-    assert promotion.promote(chain).move is None
+    versions.register(chain)
+    assert promotion.promote(chain).record is None
     shutil.rmtree(stored_weights(first).parents[1])  # not even its files are there
     with pytest.raises(RegistryError, match="lacks artifacts/context"):
         promotion.promote(chain)
-    done = promotion.promote(chain, by_floors=True, why="another pool")
-    assert done.move is not None
-    assert (done.move.before, done.move.after) == (1, 2)
-    assert done.move.why == "by floors alone: another pool"
+    done = promotion.promote(chain, without_comparison=True, why="another pool")
+    assert done.record is not None
+    assert (done.record.before, done.record.after) == (1, 2)
+    assert done.record.why == "without comparison: another pool"
     version = listed()[0]
     assert version.tags["gate.champion"] == "version 1, not compared with: judged by floors"
     assert json.loads(version.tags["gate.em_floor"])["verdict"] == "pass"
     make_outputs(right=0.2, price=0.2)
-    registry.register(chain)
-    refused = promotion.promote(chain, by_floors=True, why="no").judgement.decision.refused_by
+    versions.register(chain)
+    refused = promotion.promote(chain, without_comparison=True, why="no").result.decision.refused_by
     assert refused == ("em_floor",)
 
 
 def test_what_was_approved_is_what_is_promoted(chain: Params) -> None:
-    registry.register(chain)
+    versions.register(chain)
     seen = promotion.judge(chain)
     make_outputs(right=0.7)
-    registry.register(chain)
+    versions.register(chain)
     with pytest.raises(RegistryError, match="approved was version 1 over None, but now"):
         promotion.promote(chain, approved=seen)
-    assert promotion.promote(chain, "1", approved=seen).move is not None
+    assert promotion.promote(chain, "1", approved=seen).record is not None
 
 
 def test_eight_at_once_leave_one_champion_and_a_whole_record(chain: Params) -> None:
     for _ in range(8):
         commit_nothing()  # another commit is another version
-        registry.register(chain)
+        versions.register(chain)
     start = time.time() + 6
     processes = [fork(promote, number, start) for number in range(1, 9)]
     assert [ended(process) for process in processes] == [0] * 8
-    client = tracking.open_client()
-    record = promotion.moves(client, "routerr1")
+    client = open_client()
+    record = promotion.promotion_log(client, "routerr1")
     assert sorted(move.after for move in record) == list(range(1, 9))
     assert {move.state for move in record} == {"done"}
     assert [move.before for move in record] == [None, *(move.after for move in record[:-1])]
     assert [move.when for move in record] == sorted(move.when for move in record)
     assert all(move.why == f"process {move.after}" for move in record)
-    assert registry.get_version(client, "routerr1", "champion").number == record[-1].after
+    assert versions.get_version(client, "routerr1", "champion").number == record[-1].after
 
 
 def test_the_lock_of_another_machine_holds_until_its_lease_ends(
     chain: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = tracking.open_client()
+    client = open_client()
     client.create_registered_model("routerr1.lock", tags={"routerr1.owner": "elsewhere 1 0.00 ab"})
     with (
         pytest.raises(LockHeld, match="held by elsewhere"),
-        exclusive(client, chain.registry.model, timeout_s=0.5),
+        registry_lock(client, chain.registry.model, timeout_s=0.5),
     ):
         pass
     monkeypatch.setattr("routerr1.registry.lock.LEASE_S", 0.0)
-    with exclusive(client, chain.registry.model, timeout_s=5):
+    with registry_lock(client, chain.registry.model, timeout_s=5):
         held = client.get_registered_model("routerr1.lock").tags["routerr1.owner"]
-    assert held.startswith(tracking.this_process())
+    assert held.startswith(this_process())
     assert os.getpid() == int(held.split()[1])
 
 
 def test_a_mutex_that_another_took_is_told_before_anything_is_changed(chain: Params) -> None:
-    client = tracking.open_client()
-    with exclusive(client, chain.registry.model) as hold:
-        hold.check()
+    client = open_client()
+    with registry_lock(client, chain.registry.model) as lease:
+        lease.check()
         client.delete_registered_model("routerr1.lock")  # as one does who saw the lease end
         client.create_registered_model("routerr1.lock", tags={"routerr1.owner": "elsewhere 1 0 ab"})
         with pytest.raises(LockHeld, match="was held too long by this process"):
-            hold.check()
+            lease.check()
     assert (
         client.get_registered_model("routerr1.lock").tags["routerr1.owner"].startswith("elsewhere")
     )
@@ -452,18 +452,18 @@ def test_a_mutex_that_another_took_is_told_before_anything_is_changed(chain: Par
 def test_a_mover_that_took_too_long_moves_nothing(
     chain: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    registry.register(chain)
+    versions.register(chain)
     monkeypatch.setattr("routerr1.registry.lock.LEASE_S", 0.0)
     with pytest.raises(LockHeld, match="nothing was changed, try again"):
         promotion.promote(chain)
     (version,) = listed()
     assert "champion" not in version.aliases
-    assert promotion.moves(tracking.open_client(), "routerr1") == []
+    assert promotion.promotion_log(open_client(), "routerr1") == []
 
 
 def test_a_checkpoint_is_looked_at_before_others_are_held_up(chain: Params) -> None:
-    stored_weights(registry.register(chain)).write_bytes(b"tampered")
-    client = tracking.open_client()
+    stored_weights(versions.register(chain)).write_bytes(b"tampered")
+    client = open_client()
     client.create_registered_model("routerr1.lock", tags={"routerr1.owner": "elsewhere 1 0.00 ab"})
     with pytest.raises(RegistryError, match="is corrupt"):
         promotion.promote(chain)
@@ -472,17 +472,17 @@ def test_a_checkpoint_is_looked_at_before_others_are_held_up(chain: Params) -> N
 def test_an_upload_of_another_machine_is_left_alone(
     chain: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = tracking.open_client()
-    experiment = tracking.experiment_id(client, chain.registry.experiment)
+    client = open_client()
+    experiment = experiment_id(client, chain.registry.experiment)
     theirs = client.create_logged_model(
         experiment, "routerr1", tags={"routerr1.process": "elsewhere 1 0 boot/pid:[1]"}
     ).model_id
     now = time.time()
     monkeypatch.setattr("time.time", lambda: now + 6 * 86400)
-    version = registry.register(chain)
+    version = versions.register(chain)
     assert sorted(logged_models(chain)) == sorted([version.model_id, theirs])
     monkeypatch.setattr("time.time", lambda: now + 8 * 86400)
-    registry.register(chain)
+    versions.register(chain)
     assert logged_models(chain) == [version.model_id]
 
 
@@ -500,7 +500,7 @@ def test_the_commands_say_what_they_did(chain: Params) -> None:  # noqa: ARG001
     run(app, ["register"])
     refused = run(app, ["promote"])
     assert (refused.exit_code, "refused by em_difference" in refused.output) == (1, True)
-    alone = run(app, ["promote", "--by-floors"])
+    alone = run(app, ["promote", "--without-comparison"])
     assert (alone.exit_code, "needs --why" in alone.output) == (2, True)
     make_outputs(right=0.9)
     run(app, ["register"])
@@ -513,10 +513,10 @@ def test_the_commands_say_what_they_did(chain: Params) -> None:  # noqa: ARG001
     assert "dvc_lock" in run(app, ["registry", "show"]).output
     make_outputs(right=0.5)
     run(app, ["register"])
-    floors = run(app, ["promote", "--by-floors", "--why", "the code changed"])
+    floors = run(app, ["promote", "--without-comparison", "--why", "the code changed"])
     assert "champion is version 4, was version 1" in floors.output
     log = run(app, ["registry", "log"]).output.splitlines()
     assert len(log) == 4
-    assert log[3].endswith("by floors alone: the code changed")
+    assert log[3].endswith("without comparison: the code changed")
     assert "1 -> 3" in log[1]
     assert log[1].endswith("better")

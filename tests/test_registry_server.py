@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 
 from routerr1.config import Params
-from routerr1.registry import promotion
-from routerr1.registry import versions as registry
-from routerr1.registry.lock import exclusive
-from routerr1.tracking import runs as tracking
+from routerr1.registry import promotion, versions
+from routerr1.registry.lock import registry_lock
+from routerr1.tracking.store import open_client
 from tests.chain import commit_nothing, make_outputs
 from tests.forked import ended, fork, promote_elsewhere
 from tests.servers import mlflow_server, postgresql
@@ -31,29 +30,29 @@ def server(
 
 
 def test_the_whole_life_of_versions_on_a_server(chain: Params, server: str, tmp_path: Path) -> None:
-    assert registry.register(chain).number == 1
-    assert registry.register(chain).number == 1
-    assert promotion.promote(chain).move is not None
+    assert versions.register(chain).number == 1
+    assert versions.register(chain).number == 1
+    assert promotion.promote(chain).record is not None
     make_outputs(right=0.1)
-    assert registry.register(chain).number == 2
-    assert promotion.promote(chain).judgement.decision.refused_by == ("em_difference",)
+    assert versions.register(chain).number == 2
+    assert promotion.promote(chain).result.decision.refused_by == ("em_difference",)
     make_outputs(right=0.7)
-    registry.register(chain)
+    versions.register(chain)
     for _ in range(7):
         commit_nothing()
-        registry.register(chain)
+        versions.register(chain)
     machines = [fork(promote_elsewhere, n, tmp_path / f"machine-{n}") for n in range(3, 11)]
     assert [ended(machine, 500) for machine in machines] == [0] * 8
-    client = tracking.open_client()
-    record = promotion.moves(client, "routerr1")
+    client = open_client()
+    record = promotion.promotion_log(client, "routerr1")
     assert [move.seq for move in record] == list(range(1, 10))
     assert sorted(move.after for move in record[1:]) == list(range(3, 11))
     assert {move.state for move in record} == {"done"}
     assert [move.before for move in record] == [None, *(move.after for move in record[:-1])]
     assert [move.when for move in record] == sorted(move.when for move in record)
-    assert registry.get_version(client, "routerr1", "champion").number == record[-1].after
+    assert versions.get_version(client, "routerr1", "champion").number == record[-1].after
     assert promotion.rollback(chain, why="test").after == record[-2].after
-    with exclusive(client, "routerr1", timeout_s=5):
+    with registry_lock(client, "routerr1", timeout_s=5):
         names = {found.name for found in client.search_registered_models()}
     assert names == {"routerr1", "routerr1.lock"}
     assert not Path("mlflow.db").exists()

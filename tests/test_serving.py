@@ -23,10 +23,9 @@ import pytest
 from routerr1.config import BudgetParams, Params
 from routerr1.errors import ConfigError, PoolError
 from routerr1.pool.build import open_budget
-from routerr1.registry import promotion
-from routerr1.registry import versions as registry
+from routerr1.registry import promotion, versions
 from routerr1.simulation.pool import SimulatedPool, default_candidates
-from routerr1.tracking import runs as tracking
+from routerr1.tracking.store import experiment_id, open_client, tracking_uri
 from routerr1.types import Card
 from tests.chain import put_policy
 from tests.servers import free_port, write_pool_file
@@ -43,8 +42,8 @@ def make_champion(chain: Params, policy: Path, **pool: Any) -> Params:
     """
     put_policy(policy)
     params = chain.model_copy(update={"pool": chain.pool.model_copy(update=pool)})
-    registry.register(params)
-    assert promotion.promote(params).move is not None
+    versions.register(params)
+    assert promotion.promote(params).record is not None
     return params
 
 
@@ -95,8 +94,8 @@ def test_the_champion_answers_and_is_traced(
     assert [question["question"] for question in questions] == [QUESTION, "What is 2 + 2?"]
     assert answers[0]["trajectory"]["turns"]
     mlflow.flush_trace_async_logging()
-    client = tracking.open_client()
-    experiment = tracking.experiment_id(client, "routerr1")
+    client = open_client()
+    experiment = experiment_id(client, "routerr1")
     traces = client.search_traces(locations=[experiment])
     spans = [{span.name: span for span in trace.data.spans} for trace in traces]
     assert all({"question", "thought 1"} <= set(found) for found in spans)
@@ -205,7 +204,7 @@ def test_the_champion_is_served_over_http(chain: Params, calling_policy: Path) -
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", CHAMPION]
     server = subprocess.Popen(
         [*command, "--env-manager", "local", "-p", str(port), "-h", "127.0.0.1"],
-        env={**os.environ, "MLFLOW_TRACKING_URI": tracking.tracking_uri()},
+        env={**os.environ, "MLFLOW_TRACKING_URI": tracking_uri()},
         start_new_session=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -218,8 +217,8 @@ def test_the_champion_is_served_over_http(chain: Params, calling_policy: Path) -
         server.wait(timeout=30)
         until_gone(server.pid, seconds=60)
     assert set(answer["predictions"][0]) == {"answer", "cost_usd", "calls", "trajectory"}
-    client = tracking.open_client()
-    traces = client.search_traces(locations=[tracking.experiment_id(client, "routerr1")])
+    client = open_client()
+    traces = client.search_traces(locations=[experiment_id(client, "routerr1")])
     assert len(traces) == 1  # stored though the server was ended at once
 
 

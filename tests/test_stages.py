@@ -20,7 +20,7 @@ from routerr1.simulation.pool import SimulatedPool, default_candidates, known_fa
 from routerr1.simulation.server import build_app, serving
 from routerr1.stages.training import _read_inputs
 from routerr1.stages.warmstarting import _warmstart_parts
-from routerr1.tracking.runs import open_client
+from routerr1.tracking.store import open_client
 from routerr1.train import warmstart
 from routerr1.types import Question
 from tests.folder import make_folder

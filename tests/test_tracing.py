@@ -12,8 +12,8 @@ import pytest
 from routerr1.evaluate.controls import Router
 from routerr1.evaluate.rows import row_of
 from routerr1.simulation.pool import SimulatedPool
-from routerr1.tracking import runs as tracking
-from routerr1.tracking.traces import Kept, log_traces
+from routerr1.tracking.store import experiment_id, open_client
+from routerr1.tracking.traces import TraceBuffer, log_traces
 from routerr1.types import (
     Answer,
     Ask,
@@ -44,8 +44,8 @@ def played() -> Trajectory:
 
 def test_spans_carry_tokens_price_and_latency(mlflow_store: Path, played: Trajectory) -> None:
     assert mlflow_store.is_dir()
-    client = tracking.open_client()
-    experiment = tracking.experiment_id(client, "traces")
+    client = open_client()
+    experiment = experiment_id(client, "traces")
     run = client.create_run(experiment).info.run_id
     assert log_traces([played] * 9, experiment, run_id=run, sample=3, tags={"stage": "s"}) == 3
     traces = client.search_traces(locations=[experiment], run_id=run)
@@ -66,10 +66,10 @@ def test_spans_carry_tokens_price_and_latency(mlflow_store: Path, played: Trajec
 
 MANY = """
 import pickle, sys
-from routerr1 import tracking
+from routerr1.tracking.store import experiment_id, open_client
 from routerr1.tracking.traces import log_traces
 played = pickle.loads(bytes.fromhex(sys.argv[1]))
-experiment = tracking.experiment_id(tracking.open_client(), "traces")
+experiment = experiment_id(open_client(), "traces")
 assert log_traces([played] * 40, experiment) == 40
 """
 
@@ -84,8 +84,8 @@ def test_of_more_than_mlflow_has_room_for_none_is_dropped(
         env={**os.environ, "MLFLOW_ASYNC_TRACE_LOGGING_MAX_QUEUE_SIZE": "20"},
         check=True,
     )
-    client = tracking.open_client()
-    experiment = tracking.experiment_id(client, "traces")
+    client = open_client()
+    experiment = experiment_id(client, "traces")
     traces = client.search_traces(locations=[experiment], max_results=100)
     assert len(traces) == 40
     assert {len(trace.data.spans) for trace in traces} == {4}
@@ -98,12 +98,12 @@ def test_a_row_stands_for_a_trajectory_that_was_played_elsewhere(
         assert question == played.question
         return played
 
-    kept = Kept()
+    kept = TraceBuffer()
     router = kept.keep(Router("policy", 1, "training", pool, play))
     again = asyncio.run(router.play(played.question))
     row = row_of(again, pool="training", router="policy", seed=1, cards=[Card("Atlas")])
     assert kept.of(row) is played
-    from_row = Kept().of(row)
+    from_row = TraceBuffer().of(row)
     assert from_row.turns[0].reply == played.turns[0].reply
     assert from_row.turns[0].generation.token_ids == ()  # rows leave them out
     assert from_row.answer == "Paris"

@@ -12,7 +12,15 @@ import pytest
 
 from routerr1.config import RegistryParams
 from routerr1.errors import DataError, RegistryError
-from routerr1.tracking import runs as tracking
+from routerr1.tracking.runs import find_run, new_run, resume_run
+from routerr1.tracking.store import (
+    _started,
+    experiment_id,
+    is_gone,
+    open_client,
+    redact,
+    this_process,
+)
 
 PARAMS = RegistryParams(model="m", experiment="tests")
 RUN_FILE = Path("data/train/run.json")
@@ -22,17 +30,17 @@ pytestmark = pytest.mark.usefixtures("mlflow_store")
 
 
 def test_later_stages_log_to_the_run_that_training_opened() -> None:
-    with tracking.open_run(PARAMS, RUN_FILE, resume=False) as run:
+    with new_run(PARAMS, RUN_FILE, "t1") as run:
         run.log_params({"train": {"steps": 3}})
         for step in range(3):
             run.log_metrics({"reward": step / 2, "calls": {"small": 1}, "note": "text"}, step)
         trained = run.id
-    with tracking.open_run(PARAMS, RUN_FILE, resume=True) as run:
+    with resume_run(PARAMS, RUN_FILE) as run:
         run.log_metrics({"eval": {"em": 0.5}})
         run.log_params(
             {"train": {"steps": 4}, "evaluate": {"seed": 5}}
         )  # steps stay as first logged
-    client = tracking.open_client()
+    client = open_client()
     found = client.get_run(trained)
     assert run.id == trained
     assert found.info.status == "FINISHED"
@@ -40,49 +48,63 @@ def test_later_stages_log_to_the_run_that_training_opened() -> None:
     assert [m.value for m in client.get_metric_history(trained, "reward")] == [0.0, 0.5, 1.0]
     assert found.data.params == {"train.steps": "3", "evaluate.seed": "5"}
     assert json.loads(RUN_FILE.read_text()) == {
-        "run_id": trained,
-        "tracking_uri": "sqlite:///mlflow.db",
-    }
+        "training": "t1"
+    }  # the same bytes wherever it is trained
 
 
-def test_a_run_the_store_does_not_know_is_replaced_once_and_says_so() -> None:
+def test_a_training_the_store_does_not_know_gets_one_run_that_says_so() -> None:
     RUN_FILE.parent.mkdir(parents=True)
-    RUN_FILE.write_text('{"run_id": "0123456789abcdef0123456789abcdef"}')
+    RUN_FILE.write_text('{"training": "0123456789abcdef"}')
     ids = []
     for _ in ("evaluate", "generalize"):
-        with tracking.open_run(PARAMS, RUN_FILE, resume=True) as run:
+        with resume_run(PARAMS, RUN_FILE) as run:
             ids.append(run.id)
-    tags = tracking.open_client().get_run(ids[0]).data.tags
+    found = open_client().get_run(ids[0])
     assert ids[0] == ids[1]
-    assert tags["routerr1.restored_from"] == "0123456789abcdef0123456789abcdef"
+    assert found.data.tags["routerr1.restored"] == "true"
+    assert found.data.tags["routerr1.training"] == "0123456789abcdef"
+    assert found.info.run_name == "restored 0123456"
+
+
+def test_the_run_of_the_workspace_is_found_among_those_of_other_trainings() -> None:
+    ids = {}
+    for training in ("a", "b", "a", "c"):
+        with new_run(PARAMS, RUN_FILE, training, name=f"trains {training}") as run:
+            ids[training] = run.id
+    RUN_FILE.write_text('{"training": "a"}')  # as DVC restores it
+    with resume_run(PARAMS, RUN_FILE) as run:
+        pass
+    assert run.id == ids["a"]  # the later of the two
+    assert open_client().get_run(run.id).info.run_name == "trains a"
 
 
 def test_an_exception_ends_the_run_failed_and_passes_on() -> None:
     with (
         pytest.raises(ZeroDivisionError),
-        tracking.open_run(PARAMS, RUN_FILE, resume=False) as run,
+        new_run(PARAMS, RUN_FILE, "t1") as run,
     ):
         raise ZeroDivisionError
-    assert tracking.open_client().get_run(run.id).info.status == "FAILED"
+    assert open_client().get_run(run.id).info.status == "FAILED"
 
 
 def test_a_killed_run_is_marked_by_the_next_which_opens_its_own() -> None:
     body = """
         from pathlib import Path
-        from routerr1 import tracking
+        from routerr1.tracking.runs import new_run
         from routerr1.config import RegistryParams
         params = RegistryParams(model="m", experiment="tests")
-        with tracking.open_run(params, Path("data/train/run.json"), resume=False) as run:
+        with new_run(params, Path("data/train/run.json"), "t1") as run:
             run.log_metrics({"reward": 1.0}, 1)
             import os, signal
             os.kill(os.getpid(), signal.SIGKILL)
     """
     ended = subprocess.run([sys.executable, "-c", textwrap.dedent(body)], check=False)
     assert ended.returncode == -signal.SIGKILL
-    killed = json.loads(RUN_FILE.read_text())["run_id"]
-    client = tracking.open_client()
+    client = open_client()
+    killed = find_run(client, experiment_id(client, "tests"), "t1")
+    assert killed is not None
     assert client.get_run(killed).info.status == "RUNNING"
-    with tracking.open_run(PARAMS, RUN_FILE, resume=False) as run:
+    with new_run(PARAMS, RUN_FILE, "t1") as run:
         pass
     assert run.id != killed
     assert client.get_run(killed).info.status == "KILLED"
@@ -95,13 +117,13 @@ def test_files_folders_and_inputs_are_kept_with_the_run() -> None:
     Path("dvc.lock").write_text(
         "stages: {dataset: {outs: [{path: data/report, md5: d41d8cd98f00b204e9800998ecf8427e.dir}]}}"
     )
-    with tracking.open_run(PARAMS, RUN_FILE, resume=False, tags={"stage": "train"}) as run:
+    with new_run(PARAMS, RUN_FILE, "t1", tags={"stage": "train"}) as run:
         run.log_artifact(report)
         run.log_artifact(report / "index.html", "single")
         run.log_dataset(report, "training")
         with pytest.raises(DataError, match="nothing-here: not found"):
             run.log_artifact(Path("nothing-here"))
-    client = tracking.open_client()
+    client = open_client()
     found = client.get_run(run.id)
     assert [file.path for file in client.list_artifacts(run.id, "report")] == ["report/index.html"]
     assert [file.path for file in client.list_artifacts(run.id, "single")] == ["single/index.html"]
@@ -114,8 +136,8 @@ def test_a_malformed_run_file_names_itself() -> None:
     RUN_FILE.parent.mkdir(parents=True)
     RUN_FILE.write_text("{}")
     with (
-        pytest.raises(DataError, match=r"data/train/run\.json: holds no run_id"),
-        tracking.open_run(PARAMS, RUN_FILE, resume=True),
+        pytest.raises(DataError, match=r"data/train/run\.json: holds no training"),
+        resume_run(PARAMS, RUN_FILE),
     ):
         pass
 
@@ -126,36 +148,36 @@ def test_a_server_that_does_not_answer_is_one_line_without_the_password(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9/")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(RegistryError) as caught:
-        tracking.open_client()
+        open_client()
     assert "\n" not in str(caught.value)
     assert "MLflow at http://127.0.0.1:9/" in str(caught.value)
     assert "secret" not in str(caught.value)
 
 
 def test_only_a_dead_process_of_this_kernel_is_gone() -> None:
-    here = tracking.this_process()
+    here = this_process()
     host, pid, started, kernel = here.split()
-    assert not tracking.is_gone(here)
-    assert tracking.is_gone(f"{host} {pid} {started}9 {kernel}")  # the pid was used again
+    assert not is_gone(here)
+    assert is_gone(f"{host} {pid} {started}9 {kernel}")  # the pid was used again
     ended = subprocess.Popen([sys.executable, "-c", ""])
-    told = f"{host} {ended.pid} {tracking._started(ended.pid)} {kernel}"
+    told = f"{host} {ended.pid} {_started(ended.pid)} {kernel}"
     ended.wait()
-    assert tracking.is_gone(told)
+    assert is_gone(told)
     boot, _, namespace = kernel.partition("/")
     unused = f"{host} {2**22 + 1} 0"
-    assert tracking.is_gone(f"{unused} {kernel}")
+    assert is_gone(f"{unused} {kernel}")
     # A machine of the same name, and a container of this machine that goes by its name.
-    assert not tracking.is_gone(f"{unused} {boot[::-1]}/{namespace}")
-    assert not tracking.is_gone(f"{unused} {boot}/pid:[1]")
-    assert not tracking.is_gone(unused)
-    assert not tracking.is_gone("")
+    assert not is_gone(f"{unused} {boot[::-1]}/{namespace}")
+    assert not is_gone(f"{unused} {boot}/pid:[1]")
+    assert not is_gone(unused)
+    assert not is_gone("")
     assert os.getpid() == int(pid)
 
 
 def test_a_folder_of_locks_that_cannot_be_made_is_one_line() -> None:
     Path("runs").write_text("a file where a folder should be")
     with pytest.raises(RegistryError) as caught:
-        tracking.open_client()
+        open_client()
     assert str(caught.value).startswith(
         "runs/locks/tracking-store.lock: cannot be used as a lock ("
     )
@@ -173,4 +195,4 @@ def test_a_folder_of_locks_that_cannot_be_made_is_one_line() -> None:
     ],
 )
 def test_no_part_of_a_password_is_shown(told: str, shown: str) -> None:
-    assert tracking.redact(told) == shown
+    assert redact(told) == shown

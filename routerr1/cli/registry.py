@@ -34,20 +34,20 @@ def add_commands(app: typer.Typer) -> None:
 
 def register(params: ParamsFile = PARAMS) -> None:
     """Register the chain's outputs as a version, alias challenger; the same twice is one version."""
-    from routerr1.registry import versions as registry
+    from routerr1.registry import versions
 
     with working("register"):
-        made = registry.register(load_params(params))
+        made = versions.register(load_params(params))
     typer.echo(f"version {made.number} of {made.name}: {', '.join(made.aliases) or 'no alias'}")
 
 
 def promote(
     which: Which = "challenger",
     why: Annotated[str | None, typer.Option(help="Reason, kept in the record of moves.")] = None,
-    by_floors: Annotated[
+    without_comparison: Annotated[
         bool,
         typer.Option(
-            "--by-floors",
+            "--without-comparison",
             help="Judge by the floors of a first champion alone, where the champion cannot be compared "
             "with: its files are lost, today's code cannot play it, or the pool lacks one of its candidates. "
             "Needs --why.",
@@ -66,17 +66,19 @@ def promote(
 
     from routerr1.registry import promotion
 
-    if by_floors and why is None:
-        raise typer.BadParameter("needs --why, which is kept", param_hint="--by-floors")
-    done = promotion.promote(load_params(params), which, why=why or "by hand", by_floors=by_floors)
-    Console().print(Markdown(done.judgement.markdown))
-    if done.move is not None:
-        before = "none" if done.move.before is None else f"version {done.move.before}"
-        typer.echo(f"champion is version {done.move.after}, was {before}")
-    elif done.judgement.decision.passed:
-        typer.echo(f"version {done.judgement.challenger.number} is champion already")
+    if without_comparison and why is None:
+        raise typer.BadParameter("needs --why, which is kept", param_hint="--without-comparison")
+    done = promotion.promote(
+        load_params(params), which, why=why or "by hand", without_comparison=without_comparison
+    )
+    Console().print(Markdown(done.result.markdown))
+    if done.record is not None:
+        before = "none" if done.record.before is None else f"version {done.record.before}"
+        typer.echo(f"champion is version {done.record.after}, was {before}")
+    elif done.result.decision.passed:
+        typer.echo(f"version {done.result.challenger.number} is champion already")
     else:
-        typer.echo(f"refused by {', '.join(done.judgement.decision.refused_by)}")
+        typer.echo(f"refused by {', '.join(done.result.decision.refused_by)}")
         raise typer.Exit(1)
 
 
@@ -97,14 +99,14 @@ def list_(params: ParamsFile = PARAMS) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from routerr1.registry import versions as registry
-    from routerr1.tracking import runs as tracking
+    from routerr1.registry import versions
+    from routerr1.tracking.store import open_client, redact, tracking_uri
 
     name = load_params(params).registry.model
-    table = Table(title=f"{name} at {tracking.redact(tracking.tracking_uri())}")
+    table = Table(title=f"{name} at {redact(tracking_uri())}")
     for column in ("", "aliases", "made (UTC)", "EM", "USD/1000", "gate", "commit"):
         table.add_column(column, no_wrap=True)
-    for version in registry.list_versions(tracking.open_client(), name):
+    for version in versions.list_versions(open_client(), name):
         table.add_row(*_row(version))
     Console().print(table)
 
@@ -135,12 +137,10 @@ def show(
     """One version with its whole lineage."""
     from dataclasses import asdict
 
-    from routerr1.registry import versions as registry
-    from routerr1.tracking import runs as tracking
+    from routerr1.registry import versions
+    from routerr1.tracking.store import open_client
 
-    version = registry.get_version(
-        tracking.open_client(), load_params(params).registry.model, which
-    )
+    version = versions.get_version(open_client(), load_params(params).registry.model, which)
     if as_json:
         typer.echo(json.dumps(asdict(version), indent=2, sort_keys=True))
         return
@@ -155,10 +155,10 @@ def show(
 def log(params: ParamsFile = PARAMS) -> None:
     """Every move of the champion, oldest first: who, when, from, to, why."""
     from routerr1.registry import promotion
-    from routerr1.tracking import runs as tracking
+    from routerr1.tracking.store import open_client
 
     name = load_params(params).registry.model
-    for move in promotion.moves(tracking.open_client(), name):
+    for move in promotion.promotion_log(open_client(), name):
         before = "none" if move.before is None else str(move.before)
         typer.echo(
             f"{move.seq:>4}  {move.when}  {move.kind:<8}  {before} -> {move.after}  "

@@ -1,8 +1,8 @@
 """What must hold of the questions before anything is paid for, checked by Great Expectations.
 
-Writes checks.json, metrics.json and checks.md (the same bytes for the same data and parameters), the
-Data Docs in docs/, and the profile that later data can be compared with. All of it is written before a
-failure is raised, so that the offending rows can be looked at.
+Writes checks.json, metrics.json, checks.md and the profile that later data can be compared with: the same
+bytes for the same data and parameters. The Data Docs of Great Expectations name the time at which they were
+made. Everything is written before a failure is raised, so that the offending rows can be inspected.
 """
 
 import json
@@ -31,11 +31,13 @@ def run_checks(
     params: ChecksParams,
     out: Path,
     *,
+    docs: Path | None = None,
     progress: Progress = lambda _done, _total: None,
 ) -> dict[str, Any]:
     """Check the split files in `folder` and write the findings to the folder `out`.
 
     Args:
+        docs: folder of the Data Docs; None puts them into `out`.
         progress: told how many rows were read, and of how many, now and then.
 
     Returns: what checks.json holds.
@@ -60,7 +62,11 @@ def run_checks(
                 progress=progress,
             )
             seen.profile.write(aside / "profile.json")
-        results = validate(database, chosen, aside / "docs")
+        if docs is None:
+            results = validate(database, chosen, aside / "docs")
+        else:
+            with atomic_directory(docs) as pages:
+                results = validate(database, chosen, pages)
         database.unlink()
         summary = _summary(results, seen)
         write_json(aside / "checks.json", summary)

@@ -100,10 +100,10 @@ def inputs(path: Path, context: str) -> list[DatasetInput]:
 
     All data sets of a folder carry the folder's digest: they were written, and are fetched, together.
     """
-    from routerr1.lineage import dvc_digest, git_commit
+    from routerr1.lineage import dvc_digest, known_commit
 
     register()
-    source = DvcSource(path.as_posix(), dvc_digest(path), git_commit())
+    source = DvcSource(path.as_posix(), dvc_digest(path), known_commit())
     tags = [InputTag("mlflow.data.context", context)]
     if not all(split_path(path, split).is_file() for split in SPLITS):
         sets: dict[str, Mapping[str, Any] | None] = {path.as_posix(): None}

@@ -26,7 +26,7 @@ class Look(BaseModel):
 
     Attributes:
         champion: number of its version.
-        figures: exact match and cost in USD by `gate.Play.content`, where these had moved.
+        figures: exact match and cost in USD by `gate.EvalSample.content`, where these had moved.
         gone: candidates that the pool had no more.
     """
 

@@ -1,7 +1,7 @@
 """From what Prefect shows to what MLflow keeps."""
 
 from routerr1.registry.versions import Version
-from routerr1.tracking.runs import redact, tracking_uri
+from routerr1.tracking.store import redact, tracking_uri
 
 
 def link_to_run(version: Version) -> str:

@@ -29,9 +29,9 @@ from routerr1.flows.params import set_values
 from routerr1.flows.promote import promote_if_better
 from routerr1.flows.stages import run_stage, spending_as, stages
 from routerr1.flows.triggers import DRIFT, POOL_CHANGED, resource_of
-from routerr1.registry.lock import file_lock
 from routerr1.registry.versions import Version, register
 from routerr1.stages import PROFILED
+from routerr1.tracking.store import file_lock
 
 _LEASE_S = 60.0  # the slot of a killed flow is free after this
 

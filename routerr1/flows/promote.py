@@ -17,10 +17,10 @@ from routerr1.flows.links import link_to_run
 from routerr1.flows.replay import questions_of, replay
 from routerr1.flows.stages import spending_as
 from routerr1.registry.gate import Evidence
-from routerr1.registry.lock import exclusive, file_lock
-from routerr1.registry.promotion import Judgement, judge, promote, record_decision
+from routerr1.registry.lock import registry_lock
+from routerr1.registry.promotion import GateResult, judge, promote, record_decision
 from routerr1.registry.versions import read_version_evidence
-from routerr1.tracking.runs import open_client
+from routerr1.tracking.store import file_lock, open_client
 
 
 class Approval(RunInput):
@@ -32,53 +32,53 @@ class Approval(RunInput):
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def judge_task(which: str) -> Judgement:
+def judge_task(which: str) -> GateResult:
     """Ask the gate, and show what it says.
 
-    If data or candidates have changed since the champion was judged, it plays the challenger's questions
+    If data or candidates have changed since the champion was judged, it samples the challenger's questions
     first, on the pool as it is now.
     """
     params = load_params()
-    judgement = judge(params, which)
-    if judgement.champion is not None and not _comparable(judgement):
-        asked = {play.content for play in read_version_evidence(judgement.challenger).plays}
+    result = judge(params, which)
+    if result.champion is not None and not _comparable(result):
+        asked = {play.content for play in read_version_evidence(result.challenger).samples}
         # A retrain rewrites the questions and cards that this reads.
         with file_lock("pipeline", timeout_s=600), spending_as(f"flow run {flow_run.id}"):
-            plays = replay(params, judgement.champion, questions_of(params, asked))
+            samples = replay(params, result.champion, questions_of(params, asked))
             cards = sha256(stages.POOL / "cards.json")
-        judgement = judge(params, which, Evidence(plays, (), cards, ""))
+        result = judge(params, which, Evidence(samples, (), cards, ""))
     create_markdown_artifact(
         key="gate",
-        markdown=f"{judgement.markdown}\nThe challenger's {link_to_run(judgement.challenger)}.\n",
+        markdown=f"{result.markdown}\nThe challenger's {link_to_run(result.challenger)}.\n",
         description="The gate's decision, rule by rule",
     )
-    return judgement
+    return result
 
 
-def _comparable(judgement: Judgement) -> bool:
+def _comparable(result: GateResult) -> bool:
     """Were both judged on the same questions, with the same candidates at the same prices?"""
-    return not {"same_pool", "same_questions"} & set(judgement.decision.refused_by)
+    return not {"same_pool", "same_questions"} & set(result.decision.refused_by)
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def promote_task(judgement: Judgement, why: str) -> bool:
+def promote_task(result: GateResult, why: str) -> bool:
     """Move the champion; the gate is asked again by whoever holds the lock."""
     done = promote(
         load_params(),
-        judgement.challenger.number,
+        result.challenger.number,
         why=why,
-        replayed=judgement.replayed,
-        approved=judgement,
+        replayed=result.replayed,
+        approved=result,
     )
-    return done.move is not None
+    return done.record is not None
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def refuse_task(judgement: Judgement) -> None:
+def refuse_task(result: GateResult) -> None:
     """Record a refusal."""
     client = open_client()
-    with exclusive(client, judgement.challenger.name):
-        record_decision(client, judgement)
+    with registry_lock(client, result.challenger.name):
+        record_decision(client, result)
 
 
 @flow(name="promote", persist_result=False)
@@ -91,20 +91,20 @@ def promote_if_better(which: str = "challenger", why: str = "by hand") -> bool:
     return act_on(judge_task(which), why)
 
 
-def act_on(judgement: Judgement, why: str) -> bool:
+def act_on(result: GateResult, why: str) -> bool:
     """Do what the gate decided; a refusal stands, whatever was edited since."""
     log = get_run_logger()
-    challenger, champion = judgement.challenger, judgement.champion
+    challenger, champion = result.challenger, result.champion
     if champion is not None and champion.number == challenger.number:
         log.info("version %d is champion already", challenger.number)
         return False
-    if not judgement.decision.passed:
-        refuse_task(judgement)
-        log.warning("refused by %s", ", ".join(judgement.decision.refused_by))
+    if not result.decision.passed:
+        refuse_task(result)
+        log.warning("refused by %s", ", ".join(result.decision.refused_by))
         return False
     params = load_params()
     if params.promote.require_approval:
-        asked = Approval.with_initial_data(description=judgement.markdown, approve=False)
+        asked = Approval.with_initial_data(description=result.markdown, approve=False)
         answer = pause_flow_run(
             wait_for_input=asked, timeout=params.promote.approval_timeout_s, poll_interval=2
         )
@@ -112,7 +112,7 @@ def act_on(judgement: Judgement, why: str) -> bool:
             log.warning("%s said no: %s", answer.who, answer.reason)
             return False
         why = f"approved by {answer.who}: {answer.reason or why}"
-    if not promote_task(judgement, why):
+    if not promote_task(result, why):
         log.warning("version %d is not champion: the gate, asked again, refused", challenger.number)
         return False
     log.info("champion is version %d", challenger.number)

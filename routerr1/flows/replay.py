@@ -13,13 +13,13 @@ from routerr1.errors import BudgetExceeded, RegistryError
 from routerr1.pool.budget import exhausted
 from routerr1.pool.cards import read_cards
 from routerr1.registry import evidence
-from routerr1.registry.gate import Play
+from routerr1.registry.gate import EvalSample
 from routerr1.registry.versions import Version, fetched
 from routerr1.types import Card, Question
 
 
 def questions_of(params: Params, contents: Collection[str] | None = None) -> list[Question]:
-    """Those of the evaluated split that `contents`, see `gate.Play`, tell of; None: all."""
+    """Those of the evaluated split that `contents`, see `gate.EvalSample`, tell of; None: all."""
     split = stages.questions_of(params.evaluate.split)
     return [
         each
@@ -29,7 +29,7 @@ def questions_of(params: Params, contents: Collection[str] | None = None) -> lis
     ]
 
 
-def replay(params: Params, version: Version, questions: Sequence[Question]) -> list[Play]:
+def replay(params: Params, version: Version, questions: Sequence[Question]) -> list[EvalSample]:
     """The version's policy on `questions`, prompted and played as it is served, on the pool as it is now.
 
     It reads the cards it was registered with, and pays what candidates cost today.
@@ -44,7 +44,7 @@ def replay(params: Params, version: Version, questions: Sequence[Question]) -> l
     if missing := lacking(params, cards):
         raise RegistryError(
             f"version {version.number} of {version.name}: cannot be played, the pool lacks "
-            f"{', '.join(missing)}; `routerr1 promote --by-floors --why ...` judges a challenger as a first champion"
+            f"{', '.join(missing)}; `routerr1 promote --without-comparison --why ...` judges a challenger as a first champion"
         )
     with fetched(version.model_id, "artifacts/context") as context:
         params = asking_anew(_with_its_own(params, version, context))
@@ -52,7 +52,7 @@ def replay(params: Params, version: Version, questions: Sequence[Question]) -> l
             generator = stages.load_policy(checkpoint, params)
         played = asyncio.run(_play(params, generator, cards, questions))
     rows = [row_of(one, pool="replay", router=POLICY, seed=0, cards=cards) for one in played]
-    return [evidence.play_of(row) for row in rows]
+    return [evidence.sample_of(row) for row in rows]
 
 
 def cards_of(version: Version) -> list[Card]:
@@ -88,7 +88,7 @@ def _with_its_own(params: Params, version: Version, context: Path) -> Params:
     except (KeyError, ValidationError):
         raise RegistryError(
             f"version {version.number} of {version.name}: its parameters are not those of this code; "
-            "replace it with `routerr1 promote --by-floors --why ...`"
+            "replace it with `routerr1 promote --without-comparison --why ...`"
         ) from None
     if own["prompt"].file is not None:  # the one in the workspace may be another by now
         own["prompt"] = own["prompt"].model_copy(update={"file": context / "prompt.txt"})

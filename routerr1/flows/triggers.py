@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from routerr1.config import load_params
 from routerr1.errors import ConfigError, RouterError
-from routerr1.tracking.runs import redact
+from routerr1.tracking.store import redact
 
 POOL_CHANGED = "routerr1.pool.changed"
 DATA_CHANGED = "routerr1.data.changed"

@@ -29,10 +29,9 @@ from routerr1.flows.triggers import DRIFT, notify
 from routerr1.pool.budget import exhausted
 from routerr1.pool.profile import ProbeRow, asked_in, probe, read_probes
 from routerr1.registry import promotion
-from routerr1.registry.gate import Play
-from routerr1.registry.lock import file_lock
+from routerr1.registry.gate import EvalSample
 from routerr1.registry.versions import Version, read_version_evidence
-from routerr1.tracking import runs as tracking
+from routerr1.tracking.store import file_lock, open_client
 from routerr1.types import Question
 
 _EM, _COST = "champion exact match", "champion cost in USD"
@@ -47,7 +46,7 @@ def evaluate_champion(wait_s: float = 600.0) -> Any:
             after that this run is cancelled.
     """
     params = load_params()
-    champion = promotion.champion_of(tracking.open_client(), params.registry.model)
+    champion = promotion.champion_of(open_client(), params.registry.model)
     if champion is None:
         raise RegistryError(f"model {params.registry.model!r}: has no champion to watch")
     try:
@@ -73,35 +72,35 @@ def _look(params: Params, champion: Version) -> list[Finding]:
     readings, latencies = candidates_task(params)
     needed = cards_of(champion)
     missing = dict.fromkeys(lacking(params, [*needed, *stages.read_cards()]))
-    plays: list[Play] = []
+    samples: list[EvalSample] = []
     if not missing.keys() & {card.name for card in needed}:
-        plays = champion_task(params, champion)
-        readings = _champion_readings(champion, plays, known) + readings
+        samples = champion_task(params, champion)
+        readings = _champion_readings(champion, samples, known) + readings
     findings = _compared(params, readings, latencies)
     findings += [drift.gone(name, known=name in known.gone) for name in missing]
     moved = {found.what for found in findings if found.moved}
     # What has not moved is held against the same figures again: else it could creep away unseen.
     figures = known.figures
     if moved & {_EM, _COST}:
-        figures = {play.content: (play.em, play.cost_usd) for play in plays}
+        figures = {play.content: (play.em, play.cost_usd) for play in samples}
     look = Look(champion=champion.number, figures=figures, gone=tuple(missing))
     baseline.keep(look if moved else None)
     return findings
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def champion_task(params: Params, champion: Version) -> list[Play]:
+def champion_task(params: Params, champion: Version) -> list[EvalSample]:
     """The champion on questions that it was judged by; on today's, if data/questions has none of them."""
-    judged = {play.content for play in read_version_evidence(champion).plays}
+    judged = {play.content for play in read_version_evidence(champion).samples}
     questions = questions_of(params, judged) or questions_of(params)
     return replay(
         params, champion, _sample(questions, params.watch.max_questions, params.evaluate.seed)
     )
 
 
-def _champion_readings(champion: Version, now: Sequence[Play], known: Look) -> list[Reading]:
+def _champion_readings(champion: Version, now: Sequence[EvalSample], known: Look) -> list[Reading]:
     """Exact match and cost, against what the last retrain knew of them, or what the champion was judged by."""
-    judged = read_version_evidence(champion).plays
+    judged = read_version_evidence(champion).samples
     figures = {play.content: (play.em, play.cost_usd) for play in judged} | known.figures
     both = [(figures[play.content], play) for play in now if play.content in figures]
     groups = tuple(play.group for _, play in both)

@@ -1,4 +1,4 @@
-"""What a version is judged by: its own plays, taken from the evaluation and kept with the version."""
+"""What a version is judged by: its own samples, taken from the evaluation and kept with the version."""
 
 import json
 import math
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from routerr1 import files
 from routerr1.errors import DataError
 from routerr1.fingerprints import hash_of
-from routerr1.registry.gate import Evidence, Play
+from routerr1.registry.gate import EvalSample, Evidence
 
 if TYPE_CHECKING:
     from routerr1.evaluate.rows import Row
@@ -19,8 +19,10 @@ NEW_MODELS = ("drawn", "added", "redrawn")
 """Pools of the generalize stage with models that training never saw; its others change the training pool."""
 
 
-def read_plays(rows: Path, unseen_rows: Path, seed: int) -> tuple[list[Play], list[Play]]:
-    """The policy's plays in the rows of an evaluation: on its own pool, and on pools of new models.
+def read_samples(
+    rows: Path, unseen_rows: Path, seed: int
+) -> tuple[list[EvalSample], list[EvalSample]]:
+    """The policy's samples in the rows of an evaluation: on its own pool, and on pools of new models.
 
     Args:
         seed: training seed of the policy.
@@ -29,32 +31,32 @@ def read_plays(rows: Path, unseen_rows: Path, seed: int) -> tuple[list[Play], li
     """
     from routerr1.evaluate.run import TRAINING_POOL
 
-    plays = _plays(rows, seed, (TRAINING_POOL,))
-    if not plays:
+    samples = _plays(rows, seed, (TRAINING_POOL,))
+    if not samples:
         raise DataError(f"{rows}: holds no row of the policy, seed {seed}, on its own pool")
-    return plays, _plays(unseen_rows, seed, NEW_MODELS)
+    return samples, _plays(unseen_rows, seed, NEW_MODELS)
 
 
-def _plays(rows: Path, seed: int, pools: tuple[str, ...]) -> list[Play]:
+def _plays(rows: Path, seed: int, pools: tuple[str, ...]) -> list[EvalSample]:
     from routerr1.evaluate.controls import POLICY
     from routerr1.evaluate.rows import read_rows
 
     return [
-        play_of(row)
+        sample_of(row)
         for row in read_rows(rows)
         if (row.router, row.seed) == (POLICY, seed) and row.pool in pools
     ]
 
 
 def content_of(dataset: str, question: str, golden_answers: Sequence[str]) -> str:
-    """Digest by which two plays are of the same question, whatever its id."""
+    """Digest by which two samples are of the same question, whatever its id."""
     return hash_of([dataset, question, golden_answers])
 
 
-def play_of(row: "Row") -> Play:
+def sample_of(row: "Row") -> EvalSample:
     """What the gate needs of an evaluation row."""
     golden = json.loads(row.trajectory)["question"]["golden_answers"]
-    return Play(
+    return EvalSample(
         question_id=f"{row.dataset}/{row.question_id}",
         content=content_of(row.dataset, row.question, golden),
         pool=row.pool,
@@ -72,11 +74,13 @@ def _number(value: float | None) -> float:
 
 def write_evidence(path: Path, evidence: Evidence) -> None:
     """Store it; a figure that is not finite is stored as null."""
-    plays = {key: [_row(play) for play in getattr(evidence, key)] for key in ("plays", "unseen")}
-    files.write_json(path, {**evidence._asdict(), **plays})
+    samples = {
+        key: [_row(play) for play in getattr(evidence, key)] for key in ("samples", "unseen")
+    }
+    files.write_json(path, {**evidence._asdict(), **samples})
 
 
-def _row(play: Play) -> dict[str, Any]:
+def _row(play: EvalSample) -> dict[str, Any]:
     row = asdict(play)
     for key in ("em", "cost_usd"):
         row[key] = row[key] if math.isfinite(row[key]) else None
@@ -90,12 +94,12 @@ def read_evidence(path: Path) -> Evidence:
     """
     stored = files.read_json(path)
     try:
-        plays = {key: [_play(row) for row in stored[key]] for key in ("plays", "unseen")}
-        return Evidence(**{**stored, **plays})
+        samples = {key: [_play(row) for row in stored[key]] for key in ("samples", "unseen")}
+        return Evidence(**{**stored, **samples})
     except (KeyError, TypeError) as error:
-        raise DataError(f"{path}: is no record of plays ({error})") from None
+        raise DataError(f"{path}: is no record of samples ({error})") from None
 
 
-def _play(row: dict[str, Any]) -> Play:
+def _play(row: dict[str, Any]) -> EvalSample:
     figures = {key: _number(row[key]) for key in ("em", "cost_usd")}
-    return Play(**{**row, **figures, "called": tuple(row["called"])})
+    return EvalSample(**{**row, **figures, "called": tuple(row["called"])})

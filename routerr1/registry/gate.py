@@ -19,7 +19,7 @@ Bounds = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Play:
+class EvalSample:
     """One question as the gate sees it.
 
     Attributes:
@@ -45,14 +45,14 @@ class Evidence(NamedTuple):
     """What a version is judged by.
 
     Attributes:
-        plays: on its own pool.
+        samples: on its own pool.
         unseen: on pools with models that training never saw; there may be none.
         pool: digest of the cards of its own pool: candidates, prices, measured skill.
         unseen_pool: digest of what decides the pools of `unseen`.
     """
 
-    plays: Sequence[Play]
-    unseen: Sequence[Play]
+    samples: Sequence[EvalSample]
+    unseen: Sequence[EvalSample]
     pool: str
     unseen_pool: str
 
@@ -147,20 +147,20 @@ def sampling_of(params: EvaluateParams) -> Sampling:
 
 def measure(evidence: Evidence, sampling: Sampling) -> Metrics:
     """A version's figures by itself."""
-    plays = evidence.plays
-    if not plays:
+    samples = evidence.samples
+    if not samples:
         return Metrics(0, None, None, None, None, None, None)
-    routing = routing_metrics([play.called for play in plays])
+    routing = routing_metrics([play.called for play in samples])
     means = {
-        "em": _mean(plays, lambda play: play.em, sampling),
-        "cost_usd": _mean(plays, lambda play: play.cost_usd, sampling),
-        "format_valid": _mean(plays, lambda play: play.format_valid, sampling),
-        "no_call_rate": _mean(plays, lambda play: not play.called, sampling),
+        "em": _mean(samples, lambda play: play.em, sampling),
+        "cost_usd": _mean(samples, lambda play: play.cost_usd, sampling),
+        "format_valid": _mean(samples, lambda play: play.format_valid, sampling),
+        "no_call_rate": _mean(samples, lambda play: not play.called, sampling),
         "unseen_em": _mean(evidence.unseen, lambda play: play.em, sampling),
     }
     found = {name: each.mean for name, each in means.items() if each is not None}
     return Metrics(
-        questions=len(plays),
+        questions=len(samples),
         em=found.get("em"),
         cost_usd=found.get("cost_usd"),
         format_valid=found.get("format_valid"),
@@ -183,20 +183,20 @@ def _bounds(found: "Interval") -> Bounds | None:
 
 
 def _mean(
-    plays: Sequence[Play], value: Callable[[Play], float], sampling: Sampling
+    samples: Sequence[EvalSample], value: Callable[[EvalSample], float], sampling: Sampling
 ) -> "Interval | None":
-    """None without plays, or if a value is not finite."""
+    """None without samples, or if a value is not finite."""
     from routerr1.evaluate.stats import interval
 
-    values = [float(value(play)) for play in plays]
+    values = [float(value(play)) for play in samples]
     if not values or not all(map(math.isfinite, values)):
         return None
-    return interval(values, [play.group for play in plays], **sampling._asdict())
+    return interval(values, [play.group for play in samples], **sampling._asdict())
 
 
 def compare(challenger: Evidence, champion: Evidence, sampling: Sampling) -> Comparison:
     """The challenger against the champion, question by question."""
-    pairs = _pairs(challenger.plays, champion.plays, lambda play: play.content)
+    pairs = _pairs(challenger.samples, champion.samples, lambda play: play.content)
     unseen = (
         _pairs(challenger.unseen, champion.unseen, lambda play: (play.pool, play.content))
         if challenger.unseen_pool == champion.unseen_pool
@@ -205,7 +205,7 @@ def compare(challenger: Evidence, champion: Evidence, sampling: Sampling) -> Com
     ratio, bounds = _cost_ratio(pairs, sampling)
     return Comparison(
         same_pool=challenger.pool == champion.pool,
-        shared=len(pairs) / max(len(challenger.plays), 1),
+        shared=len(pairs) / max(len(challenger.samples), 1),
         em=_difference(pairs, sampling),
         cost_ratio=ratio,
         cost_bounds=bounds,
@@ -215,13 +215,15 @@ def compare(challenger: Evidence, champion: Evidence, sampling: Sampling) -> Com
 
 
 def _pairs(
-    new: Sequence[Play], old: Sequence[Play], key: Callable[[Play], Hashable]
-) -> list[tuple[Play, Play]]:
+    new: Sequence[EvalSample], old: Sequence[EvalSample], key: Callable[[EvalSample], Hashable]
+) -> list[tuple[EvalSample, EvalSample]]:
     known = {key(play): play for play in old}
     return [(play, known[key(play)]) for play in new if key(play) in known]
 
 
-def _difference(pairs: Sequence[tuple[Play, Play]], sampling: Sampling) -> "Difference | None":
+def _difference(
+    pairs: Sequence[tuple[EvalSample, EvalSample]], sampling: Sampling
+) -> "Difference | None":
     from routerr1.evaluate.stats import paired_difference
 
     if not pairs or not all(math.isfinite(play.em) for pair in pairs for play in pair):
@@ -235,7 +237,7 @@ def _difference(pairs: Sequence[tuple[Play, Play]], sampling: Sampling) -> "Diff
 
 
 def _cost_ratio(
-    pairs: Sequence[tuple[Play, Play]], sampling: Sampling
+    pairs: Sequence[tuple[EvalSample, EvalSample]], sampling: Sampling
 ) -> tuple[float | None, Bounds | None]:
     from routerr1.evaluate.stats import ratio_interval
 
@@ -250,7 +252,7 @@ def _cost_ratio(
 
 
 def decide(challenger: Metrics, comparison: Comparison | None, params: GateParams) -> Decision:
-    """Hold the challenger against the champion, or against absolute floors if there is no comparison."""
+    """Lease the challenger against the champion, or against absolute floors if there is no comparison."""
     bounds = challenger.intervals
     versus = (
         [
@@ -292,7 +294,7 @@ def decide(challenger: Metrics, comparison: Comparison | None, params: GateParam
                 "share of calls to the most called candidate",
             ),
             _at_most(
-                "closed_book",
+                "no_call",
                 challenger.no_call_rate,
                 params.max_no_call_rate,
                 "share of questions without a call",

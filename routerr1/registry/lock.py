@@ -1,8 +1,8 @@
-"""One at a time, across processes by a file lock and across machines by the tracking store itself.
+"""The promotion lock: one change of the champion at a time, across processes and machines.
 
-MLflow moves aliases and sets tags without compare-and-set. What it does do atomically is to refuse a
-second registered model of the same name: so a registered model `<name>.lock` is the mutex of all who share
-a store, made to take it and deleted to release it.
+Processes of one folder take a file lock. Machines that share a store take a registered model
+`<name>.lock`: MLflow moves aliases without compare-and-set, but it refuses a second registered model of the
+same name, so creating that model takes the lock and deleting it frees it.
 """
 
 import hashlib
@@ -11,20 +11,24 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from routerr1.errors import LockHeld
-from routerr1.tracking.runs import acquire_lock, is_gone, store_errors, this_process
+from routerr1.tracking.store import file_lock, is_gone, store_errors, this_process
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import RegisteredModel
 
-LEASE_S = 900.0  # a holder elsewhere is given up after this; a dead one of this kernel at once
+LEASE_S = 900.0
+"""A holder on another machine loses the lock after this time; a dead one on this kernel loses it at once."""
+
 _OWNER = "routerr1.owner"
+_KEEP_STALE_S = 3600.0
 
 
-class Hold:
-    """A mutex that was taken, for as long as nobody breaks it."""
+class Lease:
+    """A held lock, valid until `LEASE_S` has passed."""
 
     def __init__(self, client: "MlflowClient", lock: str, owner: str, began: float) -> None:
         self._client = client
@@ -33,21 +37,21 @@ class Hold:
         self._began = began
 
     def check(self) -> None:
-        """Call it right before the change that the mutex is for: is it still held, and for long enough?
+        """Confirm, right before the change that the lock protects, that it is still held.
 
-        MLflow cannot make a change depend on a mutex. Half of the lease is left for a change that is under
-        way, so that one sent now is made before anybody else may begin.
+        MLflow cannot make a change depend on a lock. Half of the lease is reserved for the change itself,
+        so that a change sent now arrives before another process may begin.
 
-        Raises: LockHeld if it was held too long.
+        Raises: LockHeld if the first half of the lease has passed or the lock was lost.
         """
         if time.monotonic() - self._began > LEASE_S / 2 or not self._is_ours():
             raise LockHeld(
-                f"MLflow model {self._lock!r}: was held too long by this process and may be another's now; "
+                f"MLflow model {self._lock!r}: this process held it too long, so another may hold it now; "
                 "nothing was changed, try again"
             )
 
     def release(self) -> None:
-        """Free the mutex, if it is still ours."""
+        """Free the lock if it is still ours."""
         if self._is_ours():
             with store_errors():
                 self._client.delete_registered_model(self._lock)
@@ -59,37 +63,29 @@ class Hold:
 
 
 @contextmanager
-def exclusive(client: "MlflowClient", name: str, *, timeout_s: float = 300.0) -> Iterator[Hold]:
-    """Hold `name` against every process that shares the working folder or the tracking store.
+def registry_lock(
+    client: "MlflowClient", name: str, *, timeout_s: float = 300.0
+) -> Iterator[Lease]:
+    """Lease the lock of a registered model against every process of this folder and of this store.
 
-    A holder that was killed is found out: by its process on the same kernel, else by the lease. So hold it
-    for seconds, and call `Hold.check` before what must not be done twice.
+    A killed holder is recognised by its process on the same kernel, and by its lease elsewhere. Lease the
+    lock for seconds only, and call `Lease.check` before a change that must not happen twice.
 
-    Raises: LockHeld naming the holder if it is not free within `timeout_s`.
+    Raises: LockHeld naming the holder if the lock is not free within `timeout_s`.
     """
     deadline = time.monotonic() + timeout_s
-    with file_lock(name, timeout_s=timeout_s):
+    with file_lock(name, timeout_s):
         owner = f"{this_process()} {uuid.uuid4().hex[:8]}"
         began = _take(client, f"{name}.lock", owner, deadline)
-        hold = Hold(client, f"{name}.lock", owner, began)
+        lease = Lease(client, f"{name}.lock", owner, began)
         try:
-            yield hold
+            yield lease
         finally:
-            hold.release()
-
-
-@contextmanager
-def file_lock(name: str, *, timeout_s: float) -> Iterator[None]:
-    """Hold runs/locks/<name>.lock; the system frees it when the process ends, however it ends.
-
-    Raises: LockHeld if it is not free within `timeout_s`; RegistryError if the file cannot be made.
-    """
-    with acquire_lock(name, timeout_s):
-        yield
+            lease.release()
 
 
 def _take(client: "MlflowClient", lock: str, owner: str, deadline: float) -> float:
-    """Make the mutex; the monotonic second at which its lease began at the earliest."""
+    """Create the lock; returns the monotonic second at which its lease began at the earliest."""
     from mlflow.exceptions import MlflowException
 
     while True:
@@ -99,12 +95,12 @@ def _take(client: "MlflowClient", lock: str, owner: str, deadline: float) -> flo
                 client.create_registered_model(lock, tags={_OWNER: owner})
                 return began
             except MlflowException as error:
-                # A server that finds the name taken looks the other one up; it may be gone by then.
+                # A server that finds the name taken looks the model up, which may be deleted by then.
                 if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"):
                     raise
             found = _holder(client, lock)
             holder = "" if found is None else found.tags.get(_OWNER, "")
-            if holder == owner:  # the reply to our own request was lost and it was sent again
+            if holder == owner:  # the reply to our request was lost, and the request was sent again
                 return began
             if found is not None and _is_stale(found, holder):
                 _break(client, lock, holder)
@@ -113,7 +109,7 @@ def _take(client: "MlflowClient", lock: str, owner: str, deadline: float) -> flo
         time.sleep(random.uniform(0.05, 0.25))
 
 
-def _holder(client: "MlflowClient", lock: str) -> Any:
+def _holder(client: "MlflowClient", lock: str) -> "RegisteredModel | None":
     from mlflow.exceptions import MlflowException
 
     try:
@@ -124,25 +120,25 @@ def _holder(client: "MlflowClient", lock: str) -> Any:
         raise
 
 
-def _is_stale(found: Any, holder: str) -> bool:
+def _is_stale(found: "RegisteredModel", holder: str) -> bool:
     process = holder.rpartition(" ")[0]
     return is_gone(process) or time.time() - found.creation_timestamp / 1000 > LEASE_S
 
 
 def _break(client: "MlflowClient", lock: str, holder: str) -> None:
-    """Move a dead holder's lock out of the way.
+    """Remove a dead holder's lock by renaming it.
 
-    Two who saw the same dead holder both rename to the same name, which only the first can: so the second
-    never removes the lock that the first has taken since. The renamed one stays for an hour for this.
+    Two processes that see the same dead holder rename to the same name, which only the first can. So the
+    second never removes the lock that the first has taken since. The renamed model is kept for an hour.
     """
     from mlflow.exceptions import MlflowException
 
-    aside = f"{lock}.stale-{hashlib.sha256(holder.encode()).hexdigest()[:12]}"
+    stale = f"{lock}.stale-{hashlib.sha256(holder.encode()).hexdigest()[:12]}"
     try:
-        client.rename_registered_model(lock, aside)
+        client.rename_registered_model(lock, stale)
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"):
             raise
     for old in client.search_registered_models(f"name LIKE '{lock}.stale-%'"):
-        if time.time() - old.last_updated_timestamp / 1000 > 3600:
+        if time.time() - old.last_updated_timestamp / 1000 > _KEEP_STALE_S:
             client.delete_registered_model(old.name)

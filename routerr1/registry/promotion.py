@@ -18,7 +18,7 @@ from routerr1.config import Params
 from routerr1.errors import RegistryError
 from routerr1.registry import gate
 from routerr1.registry.gate import Decision, Evidence
-from routerr1.registry.lock import Hold, exclusive
+from routerr1.registry.lock import Lease, registry_lock
 from routerr1.registry.versions import (
     CHALLENGER,
     CHAMPION,
@@ -28,7 +28,7 @@ from routerr1.registry.versions import (
     read_version_evidence,
     verify,
 )
-from routerr1.tracking.runs import open_client, store_errors
+from routerr1.tracking.store import open_client, store_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class PromotionRecord:
     """One change of champion, or one that was begun.
 
     Attributes:
@@ -62,26 +62,26 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class GateResult:
     """The gate's decision on one challenger against one champion.
 
     Attributes:
         replayed: what the champion is judged by, where it is not what is kept with it.
-        by_floors: the champion was not compared with; the challenger was held against absolute floors.
+        without_comparison: the champion was not compared with; the challenger was held against absolute floors.
     """
 
     challenger: Version
     champion: Version | None
     decision: Decision
     replayed: Evidence | None = None
-    by_floors: bool = False
+    without_comparison: bool = False
 
     @property
     def against(self) -> str:
         """What the challenger was held against, in words."""
         if self.champion is None:
             return "none"
-        told = ", not compared with: judged by floors" if self.by_floors else ""
+        told = ", not compared with: judged by floors" if self.without_comparison else ""
         return f"version {self.champion.number}{told}"
 
     @property
@@ -99,10 +99,10 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class Promotion:
-    """What came of an attempt; `move` is None if the champion stays."""
+    """The outcome of an attempt; `record` is None if the champion stays."""
 
-    judgement: Judgement
-    move: Move | None
+    result: GateResult
+    record: PromotionRecord | None
 
 
 def judge(
@@ -110,21 +110,21 @@ def judge(
     which: int | str = CHALLENGER,
     replayed: Evidence | None = None,
     *,
-    by_floors: bool = False,
-) -> Judgement:
+    without_comparison: bool = False,
+) -> GateResult:
     """Hold a version against the champion; nothing is changed.
 
     Args:
-        replayed: the champion's plays of the challenger's questions on the challenger's pool, where those
+        replayed: the champion's samples of the challenger's questions on the challenger's pool, where those
             kept with it are of others.
-        by_floors: hold it against the floors of a first champion instead.
+        without_comparison: hold it against the floors of a first champion instead.
 
     Raises: RegistryError if there is no such version, or it does not hold what was registered.
     """
     client = open_client()
     challenger = get_version(client, params.registry.model, which)
     verify(client, challenger.model_id)
-    return _judge(client, params, challenger, replayed, by_floors=by_floors)
+    return _judge(client, params, challenger, replayed, without_comparison=without_comparison)
 
 
 def _judge(
@@ -133,17 +133,17 @@ def _judge(
     challenger: Version,
     replayed: Evidence | None,
     *,
-    by_floors: bool,
-) -> Judgement:
+    without_comparison: bool,
+) -> GateResult:
     champion = champion_of(client, challenger.name)
     sampling = gate.sampling_of(params.evaluate)
     own = read_version_evidence(challenger)
     comparison = None
-    if champion is not None and champion.number != challenger.number and not by_floors:
+    if champion is not None and champion.number != challenger.number and not without_comparison:
         theirs = replayed or read_version_evidence(champion)
         comparison = gate.compare(own, theirs, sampling)
     decision = gate.decide(gate.measure(own, sampling), comparison, params.gate)
-    return Judgement(challenger, champion, decision, replayed, by_floors)
+    return GateResult(challenger, champion, decision, replayed, without_comparison)
 
 
 def champion_of(client: "MlflowClient", name: str) -> Version | None:
@@ -158,8 +158,8 @@ def promote(
     *,
     why: str = "passed the gate",
     replayed: Evidence | None = None,
-    approved: Judgement | None = None,
-    by_floors: bool = False,
+    approved: GateResult | None = None,
+    without_comparison: bool = False,
 ) -> Promotion:
     """Make a version champion if the gate lets it; the decision is recorded either way.
 
@@ -167,7 +167,7 @@ def promote(
 
     Args:
         which: number or alias of the challenger.
-        replayed, by_floors: see `judge`.
+        replayed, without_comparison: see `judge`.
         approved: what a person said yes to; if challenger or champion are others by now, nothing moves.
 
     Raises: RegistryError; LockHeld if another promotion does not end, or this one took too long.
@@ -176,35 +176,35 @@ def promote(
     challenger = get_version(client, params.registry.model, which)
     # Fetching and hashing a checkpoint takes as long as it is large: too long to hold others up.
     verify(client, challenger.model_id)
-    with exclusive(client, params.registry.model) as hold:
-        _settle(client, params.registry.model)
-        judgement = _judge(client, params, challenger, replayed, by_floors=by_floors)
-        _refuse_other_than_approved(judgement, approved)
-        champion = judgement.champion
+    with registry_lock(client, params.registry.model) as lease:
+        _recover(client, params.registry.model)
+        result = _judge(client, params, challenger, replayed, without_comparison=without_comparison)
+        _refuse_other_than_approved(result, approved)
+        champion = result.champion
         if champion is not None and champion.number == challenger.number:
-            return Promotion(judgement, None)
-        record_decision(client, judgement)
-        if not judgement.decision.passed:
-            return Promotion(judgement, None)
-        told = f"by floors alone: {why}" if by_floors else why
-        return Promotion(judgement, _move(client, hold, challenger, champion, "promote", told))
+            return Promotion(result, None)
+        record_decision(client, result)
+        if not result.decision.passed:
+            return Promotion(result, None)
+        told = f"without comparison: {why}" if without_comparison else why
+        return Promotion(result, _move(client, lease, challenger, champion, "promote", told))
 
 
-def _refuse_other_than_approved(judgement: Judgement, approved: Judgement | None) -> None:
+def _refuse_other_than_approved(result: GateResult, approved: GateResult | None) -> None:
     if approved is None:
         return
     seen = [
         (found.challenger.number, found.champion and found.champion.number)
-        for found in (judgement, approved)
+        for found in (result, approved)
     ]
     if seen[0] != seen[1]:
         raise RegistryError(
-            f"model {judgement.challenger.name!r}: approved was version {seen[1][0]} over "
+            f"model {result.challenger.name!r}: approved was version {seen[1][0]} over "
             f"{seen[1][1]}, but now it would be {seen[0][0]} over {seen[0][1]}; ask again"
         )
 
 
-def rollback(params: Params, *, why: str) -> Move:
+def rollback(params: Params, *, why: str) -> PromotionRecord:
     """Make the champion before this one champion again; repeated, it goes back further.
 
     Each promotion puts a version on a stack and each rollback takes one off; versions that were deleted
@@ -216,19 +216,19 @@ def rollback(params: Params, *, why: str) -> Move:
     name = params.registry.model
     target, _ = _previous(client, name)
     verify(client, target.model_id)
-    with exclusive(client, name) as hold:
-        _settle(client, name)
+    with registry_lock(client, name) as lease:
+        _recover(client, name)
         found, now = _previous(client, name)
         if found.number != target.number:
             raise RegistryError(f"model {name!r}: the champion was moved meanwhile; look again")
-        return _move(client, hold, target, now, "rollback", why)
+        return _move(client, lease, target, now, "rollback", why)
 
 
 def _previous(client: "MlflowClient", name: str) -> tuple[Version, Version | None]:
     """The champion before this one, and this one."""
     now = champion_of(client, name)
     known = {version.number: version for version in list_versions(client, name)}
-    stack = [number for number in champions(moves(client, name)) if number in known]
+    stack = [number for number in champions(promotion_log(client, name)) if number in known]
     if now is not None and stack and stack[-1] == now.number:
         stack.pop()
     if not stack:
@@ -236,10 +236,10 @@ def _previous(client: "MlflowClient", name: str) -> tuple[Version, Version | Non
     return known[stack[-1]], now
 
 
-def champions(record: Sequence[Move]) -> list[int]:
+def champions(record: Sequence[PromotionRecord]) -> list[int]:
     """The champions that a rollback walks back through, the present one last.
 
-    >>> def move(kind, after): return Move(1, "", "", kind, None, after, "", "done")
+    >>> def move(kind, after): return PromotionRecord(1, "", "", kind, None, after, "", "done")
     >>> champions([move("promote", 1), move("promote", 2), move("promote", 3), move("rollback", 2)])
     [1, 2]
     """
@@ -255,7 +255,7 @@ def champions(record: Sequence[Move]) -> list[int]:
     return stack
 
 
-def moves(client: "MlflowClient", name: str) -> list[Move]:
+def promotion_log(client: "MlflowClient", name: str) -> list[PromotionRecord]:
     """Every move in order.
 
     Raises: RegistryError naming an entry that cannot be read.
@@ -272,7 +272,7 @@ def moves(client: "MlflowClient", name: str) -> list[Move]:
     found = []
     for key in sorted(key for key in tags if key.startswith(_MOVE)):
         try:
-            found.append(Move(**json.loads(tags[key])))
+            found.append(PromotionRecord(**json.loads(tags[key])))
         except (TypeError, json.JSONDecodeError):
             raise RegistryError(f"model {name!r}: the record {key} cannot be read") from None
     return found
@@ -280,14 +280,14 @@ def moves(client: "MlflowClient", name: str) -> list[Move]:
 
 def _move(
     client: "MlflowClient",
-    hold: Hold,
+    lease: Lease,
     target: Version,
     before: Version | None,
     kind: Literal["promote", "rollback"],
     why: str,
-) -> Move:
-    record = moves(client, target.name)
-    move = Move(
+) -> PromotionRecord:
+    record = promotion_log(client, target.name)
+    move = PromotionRecord(
         seq=record[-1].seq + 1 if record else 1,
         when=datetime.now(UTC).isoformat(timespec="milliseconds"),
         who=f"{lineage.user_name()}@{socket.gethostname()}",
@@ -297,15 +297,15 @@ def _move(
         why=why,
         state="begun",
     )
-    hold.check()
+    lease.check()
     _write(client, target.name, move)
-    hold.check()
+    lease.check()
     with store_errors():
         client.set_registered_model_alias(target.name, CHAMPION, str(target.number))
     return _finish(client, target.name, move)
 
 
-def _finish(client: "MlflowClient", name: str, move: Move) -> Move:
+def _finish(client: "MlflowClient", name: str, move: PromotionRecord) -> PromotionRecord:
     """After the alias moved: mark the move done, and take `challenger` off the new champion."""
     done = replace(move, state="done")
     _write(client, name, done)
@@ -316,14 +316,14 @@ def _finish(client: "MlflowClient", name: str, move: Move) -> Move:
     return done
 
 
-def _write(client: "MlflowClient", name: str, move: Move) -> None:
+def _write(client: "MlflowClient", name: str, move: PromotionRecord) -> None:
     with store_errors():
         client.set_registered_model_tag(name, f"{_MOVE}{move.seq:06d}", json.dumps(asdict(move)))
 
 
-def _settle(client: "MlflowClient", name: str) -> None:
+def _recover(client: "MlflowClient", name: str) -> None:
     """Complete the record of a mover that was killed between writing a move down and finishing it."""
-    for move in moves(client, name):
+    for move in promotion_log(client, name):
         if move.state != "begun":
             continue
         now = champion_of(client, name)
@@ -334,16 +334,16 @@ def _settle(client: "MlflowClient", name: str) -> None:
         _log.warning("move %d of %s was left unfinished; the record is settled", move.seq, name)
 
 
-def record_decision(client: "MlflowClient", judgement: Judgement) -> Path:
+def record_decision(client: "MlflowClient", result: GateResult) -> Path:
     """Write the decision to the version's tags, to its run, and to runs/gate/; gives the page's path."""
-    version = judgement.challenger
-    decision = judgement.decision
+    version = result.challenger
+    decision = result.decision
     page = GATE_FOLDER / f"version-{version.number}.md"
-    files.atomic_write_text(page, judgement.markdown)
+    files.atomic_write_text(page, result.markdown)
     tags = {
         "gate": "passed" if decision.passed else "refused",
         "gate.at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "gate.champion": judgement.against,
+        "gate.champion": result.against,
         "gate.refused_by": ",".join(decision.refused_by),
     }
     tags |= {f"gate.{name}": told for name, told in gate.to_tags(decision).items()}

@@ -26,7 +26,7 @@ from routerr1.config import BudgetParams, Params
 from routerr1.errors import ConfigError, PoolError, RegistryError
 from routerr1.files import read_json
 from routerr1.rollout.record import to_row
-from routerr1.tracking.runs import experiment_id, open_client
+from routerr1.tracking.store import experiment_id, open_client
 from routerr1.tracking.traces import hand_over
 from routerr1.types import Card, Question, Trajectory
 

@@ -1,7 +1,7 @@
 """Versions of the policy in MLflow's registry: made once per state of the chain, and checked file by file.
 
 A version is a pyfunc model that holds the checkpoint, the cards it was trained with, the parameters, and the
-plays it is judged by. `promotion.py` decides which one is champion.
+samples it is judged by. `promotion.py` decides which one is champion.
 """
 
 import hashlib
@@ -20,9 +20,16 @@ from routerr1.config import Params
 from routerr1.errors import CheckpointError, RegistryError, StoreUnreachable
 from routerr1.fingerprints import hash_of, sections
 from routerr1.registry import evidence, gate
-from routerr1.registry.lock import exclusive, file_lock
-from routerr1.tracking import runs as tracking
-from routerr1.tracking.runs import open_client, store_errors
+from routerr1.registry.lock import registry_lock
+from routerr1.tracking.runs import flatten, resume_run
+from routerr1.tracking.store import (
+    experiment_id,
+    file_lock,
+    is_gone,
+    open_client,
+    store_errors,
+    this_process,
+)
 from routerr1.train.checkpoint import MANIFEST, read_manifest, write_manifest
 
 if TYPE_CHECKING:
@@ -49,7 +56,6 @@ class Outputs:
     unseen_rows: Path = Path("data/generalize/rows.parquet")
     run_file: Path = Path("data/train/run.json")
     train_metrics: Path = Path("data/train/metrics.json")
-    train_timing: Path = Path("data/train/timing.json")
     report: Path = Path("data/report")
 
 
@@ -115,7 +121,7 @@ def register(params: Params, outputs: Outputs | None = None) -> Version:
     client = open_client()
     name = params.registry.model
     with file_lock(f"{name}.register", timeout_s=1800):
-        experiment = tracking.experiment_id(client, params.registry.experiment)
+        experiment = experiment_id(client, params.registry.experiment)
         with store_errors():
             remove_abandoned(client, name, experiment)
         known = _of_state(client, name, tags)
@@ -124,7 +130,7 @@ def register(params: Params, outputs: Outputs | None = None) -> Version:
             model_id = _log_model(client, params, made_of, judged_by, tags)
             _refuse_another_state(tags)
             found = _create_version(client, name, model_id, tags, known)
-        with exclusive(client, name), store_errors():
+        with registry_lock(client, name), store_errors():
             if CHAMPION not in found.aliases:
                 client.set_registered_model_alias(name, CHALLENGER, str(found.number))
     return get_version(client, name, found.number)
@@ -148,7 +154,7 @@ def _refuse_another_state(tags: Mapping[str, str]) -> None:
 
 
 def _evidence(params: Params, outputs: Outputs) -> gate.Evidence:
-    plays, unseen = evidence.read_plays(outputs.rows, outputs.unseen_rows, params.seeds[0])
+    samples, unseen = evidence.read_samples(outputs.rows, outputs.unseen_rows, params.seeds[0])
     pool = files.sha256(outputs.cards)
     file = params.generalize.file
     decides = {
@@ -157,7 +163,7 @@ def _evidence(params: Params, outputs: Outputs) -> gate.Evidence:
         "seeds": [params.pool.seed, params.evaluate.seed],
         **sections(params, "generalize", "profile_pool"),
     }
-    return gate.Evidence(plays, unseen, pool, hash_of(decides))
+    return gate.Evidence(samples, unseen, pool, hash_of(decides))
 
 
 def lineage_tags(params: Params, outputs: Outputs, judged_by: gate.Evidence) -> dict[str, str]:
@@ -170,9 +176,9 @@ def lineage_tags(params: Params, outputs: Outputs, judged_by: gate.Evidence) -> 
     state = _State.now()
     cards = read_cards(outputs.cards)
     manifest = read_manifest(outputs.checkpoint)
-    trained = files.read_json(outputs.train_metrics) | files.read_json(outputs.train_timing)
+    trained = files.read_json(outputs.train_metrics)
     figures = asdict(gate.measure(judged_by, gate.sampling_of(params.evaluate)))
-    measured = tracking.flatten({"train": trained, "metric": figures})
+    measured = flatten({"train": trained, "metric": figures})
     tags = {
         _KEY: state.key,
         "git_commit": state.commit,
@@ -186,7 +192,7 @@ def lineage_tags(params: Params, outputs: Outputs, judged_by: gate.Evidence) -> 
     }
     tags |= {
         f"checkpoint.{key}": str(value)
-        for key, value in tracking.flatten(manifest).items()
+        for key, value in flatten(manifest).items()
         if isinstance(value, str | int | float) and not key.startswith(("files.", "params."))
     }
     return tags | {key: f"{value:.6g}" for key, value in measured.items() if _is_number(value)}
@@ -208,7 +214,7 @@ def _log_model(
 
     package = Path(__file__).parents[1]
     with (
-        tracking.open_run(params.registry, outputs.run_file, resume=True) as run,
+        resume_run(params.registry, outputs.run_file) as run,
         _context_folder(params, outputs, judged_by) as context,
     ):
         with store_errors(), _active(run.id), warnings.catch_warnings():
@@ -216,7 +222,7 @@ def _log_model(
             warnings.filterwarnings("ignore", ".*Any type hint is inferred as AnyType")
             from routerr1.registry import serving
 
-            own = {_PROCESS: tracking.this_process(), _CONTEXT: files.sha256(context / MANIFEST)}
+            own = {_PROCESS: this_process(), _CONTEXT: files.sha256(context / MANIFEST)}
             logged = mlflow.pyfunc.log_model(
                 name=params.registry.model,
                 python_model=str(package / "registry" / "serving.py"),
@@ -357,7 +363,7 @@ def _create_version(
     with store_errors():
         logged = client.get_logged_model(model_id)
     own = {**tags, _MODEL_ID: model_id, _CONTEXT: logged.tags[_CONTEXT]}
-    with exclusive(client, name) as hold, store_errors():
+    with registry_lock(client, name) as lease, store_errors():
         try:
             client.create_registered_model(name)
         except MlflowException as error:
@@ -368,7 +374,7 @@ def _create_version(
         if meanwhile:
             client.delete_logged_model(model_id)
             return meanwhile[0]
-        hold.check()
+        lease.check()
         made = client.create_model_version(
             name,
             source=f"models:/{model_id}",
@@ -417,7 +423,7 @@ def remove_abandoned(client: "MlflowClient", name: str, experiment: str) -> list
         age_s = time.time() - logged.creation_timestamp / 1000
         if logged.model_id in kept or _PROCESS not in logged.tags:
             continue
-        if process == tracking.this_process() or tracking.is_gone(process) or age_s > _ABANDONED_S:
+        if process == this_process() or is_gone(process) or age_s > _ABANDONED_S:
             client.delete_logged_model(logged.model_id)
             removed.append(str(logged.model_id))
             _log.info("removed the unfinished model %s", logged.model_id)
@@ -473,7 +479,7 @@ def _version(made: "ModelVersion", aliases: Mapping[str, Any] | None = None) -> 
 
 
 def read_version_evidence(version: Version) -> gate.Evidence:
-    """The plays kept with a version.
+    """The samples kept with a version.
 
     Raises: RegistryError if they are not those that were registered.
     """

@@ -41,14 +41,14 @@ def evaluate(params: Params) -> None:
     from routerr1.evaluate.ray_executor import play_on_ray
     from routerr1.evaluate.run import TRAINING_POOL, evaluation_of, play_all
     from routerr1.evaluate.store import RowStore
-    from routerr1.tracking.runs import open_run
-    from routerr1.tracking.traces import Kept
+    from routerr1.tracking.runs import resume_run
+    from routerr1.tracking.traces import TraceBuffer
 
     section = params.evaluate
     mark = evaluation_fingerprint(params, "evaluate")
     store, calls = RowStore(RUNS / "eval.jsonl", mark), CALLS / f"evaluate-{mark}.jsonl"
     open_kept = partial(_open_kept, params, calls)
-    kept = Kept()
+    kept = TraceBuffer()
 
     async def play(pool: Pool, bar: Progress) -> list["Row"]:
         jobs = [
@@ -71,7 +71,7 @@ def evaluate(params: Params) -> None:
             rows = asyncio.run(closing(pool, play(pool, bar)))
     found = evaluation_of(rows)
     _, figures = write_evaluation(EVALUATION, found, section)
-    with open_run(params.registry, RUN_FILE, resume=True) as run:
+    with resume_run(params.registry, RUN_FILE) as run:
         run.log_metrics({"evaluate": figures})
         run.log_artifact(EVALUATION / "table.md")
         policy = [row for row in rows if (row.pool, row.router) == (TRAINING_POOL, POLICY)]

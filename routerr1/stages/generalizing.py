@@ -34,7 +34,7 @@ def generalize(params: Params) -> None:
     from routerr1.evaluate.outputs import write_generalization
     from routerr1.evaluate.store import RowStore
     from routerr1.pool.changed import ChangedPool
-    from routerr1.tracking.runs import open_run
+    from routerr1.tracking.runs import resume_run
 
     cards = read_cards()
     mark = evaluation_fingerprint(params, "generalize")
@@ -59,7 +59,7 @@ def generalize(params: Params) -> None:
     with track("generalize", 0) as bar:
         rows, changes = asyncio.run(closing(everyone, play(bar)))
     _, figures = write_generalization(GENERALIZATION, rows, changes, params.evaluate)
-    with open_run(params.registry, RUN_FILE, resume=True) as run:
+    with resume_run(params.registry, RUN_FILE) as run:
         run.log_metrics({"generalize": figures})
     store.discard()
     calls.unlink(missing_ok=True)

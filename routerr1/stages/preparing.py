@@ -5,7 +5,7 @@ import asyncio
 from routerr1.config import Params
 from routerr1.progress import track
 from routerr1.stages.parts import closing, open_pool, profile_store, questions_of, renderer
-from routerr1.stages.places import CHECKS, POOL, QUESTIONS
+from routerr1.stages.places import CHECKS, DATA_DOCS, POOL, QUESTIONS
 
 
 def dataset(params: Params) -> None:
@@ -23,7 +23,9 @@ def checks(params: Params) -> None:
     from routerr1.data.checks import run_checks
 
     with track("checks", 0) as bar:
-        run_checks(QUESTIONS, params.dataset, params.checks, CHECKS, progress=bar.update)
+        run_checks(
+            QUESTIONS, params.dataset, params.checks, CHECKS, docs=DATA_DOCS, progress=bar.update
+        )
 
 
 def profile(params: Params) -> None:

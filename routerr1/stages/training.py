@@ -13,6 +13,7 @@ from routerr1.config import Params
 from routerr1.errors import DataError
 from routerr1.files import write_json
 from routerr1.fingerprints import hash_of
+from routerr1.lineage import known_commit
 from routerr1.pool.interface import Pool
 from routerr1.progress import track
 from routerr1.stages.parts import (
@@ -30,6 +31,7 @@ from routerr1.stages.places import (
     QUESTIONS,
     RUN_FILE,
     RUNS,
+    TRAIN_SECONDS,
     TRAINING,
     WARMSTART,
 )
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
 
 def train(params: Params) -> None:
     """GRPO for every seed; the first seed's policy into models/policy, the others' into models/seeds."""
-    from routerr1.tracking.runs import open_run
+    from routerr1.tracking.runs import new_run
     from routerr1.train.process_lock import die_with_pipeline, only_trainer
 
     die_with_pipeline()
@@ -53,11 +55,18 @@ def train(params: Params) -> None:
         return
     with only_trainer(RUNS):
         about = _read_inputs(params)
-        with open_run(params.registry, RUN_FILE, resume=False) as run:
+        with new_run(params.registry, RUN_FILE, hash_of(about), name=_run_name(params)) as run:
             _train_seeds(params, about, run)
         # Only now: a kill before it would cost the seeds that are done.
         for seed in params.seeds:
             shutil.rmtree(_working_folder(about[seed], seed), ignore_errors=True)
+
+
+def _run_name(params: Params) -> str:
+    """What MLflow's lists show, e.g. "embedded, seeds 1 2 3, at 1a2b3c4"."""
+    commit = known_commit()
+    seeds = f"seed{'s' * (len(params.seeds) > 1)} {' '.join(map(str, params.seeds))}"
+    return ", ".join([params.preset, seeds, *([f"at {commit[:7]}"] if commit else [])])
 
 
 def _read_inputs(params: Params) -> dict[int, dict[str, Any]]:
@@ -102,9 +111,9 @@ def _train_seeds(params: Params, about: Mapping[int, Mapping[str, Any]], run: "R
     cost = sum(found.pop("train_cost_usd") for found in metrics.values())
     run.log_metrics({"train": metrics, "train_hours": hours, "train_cost_usd": cost})
     _write_training(params, rows, {**metrics, "train_cost_usd": cost})
-    _write_times(timing, hours)
-    for name in ("log.csv", "seeds.csv"):
-        run.log_artifact(TRAINING / name, "curves")
+    _write_times(timing)
+    for path in (TRAINING / "log.csv", TRAINING / "seeds.csv", TRAIN_SECONDS):
+        run.log_artifact(path, "curves")
 
 
 def _train_seed(
@@ -174,13 +183,12 @@ def _write_training(
     write_json(TRAINING / "metrics.json", metrics)
 
 
-def _write_times(timing: Mapping[int, list[dict[str, float]]], hours: float) -> None:
-    """Times differ from run to run, so they stand apart from what is equal to the byte."""
+def _write_times(timing: Mapping[int, list[dict[str, float]]]) -> None:
+    """Seconds of every step. They differ from run to run, so they are no output that DVC hashes."""
     from routerr1.train.recorder import write_log
 
     every = [{"seed": float(seed), **row} for seed, found in timing.items() for row in found]
-    write_log(TRAINING / "seconds.csv", every)
-    write_json(TRAINING / "timing.json", {"train_hours": round(hours, 4)})
+    write_log(TRAIN_SECONDS, every)
 
 
 def _follow(params: Params) -> None:

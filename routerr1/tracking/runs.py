@@ -1,161 +1,42 @@
-"""One MLflow run per execution of the chain, found again through a stage output.
+"""One MLflow run per training, which the later stages find by what was trained.
 
-`train` opens the run and writes its id to data/train/run.json; later stages resume that very id. A stage
-that DVC restores from its cache runs no process, so nothing may look for "the latest run".
+`train` writes a digest of everything that decides its result to data/train/run.json and tags its run with
+it. Later stages look the run up by that tag. The file holds no id and no time, so the same training leaves
+the same bytes; and a stage that DVC restores from its cache, which starts no process, still has its run.
 """
 
-import os
-import re
-import socket
 import sys
-import uuid
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
-from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
 from routerr1 import files
 from routerr1.config import RegistryParams
-from routerr1.errors import DataError, LockHeld, RegistryError, StoreUnreachable
+from routerr1.errors import DataError
+from routerr1.tracking import traces
+from routerr1.tracking.store import (
+    experiment_id,
+    is_gone,
+    open_client,
+    store_errors,
+    this_process,
+    tracking_uri,
+)
 from routerr1.types import Trajectory
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-LOCKS = Path("runs/locks")
+TRAINING_TAG = "routerr1.training"
+"""Tag of a run: the digest in data/train/run.json."""
+
 _PROCESS_TAG = "routerr1.process"
-_RESTORED_TAG = "routerr1.restored_from"
+_RESTORED_TAG = "routerr1.restored"
 _MAX_PARAM_CHARS = 6000  # MLflow refuses longer parameter values
-
-
-def tracking_uri() -> str:
-    """MLFLOW_TRACKING_URI, or the SQLite file mlflow.db in the working directory."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').resolve()}"
-
-
-def open_client() -> "MlflowClient":
-    """A client of the tracking store, whose tables are made on first use; also MLflow's default store.
-
-    Raises: RegistryError naming the store if it does not answer.
-    """
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
-    # A caller reads our own log lines; alembic's list of migrations is not one.
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    os.environ.setdefault("MLFLOW_RECORD_ENV_VARS_IN_MODEL_LOGGING", "false")
-    # Spans to a transaction: by MLflow's five a trace costs half as much again.
-    os.environ.setdefault("MLFLOW_ASYNC_TRACE_LOGGING_MAX_SPAN_BATCH_SIZE", "50")
-    import mlflow
-
-    uri = tracking_uri()
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
-    client = mlflow.MlflowClient(uri, registry_uri=uri)
-    # Two processes that make the same new tables at once would both fail.
-    with store_errors(), acquire_lock("tracking-store"):
-        client.search_experiments(max_results=1)
-    return client
-
-
-def acquire_lock(name: str, timeout_s: float = -1) -> AbstractContextManager[object]:
-    """Take runs/locks/<name>.lock, held until the end of the `with` it is used in, or of the process.
-
-    Args:
-        timeout_s: -1 waits for ever.
-
-    Raises: LockHeld if it is not free in time; RegistryError if the file cannot be made.
-    """
-    path = LOCKS / f"{name}.lock"
-    try:
-        LOCKS.mkdir(parents=True, exist_ok=True)
-        return FileLock(path).acquire(timeout=timeout_s)
-    except Timeout:
-        raise LockHeld(f"{path}: another process has held it for {timeout_s:.0f} s") from None
-    except OSError as error:
-        raise RegistryError(f"{path}: cannot be used as a lock ({error.strerror})") from None
-
-
-@contextmanager
-def store_errors() -> Iterator[None]:
-    """Turn what MLflow raises into RegistryError, one line that names the store.
-
-    Raises: StoreUnreachable, unless the store answers that something is not there.
-    """
-    import mlflow.exceptions
-    import requests
-    import sqlalchemy.exc
-
-    try:
-        yield
-    except (
-        mlflow.exceptions.MlflowException,
-        requests.RequestException,
-        sqlalchemy.exc.SQLAlchemyError,
-    ) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        missing = getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST"
-        kind = RegistryError if missing else StoreUnreachable
-        raise kind(f"MLflow at {redact(tracking_uri())}: {redact(first)}") from error
-
-
-def redact(text: str) -> str:
-    """`text` with user names and passwords taken out of its addresses.
-
-    Up to the last "@" of a word: a password may hold "/" and "@". So may a path, of which the part before
-    its "@" is lost then; better that than half a password.
-
-    >>> redact("http://me:se/c@ret@host:5000/")
-    'http://host:5000/'
-    """
-    return re.sub(r"://\S+@", "://", text)
-
-
-def this_process() -> str:
-    """host, pid, start time, kernel: no later process, and none elsewhere, can be mistaken for this one."""
-    pid = os.getpid()
-    return f"{socket.gethostname()} {pid} {_started(pid)} {_kernel()}"
-
-
-def _started(pid: int) -> str:
-    """When a process began: in ticks of its kernel's life, which setting the clock does not change.
-
-    Raises: psutil.NoSuchProcess.
-    """
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:  # no such process, or no Linux
-        return f"{psutil.Process(pid).create_time():.2f}"
-    return stat.rpartition(")")[2].split()[19]
-
-
-def _kernel() -> str:
-    """What pids can be compared in: this boot of this machine's kernel and the namespace of its pids.
-
-    A host's name will not do: machines and containers share names, and containers of one machine its boot.
-    """
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
-    except OSError:  # no Linux
-        return f"{uuid.getnode():012x}/{psutil.boot_time():.0f}"
-
-
-def is_gone(process: str) -> bool:
-    """True if `process` (from `this_process`) surely is no longer there: one elsewhere never is."""
-    _, pid, started, kernel = [*process.split(" "), "", "", "", ""][:4]
-    if kernel != _kernel() or not pid.isdigit():
-        return False
-    try:
-        zombie = psutil.Process(int(pid)).status() == psutil.STATUS_ZOMBIE
-        return zombie or _started(int(pid)) != started
-    except psutil.NoSuchProcess:
-        return True
 
 
 class Run:
@@ -182,9 +63,7 @@ class Run:
                 self._client.log_batch(self.id, params=new[start : start + 100])
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Log numbers, nested keys joined by dots; what is no number (None, text) is left out."""
-        import time
-
+        """Log numbers, nested keys joined by dots; other values (None, text) are left out."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
@@ -198,7 +77,7 @@ class Run:
                 self._client.log_batch(self.id, metrics=numbers[start : start + 1000])
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
-        """Copy a file, or a folder with all it holds, into the run.
+        """Copy a file, or a folder with everything in it, into the run.
 
         Raises: DataError if there is nothing at `path`.
         """
@@ -212,9 +91,12 @@ class Run:
                 self._client.log_artifact(self.id, str(path), folder)
 
     def log_dataset(self, path: Path, context: str) -> None:
-        """Record DVC-versioned inputs by digest; `context` says their use, e.g. "training".
+        """Record DVC-versioned inputs by digest.
 
-        A folder of questions is one input per data set, anything else one by its path.
+        A folder of questions is one input per data set; anything else is one input.
+
+        Args:
+            context: the use of the data, e.g. "training".
         """
         from routerr1.data.lineage import inputs
 
@@ -223,35 +105,24 @@ class Run:
 
     def log_traces(
         self,
-        played: Sequence[Trajectory],
+        trajectories: Sequence[Trajectory],
         tags: Mapping[str, str],
         *,
         sample: int | None = None,
     ) -> None:
-        """Log trajectories as traces of this run; see `tracing.log_traces`."""
-        from routerr1.tracking.traces import log_traces
+        """Log trajectories as traces of this run; see `traces.log_traces`."""
+        traces.log_traces(trajectories, self._experiment, run_id=self.id, sample=sample, tags=tags)
 
-        log_traces(played, self._experiment, run_id=self.id, sample=sample, tags=tags)
-
-    def hand_over_traces(self, played: Sequence[Trajectory], tags: Mapping[str, str]) -> None:
-        """Log a few trajectories as traces of this run without waiting; see `tracing.hand_over`."""
-        from routerr1.tracking.traces import hand_over
-
-        hand_over(played, self._experiment, run_id=self.id, tags=tags)
-
-    def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Set tags; an earlier value of the same key is replaced."""
-        from mlflow.entities import RunTag
-
-        with store_errors():
-            self._client.log_batch(self.id, tags=[RunTag(key, tags[key]) for key in tags])
+    def hand_over_traces(self, trajectories: Sequence[Trajectory], tags: Mapping[str, str]) -> None:
+        """Log a few trajectories as traces of this run without waiting; see `traces.hand_over`."""
+        traces.hand_over(trajectories, self._experiment, run_id=self.id, tags=tags)
 
 
 def flatten(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     """Nested mappings as one level, keys joined by dots.
 
     >>> flatten({"train": {"steps": 3}, "preset": "ci"})
-    {'train.steps': 3, 'profile': 'ci'}
+    {'train.steps': 3, 'preset': 'ci'}
     """
     flat: dict[str, Any] = {}
     for key, value in values.items():
@@ -263,120 +134,132 @@ def flatten(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 
 
 @contextmanager
-def open_run(
-    params: RegistryParams, run_file: Path, *, resume: bool, tags: Mapping[str, str] | None = None
+def new_run(
+    params: RegistryParams,
+    run_file: Path,
+    training: str,
+    *,
+    name: str | None = None,
+    tags: Mapping[str, str] | None = None,
 ) -> Iterator[Run]:
-    """Open a run for one stage; it ends FINISHED, FAILED on an exception, KILLED on an interrupt.
+    """Open a run for a training; it ends FINISHED, FAILED on an exception, KILLED on an interrupt.
+
+    A run whose process was killed stays RUNNING until the next run is opened, which marks it KILLED.
 
     Args:
-        run_file: where the run's id stands. Written if `resume` is false, read if it is true.
-        resume: log to the run named in `run_file`. A store that does not know it (another machine made
-            the stage's outputs) gets one new run, tagged with the id that it stands for.
+        run_file: where later stages read `training`.
+        training: digest of everything that decides what is trained.
+        name: shown in MLflow's lists; None leaves the choice to MLflow.
 
-    A run whose process was killed is left RUNNING; opening the next one marks it KILLED.
+    Raises: RegistryError if the store refuses.
+    """
+    client, experiment = _open(params)
+    with store_errors():
+        own = {TRAINING_TAG: training, _PROCESS_TAG: this_process(), **(tags or {})}
+        created = client.create_run(experiment, tags=_standard_tags() | own, run_name=name)
+    run_id = str(created.info.run_id)
+    files.write_json(run_file, {"training": training})
+    monitor = _system_metrics(run_id)
+    try:
+        with _until_the_end(client, run_id):
+            yield Run(client, run_id, experiment)
+    finally:
+        monitor.finish()
+
+
+@contextmanager
+def resume_run(
+    params: RegistryParams, run_file: Path, *, tags: Mapping[str, str] | None = None
+) -> Iterator[Run]:
+    """Reopen the last run of the training that `run_file` names; it ends as `new_run` says.
+
+    A store without such a run, because another machine trained, gets one with the tag `routerr1.restored`.
+
     Raises: DataError if `run_file` cannot be read; RegistryError if the store refuses.
     """
-    client = open_client()
+    training = read_training(run_file)
+    client, experiment = _open(params)
+    own = {_PROCESS_TAG: this_process(), **(tags or {})}
     with store_errors():
-        experiment = _experiment(client, params.experiment)
-        _close_killed(client, experiment)
-        own = {_PROCESS_TAG: this_process(), **(tags or {})}
-        run_id = _resumed(client, experiment, run_file, own) if resume else None
+        run_id = find_run(client, experiment, training)
         if run_id is None:
-            run_id = client.create_run(experiment, tags=_standard_tags() | own).info.run_id
-    if not resume:
-        uri = tracking_uri()
-        # A SQLite path is this machine's own and says nothing elsewhere.
-        shown = "sqlite:///mlflow.db" if uri.startswith("sqlite") else redact(uri)
-        files.write_json(run_file, {"run_id": run_id, "tracking_uri": shown})
-    monitor = None if resume else _system_metrics(run_id)
+            restored = {TRAINING_TAG: training, _RESTORED_TAG: "true"}
+            all_tags = _standard_tags() | restored | own
+            name = f"restored {training[:7]}"
+            run_id = str(client.create_run(experiment, tags=all_tags, run_name=name).info.run_id)
+        else:
+            client.update_run(run_id, status="RUNNING")
+            for key, value in own.items():
+                client.set_tag(run_id, key, value)
+    with _until_the_end(client, run_id):
+        yield Run(client, run_id, experiment)
+
+
+@contextmanager
+def _until_the_end(client: "MlflowClient", run_id: str) -> Iterator[None]:
     status = "FAILED"
     try:
-        yield Run(client, run_id, experiment)
+        yield
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
         raise
     finally:
-        if monitor is not None:
-            monitor.finish()
         with store_errors():
             client.set_terminated(run_id, status)
 
 
-def experiment_id(client: "MlflowClient", name: str) -> str:
-    """The id of the experiment called `name`, made if there is none."""
+def _open(params: RegistryParams) -> tuple["MlflowClient", str]:
+    """The store and the experiment, in which runs of killed processes are marked."""
+    client = open_client()
+    experiment = experiment_id(client, params.experiment)
     with store_errors():
-        return _experiment(client, name)
+        for run in client.search_runs([experiment], "attributes.status = 'RUNNING'"):
+            if is_gone(run.data.tags.get(_PROCESS_TAG, "")):
+                client.set_terminated(run.info.run_id, "KILLED")
+    return client, experiment
 
 
-def _experiment(client: "MlflowClient", name: str) -> str:
-    from mlflow.exceptions import MlflowException
+def read_training(run_file: Path) -> str:
+    """The digest of the training in the workspace.
 
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        try:
-            return str(client.create_experiment(name))
-        except MlflowException as error:
-            # Another process made it between the look and the making.
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-            found = client.get_experiment_by_name(name)
-    if found is None or found.lifecycle_stage != "active":
-        raise RegistryError(f"MLflow experiment {name!r} was deleted; restore it or choose another")
-    return str(found.experiment_id)
-
-
-def _resumed(
-    client: "MlflowClient", experiment: str, run_file: Path, tags: Mapping[str, str]
-) -> str | None:
+    Raises: DataError if `run_file` cannot be read or holds none.
+    """
     stored = files.read_json(run_file)
-    if not isinstance(stored, dict) or not isinstance(stored.get("run_id"), str):
-        raise DataError(f"{run_file}: holds no run_id; run the train stage again")
-    run_id = _known_run(client, experiment, stored["run_id"])
-    if run_id is None:
-        restored = {_RESTORED_TAG: stored["run_id"]}
-        return str(
-            client.create_run(experiment, tags={**_standard_tags(), **restored, **tags}).info.run_id
-        )
-    client.update_run(run_id, status="RUNNING")
-    for key, value in tags.items():
-        client.set_tag(run_id, key, value)
-    return run_id
+    if not isinstance(stored, dict) or not isinstance(stored.get("training"), str):
+        raise DataError(f"{run_file}: holds no training; run the train stage again")
+    return str(stored["training"])
 
 
-def _known_run(client: "MlflowClient", experiment: str, run_id: str) -> str | None:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        if client.get_run(run_id).info.lifecycle_stage == "active":
-            return run_id
-    except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise
-    safe = run_id.replace("'", "")
-    found = client.search_runs([experiment], f"tags.`{_RESTORED_TAG}` = '{safe}'", max_results=1)
+def find_run(client: "MlflowClient", experiment: str, training: str) -> str | None:
+    """The id of the last run of a training, or None."""
+    safe = training.replace("'", "")
+    found = client.search_runs(
+        [experiment],
+        f"tags.`{TRAINING_TAG}` = '{safe}'",
+        order_by=["attributes.start_time DESC"],
+        max_results=1,
+    )
     return str(found[0].info.run_id) if found else None
 
 
-def _close_killed(client: "MlflowClient", experiment: str) -> None:
-    for run in client.search_runs([experiment], "attributes.status = 'RUNNING'"):
-        if is_gone(run.data.tags.get(_PROCESS_TAG, "")):
-            client.set_terminated(run.info.run_id, "KILLED")
-
-
 def _standard_tags() -> dict[str, str]:
-    from mlflow.utils.mlflow_tags import MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE, MLFLOW_USER
+    from mlflow.utils.mlflow_tags import (
+        MLFLOW_GIT_COMMIT,
+        MLFLOW_SOURCE_NAME,
+        MLFLOW_SOURCE_TYPE,
+        MLFLOW_USER,
+    )
 
-    from routerr1.lineage import git_commit, user_name
+    from routerr1.lineage import known_commit, user_name
 
     tags = {
         MLFLOW_USER: user_name(),
         MLFLOW_SOURCE_NAME: Path(sys.argv[0]).name or "routerr1",
         MLFLOW_SOURCE_TYPE: "LOCAL",
     }
-    commit = git_commit()
-    return tags | ({"mlflow.source.git.commit": commit} if commit else {})
+    commit = known_commit()
+    return tags | ({MLFLOW_GIT_COMMIT: commit} if commit else {})
 
 
 def _system_metrics(run_id: str) -> Any:

@@ -1,7 +1,7 @@
-"""A played question as an MLflow trace: a span for each thought and each call, with tokens, price, latency.
+"""A finished trajectory as an MLflow trace: one span for each thought and each call.
 
-Made from the finished trajectory, so that playing needs no tracing and costs nothing while it runs. Spans
-are laid out from the trajectory's own seconds.
+Spans carry tokens, price and latency, and the trace carries the verdict on the answer. Traces are made from
+finished trajectories, so that a rollout needs no tracing; times are laid out from the trajectory's seconds.
 """
 
 import json
@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from routerr1.matching import exact_match
 from routerr1.rollout.record import from_row
-from routerr1.tracking.runs import open_client, store_errors
+from routerr1.tracking.store import open_client, store_errors
 from routerr1.types import Ask, Question, Trajectory, Turn
 
 if TYPE_CHECKING:
@@ -24,9 +25,8 @@ Item = TypeVar("Item")
 Key = tuple[str, str, int, str, str]
 
 _NS = 1_000_000_000
-_MAX_WAITING_SPANS = (
-    1000  # MLflow's two queues hold 2048 spans and 1000 writes, and drop what is beyond
-)
+CORRECT, REFERENCES = "correct", "reference_answers"
+"""Names of the assessments: whether the answer is right, and what it is held against."""
 
 
 def log_traces(
@@ -37,14 +37,15 @@ def log_traces(
     sample: int | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> int:
-    """Log one trace a trajectory, and wait until all are stored; how many were logged.
+    """Log one trace per trajectory, and wait until all are stored.
 
     Args:
         experiment: id of the MLflow experiment.
         run_id: the run they belong to.
-        sample: log so many, evenly spread; None logs all.
-        tags: of each trace, e.g. the stage that played it.
+        sample: how many to log, evenly spread; None logs all.
+        tags: of each trace, e.g. the stage.
 
+    Returns: the number of traces.
     Raises: RegistryError if the store refuses.
     """
     import mlflow
@@ -54,7 +55,7 @@ def log_traces(
     if not chosen:
         return 0
     with store_errors():
-        waiting, most = 0, _most_waiting()
+        waiting, most = 0, _max_waiting_spans()
         for trajectory in chosen:
             waiting += _trace(trajectory, experiment, run_id, dict(tags or {}))
             if waiting >= most:
@@ -64,8 +65,11 @@ def log_traces(
     return len(chosen)
 
 
-def _most_waiting() -> int:
-    """Spans that may wait to be stored: of 2048, and of so many writes (under one a span), MLflow drops the rest."""
+def _max_waiting_spans() -> int:
+    """Spans that may wait to be stored; MLflow drops what its queues cannot hold.
+
+    One queue holds 2048 spans, the other a configured number of writes, of which a span needs at most one.
+    """
     from mlflow.environment_variables import MLFLOW_ASYNC_TRACE_LOGGING_MAX_QUEUE_SIZE
 
     writes: Any = MLFLOW_ASYNC_TRACE_LOGGING_MAX_QUEUE_SIZE  # untyped in MLflow
@@ -79,9 +83,11 @@ def hand_over(
     run_id: str | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> None:
-    """As `log_traces`, for a few: MLflow's threads store them within seconds, or when the process exits.
+    """Log a few trajectories without waiting; call `open_client` once before.
 
-    It takes a millisecond, where waiting takes a second. Call `tracking.open_client` once before it.
+    MLflow's threads store them within seconds, and at the latest when the process exits. Handing over
+    takes a millisecond; waiting takes a second.
+
     Raises: RegistryError if MLflow refuses.
     """
     with store_errors():
@@ -90,7 +96,7 @@ def hand_over(
 
 
 def spread(values: Sequence[Item], count: int) -> list[Item]:
-    """`count` of them, evenly spread, the first among them; all if there are no more.
+    """`count` values, evenly spread and with the first among them; all values if there are fewer.
 
     >>> spread("abcdef", 4)
     ['a', 'b', 'd', 'e']
@@ -99,32 +105,32 @@ def spread(values: Sequence[Item], count: int) -> list[Item]:
     return [values[place * len(values) // number] for place in range(number)]
 
 
-class Kept:
-    """Trajectories as they were played, with the tokens and seconds that evaluation rows leave out."""
+class TraceBuffer:
+    """Trajectories with the tokens and seconds that evaluation rows leave out."""
 
     def __init__(self) -> None:
-        self._played: dict[Key, Trajectory] = {}
+        self._kept: dict[Key, Trajectory] = {}
 
     def keep(self, router: "Router") -> "Router":
-        """The same router, whose trajectories are kept."""
+        """The same router, whose trajectories are kept here."""
 
         async def play(question: Question) -> Trajectory:
             played = await router.play(question)
             key = (router.pool_name, router.name, router.seed, question.dataset, question.id)
-            self._played[key] = played
+            self._kept[key] = played
             return played
 
         return replace(router, play=play)
 
     def of(self, row: "Row") -> Trajectory:
-        """The trajectory behind a row; what the row holds of it if it was played elsewhere or before."""
-        return self._played.get(row.key) or from_row(json.loads(row.trajectory))
+        """The trajectory of a row: the one kept here, or what the row itself holds of it."""
+        return self._kept.get(row.key) or from_row(json.loads(row.trajectory))
 
 
 def _trace(
     trajectory: Trajectory, experiment: str, run_id: str | None, tags: dict[str, str]
 ) -> int:
-    """Make a trace's spans and end them; how many."""
+    """Make and end the spans of one trace; returns how many there are."""
     import mlflow
     from mlflow.tracing.constant import TraceMetadataKey
 
@@ -151,12 +157,31 @@ def _trace(
             "latency_s": (now - started) / _NS,
         }
     )
+    if question.golden_answers:  # a served question has none
+        _assess(root, trajectory)
     root.end(end_time_ns=now)
     return 1 + sum(1 if turn.reply is None else 2 for turn in trajectory.turns)
 
 
+def _assess(root: "LiveSpan", trajectory: Trajectory) -> None:
+    """Attach whether the answer is right (exact match), and the reference answers."""
+    import mlflow
+    from mlflow.entities import AssessmentSource
+    from mlflow.tracing.provider import safe_set_span_in_context
+
+    source = AssessmentSource(source_type="CODE", source_id="routerr1.matching.exact_match")
+    golden = trajectory.question.golden_answers
+    right = trajectory.answer is not None and exact_match(trajectory.answer, golden) == 1.0
+    # Assessments of the trace in context travel with it; any other one is a request of its own.
+    with safe_set_span_in_context(root):
+        mlflow.log_feedback(trace_id=root.trace_id, name=CORRECT, value=right, source=source)
+        mlflow.log_expectation(
+            trace_id=root.trace_id, name=REFERENCES, value=list(golden), source=source
+        )
+
+
 def _turn(root: "LiveSpan", number: int, turn: Turn, start_ns: int) -> int:
-    """Spans of one turn; where it ends."""
+    """Make the spans of one turn; returns the time at which it ends."""
     import mlflow
 
     reply = turn.reply
@@ -167,14 +192,14 @@ def _turn(root: "LiveSpan", number: int, turn: Turn, start_ns: int) -> int:
     )
     thought.set_outputs(turn.generation.text)
     thought.set_attribute("latency_s", (thought_end - start_ns) / _NS)
-    if turn.generation.token_ids:  # unknown where the trajectory comes from a row
+    if turn.generation.token_ids:  # unknown for a trajectory that was read from a row
         thought.set_attributes(_usage(0, len(turn.generation.token_ids), 0.0))
     thought.end(end_time_ns=thought_end)
     if reply is None:
         return thought_end
     end = thought_end + int(call_s * _NS)
     call = mlflow.start_span_no_context(
-        f"call {reply.model or 'nobody'}",
+        f"call {reply.model or 'unknown name'}",
         span_type="CHAT_MODEL",
         parent_span=root,
         inputs=turn.action.query if isinstance(turn.action, Ask) else turn.generation.text,
@@ -196,7 +221,7 @@ def _seconds(turn: Turn) -> float:
 
 
 def _usage(prompt: int, completion: int, cost_usd: float) -> dict[str, Any]:
-    """Under MLflow's own names, so that it sums them over the trace."""
+    """Usage under MLflow's own names, which it sums over a trace."""
     from mlflow.tracing.constant import CostKey, SpanAttributeKey, TokenUsageKey
 
     return {

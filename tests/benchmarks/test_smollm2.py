@@ -43,7 +43,7 @@ def test_the_gpu_script_runs_through_with_a_tiny_model(tmp_path: Path) -> None:
     # The figures told are those of the files beside them.
     with (out / "train-log.csv").open() as stream:
         tokens = sum(4 * float(row["policy_tokens"]) for row in csv.DictReader(stream))
-    with (work / "data/train/seconds.csv").open() as stream:
+    with (work / "runs/train/seconds.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     playing = sum(float(row["generation_s"]) for row in rows)
     learning = sum(float(row["training_s"]) for row in rows)

@@ -10,7 +10,7 @@ from routerr1.data.lineage import DvcSource, inputs
 from routerr1.data.splits import write_questions
 from routerr1.errors import DataError
 from routerr1.files import digest
-from routerr1.tracking import runs as tracking
+from routerr1.tracking.store import open_client
 from tests.data.conftest import worded
 
 MD5 = "d41d8cd98f00b204e9800998ecf8427e.dir"
@@ -24,7 +24,7 @@ def test_each_data_set_is_an_input_with_digest_schema_and_rows(mlflow_store: Pat
     Path("dvc.lock").write_text(
         f"stages: {{dataset: {{outs: [{{path: data/questions, md5: {MD5}}}]}}}}"
     )
-    client = tracking.open_client()
+    client = open_client()
     run = client.create_run(client.create_experiment("data"))
     client.log_inputs(run.info.run_id, inputs(folder, "training"))
     logged = client.get_run(run.info.run_id).inputs.dataset_inputs

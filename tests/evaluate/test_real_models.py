@@ -28,7 +28,7 @@ from routerr1.simulation.server import build_app, serving
 from routerr1.stages import parts
 from routerr1.stages import sweep as sweeping
 from routerr1.stages.sweep import sweep
-from routerr1.tracking.runs import open_run
+from routerr1.tracking.runs import new_run
 from routerr1.train.checkpoint import save_policy
 from routerr1.types import Reply
 from tests.servers import write_pool_file
@@ -137,7 +137,7 @@ def ran(stage, served, mlflow_template, tmp_path_factory):
         stages.warmstart(params)
         save_policy(stages.WARMSTART / "seed-1", stages.POLICY, {"seed": 1})
         stages.OTHER_SEEDS.mkdir()
-        with open_run(params.registry, stages.RUN_FILE, resume=False):
+        with new_run(params.registry, stages.RUN_FILE, "test"):
             pass
         stages.evaluate(params)
         stages.generalize(params)

@@ -13,7 +13,7 @@ from routerr1.evaluate.run import evaluation_jobs, evaluation_of, play_all
 from routerr1.evaluate.store import RowStore
 from routerr1.files import sha256
 from routerr1.pool.budget import Budget, BudgetedPool, Limits
-from routerr1.tracking.runs import open_run
+from routerr1.tracking.runs import new_run
 from routerr1.train.checkpoint import save_policy
 
 pytestmark = [
@@ -87,7 +87,7 @@ def test_the_stage_writes_the_same_bytes_on_ray_as_without(params):
     stages.warmstart(params)
     save_policy(stages.WARMSTART / "seed-1", stages.POLICY, {"seed": 1})
     stages.OTHER_SEEDS.mkdir()
-    with open_run(params.registry, stages.RUN_FILE, resume=False):
+    with new_run(params.registry, stages.RUN_FILE, "test"):
         pass
     written = []
     for changed in ({}, {"executor": "ray", "shards": 2}):

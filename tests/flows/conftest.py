@@ -17,13 +17,12 @@ from routerr1.evaluate.run import TRAINING_POOL
 from routerr1.files import write_json
 from routerr1.flows.params import set_values
 from routerr1.pool.profile import profile, sample_probes, write_profile
-from routerr1.registry import promotion
-from routerr1.registry import versions as registry
+from routerr1.registry import promotion, versions
 from routerr1.registry.versions import Version
 from routerr1.rollout.local import LocalGenerator, loading
 from routerr1.rollout.loop import play
 from routerr1.simulation.pool import SimulatedPool, default_candidates, known_facts
-from routerr1.tracking import runs as tracking
+from routerr1.tracking.store import open_client
 from routerr1.train.checkpoint import save_policy
 from routerr1.types import Question
 from tests.chain import make_outputs
@@ -117,8 +116,7 @@ def prepare(folder: Path, policy: Path, params: Params, rows: list[Question], wo
             [row_of(one, pool=kind, router=POLICY, seed=1, cards=found.cards) for one in played],
         )
     write_json(folder / "data/train/metrics.json", {"train_cost_usd": 0.5})
-    write_json(folder / "data/train/timing.json", {"train_hours": 0.1})
-    write_json(folder / "data/train/run.json", {"run_id": "0" * 32})
+    write_json(folder / "data/train/run.json", {"training": "0" * 16})
 
 
 @pytest.fixture
@@ -129,6 +127,6 @@ def champion(prefect: None, chain: Params, prepared: Path) -> Version:  # noqa: 
     set_values(Path("params.yaml"), {"preset": "ci"})
     make_outputs()
     params = load_params()
-    registry.register(params)
+    versions.register(params)
     promotion.promote(params)
-    return registry.get_version(tracking.open_client(), params.registry.model, "champion")
+    return versions.get_version(open_client(), params.registry.model, "champion")

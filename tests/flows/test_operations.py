@@ -20,9 +20,8 @@ import pytest
 
 from routerr1.config import load_params
 from routerr1.flows.params import set_values
-from routerr1.registry import promotion
-from routerr1.registry import versions as registry
-from routerr1.tracking import runs as tracking
+from routerr1.registry import promotion, versions
+from routerr1.tracking.store import open_client
 from tests.clone import commit, environment, is_stage, make_clone, processes_in, replace
 from tests.servers import free_port, mlflow_server, postgresql, running, until_answers
 
@@ -168,8 +167,8 @@ def stores(folder: Path) -> Iterator[tuple[str, str]]:
         yield address, f"{whole}/prefect"
 
 
-def version(number: int) -> registry.Version | None:
-    found = registry.list_versions(tracking.open_client(), "routerr1")
+def version(number: int) -> versions.Version | None:
+    found = versions.list_versions(open_client(), "routerr1")
     return next((each for each in found if each.number == number), None)
 
 
@@ -227,7 +226,7 @@ def tell_of_another_model(site: Site, event: str) -> None:
 
 def check_what_a_run_keeps(site: Site) -> None:
     """What it cost, what it saw, and what it was judged by."""
-    client, first = tracking.open_client(), version(1)
+    client, first = open_client(), version(1)
     assert first is not None
     assert first.run_id is not None
     assert float(first.tags["metric.format_valid"]) > 0.5

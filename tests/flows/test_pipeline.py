@@ -12,10 +12,8 @@ import pytest
 from routerr1.config import Params, load_params
 from routerr1.errors import ConfigError, LockHeld
 from routerr1.flows.params import set_values
-from routerr1.registry import promotion
-from routerr1.registry import versions as registry
-from routerr1.registry.lock import file_lock
-from routerr1.tracking import runs as tracking
+from routerr1.registry import promotion, versions
+from routerr1.tracking.store import file_lock, open_client
 from tests.chain import make_outputs
 from tests.flows.conftest import Artifacts
 
@@ -28,7 +26,7 @@ def set_made(right: float) -> None:
 
 
 def champion() -> int:
-    return registry.get_version(tracking.open_client(), "routerr1", "champion").number
+    return versions.get_version(open_client(), "routerr1", "champion").number
 
 
 def test_a_run_registers_and_promotes_and_a_worse_one_is_refused(artifacts: Artifacts) -> None:
@@ -42,10 +40,10 @@ def test_a_run_registers_and_promotes_and_a_worse_one_is_refused(artifacts: Arti
     retrain()
     assert champion() == 1
     assert artifacts["gate"].startswith("# Gate: refused")
-    refused = registry.get_version(tracking.open_client(), "routerr1", 2)
+    refused = versions.get_version(open_client(), "routerr1", 2)
     assert refused.tags["gate.refused_by"] == "em_difference"
     retrain()  # nothing changed: nothing is added
-    assert len(registry.list_versions(tracking.open_client(), "routerr1")) == 2
+    assert len(versions.list_versions(open_client(), "routerr1")) == 2
 
 
 def test_a_failing_stage_fails_the_run_and_registers_nothing() -> None:
@@ -55,7 +53,7 @@ def test_a_failing_stage_fails_the_run_and_registers_nothing() -> None:
     Path("made.yaml").write_text("{right: no number, cost: 0.001, size: 10}\n")
     with pytest.raises(StageFailed, match="stage make"):
         retrain()
-    assert registry.list_versions(tracking.open_client(), "routerr1") == []
+    assert versions.list_versions(open_client(), "routerr1") == []
 
 
 def test_within_the_cool_down_of_its_model_an_event_starts_nothing() -> None:
@@ -129,15 +127,15 @@ def test_a_value_that_cannot_be_is_refused_and_not_written(
 def test_a_champion_judged_on_other_candidates_is_not_compared_as_it_stands(chain: Params) -> None:
     from routerr1.flows.promote import _comparable
 
-    registry.register(chain)
+    versions.register(chain)
     promotion.promote(chain)
     make_outputs(right=0.7)
-    registry.register(chain)
-    judgement = promotion.judge(chain)
-    assert judgement.champion is not None
-    assert _comparable(judgement)
+    versions.register(chain)
+    result = promotion.judge(chain)
+    assert result.champion is not None
+    assert _comparable(result)
     make_outputs(right=0.7, price=0.2)
-    registry.register(chain)
+    versions.register(chain)
     assert not _comparable(promotion.judge(chain))
 
 
@@ -160,10 +158,10 @@ def test_a_refusal_is_recorded_and_the_gate_is_not_asked_a_second_time(chain: Pa
 
     from routerr1.flows.promote import act_on
 
-    registry.register(chain)
+    versions.register(chain)
     promotion.promote(chain)
     make_outputs(right=0.1)
-    registry.register(chain)
+    versions.register(chain)
     refused = promotion.judge(chain)
     set_values(PARAMS, {"gate.margin_em": 1.0, "gate.min_em": 0.0})
     assert promotion.judge(load_params()).decision.passed  # so it would be let through by now
@@ -174,7 +172,7 @@ def test_a_refusal_is_recorded_and_the_gate_is_not_asked_a_second_time(chain: Pa
 
     assert the_rest() is False
     assert champion() == 1
-    assert registry.get_version(tracking.open_client(), "routerr1", 2).tags["gate"] == "refused"
+    assert versions.get_version(open_client(), "routerr1", 2).tags["gate"] == "refused"
 
 
 class Person(threading.Thread):
@@ -207,16 +205,16 @@ def need_approval(timeout_s: int) -> None:
 def test_a_person_may_say_yes_or_no(chain: Params) -> None:
     from routerr1.flows.promote import promote_if_better
 
-    registry.register(chain)
+    versions.register(chain)
     need_approval(timeout_s=60)
     person = Person({"approve": False, "who": "ada", "reason": "not today"})
     assert promote_if_better() is False
     person.join()
-    assert registry.get_version(tracking.open_client(), "routerr1", 1).aliases == ("challenger",)
+    assert versions.get_version(open_client(), "routerr1", 1).aliases == ("challenger",)
     person = Person({"approve": True, "who": "ada", "reason": "looks fine"})
     assert promote_if_better() is True
     person.join()
-    record = promotion.moves(tracking.open_client(), "routerr1")
+    record = promotion.promotion_log(open_client(), "routerr1")
     assert [move.why for move in record] == ["approved by ada: looks fine"]
 
 
@@ -225,11 +223,11 @@ def test_no_answer_is_no_promotion(chain: Params) -> None:
 
     from routerr1.flows.promote import promote_if_better
 
-    registry.register(chain)
+    versions.register(chain)
     need_approval(timeout_s=1)
     with pytest.raises(FlowPauseTimeout):
         promote_if_better()
-    assert promotion.moves(tracking.open_client(), "routerr1") == []
+    assert promotion.promotion_log(open_client(), "routerr1") == []
 
 
 def test_a_retrain_waits_for_a_person_with_a_name() -> None:
@@ -240,7 +238,7 @@ def test_a_retrain_waits_for_a_person_with_a_name() -> None:
     retrain()
     person.join()
     assert person.replies == ["REJECT", "ACCEPT"]
-    (move,) = promotion.moves(tracking.open_client(), "routerr1")
+    (move,) = promotion.promotion_log(open_client(), "routerr1")
     assert move.after == champion() == 1
     assert move.why.startswith("approved by ada: flow run ")
     retrain()  # nobody is asked about the champion that it is already

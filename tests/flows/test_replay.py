@@ -4,7 +4,7 @@ from pathlib import Path
 
 from routerr1.config import Params
 from routerr1.flows.replay import questions_of, replay
-from routerr1.registry import versions as registry
+from routerr1.registry import versions
 from tests.chain import put_policy
 
 
@@ -15,7 +15,7 @@ def test_a_version_plays_with_the_prompt_that_it_carries(
     prompt = Path("mine.txt")
     prompt.write_text("One of {names}, please.\n{cards}\nQ: {question}\n")
     section = chain.prompt.model_copy(update={"template": "file", "file": prompt})
-    version = registry.register(chain.model_copy(update={"prompt": section}))
+    version = versions.register(chain.model_copy(update={"prompt": section}))
     prompt.unlink()
     questions = questions_of(chain)[:2]
     played = replay(chain, version, questions)

@@ -17,12 +17,11 @@ from routerr1.data.splits import write_questions
 from routerr1.errors import RegistryError
 from routerr1.flows.params import set_values
 from routerr1.pool.cards import read_cards, write_cards
-from routerr1.registry import promotion
-from routerr1.registry import versions as registry
-from routerr1.registry.lock import file_lock
+from routerr1.registry import promotion, versions
 from routerr1.registry.versions import Version
 from routerr1.simulation.pool import SimulatedPool, default_candidates, known_facts
 from routerr1.simulation.server import build_app, serving
+from routerr1.tracking.store import file_lock
 from routerr1.types import SPLITS
 from tests.chain import make_outputs
 from tests.flows.conftest import Artifacts
@@ -144,7 +143,7 @@ def test_without_a_champion_there_is_nothing_to_watch() -> None:
 def test_while_a_retrain_rewrites_the_data_nothing_is_compared(chain: Params) -> None:
     from routerr1.flows.watch import evaluate_champion
 
-    registry.register(chain)
+    versions.register(chain)
     promotion.promote(chain)
     with file_lock("pipeline", timeout_s=1):
         state = evaluate_champion(wait_s=0.1, return_state=True)
@@ -156,7 +155,7 @@ def test_the_champion_reads_its_own_cards_whatever_a_later_retrain_wrote(champio
     from routerr1.flows.replay import questions_of, replay
 
     params = load_params()
-    judged = registry.read_version_evidence(champion).plays
+    judged = versions.read_version_evidence(champion).samples
     chosen = questions_of(params, {play.content for play in judged})
     cards = read_cards(stages.POOL / "cards.json")
     others = [

@@ -112,7 +112,7 @@ def recorded(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Recorded]:
     """dataset, profile, train, evaluate, traces and report, with everything that is said in debug.log."""
-    from routerr1.tracking import runs as tracking
+    from routerr1.tracking.store import experiment_id, open_client
     from routerr1.tracking.traces import log_traces
 
     folder = tmp_path_factory.mktemp("recorded")
@@ -142,7 +142,7 @@ def recorded(
                 from_row(json.loads(row.trajectory))
                 for row in read_rows(Path("data/eval/rows.parquet"))
             ]
-            log_traces(rows[:8], tracking.experiment_id(tracking.open_client(), "routerr1"))
+            log_traces(rows[:8], experiment_id(open_client(), "routerr1"))
             errors = list(failures(params, url))
             yield Recorded(folder, "\n".join(errors))
         finally:
