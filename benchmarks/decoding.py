@@ -17,8 +17,9 @@ from pathlib import Path
 import torch
 
 from routerr1.files import write_json
-from routerr1.rollout.graphs import Capture, captured
-from routerr1.rollout.local import Loading, LocalGenerator
+from routerr1.policy.load import LoadOptions
+from routerr1.rollout.engine.cuda_graph import Capture, captured
+from routerr1.rollout.local import LocalGenerator
 
 Played = Sequence[tuple[tuple[int, ...], tuple[float, ...]]]
 SESSIONS = 24
@@ -71,7 +72,7 @@ def timed(base: str, rows: int) -> dict[str, float]:
 
 def generator(base: str, dtype: str, capture: Capture | None) -> LocalGenerator:
     """The model behind `base` with float32 weights."""
-    loaded = LocalGenerator.load(base, Loading("cuda", dtype), trained=True)
+    loaded = LocalGenerator.load(base, LoadOptions("cuda", dtype), trained=True)
     return LocalGenerator(
         loaded.model, loaded.tokenizer, max_length=2048, autocast=loaded.autocast, capture=capture
     )

@@ -21,7 +21,7 @@ class Session(Protocol):
         """
         ...
 
-    def cut(self, text: str, max_tokens: int) -> str:
+    def truncate(self, text: str, max_tokens: int) -> str:
         """The longest beginning of `text` that `insert` would make at most so many tokens of."""
         ...
 
@@ -89,8 +89,8 @@ class ScriptedSession:
         ids = tuple(text.encode())
         return Generation(text, ids, (0.0,) * len(ids), "stop" if text else "eos")
 
-    def cut(self, text: str, max_tokens: int) -> str:
-        """See `Session.cut`."""
+    def truncate(self, text: str, max_tokens: int) -> str:
+        """See `Session.truncate`."""
         return text.encode()[:max_tokens].decode(errors="ignore")
 
     def insert(self, text: str) -> tuple[int, ...]:

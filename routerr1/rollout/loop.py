@@ -130,10 +130,10 @@ def insert_reply(
     # By characters first: a server that ignores our limit may send a megabyte.
     most = max_tokens * _TOKEN_CHARS
     if kept == "last":
-        cut = _last_tokens(session, protocol.escape(shown.strip()[-most:]), max_tokens)
+        shortened = _last_tokens(session, protocol.escape(shown.strip()[-most:]), max_tokens)
     else:
-        cut = session.cut(protocol.escape(shown.strip()[:most]), max_tokens)
-    inserted = protocol.information(cut, form)
+        shortened = session.truncate(protocol.escape(shown.strip()[:most]), max_tokens)
+    inserted = protocol.information(shortened, form)
     return inserted, session.insert(inserted)
 
 
@@ -146,7 +146,7 @@ def _last_tokens(session: Session, text: str, max_tokens: int) -> str:
     """The longest end of `text` of at most so many tokens, by bisection."""
     starts = range(len(text) + 1)
     start = bisect_left(
-        starts, True, key=lambda begin: session.cut(text[begin:], max_tokens) == text[begin:]
+        starts, True, key=lambda begin: session.truncate(text[begin:], max_tokens) == text[begin:]
     )
     return text[start:]
 

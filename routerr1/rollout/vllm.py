@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, Self
 
 from routerr1.errors import CheckpointError
+from routerr1.policy.tokens import encode_prompt, encode_text, truncate
 from routerr1.protocol import STOPS
-from routerr1.rollout.local import cut, opening, text_ids
 from routerr1.types import Generation
 
 _WAIT_S = 600.0  # for one generation, the server's queue included
@@ -60,11 +60,11 @@ class VllmSession:
         self._ids.extend(said.token_ids)
         return said
 
-    def cut(self, text: str, max_tokens: int) -> str:
-        return cut(self._owner.tokenizer, text, max_tokens)
+    def truncate(self, text: str, max_tokens: int) -> str:
+        return truncate(self._owner.tokenizer, text, max_tokens)
 
     def insert(self, text: str) -> tuple[int, ...]:
-        ids = text_ids(self._owner.tokenizer, text)
+        ids = encode_text(self._owner.tokenizer, text)
         self._ids.extend(ids)
         return tuple(ids)
 
@@ -112,7 +112,7 @@ class ServerGenerator:
 
     def start(self, prompt: str, *, seed: int) -> VllmSession:
         """See `Generator.start`; the same server and batch give the same samples, another batch may not."""
-        return VllmSession(self, opening(self.tokenizer, prompt, chat=self._chat), seed)
+        return VllmSession(self, encode_prompt(self.tokenizer, prompt, chat=self._chat), seed)
 
     async def complete(self, ids: Sequence[int], sampling: dict[str, Any]) -> Generation:
         """One request of its own. Raises: CheckpointError naming the server and what it said."""
@@ -176,7 +176,7 @@ class ColocatedGenerator:
 
     def start(self, prompt: str, *, seed: int) -> VllmSession:
         """See `Generator.start`."""
-        ids = opening(self.tokenizer, prompt, chat=self._chat)
+        ids = encode_prompt(self.tokenizer, prompt, chat=self._chat)
         self._open += 1
         return VllmSession(self, ids, seed)
 

@@ -145,9 +145,10 @@ def load_checkpoint(name: Path | str, params: Params) -> "LocalGenerator":
 
     Raises: CheckpointError if it cannot be loaded.
     """
-    from routerr1.rollout.local import LocalGenerator, loading
+    from routerr1.policy.load import load_options
+    from routerr1.rollout.local import LocalGenerator
 
-    return LocalGenerator.load(name, loading(params))
+    return LocalGenerator.load(name, load_options(params))
 
 
 def fingerprint_parts(params: Params, seed: int) -> dict[str, Any]:

@@ -213,7 +213,7 @@ def _working_folder(about: Mapping[str, Any], seed: int) -> Path:
 
 def train_setting(params: Params, pool: Pool, seed: int) -> "Setting":
     """What a training run of these params keeps fixed."""
-    from routerr1.rollout.local import loading
+    from routerr1.policy.load import load_options
     from routerr1.train.setting import Setting
 
     held = _sampled(questions_of("validation"), params.train.validation_questions, seed)
@@ -232,8 +232,8 @@ def train_setting(params: Params, pool: Pool, seed: int) -> "Setting":
         reward=params.reward,
         train=params.train,
         seed=seed,
-        in_step=params.pool.calls != "live",
-        how=loading(params),
+        lockstep=params.pool.calls != "live",
+        how=load_options(params),
         rehearsal=_rehearsal(params, seed),
     )
 

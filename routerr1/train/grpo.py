@@ -74,11 +74,12 @@ def train(
             checkpoint of the last step lies in `folder`.
     """
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-    from routerr1.rollout.local import Loading, LocalGenerator
+    from routerr1.policy.load import LoadOptions
+    from routerr1.rollout.local import LocalGenerator
 
-    how = setting.how or Loading()
+    how = setting.how or LoadOptions()
     generator = LocalGenerator.load(
-        start, how, in_step=setting.in_step, trained=setting.train.lora is None
+        start, how, lockstep=setting.lockstep, trained=setting.train.lora is None
     )
     prompts = [setting.render(task.question, task.pool.cards) for task in setting.tasks]
     by_prompt = _by_prompt(prompts, setting)
@@ -170,9 +171,9 @@ def _config(setting: Setting, folder: Path) -> Any:
     from accelerate import PartialState
     from trl import GRPOConfig
 
-    from routerr1.rollout.local import Loading
+    from routerr1.policy.load import LoadOptions
 
-    params, how = setting.train, setting.how or Loading()
+    params, how = setting.train, setting.how or LoadOptions()
     on_cpu = how.device == "cpu"
     rounds = setting.rollout.max_rounds + 1
     batch = params.questions_per_step * params.rollouts_per_question

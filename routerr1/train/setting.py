@@ -10,7 +10,7 @@ from routerr1.prompt import Renderer
 from routerr1.types import Question
 
 if TYPE_CHECKING:
-    from routerr1.rollout.local import Loading
+    from routerr1.policy.load import LoadOptions
     from routerr1.train.rehearsal import Rehearsal
 
 
@@ -28,7 +28,7 @@ class Setting:
 
     Attributes:
         names: candidates whose share of calls is logged; empty if every task has others.
-        in_step: see `LocalGenerator`. For runs that are recorded or replayed: both then sample the same.
+        lockstep: see `LocalGenerator`. For runs that are recorded or replayed: both then sample the same.
         rehearsal: what is imitated beside; None: nothing.
         how: where and in what the policy computes; None: float32 on the CPU.
     """
@@ -41,8 +41,8 @@ class Setting:
     reward: RewardParams
     train: TrainParams
     seed: int
-    in_step: bool = False
-    how: "Loading | None" = None
+    lockstep: bool = False
+    how: "LoadOptions | None" = None
     rehearsal: "Rehearsal | None" = None
 
     def reward_at(self, step: int) -> RewardParams:

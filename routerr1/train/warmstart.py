@@ -19,11 +19,13 @@ from routerr1.config import Params, WarmstartParams
 from routerr1.data.embedded import World
 from routerr1.errors import DataError
 from routerr1.files import atomic_directory
+from routerr1.policy.load import LoadOptions, load_options
 from routerr1.policy.scratch import new_model, train_tokenizer
+from routerr1.policy.tokens import encode_prompt, encode_text
 from routerr1.progress import track
 from routerr1.prompt import renderer
 from routerr1.reward import FrozenCostScale
-from routerr1.rollout.local import Loading, LocalGenerator, loading, opening, text_ids
+from routerr1.rollout.local import LocalGenerator
 from routerr1.rollout.loop import play, stream_seed
 from routerr1.simulation.pool import (
     TRAINING_NAMES,
@@ -69,10 +71,10 @@ def encode(
     mask: list[int] = []
     for turn in trajectory.turns:
         for text, weight in (*pieces(turn.generation.text), (turn.inserted, 0)):
-            piece = text_ids(tokenizer, text)
+            piece = encode_text(tokenizer, text)
             ids += piece
             mask += [weight] * len(piece)
-    return Example(tuple(opening(tokenizer, prompt, chat=chat)), tuple(ids), tuple(mask))
+    return Example(tuple(encode_prompt(tokenizer, prompt, chat=chat)), tuple(ids), tuple(mask))
 
 
 def fit(
@@ -168,7 +170,7 @@ def warm_start(
         stop_probability=params.warmstart.stop_probability, seed=seed, count=max(wanted, 256),
     )  # fmt: skip
     first = _taken(pairs, min(_TOKENIZED_PAIRS, max(wanted, 256)), f"{label}, examples")
-    how = loading(params)
+    how = load_options(params)
     if params.model.init == "scratch":
         tokenizer = train_tokenizer(_corpus(first, questions, world), params.model.vocab_size)
         policy = LocalGenerator(new_model(params.model, tokenizer, seed), tokenizer, chat=how.chat)
@@ -232,7 +234,7 @@ def adopt(source: str, folder: Path) -> dict[str, float]:
 
     Raises: CheckpointError if it cannot be loaded.
     """
-    found = LocalGenerator.load(source, Loading(dtype="auto"))
+    found = LocalGenerator.load(source, LoadOptions(dtype="auto"))
     metrics = {"parameters": sum(p.numel() for p in found.model.parameters())}
     _save(found, folder, metrics)
     return metrics

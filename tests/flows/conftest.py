@@ -16,10 +16,11 @@ from routerr1.evaluate.rows import row_of, write_rows
 from routerr1.evaluate.run import TRAINING_POOL
 from routerr1.files import write_json
 from routerr1.flows.params import set_values
+from routerr1.policy.load import load_options
 from routerr1.pool.profile import profile, sample_probes, write_profile
 from routerr1.registry import promotion, versions
 from routerr1.registry.versions import Version
-from routerr1.rollout.local import LocalGenerator, loading
+from routerr1.rollout.local import LocalGenerator
 from routerr1.rollout.loop import play
 from routerr1.simulation.pool import SimulatedPool, default_candidates, known_facts
 from routerr1.tracking.store import open_client
@@ -100,7 +101,7 @@ def prepare(folder: Path, policy: Path, params: Params, rows: list[Question], wo
     played = asyncio.run(
         play(
             [row for row in rows if row.split == "test"][:12],
-            LocalGenerator.load(policy, loading(params)),
+            LocalGenerator.load(policy, load_options(params)),
             shown,
             render=stages.renderer(params),
             params=params.rollout,

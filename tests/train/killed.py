@@ -25,7 +25,7 @@ import routerr1.train.trainer  # noqa: F401
 from routerr1 import stages
 from routerr1.config import Params, load_params
 from routerr1.errors import LockHeld
-from routerr1.rollout.local import LocalGenerator
+from routerr1.rollout.engine.scheduler import Scheduler
 from routerr1.train import process_lock as guard
 from routerr1.train import recorder
 from routerr1.train.player import Player
@@ -61,7 +61,7 @@ def train(moment: Callable[[int], None] | None = None) -> Callable[[Params], Non
 
     def work(params: Params) -> None:
         rollouts = Player.rollouts
-        generate = LocalGenerator._step
+        generate = Scheduler._step
         playing = [-1]
 
         def noted(self: Any, prompts: list[str], trainer: Any) -> Any:
@@ -78,7 +78,7 @@ def train(moment: Callable[[int], None] | None = None) -> Callable[[Params], Non
                 moment(playing[0])
 
         Player.rollouts = noted  # type: ignore[method-assign]
-        LocalGenerator._step = step  # type: ignore[method-assign]
+        Scheduler._step = step  # type: ignore[method-assign]
         stages.train(params)
 
     return work

@@ -27,7 +27,7 @@ class Tokenised:
         class Session:
             prompt_ids = tuple(encode(prompt))
             close = script.close
-            cut = script.cut
+            truncate = script.truncate
 
             async def generate(self, **limits: Any) -> Generation:
                 said = (await script.generate(**limits)).text

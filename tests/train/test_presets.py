@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 from routerr1.baselines.tuned import fine_tune
 from routerr1.config import LoraParams, Params, VllmParams, load_params
 from routerr1.errors import CheckpointError, ConfigError
+from routerr1.policy.load import LoadOptions, load_options
 from routerr1.prompt import renderer
-from routerr1.rollout.local import Loading, LocalGenerator, loading
+from routerr1.rollout.local import LocalGenerator
 from routerr1.simulation.pool import SimulatedPool
 from routerr1.train import grpo
 from routerr1.types import Question
@@ -33,7 +34,7 @@ def test_the_papers_setting_reaches_trl(
     name: str, tmp_path: Path, pool: SimulatedPool, rows: list[Question]
 ) -> None:
     params = load_preset(name, tmp_path)
-    setting = setting_of(params, pool, rows, held=4, how=loading(params))
+    setting = setting_of(params, pool, rows, held=4, how=load_options(params))
     config = grpo._config(setting, tmp_path)
     assert (config.max_steps, config.learning_rate, config.beta) == (225, 1e-6, 0.001)
     assert config.generation_batch_size == 64 * 4
@@ -57,17 +58,17 @@ def test_auto_is_float32_on_a_cpu_and_a_gpu_that_is_not_there_is_refused(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     auto = params.model.model_copy(update={"device": "auto", "dtype": "auto"})
-    assert loading(params.model_copy(update={"model": auto})) == Loading("cpu", "float32")
+    assert load_options(params.model_copy(update={"model": auto})) == LoadOptions("cpu", "float32")
     cuda = params.model.model_copy(update={"device": "cuda"})
     with pytest.raises(ConfigError, match=r"model\.device: cuda: no GPU"):
-        loading(params.model_copy(update={"model": cuda}))
+        load_options(params.model_copy(update={"model": cuda}))
 
 
 def test_a_step_that_does_not_part_evenly_is_refused(
     params: Params, pool: SimulatedPool, rows: list[Question], tmp_path: Path
 ) -> None:
     train = params.train.model_copy(update={"rollouts_per_pass": 5})
-    setting = setting_of(params, pool, rows, held=4, how=loading(params), train=train)
+    setting = setting_of(params, pool, rows, held=4, how=load_options(params), train=train)
     with pytest.raises(ConfigError, match="passes of 5"):
         grpo._config(setting, tmp_path)
 
@@ -81,7 +82,7 @@ def test_adapters_train_in_small_passes_and_are_merged_into_what_is_saved(
             "gradient_checkpointing": True, "lora": LoraParams(rank=4, alpha=8),
         }
     )  # fmt: skip
-    setting = setting_of(params, pool, rows, held=4, how=loading(params), train=train)
+    setting = setting_of(params, pool, rows, held=4, how=load_options(params), train=train)
     trained = grpo.train(asking_policy, setting, tmp_path / "run", progress=lambda _: None)
     before, after = (
         load_file(folder / "model.safetensors") for folder in (asking_policy, trained.folder)
@@ -113,7 +114,7 @@ async def test_bfloat16_plays_from_float32_weights(
 ) -> None:
     from routerr1.rollout.loop import play
 
-    policy = LocalGenerator.load(asking_policy, Loading(dtype="bfloat16"), trained=True)
+    policy = LocalGenerator.load(asking_policy, LoadOptions(dtype="bfloat16"), trained=True)
     assert policy.model.dtype == torch.float32
     found = await play(
         rows[:4], policy, pool, render=renderer("compact", 4), params=params.rollout, seed=1
@@ -133,14 +134,14 @@ async def test_bfloat16_plays_from_float32_weights(
 
 
 def test_a_prompt_without_a_chat_template_is_not_made_up(asking_policy: Path) -> None:
-    policy = LocalGenerator.load(asking_policy, Loading(chat=True))
+    policy = LocalGenerator.load(asking_policy, LoadOptions(chat=True))
     with pytest.raises(CheckpointError, match=r"no chat template; set prompt\.chat to false"):
         policy.start("Who?", seed=0)
 
 
 async def test_a_base_in_bfloat16_is_tuned_in_float32(small_policy: Path) -> None:
     """Steps so small that bfloat16, with its eight bits, would keep nearly none of them."""
-    base = LocalGenerator.load(small_policy, Loading(dtype="bfloat16"))
+    base = LocalGenerator.load(small_policy, LoadOptions(dtype="bfloat16"))
     before = {name: value.clone() for name, value in base.model.named_parameters()}
     asked = [
         Question(name, "embedded", f"What is the capital of {name}?", (capital,), "train")
@@ -157,4 +158,4 @@ async def test_a_base_in_bfloat16_is_tuned_in_float32(small_policy: Path) -> Non
     session = tuned.start("Question: who?", seed=1)  # it computes in bfloat16 all the same
     said = await session.generate(max_new_tokens=4, temperature=0)
     assert said.token_ids
-    assert tuned._layers[0].keys.dtype == torch.bfloat16
+    assert tuned.runner.cache.layers[0].keys.dtype == torch.bfloat16

@@ -1,0 +1,66 @@
+"""The next token of each session, and whether it ends the generation."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from routerr1.protocol import STOPS
+from routerr1.types import Finish
+
+_STOP_WINDOW = 12  # tokens that are decoded to find a stop string; the longest has 9 characters
+
+
+def sample(logits: Tensor, temperatures: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+    """Token ids and their log-probabilities, (sessions,) each.
+
+    Sampling inverts the cumulative distribution at the session's own draw. A session therefore depends
+    on the rest of the batch only through rounding in `logits`.
+
+    Args:
+        logits: (sessions, vocabulary), float32.
+        temperatures: (sessions,); 0 takes the most likely token.
+        draws: (sessions,), uniform in [0, 1).
+    """
+    warm = temperatures > 0
+    logprobs = torch.log_softmax(logits / temperatures.where(warm, 1.0)[:, None], dim=-1)
+    mass = logprobs.exp().cumsum(-1)
+    sampled = torch.searchsorted(mass, (draws * mass[:, -1])[:, None], right=True)[:, 0]
+    ids = torch.where(warm, sampled.clamp(max=logits.shape[-1] - 1), logits.argmax(-1))
+    return ids, logprobs.gather(1, ids[:, None])[:, 0]
+
+
+class StopRules:
+    """When a generation ends: end token, stop string, or length."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._stop_ids = _single_tokens(tokenizer, STOPS)
+        # A stop string can only be complete after a token that holds its last character.
+        self._closers = _tokens_with(tokenizer, ">")
+
+    def finish(self, ids: Sequence[int], max_new_tokens: int) -> Finish | None:
+        """Why the generation `ids` ends with its last token; None if it does not."""
+        token = ids[-1]
+        if token == self._tokenizer.eos_token_id:
+            return "eos"
+        if token in self._stop_ids:
+            return "stop"
+        if token in self._closers:
+            tail = self._tokenizer.decode(ids[-_STOP_WINDOW:], skip_special_tokens=False)
+            if tail.rstrip().endswith(STOPS):
+                return "stop"
+        return "length" if len(ids) >= max_new_tokens else None
+
+
+def _single_tokens(tokenizer: Any, texts: Sequence[str]) -> frozenset[int]:
+    """Ids of the texts that are a single token."""
+    ids = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts)
+    return frozenset(found[0] for found in ids if len(found) == 1)
+
+
+def _tokens_with(tokenizer: Any, character: str) -> frozenset[int]:
+    """Ids of the tokens that hold `character`."""
+    tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    return frozenset(i for i, token in enumerate(tokens) if token and character in token)
