@@ -25,6 +25,7 @@ _NOTES = {
     "length": "cut at the token limit",
     "filtered": "cut by the server's content filter",
 }
+_MOST_CHOICES = 128  # OpenAI's own limit of `n`
 _DEEPEST = 8  # parts within parts; no server nests more than three
 _UNKNOWN_STATUS = 502  # an error without a code: the provider behind the server failed
 
@@ -85,7 +86,7 @@ class _Body:
         output = body.get("output")
         if isinstance(choices, list):
             self.readable = True
-            for place, choice in enumerate(choices):
+            for place, choice in enumerate(choices[:_MOST_CHOICES]):
                 if isinstance(choice, Mapping):
                     self._add_choice(choice, place)
         elif isinstance(body.get("message"), Mapping):  # Ollama's own form
@@ -100,7 +101,10 @@ class _Body:
 
     def _add_choice(self, choice: Mapping[str, object], place: int) -> None:
         index = choice.get("index")
-        found = self.choices.setdefault(index if isinstance(index, int) else place, _Choice())
+        index = index if isinstance(index, int) else place
+        if index not in self.choices and len(self.choices) >= _MOST_CHOICES:
+            return
+        found = self.choices.setdefault(index, _Choice())
         self.error = self.error or choice.get("error")
         for key in ("message", "delta"):
             if isinstance(message := choice.get(key), Mapping):

@@ -293,6 +293,7 @@ class HttpPool:
     ) -> float:
         """Returns: what the budget must count for this try, in USD."""
         log.debug("%s: %s", row.name, failed.why)
+        failed.__context__ = None  # its traceback holds the response's body
         if failed.ill:
             breaker.failed()
         else:

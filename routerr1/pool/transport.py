@@ -183,6 +183,7 @@ class _Bounded(httpx2.AsyncByteStream):
         except zlib.error:
             raise UnaskedEncoding("the reply is compressed and damaged") from None
         if len(unpacked) > left:
+            del unpacked  # or the traceback would hold it as long as the error lives
             raise ReplyTooLarge("the reply is too large")
         return unpacked
 
