@@ -45,7 +45,7 @@ def params_page() -> str:
         "`params.yaml` holds every choice. A misspelt key is an error that names the nearest key.",
         "The column *shipped* has the value of `params.yaml` as it is committed.",
         "",
-        *_table(Params, shipped, ""),
+        *_table(Params, shipped),
     ]
     for name, section in _sections(Params):
         lines += _section(name, section, shipped.get(name))
@@ -67,7 +67,7 @@ def pool_file_page() -> str:
     }  # fmt: skip
     for name, section in sections.items():
         lines += ["", f"## {name}", "", _summary(section), ""]
-        lines += _table(section, CommentedMap(), "", "default")
+        lines += _table(section, CommentedMap(), "default")
     return "\n".join(lines) + "\n"
 
 
@@ -118,13 +118,17 @@ def _range(low: float, high: float) -> str:
 def _section(path: str, section: type[BaseModel], shipped: object, level: int = 2) -> Iterator[str]:
     yield from ("", f"{'#' * level} {path}", "", _summary(section), "")
     values = shipped if isinstance(shipped, CommentedMap) else CommentedMap()
-    yield from _table(section, values, f"{path}.")
+    yield from _table(section, values)
+    by_class: dict[type[BaseModel], list[str]] = {}
     for name, inner in _sections(section):
-        yield from _section(f"{path}.{name}", inner, values.get(name), level + 1)
+        by_class.setdefault(inner, []).append(name)
+    for inner, names in by_class.items():  # keys of one class share a table
+        title, values_of_first = ", ".join(names), values.get(names[0])
+        yield from _section(f"{path}.{title}", inner, values_of_first, level + 1)
 
 
 def _table(
-    section: type[BaseModel], shipped: CommentedMap, above: str, value_column: str = "shipped"
+    section: type[BaseModel], shipped: CommentedMap, value_column: str = "shipped"
 ) -> Iterator[str]:
     """A table of the keys of a section that are values and not sections themselves."""
     nested = dict(_sections(section))
@@ -138,7 +142,7 @@ def _table(
     for name in rows:
         meaning = meanings.get(name) or _comment(shipped, name)
         value = _value(shipped.get(name, section.model_fields[name].get_default()))
-        cells = (f"`{above}{name}`", _type(properties[name]), value, meaning)
+        cells = (f"`{name}`", _type(properties[name]), value, meaning)
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
