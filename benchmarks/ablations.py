@@ -134,6 +134,10 @@ def figures(run: Mapping[str, Any]) -> dict[str, Any]:
 def table(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """One line a variant: mean, and the range over seeds where there are several."""
     lines = [
+        "# Ablations",
+        "",
+        "Command: `python benchmarks/ablations.py --out docs/results/ablations`. The pool is a simulation.",
+        "",
         "| variant | seeds | validation EM | calls to the best | top-model share | calls | EM, last tenth "
         "| well formed | entropy | KL | groups without variance | routes from step |",
         f"|{' --- |' * 12}",

@@ -485,16 +485,19 @@ def replace_evaluation(clone: Path) -> None:
 def to_markdown(rows: list[Row]) -> str:
     """The table."""
     lines = [
-        "# Who is killed, when, and what is left",
+        "# Kills",
         "",
-        "`kill -9` on a real retrain: Prefect server and worker, MLflow server, DVC, the ci preset's stages up",
-        "to the trainer (8 steps), then a stage that makes up an evaluation. *Gone* is the time until no process of",
-        "the disturbed run was left; then the champion was looked at, and another retrain was started through the",
-        "deployment, whose version was to become champion. Where the worker was killed, a retrain was first started by",
-        "hand, at once, beside the orphan that the worker left (both ended within *gone*), and the next run was one",
-        "of a new worker. *Trainers* is the highest number of training processes seen at once, looking ten times a",
-        "second; 0 where only the later stage had to run. Command: `python benchmarks/kills.py --out",
-        "docs/results/kill-matrix.json`.",
+        "A real retrain is killed with `kill -9`, one process at a time: Prefect server and worker, MLflow server,",
+        "DVC, and the stages of the ci preset up to the trainer (8 steps). A last stage makes an evaluation up.",
+        "",
+        "- *Gone* is the time until no process of the disturbed run is left. Then the champion is checked, and",
+        "  another retrain starts through the deployment. Its version has to become champion.",
+        "- Where the worker is killed, a retrain starts by hand at once, beside the orphan that the worker left.",
+        "  Both end within *gone*, and the next run belongs to a new worker.",
+        "- *Trainers* is the highest number of training processes seen at once, ten looks a second. It is 0 where",
+        "  only the later stage has to run.",
+        "",
+        "Command: `python benchmarks/kills.py --out docs/results/kill-matrix.json`.",
         "",
         "| killed | when | champion kept | processes left | trainers | next run | its version champion "
         "| partial versions | partial logged models | gone (s) | next run (s) |",

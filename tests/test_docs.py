@@ -202,3 +202,21 @@ def test_glossary_is_sorted_and_defines_each_word_once():
     words = [line.split(" | ")[0].removeprefix("| ") for line in lines if line.startswith("| ")]
     assert len(words) > 50
     assert len(set(words)) == len(words)
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=ids)
+def test_sentences_are_short_and_plain(page: Path):
+    for sentence in sentences(page.read_text(encoding="utf-8")):
+        assert len(sentence.split()) <= 30, sentence
+        dialect = re.search(r"\b(whoever|nobody|learnt|anew|dearest|so many)\b", sentence, re.I)
+        assert dialect is None, sentence
+
+
+def sentences(text: str) -> Iterator[str]:
+    """Prose only, a clause after a colon or semicolon counting by itself; code counts as one word."""
+    text = re.sub(r"^ *```.*?^ *```", "\n\n", text, flags=re.M | re.S)
+    lines = [line for line in text.splitlines() if not line.startswith(("|", "    ", "#", "!["))]
+    for paragraph in re.split(r"\n\s*\n|\n(?=\s*(?:[-*]|\d+\.)\s)", "\n".join(lines)):
+        plain = re.sub(r"\]\([^)]*\)|<[^>]*>|^\s*(?:[-*]|\d+\.)\s+", "", paragraph)
+        plain = " ".join(re.sub(r"`[^`]*`", "X", plain).split())
+        yield from re.split(r"(?<=[.:?!;])\s+|(?<=[.:?!]\*\*)\s+", plain)
