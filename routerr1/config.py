@@ -5,6 +5,8 @@ Secrets are not here: they come from the environment.
 """
 
 import difflib
+import os
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -436,10 +438,16 @@ class GateParams(Section):
 
 
 class PromoteParams(Section):
-    """Who has the last word on a promotion; no answer within the time means no."""
+    """Approval of a promotion by a person, and where a refusal is sent.
+
+    Attributes:
+        approval_timeout_s: without an answer after so many seconds the flow fails and the champion stays.
+        notify: name of a Prefect notification block, e.g. slack-webhook/ops; None sends nothing.
+    """
 
     require_approval: bool
     approval_timeout_s: int = Field(ge=1)
+    notify: str | None
 
 
 class WatchParams(Section):
@@ -538,6 +546,7 @@ def load_params(
         )
     overlay = _read_mapping(overlay_path, edited)
     _refuse_unknown(Params, overlay, overlay_path)
+    _refuse_overruled(path, base, overlay_path, overlay)
     try:
         return Params.model_validate(_merge(base, overlay))
     except ValidationError as error:
@@ -547,6 +556,40 @@ def load_params(
         message = first["msg"].removeprefix("Value error, ")
         where = f"{source}: {key}: " if key else f"{source}: "
         raise ConfigError(f"{where}{message}") from None
+
+
+def _refuse_overruled(
+    path: Path, base: Mapping[str, Any], overlay_path: Path, overlay: Mapping[str, Any]
+) -> None:
+    """In a DVC experiment, refuse a changed value that the preset overrules: it would have no effect.
+
+    Raises: ConfigError naming the key and the option of `dvc exp run` that works.
+    """
+    if (baseline := os.environ.get("DVC_EXP_BASELINE_REV")) is None:
+        return
+    command = ["git", "show", f"{baseline}:./{path.name}"]
+    shown = subprocess.run(
+        command, cwd=path.parent, capture_output=True, text=True, encoding="utf-8", check=False
+    )
+    before = _leaves(yaml.safe_load(shown.stdout) or {}) if shown.returncode == 0 else {}
+    set_by_preset = _leaves(overlay)
+    for key, value in _leaves(base).items():
+        if key in before and before[key] != value and set_by_preset.get(key, value) != value:
+            raise ConfigError(
+                f"{path}: {key}: {value} has no effect, because {overlay_path} sets {set_by_preset[key]}; "
+                f"use `dvc exp run -S {overlay_path.as_posix()}:{key}={value}`"
+            )
+
+
+def _leaves(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Values by dotted key; sections are opened, lists are not."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found |= _leaves(value, f"{above}{key}.")
+        else:
+            found[f"{above}{key}"] = value
+    return found
 
 
 def _read_mapping(path: Path, edited: Mapping[Path, str]) -> dict[str, Any]:

@@ -44,7 +44,7 @@ policy.mkdir(parents=True)
 (policy / "config.json").write_text("{}")
 (policy / "model.safetensors").write_bytes(str(params).encode() * params["size"])
 sums = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(policy.iterdir())}
-write_json(policy / "routerr1.json", {"files": sums, "prompt_hash": "p1", "seed": 1})
+write_json(policy / "routerr1.json", {"files": sums, "prompt": "p1", "seed": 1})
 
 def rows(pool, right):
     return [
@@ -121,6 +121,12 @@ def put_policy(policy: Path, price: float = 0.0) -> None:
 def commit_nothing() -> None:
     """Another commit of the same outputs."""
     _commit("nothing", "--allow-empty")
+
+
+def commit_all(message: str) -> None:
+    """Everything in the working folder, as somebody."""
+    _run("git", "add", ".")
+    _commit(message)
 
 
 def _commit(message: str, *options: str) -> None:

@@ -63,7 +63,7 @@ def test_a_median_that_is_out_by_chance_is_no_drift() -> None:
 def test_the_interval_of_a_median_is_that_of_the_tables(
     count: int, ranks: tuple[int, int] | None
 ) -> None:
-    assert drift.median_interval(range(1, count + 1), 0.95) == ranks
+    assert drift.median_interval(list(range(1, count + 1)), 0.95) == ranks
 
 
 def test_a_candidate_that_no_longer_answers_has_moved() -> None:
@@ -73,7 +73,7 @@ def test_a_candidate_that_no_longer_answers_has_moved() -> None:
 
 def test_calls_whose_seconds_nobody_took_tell_nothing_of_latency() -> None:
     found = drift.compare_latency("x", [0.0] * 6, [3.0] * 6, 1.5)
-    assert (found.moved, found.why) == (False, "no seconds were kept of before")
+    assert (found.moved, found.why) == (False, "no earlier seconds are known")
     found = drift.compare_latency("x", [0.0, *[1.0] * 6], [9.0, *[3.0] * 6], 1.5)
     assert found.moved
     assert (found.before, found.now, found.interval) == (1.0, 3.0, (3.0, 3.0))
@@ -88,7 +88,7 @@ def test_the_table_names_what_moved() -> None:
 def test_a_candidate_that_is_gone_has_moved_unless_that_is_known() -> None:
     page = drift.to_markdown([drift.gone("Mint", known=False)])
     assert page.startswith("# Watch: drift\n")
-    assert "| **moved** | the pool has it no more |" in page
+    assert "| **moved** | no longer in the pool |" in page
     page = drift.to_markdown([drift.gone("Mint", known=True)])
     assert page.startswith("# Watch: no drift\n")
-    assert "| same | the pool has it no more, as the last retrain knew |" in page
+    assert "| same | no longer in the pool, as the last retrain knew |" in page

@@ -42,6 +42,30 @@ def test_changes_that_git_cannot_tell_are_not_taken_for_none(chain: Params) -> N
         lineage.git_diff()
 
 
+def test_a_folder_of_another_owner_gives_gits_own_reason(
+    chain: Params,  # noqa: ARG001
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
+        monkeypatch.setenv(name, os.devnull)  # where the folder may be called safe
+    assert lineage.git_commit() is not None
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # git's own switch, for its tests
+    with pytest.raises(DataError, match="failed: fatal: detected dubious ownership in repository"):
+        lineage.git_commit()
+    assert lineage.known_commit() is None
+    assert "the commit is not recorded" in caplog.text
+
+
+def test_without_a_repository_or_a_commit_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert lineage.git_commit() is None
+    subprocess.run(["git", "init", "-q"], check=True)
+    assert lineage.git_commit() is None
+
+
 @pytest.mark.timeout(300)
 def test_a_clone_without_data_tells_what_changed_of_imported_questions(tmp_path: Path) -> None:
     ours, theirs = make_clone(tmp_path / "ours"), tmp_path / "theirs"

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import time
 from contextlib import closing
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from routerr1.config import Params
 from routerr1.errors import CheckpointError, LockHeld, RegistryError, StoreUnreachable
 from routerr1.registry import promotion, versions
 from routerr1.registry.lock import registry_lock
+from routerr1.tracking.runs import new_run, read_training
 from routerr1.tracking.store import experiment_id, open_client, this_process
 from routerr1.train.checkpoint import read_manifest, write_manifest
 from tests.chain import commit_nothing, dvc, make_outputs
@@ -40,17 +42,17 @@ def test_a_version_carries_its_lineage_and_figures(chain: Params) -> None:
         ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
     )
     assert (version.number, version.aliases) == (1, ("challenger",))
-    assert version.tags["git_commit"] == commit.stdout.strip()
-    assert version.tags["git_dirty"] == "false"
-    assert version.tags["data_digest"].endswith(".dir")
-    assert version.tags["checkpoint.prompt_hash"] == "p1"
+    assert version.tags["lineage.git_commit"] == commit.stdout.strip()
+    assert version.tags["lineage.git_dirty"] == "false"
+    assert version.tags["lineage.data_digest"].endswith(".dir")
+    assert version.tags["lineage.prompt_hash"] == "p1"
     assert (version.tags["metric.em"], version.tags["metric.cost_usd"]) == ("0.6", "0.001")
-    assert version.tags["seeds"] == "1"
+    assert version.tags["lineage.seeds"] == "1"
     judged_by = versions.read_version_evidence(version)
     samples, unseen, pool, _ = judged_by
     assert (len(samples), samples[1].called) == (40, ("Atlas",))
     assert [play.pool for play in unseen] == ["drawn"] * 40  # and not of a mere change of names
-    assert pool == version.tags["pool_digest"] == files.sha256(Path("data/pool/cards.json"))
+    assert pool == version.tags["lineage.pool_digest"] == files.sha256(Path("data/pool/cards.json"))
 
 
 def test_a_version_keeps_the_lock_it_came_from_and_what_was_not_committed(chain: Params) -> None:
@@ -64,19 +66,119 @@ def test_a_version_keeps_the_lock_it_came_from_and_what_was_not_committed(chain:
         "cards.json",
         "dvc.lock",
         "evidence.json",
+        "model-card.md",
         "params.json",
         "routerr1.json",
+        "sbom.cdx.json",
     }
-    assert clean.tags["dvc_lock"] == listed["dvc.lock"]
+    assert clean.tags["lineage.dvc_lock"] == listed["dvc.lock"]
     replace(Path("params.yaml"), "preset: embedded", "preset: embedded  # for now")
     dirty = versions.register(chain)
-    assert (dirty.number, dirty.tags["git_dirty"]) == (2, "true")
+    assert (dirty.number, dirty.tags["lineage.git_dirty"]) == (2, "true")
     with versions.fetched(dirty.model_id, "artifacts/context/uncommitted.diff") as diff:
         assert "+preset: embedded  # for now" in diff.read_text()
 
 
+def test_a_version_explains_itself_and_lists_its_software(chain: Params) -> None:
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator
+
+    version = versions.register(chain)
+    assert version.description.startswith(
+        "Preset embedded, seeds 1: exact match 0.6, 1 USD per 1000 questions; commit "
+    )
+    groups = {key.partition(".")[0] for key in version.tags}
+    assert groups == {"lineage", "metric", "routerr1", "train"}
+    with versions.fetched(version.model_id, "artifacts/context") as context:
+        card = (context / "model-card.md").read_text()
+        bill = (context / "sbom.cdx.json").read_text()
+    assert "| em | 0.6 | 0.4" in card
+    assert "| Atlas | 0.1 | 0 |" in card
+    assert version.tags["lineage.git_commit"] in card
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(bill) is None
+    listed = json.loads(bill)
+    found = {each["name"].lower(): each.get("version") for each in listed["components"]}
+    assert found["torch"] == metadata.version("torch")
+    policy = listed["metadata"]["component"]
+    assert policy["type"] == "machine-learning-model"
+    hashes = {each["name"]: each["hashes"][0]["content"] for each in policy["components"]}
+    assert hashes["model.safetensors"] == files.sha256(WEIGHTS)
+
+
+def test_hours_of_training_come_from_the_run_that_trained(chain: Params) -> None:
+    training = read_training(Path("data/train/run.json"))
+    with new_run(chain.registry, Path("runs/aside.json"), training, name="trains") as run:
+        run.log_metrics({"train_hours": 0.1})
+    version = versions.register(chain)
+    assert (version.run_id, version.tags["train.hours"]) == (run.id, "0.1")
+
+
+def test_links_into_a_shared_cache_are_registered_as_files(chain: Params) -> None:
+    dvc("config", "cache.type", "symlink")
+    dvc("checkout", "--relink", "-q")
+    assert WEIGHTS.is_symlink() or Path("models/policy").is_symlink()
+    commit_nothing()
+    version = versions.register(chain)
+    assert stored_weights(version).read_bytes() == WEIGHTS.read_bytes()
+    assert not stored_weights(version).is_symlink()
+    assert promotion.promote(chain).record is not None
+
+
+def test_the_report_of_a_champion_stays_at_hand(chain: Params) -> None:
+    page = Path("data/report/index.html")
+    page.parent.mkdir()
+    page.write_text("of the champion")
+    first = versions.register(chain)
+    page.write_text("of a refused challenger")
+    commit_nothing()
+    versions.register(chain)
+    assert versions.save_report(first).read_text() == "of the champion"
+    page.unlink()
+    page.parent.rmdir()
+    commit_nothing()
+    with pytest.raises(RegistryError, match="lacks artifacts/report"):
+        versions.save_report(versions.register(chain))
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_store_that_was_moved_or_copied_keeps_its_artifacts_beside_it(
+    chain: Params, monkeypatch: pytest.MonkeyPatch, *, kept: bool
+) -> None:
+    first = versions.register(chain)
+    old, new = Path.cwd(), Path.cwd().with_name("elsewhere")
+    if kept:
+        shutil.copytree(old, new, symlinks=True)
+    else:
+        old.rename(new)
+    before = {path: files.sha256(path) for path in old.rglob("mlruns/**/*") if path.is_file()}
+    monkeypatch.chdir(new)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # as in another process: MLflow sets it
+    assert new in stored_weights(first).parents  # before anything is written
+    commit_nothing()
+    second = versions.register(chain)
+    assert new in stored_weights(second).parents
+    assert promotion.promote(chain).record is not None
+    after = {path: files.sha256(path) for path in old.rglob("mlruns/**/*") if path.is_file()}
+    assert after == before
+
+
+def test_a_store_whose_artifacts_were_left_behind_names_both_folders(
+    chain: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions.register(chain)
+    old, new = Path.cwd(), Path.cwd().with_name("elsewhere")
+    new.mkdir()
+    shutil.copy("mlflow.db", new)  # alone: its artifacts are the original's
+    monkeypatch.chdir(new)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # as in another process: MLflow sets it
+    with pytest.raises(RegistryError) as caught:
+        open_client()
+    where = f"{old}/mlruns/routerr1; move or copy that folder to {new}/mlruns/routerr1"
+    assert str(caught.value) == f"{new}/mlflow.db: expects its artifacts in {where}"
+
+
 def test_a_huge_change_is_cut(chain: Params, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("routerr1.registry.versions._MAX_DIFF_BYTES", 100)
+    monkeypatch.setattr("routerr1.registry.contents._MAX_DIFF_BYTES", 100)
     replace(Path("params.yaml"), "preset: embedded", "preset: embedded  # for now")
     version = versions.register(chain)
     whole = len(lineage.git_diff())
@@ -181,7 +283,7 @@ def test_outputs_that_change_while_they_are_registered_make_no_version(
 
     with monkeypatch.context() as patch:
         patch.setattr(mlflow.pyfunc, "log_model", after_a_retrain)
-        with pytest.raises(RegistryError, match=r"the state of the chain changed while it was reg"):
+        with pytest.raises(RegistryError, match=r"the outputs changed while they were reg"):
             versions.register(chain)
     assert listed() == []
     version = versions.register(chain)
@@ -384,7 +486,7 @@ def test_without_comparison_a_champion_that_cannot_be_compared_with_is_replaced(
     assert (done.record.before, done.record.after) == (1, 2)
     assert done.record.why == "without comparison: another pool"
     version = listed()[0]
-    assert version.tags["gate.champion"] == "version 1, not compared with: judged by floors"
+    assert version.tags["gate.champion"] == "version 1, without comparison: judged by floors"
     assert json.loads(version.tags["gate.em_floor"])["verdict"] == "pass"
     make_outputs(right=0.2, price=0.2)
     versions.register(chain)
@@ -442,7 +544,7 @@ def test_a_mutex_that_another_took_is_told_before_anything_is_changed(chain: Par
         lease.check()
         client.delete_registered_model("routerr1.lock")  # as one does who saw the lease end
         client.create_registered_model("routerr1.lock", tags={"routerr1.owner": "elsewhere 1 0 ab"})
-        with pytest.raises(LockHeld, match="was held too long by this process"):
+        with pytest.raises(LockHeld, match="this process held it too long"):
             lease.check()
     assert (
         client.get_registered_model("routerr1.lock").tags["routerr1.owner"].startswith("elsewhere")
@@ -510,7 +612,7 @@ def test_the_commands_say_what_they_did(chain: Params) -> None:  # noqa: ARG001
     assert all(word in listed for word in ("champion", "refused", "0.9"))
     shown = run(app, ["registry", "show", "3", "--json"]).output
     assert json.loads(shown)["tags"]["metric.em"] == "0.9"
-    assert "dvc_lock" in run(app, ["registry", "show"]).output
+    assert "lineage:\n  lineage.data_digest" in run(app, ["registry", "show"]).output
     make_outputs(right=0.5)
     run(app, ["register"])
     floors = run(app, ["promote", "--without-comparison", "--why", "the code changed"])

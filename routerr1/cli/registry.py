@@ -17,7 +17,7 @@ _PANEL = "Registry"
 Which = Annotated[str, typer.Argument(help="Number or alias of a version.")]
 
 registry_app = typer.Typer(
-    no_args_is_help=True, help="Versions of the policy, and who was champion."
+    no_args_is_help=True, help="Versions of the policy and the record of champions."
 )
 
 
@@ -33,7 +33,7 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def register(params: ParamsFile = PARAMS) -> None:
-    """Register the chain's outputs as a version, alias challenger; the same twice is one version."""
+    """Register the outputs of the stages as a version with the alias challenger; once per state."""
     from routerr1.registry import versions
 
     with working("register"):
@@ -43,23 +43,22 @@ def register(params: ParamsFile = PARAMS) -> None:
 
 def promote(
     which: Which = "challenger",
-    why: Annotated[str | None, typer.Option(help="Reason, kept in the record of moves.")] = None,
+    why: Annotated[str | None, typer.Option(help="Reason, kept in the promotion log.")] = None,
     without_comparison: Annotated[
         bool,
         typer.Option(
             "--without-comparison",
-            help="Judge by the floors of a first champion alone, where the champion cannot be compared "
-            "with: its files are lost, today's code cannot play it, or the pool lacks one of its candidates. "
-            "Needs --why.",
+            help="Judge by the floors of a first champion, without a comparison. For a champion that cannot "
+            "be evaluated: its files are lost, the code has changed, or the pool lacks a candidate. Needs --why.",
         ),
     ] = False,
     params: ParamsFile = PARAMS,
 ) -> None:
-    """Make a version champion, if the gate lets it; a refusal ends with status 1.
+    """Make a version champion if it passes the gate; a refusal ends with status 1.
 
-    To type it is to approve: promote.require_approval is for the flow.
-    A champion that was judged on other questions or another pool is no measure:
-    `python -m routerr1.flows.promote` has it play the challenger's first.
+    Running this command counts as approval; promote.require_approval applies to the flow.
+    A champion that was judged on other questions or another pool cannot be compared:
+    `python -m routerr1.flows.promote` evaluates it on the challenger's questions first.
     """
     from rich.console import Console
     from rich.markdown import Markdown
@@ -79,14 +78,16 @@ def promote(
         typer.echo(f"version {done.result.challenger.number} is champion already")
     else:
         typer.echo(f"refused by {', '.join(done.result.decision.refused_by)}")
+        if done.result.champion is not None:
+            typer.echo("the champion's report: routerr1 registry report")
         raise typer.Exit(1)
 
 
 def rollback(
-    why: Annotated[str, typer.Option(help="Reason, kept in the record of moves.")] = "by hand",
+    why: Annotated[str, typer.Option(help="Reason, kept in the promotion log.")] = "by hand",
     params: ParamsFile = PARAMS,
 ) -> None:
-    """Make the previous champion champion again; repeated, it goes back further."""
+    """Make the previous champion champion again; each repetition goes back one further."""
     from routerr1.registry import promotion
 
     move = promotion.rollback(load_params(params), why=why)
@@ -95,7 +96,7 @@ def rollback(
 
 @registry_app.command("list")
 def list_(params: ParamsFile = PARAMS) -> None:
-    """Every version with its aliases, figures, and what the gate said."""
+    """Every version with its aliases, metrics and the verdict of the gate."""
     from rich.console import Console
     from rich.table import Table
 
@@ -120,7 +121,7 @@ def _row(version: "Version") -> tuple[str, ...]:
         _figure(tags.get("metric.em"), 1, 3),
         _figure(tags.get("metric.cost_usd"), 1000, 4),
         tags.get("gate", "not asked"),
-        tags.get("git_commit", "?")[:7],
+        tags.get("lineage.git_commit", "?")[:7],
     )
 
 
@@ -134,7 +135,7 @@ def show(
     params: ParamsFile = PARAMS,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """One version with its whole lineage."""
+    """One version: description, lineage, training, metrics and the verdict of the gate."""
     from dataclasses import asdict
 
     from routerr1.registry import versions
@@ -146,14 +147,29 @@ def show(
         return
     typer.echo(f"version {version.number} of {version.name}: {', '.join(version.aliases)}")
     typer.echo(f"run {version.run_id}, logged model {version.model_id}")
+    typer.echo(version.description)
     width = max(map(len, version.tags), default=0)
+    group = ""
     for key in sorted(version.tags):
+        if (own := key.partition(".")[0]) != group:
+            group = own
+            typer.echo(f"{group}:")
         typer.echo(f"  {key:<{width}}  {version.tags[key]}")
+
+
+@registry_app.command("report")
+def report(which: Which = "champion", params: ParamsFile = PARAMS) -> None:
+    """Copy the report that was registered with a version to runs/reports, and print its path."""
+    from routerr1.registry import versions
+    from routerr1.tracking.store import open_client
+
+    name = load_params(params).registry.model
+    typer.echo(versions.save_report(versions.get_version(open_client(), name, which)))
 
 
 @registry_app.command("log")
 def log(params: ParamsFile = PARAMS) -> None:
-    """Every move of the champion, oldest first: who, when, from, to, why."""
+    """Every change of the champion, oldest first, with its author and reason."""
     from routerr1.registry import promotion
     from routerr1.tracking.store import open_client
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.table import Table
 
 from routerr1.pool.budget import Budget, Limits
-from routerr1.pool.build import BUDGET_FILE
+from routerr1.pool.build import budget_file
 from routerr1.types import Card
 
 
@@ -32,8 +32,9 @@ def candidates(cards: Sequence[Card]) -> Table:
     return table
 
 
-def spending(path: Path = BUDGET_FILE) -> Table | None:
+def spending(path: Path | None = None) -> Table | None:
     """What is spent in every run and month; None if no budget was ever kept here."""
+    path = path or budget_file()
     if not path.exists():
         return None
     budget = Budget(path, Limits(), run="")

@@ -1,7 +1,7 @@
-"""What the last retrain knew of pool, data and champion: the watch compares with it, a retrain renews it.
+"""What the last retrain knew of pool, data and champion. The watch compares with it; a retrain renews it.
 
-Until a retrain has taken a change in, each look finds it again and tells of it again: a retrain that was
-cancelled, or failed on its way, loses nothing.
+Each look of the watch reports a change again until a retrain has acknowledged it. So a retrain that was
+cancelled, or that failed, loses nothing.
 """
 
 from pathlib import Path
@@ -16,18 +16,18 @@ from routerr1.fingerprints import fingerprint, hash_of
 from routerr1.flows.triggers import DATA_CHANGED, POOL_CHANGED
 
 _FOLDER = Path("runs/watch")
-SEEN = _FOLDER / "seen.json"  # fingerprints that the last retrain began with
-FOUND = _FOLDER / "found.json"  # the last look, if it found drift that no retrain has answered
-ANSWERED = _FOLDER / "answered.json"  # the look that the last retrain answered
+SEEN = _FOLDER / "seen.json"  # fingerprints from before the last retrain
+FOUND = _FOLDER / "found.json"  # the last look, if it found drift that no retrain has acknowledged
+ACKNOWLEDGED = _FOLDER / "acknowledged.json"  # the report that the last retrain acknowledged
 
 
-class Look(BaseModel):
-    """What one look found of a champion that has drifted.
+class DriftReport(BaseModel):
+    """The drift of a champion that one look found.
 
     Attributes:
         champion: number of its version.
-        figures: exact match and cost in USD by `gate.EvalSample.content`, where these had moved.
-        gone: candidates that the pool had no more.
+        figures: exact match and cost in USD by `gate.EvalSample.content`, where these moved.
+        gone: candidates that were no longer in the pool.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,7 +38,7 @@ class Look(BaseModel):
 
 
 def fingerprints(params: Params) -> dict[str, str]:
-    """What stands for the pool (candidates, prices, endpoints) and for the data, by the event of a change."""
+    """Digests of the pool (candidates, prices, endpoints) and of the data, by the event of their change."""
     pool = [fingerprint(params, "pool")]
     pool += [files.digest(path) for path in (params.pool.file,) if path is not None]
     data = [params.dataset.model_dump_json()]
@@ -47,39 +47,39 @@ def fingerprints(params: Params) -> dict[str, str]:
 
 
 def changed(now: dict[str, str]) -> list[str]:
-    """Events of what is no more as the last retrain saw it; none if nothing was seen yet."""
+    """Events of what differs from what the last retrain saw; none before a first retrain or look."""
     seen = files.read_json(SEEN) if SEEN.is_file() else {}
     return [event for event, value in now.items() if seen.get(event, value) != value]
 
 
-def take_in(seen: dict[str, str], *, drift: bool) -> None:
-    """A retrain came to the end of its stages.
+def acknowledge(seen: dict[str, str], *, drift: bool) -> None:
+    """Record that a retrain completed its stages.
 
     Args:
         seen: fingerprints from before its first stage.
-        drift: it profiled the candidates anew, which answers what the last look found.
+        drift: the retrain profiled the candidates again, which answers the last look.
     """
     files.write_json(SEEN, seen)
     if drift and FOUND.is_file():
-        FOUND.replace(ANSWERED)
+        FOUND.replace(ACKNOWLEDGED)
 
 
-def answered(champion: int) -> Look:
-    """What the last retrain knew of this champion's drift; empty if nothing."""
-    look = _read(ANSWERED) if ANSWERED.is_file() else None
-    return look if look is not None and look.champion == champion else Look(champion=champion)
+def acknowledged(champion: int) -> DriftReport:
+    """The drift of this champion that the last retrain acknowledged; empty if there was none."""
+    known = _read(ACKNOWLEDGED) if ACKNOWLEDGED.is_file() else None
+    return known if known and known.champion == champion else DriftReport(champion=champion)
 
 
-def keep(look: Look | None) -> None:
-    """Leave what a look found to the retrain that will answer it; None: there was no drift."""
-    if look is None:
+def keep(report: DriftReport | None) -> None:
+    """Store what a look found for the next retrain; None if it found no drift."""
+    if report is None:
         FOUND.unlink(missing_ok=True)
     else:
-        files.write_json(FOUND, look.model_dump(mode="json"))
+        files.write_json(FOUND, report.model_dump(mode="json"))
 
 
-def _read(path: Path) -> Look:
+def _read(path: Path) -> DriftReport:
     try:
-        return Look.model_validate(files.read_json(path))
+        return DriftReport.model_validate(files.read_json(path))
     except ValidationError:
-        raise DataError(f"{path}: is no record of a look; delete it") from None
+        raise DataError(f"{path}: is no drift report; delete it") from None

@@ -1,4 +1,4 @@
-"""Has something moved since it was measured? The same questions then and now, pair by pair. Pure."""
+"""Whether a figure has moved since it was last measured, question by question. Pure functions."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One figure, measured twice on the same questions in the same order.
+    """One figure, measured twice on the same questions, in the same order.
 
     Attributes:
         what: e.g. "champion exact match".
@@ -22,7 +22,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What became of one figure; `interval` is that of now minus before, where there is one."""
+    """The verdict on one figure; `interval` is that of now minus before, or of now / before for seconds."""
 
     what: str
     before: float
@@ -35,7 +35,7 @@ class Finding:
 def compare(reading: Reading, *, confidence: float = 0.95, seed: int = 0) -> Finding:
     """Moved if the paired bootstrap interval of now minus before leaves out zero.
 
-    A value that is not finite, or no value at all, counts as moved: what cannot be measured is no peace.
+    A value that is not finite, or no value at all, counts as moved: missing measurements count as drift.
     """
     from routerr1.evaluate.stats import paired_difference
 
@@ -49,7 +49,7 @@ def compare(reading: Reading, *, confidence: float = 0.95, seed: int = 0) -> Fin
     before = sum(reading.before) / len(reading.before)
     now = sum(reading.now) / len(reading.now)
     if found.low is None or found.high is None:
-        why = "it differs, and a single group of questions has no interval"
+        why = "it differs; a single group of questions has no interval"
         return Finding(reading.what, before, now, None, True, why)
     moved = not found.low <= 0.0 <= found.high
     relation = "leaves out" if moved else "holds"
@@ -65,12 +65,12 @@ def compare_latency(
     *,
     confidence: float = 0.95,
 ) -> Finding:
-    """Moved if the interval of the median of now / before lies outside of 1 / `max_ratio` to `max_ratio`.
+    """Moved if the interval of the median of now / before lies outside 1 / `max_ratio` to `max_ratio`.
 
-    Seconds scatter widely: a median that is out by chance is no drift. No answer at all is.
+    Seconds scatter widely, so a median outside by chance is no drift. No answer at all is drift.
 
     Args:
-        before_s: of the same questions as `now_s`, in the same order; 0 where nobody took the time, as in
+        before_s: of the same questions as `now_s`, in the same order; 0 if it was not measured, as in
             imported calls.
     """
     from statistics import median
@@ -80,8 +80,8 @@ def compare_latency(
         return Finding(what, nothing, nothing, None, True, "no call was answered")
     timed = [(now, before) for now, before in zip(now_s, before_s, strict=True) if before > 0]
     if not timed:
-        return Finding(what, nothing, median(now_s), None, False, "no seconds were kept of before")
-    ratios = sorted(now / before for now, before in timed)
+        return Finding(what, nothing, median(now_s), None, False, "no earlier seconds are known")
+    ratios = [now / before for now, before in timed]
     interval = median_interval(ratios, confidence)
     moved = interval is not None and (interval[0] > max_ratio or interval[1] < 1 / max_ratio)
     told = "too few calls" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"
@@ -91,29 +91,30 @@ def compare_latency(
     return Finding(what, before, now, interval, moved, why)
 
 
-def median_interval(ordered: Sequence[float], confidence: float) -> tuple[float, float] | None:
-    """Interval of the median by order statistics, whatever the distribution; None of too few values.
+def median_interval(values: Sequence[float], confidence: float) -> tuple[float, float] | None:
+    """Interval of the median by order statistics, for any distribution; None for too few values.
 
     >>> median_interval([1, 2, 3, 4, 5, 6], 0.95)
-    (1, 6)
+    (1.0, 6.0)
     """
-    count = len(ordered)
-    tail, rank = 0.5**count, 0
-    while 2 * tail <= 1 - confidence:
-        rank += 1
-        tail += math.comb(count, rank) * 0.5**count
-    return None if rank == 0 else (ordered[rank - 1], ordered[count - rank])
+    from scipy.stats import quantile_test
+
+    if not values:
+        return None
+    found = quantile_test(values, p=0.5).confidence_interval(confidence)
+    low, high = float(found.low), float(found.high)
+    return (low, high) if math.isfinite(low) and math.isfinite(high) else None
 
 
 def gone(candidate: str, *, known: bool) -> Finding:
-    """What is said of a candidate that the policy knows and the pool has no more; if `known`, no news."""
+    """The finding on a candidate that is no longer in the pool; moved unless that was `known`."""
     nothing = float("nan")
-    why = "the pool has it no more" + (", as the last retrain knew" if known else "")
+    why = "no longer in the pool" + (", as the last retrain knew" if known else "")
     return Finding(candidate, nothing, nothing, None, not known, why)
 
 
 def to_markdown(findings: Sequence[Finding]) -> str:
-    """A table for people."""
+    """The findings as a table."""
     head = "drift" if any(finding.moved for finding in findings) else "no drift"
     lines = [
         f"# Watch: {head}",

@@ -1,8 +1,12 @@
-"""Set a Prefect server up for routerr1: work pool, limit, the deployments of prefect.yaml, automations."""
+"""Set up a Prefect server for routerr1: work pool, concurrency limit, and the deployments of prefect.yaml.
+
+`prefect deploy` switches on everything that it deploys: deployments, their schedules, and their triggers.
+So it is given a copy of prefect.yaml in which everything that is switched off on the server stays off.
+"""
 
 import subprocess
 import sys
-from datetime import timedelta
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,100 +15,41 @@ import yaml
 from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.client.schemas.responses import DeploymentResponse
-from prefect.events.actions import RunDeployment
-from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.client.schemas.objects import DeploymentSchedule
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectException
 from prefect.flows import load_flow_from_entrypoint
 
 from routerr1.config import load_params
 from routerr1.errors import ConfigError, DataError
 from routerr1.files import read_yaml
-from routerr1.flows.pipeline import limit_of, retrain
-from routerr1.flows.triggers import TRIGGERS, need_server, resource_of, server_errors
+from routerr1.flows.pipeline import limit_of
+from routerr1.flows.triggers import need_server, resource_of, server_errors
 
 WORK_POOL = "routerr1"
 PREFECT_FILE = Path("prefect.yaml")
-_RETRAIN = "routerr1/flows/pipeline.py:retrain"
+_RESOURCE = "prefect.resource.id"
 
 
 def install() -> list[str]:
-    """Make or update all of it; what was done, one line each.
+    """Create or update everything; returns one line for each thing done.
 
-    Doing it again changes nothing: what a person has switched off since stays off.
+    A second call changes nothing, and whatever a person has switched off stays off.
 
-    Raises: ConfigError without a server to install to, or if a deployment names no flow or could not be made;
-        ServerUnreachable.
+    Raises: ConfigError without a server, or if prefect.yaml cannot be deployed; ServerUnreachable.
     """
     need_server()
+    wanted = _stored()
+    _check_triggers(wanted)
     with server_errors(), get_client(sync_client=True) as client:
-        return [_work_pool(client), _limit(client), _deploy(client), *automations(client)]
-
-
-def automations(client: SyncPrefectClient) -> list[str]:
-    """One for each trigger: it runs the retrain deployment, which must be there already."""
-    model = load_params().registry.model
-    deployment = client.read_deployment_by_name(retrain_deployment())
-    return [
-        _automation(
-            client,
-            AutomationCore(
-                # The flow minds the cool-down itself.
-                name=f"retrain {model} on {event}",
-                description="Made by `routerr1 ops install`",
-                trigger=EventTrigger(
-                    expect={event},
-                    match={"prefect.resource.id": resource_of(model)},
-                    posture=Posture.Reactive,
-                    threshold=1,
-                    within=timedelta(seconds=0),
-                ),
-                actions=[
-                    RunDeployment(
-                        source="selected",
-                        deployment_id=deployment.id,
-                        parameters={"trigger": event},
-                    )
-                ],
-            ),
-        )
-        for event in TRIGGERS
-    ]
-
-
-def _automation(client: SyncPrefectClient, wanted: AutomationCore) -> str:
-    """Made, or brought up to date where it stands: switched off, it stays off."""
-    found = client.read_automations_by_name(wanted.name)
-    if not found:
-        client.create_automation(wanted)
-    elif (found[0].trigger, found[0].actions) != (wanted.trigger, wanted.actions):
-        kept = {"enabled": found[0].enabled, "tags": found[0].tags}
-        client.update_automation(found[0].id, wanted.model_copy(update=kept))
-    off = bool(found) and not found[0].enabled
-    return f"automation: {wanted.name}{' (switched off)' if off else ''}"
-
-
-def retrain_deployment() -> str:
-    """Name of the deployment that events start: the first of the retrain flow in prefect.yaml.
-
-    Raises: ConfigError if there is none.
-    """
-    for each in stored_deployments():
-        if each.get("entrypoint") == _RETRAIN:
-            return f"{retrain.name}/{each['name']}"
-    raise ConfigError(f"{PREFECT_FILE}: deploys no {_RETRAIN}")
-
-
-def stored_deployments() -> list[dict[str, Any]]:
-    """The deployments of prefect.yaml.
-
-    Raises: ConfigError naming the file if it is not there, is no YAML or holds no list of them.
-    """
-    deployments: list[dict[str, Any]] = _stored()["deployments"]
-    return deployments
+        return [_work_pool(client), _limit(client), *_deploy(client, wanted)]
 
 
 def _stored() -> dict[str, Any]:
+    """What prefect.yaml holds.
+
+    Raises: ConfigError naming the file if it is missing, is no YAML, or holds no list of deployments.
+    """
     if not PREFECT_FILE.is_file():
         raise ConfigError(f"{PREFECT_FILE}: not found; run this in the repository's root")
     try:
@@ -117,12 +62,24 @@ def _stored() -> dict[str, Any]:
     return dict(stored)
 
 
+def _check_triggers(wanted: dict[str, Any]) -> None:
+    """Raises: ConfigError if a trigger listens to another model than `registry.model`."""
+    resource = resource_of(load_params().registry.model)
+    for deployment in wanted["deployments"]:
+        for trigger in deployment.get("triggers") or ():
+            if (found := (trigger.get("match") or {}).get(_RESOURCE)) != resource:
+                raise ConfigError(
+                    f"{PREFECT_FILE}: trigger {trigger.get('name')!r} matches {found}, but "
+                    f"registry.model asks for {resource}"
+                )
+
+
 def _work_pool(client: SyncPrefectClient) -> str:
     try:
         client.create_work_pool(WorkPoolCreate(name=WORK_POOL, type="process"))
     except ObjectAlreadyExists:
-        return f"work pool {WORK_POOL}: was there"
-    return f"work pool {WORK_POOL}: made"
+        return f"work pool {WORK_POOL}: already there"
+    return f"work pool {WORK_POOL}: created"
 
 
 def _limit(client: SyncPrefectClient) -> str:
@@ -131,51 +88,71 @@ def _limit(client: SyncPrefectClient) -> str:
     return f"concurrency limit {limit}: 1"
 
 
-def _deploy(client: SyncPrefectClient) -> str:
-    """`prefect deploy` switches all on: what a person has switched off is paused in what it is given.
-
-    Switched off again afterwards, it would be on for seconds, and a clock that strikes then starts a run.
-    """
-    stored = _stored()
-    before = [(each, _switched_off(client, each)) for each in stored["deployments"]]
-    held = [{**each, "paused": True} if old else each for each, old in before]
+def _deploy(client: SyncPrefectClient, wanted: dict[str, Any]) -> Iterator[str]:
+    """Run `prefect deploy --all`; what is switched off on the server is switched off in the file it reads."""
+    off: list[str] = []
+    held = [_as_on_server(client, each, off) for each in wanted["deployments"]]
     with TemporaryDirectory() as folder:
         copy = Path(folder) / PREFECT_FILE.name
-        copy.write_text(yaml.safe_dump({**stored, "deployments": held}, sort_keys=False))
+        copy.write_text(yaml.safe_dump({**wanted, "deployments": held}, sort_keys=False))
         command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
         command += ["--prefect-file", str(copy)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-        finally:
-            for each, old in before:
-                if old:
-                    _switch_schedules_off(client, old)
-                    if not (old.paused or each.get("paused")):
-                        client.resume_deployment(old.id)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr or done.stdout).strip().splitlines()[-1:]
         raise ConfigError(f"{PREFECT_FILE}: `prefect deploy --all` failed: {' '.join(last)}")
-    off = ", ".join(old.name for _, old in before if old)
-    return f"deployments: as in {PREFECT_FILE}{f' (switched off: {off})' if off else ''}"
+    yield f"deployments and triggers: as in {PREFECT_FILE}"
+    yield from (f"{name}: stays switched off" for name in off)
 
 
-def _switched_off(client: SyncPrefectClient, stored: dict[str, Any]) -> DeploymentResponse | None:
-    """The deployment as the server has it, if it or a schedule of it is switched off there."""
-    name, entrypoint = stored.get("name"), str(stored.get("entrypoint"))
+def _as_on_server(
+    client: SyncPrefectClient, wanted: dict[str, Any], off: list[str]
+) -> dict[str, Any]:
+    """A deployment of prefect.yaml with its switches as they are on the server; names go into `off`."""
+    triggers = [_trigger_as_on_server(client, each, off) for each in wanted.get("triggers") or ()]
+    held = {**wanted, "triggers": triggers} if triggers else dict(wanted)
+    name = f"{_flow_name(wanted)}/{wanted.get('name')}"
     try:
-        flow: Flow[..., Any] = load_flow_from_entrypoint(entrypoint)
-    except (PrefectException, ImportError, OSError, ValueError):
-        where = f"{PREFECT_FILE}: deployment {name}"
-        raise ConfigError(f"{where}: its entrypoint, {entrypoint}, is no flow") from None
-    try:
-        found = client.read_deployment_by_name(f"{flow.name}/{name}")
+        found = client.read_deployment_by_name(name)
     except ObjectNotFound:
-        return None
-    return found if found.paused or not all(each.active for each in found.schedules) else None
+        return held
+    if found.paused:
+        held["paused"] = True
+        off.append(f"deployment {name}")
+    stopped = [each for each in found.schedules if not each.active]
+    if stopped:
+        held["schedules"] = [
+            {**each, "active": False} if any(_is(each, it) for it in stopped) else each
+            for each in wanted.get("schedules", ())
+        ]
+        off.append(f"schedule of {name}")
+    return held
 
 
-def _switch_schedules_off(client: SyncPrefectClient, old: DeploymentResponse) -> None:
-    off = [each.schedule for each in old.schedules if not each.active]
-    for each in client.read_deployment(old.id).schedules:
-        if each.schedule in off:
-            client.update_deployment_schedule(old.id, each.id, active=False)
+def _trigger_as_on_server(
+    client: SyncPrefectClient, wanted: dict[str, Any], off: list[str]
+) -> dict[str, Any]:
+    found = client.read_automations_by_name(str(wanted.get("name")))
+    if not found or all(each.enabled for each in found):
+        return wanted
+    off.append(f"trigger {wanted['name']}")
+    return {**wanted, "enabled": False}
+
+
+def _is(stored: dict[str, Any], found: DeploymentSchedule) -> bool:
+    """True if a schedule of prefect.yaml is this one of the server."""
+    schedule = found.schedule
+    return isinstance(schedule, CronSchedule) and (
+        (stored.get("cron"), stored.get("timezone")) == (schedule.cron, schedule.timezone)
+    )
+
+
+def _flow_name(wanted: dict[str, Any]) -> str:
+    """Raises: ConfigError if the entrypoint of the deployment is no flow."""
+    entrypoint = str(wanted.get("entrypoint"))
+    try:
+        found: Flow[..., Any] = load_flow_from_entrypoint(entrypoint)
+    except (PrefectException, ImportError, OSError, ValueError):
+        where = f"{PREFECT_FILE}: deployment {wanted.get('name')}"
+        raise ConfigError(f"{where}: its entrypoint, {entrypoint}, is no flow") from None
+    return found.name

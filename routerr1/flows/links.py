@@ -1,11 +1,11 @@
-"""From what Prefect shows to what MLflow keeps."""
+"""Links from Prefect's artifacts to MLflow."""
 
 from routerr1.registry.versions import Version
 from routerr1.tracking.store import redact, tracking_uri
 
 
 def link_to_run(version: Version) -> str:
-    """The MLflow run, as a link where there is a server to show it."""
+    """The MLflow run of a version; a link if the store is a server."""
     uri = redact(tracking_uri())
     if not uri.startswith("http") or version.run_id is None:
         return f"run {version.run_id}"

@@ -1,4 +1,4 @@
-"""Set values in params.yaml and touch nothing else in it, so that DVC sees what a person's edit would be."""
+"""Set values in params.yaml and leave the rest of the text alone, as a person's edit would."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,12 +11,12 @@ from routerr1.files import atomic_write_text
 
 
 def set_values(path: Path, values: Mapping[str, str | float]) -> list[str]:
-    """Write each value, by dotted key, that differs from what is there; `key: value` of those that did.
+    """Write the values, by dotted key, that differ from the present ones.
 
-    One goes where it takes effect: into the preset's file if that one sets it.
+    A value goes where it takes effect: into the file of the preset if that file sets the key.
 
-    Raises: ConfigError if a key is in neither file, or the parameters could not be read with these values;
-        nothing is written then.
+    Returns: `key: value` of each change.
+    Raises: ConfigError if neither file has a key, or if the parameters would be invalid; nothing is written.
     """
     preset = values["preset"] if "preset" in values else load_params(path).preset
     overlay = path.parent / "presets" / f"{preset}.yaml"
@@ -41,7 +41,7 @@ def set_values(path: Path, values: Mapping[str, str | float]) -> list[str]:
 
 
 def _scalar(text: str, key: str) -> yaml.ScalarNode | None:
-    """The node of a dotted key, if it is there and holds one value."""
+    """The node of a dotted key, or None if it does not exist or is no single value."""
     node: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
     for name in key.split("."):
         pairs = node.value if isinstance(node, yaml.MappingNode) else ()

@@ -1,11 +1,12 @@
-"""The whole chain as one flow: every stage of dvc.yaml in DVC's order, then register, then promote.
+"""One flow from data to champion: every stage of dvc.yaml in DVC's order, then register, then promote.
 
-`python -m routerr1.flows.pipeline` runs it here and now, without a server.
+`python -m routerr1.flows.pipeline` runs it here, without a server.
 """
 
+import argparse
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,33 +19,34 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.concurrency.sync import concurrency
+from prefect.exceptions import FailedRun
 from prefect.runtime import flow_run
-from prefect.states import Cancelled
+from prefect.states import Cancelled, Failed
 
 from routerr1.config import load_params
 from routerr1.errors import LockHeld, RouterError
 from routerr1.flows import baseline
 from routerr1.flows.links import link_to_run
 from routerr1.flows.params import set_values
-from routerr1.flows.promote import promote_if_better
+from routerr1.flows.promote import REFUSED, promote_if_better
 from routerr1.flows.stages import run_stage, spending_as, stages
-from routerr1.flows.triggers import DRIFT, POOL_CHANGED, resource_of
+from routerr1.flows.triggers import DRIFT, POOL_CHANGED, check_server, resource_of
 from routerr1.registry.versions import Version, register
 from routerr1.stages import PROFILED
 from routerr1.tracking.store import file_lock
 
-_LEASE_S = 60.0  # the slot of a killed flow is free after this
+_LEASE_S = 60.0  # after this the slot of a killed flow is free
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def stage_task(stage: str, force: bool = False) -> None:
-    """One stage, in its own process group."""
+    """Run one stage in its own process group."""
     run_stage(stage, get_run_logger().info, force=force)
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def register_task() -> Version:
-    """Make the outputs a version, with an artifact that links to its run."""
+    """Register the outputs as a version, with an artifact that links to its run."""
     version = register(load_params())
     create_markdown_artifact(
         key="version",
@@ -56,15 +58,15 @@ def register_task() -> Version:
 
 
 def limit_of(model: str) -> str:
-    """The Prefect limit on retrains of a model: of all deployments together, on all machines of one server."""
+    """Name of the Prefect limit on retrains of a model, over all deployments and machines of one server."""
     return f"{model}-retrain"
 
 
 @contextmanager
 def only_one(wait_s: float) -> Iterator[None]:
-    """One retrain at a time: across machines by a Prefect limit, in this folder by a file lock.
+    """Allow one retrain at a time: a Prefect limit for all machines, and a file lock for this folder.
 
-    Raises: LockHeld if another one does not end within `wait_s`.
+    Raises: LockHeld if another retrain does not end within `wait_s`.
     """
     limit = limit_of(load_params().registry.model)
     with get_client(sync_client=True) as client:
@@ -91,17 +93,19 @@ def retrain(
     wait_s: float = 600.0,
     trigger: str | None = None,
 ) -> Any:
-    """Bring the chain up to date, register what came out, and let the gate decide.
+    """Run the stages that changed, register the outputs as a version, and let the gate decide.
+
+    A challenger that is refused ends the flow in the state `Refused`.
 
     Args:
-        preset: written to params.yaml first, where it stays; None leaves what stands there.
+        preset: written to params.yaml first, where it stays; None keeps the present value.
         cost_weight: alpha of the reward, likewise.
-        promote: ask the gate; otherwise the version stays challenger.
-        wait_s: how long to wait for another retrain to end.
-        trigger: the event that asks for this run. Within `watch.cooldown_s` of the last retrain such a run
-            is cancelled; one by schedule or by hand never is.
+        promote: false leaves the version challenger without asking the gate.
+        wait_s: seconds to wait for another retrain to end.
+        trigger: the event that started this run. Within `watch.cooldown_s` of the last retrain such a run is
+            cancelled; a run by schedule or by hand never is.
 
-    Raises: ConfigError if params.yaml could not be read with these values; it stays as it was.
+    Raises: ConfigError if params.yaml would be invalid with these values; it then stays unchanged.
     """
     if trigger is not None and (left_s := _cooldown_left_s()) > 0:
         return Cancelled(message=f"{trigger}: the cool-down lasts for another {left_s:.0f} s")
@@ -111,16 +115,18 @@ def retrain(
         _run_stages(trigger)
         version = register_task()
     if promote:
-        promote_if_better(str(version.number), why=f"flow run {flow_run.name}")
+        try:
+            promote_if_better(str(version.number), why=f"flow run {flow_run.name}")
+        except FailedRun as refusal:
+            return Failed(name=REFUSED, message=str(refusal))
     return None
 
 
 def _run_stages(trigger: str | None) -> None:
-    """All stages, after which the watch compares with what they saw.
+    """Run all stages, then update the baseline of the watch.
 
-    DVC sees a pool file that was edited. It cannot see that an endpoint answers otherwise: so after drift,
-    and where the pool is said to have changed although it stands as the last retrain saw it, the candidates
-    are profiled anew.
+    DVC sees an edited pool file, but not an endpoint that answers differently. So the candidates are
+    profiled again after drift, and after a pool change that file and parameters do not show.
     """
     now = baseline.fingerprints(load_params())
     other_pool = POOL_CHANGED in baseline.changed(now)
@@ -129,14 +135,14 @@ def _run_stages(trigger: str | None) -> None:
         shutil.rmtree(PROFILED, ignore_errors=True)  # recorded replies would answer
     for stage in stages():
         stage_task.with_options(task_run_name=stage)(stage, force=unseen and stage == "profile")
-    baseline.take_in(now, drift=unseen or other_pool)
+    baseline.acknowledge(now, drift=unseen or other_pool)
 
 
 def _cooldown_left_s() -> float:
-    """Seconds until an event may start a retrain again, by the model's last run that got as far as its stages.
+    """Seconds until an event may start a retrain again, counted from the last run that reached its stages.
 
-    It counts from the run's end, however it ended: one that failed would fail again, and one that a person
-    cancelled would be back at the watch's next look.
+    It counts from the end of that run, however it ended: a failed run would fail again, and a run that a
+    person cancelled would be started again by the next look of the watch.
     """
     params = load_params()
     ours = FlowRunFilterTags(all_=[resource_of(params.registry.model)])
@@ -151,7 +157,7 @@ def _cooldown_left_s() -> float:
 
 
 def _begin_cooldown() -> None:
-    """Mark this run as one of the model's, for `_cooldown_left_s`."""
+    """Tag this run with its model, for `_cooldown_left_s`."""
     ours = resource_of(load_params().registry.model)
     with get_client(sync_client=True) as client:
         client.update_flow_run(flow_run.id, tags={*flow_run.tags, ours})
@@ -164,10 +170,24 @@ def _set_params(preset: str | None, cost_weight: float | None) -> None:
         get_run_logger().info("params: %s", ", ".join(changed))
 
 
-def main(arguments: dict[str, Any] | None = None) -> int:
-    """Run the flow; our own errors are one line and status 2, as in the `routerr1` command."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the flow here. Status 1 for a refused challenger; our own errors are one line and status 2."""
+    parser = argparse.ArgumentParser(
+        prog="routerr1.flows.pipeline",
+        description="Run the stages, register a version, ask the gate.",
+    )
+    parser.add_argument("--preset", help="written to params.yaml, where it stays")
+    parser.add_argument("--cost-weight", type=float, help="alpha of the reward, likewise")
+    parser.add_argument(
+        "--no-promote", dest="promote", action="store_false", help="leave the version challenger"
+    )
+    given = parser.parse_args(arguments)
     try:
-        retrain(**(arguments or {}))
+        check_server()
+        retrain(**vars(given))
+    except FailedRun as refusal:
+        sys.stderr.write(f"routerr1.flows.pipeline: {refusal}\n")
+        return 1
     except RouterError as error:
         sys.stderr.write(f"routerr1.flows.pipeline: {error}\n")
         return 2

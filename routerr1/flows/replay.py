@@ -1,4 +1,4 @@
-"""Play a registered version again: on its own questions to watch it, on a challenger's to compare it."""
+"""Evaluate a registered version again: on its own questions to watch it, on a challenger's to compare it."""
 
 import asyncio
 from collections.abc import Collection, Sequence
@@ -19,7 +19,7 @@ from routerr1.types import Card, Question
 
 
 def questions_of(params: Params, contents: Collection[str] | None = None) -> list[Question]:
-    """Those of the evaluated split that `contents`, see `gate.EvalSample`, tell of; None: all."""
+    """Questions of the evaluated split with these contents (`gate.EvalSample.content`); None for all."""
     split = stages.questions_of(params.evaluate.split)
     return [
         each
@@ -30,12 +30,12 @@ def questions_of(params: Params, contents: Collection[str] | None = None) -> lis
 
 
 def replay(params: Params, version: Version, questions: Sequence[Question]) -> list[EvalSample]:
-    """The version's policy on `questions`, prompted and played as it is served, on the pool as it is now.
+    """Answer `questions` with the version's policy as it is served, on the pool as it is now.
 
-    It reads the cards it was registered with, and pays what candidates cost today.
+    The policy reads the cards that it was registered with; calls cost what the candidates cost now.
 
     Raises: RegistryError if the version's parameters cannot be read, or the pool lacks a candidate of its
-        cards; BudgetExceeded if the money ran out: refused calls would count as the version's own mistakes.
+        cards; BudgetExceeded if a budget is spent, because refused calls would count as mistakes of the version.
     """
     from routerr1.evaluate.controls import POLICY
     from routerr1.evaluate.rows import row_of
@@ -43,11 +43,11 @@ def replay(params: Params, version: Version, questions: Sequence[Question]) -> l
     cards = cards_of(version)
     if missing := lacking(params, cards):
         raise RegistryError(
-            f"version {version.number} of {version.name}: cannot be played, the pool lacks "
+            f"version {version.number} of {version.name}: cannot be evaluated, the pool lacks "
             f"{', '.join(missing)}; `routerr1 promote --without-comparison --why ...` judges a challenger as a first champion"
         )
     with fetched(version.model_id, "artifacts/context") as context:
-        params = asking_anew(_with_its_own(params, version, context))
+        params = with_live_calls(_with_its_own(params, version, context))
         with fetched(version.model_id, "artifacts/policy") as checkpoint:
             generator = stages.load_policy(checkpoint, params)
         played = asyncio.run(_play(params, generator, cards, questions))
@@ -56,21 +56,21 @@ def replay(params: Params, version: Version, questions: Sequence[Question]) -> l
 
 
 def cards_of(version: Version) -> list[Card]:
-    """The cards that a version was registered with, which its policy reads wherever it is served."""
+    """The cards that a version was registered with; its policy reads them wherever it is served."""
     with fetched(version.model_id, "artifacts/context/cards.json") as file:
         return read_cards(file)
 
 
 def lacking(params: Params, cards: Sequence[Card]) -> list[str]:
-    """Names of candidates that `cards` tell of and the pool has no more."""
-    pool = stages.open_pool(asking_anew(params))
+    """Names of candidates in `cards` that are no longer in the pool."""
+    pool = stages.open_pool(with_live_calls(params))
     asyncio.run(pool.aclose())
     offered = {card.name for card in pool.cards}
     return [card.name for card in cards if card.name not in offered]
 
 
-def asking_anew(params: Params) -> Params:
-    """`params` whose calls are not answered from a store that they record into: what was, is not watched."""
+def with_live_calls(params: Params) -> Params:
+    """`params` with live calls in place of recorded ones, because the watch measures the present."""
     if params.pool.calls != "record":
         return params
     live = params.pool.model_copy(update={"calls": "live", "store": None})
@@ -78,7 +78,7 @@ def asking_anew(params: Params) -> Params:
 
 
 def _with_its_own(params: Params, version: Version, context: Path) -> Params:
-    """`params`, but what a policy is played with as it was when the version was registered."""
+    """`params` with the sections that decide a policy's behaviour as they were when it was registered."""
     stored = files.read_json(context / "params.json")
     try:
         own = {
@@ -87,10 +87,10 @@ def _with_its_own(params: Params, version: Version, context: Path) -> Params:
         }
     except (KeyError, ValidationError):
         raise RegistryError(
-            f"version {version.number} of {version.name}: its parameters are not those of this code; "
+            f"version {version.number} of {version.name}: its parameters do not fit this code; "
             "replace it with `routerr1 promote --without-comparison --why ...`"
         ) from None
-    if own["prompt"].file is not None:  # the one in the workspace may be another by now
+    if own["prompt"].file is not None:  # the file in the workspace may have changed
         own["prompt"] = own["prompt"].model_copy(update={"file": context / "prompt.txt"})
     return params.model_copy(update=own)
 

@@ -1,4 +1,4 @@
-"""The stages as DVC knows them, and one of them run to its end. Nothing of Prefect in here."""
+"""The stages of dvc.yaml, and how to run one. Does not use Prefect."""
 
 import os
 import subprocess
@@ -12,11 +12,11 @@ from routerr1.pool.build import RUN_VARIABLE
 
 
 class StageFailed(RouterError):
-    """A stage ended with an error; its output stands in the log above."""
+    """A stage ended with an error; the log above holds its output."""
 
 
 def stages(root: Path = Path()) -> list[str]:
-    """Addresses of all stages, in the order in which `dvc repro` would run them.
+    """Addresses of all stages, in the order of `dvc repro`.
 
     Raises: DataError if `root` is no DVC repository or its dvc.yaml cannot be read.
     """
@@ -33,9 +33,9 @@ def stages(root: Path = Path()) -> list[str]:
 
 @contextmanager
 def spending_as(run: str) -> Iterator[None]:
-    """Calls of candidates, in here and in stages started here, count against the budget of `run`.
+    """Count calls of candidates, here and in stages started here, against the budget of `run`.
 
-    A run that the environment names already stays in charge.
+    A run that the environment already names takes precedence.
     """
     ours = RUN_VARIABLE not in os.environ
     os.environ.setdefault(RUN_VARIABLE, run)
@@ -47,7 +47,7 @@ def spending_as(run: str) -> Iterator[None]:
 
 
 def is_unchanged(stage: str) -> bool:
-    """Whether `dvc status` finds nothing to do: a tenth of a second here, a second in a process of its own.
+    """True if `dvc status` finds nothing to do. In this process it takes 0.1 s, in a new one 1 s.
 
     Raises: DataError if dvc.yaml or dvc.lock cannot be read.
     """
@@ -62,12 +62,12 @@ def is_unchanged(stage: str) -> bool:
 
 
 def run_stage(stage: str, log: Callable[[str], None], *, force: bool = False) -> None:
-    """Run one stage with `dvc repro`, line by line into `log`, unless it is unchanged.
+    """Run one stage with `dvc repro` unless it is unchanged; each line of output goes to `log`.
 
-    However this ends, and if this very process is killed too, no process of the stage is left.
+    No process of the stage outlives this call, even if this process is killed.
 
     Args:
-        force: run it though nothing that DVC knows of has changed.
+        force: run it even if DVC sees no change.
 
     Raises: StageFailed with the exit status.
     """

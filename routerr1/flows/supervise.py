@@ -1,8 +1,8 @@
-"""Run a command so that it never outlives who started it: `python -m routerr1.flows.supervise COMMAND ...`
+"""Run a command that never outlives its parent: `python -m routerr1.flows.supervise COMMAND ...`
 
-The command gets a process group of its own. It is ended, with everything it started, when the command
-ends or dies, or when this process's standard input closes, which it does however the parent ends:
-`kill -9` included. Only the standard library is imported, to start in a few hundredths of a second.
+The command gets its own process group. The group ends when the command ends, or when the standard input of
+this process closes, which happens however the parent ends, `kill -9` included. Only the standard library
+is imported, so the start takes a few hundredths of a second.
 """
 
 import contextlib
@@ -17,8 +17,8 @@ GRACE_S = 10.0  # between asking the group to end and killing it
 
 
 def main() -> int:
-    """Supervise the command in `sys.argv`; its exit status, or 128 + signal."""
-    # The parent decides when to stop, by closing the pipe; a terminal's Ctrl-C reaches it as well.
+    """Supervise the command in `sys.argv`; returns its exit status, or 128 + signal."""
+    # The parent stops this process by closing the pipe; a Ctrl-C of the terminal reaches the parent too.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     command = subprocess.Popen(
@@ -42,7 +42,7 @@ def _end_with_parent(group: int) -> None:
 
 
 def _end_group(group: int) -> None:
-    """SIGTERM, then after the grace SIGKILL, to every process of the group."""
+    """Send SIGTERM to every process of the group, and SIGKILL after the grace period."""
     deadline = time.monotonic() + GRACE_S
     with contextlib.suppress(ProcessLookupError):
         os.killpg(group, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""The events on which a retrain starts: their names, whom they concern, and how Prefect is told of one."""
+"""The events that start a retrain: their names, the model they concern, and how to send one to Prefect."""
 
 import json
 from collections.abc import Iterator
@@ -15,53 +15,68 @@ TRIGGERS = (POOL_CHANGED, DATA_CHANGED, DRIFT)
 
 
 class ServerUnreachable(RouterError):
-    """The Prefect server does not answer, or not as one."""
+    """The Prefect server does not answer, or something else answers at its address."""
 
 
 def resource_of(model: str) -> str:
-    """What stands for a registered model on a Prefect server, which other models may share."""
+    """The name of a registered model on a Prefect server, which several models may share."""
     return f"routerr1.model.{model}"
 
 
 def notify(event: str, why: str) -> None:
-    """Tell Prefect, and come back once it has taken the event; automations that expect it run.
+    """Send an event to Prefect; automations that expect it run. Returns once the server has it.
 
-    Raises: ConfigError if no server is named; ServerUnreachable if it does not take the event.
+    Raises: ConfigError if no server is named; ServerUnreachable if the server does not take the event.
     """
     from prefect.client.orchestration import get_client
     from prefect.events import Event
 
     need_server()
-    told = Event(
+    sent = Event(
         event=event,
         resource={"prefect.resource.id": resource_of(load_params().registry.model)},
         payload={"why": why},
     )
-    # Prefect's own `emit_event` only queues, and says nothing if the event never arrives.
+    # Prefect's own `emit_event` only queues an event, and reports nothing if it never arrives.
     with server_errors(), get_client(sync_client=True) as client:
-        client.request("POST", "/events", json=[told.model_dump(mode="json")])
+        client.request("POST", "/events", json=[sent.model_dump(mode="json")])
 
 
 def need_server() -> None:
     """Raises: ConfigError if PREFECT_API_URL names no server."""
+    if not _server_url():
+        raise ConfigError(
+            "PREFECT_API_URL: not set; start `prefect server start` and set it to that server's address"
+        )
+
+
+def check_server() -> None:
+    """Confirm that the server named in PREFECT_API_URL answers. Without a name flows run without a server.
+
+    Raises: ServerUnreachable.
+    """
+    from prefect.client.orchestration import get_client
+
+    if _server_url():
+        with server_errors(), get_client(sync_client=True) as client:
+            client.hello()
+
+
+def _server_url() -> str | None:
     from prefect.settings import get_current_settings
 
-    if not get_current_settings().api.url:
-        raise ConfigError(
-            "PREFECT_API_URL: not set; start `prefect server start` and name it there"
-        )
+    return get_current_settings().api.url
 
 
 @contextmanager
 def server_errors() -> Iterator[None]:
-    """What a client meets of a server that is not there, as ServerUnreachable."""
+    """Turn what a client raises when a server does not answer into ServerUnreachable, one line."""
     import httpx
-    from prefect.settings import get_current_settings
 
     try:
         yield
     except (httpx.HTTPError, json.JSONDecodeError) as error:
-        url = redact(str(get_current_settings().api.url))
+        url = redact(str(_server_url()))
         why = (str(error) or type(error).__name__).splitlines()[0]
         raise ServerUnreachable(
             f"Prefect server {url}: {why}; is it running, and is PREFECT_API_URL right?"

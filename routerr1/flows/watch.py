@@ -1,7 +1,7 @@
-"""Watching: is the champion still what it was, are the candidates, have data or pool been changed?
+"""The watch: drift of the champion and of the candidates, and changes of data and pool.
 
-What is found is an artifact for people and an event for Prefect, on which `routerr1 ops install` starts a
-retrain. It is told again at each look until a retrain has taken it in; see `baseline.py`.
+Each finding becomes an artifact for people and an event for Prefect, which starts a retrain. It is repeated
+at each look until a retrain has acknowledged it; see `baseline.py`.
 """
 
 import asyncio
@@ -20,10 +20,10 @@ from routerr1 import stages
 from routerr1.config import Params, load_params
 from routerr1.errors import BudgetExceeded, LockHeld, RegistryError
 from routerr1.flows import baseline, drift
-from routerr1.flows.baseline import Look
+from routerr1.flows.baseline import DriftReport
 from routerr1.flows.drift import Finding, Reading
 from routerr1.flows.links import link_to_run
-from routerr1.flows.replay import asking_anew, cards_of, lacking, questions_of, replay
+from routerr1.flows.replay import cards_of, lacking, questions_of, replay, with_live_calls
 from routerr1.flows.stages import spending_as
 from routerr1.flows.triggers import DRIFT, notify
 from routerr1.pool.budget import exhausted
@@ -39,11 +39,13 @@ _EM, _COST = "champion exact match", "champion cost in USD"
 
 @flow(name="evaluate-champion", persist_result=False)
 def evaluate_champion(wait_s: float = 600.0) -> Any:
-    """Play the champion again on questions it was judged by, and probe the candidates; True if any moved.
+    """Evaluate the champion again on questions it was judged by, and probe the candidates.
 
     Args:
-        wait_s: how long to wait for a retrain in this folder, whose stages rewrite what is compared here;
+        wait_s: seconds to wait for a retrain in this folder, whose stages rewrite what is compared here;
             after that this run is cancelled.
+
+    Returns: True if anything moved.
     """
     params = load_params()
     champion = promotion.champion_of(open_client(), params.registry.model)
@@ -57,7 +59,7 @@ def evaluate_champion(wait_s: float = 600.0) -> Any:
     create_markdown_artifact(
         key="drift",
         markdown=f"{drift.to_markdown(findings)}\nThe champion's {link_to_run(champion)}.\n",
-        description="The champion and the candidates against what the last retrain knew",
+        description="The champion and the candidates, compared with what the last retrain knew",
     )
     moved = [found.what for found in findings if found.moved]
     if moved:
@@ -67,8 +69,8 @@ def evaluate_champion(wait_s: float = 600.0) -> Any:
 
 
 def _look(params: Params, champion: Version) -> list[Finding]:
-    """Measure, compare, and keep what was found for the retrain that will answer it."""
-    known = baseline.answered(champion.number)
+    """Measure, compare, and store the drift for the next retrain."""
+    known = baseline.acknowledged(champion.number)
     readings, latencies = candidates_task(params)
     needed = cards_of(champion)
     missing = dict.fromkeys(lacking(params, [*needed, *stages.read_cards()]))
@@ -79,18 +81,18 @@ def _look(params: Params, champion: Version) -> list[Finding]:
     findings = _compared(params, readings, latencies)
     findings += [drift.gone(name, known=name in known.gone) for name in missing]
     moved = {found.what for found in findings if found.moved}
-    # What has not moved is held against the same figures again: else it could creep away unseen.
+    # Figures that did not move keep their old baseline, or a slow drift would never show.
     figures = known.figures
     if moved & {_EM, _COST}:
         figures = {play.content: (play.em, play.cost_usd) for play in samples}
-    look = Look(champion=champion.number, figures=figures, gone=tuple(missing))
-    baseline.keep(look if moved else None)
+    report = DriftReport(champion=champion.number, figures=figures, gone=tuple(missing))
+    baseline.keep(report if moved else None)
     return findings
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def champion_task(params: Params, champion: Version) -> list[EvalSample]:
-    """The champion on questions that it was judged by; on today's, if data/questions has none of them."""
+    """The champion on questions it was judged by, or on the present ones if data/questions has none of them."""
     judged = {play.content for play in read_version_evidence(champion).samples}
     questions = questions_of(params, judged) or questions_of(params)
     return replay(
@@ -98,8 +100,10 @@ def champion_task(params: Params, champion: Version) -> list[EvalSample]:
     )
 
 
-def _champion_readings(champion: Version, now: Sequence[EvalSample], known: Look) -> list[Reading]:
-    """Exact match and cost, against what the last retrain knew of them, or what the champion was judged by."""
+def _champion_readings(
+    champion: Version, now: Sequence[EvalSample], known: DriftReport
+) -> list[Reading]:
+    """Exact match and cost, compared with the last retrain's baseline or with what the champion was judged by."""
     judged = read_version_evidence(champion).samples
     figures = {play.content: (play.em, play.cost_usd) for play in judged} | known.figures
     both = [(figures[play.content], play) for play in now if play.content in figures]
@@ -118,11 +122,11 @@ def _sample(questions: Sequence[Question], limit: int, seed: int) -> list[Questi
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def candidates_task(params: Params) -> tuple[list[Reading], list[Reading]]:
-    """Every candidate that the pool still has, on questions that the profile stage put to it.
+    """Every candidate of the pool on questions of the profile stage.
 
-    They are taken from the matrix as they were asked: data/questions may hold others by now.
+    The questions come from the matrix, because data/questions may have changed.
 
-    Returns: accuracies; seconds, of questions answered both times.
+    Returns: readings of accuracy, and of latency over questions answered both times.
     """
     before = read_probes(stages.POOL / "matrix.parquet")
     known = {_place(row): row for row in before}
@@ -154,8 +158,8 @@ def _latency(name: str, rows: Sequence[tuple[ProbeRow, ProbeRow]]) -> Reading:
 
 
 def _probed(params: Params, questions: Sequence[Question]) -> tuple[ProbeRow, ...]:
-    """Each question put to each candidate of the pool as it is now."""
-    pool = stages.open_pool(asking_anew(params))
+    """Put each question to each candidate of the pool as it is now."""
+    pool = stages.open_pool(with_live_calls(params))
 
     async def ask() -> tuple[ProbeRow, ...]:
         try:
@@ -165,14 +169,14 @@ def _probed(params: Params, questions: Sequence[Question]) -> tuple[ProbeRow, ..
 
     rows = asyncio.run(ask())
     if (why := exhausted(pool)) is not None:
-        raise BudgetExceeded(why)  # refused calls would look like a candidate that got worse
+        raise BudgetExceeded(why)  # refused calls would look like drift
     return rows
 
 
 def _compared(
     params: Params, readings: Sequence[Reading], latencies: Sequence[Reading]
 ) -> list[Finding]:
-    # Of all intervals together one in twenty looks is wrong, not of each.
+    # Bonferroni: 95 % for all intervals of a look together.
     confidence = 1 - 0.05 / max(len(readings) + len(latencies), 1)
     findings = [
         drift.compare(reading, confidence=confidence, seed=params.evaluate.seed)
@@ -192,13 +196,13 @@ def _compared(
 
 @flow(name="watch-changes", persist_result=False)
 def watch_changes() -> list[str]:
-    """Compare pool and data with what the last retrain saw; an event for each that was changed since.
+    """Compare pool and data with what the last retrain saw, and send an event for each change.
 
-    The first look in a folder where nothing was seen yet becomes what later ones compare with.
+    The first look in a new folder becomes the baseline.
     """
     now = baseline.fingerprints(load_params())
     if not baseline.SEEN.is_file():
-        baseline.take_in(now, drift=False)
+        baseline.acknowledge(now, drift=False)
     changed = baseline.changed(now)
     for event in changed:
         get_run_logger().warning("%s", event)

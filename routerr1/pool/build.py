@@ -8,6 +8,7 @@ from pathlib import Path
 
 from routerr1.config import BudgetParams, PoolParams
 from routerr1.errors import PoolError
+from routerr1.files import project_folder
 from routerr1.pool.budget import Budget, BudgetedPool, Limits
 from routerr1.pool.interface import Pool
 from routerr1.pool.pool_file import PoolFile, read_pool_file
@@ -114,10 +115,16 @@ def guard(
     return _recorded(pool, params)
 
 
+def budget_file() -> Path:
+    """The file that every run of a project shares, also a run in DVC's temporary copy of it."""
+    folder = project_folder()
+    return BUDGET_FILE if folder == Path.cwd() else folder / BUDGET_FILE
+
+
 def open_budget(
     params: BudgetParams,
     environ: Mapping[str, str],
-    path: Path = BUDGET_FILE,
+    path: Path | None = None,
     *,
     run: str = ONE_RUN,
 ) -> Budget | None:
@@ -125,7 +132,7 @@ def open_budget(
     limits = Limits(params.question_usd, params.run_usd, params.month_usd)
     if limits == Limits():
         return None
-    return Budget(path, limits, run=environ.get(RUN_VARIABLE) or run)
+    return Budget(path or budget_file(), limits, run=environ.get(RUN_VARIABLE) or run)
 
 
 def _recorded(pool: Pool, params: PoolParams) -> Pool:

@@ -10,7 +10,6 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from math import sqrt
 from pathlib import Path
 from random import Random
 from typing import Any, Literal, TypedDict
@@ -26,7 +25,6 @@ from routerr1.thoughts import without_thoughts
 from routerr1.types import Card, Circuit, Failure, Question, Reply
 
 MAX_OPEN_CALLS = 256
-_Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 
 
 class ProbeRow(TypedDict):
@@ -119,12 +117,12 @@ def wilson(right: int, total: int) -> tuple[float, float]:
     >>> [round(bound, 4) for bound in wilson(8, 10)]
     [0.4902, 0.9433]
     """
+    from scipy.stats import binomtest  # takes a second to import
+
     if total == 0:
         return 0.0, 1.0
-    share, z2 = right / total, _Z95**2
-    centre = (share + z2 / (2 * total)) / (1 + z2 / total)
-    half = _Z95 / (1 + z2 / total) * sqrt(share * (1 - share) / total + z2 / (4 * total**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    found = binomtest(right, total).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
 
 
 async def profile(

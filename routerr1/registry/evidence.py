@@ -1,4 +1,4 @@
-"""What a version is judged by: its own samples, taken from the evaluation and kept with the version."""
+"""What a version is judged by: samples of its evaluation, stored with the version."""
 
 import json
 import math
@@ -16,28 +16,28 @@ if TYPE_CHECKING:
     from routerr1.evaluate.rows import Row
 
 NEW_MODELS = ("drawn", "added", "redrawn")
-"""Pools of the generalize stage with models that training never saw; its others change the training pool."""
+"""Pools of the generalize stage with models that training never saw; the others perturb the training pool."""
 
 
 def read_samples(
     rows: Path, unseen_rows: Path, seed: int
 ) -> tuple[list[EvalSample], list[EvalSample]]:
-    """The policy's samples in the rows of an evaluation: on its own pool, and on pools of new models.
+    """The policy's samples: on its own pool, and on pools with unseen models.
 
     Args:
         seed: training seed of the policy.
 
-    Raises: DataError naming the file that cannot be read, or `rows` if it holds no such play.
+    Raises: DataError naming the file that cannot be read, or `rows` if it holds no row of the policy.
     """
     from routerr1.evaluate.run import TRAINING_POOL
 
-    samples = _plays(rows, seed, (TRAINING_POOL,))
+    samples = _samples(rows, seed, (TRAINING_POOL,))
     if not samples:
         raise DataError(f"{rows}: holds no row of the policy, seed {seed}, on its own pool")
-    return samples, _plays(unseen_rows, seed, NEW_MODELS)
+    return samples, _samples(unseen_rows, seed, NEW_MODELS)
 
 
-def _plays(rows: Path, seed: int, pools: tuple[str, ...]) -> list[EvalSample]:
+def _samples(rows: Path, seed: int, pools: tuple[str, ...]) -> list[EvalSample]:
     from routerr1.evaluate.controls import POLICY
     from routerr1.evaluate.rows import read_rows
 
@@ -49,12 +49,12 @@ def _plays(rows: Path, seed: int, pools: tuple[str, ...]) -> list[EvalSample]:
 
 
 def content_of(dataset: str, question: str, golden_answers: Sequence[str]) -> str:
-    """Digest by which two samples are of the same question, whatever its id."""
+    """Digest of a question, independent of its id."""
     return hash_of([dataset, question, golden_answers])
 
 
 def sample_of(row: "Row") -> EvalSample:
-    """What the gate needs of an evaluation row."""
+    """The part of an evaluation row that the gate needs."""
     golden = json.loads(row.trajectory)["question"]["golden_answers"]
     return EvalSample(
         question_id=f"{row.dataset}/{row.question_id}",
@@ -73,15 +73,15 @@ def _number(value: float | None) -> float:
 
 
 def write_evidence(path: Path, evidence: Evidence) -> None:
-    """Store it; a figure that is not finite is stored as null."""
+    """Write the evidence as JSON; a figure that is not finite becomes null."""
     samples = {
-        key: [_row(play) for play in getattr(evidence, key)] for key in ("samples", "unseen")
+        key: [_row(sample) for sample in getattr(evidence, key)] for key in ("samples", "unseen")
     }
     files.write_json(path, {**evidence._asdict(), **samples})
 
 
-def _row(play: EvalSample) -> dict[str, Any]:
-    row = asdict(play)
+def _row(sample: EvalSample) -> dict[str, Any]:
+    row = asdict(sample)
     for key in ("em", "cost_usd"):
         row[key] = row[key] if math.isfinite(row[key]) else None
     return row
@@ -94,12 +94,12 @@ def read_evidence(path: Path) -> Evidence:
     """
     stored = files.read_json(path)
     try:
-        samples = {key: [_play(row) for row in stored[key]] for key in ("samples", "unseen")}
+        samples = {key: [_sample(row) for row in stored[key]] for key in ("samples", "unseen")}
         return Evidence(**{**stored, **samples})
     except (KeyError, TypeError) as error:
-        raise DataError(f"{path}: is no record of samples ({error})") from None
+        raise DataError(f"{path}: holds no evidence ({error})") from None
 
 
-def _play(row: dict[str, Any]) -> EvalSample:
+def _sample(row: dict[str, Any]) -> EvalSample:
     figures = {key: _number(row[key]) for key in ("em", "cost_usd")}
     return EvalSample(**{**row, **figures, "called": tuple(row["called"])})

@@ -1,6 +1,6 @@
-"""Whether a challenger may become champion: one rule a line, each with its figure, interval, limit and verdict.
+"""Whether a challenger may become champion: rules with a figure, an interval, a limit and a verdict.
 
-Pure: measured values in, a decision out. A figure that is missing or not finite fails its rule.
+Pure functions from measured values to a decision. A missing or non-finite figure fails its rule.
 """
 
 import json
@@ -23,12 +23,12 @@ class EvalSample:
     """One question as the gate sees it.
 
     Attributes:
-        question_id: what it is looked up by, "data set/id".
-        content: digest of its data set, text and reference answers. Plays are compared by this: an id may
+        question_id: "data set/id".
+        content: digest of data set, text and reference answers. Samples are paired by it, because an id may
             be the number of a line.
-        pool: name of the pool it was played on.
+        pool: name of the pool.
         em: exact match, 0 or 1.
-        called: canonical names of the candidates asked, in order.
+        called: canonical names of the called candidates, in order.
     """
 
     question_id: str
@@ -46,9 +46,9 @@ class Evidence(NamedTuple):
 
     Attributes:
         samples: on its own pool.
-        unseen: on pools with models that training never saw; there may be none.
+        unseen: on pools with models that training never saw; may be empty.
         pool: digest of the cards of its own pool: candidates, prices, measured skill.
-        unseen_pool: digest of what decides the pools of `unseen`.
+        unseen_pool: digest of everything that decides the pools of `unseen`.
     """
 
     samples: Sequence[EvalSample]
@@ -58,7 +58,7 @@ class Evidence(NamedTuple):
 
 
 class Sampling(NamedTuple):
-    """How intervals are made; see `evaluate.stats`."""
+    """How intervals are computed; see `evaluate.stats`."""
 
     resamples: int
     confidence: float
@@ -67,7 +67,7 @@ class Sampling(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """A policy's figures over its questions; None where it was not measured.
+    """Metrics of a policy over its questions; None if not measured.
 
     Attributes:
         cost_usd: mean per question.
@@ -76,7 +76,7 @@ class Metrics:
         no_call_rate: share of questions without a call, in [0, 1].
         call_entropy: of the shares of calls to each candidate, in bits; 0 without calls.
         unseen_em: exact match on pools with models that training never saw.
-        intervals: of those that are means, by name.
+        intervals: of the metrics that are means, by name.
     """
 
     questions: int
@@ -92,15 +92,15 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A challenger against the champion, on the questions that both played.
+    """A challenger compared with the champion, on the questions that both answered.
 
     Attributes:
         same_pool: both had the same candidates, with the same prices and measured skill.
-        shared: share of the challenger's questions that the champion played, in [0, 1].
-        em: challenger minus champion; None without a shared question, or for a value that is not finite.
-        cost_ratio: what the challenger paid over what the champion paid; likewise.
-        cost_bounds: its interval; None where the champion paid nothing.
-        unseen_em: as `em`, on pools of new models; None where they were not played on the same of these.
+        shared: share of the challenger's questions that the champion answered, in [0, 1].
+        em: challenger minus champion; None without a shared question, or if a value is not finite.
+        cost_ratio: USD of the challenger over USD of the champion; None likewise.
+        cost_bounds: its interval; None if the champion paid nothing.
+        unseen_em: as `em`, on pools with unseen models; None if the two did not meet the same pools.
     """
 
     same_pool: bool
@@ -113,7 +113,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One line of a decision. `limit` is what `figure` is held against; `why` says it in words."""
+    """One line of a decision: `figure` is compared with `limit`, and `why` says it in words."""
 
     name: str
     figure: float | None
@@ -125,7 +125,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """All rules, and whether all of them passed."""
+    """All rules of the gate."""
 
     rules: tuple[Rule, ...]
 
@@ -141,12 +141,12 @@ class Decision:
 
 
 def sampling_of(params: EvaluateParams) -> Sampling:
-    """As in evaluation."""
+    """The sampling of the evaluation."""
     return Sampling(params.bootstrap, params.confidence, params.seed)
 
 
 def measure(evidence: Evidence, sampling: Sampling) -> Metrics:
-    """A version's figures by itself."""
+    """The metrics of a version by itself."""
     samples = evidence.samples
     if not samples:
         return Metrics(0, None, None, None, None, None, None)
@@ -164,7 +164,7 @@ def measure(evidence: Evidence, sampling: Sampling) -> Metrics:
         em=found.get("em"),
         cost_usd=found.get("cost_usd"),
         format_valid=found.get("format_valid"),
-        # Without a call there is no top model; that collapse shows in the no-call rate.
+        # Without a call there is no top model; the no-call rate shows that collapse.
         top_model_share=routing.top_model_share,
         no_call_rate=found.get("no_call_rate"),
         call_entropy=routing.call_entropy,
@@ -178,14 +178,14 @@ def measure(evidence: Evidence, sampling: Sampling) -> Metrics:
 
 
 def _bounds(found: "Interval") -> Bounds | None:
-    """None for a single group of questions, which has no interval."""
+    """The interval, or None for a single group of questions."""
     return None if found.low is None or found.high is None else (found.low, found.high)
 
 
 def _mean(
     samples: Sequence[EvalSample], value: Callable[[EvalSample], float], sampling: Sampling
 ) -> "Interval | None":
-    """None without samples, or if a value is not finite."""
+    """The mean with its interval; None without samples, or if a value is not finite."""
     from routerr1.evaluate.stats import interval
 
     values = [float(value(play)) for play in samples]
@@ -195,7 +195,7 @@ def _mean(
 
 
 def compare(challenger: Evidence, champion: Evidence, sampling: Sampling) -> Comparison:
-    """The challenger against the champion, question by question."""
+    """Compare challenger and champion question by question."""
     pairs = _pairs(challenger.samples, champion.samples, lambda play: play.content)
     unseen = (
         _pairs(challenger.unseen, champion.unseen, lambda play: (play.pool, play.content))
@@ -209,7 +209,7 @@ def compare(challenger: Evidence, champion: Evidence, sampling: Sampling) -> Com
         em=_difference(pairs, sampling),
         cost_ratio=ratio,
         cost_bounds=bounds,
-        # On a part of the pools it would be another measure than the floor's.
+        # Over fewer pools it would measure something else than the floor does.
         unseen_em=_difference(unseen, sampling) if len(unseen) == len(challenger.unseen) else None,
     )
 
@@ -246,13 +246,13 @@ def _cost_ratio(
         return None, None
     new, old = zip(*costs, strict=True)
     found = ratio_interval(new, old, [play.group for play, _ in pairs], **sampling._asdict())
-    if found is None:  # the champion pays nothing: so must the challenger
+    if found is None:  # a free champion asks for a free challenger
         return (1.0 if sum(new) <= 0 else math.inf), None
     return found.mean, _bounds(found)
 
 
 def decide(challenger: Metrics, comparison: Comparison | None, params: GateParams) -> Decision:
-    """Lease the challenger against the champion, or against absolute floors if there is no comparison."""
+    """Apply the rules: against the champion, or against absolute floors if there is no comparison."""
     bounds = challenger.intervals
     versus = (
         [
@@ -323,7 +323,7 @@ def _against(comparison: Comparison, params: GateParams) -> list[Rule]:
             "same_questions",
             comparison.shared,
             1.0,
-            "share of the questions that the champion played",
+            "share of the questions that the champion answered",
         ),
         _no_worse(
             "em_difference",
@@ -342,7 +342,7 @@ def _against(comparison: Comparison, params: GateParams) -> list[Rule]:
 
 
 def _unseen(challenger: Metrics, comparison: Comparison | None, params: GateParams) -> list[Rule]:
-    """On pools of new models: the floor where one is set, the champion where both played there."""
+    """Rules on unseen models: the floor if one is set, and the champion if both met the same pools."""
     rules = []
     if params.min_unseen_em is not None:
         rules.append(
@@ -402,7 +402,7 @@ def _held(
 ) -> Rule:
     if figure is None or not math.isfinite(figure):
         return Rule(name, None, None, limit, False, f"{what}: not measured, or not finite")
-    # Figures are means of floats; a hair's breadth of rounding is no difference.
+    # Figures are means of floats, so rounding errors must not decide.
     near = math.isclose(figure, limit, rel_tol=1e-9, abs_tol=1e-12)
     passed = near or (figure > limit if sign == ">=" else figure < limit)
     relation = sign if passed else f"is not {sign}"
@@ -412,7 +412,7 @@ def _held(
 
 
 def to_tags(decision: Decision) -> dict[str, str]:
-    """Each rule by its name as compact JSON: figure, low, high, limit, verdict."""
+    """Each rule by name as compact JSON: figure, low, high, limit, verdict."""
     tags = {}
     for rule in decision.rules:
         low, high = rule.interval or (None, None)
@@ -428,12 +428,12 @@ def to_tags(decision: Decision) -> dict[str, str]:
 
 
 def _rounded(value: float | None) -> float | None:
-    """Six digits; None for what JSON has no word for."""
+    """Six significant digits; None for a value that JSON cannot hold."""
     return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
 
 
 def to_markdown(decision: Decision, facts: Mapping[str, str] | None = None) -> str:
-    """The decision for people; `facts` (challenger, champion, run ...) are listed above the rules."""
+    """The decision as a page; `facts` (challenger, champion, run ...) are listed above the rules."""
     lines = [f"# Gate: {'passed' if decision.passed else 'refused'}", ""]
     lines += [f"- {name}: {value}" for name, value in (facts or {}).items()]
     lines += [""] if facts else []

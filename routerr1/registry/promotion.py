@@ -1,7 +1,7 @@
-"""Who is champion: moved only through the gate, one mover at a time, every move on record, all reversible.
+"""Promotion and rollback: the champion changes through the gate, one change at a time, each on record.
 
-The record is kept as tags of the registered model, `move.000001` and so on. A move is written down before
-the alias is set and marked done after it, so that a mover killed in between is found out by the next one.
+The promotion log is kept as tags of the registered model, `move.000001` and so on. A record is written
+before the alias is set and marked done after it, so the next process finds a change that was interrupted.
 """
 
 import json
@@ -41,14 +41,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class PromotionRecord:
-    """One change of champion, or one that was begun.
+    """One change of the champion.
 
     Attributes:
-        seq: place in the record, from 1.
+        seq: position in the log, from 1.
         when: UTC, ISO 8601.
-        before: champion before, None for a first one.
-        after: champion after.
-        state: "abandoned" means that the mover was killed before the alias moved.
+        before: the champion before, None for the first one.
+        after: the champion after.
+        state: "abandoned" if the process was killed before the alias moved.
     """
 
     seq: int
@@ -63,11 +63,11 @@ class PromotionRecord:
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    """The gate's decision on one challenger against one champion.
+    """The decision of the gate on one challenger and one champion.
 
     Attributes:
-        replayed: what the champion is judged by, where it is not what is kept with it.
-        without_comparison: the champion was not compared with; the challenger was held against absolute floors.
+        replayed: what the champion was judged by, if not by what is stored with it.
+        without_comparison: the challenger was judged by absolute floors in place of the champion.
     """
 
     challenger: Version
@@ -78,21 +78,21 @@ class GateResult:
 
     @property
     def against(self) -> str:
-        """What the challenger was held against, in words."""
+        """The champion that the challenger was compared with, in words."""
         if self.champion is None:
             return "none"
-        told = ", not compared with: judged by floors" if self.without_comparison else ""
-        return f"version {self.champion.number}{told}"
+        suffix = ", without comparison: judged by floors" if self.without_comparison else ""
+        return f"version {self.champion.number}{suffix}"
 
     @property
     def markdown(self) -> str:
-        """The decision for people."""
+        """The decision as a page."""
         facts = {
             "model": self.challenger.name,
             "challenger": f"version {self.challenger.number}",
             "champion": self.against,
             "run": self.challenger.run_id or "unknown",
-            "commit": self.challenger.tags.get("git_commit", "unknown"),
+            "commit": self.challenger.tags.get("lineage.git_commit", "unknown"),
         }
         return gate.to_markdown(self.decision, facts)
 
@@ -112,14 +112,13 @@ def judge(
     *,
     without_comparison: bool = False,
 ) -> GateResult:
-    """Hold a version against the champion; nothing is changed.
+    """Ask the gate about a version; nothing is changed.
 
     Args:
-        replayed: the champion's samples of the challenger's questions on the challenger's pool, where those
-            kept with it are of others.
-        without_comparison: hold it against the floors of a first champion instead.
+        replayed: evidence of the champion on the challenger's questions and pool, in place of the stored one.
+        without_comparison: judge by the floors of a first champion.
 
-    Raises: RegistryError if there is no such version, or it does not hold what was registered.
+    Raises: RegistryError if the version does not exist or its files have changed.
     """
     client = open_client()
     challenger = get_version(client, params.registry.model, which)
@@ -161,20 +160,20 @@ def promote(
     approved: GateResult | None = None,
     without_comparison: bool = False,
 ) -> Promotion:
-    """Make a version champion if the gate lets it; the decision is recorded either way.
+    """Make a version champion if it passes the gate; the decision is recorded either way.
 
-    The gate is asked inside the lock, so it decides against the champion that is really replaced.
+    The gate is asked inside the lock, so it compares with the champion that is replaced.
 
     Args:
         which: number or alias of the challenger.
         replayed, without_comparison: see `judge`.
-        approved: what a person said yes to; if challenger or champion are others by now, nothing moves.
+        approved: the decision that a person approved; if challenger or champion changed since, nothing moves.
 
-    Raises: RegistryError; LockHeld if another promotion does not end, or this one took too long.
+    Raises: RegistryError; LockHeld if another promotion does not end, or if this one takes too long.
     """
     client = open_client()
     challenger = get_version(client, params.registry.model, which)
-    # Fetching and hashing a checkpoint takes as long as it is large: too long to hold others up.
+    # Fetching and hashing a large checkpoint takes long, so it happens outside the lock.
     verify(client, challenger.model_id)
     with registry_lock(client, params.registry.model) as lease:
         _recover(client, params.registry.model)
@@ -186,8 +185,8 @@ def promote(
         record_decision(client, result)
         if not result.decision.passed:
             return Promotion(result, None)
-        told = f"without comparison: {why}" if without_comparison else why
-        return Promotion(result, _move(client, lease, challenger, champion, "promote", told))
+        reason = f"without comparison: {why}" if without_comparison else why
+        return Promotion(result, _move(client, lease, challenger, champion, "promote", reason))
 
 
 def _refuse_other_than_approved(result: GateResult, approved: GateResult | None) -> None:
@@ -205,10 +204,9 @@ def _refuse_other_than_approved(result: GateResult, approved: GateResult | None)
 
 
 def rollback(params: Params, *, why: str) -> PromotionRecord:
-    """Make the champion before this one champion again; repeated, it goes back further.
+    """Make the previous champion champion again; each repetition goes back one further.
 
-    Each promotion puts a version on a stack and each rollback takes one off; versions that were deleted
-    since are passed over.
+    A promotion puts a version on a stack and a rollback takes one off; deleted versions are skipped.
 
     Raises: RegistryError if there is no earlier champion.
     """
@@ -220,12 +218,12 @@ def rollback(params: Params, *, why: str) -> PromotionRecord:
         _recover(client, name)
         found, now = _previous(client, name)
         if found.number != target.number:
-            raise RegistryError(f"model {name!r}: the champion was moved meanwhile; look again")
+            raise RegistryError(f"model {name!r}: the champion changed meanwhile; try again")
         return _move(client, lease, target, now, "rollback", why)
 
 
 def _previous(client: "MlflowClient", name: str) -> tuple[Version, Version | None]:
-    """The champion before this one, and this one."""
+    """The previous champion and the present one."""
     now = champion_of(client, name)
     known = {version.number: version for version in list_versions(client, name)}
     stack = [number for number in champions(promotion_log(client, name)) if number in known]
@@ -237,7 +235,7 @@ def _previous(client: "MlflowClient", name: str) -> tuple[Version, Version | Non
 
 
 def champions(record: Sequence[PromotionRecord]) -> list[int]:
-    """The champions that a rollback walks back through, the present one last.
+    """The champions that rollbacks go back through, the present one last.
 
     >>> def move(kind, after): return PromotionRecord(1, "", "", kind, None, after, "", "done")
     >>> champions([move("promote", 1), move("promote", 2), move("promote", 3), move("rollback", 2)])
@@ -256,9 +254,9 @@ def champions(record: Sequence[PromotionRecord]) -> list[int]:
 
 
 def promotion_log(client: "MlflowClient", name: str) -> list[PromotionRecord]:
-    """Every move in order.
+    """Every record in order.
 
-    Raises: RegistryError naming an entry that cannot be read.
+    Raises: RegistryError naming a record that cannot be read.
     """
     from mlflow.exceptions import MlflowException
 
@@ -306,7 +304,7 @@ def _move(
 
 
 def _finish(client: "MlflowClient", name: str, move: PromotionRecord) -> PromotionRecord:
-    """After the alias moved: mark the move done, and take `challenger` off the new champion."""
+    """After the alias moved: mark the record done, and remove `challenger` from the new champion."""
     done = replace(move, state="done")
     _write(client, name, done)
     with store_errors():
@@ -322,7 +320,7 @@ def _write(client: "MlflowClient", name: str, move: PromotionRecord) -> None:
 
 
 def _recover(client: "MlflowClient", name: str) -> None:
-    """Complete the record of a mover that was killed between writing a move down and finishing it."""
+    """Complete the record of a process that was killed between writing a record and finishing it."""
     for move in promotion_log(client, name):
         if move.state != "begun":
             continue
@@ -331,11 +329,11 @@ def _recover(client: "MlflowClient", name: str) -> None:
             _finish(client, name, move)
         else:
             _write(client, name, replace(move, state="abandoned"))
-        _log.warning("move %d of %s was left unfinished; the record is settled", move.seq, name)
+        _log.warning("move %d of %s was left unfinished; its record is completed", move.seq, name)
 
 
 def record_decision(client: "MlflowClient", result: GateResult) -> Path:
-    """Write the decision to the version's tags, to its run, and to runs/gate/; gives the page's path."""
+    """Write the decision to the version's tags, to its run and to runs/gate; returns the path of the page."""
     version = result.challenger
     decision = result.decision
     page = GATE_FOLDER / f"version-{version.number}.md"

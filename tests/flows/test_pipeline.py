@@ -1,9 +1,15 @@
 """The flows on a small chain: real Prefect, DVC, git and MLflow, all in this process but the stages."""
 
 import contextvars
+import json
+import os
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +43,91 @@ def test_a_run_registers_and_promotes_and_a_worse_one_is_refused(artifacts: Arti
     assert artifacts["gate"].startswith("# Gate: passed")
     assert "Version 1 of routerr1, run " in artifacts["version"]
     set_made(right=0.1)
-    retrain()
+    refused_state = retrain(return_state=True)
+    assert (refused_state.name, refused_state.is_failed()) == ("Refused", True)
+    assert refused_state.message == "version 2: refused by em_difference"
     assert champion() == 1
     assert artifacts["gate"].startswith("# Gate: refused")
     refused = versions.get_version(open_client(), "routerr1", 2)
     assert refused.tags["gate.refused_by"] == "em_difference"
-    retrain()  # nothing changed: nothing is added
+    assert retrain(
+        return_state=True
+    ).is_completed()  # nothing changed: nothing is added or reported
     assert len(versions.list_versions(open_client(), "routerr1")) == 2
+
+
+def test_a_refusal_is_sent_and_leaves_the_champions_report_at_hand(chain: Params) -> None:
+    from prefect.blocks.notifications import CustomWebhookNotificationBlock
+
+    from routerr1.flows.promote import promote_if_better
+
+    page = Path("data/report/index.html")
+    page.parent.mkdir()
+    page.write_text("of the champion")
+    versions.register(chain)
+    promotion.promote(chain)
+    make_outputs(right=0.1)
+    page.write_text("of the challenger")
+    versions.register(chain)
+    with receiver() as (address, received):
+        block = CustomWebhookNotificationBlock(
+            name="ops", url=address, json_data={"text": "{{subject}}: {{body}}"}
+        )
+        block.save("ops")
+        set_values(PARAMS, {"promote.notify": "custom-webhook/ops"})
+        states = [promote_if_better(return_state=True) for _ in range(2)]
+    assert [state.name for state in states] == ["Refused", "Unchanged"]
+    (told,) = received
+    assert told["text"].startswith(
+        "Challenger refused: version 2: refused by em_difference (flow run "
+    )
+    assert Path("runs/reports/version-1/index.html").read_text() == "of the champion"
+
+
+@contextmanager
+def receiver() -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """An HTTP server, and the JSON bodies that were posted to it."""
+    received: list[dict[str, str]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/", received
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.mark.parametrize("flow", ["pipeline", "promote"])
+def test_a_flow_with_a_server_that_does_not_answer_is_one_line(flow: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", f"routerr1.flows.{flow}"],
+        env={**os.environ, "PREFECT_API_URL": "http://127.0.0.1:9/api"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"routerr1.flows.{flow}: Prefect server http://127.0.0.1:9/api: ")
+
+
+@pytest.mark.parametrize("flow", ["pipeline", "promote"])
+def test_help_runs_nothing(flow: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", f"routerr1.flows.{flow}", "--help"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.startswith(f"usage: routerr1.flows.{flow}")
+    assert not Path("runs/gate").exists()
 
 
 def test_a_failing_stage_fails_the_run_and_registers_nothing() -> None:
@@ -167,10 +251,10 @@ def test_a_refusal_is_recorded_and_the_gate_is_not_asked_a_second_time(chain: Pa
     assert promotion.judge(load_params()).decision.passed  # so it would be let through by now
 
     @flow
-    def the_rest() -> bool:
+    def the_rest() -> Any:
         return act_on(refused, "test")
 
-    assert the_rest() is False
+    assert the_rest(return_state=True).name == "Refused"
     assert champion() == 1
     assert versions.get_version(open_client(), "routerr1", 2).tags["gate"] == "refused"
 
@@ -208,7 +292,8 @@ def test_a_person_may_say_yes_or_no(chain: Params) -> None:
     versions.register(chain)
     need_approval(timeout_s=60)
     person = Person({"approve": False, "who": "ada", "reason": "not today"})
-    assert promote_if_better() is False
+    no = promote_if_better(return_state=True)
+    assert (no.name, no.message) == ("Refused", "version 1: ada said no: not today")
     person.join()
     assert versions.get_version(open_client(), "routerr1", 1).aliases == ("challenger",)
     person = Person({"approve": True, "who": "ada", "reason": "looks fine"})

@@ -56,9 +56,9 @@ def test_a_champion_whose_candidate_the_pool_lost_is_replaced_by_the_command_tha
     make_outputs(cost=0.0, size=11)
     put_policy(asking_policy, price=0.2)
     versions.register(load_params())
-    assert main() == 2
+    assert main([]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
-        f"routerr1.flows.promote: version 1 of routerr1: cannot be played, the pool lacks {lost.name}; "
+        f"routerr1.flows.promote: version 1 of routerr1: cannot be evaluated, the pool lacks {lost.name}; "
         "`routerr1 promote --without-comparison --why ...` judges a challenger as a first champion"
     )
     why = f"{lost.name} is gone"

@@ -1,0 +1,194 @@
+"""What a version is made of: the outputs of the stages, their state, and the folder that goes with the weights."""
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from routerr1 import files, lineage
+from routerr1.config import Params
+from routerr1.errors import RegistryError
+from routerr1.fingerprints import hash_of, sections
+from routerr1.pool.cards import read_cards
+from routerr1.registry import evidence, gate
+from routerr1.registry.model_card import model_card
+from routerr1.registry.sbom import sbom
+from routerr1.tracking.runs import flatten
+from routerr1.train.checkpoint import read_manifest, write_manifest
+
+KEY_TAG = "routerr1.key"
+MODEL_CARD, SBOM = "model-card.md", "sbom.cdx.json"
+_MAX_DIFF_BYTES = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """Where the stages leave what a version is made of."""
+
+    checkpoint: Path = Path("models/policy")
+    cards: Path = Path("data/pool/cards.json")
+    questions: Path = Path("data/questions")
+    rows: Path = Path("data/eval/rows.parquet")
+    unseen_rows: Path = Path("data/generalize/rows.parquet")
+    run_file: Path = Path("data/train/run.json")
+    train_metrics: Path = Path("data/train/metrics.json")
+    report: Path = Path("data/report")
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What identifies a version.
+
+    Attributes:
+        changes: digest of the uncommitted changes; "" without any.
+    """
+
+    commit: str
+    dvc_lock: str
+    changes: str
+
+    @classmethod
+    def now(cls) -> "State":
+        """The state of the working directory.
+
+        Raises: RegistryError without a commit; DataError with git's reason if git refuses.
+        """
+        commit = lineage.git_commit()
+        if commit is None:
+            raise RegistryError("no git commit here; a version has to name one, so commit first")
+        diff = lineage.git_diff()
+        changes = hashlib.sha256(diff).hexdigest()[:12] if diff else ""
+        return cls(commit, files.sha256(lineage.DVC_LOCK), changes)
+
+    @property
+    def key(self) -> str:
+        """The state as one text."""
+        return ".".join(filter(None, (self.commit, self.dvc_lock, self.changes)))
+
+
+def evidence_of(params: Params, outputs: Outputs) -> gate.Evidence:
+    """What the gate judges a version by.
+
+    Raises: DataError naming the file that cannot be read.
+    """
+    samples, unseen = evidence.read_samples(outputs.rows, outputs.unseen_rows, params.seeds[0])
+    pool = files.sha256(outputs.cards)
+    file = params.generalize.file
+    decides = {
+        "cards": pool,
+        "file": None if file is None else files.sha256(file),
+        "seeds": [params.pool.seed, params.evaluate.seed],
+        **sections(params, "generalize", "profile_pool"),
+    }
+    return gate.Evidence(samples, unseen, pool, hash_of(decides))
+
+
+def tags_of(
+    params: Params, outputs: Outputs, judged_by: gate.Evidence, train_hours: float | None
+) -> dict[str, str]:
+    """The tags of a version, grouped by prefix: lineage, train, metric.
+
+    Args:
+        train_hours: None if the store does not know the run that trained.
+
+    Raises: RegistryError without a commit; DataError, CheckpointError naming the file that cannot be read.
+    """
+    state = State.now()
+    manifest = read_manifest(outputs.checkpoint)
+    found = {
+        KEY_TAG: state.key,
+        "lineage.git_commit": state.commit,
+        "lineage.git_dirty": str(bool(state.changes)).lower(),
+        "lineage.dvc_lock": state.dvc_lock,
+        "lineage.data_digest": lineage.dvc_digest(outputs.questions),
+        "lineage.pool_digest": judged_by.pool,
+        "lineage.price_book_digest": lineage.price_book_digest(read_cards(outputs.cards)),
+        "lineage.prompt_hash": str(manifest.get("prompt", "unknown")),
+        "lineage.preset": params.preset,
+        "lineage.seeds": ",".join(map(str, params.seeds)),
+    }
+    trained = flatten(files.read_json(outputs.train_metrics))
+    first = f"seed_{params.seeds[0]}"
+    figures = {
+        "train.hours": train_hours,
+        "train.cost_usd": trained.get("train_cost_usd"),
+        "train.steps": trained.get(f"{first}.steps"),
+        "train.best_step": trained.get(f"{first}.best_step"),
+        "train.validation_em": trained.get(f"{first}.validation/em"),
+    }
+    measured = asdict(gate.measure(judged_by, gate.sampling_of(params.evaluate)))
+    figures |= {f"metric.{name}": value for name, value in measured.items()}
+    return found | {
+        name: f"{value:.6g}" for name, value in figures.items() if isinstance(value, int | float)
+    }
+
+
+def description_of(tags: Mapping[str, str]) -> str:
+    """One line for the lists of a registry."""
+    cost = float(tags.get("metric.cost_usd", "nan"))
+    return (
+        f"Preset {tags['lineage.preset']}, seeds {tags['lineage.seeds']}: "
+        f"exact match {tags.get('metric.em', 'unknown')}, {cost * 1000:.4g} USD per 1000 questions; "
+        f"commit {tags['lineage.git_commit'][:7]}. "
+        f"Model card and SBOM: artifacts/context/{MODEL_CARD}, {SBOM}; report: artifacts/report."
+    )
+
+
+@contextmanager
+def packed(
+    params: Params, outputs: Outputs, judged_by: gate.Evidence, tags: Mapping[str, str]
+) -> Iterator[dict[str, Path]]:
+    """The folders of a version by name: `checkpoint`, `context` and, if there is one, `report`.
+
+    The context holds what the policy is run with, judged by and made from. Folders with symbolic links, as
+    a shared DVC cache makes them, are copied first, because MLflow refuses links.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        context = Path(temporary) / "context"
+        context.mkdir()
+        _write_context(context, params, outputs, judged_by, tags)
+        folders = {"checkpoint": outputs.checkpoint, "report": outputs.report}
+        yield {"context": context} | {
+            name: _without_links(folder, Path(temporary) / folder.name)
+            for name, folder in folders.items()
+            if folder.is_dir()
+        }
+
+
+def _without_links(folder: Path, copy: Path) -> Path:
+    if not any(path.is_symlink() for path in (folder, *folder.rglob("*"))):
+        return folder
+    shutil.copytree(folder, copy)  # follows links
+    return copy
+
+
+def _write_context(
+    folder: Path,
+    params: Params,
+    outputs: Outputs,
+    judged_by: gate.Evidence,
+    tags: Mapping[str, str],
+) -> None:
+    shutil.copyfile(outputs.cards, folder / "cards.json")
+    if params.pool.file is not None:
+        shutil.copyfile(params.pool.file, folder / "pool.yaml")
+    if params.prompt.file is not None:
+        shutil.copyfile(params.prompt.file, folder / "prompt.txt")
+    shutil.copyfile(lineage.DVC_LOCK, folder / "dvc.lock")
+    files.write_json(folder / "params.json", params.model_dump(mode="json"))
+    evidence.write_evidence(folder / "evidence.json", judged_by)
+    metrics = gate.measure(judged_by, gate.sampling_of(params.evaluate))
+    page = model_card(params, read_cards(outputs.cards), metrics, tags)
+    files.atomic_write_text(folder / MODEL_CARD, page)
+    weights: dict[str, str] = read_manifest(outputs.checkpoint)["files"]
+    bill = sbom(params.registry.model, tags[KEY_TAG], weights)
+    files.atomic_write_text(folder / SBOM, bill)
+    if diff := lineage.git_diff():
+        cut = f"\n... cut: {len(diff)} bytes in all\n".encode()
+        whole = len(diff) <= _MAX_DIFF_BYTES
+        stored = diff if whole else diff[:_MAX_DIFF_BYTES] + cut
+        (folder / "uncommitted.diff").write_bytes(stored)
+    write_manifest(folder, {})
