@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -151,6 +152,36 @@ def test_a_server_that_does_not_answer_is_one_line_without_the_password(
         open_client()
     assert "\n" not in str(caught.value)
     assert "MLflow at http://127.0.0.1:9/" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("uri", "problem"),
+    [
+        ("mlruns", "is a folder, which MLflow 3 does not take as a store; use sqlite:///mlflow.db"),
+        ("file:///srv/mlruns", "is a folder, which MLflow 3 does not take"),
+        ("htp://me:secret@host", "'htp' is no kind of store; use sqlite, postgresql, http or https"),
+        ("postgresql+psycopg9://me:secret@host/db", "needs the package psycopg9, which is not installed"),
+        ("http://me:secret@host:99999", "is no address of a server"),
+        ("http://me:secret@[host", "is no address of a server"),
+        ("http://", "is no address of a server"),
+        ("sqlite:///", "names no file"),
+        ("sqlite:////proc/none/mlflow.db", "cannot be opened (No such file or directory)"),
+        ("sqlite:///damaged.db", "cannot be opened (file is not a database)"),
+        ("sqlite:///folder", "cannot be opened (unable to open database file)"),
+    ],
+)  # fmt: skip
+def test_a_store_that_cannot_be_opened_is_one_line_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, uri: str, problem: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("damaged.db").write_bytes(b"no database, but long enough to be read as a page of one" * 9)
+    Path("folder").mkdir()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(RegistryError, match=re.escape(problem)) as caught:
+        open_client()
+    assert str(caught.value).startswith("MLFLOW_TRACKING_URI: ")
+    assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
 
 

@@ -6,11 +6,14 @@ Light commands import this module, so MLflow is imported inside the functions th
 import os
 import re
 import socket
+import sqlite3
 import uuid
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import psutil
 from filelock import FileLock, Timeout
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 
 LOCKS = Path("runs/locks")
 _SQLITE = "sqlite:///"
+# Modules that SQLAlchemy loads for a database whose address names no driver.
+_DRIVERS = {"postgresql": "psycopg2", "mysql": "MySQLdb", "mssql": "pyodbc"}
 _MAX_ERROR_CHARS = 600
 
 
@@ -47,18 +52,71 @@ def open_client() -> "MlflowClient":
     Raises: RegistryError naming the store if it does not answer, or both folders if the artifacts
         were left behind in a folder that is gone.
     """
+    uri = tracking_uri()
+    refuse_unusable(uri)
     import mlflow
 
-    uri = tracking_uri()
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
-    client = mlflow.MlflowClient(uri, registry_uri=uri)
     # Two processes that make the same new tables at once would both fail.
     with store_errors(), file_lock("tracking-store"):
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(uri)
+        client = mlflow.MlflowClient(uri, registry_uri=uri)
         client.search_experiments(max_results=1)
         if (database := local_database()) is not None:
             relocate(database)
     return client
+
+
+def refuse_unusable(uri: str) -> None:
+    """Refuse a store that MLflow cannot open, before MLflow tries to for minutes.
+
+    Raises: RegistryError naming the store without its password, and the remedy.
+    """
+    scheme = (
+        uri.partition("://")[0] if "://" in uri else uri.partition(":")[0] if ":" in uri else ""
+    )
+    database, _, driver = scheme.partition("+")
+    shown = f"MLFLOW_TRACKING_URI: {redact(uri)}"
+    if database == "sqlite":
+        _refuse_sqlite(uri, shown)
+    elif database in _DRIVERS:
+        module = driver or _DRIVERS[database]
+        if find_spec(module) is None:
+            raise RegistryError(f"{shown}: needs the package {module}, which is not installed")
+        _refuse_address(uri, shown)
+    elif scheme in ("http", "https"):
+        _refuse_address(uri, shown)
+    elif scheme in ("", "file"):
+        raise RegistryError(
+            f"{shown}: is a folder, which MLflow 3 does not take as a store; use sqlite:///mlflow.db"
+        )
+    elif scheme not in ("databricks", "uc"):
+        raise RegistryError(
+            f"{shown}: {scheme!r} is no kind of store; use sqlite, postgresql, http or https"
+        )
+
+
+def _refuse_sqlite(uri: str, shown: str) -> None:
+    path = Path(uri.partition("://")[2].removeprefix("/").partition("?")[0])
+    if path.name in ("", ":memory:"):
+        raise RegistryError(f"{shown}: names no file; use sqlite:///mlflow.db")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(path, timeout=5)) as opened:
+            opened.execute("SELECT name FROM sqlite_master LIMIT 1").fetchall()
+    except (sqlite3.DatabaseError, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RegistryError(f"{shown}: cannot be opened ({reason})") from None
+
+
+def _refuse_address(uri: str, shown: str) -> None:
+    try:
+        parts = urlsplit(uri)
+        usable = parts.port != 0 and bool(parts.hostname or "host=" in parts.query)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise RegistryError(f"{shown}: is no address of a server")
 
 
 def experiment_id(client: "MlflowClient", name: str) -> str:
