@@ -18,13 +18,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from routerr1 import stages
 from routerr1.config import Params, load_params
 from routerr1.errors import ConfigError
 from routerr1.files import atomic_path, atomic_write_text, read_json, write_json
-from routerr1.fingerprints import hash_of
+from routerr1.lineage import PATHS, hash_of
 from routerr1.pool.interface import Pool
 from routerr1.progress import track
+from routerr1.stages.train import train_setting
+from routerr1.workspace import Workspace
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "as it is": {},
@@ -44,7 +45,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "half of the pools redrawn": {"pool.redraw": 0.5},
     "every pool redrawn": {"pool.redraw": 1.0},
 }
-RUNS = stages.RUNS / "ablations"
+RUNS = PATHS.runs / "ablations"
 SHOWN = (
     "em",
     "best_model_share",
@@ -75,7 +76,8 @@ def main() -> None:
     wanted = given.only.split(",")
     if unknown := set(wanted) - set(VARIANTS):
         raise ConfigError(f"--only: no variant {min(unknown)!r}; there are {', '.join(VARIANTS)}")
-    pool = stages.open_pool(params, stages.read_cards())
+    workspace = Workspace(params)
+    pool = workspace.open_pool(workspace.cards)
     for seed in map(int, given.seeds.split(",")):
         for name in wanted:
             train_once(params, pool, name, seed, given.steps)
@@ -84,7 +86,7 @@ def main() -> None:
 
 def run_file(params: Params, name: str, seed: int, steps: int) -> Path:
     """Where the log of a run is kept; its name says what the run depends on."""
-    about = stages.fingerprint_parts(varied(params, VARIANTS[name], steps), seed)
+    about = Workspace(varied(params, VARIANTS[name], steps)).inputs("train", seed)
     return RUNS / f"{hash_of(about)}-seed-{seed}.json"
 
 
@@ -104,8 +106,8 @@ def train_once(params: Params, pool: Pool, name: str, seed: int, steps: int) -> 
     file = run_file(params, name, seed, steps)
     if file.is_file():
         return
-    setting = stages.train_setting(varied(params, VARIANTS[name], steps), pool, seed)
-    start = stages.WARMSTART / f"seed-{seed}"
+    setting = train_setting(Workspace(varied(params, VARIANTS[name], steps)), pool, seed)
+    start = PATHS.warmstart / f"seed-{seed}"
     with tempfile.TemporaryDirectory() as folder, track(f"{name}, seed {seed}", steps) as bar:
         done = train(
             start, setting, Path(folder),
@@ -169,7 +171,7 @@ def write(out: Path, params: Params, steps: int) -> None:
 
     found: dict[str, list[dict[str, Any]]] = {}
     curves = []
-    seeds = sorted(int(folder.name[5:]) for folder in stages.WARMSTART.glob("seed-*"))
+    seeds = sorted(int(folder.name[5:]) for folder in PATHS.warmstart.glob("seed-*"))
     for name in VARIANTS:
         for seed in seeds:
             file = run_file(params, name, seed, steps)

@@ -87,7 +87,7 @@ def run_one(folder: Path, work: Path) -> dict[str, Any]:
             found = build_dataset(dataset, work / "questions")
             figures |= {"read": found["read"]["nq"], "refused": found["refused"]["nq"]}
         else:
-            checks = params.checks.model_copy(update={"accepted": None})
+            checks = params.checks.replace(accepted=None)
             found = run_checks(work / "questions", dataset, checks, work / "checks")
             figures |= {"expectations": found["expectations"], "passed": found["passed"]}
         figures[stage] = {

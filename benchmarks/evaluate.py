@@ -34,19 +34,24 @@ from typing import Any
 
 import yaml
 
-from routerr1 import stages
 from routerr1.config import Params, load_params
+from routerr1.data.splits import read_questions
 from routerr1.evaluate import controls
 from routerr1.evaluate.rows import read_rows
 from routerr1.evaluate.run import Job, learn, play_all
+from routerr1.lineage import PATHS
+from routerr1.pool.cards import read_cards
 from routerr1.rollout.generate import ScriptedGenerator
 from routerr1.simulation.pool import SimulatedPool, default_candidates, known_facts
 from routerr1.simulation.server import build_app, serving
-from routerr1.stages.evaluating import jobs_of
-from routerr1.stages.parts import world_of
+from routerr1.stages.dataset import dataset
+from routerr1.stages.evaluate import jobs_of
+from routerr1.stages.profile import profile
+from routerr1.stages.warmstart import warmstart
 from routerr1.tracking.runs import new_run
 from routerr1.train.checkpoint import save_policy
 from routerr1.types import Question, Reply
+from routerr1.workspace import Workspace
 from tests.servers import write_pool_file
 
 Calls = Counter[tuple[str, str]]
@@ -83,21 +88,21 @@ def set_up(num_questions: int, pool_file: Path) -> Params:
     overlay["pool"] = {"kind": "http", "file": str(pool_file)}
     Path("presets/ci.yaml").write_text(yaml.safe_dump(overlay))
     params = load_params()
-    stages.dataset(params)
-    stages.profile(params)
-    stages.warmstart(params)
-    save_policy(stages.WARMSTART / "seed-1", stages.POLICY, {"seed": 1})
-    stages.OTHER_SEEDS.mkdir()
-    with new_run(params.registry, stages.RUN_FILE, "benchmark"):
+    dataset(params)
+    profile(params)
+    warmstart(params)
+    save_policy(PATHS.warmstart / "seed-1", PATHS.policy, {"seed": 1})
+    PATHS.other_policies.mkdir()
+    with new_run(params.registry, PATHS.run, "benchmark"):
         pass
     return params
 
 
 def scripted_jobs(params: Params, pool: SimulatedPool) -> list[Job]:
     """A policy that reads its questions perfectly, with all controls."""
-    test = stages.questions_of("test")[: params.evaluate.max_questions]
+    test = read_questions(PATHS.questions, "test")[: params.evaluate.max_questions]
     policy = controls.Policy(
-        1, scripted(test, pool.cards[0].name), stages.renderer(params), params.rollout, 0.0
+        1, scripted(test, pool.cards[0].name), Workspace(params).renderer, params.rollout, 0.0
     )
     routers = [controls.policy_router(policy, pool, "training", 5)]
     routers += controls.control_routers(policy, pool, "training", 5)
@@ -153,23 +158,23 @@ def _queued_s() -> float:
 
 def schedules(params: Params) -> dict[str, dict[str, float]]:
     """With the policy of the chain and all routers, and with a script."""
-    known = known_facts(world_of(params))
-    cards = stages.read_cards()
+    known = Workspace(params).facts
+    cards = read_cards(PATHS.cards)
     pool = SimulatedPool(default_candidates(), known, seed=7, sleep=True, cards=cards)
     concurrency = params.evaluate.concurrency
     return {
         "scripted": timed(scripted_jobs(params, pool), concurrency),
-        "schedule": timed(jobs_of(params, pool, {}), concurrency),
+        "schedule": timed(jobs_of(Workspace(params), pool, {}), concurrency),
     }
 
 
 def killed(params: Params, served: Billed) -> dict[str, object]:
     """Kill the stage half-way, start it again, and look at what was paid."""
     served.answered.clear()
-    total = len(jobs_of(params, served, {}))
+    total = len(jobs_of(Workspace(params), served, {}))
     command = [sys.executable, "-m", "routerr1.cli", "evaluate"]
-    before, lost = _strike(command, stages.RUNS / "eval.jsonl", total // 2, served)
-    kept = _rows(stages.RUNS / "eval.jsonl")
+    before, lost = _strike(command, PATHS.runs / "eval.jsonl", total // 2, served)
+    kept = _rows(PATHS.runs / "eval.jsonl")
     subprocess.run(command, check=True)
     answered, again = served.answered.copy(), _written()
     subprocess.run(command, check=True)  # once more, left alone
@@ -210,7 +215,7 @@ def _written() -> list[tuple[object, ...]]:
     """The stage's rows, without the seconds that a server took."""
     return [
         (row.router, row.seed, row.dataset, row.question_id, row.answer, row.em, row.cost_usd)
-        for row in read_rows(stages.EVALUATION / "rows.parquet")
+        for row in read_rows(PATHS.rows)
     ]
 
 
@@ -226,7 +231,7 @@ def main() -> None:
         "cpus": os.cpu_count(),
         "questions": chosen.questions,
     }
-    world = world_of(load_params(ROOT / "params.yaml"))
+    world = Workspace(load_params(ROOT / "params.yaml")).world
     served = Billed(default_candidates(), known_facts(world), seed=7)
     with tempfile.TemporaryDirectory() as folder, serving(build_app(served, time_scale=0)) as url:
         os.chdir(folder)

@@ -20,6 +20,7 @@ import shutil
 import time
 import zipfile
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,6 @@ def write_params(work: Path, base: str | None, overrides: list[str], *, trying: 
 
 def run_stages(names: Sequence[str]) -> dict[str, float]:
     """These stages in order; seconds of each. Those that ended before are not run again."""
-    from routerr1 import stages
     from routerr1.config import load_params
     from routerr1.files import atomic_write_text
 
@@ -155,7 +155,7 @@ def run_stages(names: Sequence[str]) -> dict[str, float]:
         if name not in seconds:
             began = time.perf_counter()
             logging.info("%s begins", name)
-            getattr(stages, name)(params)
+            getattr(import_module(f"routerr1.stages.{name}"), name)(params)
             seconds[name] = round(time.perf_counter() - began, 1)
             atomic_write_text(done, json.dumps(seconds))
             logging.info("%s took %.1f s", name, seconds[name])

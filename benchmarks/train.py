@@ -22,10 +22,12 @@ from typing import Any
 
 import torch
 
-from routerr1 import stages
 from routerr1.config import load_params
 from routerr1.files import write_json
+from routerr1.lineage import PATHS
+from routerr1.stages.train import train_setting
 from routerr1.train import grpo, player
+from routerr1.workspace import Workspace
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 WARM_UP = 3  # steps not counted: imports, first allocations
@@ -88,8 +90,9 @@ def measure(steps: int, seed: int, clock: Callable[[], float]) -> dict[str, Any]
 
     params = load_params()
     never = {"steps": steps + WARM_UP + 1, "validate_every": 10**6, "checkpoint_every": 10**6}
-    params = params.model_copy(update={"train": params.train.model_copy(update=never)})
-    pool = stages.open_pool(params, stages.read_cards())
+    params = params.replace(train=params.train.replace(**never))
+    workspace = Workspace(params)
+    pool = workspace.open_pool(workspace.cards)
     watch = Stopwatch(clock)
     watch.time(LocalGenerator, "_step", "generation")
     watch.time_async(SimulatedPool, "ask", "pool")
@@ -118,7 +121,7 @@ def measure(steps: int, seed: int, clock: Callable[[], float]) -> dict[str, Any]
 
     with tempfile.TemporaryDirectory() as folder, suppress(Enough):
         grpo.train(
-            stages.WARMSTART / f"seed-{seed}", stages.train_setting(params, pool, seed),
+            PATHS.warmstart / f"seed-{seed}", train_setting(workspace, pool, seed),
             Path(folder), progress=progress,
         )  # fmt: skip
     return figures(

@@ -20,7 +20,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from routerr1 import stages
 from routerr1.config import Params, load_params
 from routerr1.data.embedded import build_world, questions
 from routerr1.evaluate import controls
@@ -34,6 +33,7 @@ from routerr1.evaluate.table import markdown, shorten, summarise
 from routerr1.files import atomic_path
 from routerr1.progress import track
 from routerr1.simulation.pool import SimulatedPool, drawn_pool, known_facts
+from routerr1.workspace import Workspace
 
 
 def main() -> None:
@@ -82,7 +82,7 @@ def play(params: Params, policies: dict[str, list[Path]], draw: int) -> list[Row
         generators = {
             seed: LocalGenerator.load(folder) for seed, folder in enumerate(folders, start=1)
         }
-        render = stages.renderer(params)
+        render = Workspace(params).renderer
         for policy in policies_of(
             generators, render=render, rollout=params.rollout, params=params.evaluate
         ):

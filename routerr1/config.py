@@ -9,7 +9,7 @@ import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import yaml
 from pydantic import (
@@ -18,6 +18,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -30,6 +31,13 @@ class Section(BaseModel):
     """One block of params.yaml; a misspelt key is an error, not a silent default, and so is `.inf` or `.nan`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with other values, validated as a whole; `model_copy(update=...)` validates nothing.
+
+        Raises: ValidationError if the values do not fit together.
+        """
+        return self.model_validate({**dict(self), **changes})
 
 
 class EmbeddedParams(Section):
@@ -121,7 +129,10 @@ class BudgetParams(Section):
     month_usd: float | None = Field(default=None, ge=0)
 
 
-def _pool_file(path: Path) -> Path:
+def _pool_file(path: Path, info: ValidationInfo) -> Path:
+    """The rule is for params.yaml alone: a registered version is served with a pool file of its own."""
+    if not info.context:
+        return path
     if path.parts[:1] != ("pools",) or ".." in path.parts:
         raise ValueError(
             f"{path}: a pool file's place is pools/, a dependency of the stages that read it; elsewhere DVC "
@@ -548,7 +559,7 @@ def load_params(
     _refuse_unknown(Params, overlay, overlay_path)
     _refuse_overruled(path, base, overlay_path, overlay)
     try:
-        return Params.model_validate(_merge(base, overlay))
+        return Params.model_validate(_merge(base, overlay), context=path)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])

@@ -1,4 +1,4 @@
-"""What a trained policy came from: commit, dvc.lock, data, pool. Read from git and DVC's own files."""
+"""Where results lie and what they come from: paths, code, parameters, dvc.lock, commit, data and pool."""
 
 import getpass
 import hashlib
@@ -7,14 +7,130 @@ import logging
 import os
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from routerr1 import files
+from routerr1.config import Params
 from routerr1.errors import DataError
 from routerr1.types import Card
 
+DVC_FILE = Path("dvc.yaml")
 DVC_LOCK = Path("dvc.lock")
+_PACKAGE = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Where stages read and write, relative to the repository's root, as in dvc.yaml.
+
+    Files that must survive a kill lie under `runs`: DVC deletes a stage's outputs before it runs the stage.
+
+    Attributes:
+        policy: policy of the first training seed.
+        other_policies: a folder for each other seed.
+        data_docs: pages of the checks, which name the time at which they were made.
+        train_seconds: of every step; they differ from run to run.
+        warmstarted: seeds that are warm-started, until all of them are.
+        probed: calls of the profile stage; they answer if the stage runs again.
+        calls: paid calls of an evaluation under way; see `Workspace.keep_calls`.
+    """
+
+    questions: Path = Path("data/questions")
+    checks: Path = Path("data/checks")
+    pool: Path = Path("data/pool")
+    cards: Path = Path("data/pool/cards.json")
+    matrix: Path = Path("data/pool/matrix.parquet")
+    warmstart: Path = Path("models/warmstart")
+    warmstart_metrics: Path = Path("data/warmstart/metrics.json")
+    policy: Path = Path("models/policy")
+    other_policies: Path = Path("models/seeds")
+    train: Path = Path("data/train")
+    run: Path = Path("data/train/run.json")
+    evaluate: Path = Path("data/eval")
+    rows: Path = Path("data/eval/rows.parquet")
+    generalize: Path = Path("data/generalize")
+    report: Path = Path("data/report")
+    runs: Path = Path("runs")
+    data_docs: Path = Path("runs/data-docs")
+    train_seconds: Path = Path("runs/train/seconds.csv")
+    warmstarted: Path = Path("runs/warmstart")
+    probed: Path = Path("runs/profile")
+    calls: Path = Path("runs/calls")
+
+
+PATHS = Paths()
+
+
+def hash_of(value: object) -> str:
+    """Sixteen hex digits for a JSON value."""
+    text = json.dumps(value, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def fingerprint(params: Params, *names: str) -> str:
+    """Digest of `sections`."""
+    return hash_of(sections(params, *names))
+
+
+def sections(params: Params, *names: str) -> dict[str, Any]:
+    """Sections of the parameters as JSON values, without what changes no result.
+
+    Budgets and concurrency are left out: raising one does not invalidate finished work.
+    """
+    found = {name: getattr(params, name).model_dump(mode="json") for name in names}
+    if "pool" in found:
+        for key in ("budget", "max_concurrency"):
+            del found["pool"][key]
+    return found
+
+
+def stage_inputs(stage: str, params: Params, file: Path = DVC_FILE) -> dict[str, Any]:
+    """The code and the parameters that a stage depends on, as dvc.yaml lists them.
+
+    The code is that of the installed package. Where `file` is missing or does not list code or parameters for the
+    stage, all of the package or all sections count: work is then repeated too often, never too seldom.
+
+    Raises: DataError naming `file` if it is malformed, or a file or section that it lists and that does not exist.
+    """
+    listed = _stage_of(stage, file)
+    every = [name for name, value in params if isinstance(value, BaseModel)]
+    keys = {str(key).partition(".")[0] for key in listed.get("params", ()) if isinstance(key, str)}
+    deps = [Path(dep) for dep in listed.get("deps", ()) if isinstance(dep, str)]
+    code = [_PACKAGE.parent / dep for dep in deps if dep.parts[0] == _PACKAGE.name]
+    return {
+        "code": code_digest(code or [_PACKAGE]),
+        "params": sections(params, *([name for name in every if name in keys] or every)),
+    }
+
+
+def code_digest(roots: Sequence[Path]) -> str:
+    """Digest of every Python file among `roots` and in the folders among them.
+
+    Raises: DataError if a root does not exist.
+    """
+    found: set[Path] = set()
+    for root in roots:
+        if not root.exists():
+            raise DataError(f"{root}: not found; correct the stage's deps in {DVC_FILE}")
+        found |= {root} if root.is_file() else set(root.rglob("*.py"))
+    return hash_of([files.digest(path) for path in sorted(found)])
+
+
+def _stage_of(stage: str, file: Path) -> dict[str, Any]:
+    """What `file` says of a stage; empty if it says nothing."""
+    if not file.is_file():
+        return {}
+    content = files.read_yaml(file)
+    stages = content.get("stages") if isinstance(content, dict) else None
+    found = stages.get(stage, {}) if isinstance(stages, dict) else None
+    if not isinstance(found, dict):
+        raise DataError(f"{file}: stages: must map names of stages to their `cmd` and `deps`")
+    return found
+
 
 _log = logging.getLogger(__name__)
 

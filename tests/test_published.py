@@ -8,14 +8,21 @@ from pathlib import Path
 import pytest
 import yaml
 
-from routerr1 import protocol, stages
+from routerr1 import protocol
 from routerr1.cli.ask import ask_once
 from routerr1.config import Params, load_params
 from routerr1.errors import ConfigError
 from routerr1.evaluate.rows import read_rows
+from routerr1.lineage import PATHS
 from routerr1.prompt import PUBLISHED, renderer
 from routerr1.simulation.pool import SimulatedPool
+from routerr1.stages.dataset import dataset
+from routerr1.stages.evaluate import evaluate
+from routerr1.stages.profile import profile
+from routerr1.stages.train import train
+from routerr1.stages.warmstart import warmstart
 from routerr1.types import Ask, Question
+from routerr1.workspace import Workspace
 from tests.published import make_checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -51,32 +58,32 @@ def published(mlflow_store: Path, checkpoint: Path) -> Params:
 def test_a_published_checkpoint_is_asked_and_evaluated_as_it_is(
     published: Params, checkpoint: Path
 ) -> None:
-    stages.dataset(published)
-    stages.profile(published)
+    dataset(published)
+    profile(published)
     asked = ask_once("Who?", str(checkpoint), published, seed=0, temperature=1.0)
-    shown = stages.load_checkpoint(checkpoint, published).tokenizer.decode(asked.prompt_ids)
+    shown = Workspace(published).load_unchecked(checkpoint).tokenizer.decode(asked.prompt_ids)
     assert shown.startswith("<|im_start|>user\n\nUse one of [Goliath, Penny, ")
     assert shown.endswith("Question: Who?\n\n<|im_end|>\n<|im_start|>assistant\n")
-    stages.warmstart(published)
-    stages.train(published)
-    stages.evaluate(published)
-    assert {row.router for row in read_rows(stages.EVALUATION / "rows.parquet")} >= {"policy"}
+    warmstart(published)
+    train(published)
+    evaluate(published)
+    assert {row.router for row in read_rows(PATHS.rows)} >= {"policy"}
     weights = "model.safetensors"
-    assert (stages.POLICY / weights).read_bytes() == (checkpoint / weights).read_bytes()
-    stages.load_policy(stages.POLICY, published)
+    assert (PATHS.policy / weights).read_bytes() == (checkpoint / weights).read_bytes()
+    Workspace(published).load(PATHS.policy)
 
 
 def test_a_prompt_that_is_not_there_stops_the_chain_before_anything_is_paid(
     published: Params,
 ) -> None:
-    stages.dataset(published)
+    dataset(published)
     PUBLISHED.unlink()
     with pytest.raises(ConfigError, match=r"^prompts/router-r1\.txt: cannot be read"):
-        stages.profile(published)
+        profile(published)
     PUBLISHED.write_text("Atlas and Mint can help.\nQuestion: {question}\n")
     with pytest.raises(ConfigError, match=r"^prompts/router-r1\.txt: .* does not name Goliath"):
-        stages.profile(published)
-    assert not stages.POOL.exists()
+        profile(published)
+    assert not PATHS.pool.exists()
 
 
 def test_the_full_prompt_teaches_the_published_protocol(pool: SimulatedPool) -> None:

@@ -11,18 +11,23 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from routerr1 import stages
 from routerr1.config import Params
 from routerr1.data.embedded import World
 from routerr1.data.splits import write_questions
 from routerr1.errors import CheckpointError, ConfigError, DataError, PoolError, RouterError
+from routerr1.lineage import PATHS
+from routerr1.pool.cards import read_cards
 from routerr1.simulation.pool import SimulatedPool, default_candidates, known_facts
 from routerr1.simulation.server import build_app, serving
-from routerr1.stages.training import _read_inputs
-from routerr1.stages.warmstarting import _warmstart_parts
+from routerr1.stages import warmstart as warmstart_stage
+from routerr1.stages.dataset import dataset
+from routerr1.stages.profile import profile
+from routerr1.stages.train import read_inputs, train, train_setting
+from routerr1.stages.warmstart import warmstart
 from routerr1.tracking.store import open_client
-from routerr1.train import warmstart
+from routerr1.train import warmstart as training
 from routerr1.types import Question
+from routerr1.workspace import Workspace
 from tests.folder import make_folder
 from tests.servers import write_pool_file
 
@@ -36,8 +41,8 @@ def made(
     params = make_folder(folder, small_policy, mlflow_template, {"profile_pool": {"probes": 6}})
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        stages.dataset(params)
-        stages.profile(params)
+        dataset(params)
+        profile(params)
     return folder
 
 
@@ -62,17 +67,17 @@ def only(*splits: str) -> Callable[[Params], Params]:
     """Leaves the questions of these splits."""
 
     def change(params: Params) -> Params:
-        every = [q for split in ("train", "validation", "test") for q in stages.questions_of(split)]  # type: ignore[arg-type]
+        every = Workspace(params).all_questions()
         kept = [question for question in every if question.split in splits]
-        shutil.rmtree(stages.QUESTIONS)
-        write_questions(stages.QUESTIONS, kept)
+        shutil.rmtree(PATHS.questions)
+        write_questions(PATHS.questions, kept)
         return params
 
     return change
 
 
 def damaged(params: Params) -> Params:
-    weights = stages.WARMSTART / "seed-1" / "model.safetensors"
+    weights = PATHS.warmstart / "seed-1" / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
@@ -91,9 +96,9 @@ def without(path: Path) -> Callable[[Params], Params]:
     ("change", "error", "told"),
     [
         (damaged, CheckpointError, r"seed-1/model\.safetensors: is corrupt; restore it with `dvc checkout`"),
-        (without(stages.WARMSTART / "seed-1/routerr1.json"), CheckpointError, r"seed-1/routerr1\.json: cannot be read"),
-        (without(stages.POOL / "cards.json"), PoolError, r"data/pool/cards\.json"),
-        (without(stages.QUESTIONS / "train.parquet"), DataError, r"train\.parquet"),
+        (without(PATHS.warmstart / "seed-1/routerr1.json"), CheckpointError, r"seed-1/routerr1\.json: cannot be read"),
+        (without(PATHS.cards), PoolError, r"data/pool/cards\.json"),
+        (without(PATHS.questions / "train.parquet"), DataError, r"train\.parquet"),
         (lambda params: changed(params, "train", questions_per_step=1000), DataError,
          r"data/questions: holds \d+ training questions, and a step takes 1000 \(train\.questions_per_step\)"),
         (only("validation", "test"), DataError, "holds 0 training questions, and a step takes 4"),
@@ -106,9 +111,9 @@ def test_training_that_cannot_begin_leaves_no_trace(
 ) -> None:
     params = change(folder)
     with pytest.raises(error, match=told):
-        stages.train(params)
-    assert not stages.RUN_FILE.exists()
-    assert not stages.OTHER_SEEDS.exists()
+        train(params)
+    assert not PATHS.run.exists()
+    assert not PATHS.other_policies.exists()
     client = open_client()
     assert client.search_experiments(filter_string="name = 'routerr1'") == []
 
@@ -117,28 +122,28 @@ def test_redrawn_pools_ask_the_few_training_questions_there_are_again_and_again(
     folder: Params,
 ) -> None:
     drawn = changed(changed(folder, "pool", redraw=1.0), "train", questions_per_step=1000)
-    assert list(_read_inputs(drawn)) == [1]
+    assert list(read_inputs(Workspace(drawn))) == [1]
     with pytest.raises(DataError, match="holds 0 training questions"):
-        _read_inputs(only("validation")(drawn))
+        read_inputs(Workspace(only("validation")(drawn)))
 
 
 def test_shares_of_calls_are_logged_by_name_as_long_as_some_are_made_on_the_own_pool(
     folder: Params,
 ) -> None:
-    names = [card.name for card in stages.read_cards()]
+    names = [card.name for card in read_cards(PATHS.cards)]
     for redraw, wanted in ((0.0, names), (0.5, names), (1.0, [])):
         params = changed(folder, "pool", redraw=redraw)
-        pool = stages.open_pool(params, stages.read_cards())
-        assert stages.train_setting(params, pool, 1).names == wanted
+        pool = Workspace(params).open_pool(read_cards(PATHS.cards))
+        assert train_setting(Workspace(params), pool, 1).names == wanted
 
 
 def test_a_warm_start_without_validation_questions_does_not_begin(
     folder: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(warmstart, "fit", lambda *_, **__: pytest.fail("it began"))
+    monkeypatch.setattr(training, "fit", lambda *_, **__: pytest.fail("it began"))
     params = only("train", "test")(folder)
     with pytest.raises(DataError, match="judged by validation questions, and there are none"):
-        stages.warmstart(params)
+        warmstart(params)
 
 
 def test_seeds_that_are_warm_started_outlive_a_kill_in_a_later_one(
@@ -147,7 +152,7 @@ def test_seeds_that_are_warm_started_outlive_a_kill_in_a_later_one(
     params = changed(folder, "warmstart", steps=2, batch_size=4)
     params = params.model_copy(update={"seeds": (1, 2, 3)})
     begun: list[int] = []
-    fit = warmstart.warm_start
+    fit = training.warm_start
 
     def start(*args: Any, **kwargs: Any) -> dict[str, float]:
         begun.append(args[4])
@@ -155,24 +160,24 @@ def test_seeds_that_are_warm_started_outlive_a_kill_in_a_later_one(
             raise KeyboardInterrupt
         return fit(*args, **kwargs)
 
-    before = (stages.WARMSTART / "seed-1/model.safetensors").read_bytes()
-    monkeypatch.setattr(warmstart, "warm_start", start)
+    before = (PATHS.warmstart / "seed-1/model.safetensors").read_bytes()
+    monkeypatch.setattr(warmstart_stage, "warm_start", start)
     with pytest.raises(KeyboardInterrupt):
-        stages.warmstart(params)
-    assert (stages.WARMSTART / "seed-1/model.safetensors").read_bytes() == before
+        warmstart(params)
+    assert (PATHS.warmstart / "seed-1/model.safetensors").read_bytes() == before
     # One is damaged while nobody looks: that one is made again.
-    (kept,) = stages.WARM_STARTED.glob("*-seed-2")
+    (kept,) = PATHS.warmstarted.glob("*-seed-2")
     (kept / "config.json").write_text("{}")
     with caplog.at_level(logging.INFO, logger="routerr1"):
-        stages.warmstart(params)
+        warmstart(params)
     assert begun == [1, 2, 3, 2, 3]
     assert "warm start, seed 1: was done before" in caplog.messages
     metrics = json.loads(Path("data/warmstart/metrics.json").read_text())
     assert [metrics[f"seed_{seed}"]["vocabulary"] > 300 for seed in params.seeds] == [True] * 3
-    assert {path.name for path in stages.WARMSTART.iterdir()} == {"seed-1", "seed-2", "seed-3"}
-    assert not stages.WARM_STARTED.exists()
+    assert {path.name for path in PATHS.warmstart.iterdir()} == {"seed-1", "seed-2", "seed-3"}
+    assert not PATHS.warmstarted.exists()
     # Two steps teach nobody the format, which is said of each of the four.
-    told = "0% of the trajectories it samples keep the format"
+    told = "0% of the sampled trajectories keep the format"
     assert sum(told in message for message in caplog.messages) == 4
 
 
@@ -183,10 +188,10 @@ def test_other_parameters_do_not_take_up_a_warm_start(folder: Params) -> None:
         changed(folder, "warmstart", steps=folder.warmstart.steps + 1),
         changed(folder, "rollout", max_rounds=3),
     ):
-        seen.append(_warmstart_parts(params))
+        seen.append(Workspace(params).inputs("warmstart"))
     assert len({json.dumps(parts, sort_keys=True) for parts in seen}) == 3
-    assert _warmstart_parts(folder) == seen[0]
-    assert _warmstart_parts(only("train", "validation")(folder)) != seen[0]
+    assert Workspace(folder).inputs("warmstart") == seen[0]
+    assert Workspace(only("train", "validation")(folder)).inputs("warmstart") != seen[0]
 
 
 def test_after_a_change_of_the_pool_file_no_recorded_probe_answers(
@@ -197,7 +202,7 @@ def test_after_a_change_of_the_pool_file_no_recorded_probe_answers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    write_questions(stages.QUESTIONS, rows)
+    write_questions(PATHS.questions, rows)
     file = Path("pools/pool.yaml")
     before = default_candidates()[:1]
     after = [replace(each, prompt_usd_per_mtok=each.prompt_usd_per_mtok * 2) for each in before]
@@ -210,8 +215,8 @@ def test_after_a_change_of_the_pool_file_no_recorded_probe_answers(
     )
 
     def costs() -> list[float]:
-        stages.profile(params)
-        return list(pd.read_parquet(stages.POOL / "matrix.parquet")["cost_usd"])
+        profile(params)
+        return list(pd.read_parquet(PATHS.matrix)["cost_usd"])
 
     app = build_app(SimulatedPool(before, known_facts(world), seed=1), time_scale=0)
     with serving(app) as url:

@@ -10,8 +10,9 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +21,9 @@ from routerr1.cli.options import PARAMS, ParamsFile
 from routerr1.cli.pool import app as pool_app
 from routerr1.cli.registry import add_commands
 from routerr1.errors import RouterError
+
+if TYPE_CHECKING:
+    from routerr1.config import Params
 
 app = typer.Typer(
     help="Train a small LLM to route questions over a pool of LLMs, and keep it in order.",
@@ -55,10 +59,9 @@ _BY_DVC = "`dvc repro` runs this where its inputs have changed; run by hand, it 
 
 def _stage(name: str, summary: str) -> None:
     def command(params: ParamsFile = PARAMS) -> None:
-        from routerr1 import stages
         from routerr1.config import load_params
 
-        run: Callable[..., None] = getattr(stages, name)
+        run: Callable[[Params], None] = getattr(import_module(f"routerr1.stages.{name}"), name)
         run(load_params(params))
 
     app.command(name, help=summary, epilog=_BY_DVC, rich_help_panel=_STAGES)(command)
@@ -91,15 +94,16 @@ def evaluate(
     params: ParamsFile = PARAMS,
 ) -> None:
     """Play the policy, its controls and the baselines on the test questions, with intervals."""
-    from routerr1 import stages
     from routerr1.config import load_params
     from routerr1.errors import ConfigError
+    from routerr1.stages import evaluate as stage
 
+    loaded = load_params(params)
     match pool, log:
         case "params", None:
-            stages.evaluate(load_params(params))
+            stage.evaluate(loaded)
         case "replay", Path():
-            stages.evaluate_replay(load_params(params), log, out, repetitions)
+            stage.evaluate_replay(loaded.baselines, loaded.evaluate, log, out, repetitions)
         case "replay", None:
             raise ConfigError("evaluate: --pool replay needs --log FILE of recorded replies")
         case "params", _:

@@ -5,12 +5,13 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from routerr1 import stages
 from routerr1.config import Params
+from routerr1.lineage import PATHS
 from routerr1.progress import working
 from routerr1.rollout.loop import rollout
 from routerr1.train.checkpoint import MANIFEST
 from routerr1.types import Ask, Question, Trajectory
+from routerr1.workspace import Workspace
 
 THINKS = "Thinks"
 _NO_ANSWER = {
@@ -32,19 +33,16 @@ def ask_once(
 
     Raises: CheckpointError, PoolError: policy or pool cannot be used.
     """
-    ours = policy == str(stages.POLICY) or (Path(policy) / MANIFEST).is_file()
-    render = stages.renderer(params)
+    workspace = Workspace(params)
+    ours = policy == str(PATHS.policy) or (Path(policy) / MANIFEST).is_file()
+    render = workspace.renderer
     asked = uuid.uuid4().hex
     # First what costs nothing to look at: loading the policy takes seconds.
-    pool = stages.open_pool(params, stages.read_cards(), run=f"ask {asked}")
+    pool = workspace.open_pool(workspace.cards, run=f"ask {asked}")
 
     try:
         with working(f"loading {policy}"):
-            generator = (
-                stages.load_policy(Path(policy), params)
-                if ours
-                else stages.load_checkpoint(policy, params)
-            )
+            generator = workspace.load(Path(policy)) if ours else workspace.load_unchecked(policy)
     except BaseException:
         asyncio.run(pool.aclose())
         raise

@@ -12,8 +12,8 @@ from routerr1 import files
 from routerr1.config import Params
 from routerr1.data.imported import KNOWN
 from routerr1.errors import DataError
-from routerr1.fingerprints import fingerprint, hash_of
 from routerr1.flows.triggers import DATA_CHANGED, POOL_CHANGED
+from routerr1.lineage import fingerprint, hash_of
 
 _FOLDER = Path("runs/watch")
 SEEN = _FOLDER / "seen.json"  # fingerprints from before the last retrain

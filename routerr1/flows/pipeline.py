@@ -31,8 +31,8 @@ from routerr1.flows.params import set_values
 from routerr1.flows.promote import REFUSED, promote_if_better
 from routerr1.flows.stages import run_stage, spending_as, stages
 from routerr1.flows.triggers import DRIFT, POOL_CHANGED, check_server, resource_of
+from routerr1.lineage import PATHS
 from routerr1.registry.versions import Version, register
-from routerr1.stages import PROFILED
 from routerr1.tracking.store import file_lock
 
 _LEASE_S = 60.0  # after this the slot of a killed flow is free
@@ -132,7 +132,7 @@ def _run_stages(trigger: str | None) -> None:
     other_pool = POOL_CHANGED in baseline.changed(now)
     unseen = trigger == DRIFT or (trigger == POOL_CHANGED and not other_pool)
     if unseen:
-        shutil.rmtree(PROFILED, ignore_errors=True)  # recorded replies would answer
+        shutil.rmtree(PATHS.probed, ignore_errors=True)  # recorded replies would answer
     for stage in stages():
         stage_task.with_options(task_run_name=stage)(stage, force=unseen and stage == "profile")
     baseline.acknowledge(now, drift=unseen or other_pool)

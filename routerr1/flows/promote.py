@@ -17,7 +17,6 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from routerr1 import stages
 from routerr1.config import load_params
 from routerr1.errors import RegistryError, RouterError
 from routerr1.files import sha256
@@ -25,6 +24,7 @@ from routerr1.flows.links import link_to_run
 from routerr1.flows.replay import questions_of, replay
 from routerr1.flows.stages import spending_as
 from routerr1.flows.triggers import check_server
+from routerr1.lineage import PATHS
 from routerr1.registry.gate import Evidence
 from routerr1.registry.lock import registry_lock
 from routerr1.registry.promotion import GateResult, judge, promote, record_decision
@@ -57,7 +57,7 @@ def judge_task(which: str) -> GateResult:
         # A retrain rewrites the questions and cards that are read here.
         with file_lock("pipeline", timeout_s=600), spending_as(f"flow run {flow_run.id}"):
             samples = replay(params, result.champion, questions_of(params, asked))
-            cards = sha256(stages.POOL / "cards.json")
+            cards = sha256(PATHS.cards)
         result = judge(params, which, Evidence(samples, (), cards, ""))
     create_markdown_artifact(
         key="gate",

@@ -7,20 +7,23 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from routerr1 import files, stages
+from routerr1 import files
 from routerr1.config import Params
+from routerr1.data.splits import read_questions
 from routerr1.errors import BudgetExceeded, RegistryError
+from routerr1.lineage import PATHS
 from routerr1.pool.budget import exhausted
 from routerr1.pool.cards import read_cards
 from routerr1.registry import evidence
 from routerr1.registry.gate import EvalSample
 from routerr1.registry.versions import Version, fetched
 from routerr1.types import Card, Question
+from routerr1.workspace import Workspace
 
 
 def questions_of(params: Params, contents: Collection[str] | None = None) -> list[Question]:
     """Questions of the evaluated split with these contents (`gate.EvalSample.content`); None for all."""
-    split = stages.questions_of(params.evaluate.split)
+    split = read_questions(PATHS.questions, params.evaluate.split)
     return [
         each
         for each in split
@@ -49,7 +52,7 @@ def replay(params: Params, version: Version, questions: Sequence[Question]) -> l
     with fetched(version.model_id, "artifacts/context") as context:
         params = with_live_calls(_with_its_own(params, version, context))
         with fetched(version.model_id, "artifacts/policy") as checkpoint:
-            generator = stages.load_policy(checkpoint, params)
+            generator = Workspace(params).load(checkpoint)
         played = asyncio.run(_play(params, generator, cards, questions))
     rows = [row_of(one, pool="replay", router=POLICY, seed=0, cards=cards) for one in played]
     return [evidence.sample_of(row) for row in rows]
@@ -63,7 +66,7 @@ def cards_of(version: Version) -> list[Card]:
 
 def lacking(params: Params, cards: Sequence[Card]) -> list[str]:
     """Names of candidates in `cards` that are no longer in the pool."""
-    pool = stages.open_pool(with_live_calls(params))
+    pool = Workspace(with_live_calls(params)).open_pool()
     asyncio.run(pool.aclose())
     offered = {card.name for card in pool.cards}
     return [card.name for card in cards if card.name not in offered]
@@ -73,8 +76,7 @@ def with_live_calls(params: Params) -> Params:
     """`params` with live calls in place of recorded ones, because the watch measures the present."""
     if params.pool.calls != "record":
         return params
-    live = params.pool.model_copy(update={"calls": "live", "store": None})
-    return params.model_copy(update={"pool": live})
+    return params.replace(pool=params.pool.replace(calls="live", store=None))
 
 
 def _with_its_own(params: Params, version: Version, context: Path) -> Params:
@@ -91,8 +93,8 @@ def _with_its_own(params: Params, version: Version, context: Path) -> Params:
             "replace it with `routerr1 promote --without-comparison --why ...`"
         ) from None
     if own["prompt"].file is not None:  # the file in the workspace may have changed
-        own["prompt"] = own["prompt"].model_copy(update={"file": context / "prompt.txt"})
-    return params.model_copy(update=own)
+        own["prompt"] = own["prompt"].replace(file=context / "prompt.txt")
+    return params.replace(**own)
 
 
 async def _play(
@@ -100,13 +102,13 @@ async def _play(
 ) -> Any:
     from routerr1.rollout.loop import play
 
-    pool = stages.open_pool(params, cards)
+    pool = Workspace(params).open_pool(cards)
     try:
         played = await play(
             questions,
             generator,
             pool,
-            render=stages.renderer(params),
+            render=Workspace(params).renderer,
             params=params.rollout,
             seed=params.evaluate.seed,
             temperature=params.evaluate.temperature,

@@ -16,7 +16,6 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 from prefect.states import Cancelled
 
-from routerr1 import stages
 from routerr1.config import Params, load_params
 from routerr1.errors import BudgetExceeded, LockHeld, RegistryError
 from routerr1.flows import baseline, drift
@@ -26,13 +25,16 @@ from routerr1.flows.links import link_to_run
 from routerr1.flows.replay import cards_of, lacking, questions_of, replay, with_live_calls
 from routerr1.flows.stages import spending_as
 from routerr1.flows.triggers import DRIFT, notify
+from routerr1.lineage import PATHS
 from routerr1.pool.budget import exhausted
+from routerr1.pool.cards import read_cards
 from routerr1.pool.profile import ProbeRow, asked_in, probe, read_probes
 from routerr1.registry import promotion
 from routerr1.registry.gate import EvalSample
 from routerr1.registry.versions import Version, read_version_evidence
 from routerr1.tracking.store import file_lock, open_client
 from routerr1.types import Question
+from routerr1.workspace import Workspace
 
 _EM, _COST = "champion exact match", "champion cost in USD"
 
@@ -73,7 +75,7 @@ def _look(params: Params, champion: Version) -> list[Finding]:
     known = baseline.acknowledged(champion.number)
     readings, latencies = candidates_task(params)
     needed = cards_of(champion)
-    missing = dict.fromkeys(lacking(params, [*needed, *stages.read_cards()]))
+    missing = dict.fromkeys(lacking(params, [*needed, *read_cards(PATHS.cards)]))
     samples: list[EvalSample] = []
     if not missing.keys() & {card.name for card in needed}:
         samples = champion_task(params, champion)
@@ -128,7 +130,7 @@ def candidates_task(params: Params) -> tuple[list[Reading], list[Reading]]:
 
     Returns: readings of accuracy, and of latency over questions answered both times.
     """
-    before = read_probes(stages.POOL / "matrix.parquet")
+    before = read_probes(PATHS.matrix)
     known = {_place(row): row for row in before}
     asked = _sample(asked_in(before), params.watch.probes, params.profile_pool.seed)
     pairs: dict[str, list[tuple[ProbeRow, ProbeRow]]] = defaultdict(list)
@@ -159,7 +161,7 @@ def _latency(name: str, rows: Sequence[tuple[ProbeRow, ProbeRow]]) -> Reading:
 
 def _probed(params: Params, questions: Sequence[Question]) -> tuple[ProbeRow, ...]:
     """Put each question to each candidate of the pool as it is now."""
-    pool = stages.open_pool(with_live_calls(params))
+    pool = Workspace(with_live_calls(params)).open_pool()
 
     async def ask() -> tuple[ProbeRow, ...]:
         try:

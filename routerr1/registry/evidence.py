@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from routerr1 import files
 from routerr1.errors import DataError
-from routerr1.fingerprints import hash_of
+from routerr1.lineage import hash_of
 from routerr1.registry.gate import EvalSample, Evidence
 
 if TYPE_CHECKING:

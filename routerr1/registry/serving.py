@@ -29,6 +29,7 @@ from routerr1.rollout.record import to_row
 from routerr1.tracking.store import experiment_id, open_client
 from routerr1.tracking.traces import hand_over
 from routerr1.types import Card, Question, Trajectory
+from routerr1.workspace import Workspace
 
 Result = TypeVar("Result")
 _log = logging.getLogger(__name__)
@@ -73,7 +74,6 @@ class RouterModel(PythonModel):
         Raises: PoolError naming the cards the pool lacks; CheckpointError; ConfigError for a budget that is
             none.
         """
-        from routerr1 import stages
         from routerr1.pool.cards import read_cards
         from routerr1.train.checkpoint import read_manifest
 
@@ -89,8 +89,10 @@ class RouterModel(PythonModel):
         cards = read_cards(folder / "cards.json")
         check_cards(_offered(self._params), cards)
         # What a run may spend, this process may; and no earlier one's spending counts.
-        self._pool = stages.open_pool(self._params, cards, run=f"serving {uuid.uuid4().hex}")
-        self._generator = stages.load_policy(Path(context.artifacts["checkpoint"]), self._params)
+        workspace = Workspace(self._params)
+        self._pool = workspace.open_pool(cards, run=f"serving {uuid.uuid4().hex}")
+        self._generator = workspace.load(Path(context.artifacts["checkpoint"]))
+        self._renderer = workspace.renderer
         self._experiment = _experiment(self._params) if config["trace"] else None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="routerr1", daemon=True)
@@ -155,7 +157,6 @@ class RouterModel(PythonModel):
             _log.warning("not traced: %s", error)
 
     async def _play(self, texts: Sequence[str]) -> list[Trajectory]:
-        from routerr1 import stages
         from routerr1.rollout.loop import play
 
         params = self._params
@@ -163,7 +164,7 @@ class RouterModel(PythonModel):
             [Question(uuid.uuid4().hex, "served", text, (), "test") for text in texts],
             self._generator,
             self._pool,
-            render=stages.renderer(params),
+            render=self._renderer,
             params=params.rollout,
             seed=params.evaluate.seed,
             temperature=params.evaluate.temperature,
@@ -190,20 +191,12 @@ def _as_served(params: Params, *, pool: Path, prompt: Path, budget: Mapping[str,
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         raise ConfigError(f"model_config: budget: {key}: {first['msg']}") from None
-    changed: dict[str, Any] = {
-        "pool": own.model_copy(
-            update={
-                "file": None if own.kind == "simulated" else pool,
-                "calls": "live",
-                "store": None,
-                "nearest": None,
-                "budget": limits,
-            }
-        )
-    }
-    if params.prompt.file is not None:
-        changed["prompt"] = params.prompt.model_copy(update={"file": prompt})
-    return params.model_copy(update=changed)
+    file = None if own.kind == "simulated" else pool
+    live = own.replace(file=file, calls="live", store=None, nearest=None, budget=limits)
+    wording = params.prompt
+    if wording.file is not None:
+        wording = wording.replace(file=prompt)
+    return params.replace(pool=live, prompt=wording)
 
 
 def _warn_of_refused_calls(trajectory: Trajectory) -> None:
@@ -216,9 +209,8 @@ def _warn_of_refused_calls(trajectory: Trajectory) -> None:
 
 def _offered(params: Params) -> Sequence[Card]:
     """The cards of the pool as it is, not as it was when the policy was trained."""
-    from routerr1 import stages
 
-    pool = stages.open_pool(params)
+    pool = Workspace(params).open_pool()
     asyncio.run(pool.aclose())
     return pool.cards
 

@@ -11,9 +11,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from routerr1 import stages
 from routerr1.config import Params
 from routerr1.errors import CheckpointError
 from routerr1.evaluate.controls import policy_router
@@ -21,10 +19,15 @@ from routerr1.evaluate.rows import Row, read_rows
 from routerr1.evaluate.run import TRAINING_POOL, choose_questions, play_all, policies_of
 from routerr1.evaluate.store import RowStore
 from routerr1.files import digest
-from routerr1.fingerprints import hash_of
+from routerr1.lineage import PATHS, hash_of
 from routerr1.pool.interface import Pool
 from routerr1.progress import track
 from routerr1.report.sweep import compare_swept, swept_name, write_swept
+from routerr1.stages.train import train_setting
+from routerr1.train.checkpoint import read_manifest, save_policy
+from routerr1.train.grpo import train as train_grpo
+from routerr1.train.process_lock import only_trainer
+from routerr1.workspace import Workspace
 
 RESULTS = Path("data/sweep")
 POLICIES = Path("models/sweep")
@@ -42,24 +45,24 @@ def sweep(params: Params, cost_weights: Sequence[float], steps: int, *, restart:
 
     Raises: DataError if there is no evaluation to compare with; this is seen before anything is trained.
     """
-    rows_file = stages.EVALUATION / "rows.parquet"
-    others, compared = read_rows(rows_file), digest(rows_file)
-    mark = stages.evaluation_fingerprint(params, "evaluate")
-    calls = stages.CALLS / f"sweep-{mark}.jsonl"
-    pool = stages.open_pool(params, stages.read_cards())
-    # Training asks anew: its calls are the bare pool's.
-    kept = stages.keep_calls(pool, params, calls)
+    others, compared = read_rows(PATHS.rows), digest(PATHS.rows)
+    workspace = Workspace(params)
+    fingerprint = workspace.fingerprint("evaluate")
+    calls = PATHS.calls / f"sweep-{fingerprint}.jsonl"
+    pool = workspace.open_pool(workspace.cards)
+    # Training asks again: its calls are those of the bare pool.
+    kept = workspace.keep_calls(pool, calls)
     rows: list[Row] = []
     stores: list[RowStore] = []
     try:
-        for place, seed in enumerate(params.seeds):
-            trained = stages.POLICY if place == 0 else stages.OTHER_SEEDS / f"seed-{seed}"
-            start = trained if restart else stages.WARMSTART / f"seed-{seed}"
+        for seed in params.seeds:
+            trained = workspace.policy_folder(seed)
+            start = trained if restart else workspace.warmstart_folder(seed)
             for weight in sorted(set(cost_weights)):
                 folder = POLICIES / f"seed-{seed}" / swept_name(weight)
-                _train(params, pool, start, weight, steps, seed, folder)
-                stores.append(_store(mark, folder))
-                played = asyncio.run(_play(params, kept, seed, folder, stores[-1]))
+                _train(Workspace(_with_weight(params, weight, steps)), pool, start, seed, folder)
+                stores.append(_store(fingerprint, folder))
+                played = asyncio.run(_play(workspace, kept, seed, folder, stores[-1]))
                 rows += [replace(row, router=swept_name(weight)) for row in played]
                 start = folder if restart else start
     finally:
@@ -73,64 +76,55 @@ def sweep(params: Params, cost_weights: Sequence[float], steps: int, *, restart:
     calls.unlink(missing_ok=True)
 
 
-def _store(mark: str, policy: Path) -> RowStore:
-    """Rows of one policy; one that is trained anew has rows of its own."""
+def _store(fingerprint: str, policy: Path) -> RowStore:
+    """Rows of one policy; a policy that is trained again has rows of its own."""
     name = f"{policy.parent.name}-{policy.name}-rows.jsonl"
-    return RowStore(stages.RUNS / "sweep" / name, hash_of([mark, digest(policy)]))
+    return RowStore(PATHS.runs / "sweep" / name, hash_of([fingerprint, digest(policy)]))
 
 
-def _train(
-    params: Params, pool: Pool, start: Path, weight: float, steps: int, seed: int, folder: Path
-) -> None:
-    from routerr1.train.checkpoint import read_manifest, save_policy
-    from routerr1.train.grpo import train
-    from routerr1.train.process_lock import only_trainer
-
-    changed = params.model_copy(
-        update={
-            "reward": params.reward.model_copy(update={"cost_weight": weight}),
-            "train": params.train.model_copy(
-                update={
-                    "steps": steps,
-                    "checkpoint_every": min(steps, params.train.checkpoint_every),
-                }
-            ),
-        }
+def _with_weight(params: Params, weight: float, steps: int) -> Params:
+    """`params` for a training of `steps` steps with this weight of cost."""
+    every = min(steps, params.train.checkpoint_every)
+    return params.replace(
+        reward=params.reward.replace(cost_weight=weight),
+        train=params.train.replace(steps=steps, checkpoint_every=every),
     )
-    about: dict[str, Any] = {
-        **stages.fingerprint_parts(changed, seed), "start": digest(start), "cost_weight": weight,
-    }  # fmt: skip
+
+
+def _train(workspace: Workspace, pool: Pool, start: Path, seed: int, folder: Path) -> None:
+    """Train from `start` and save the policy in `folder`, unless the same one lies there already."""
+    weight, steps = workspace.params.reward.cost_weight, workspace.params.train.steps
+    inputs = {**workspace.inputs("train", seed), "start": digest(start), "cost_weight": weight}
     try:
         known = read_manifest(folder)
     except CheckpointError:
         known = {}
-    if known.items() >= about.items():
+    if known.items() >= inputs.items():
         return
-    setting = stages.train_setting(changed, pool, seed)
-    working = stages.RUNS / "sweep" / f"{hash_of(about)}-seed-{seed}-{swept_name(weight)}"
-    with (
-        only_trainer(stages.RUNS),
-        track(f"train, {swept_name(weight)}, seed {seed}", steps) as bar,
-    ):
-        trained = train(
+    setting = train_setting(workspace, pool, seed)
+    working = PATHS.runs / "sweep" / f"{hash_of(inputs)}-seed-{seed}-{swept_name(weight)}"
+    with only_trainer(PATHS.runs), track(f"train, {swept_name(weight)}, seed {seed}", steps) as bar:
+        trained = train_grpo(
             start,
             setting,
             working,
             progress=lambda row: bar.update(int(row["step"]), note=f"reward {row['reward']:.2f}"),
         )
     scale, best = trained.cost_scale.state(), trained.best_step
-    save_policy(trained.folder, folder, {**about, "cost_scale": scale, "best_step": best})
+    save_policy(trained.folder, folder, {**inputs, "cost_scale": scale, "best_step": best})
     shutil.rmtree(working, ignore_errors=True)
 
 
-async def _play(params: Params, pool: Pool, seed: int, folder: Path, store: RowStore) -> list[Row]:
-    section = params.evaluate
+async def _play(
+    workspace: Workspace, pool: Pool, seed: int, folder: Path, store: RowStore
+) -> list[Row]:
+    section = workspace.params.evaluate
     questions = choose_questions(
-        stages.questions_of(section.split), section.max_questions, section.seed
+        workspace.questions(section.split), section.max_questions, section.seed
     )
     (policy,) = policies_of(
-        {seed: stages.load_policy(folder, params)},
-        render=stages.renderer(params), rollout=params.rollout, params=section,
+        {seed: workspace.load(folder)},
+        render=workspace.renderer, rollout=workspace.params.rollout, params=section,
     )  # fmt: skip
     router = policy_router(policy, pool, TRAINING_POOL, section.seed)
     jobs = [(router, question) for question in questions]

@@ -18,7 +18,7 @@ from typing import Any
 
 from routerr1.errors import CheckpointError, DataError
 from routerr1.files import atomic_path, read_json, write_json
-from routerr1.fingerprints import hash_of
+from routerr1.lineage import hash_of
 from routerr1.reward import CostScale, FrozenCostScale
 from routerr1.train.checkpoint import checksums, first_broken
 from routerr1.train.player import Player

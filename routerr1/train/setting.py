@@ -51,4 +51,4 @@ class Setting:
         if first is None or step >= over:
             return self.reward
         weight = first + (self.reward.cost_weight - first) * step / over
-        return self.reward.model_copy(update={"cost_weight": weight})
+        return self.reward.replace(cost_weight=weight)

@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from routerr1 import stages
 from routerr1.baselines.build import SINGLE
 from routerr1.config import BudgetParams, Params, load_params
 from routerr1.errors import BudgetExceeded, ConfigError
 from routerr1.evaluate.rows import read_rows
-from routerr1.fingerprints import fingerprint
+from routerr1.lineage import PATHS, fingerprint
 from routerr1.report.page import STALE
 from routerr1.simulation.pool import (
     SimulatedPool,
@@ -25,12 +24,18 @@ from routerr1.simulation.pool import (
     known_facts,
 )
 from routerr1.simulation.server import build_app, serving
-from routerr1.stages import parts
 from routerr1.stages import sweep as sweeping
+from routerr1.stages.dataset import dataset
+from routerr1.stages.evaluate import evaluate
+from routerr1.stages.generalize import generalize
+from routerr1.stages.profile import profile
+from routerr1.stages.report import report
 from routerr1.stages.sweep import sweep
+from routerr1.stages.warmstart import warmstart
 from routerr1.tracking.runs import new_run
 from routerr1.train.checkpoint import save_policy
 from routerr1.types import Reply
+from routerr1.workspace import Workspace
 from tests.servers import write_pool_file
 
 ROOT = Path(__file__).parents[2]
@@ -132,16 +137,16 @@ def ran(stage, served, mlflow_template, tmp_path_factory):
         patch.setenv("MLFLOW_TRACKING_URI", "")
         patch.chdir(folder)
         params = _params(folder, stage, url)
-        stages.dataset(params)
-        stages.profile(params)
-        stages.warmstart(params)
-        save_policy(stages.WARMSTART / "seed-1", stages.POLICY, {"seed": 1})
-        stages.OTHER_SEEDS.mkdir()
-        with new_run(params.registry, stages.RUN_FILE, "test"):
+        dataset(params)
+        profile(params)
+        warmstart(params)
+        save_policy(PATHS.warmstart / "seed-1", PATHS.policy, {"seed": 1})
+        PATHS.other_policies.mkdir()
+        with new_run(params.registry, PATHS.run, "test"):
             pass
-        stages.evaluate(params)
-        stages.generalize(params)
-        stages.report(params)
+        evaluate(params)
+        generalize(params)
+        report(params)
         yield folder, params
 
 
@@ -204,7 +209,7 @@ def test_a_sweep_trains_each_weight_once_and_stands_in_the_report(ran, monkeypat
     found = json.loads((folder / "data" / "sweep" / "sweep.json").read_text())
     assert found["swept"] == ["alpha=0", "alpha=0.9"]
     assert len(found["fronts"]["equal"]) == 3 + len(CANDIDATES) + 15  # random, no call, best single
-    stages.report(params)
+    report(params)
     page = (folder / "data" / "report" / "index.html").read_text()
     assert 'id="sweep"' in page
     assert STALE not in page
@@ -227,17 +232,17 @@ def test_a_raised_budget_does_not_start_anything_anew_and_other_code_and_precisi
         other = params.pool.model_copy(update={"seed": 99})
         marks = [
             (
-                stages.evaluation_fingerprint(changed, "evaluate"),
+                Workspace(changed).fingerprint("evaluate"),
                 fingerprint(changed, "pool", "profile_pool"),
-                stages.fingerprint_parts(changed, 1),
+                Workspace(changed).inputs("train", 1),
             )
             for changed in (params, *(params.model_copy(update={"pool": p}) for p in (rich, other)))
         ]
         coarse = params.model.model_copy(update={"dtype": "bfloat16"})
         computed = params.model_copy(update={"model": coarse})
-        later = [stages.evaluation_fingerprint(computed, "evaluate")]
-        patch.setattr(parts, "code", lambda: "changed")
-        later.append(stages.evaluation_fingerprint(params, "evaluate"))
+        later = [Workspace(computed).fingerprint("evaluate")]
+        (folder / "dvc.yaml").write_text("stages: {evaluate: {deps: [routerr1/types.py]}}")
+        later.append(Workspace(params).fingerprint("evaluate"))
     assert marks[0][0] not in later
     assert marks[0] == marks[1]
     assert all(one != two for one, two in zip(marks[0], marks[2], strict=True))
@@ -249,7 +254,7 @@ def test_searching_baselines_need_a_corpus(ran):
         update={"baselines": params.baselines.model_copy(update={"corpus": None})}
     )
     with pytest.raises(ConfigError, match=r"baselines\.corpus: rag and search_r1 need passages"):
-        stages.evaluate(without)
+        evaluate(without)
 
 
 def test_the_same_evaluation_plays_from_its_recording_alone(ran, monkeypatch):
@@ -260,7 +265,7 @@ def test_the_same_evaluation_plays_from_its_recording_alone(ran, monkeypatch):
     before = read_rows(path)
     gone = write_pool_file(folder / "pools/gone.yaml", "http://127.0.0.1:9", CANDIDATES)
     pool = params.pool.model_copy(update={"calls": "replay", "file": gone})
-    stages.evaluate(params.model_copy(update={"pool": pool}))
+    evaluate(params.model_copy(update={"pool": pool}))
     assert read_rows(path) == before
 
 
@@ -285,7 +290,7 @@ def test_live_calls_that_were_paid_before_a_stop_are_not_paid_again(ran, served,
     monkeypatch.setenv("ROUTERR1_RUN", name)
     rows = folder / "data" / {"evaluate": "eval"}.get(name, name) / "rows.parquet"
     before = _untimed(rows)
-    stage = getattr(stages, name)
+    stage = {"evaluate": evaluate, "generalize": generalize}[name]
     # New models' probes are kept by the profiling that came before, so all calls here are the stage's own.
     served.billed.clear()
     with pytest.raises(BudgetExceeded):
@@ -310,7 +315,7 @@ def test_on_ray_all_players_ask_one_pool_and_none_asks_again(ran, served, monkey
     before = _untimed(rows)
     served.billed.clear()
     section = params.evaluate.model_copy(update={"executor": "ray", "shards": 2})
-    stages.evaluate(_live(params).model_copy(update={"evaluate": section}))
+    evaluate(_live(params).model_copy(update={"evaluate": section}))
     assert set(served.billed.values()) == {1}
     assert _untimed(rows) == before
     assert not list(Path("runs").glob("calls/*"))

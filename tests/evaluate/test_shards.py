@@ -6,13 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from routerr1 import stages
 from routerr1.errors import BudgetExceeded
 from routerr1.evaluate.rows import write_rows
 from routerr1.evaluate.run import evaluation_jobs, evaluation_of, play_all
 from routerr1.evaluate.store import RowStore
 from routerr1.files import sha256
+from routerr1.lineage import PATHS
 from routerr1.pool.budget import Budget, BudgetedPool, Limits
+from routerr1.stages.dataset import dataset
+from routerr1.stages.evaluate import evaluate
+from routerr1.stages.profile import profile
+from routerr1.stages.warmstart import warmstart
 from routerr1.tracking.runs import new_run
 from routerr1.train.checkpoint import save_policy
 
@@ -82,19 +86,19 @@ def test_the_stage_writes_the_same_bytes_on_ray_as_without(params):
     )
     few = params.evaluate.model_copy(update={"max_questions": 12})
     params = params.model_copy(update={"baselines": section, "evaluate": few})
-    stages.dataset(params)
-    stages.profile(params)
-    stages.warmstart(params)
-    save_policy(stages.WARMSTART / "seed-1", stages.POLICY, {"seed": 1})
-    stages.OTHER_SEEDS.mkdir()
-    with new_run(params.registry, stages.RUN_FILE, "test"):
+    dataset(params)
+    profile(params)
+    warmstart(params)
+    save_policy(PATHS.warmstart / "seed-1", PATHS.policy, {"seed": 1})
+    PATHS.other_policies.mkdir()
+    with new_run(params.registry, PATHS.run, "test"):
         pass
     written = []
     for changed in ({}, {"executor": "ray", "shards": 2}):
         played = params.evaluate.model_copy(update=changed)
-        stages.evaluate(params.model_copy(update={"evaluate": played}))
-        files = sorted(stages.EVALUATION.rglob("*"))
+        evaluate(params.model_copy(update={"evaluate": played}))
+        files = sorted(PATHS.evaluate.rglob("*"))
         written.append({path.name: sha256(path) for path in files})
-        assert not (stages.RUNS / "eval.jsonl").exists()
+        assert not (PATHS.runs / "eval.jsonl").exists()
     assert written[0] == written[1]
     assert Path("rows.parquet").name in written[0]

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from routerr1 import stages
 from routerr1.config import Params, load_params
 from routerr1.data.embedded import World
 from routerr1.data.splits import write_questions
@@ -16,6 +15,7 @@ from routerr1.evaluate.rows import row_of, write_rows
 from routerr1.evaluate.run import TRAINING_POOL
 from routerr1.files import write_json
 from routerr1.flows.params import set_values
+from routerr1.lineage import PATHS
 from routerr1.policy.load import load_options
 from routerr1.pool.profile import profile, sample_probes, write_profile
 from routerr1.registry import promotion, versions
@@ -26,6 +26,7 @@ from routerr1.simulation.pool import SimulatedPool, default_candidates, known_fa
 from routerr1.tracking.store import open_client
 from routerr1.train.checkpoint import save_policy
 from routerr1.types import Question
+from routerr1.workspace import Workspace
 from tests.chain import make_outputs
 from tests.conftest import made_once
 
@@ -92,9 +93,9 @@ def prepare(folder: Path, policy: Path, params: Params, rows: list[Question], wo
     pool = SimulatedPool(default_candidates(), known_facts(world), seed=params.pool.seed)
     probes = sample_probes([row for row in rows if row.split == "train"], 24, seed=1)
     found = asyncio.run(profile(probes, pool, store=None))
-    write_questions(folder / stages.QUESTIONS, rows)
-    write_profile(folder / stages.POOL, found)
-    save_policy(policy, folder / stages.POLICY, {"seed": 1})
+    write_questions(folder / PATHS.questions, rows)
+    write_profile(folder / PATHS.pool, found)
+    save_policy(policy, folder / PATHS.policy, {"seed": 1})
     shown = SimulatedPool(
         default_candidates(), known_facts(world), seed=params.pool.seed, cards=found.cards
     )
@@ -103,7 +104,7 @@ def prepare(folder: Path, policy: Path, params: Params, rows: list[Question], wo
             [row for row in rows if row.split == "test"][:12],
             LocalGenerator.load(policy, load_options(params)),
             shown,
-            render=stages.renderer(params),
+            render=Workspace(params).renderer,
             params=params.rollout,
             seed=params.evaluate.seed,
             temperature=params.evaluate.temperature,

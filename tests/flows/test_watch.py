@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from routerr1 import stages
 from routerr1.config import Params, load_params
 from routerr1.data import imported
 from routerr1.data.embedded import World
-from routerr1.data.splits import write_questions
+from routerr1.data.splits import read_questions, write_questions
 from routerr1.errors import RegistryError
 from routerr1.flows.params import set_values
+from routerr1.lineage import PATHS
 from routerr1.pool.cards import read_cards, write_cards
 from routerr1.registry import promotion, versions
 from routerr1.registry.versions import Version
@@ -157,12 +157,12 @@ def test_the_champion_reads_its_own_cards_whatever_a_later_retrain_wrote(champio
     params = load_params()
     judged = versions.read_version_evidence(champion).samples
     chosen = questions_of(params, {play.content for play in judged})
-    cards = read_cards(stages.POOL / "cards.json")
+    cards = read_cards(PATHS.cards)
     others = [
         replace(card, performance={topic: 1 - known for topic, known in card.performance.items()})
         for card in cards
     ]
-    write_cards(stages.POOL / "cards.json", others)
+    write_cards(PATHS.cards, others)
     played = {play.question_id: play for play in replay(params, champion, chosen)}
     assert played == {play.question_id: replace(play, pool="replay") for play in judged}
 
@@ -173,9 +173,9 @@ def test_other_questions_of_the_same_ids_measure_neither_champion_nor_candidates
 ) -> None:
     from routerr1.flows.watch import evaluate_champion
 
-    every = [q for split in SPLITS for q in stages.questions_of(split)]
+    every = [q for split in SPLITS for q in read_questions(PATHS.questions, split)]
     others = [replace(question, golden_answers=("another",)) for question in every]
-    write_questions(stages.QUESTIONS, others)
+    write_questions(PATHS.questions, others)
     assert evaluate_champion() is True
     told = "| champion cost in USD | nan | nan | **moved** | could not be measured |"
     assert told in artifacts["drift"]

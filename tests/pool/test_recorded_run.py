@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import yaml
 
-from routerr1 import stages
 from routerr1.config import Params
 from routerr1.data.embedded import World
 from routerr1.errors import PoolError
@@ -25,6 +24,12 @@ from routerr1.rollout.record import from_row
 from routerr1.simulation.faults import Faults
 from routerr1.simulation.pool import SimulatedPool, default_candidates, known_facts
 from routerr1.simulation.server import build_app, serving
+from routerr1.stages.dataset import dataset
+from routerr1.stages.evaluate import evaluate
+from routerr1.stages.profile import profile
+from routerr1.stages.report import report
+from routerr1.stages.train import train
+from routerr1.workspace import Workspace
 from tests.folder import make_folder
 
 KEY = "sk-MARKED-7f3a9c52e8d14b60"
@@ -81,7 +86,7 @@ def failures(params: Params, url: str) -> Iterator[str]:
     params = params.model_copy(update={"pool": params.pool.model_copy(update={"calls": "live"})})
 
     async def ask() -> str:
-        pool = stages.open_pool(params)
+        pool = Workspace(params).open_pool()
         reply = await pool.ask("Mint", "x")
         await pool.aclose()
         try:
@@ -98,7 +103,7 @@ def failures(params: Params, url: str) -> Iterator[str]:
         yield asyncio.run(ask())
     POOL_FILE.write_text(pool_file(url).replace("endpoint: here", "endpoint: there"))
     try:
-        stages.open_pool(params)
+        Workspace(params).open_pool()
     except PoolError:
         yield traceback.format_exc()
     POOL_FILE.write_text(pool_file(url))
@@ -133,11 +138,11 @@ def recorded(
             with serving(served) as url:
                 POOL_FILE.parent.mkdir()
                 POOL_FILE.write_text(pool_file(url))
-                stages.dataset(params)
-                stages.profile(params)
-                stages.train(params)
-                stages.evaluate(params)
-                stages.report(params)
+                dataset(params)
+                profile(params)
+                train(params)
+                evaluate(params)
+                report(params)
             rows = [
                 from_row(json.loads(row.trajectory))
                 for row in read_rows(Path("data/eval/rows.parquet"))
@@ -176,7 +181,7 @@ def test_the_run_replays_to_the_byte_with_no_network_and_no_key(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.chdir(again)
-    stages.train(params)
+    train(params)
     for name in (
         "data/train/log.csv",
         "data/train/seeds.csv",

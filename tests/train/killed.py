@@ -22,10 +22,11 @@ import mlflow.system_metrics.system_metrics_monitor  # noqa: F401
 import transformers.models.llama.modeling_llama  # noqa: F401
 
 import routerr1.train.trainer  # noqa: F401
-from routerr1 import stages
 from routerr1.config import Params, load_params
 from routerr1.errors import LockHeld
 from routerr1.rollout.engine.scheduler import Scheduler
+from routerr1.stages.dataset import dataset
+from routerr1.stages.train import train as train_stage
 from routerr1.train import process_lock as guard
 from routerr1.train import recorder
 from routerr1.train.player import Player
@@ -79,7 +80,7 @@ def train(moment: Callable[[int], None] | None = None) -> Callable[[Params], Non
 
         Player.rollouts = noted  # type: ignore[method-assign]
         Scheduler._step = step  # type: ignore[method-assign]
-        stages.train(params)
+        train_stage(params)
 
     return work
 
@@ -120,7 +121,7 @@ def other_weight(params: Params) -> None:
 def other_data(params: Params) -> None:
     shutil.copytree("data/questions", "kept")
     data = params.dataset.model_copy(update={"seed": params.dataset.seed + 1})
-    stages.dataset(params.model_copy(update={"dataset": data}))
+    dataset(params.model_copy(update={"dataset": data}))
     train(lambda _: die())(params)
 
 

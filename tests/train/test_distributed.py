@@ -11,9 +11,10 @@ import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 
-from routerr1 import stages
 from routerr1.config import Params
 from routerr1.simulation.pool import SimulatedPool
+from routerr1.stages.dataset import dataset
+from routerr1.stages.profile import profile
 from routerr1.train import grpo
 from routerr1.train.checkpoint import read_manifest
 from routerr1.types import Question
@@ -81,8 +82,8 @@ def test_the_launched_train_stage_writes_what_the_plain_one_does(
         (tmp_path / name).mkdir()
         monkeypatch.chdir(tmp_path / name)
         params = make_folder(tmp_path / name, asking_policy, mlflow_template, changes)
-        stages.dataset(params)
-        stages.profile(params)
+        dataset(params)
+        profile(params)
     plain = [sys.executable, "-m", "routerr1.cli", "train"]
     launched = [sys.executable, "-m", "accelerate.commands.launch"]
     launched += ["--config_file", str(ROOT / "launch" / "ddp-cpu.yaml")]

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from routerr1 import stages
+from routerr1.stages.dataset import dataset
+from routerr1.stages.profile import profile
 from tests.folder import make_folder
 
 ROOT = Path(__file__).parents[2]
@@ -24,8 +25,8 @@ def set_up(folder: Path, policy: Path, mlflow_db: Path) -> None:
         "profile_pool": {"probes": 6},
     }
     params = make_folder(folder, policy, mlflow_db, small)
-    stages.dataset(params)
-    stages.profile(params)
+    dataset(params)
+    profile(params)
 
 
 def test_training_killed_twice_ends_as_if_it_had_not_been(

@@ -6,16 +6,20 @@ from typing import Any
 
 import pytest
 
-from routerr1 import stages
 from routerr1.config import Params
+from routerr1.data.splits import read_questions
+from routerr1.lineage import PATHS
+from routerr1.stages.dataset import dataset
+from routerr1.stages.train import train_setting
 from routerr1.train.setting import Task
+from routerr1.workspace import Workspace
 
 
 @pytest.fixture
 def tasks_of(params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Training tasks of the ci preset with these values of the section `pool`."""
     monkeypatch.chdir(tmp_path)
-    stages.dataset(params)
+    dataset(params)
 
     def tasks(**pool: float) -> list[Task]:
         # Of 4 questions each.
@@ -23,7 +27,7 @@ def tasks_of(params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         changed = params.model_copy(
             update={"pool": params.pool.model_copy(update=pool), "train": train}
         )
-        return list(stages.train_setting(changed, stages.open_pool(changed), 1).tasks)
+        return list(train_setting(Workspace(changed), Workspace(changed).open_pool(), 1).tasks)
 
     return tasks
 
@@ -35,7 +39,7 @@ def names(task: Task) -> tuple[str, ...]:
 def test_without_variation_every_question_comes_once_on_the_pool_itself(tasks_of: Any) -> None:
     tasks = tasks_of()
     ids = [task.question.id for task in tasks]
-    assert len(ids) == len(set(ids)) == len(stages.questions_of("train"))
+    assert len(ids) == len(set(ids)) == len(read_questions(PATHS.questions, "train"))
     assert len({id(task.pool) for task in tasks}) == 1
 
 

@@ -1,0 +1,177 @@
+"""The stage evaluate: the policy, its controls and the baselines on the same questions."""
+
+import asyncio
+from contextlib import aclosing
+from functools import partial
+from pathlib import Path
+
+from routerr1.baselines.build import SINGLE, Materials, baseline_routers, lessons, whole_routers
+from routerr1.baselines.matrix import read_matrix
+from routerr1.baselines.replay_study import METRICS, read_log, studies_markdown, study
+from routerr1.baselines.retrieval import FileIndex, Index, MemoryIndex, RetrieverPool, passages_of
+from routerr1.baselines.tuned import fine_tune
+from routerr1.config import BaselineParams, EvaluateParams, Params
+from routerr1.errors import ConfigError
+from routerr1.evaluate.controls import POLICY, Router
+from routerr1.evaluate.outputs import write_evaluation
+from routerr1.evaluate.ray_executor import Learnt, play_on_ray
+from routerr1.evaluate.rows import Row
+from routerr1.evaluate.run import (
+    TRAINING_POOL,
+    WHOLE,
+    Job,
+    evaluation_jobs,
+    evaluation_of,
+    play_all,
+    policies_of,
+)
+from routerr1.evaluate.store import RowStore
+from routerr1.files import atomic_write_text, digest, write_json
+from routerr1.lineage import PATHS
+from routerr1.pool.interface import Pool
+from routerr1.progress import Progress, track
+from routerr1.rollout.lazy import Lazy, LazyGenerator
+from routerr1.rollout.local import LocalGenerator
+from routerr1.tracking.runs import resume_run
+from routerr1.tracking.traces import TraceBuffer
+from routerr1.workspace import Workspace
+
+
+def evaluate(params: Params) -> None:
+    """Play all routers on the chosen split; write rows, table and metrics to data/eval."""
+    workspace = Workspace(params)
+    section, fingerprint = params.evaluate, workspace.fingerprint("evaluate")
+    store = RowStore(PATHS.runs / "eval.jsonl", fingerprint)
+    calls = PATHS.calls / f"evaluate-{fingerprint}.jsonl"
+    open_pool = partial(_open_pool, workspace, calls)
+    traces = TraceBuffer()
+    with track("evaluate", 0) as bar:
+        if section.executor == "ray":
+            rows = play_on_ray(
+                partial(jobs_of, workspace), open_pool, shared=params.pool.kind != "simulated",
+                players=section.shards, concurrency=section.concurrency, store=store,
+                progress=bar.update,
+            )  # fmt: skip
+        else:
+            rows = asyncio.run(_play(workspace, open_pool(), traces, store, bar))
+    _, figures = write_evaluation(PATHS.evaluate, evaluation_of(rows), section)
+    with resume_run(params.registry, PATHS.run) as run:
+        run.log_metrics({"evaluate": figures})
+        run.log_artifact(PATHS.evaluate / "table.md")
+        policy = [row for row in rows if (row.pool, row.router) == (TRAINING_POOL, POLICY)]
+        run.log_traces(
+            [traces.of(row) for row in policy], {"stage": "evaluate"}, sample=params.trace.evaluate
+        )
+    store.discard()
+    calls.unlink(missing_ok=True)
+
+
+def _open_pool(workspace: Workspace, calls: Path) -> Pool:
+    return workspace.keep_calls(workspace.open_pool(workspace.cards), calls)
+
+
+async def _play(
+    workspace: Workspace, pool: Pool, traces: TraceBuffer, store: RowStore, bar: Progress
+) -> list[Row]:
+    async with aclosing(pool):
+        jobs = [
+            (traces.keep(router) if router.name == POLICY else router, question)
+            for router, question in jobs_of(workspace, pool, {})
+        ]
+        concurrency = workspace.params.evaluate.concurrency
+        return await play_all(jobs, concurrency=concurrency, store=store, progress=bar.update)
+
+
+def jobs_of(workspace: Workspace, pool: Pool, learnt: Learnt) -> list[Job]:
+    """Every router and question of the stage, from files alone, so that each Ray worker can build them."""
+    params = workspace.params
+    baselines, wholes = _baselines(workspace, pool, learnt)
+    return evaluation_jobs(
+        workspace.policies(),
+        pool,
+        workspace.questions(params.evaluate.split),
+        workspace.questions("validation"),
+        render=workspace.renderer,
+        rollout=params.rollout,
+        params=params.evaluate,
+        others=baselines,
+        wholes=wholes,
+    )
+
+
+def _baselines(
+    workspace: Workspace, pool: Pool, learnt: Learnt
+) -> tuple[list[Router], list[Router]]:
+    """The baselines that the parameters name, for every training seed; and each candidate asked whole questions.
+
+    The second list is empty unless one of the baselines is a single-round router.
+    """
+    section = workspace.params.baselines
+    if not section.include:
+        return [], []
+    retriever = _retriever(workspace, pool)
+    matrix = read_matrix(PATHS.matrix)
+    described = {card.name: card.description for card in pool.cards}
+    routers, wholes = [], []
+    for seed in workspace.params.seeds:
+        base = Lazy(partial(workspace.load, workspace.warmstart_folder(seed)))
+        (policy,) = policies_of(
+            {seed: LazyGenerator(base)},
+            render=workspace.renderer,
+            rollout=workspace.params.rollout,
+            params=workspace.params.evaluate,
+        )
+        known = {
+            **lessons(matrix, section, seed=seed, descriptions=described),
+            "sft": Lazy(partial(_fine_tuned, workspace, base, seed)),
+            **{name: lesson for (its_seed, name), lesson in learnt.items() if its_seed == seed},
+        }
+        # The compact prompt has no place for a tool without figures: its policies still read the
+        # candidates' cards, and whichever name they write is a search.
+        compact = workspace.params.prompt.template == "compact"
+        searcher = policy.showing(pool.cards) if compact else policy
+        materials = Materials(policy, searcher, pool, known, retriever)
+        routers += baseline_routers(materials, section, pool_name=TRAINING_POOL, seed=seed)
+        if set(SINGLE) & set(section.include):
+            wholes += whole_routers(policy, pool, pool_name=WHOLE, seed=seed)
+    return routers, wholes
+
+
+def _fine_tuned(workspace: Workspace, base: Lazy[LocalGenerator], seed: int) -> LocalGenerator:
+    section = workspace.params.baselines
+    return fine_tune(
+        base(), workspace.questions("train"), steps=section.sft_steps, batch_size=32,
+        learning_rate=section.sft_learning_rate, seed=seed,
+    )  # fmt: skip
+
+
+def _retriever(workspace: Workspace, pool: Pool) -> RetrieverPool | None:
+    """What RAG and Search-R1 search; None if the parameters name neither."""
+    section = workspace.params.baselines
+    if not {"rag", "search_r1"} & set(section.include):
+        return None
+    if section.corpus is not None:
+        index: Index = FileIndex(section.corpus, PATHS.runs / "bm25" / digest(section.corpus))
+    elif workspace.params.dataset.source == "embedded":
+        index = MemoryIndex(passages_of(workspace.facts))
+    else:
+        raise ConfigError(
+            "params.yaml: baselines.corpus: rag and search_r1 need passages to search"
+        )
+    names = [card.name for card in pool.cards]
+    return RetrieverPool(index, count=section.passages, aliases=names)
+
+
+def evaluate_replay(
+    baselines: BaselineParams, section: EvaluateParams, log: Path, out: Path, repetitions: int
+) -> None:
+    """Compare learned single-round routers on recorded replies, under every metric; not a stage."""
+    found = {}
+    for metric in METRICS:
+        matrix = read_log(log, metric)
+        with track(f"replay, {metric}", 2 * repetitions) as bar:
+            found[metric] = study(
+                matrix, baselines, section, repetitions=repetitions, progress=bar.update
+            )
+    write_json(out / "replay.json", found)
+    atomic_write_text(out / "replay.md", studies_markdown(found))

@@ -1,0 +1,100 @@
+"""The stage generalize: the policy on pools that training never saw."""
+
+import asyncio
+from contextlib import aclosing
+
+from routerr1.config import Params
+from routerr1.evaluate.changes import Changes, with_new_models, without_new_models
+from routerr1.evaluate.generalize import generalize as play_on_changed_pools
+from routerr1.evaluate.outputs import write_generalization
+from routerr1.evaluate.redrawn import not_redrawn, redrawn
+from routerr1.evaluate.rows import Row
+from routerr1.evaluate.run import policies_of
+from routerr1.evaluate.store import RowStore
+from routerr1.pool.build import guard, open_http_pool
+from routerr1.pool.changed import ChangedPool
+from routerr1.pool.interface import Pool
+from routerr1.pool.profile import profile, sample_probes
+from routerr1.progress import Progress, track
+from routerr1.simulation.pool import SimulatedPool, candidates_of, drawn_candidates
+from routerr1.tracking.runs import resume_run
+from routerr1.workspace import Workspace
+
+
+def generalize(params: Params) -> None:
+    """Play the policy on perturbed pools; write rows, comparison and metrics to data/generalize."""
+    workspace = Workspace(params)
+    paths, fingerprint = workspace.paths, workspace.fingerprint("generalize")
+    store = RowStore(paths.runs / "generalize.jsonl", fingerprint)
+    calls = paths.calls / f"generalize-{fingerprint}.jsonl"
+    # One pool answers for trained and new models alike: one budget, one recording.
+    pool = workspace.keep_calls(_open_extended_pool(workspace), calls)
+    with track("generalize", 0) as bar:
+        rows, changes = asyncio.run(_play(workspace, pool, store, bar))
+    _, figures = write_generalization(paths.generalize, rows, changes, params.evaluate)
+    with resume_run(params.registry, paths.run) as run:
+        run.log_metrics({"generalize": figures})
+    store.discard()
+    calls.unlink(missing_ok=True)
+
+
+async def _play(
+    workspace: Workspace, pool: Pool, store: RowStore, bar: Progress
+) -> tuple[list[Row], Changes]:
+    params = workspace.params
+    async with aclosing(pool):
+        return await play_on_changed_pools(
+            workspace.policies(),
+            ChangedPool(pool, workspace.cards),
+            await _new_models(workspace, pool) + _redrawn(workspace, pool),
+            workspace.questions(params.evaluate.split),
+            render=workspace.renderer,
+            rollout=params.rollout,
+            params=params.evaluate,
+            limits=params.generalize,
+            store=store,
+            progress=bar.update,
+        )
+
+
+def _open_extended_pool(workspace: Workspace) -> Pool:
+    """The training pool, followed by models that training never saw if the parameters name any."""
+    pool, section = workspace.params.pool, workspace.params.generalize
+    if pool.kind == "http":
+        return open_http_pool(pool, added=section.file)
+    unseen = drawn_candidates(section.pool_seed)
+    unseen_cards = SimulatedPool(unseen, workspace.facts, seed=pool.seed).cards
+    extended = SimulatedPool(
+        (*candidates_of(pool.candidates), *unseen),
+        workspace.facts,
+        seed=pool.seed,
+        cards=(*workspace.cards, *unseen_cards),
+    )
+    return guard(extended, pool)
+
+
+async def _new_models(workspace: Workspace, pool: Pool) -> Changes:
+    """The models of `pool` that have no profiled card, profiled on the same probe questions."""
+    trained = {card.name for card in workspace.cards}
+    new = [card for card in pool.cards if card.name not in trained]
+    if not new:
+        return without_new_models("generalize.file names no new models")
+    section = workspace.params.profile_pool
+    probes = sample_probes(workspace.questions(section.split), section.probes, section.seed)
+    store = workspace.probe_store("pool", "profile_pool", "generalize")
+    found = await profile(probes, ChangedPool(pool, new), store=store)
+    added = workspace.params.generalize.added_models
+    return with_new_models(pool, workspace.cards, found.cards, added)
+
+
+def _redrawn(workspace: Workspace, pool: Pool) -> Changes:
+    """Another simulated pool for each question, also played by the policy before training."""
+    params = workspace.params
+    if params.pool.kind != "simulated":
+        return not_redrawn("real models cannot be drawn")
+    before = policies_of(
+        {seed: workspace.warm_started(seed) for seed in params.seeds},
+        render=workspace.renderer, rollout=params.rollout, params=params.evaluate,
+    )  # fmt: skip
+    by_seed = {policy.seed: policy for policy in before}
+    return redrawn(pool, workspace.facts, by_seed, params.generalize.pool_seed)

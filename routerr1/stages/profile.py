@@ -1,0 +1,32 @@
+"""The stage profile: what each candidate is good at, measured on probe questions."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import aclosing
+from pathlib import Path
+
+from routerr1.config import Params
+from routerr1.pool.interface import Pool
+from routerr1.pool.profile import Profile, sample_probes, write_profile
+from routerr1.pool.profile import profile as profile_pool
+from routerr1.progress import track
+from routerr1.types import Question
+from routerr1.workspace import Workspace
+
+
+def profile(params: Params) -> None:
+    """Send probe questions to every candidate; write cards and answer matrix to data/pool."""
+    workspace = Workspace(params)
+    section = params.profile_pool
+    probes = sample_probes(workspace.questions(section.split), section.probes, section.seed)
+    pool = workspace.open_pool()
+    for probe in probes[:1]:  # an unusable prompt is found before anything is paid
+        workspace.renderer(probe, pool.cards)
+    store = workspace.probe_store("pool", "profile_pool")
+    write_profile(workspace.paths.pool, asyncio.run(_profile(probes, pool, store)))
+
+
+async def _profile(probes: Sequence[Question], pool: Pool, store: Path | None) -> Profile:
+    async with aclosing(pool):
+        with track("profile", len(probes) * len(pool.cards)) as bar:
+            return await profile_pool(probes, pool, store=store, progress=bar.update)

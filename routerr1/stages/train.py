@@ -1,0 +1,249 @@
+"""The stage train: reinforcement learning, for every training seed."""
+
+import asyncio
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from routerr1.config import Params, PoolParams, TrainParams
+from routerr1.errors import DataError
+from routerr1.files import write_json
+from routerr1.lineage import PATHS, hash_of, known_commit
+from routerr1.policy.load import load_options
+from routerr1.pool.changed import ChangedPool
+from routerr1.pool.interface import Pool
+from routerr1.progress import track
+from routerr1.rollout.loop import stream_seed
+from routerr1.simulation.pool import training_pool
+from routerr1.tracking.runs import Run, new_run
+from routerr1.tracking.traces import spread
+from routerr1.train.checkpoint import read_manifest, save_policy
+from routerr1.train.grpo import Trained
+from routerr1.train.grpo import train as train_grpo
+from routerr1.train.process_lock import die_with_pipeline, only_trainer
+from routerr1.train.recorder import train_cost_usd, train_hours, write_log
+from routerr1.train.rehearsal import Rehearsal, rehearsal
+from routerr1.train.setting import Setting, Task
+from routerr1.train.warmstart import drawn_cards, names_met
+from routerr1.types import Question, Trajectory
+from routerr1.workspace import Workspace
+
+Inputs = Mapping[str, Any]
+"""What a trained policy depends on; see `Workspace.inputs`."""
+
+
+def train(params: Params) -> None:
+    """Train with GRPO for every seed; the first seed's policy becomes models/policy."""
+    die_with_pipeline()
+    workspace = Workspace(params)
+    if int(os.environ.get("RANK", "0")):
+        _follow(workspace)
+        return
+    with only_trainer(PATHS.runs):
+        inputs = read_inputs(workspace)
+        name = _run_name(params.preset, params.seeds)
+        with new_run(params.registry, PATHS.run, hash_of(inputs), name=name) as run:
+            _train_seeds(workspace, inputs, run)
+        # Only now: a kill before it would cost the seeds that are done.
+        for seed in params.seeds:
+            shutil.rmtree(_working_folder(inputs[seed], seed), ignore_errors=True)
+
+
+def _run_name(preset: str, seeds: Sequence[int]) -> str:
+    """What MLflow's lists show, e.g. "embedded, seeds 1 2 3, at 1a2b3c4"."""
+    commit = known_commit()
+    named = f"seed{'s' * (len(seeds) > 1)} {' '.join(map(str, seeds))}"
+    return ", ".join([preset, named, *([f"at {commit[:7]}"] if commit else [])])
+
+
+def read_inputs(workspace: Workspace) -> dict[int, Inputs]:
+    """Check all that training reads, and give what the policy of each seed depends on.
+
+    Raises: ConfigError, DataError, PoolError, CheckpointError: before a run is opened or anything is paid.
+    """
+    train, seeds = workspace.params.train, workspace.params.seeds
+    asyncio.run(workspace.open_pool(workspace.cards).aclose())
+    _ = workspace.renderer
+    for seed in seeds:
+        read_manifest(workspace.warmstart_folder(seed))
+    count, wanted = len(workspace.questions("train")), train.questions_per_step
+    if train.steps and count < (1 if _vary(workspace.params.pool) else wanted):
+        raise DataError(
+            f"{PATHS.questions}: holds {count} training questions, and a step takes {wanted} "
+            "(train.questions_per_step)"
+        )
+    if not workspace.questions("validation"):
+        raise DataError(
+            f"{PATHS.questions}: holds no validation questions, by which training chooses its best step"
+        )
+    return {seed: workspace.inputs("train", seed) for seed in seeds}
+
+
+def _train_seeds(workspace: Workspace, inputs: Mapping[int, Inputs], run: Run) -> None:
+    seeds = workspace.params.seeds
+    run.log_params(workspace.params)
+    run.log_dataset(PATHS.questions, "training")
+    metrics: dict[str, Any] = {}
+    rows: dict[int, list[dict[str, float]]] = {}
+    timing: dict[int, list[dict[str, float]]] = {}
+    write_json(PATHS.other_policies / "seeds.json", {"first": seeds[0], "others": seeds[1:]})
+    for seed in seeds:
+        trained, metrics[f"seed_{seed}"] = _train_seed(workspace, seed, inputs[seed], run)
+        rows[seed], timing[seed] = trained.rows, trained.timing
+    # By steps: a resumed process knows only its own seconds.
+    hours = train_hours(row for found in timing.values() for row in found)
+    cost = sum(found.pop("train_cost_usd") for found in metrics.values())
+    run.log_metrics({"train": metrics, "train_hours": hours, "train_cost_usd": cost})
+    write_log(PATHS.train / "log.csv", rows[seeds[0]])
+    write_log(PATHS.train / "seeds.csv", _by_seed(rows))
+    write_json(PATHS.train / "metrics.json", {**metrics, "train_cost_usd": cost})
+    # Times differ from run to run, so they are no output that DVC hashes.
+    write_log(PATHS.train_seconds, _by_seed(timing))
+    for path in (PATHS.train / "log.csv", PATHS.train / "seeds.csv", PATHS.train_seconds):
+        run.log_artifact(path, "curves")
+
+
+def _by_seed(rows: Mapping[int, list[dict[str, float]]]) -> list[dict[str, float]]:
+    return [{"seed": float(seed), **row} for seed, found in rows.items() for row in found]
+
+
+def _train_seed(
+    workspace: Workspace, seed: int, inputs: Inputs, run: Run
+) -> tuple[Trained, dict[str, float]]:
+    train = workspace.params.train
+    pool = workspace.open_pool(workspace.cards)
+    setting = train_setting(workspace, pool, seed)
+
+    def log_step(step: int, row: Mapping[str, float]) -> None:
+        run.log_metrics({f"seed_{seed}/{key}": value for key, value in row.items()}, step)
+
+    traced = set(spread(range(1, train.steps + 1), workspace.params.trace.train))
+
+    def log_played(step: int, played: Sequence[Trajectory]) -> None:
+        if step in traced:
+            tags = {"stage": "train", "seed": str(seed), "step": str(step)}
+            run.hand_over_traces(played[:1], tags)
+
+    try:
+        with track(f"train, seed {seed}", train.steps) as bar:
+            trained = train_grpo(
+                workspace.warmstart_folder(seed), setting, _working_folder(inputs, seed),
+                progress=lambda row: bar.update(
+                    int(row["step"]), note=f"reward {row['reward']:.2f}, EM {row['em']:.2f}"
+                ),
+                log_step=log_step, log_played=log_played,
+            )  # fmt: skip
+    finally:
+        asyncio.run(pool.aclose())
+    save_policy(
+        trained.folder,
+        workspace.policy_folder(seed),
+        {**inputs, "cost_scale": trained.cost_scale.state(), "best_step": trained.best_step},
+    )
+    return trained, _metrics(trained, train, len(setting.validation))
+
+
+def _metrics(trained: Trained, train: TrainParams, validation_questions: int) -> dict[str, float]:
+    by_step = trained.by_step
+    per_step = train.questions_per_step * train.rollouts_per_question
+    return {
+        "best_step": trained.best_step,
+        "steps": int(trained.rows[-1]["step"]),
+        "train_cost_usd": train_cost_usd(by_step.values(), per_step, validation_questions),
+        **{
+            key: value
+            for key, value in by_step[trained.best_step].items()
+            if key.startswith("validation/")
+        },
+        **{key.replace("validation/", "start/"): value for key, value in trained.start.items()},
+    }
+
+
+def _follow(workspace: Workspace) -> None:
+    """The part in training of a process that `accelerate` started beside the first; the first alone writes."""
+    inputs = read_inputs(workspace)
+    for seed in workspace.params.seeds:
+        pool = workspace.open_pool(workspace.cards)
+        try:
+            train_grpo(
+                workspace.warmstart_folder(seed), train_setting(workspace, pool, seed),
+                _working_folder(inputs[seed], seed), progress=lambda _: None,
+            )  # fmt: skip
+        finally:
+            asyncio.run(pool.aclose())
+
+
+def _working_folder(inputs: Inputs, seed: int) -> Path:
+    return PATHS.runs / "train" / f"{hash_of(inputs)}-seed-{seed}"
+
+
+def train_setting(workspace: Workspace, pool: Pool, seed: int) -> Setting:
+    """What stays fixed over a training run, here and in the sweep."""
+    params = workspace.params
+    train = params.train
+    held_out = _sampled(workspace.questions("validation"), train.validation_questions, seed)
+    steps = train.steps * train.questions_per_step
+    return Setting(
+        tasks=_tasks(workspace, workspace.questions("train"), pool, seed, steps),
+        validation=_tasks(workspace, held_out, pool, seed + 1, len(held_out)),
+        names=[] if params.pool.redraw == 1 else [card.name for card in pool.cards],
+        render=workspace.renderer,
+        rollout=params.rollout,
+        reward=params.reward,
+        train=train,
+        seed=seed,
+        lockstep=params.pool.calls != "live",
+        how=load_options(params),
+        rehearsal=_rehearsal(workspace, seed),
+    )
+
+
+def _tasks(
+    workspace: Workspace, questions: list[Question], pool: Pool, seed: int, count: int
+) -> list[Task]:
+    """Every question on `pool`; if pools vary, `count` questions.
+
+    Of these the share `pool.redraw` has a new pool each, and the share `pool.hide` lacks one candidate.
+    """
+    section = workspace.params.pool
+    if not _vary(section):
+        return [Task(question, pool) for question in questions]
+    rng = Random(f"tasks/{seed}")
+
+    def pool_of(place: int) -> Pool:
+        chosen = pool
+        if section.redraw and rng.random() < section.redraw:
+            chosen = training_pool(workspace.facts, stream_seed(seed, place))
+        if rng.random() >= section.hide:
+            return chosen
+        hidden = rng.choice(chosen.cards)
+        return ChangedPool(chosen, [card for card in chosen.cards if card != hidden])
+
+    rounds = [rng.sample(questions, len(questions)) for _ in range(-(-count // len(questions)))]
+    drawn = [question for each in rounds for question in each][:count]
+    return [Task(question, pool_of(place)) for place, question in enumerate(drawn)]
+
+
+def _vary(pool: PoolParams) -> bool:
+    """Whether pools differ between questions; a step may then ask one question more than once."""
+    return bool(pool.redraw or pool.hide)
+
+
+def _sampled(questions: list[Question], count: int, seed: int) -> list[Question]:
+    """`count` of `questions`, drawn by `seed`; all of them if there are no more."""
+    return Random(f"validation/{seed}").sample(questions, min(count, len(questions)))
+
+
+def _rehearsal(workspace: Workspace, seed: int) -> Rehearsal | None:
+    """What the warm start taught; None if there was none."""
+    params = workspace.params
+    if not (params.train.rehearsal_weight and params.warmstart.steps):
+        return None
+    cards = partial(drawn_cards, names_met(workspace.cards, params), workspace.facts, seed)
+    return rehearsal(
+        workspace.all_questions(), workspace.world, cards, params, seed, render=workspace.renderer
+    )

@@ -1,0 +1,69 @@
+"""The stage warmstart: a policy that knows the protocol, for every training seed."""
+
+import logging
+import shutil
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from routerr1.config import DatasetParams, Params
+from routerr1.errors import CheckpointError, ConfigError
+from routerr1.files import atomic_directory, write_json
+from routerr1.lineage import PATHS
+from routerr1.train.checkpoint import read_manifest
+from routerr1.train.process_lock import die_with_pipeline, only_trainer
+from routerr1.train.warmstart import adopt, warm_start
+from routerr1.workspace import Workspace
+
+_MIN_FORMAT_VALIDITY = 0.95
+_log = logging.getLogger(__name__)
+
+
+def warmstart(params: Params) -> None:
+    """Train a policy on demonstrations, or take a pretrained one; write models/warmstart and its metrics."""
+    die_with_pipeline()
+    pretrained = params.model.init != "scratch" and not params.warmstart.steps
+    if not pretrained:
+        _require_demonstrations(params.dataset)
+    with only_trainer(PATHS.runs):
+        with atomic_directory(PATHS.warmstart) as target:
+            for seed in params.seeds:
+                if pretrained:
+                    adopt(params.model.init, target / f"seed-{seed}")
+                else:
+                    shutil.copytree(_warm_started(Workspace(params), seed), target / f"seed-{seed}")
+        metrics = {
+            f"seed_{seed}": read_manifest(PATHS.warmstart / f"seed-{seed}")["metrics"]
+            for seed in params.seeds
+        }
+        write_json(PATHS.warmstart_metrics, metrics)
+        shutil.rmtree(PATHS.warmstarted, ignore_errors=True)
+
+
+def _require_demonstrations(dataset: DatasetParams) -> None:
+    if dataset.source != "embedded":
+        raise ConfigError(
+            "params.yaml: warmstart: learns from the embedded questions' parts; with other questions name a "
+            "pretrained model in model.init and set warmstart.steps to 0"
+        )
+
+
+def _warm_started(workspace: Workspace, seed: int) -> Path:
+    """The warm start of one seed, under runs/; a finished one is reused, so a kill costs no other seed."""
+    folder = PATHS.warmstarted / f"{workspace.fingerprint('warmstart')}-seed-{seed}"
+    with suppress(CheckpointError):
+        read_manifest(folder)
+        _log.info("warm start, seed %d: was done before", seed)
+        return folder
+    began = time.perf_counter()
+    metrics = warm_start(
+        workspace.all_questions(), workspace.world, workspace.cards, workspace.params, seed, folder
+    )
+    _log.info("warm start, seed %d: %.0f s", seed, time.perf_counter() - began)
+    if metrics["format_valid"] < _MIN_FORMAT_VALIDITY:
+        _log.warning(
+            "warm start, seed %d: %.0f%% of the sampled trajectories keep the format; below %.0f%%, "
+            "reinforcement learning first learns to be short: raise warmstart.steps",
+            seed, 100 * metrics["format_valid"], 100 * _MIN_FORMAT_VALIDITY,
+        )  # fmt: skip
+    return folder

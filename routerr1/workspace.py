@@ -1,0 +1,205 @@
+"""The working folder: what stages, commands, flows and serving are built from.
+
+A `Workspace` binds parameters to the folders that dvc.yaml names. It opens what lies there: questions,
+cards, policies and pools. It also knows what unfinished work depends on, so that a resumed stage keeps
+only results that are still valid.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from routerr1.config import Params
+from routerr1.data.embedded import World, build_world
+from routerr1.data.splits import read_questions
+from routerr1.errors import ConfigError, PoolError
+from routerr1.files import digest
+from routerr1.lineage import PATHS, fingerprint, hash_of, stage_inputs
+from routerr1.pool.build import ONE_RUN, guard, open_http_pool
+from routerr1.pool.cards import read_cards
+from routerr1.pool.interface import Pool
+from routerr1.pool.recording import Recorder
+from routerr1.pool.records import RecordStore
+from routerr1.prompt import Renderer, prompt_hash, renderer
+from routerr1.rollout.generate import Generator
+from routerr1.rollout.lazy import LazyGenerator
+from routerr1.simulation.pool import Fact, SimulatedPool, candidates_of, known_facts
+from routerr1.train.checkpoint import read_manifest
+from routerr1.types import SPLITS, Card, Question, Split
+
+if TYPE_CHECKING:
+    from routerr1.rollout.local import LocalGenerator
+
+
+class Workspace:
+    """Parameters and the files of the working directory.
+
+    Cards and renderer are read once; make another workspace after they have changed.
+    """
+
+    paths = PATHS
+
+    def __init__(self, params: Params) -> None:
+        self.params = params
+
+    def questions(self, split: Split) -> list[Question]:
+        """The questions of one split.
+
+        Raises: DataError if the split's file is missing or cannot be read.
+        """
+        return read_questions(self.paths.questions, split)
+
+    def all_questions(self) -> list[Question]:
+        """The questions of all splits, in the order train, validation, test."""
+        return [question for split in SPLITS for question in self.questions(split)]
+
+    @cached_property
+    def cards(self) -> list[Card]:
+        """The profiled cards.
+
+        Raises: PoolError if the profile stage has not written them.
+        """
+        return read_cards(self.paths.cards)
+
+    @cached_property
+    def world(self) -> World:
+        """The facts behind the embedded questions."""
+        return build_world(self.params.dataset.embedded)
+
+    @cached_property
+    def facts(self) -> dict[str, Fact]:
+        """Question -> what a simulated candidate may know of it."""
+        return known_facts(self.world)
+
+    @cached_property
+    def renderer(self) -> Renderer:
+        """The prompt's renderer.
+
+        Raises: ConfigError if the wording's file cannot be used.
+        """
+        section = self.params.prompt
+        return renderer(section.template, self.params.rollout.max_rounds, section.file)
+
+    def open_pool(self, cards: Sequence[Card] | None = None, *, run: str = ONE_RUN) -> Pool:
+        """The pool that the parameters name.
+
+        Args:
+            cards: replace the pool's own cards, usually by the profiled ones.
+            run: pays the calls if the environment names no run.
+
+        Raises: ConfigError, PoolError: the pool cannot answer these questions, or lacks a candidate of `cards`.
+        """
+        section = self.params.pool
+        if section.kind == "http":
+            return open_http_pool(section, cards, run=run)
+        if self.params.dataset.source != "embedded":
+            raise ConfigError("params.yaml: pool.kind: simulated answers embedded questions only")
+        candidates = candidates_of(section.candidates)
+        unknown = {card.name for card in cards or ()} - {each.name for each in candidates}
+        if unknown:
+            raise PoolError(
+                f"{self.paths.cards}: the simulated pool has no candidate {min(unknown)!r}; "
+                "run the profile stage again"
+            )
+        simulated = SimulatedPool(candidates, self.facts, seed=section.seed, cards=cards)
+        return guard(simulated, section, run=run)
+
+    def keep_calls(self, pool: Pool, path: Path) -> Pool:
+        """`pool`, whose paid calls are kept in `path` until the stage is done.
+
+        A stage that resumes after a kill then pays for no call twice. An evaluation in which several
+        routers send the same question to the same candidate pays for it once.
+        Pools that are free, recorded or replayed are returned as they are.
+        """
+        if self.params.pool.kind == "simulated" or self.params.pool.calls != "live":
+            return pool
+        return Recorder(pool, RecordStore(path), repeats=False)
+
+    def probe_store(self, *sections: str) -> Path | None:
+        """Where replies to probe questions are kept for a resumed stage; None if the pool is simulated.
+
+        A simulated pool is free, and its replies change with the code.
+
+        Args:
+            sections: of the parameters that decide the replies. The pool files that they name count too: a
+                recorded call says neither which endpoint answered nor what it charges now.
+        """
+        if self.params.pool.kind == "simulated":
+            return None
+        files = {"pool": self.params.pool.file, "generalize": self.params.generalize.file}
+        read = [digest(file) for name in sections if (file := files.get(name)) is not None]
+        return self.paths.probed / f"{hash_of([fingerprint(self.params, *sections), *read])}.jsonl"
+
+    def policy_folder(self, seed: int) -> Path:
+        """Where the trained policy of a training seed lies."""
+        first = seed == self.params.seeds[0]
+        return self.paths.policy if first else self.paths.other_policies / f"seed-{seed}"
+
+    def warmstart_folder(self, seed: int) -> Path:
+        """Where the warm start of a training seed lies."""
+        return self.paths.warmstart / f"seed-{seed}"
+
+    def policy(self, seed: int) -> Generator:
+        """The trained policy of a training seed; it is loaded when it first generates."""
+        return LazyGenerator(partial(self.load, self.policy_folder(seed)))
+
+    def policies(self) -> dict[int, Generator]:
+        """Training seed -> trained policy."""
+        return {seed: self.policy(seed) for seed in self.params.seeds}
+
+    def warm_started(self, seed: int) -> Generator:
+        """The policy that training of a seed starts from; it is loaded when it first generates."""
+        return LazyGenerator(partial(self.load, self.warmstart_folder(seed)))
+
+    def load(self, folder: Path) -> "LocalGenerator":
+        """A policy that this project saved, on the device that the parameters name.
+
+        Raises: CheckpointError if a file is missing or corrupt, or the model cannot be loaded.
+        """
+        read_manifest(folder)
+        return self.load_unchecked(folder)
+
+    def load_unchecked(self, name: Path | str) -> "LocalGenerator":
+        """Any causal LM that transformers loads, from a folder or the hub; its files are not checked.
+
+        Raises: CheckpointError if it cannot be loaded.
+        """
+        # torch takes seconds to import, and most users of a workspace load no policy.
+        from routerr1.policy.load import load_options
+        from routerr1.rollout.local import LocalGenerator
+
+        return LocalGenerator.load(name, load_options(self.params))
+
+    def fingerprint(self, stage: str, seed: int | None = None) -> str:
+        """Digest of `inputs`: unfinished work of a stage resumes only under the same fingerprint."""
+        return hash_of(self.inputs(stage, seed))
+
+    def inputs(self, stage: str, seed: int | None = None) -> dict[str, Any]:
+        """What decides the results of a stage, as JSON values: code, parameters and digests of files.
+
+        Args:
+            stage: warmstart, train, evaluate or generalize.
+            seed: of the training, for the stage train.
+
+        Raises: DataError naming a file that is missing.
+        """
+        paths, params = self.paths, self.params
+        found = {
+            **stage_inputs(stage, params),
+            "data": digest(paths.questions),
+            "cards": digest(paths.cards),
+            "prompt": prompt_hash(
+                params.prompt.template, params.rollout.max_rounds, params.prompt.file
+            ),
+        }
+        if stage == "train" and seed is not None:
+            found["seed"] = seed
+            found["warmstart"] = digest(self.warmstart_folder(seed))
+        if stage in ("evaluate", "generalize"):
+            found["policies"] = [digest(paths.policy), digest(paths.other_policies)]
+            found["warmstart"] = digest(paths.warmstart)
+            found["matrix"] = digest(paths.matrix)
+            read = (params.baselines.corpus, params.pool.file, params.generalize.file)
+            found["files"] = [digest(file) if file else None for file in read]
+        return found
