@@ -9,7 +9,7 @@ import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args, get_origin
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
@@ -22,15 +22,30 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from routerr1.errors import ConfigError, DataError
 from routerr1.files import read_yaml
+
+_UNKNOWN = "unknown_key"  # type of the error that Section raises
 
 
 class Section(BaseModel):
     """One block of params.yaml; a misspelt key is an error, not a silent default, and so is `.inf` or `.nan`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown(cls, values: Any) -> Any:
+        """Forbid unknown keys as pydantic does, and name the nearest known one."""
+        for key in values if isinstance(values, Mapping) else ():
+            if key not in cls.model_fields:
+                (near,) = difflib.get_close_matches(str(key), cls.model_fields, n=1, cutoff=0.0)
+                raise PydanticCustomError(
+                    _UNKNOWN, "unknown key {key}; did you mean {near}?", {"key": key, "near": near}
+                )
+        return values
 
     def replace(self, **changes: Any) -> Self:
         """A copy with other values, validated as a whole; `model_copy(update=...)` validates nothing.
@@ -547,7 +562,6 @@ def load_params(
     """
     edited = edited or {}
     base = _read_mapping(path, edited)
-    _refuse_unknown(Params, base, path)
     name = base.get("preset", "embedded")
     overlay_path = path.parent / "presets" / f"{name}.yaml"
     if not overlay_path.is_file():
@@ -556,17 +570,28 @@ def load_params(
             f"{path}: preset {name!r} has no file {overlay_path} (there are: {known})"
         )
     overlay = _read_mapping(overlay_path, edited)
-    _refuse_unknown(Params, overlay, overlay_path)
     _refuse_overruled(path, base, overlay_path, overlay)
     try:
         return Params.model_validate(_merge(base, overlay), context=path)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        source = overlay_path if key and _holds(overlay, first["loc"]) else path
-        message = first["msg"].removeprefix("Value error, ")
-        where = f"{source}: {key}: " if key else f"{source}: "
-        raise ConfigError(f"{where}{message}") from None
+        # A misspelt key often causes other errors, so it comes first.
+        first = min(error.errors(), key=lambda each: each["type"] != _UNKNOWN)
+        context = first.get("ctx", {})
+        loc = (*first["loc"], *([context["key"]] if first["type"] == _UNKNOWN else []))
+        source = overlay_path if loc and _holds(overlay, loc) else path
+        raise ConfigError(f"{source}: {_message(first, loc)}") from None
+
+
+def _message(error: ErrorDetails, loc: tuple[int | str, ...]) -> str:
+    """What is wrong at `loc`, with the remedy for an unknown key."""
+    key = ".".join(map(str, loc))
+    if error["type"] != _UNKNOWN:
+        message = error["msg"].removeprefix("Value error, ")
+        return f"{key}: {message}" if key else message
+    if key in RENAMED_KEYS:
+        return f"{key} is now {RENAMED_KEYS[key]}; rename the key"
+    near = ".".join(map(str, (*loc[:-1], error["ctx"]["near"])))
+    return f"unknown key {key}; did you mean {near}?"
 
 
 def _refuse_overruled(
@@ -623,31 +648,6 @@ def _merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any
             value = _merge(below, value)
         merged[key] = value
     return merged
-
-
-def _refuse_unknown(kind: Any, value: Any, source: Path, above: str = "") -> None:
-    """Walk `value` along its declared `kind`: a section, or what holds sections (X | None, dict[str, X])."""
-    if not isinstance(value, Mapping):
-        return
-    if get_origin(kind) is dict:
-        for key, inner in value.items():
-            _refuse_unknown(get_args(kind)[1], inner, source, f"{above}{key}.")
-    elif not isinstance(kind, type):
-        for each in get_args(kind):
-            _refuse_unknown(each, value, source, above)
-    elif issubclass(kind, BaseModel):
-        known = kind.model_fields
-        for key, inner in value.items():
-            if f"{above}{key}" in RENAMED_KEYS:
-                raise ConfigError(
-                    f"{source}: {above}{key} is now {RENAMED_KEYS[f'{above}{key}']}; rename the key"
-                )
-            if key not in known:
-                (near,) = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
-                raise ConfigError(
-                    f"{source}: unknown key {above}{key}; did you mean {above}{near}?"
-                )
-            _refuse_unknown(known[key].annotation, inner, source, f"{above}{key}.")
 
 
 def _holds(values: Mapping[str, Any], loc: tuple[int | str, ...]) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from routerr1 import files, lineage
 from routerr1.config import Params
 from routerr1.errors import RegistryError
-from routerr1.fingerprints import hash_of, sections
+from routerr1.lineage import hash_of, sections
 from routerr1.pool.cards import read_cards
 from routerr1.registry import evidence, gate
 from routerr1.registry.model_card import model_card
