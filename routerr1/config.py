@@ -163,6 +163,7 @@ class PoolParams(Section):
     """Which candidates answer, whether their answers are kept, and what they may cost.
 
     Attributes:
+        kind: `recorded` answers from `store` with what the candidates of `file` said once; see docs/pool.md.
         calls: `live` asks, and forgets once a stage is done; `record` also writes every call to `store` and
             answers a repeated one from there; `replay` answers from `store` alone, without a network or a key.
         nearest: similarity from which a replay may answer a question never recorded; None: never.
@@ -172,7 +173,7 @@ class PoolParams(Section):
         candidates: of a simulated pool: `specialists` are as cheap as others, in `tiers` skill has its price.
     """
 
-    kind: Literal["simulated", "http"]
+    kind: Literal["simulated", "http", "recorded"]
     file: PoolFilePath | None
     seed: int
     max_reply_tokens: int = Field(ge=1)
@@ -189,8 +190,10 @@ class PoolParams(Section):
     def _parts_fit(self) -> "PoolParams":
         if self.redraw and self.kind != "simulated":
             raise ValueError("redraw is for kind: simulated")
-        if self.kind == "http" and self.file is None:
-            raise ValueError("kind http needs a pool file in `file`")
+        if self.kind != "simulated" and self.file is None:
+            raise ValueError(f"kind {self.kind} needs a pool file in `file`")
+        if self.kind == "recorded" and (self.store is None or self.calls != "live"):
+            raise ValueError("kind recorded needs its replies in `store`, and calls: live")
         if self.calls != "live" and self.store is None:
             raise ValueError(f"calls {self.calls} needs a file in `store`")
         if self.store is not None and Path("data/pool") in self.store.parents:

@@ -152,3 +152,90 @@ def reprice(
     console = Console()
     console.print(repricing.table(found))
     console.print(found.verdict, highlight=False)
+
+
+PoolFileArgument = Annotated[
+    Path, typer.Argument(help="Pool file with a `servers` section, e.g. pools/laptop.yaml.")
+]
+OnlyServers = Annotated[
+    list[str] | None, typer.Option("--only", help="A server of the file; may be repeated.")
+]
+
+
+@app.command()
+def up(
+    file: PoolFileArgument,
+    models: Annotated[Path, typer.Option(help="Folder of the GGUF files.")],
+    only: OnlyServers = None,
+) -> None:
+    """Start the servers of a pool file on this machine; servers that are up stay up."""
+    from rich.console import Console
+
+    from routerr1.cli import tables
+    from routerr1.laptop import servers
+    from routerr1.pool.pool_file import read_pool_file
+
+    states = servers.up(read_pool_file(file), models, only=only or ())
+    Console().print(tables.servers(states))
+
+
+@app.command()
+def down(file: PoolFileArgument, only: OnlyServers = None) -> None:
+    """End the servers that `pool up` started."""
+    from rich.console import Console
+
+    from routerr1.cli import tables
+    from routerr1.laptop import servers
+    from routerr1.pool.pool_file import read_pool_file
+
+    Console().print(tables.servers(servers.down(read_pool_file(file), only=only or ())))
+
+
+@app.command()
+def record(
+    file: Annotated[Path, typer.Argument(help="Pool file whose candidates are asked.")],
+    store: Annotated[Path, typer.Option(help="Store of replies to write, ending in .jsonl.gz.")],
+    log: Annotated[
+        Path, typer.Option(help="Log of the calls made so far; the next run continues it.")
+    ] = Path("runs/record/calls.jsonl"),
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Ask only the first so many questions of the list.")
+    ] = None,
+    ask: Annotated[
+        bool, typer.Option(help="--no-ask packs what the log holds and asks nothing.")
+    ] = True,
+    latency: Annotated[
+        str, typer.Option(help="How the latencies came about, for the provenance.")
+    ] = "as met while recording, all servers busy",
+    params: ParamsFile = PARAMS,
+) -> None:
+    """Put every question of the embedded benchmark to every candidate, once, and pack the replies."""
+    import asyncio
+    from datetime import UTC, datetime
+
+    from rich.console import Console
+
+    from routerr1.config import load_params
+    from routerr1.data.embedded import build_world, questions
+    from routerr1.laptop import recording
+    from routerr1.laptop.worklist import worklist
+    from routerr1.pool.pool_file import read_pool_file
+    from routerr1.progress import track
+
+    loaded = load_params(params)
+    section = loaded.dataset
+    asked = worklist(questions(build_world(section.embedded), section.embedded, section.seed))
+    asked = asked[:limit]
+    pool = read_pool_file(file, max_reply_tokens=loaded.pool.max_reply_tokens)
+    if ask:
+        with track("record", 0) as bar:
+            found = asyncio.run(recording.record(pool, log, asked, progress=bar.update))
+        Console().print(
+            f"{found.asked} calls made, {found.failed} failed, {found.there} were in {log} already"
+        )
+    today = datetime.now(UTC).date()
+    written = recording.pack(pool, log, asked, store, latency=latency, today=today)
+    Console().print(
+        f"{store}: {sum(written.replies.values())} replies; "
+        f"{written.questions} questions have one of every candidate"
+    )

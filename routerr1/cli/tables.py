@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from routerr1.laptop.servers import ServerState
 from routerr1.pool.budget import Budget, Limits
 from routerr1.pool.build import budget_file
 from routerr1.types import Card
@@ -46,4 +47,26 @@ def spending(path: Path | None = None) -> Table | None:
             table.add_row(scope, f"{usd:.6f}")
     table.add_row("of this, set aside for calls not settled", f"{budget.under_way_usd():.6f}")
     budget.close()
+    return table
+
+
+def servers(states: Sequence[ServerState]) -> Table:
+    """One line per server, and the memory of those that are up."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("server", "", "address", "log"):
+        table.add_column(column, no_wrap=True)
+    for column in ("process", "memory"):
+        table.add_column(column, justify="right")
+    for each in states:
+        table.add_row(
+            each.name,
+            each.did,
+            each.address,
+            str(each.log),
+            "" if each.pid is None else str(each.pid),
+            "" if each.memory_mb is None else f"{each.memory_mb:,.0f} MB",
+        )
+    known = [each.memory_mb for each in states if each.memory_mb is not None]
+    if known:
+        table.caption = f"{sum(known):,.0f} MB in all"
     return table

@@ -12,6 +12,7 @@ from routerr1.files import project_folder
 from routerr1.pool.budget import Budget, BudgetedPool, Limits
 from routerr1.pool.interface import Pool
 from routerr1.pool.pool_file import PoolFile, read_pool_file
+from routerr1.pool.recorded import RecordedPool, read_store
 from routerr1.pool.recording import Recorder, open_replay
 from routerr1.pool.records import RecordStore, describe_of
 from routerr1.types import Card
@@ -55,13 +56,15 @@ def open_http_pool(
     *,
     environ: Mapping[str, str] | None = None,
     added: Path | None = None,
+    held_out: bool = False,
     run: str = ONE_RUN,
 ) -> Pool:
-    """The pool of `params.file`, over HTTP or from its recording.
+    """The pool of `params.file`: over HTTP, from a log of calls, or from its recorded replies.
 
     Args:
         cards: profiled cards, shown in place of the file's.
         added: another pool file, whose candidates can be asked too; they are shown if `cards` is None.
+        held_out: show the candidates that the file keeps from training too, if `cards` is None.
         environ: where keys are looked up; the process's environment and `.env` if None.
         run: see `open_budget`.
 
@@ -73,8 +76,13 @@ def open_http_pool(
     file = read_pool_file(params.file, max_reply_tokens=params.max_reply_tokens)
     if added is not None:
         file = file.joined(read_pool_file(added, max_reply_tokens=params.max_reply_tokens))
-    shown = file.cards if cards is None else tuple(cards)
+    kept = () if held_out else file.held_out
+    own = tuple(card for card in file.cards if card.name not in kept)
+    shown = own if cards is None else tuple(cards)
     _refuse_strangers(shown, file)
+    if params.kind == "recorded":
+        assert params.store is not None  # PoolParams sees to it
+        return RecordedPool(file, read_store(params.store), shown)
     if params.calls == "replay":
         assert params.store is not None  # PoolParams sees to it
         return open_replay(params.store, shown, describe=file.request, nearest=params.nearest)

@@ -33,6 +33,7 @@ from routerr1.pool.cards import (
     parse_entry,
     refuse_shared_names,
 )
+from routerr1.pool.servers import Servers
 from routerr1.types import Card
 
 log = logging.getLogger(__name__)
@@ -154,6 +155,8 @@ class PoolFile:
     Attributes:
         max_reply_tokens: of candidates that name none themselves.
         max_reply_bytes: of a whole HTTP reply; a longer one is not read to its end.
+        servers: what `routerr1 pool up` starts on this machine; None where the servers run elsewhere.
+        held_out: names of candidates that are kept from training.
     """
 
     path: Path
@@ -162,6 +165,8 @@ class PoolFile:
     candidates: tuple[CandidateRow, ...]
     max_reply_tokens: int
     max_reply_bytes: int = 1_000_000
+    servers: Servers | None = None
+    held_out: tuple[str, ...] = ()
 
     @property
     def cards(self) -> tuple[Card, ...]:
@@ -264,6 +269,8 @@ class _Raw(_Section):
     endpoints: dict[str, Endpoint] = Field(min_length=1)
     candidates: list[dict[str, Any]] = Field(min_length=1)
     max_reply_bytes: int = Field(default=1_000_000, ge=1)
+    servers: Servers | None = None
+    held_out: tuple[str, ...] = ()
 
 
 def read_pool_file(path: Path, *, max_reply_tokens: int = 600) -> PoolFile:
@@ -288,7 +295,30 @@ def read_pool_file(path: Path, *, max_reply_tokens: int = 600) -> PoolFile:
     _refuse_small_windows(rows, max_reply_tokens, path)
     for problem in implausible_prices(rows):
         log.warning("%s: %s", path, problem)
-    return PoolFile(path, raw.prices, raw.endpoints, rows, max_reply_tokens, raw.max_reply_bytes)
+    _refuse_strangers(rows, raw, path)
+    return PoolFile(
+        path,
+        raw.prices,
+        raw.endpoints,
+        rows,
+        max_reply_tokens,
+        raw.max_reply_bytes,
+        raw.servers,
+        raw.held_out,
+    )
+
+
+def _refuse_strangers(rows: tuple[CandidateRow, ...], raw: _Raw, path: Path) -> None:
+    """Held-out names must be candidates, and servers endpoints."""
+    names = {row.name for row in rows}
+    for name in raw.held_out:
+        if name not in names:
+            raise PoolError(f"{path}: held_out: {name!r} is no candidate of the file")
+    for name in raw.servers.names if raw.servers else ():
+        if name not in raw.endpoints:
+            raise PoolError(
+                f"{path}: servers: {name!r} is no endpoint of the file; add its address"
+            )
 
 
 def _refuse_lost_references(

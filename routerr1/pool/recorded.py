@@ -1,0 +1,128 @@
+"""Replies that real models gave once, as a pool: no server, no key, the same in every process.
+
+A store is one compressed file of JSON lines, one a call. Unlike the log of a run (`records.py`), it is
+keyed by candidate and normalised question, holds no request, and is meant to be committed.
+"""
+
+import gzip
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from routerr1.errors import PoolError
+from routerr1.files import atomic_write_bytes
+from routerr1.matching import normalise
+from routerr1.pool.cards import first_problem
+from routerr1.pool.pool_file import PoolFile
+from routerr1.pool.pricing import usage_usd
+from routerr1.types import Card, Reply, Usage
+
+
+class StoredReply(BaseModel):
+    """One reply of the store.
+
+    Attributes:
+        latency_s: as it was when the call was recorded.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    candidate: str
+    question: str
+    text: str
+    prompt_tokens: int = Field(ge=0)
+    completion_tokens: int = Field(ge=0)
+    latency_s: float = Field(ge=0, allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class Store:
+    """Replies by candidate and normalised question."""
+
+    path: Path
+    replies: Mapping[tuple[str, str], StoredReply]
+
+    def find(self, candidate: str, question: str) -> StoredReply | None:
+        """The reply to this question, whatever its case, blanks, articles and punctuation."""
+        return self.replies.get((candidate, normalise(question)))
+
+
+def read_store(path: Path) -> Store:
+    """The store at `path`.
+
+    Raises: PoolError naming the file, and the line at fault.
+    """
+    replies: dict[tuple[str, str], StoredReply] = {}
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                try:
+                    row = StoredReply.model_validate_json(line)
+                except ValidationError as error:
+                    raise PoolError(f"{path}, line {number}: {first_problem(error)}") from None
+                replies[row.candidate, normalise(row.question)] = row
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise PoolError(f"{path}: cannot be read as a store of replies ({error})") from None
+    if not replies:
+        raise PoolError(f"{path}: holds no recorded reply")
+    return Store(path, replies)
+
+
+def write_store(path: Path, rows: Iterable[StoredReply]) -> None:
+    """Write a store; equal rows give equal bytes, in whatever order they come."""
+    ordered = sorted(rows, key=lambda row: (row.question, row.candidate))
+    text = "".join(json.dumps(row.model_dump(), ensure_ascii=False) + "\n" for row in ordered)
+    atomic_write_bytes(path, gzip.compress(text.encode(), compresslevel=9, mtime=0))
+
+
+class RecordedPool:
+    """The `Pool` interface over a store.
+
+    A question that was never put to a candidate gets a reply with failure `not_recorded`. Prices are the
+    pool file's of today, so a changed price needs no new recording.
+
+    Args:
+        cards: shown in place of the file's.
+    """
+
+    def __init__(self, file: PoolFile, store: Store, cards: Sequence[Card] | None = None) -> None:
+        self._store = store
+        self._priced = {card.name: card for card in file.cards}
+        self._cards = tuple(cards) if cards is not None else file.cards
+        held = {candidate for candidate, _ in store.replies}
+        for name in self._priced.keys() - held:
+            raise PoolError(f"{store.path}: holds no reply of candidate {name!r} of {file.path}")
+
+    @property
+    def cards(self) -> Sequence[Card]:
+        """One card per candidate."""
+        return self._cards
+
+    async def ask(self, name: str, query: str) -> Reply:
+        """See `Pool.ask`."""
+        if name not in self._priced:
+            return Reply(name, "", failure="unknown_model")
+        found = self._store.find(name, query)
+        if found is None:
+            return Reply(
+                name,
+                "",
+                failure="not_recorded",
+                note=f"{self._store.path.name} holds no reply of {name} to this question",
+            )
+        usage = Usage(found.prompt_tokens, found.completion_tokens)
+        return Reply(
+            name,
+            found.text,
+            found.prompt_tokens,
+            found.completion_tokens,
+            usage_usd(self._priced[name], usage),
+            found.latency_s,
+            cached=True,
+        )
+
+    async def aclose(self) -> None:
+        """Nothing to release."""

@@ -1,0 +1,136 @@
+"""`pool record`: every question to every candidate, once, against real servers over sockets."""
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from routerr1.config import load_params
+from routerr1.data.embedded import build_world, questions
+from routerr1.errors import PoolError
+from routerr1.laptop.recording import pack, record
+from routerr1.laptop.worklist import worklist
+from routerr1.matching import normalise
+from routerr1.pool.pool_file import PoolFile, read_pool_file
+from routerr1.pool.recorded import read_store
+
+TEXT = """
+prices: {{as_of: 2026-11-29, source: test}}
+endpoints: {{here: {{base_url: "http://127.0.0.1:{port}/v1", max_concurrency: 2, max_tries: 1}}}}
+candidates:
+  - {{name: One, endpoint: here, model: one, context_window: 700,
+     prompt_usd_per_mtok: 2, completion_usd_per_mtok: 10}}
+  - {{name: Two, endpoint: here, model: two, context_window: 700,
+     prompt_usd_per_mtok: 1, completion_usd_per_mtok: 1}}
+"""
+QUESTIONS = [f"What is {number}?" for number in range(30)]
+
+
+class Server:
+    """Echoes, counts what it is asked, and refuses after `limit` calls."""
+
+    def __init__(self, limit: int | None = None) -> None:
+        self.asked: Counter[tuple[str, str]] = Counter()
+        self.limit = limit
+
+    @contextmanager
+    def running(self) -> Iterator[int]:
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                question = body["messages"][-1]["content"]
+                outer.asked[body["model"], question] += 1
+                ok = outer.limit is None or outer.asked.total() <= outer.limit
+                choice = {
+                    "message": {"role": "assistant", "content": f"{body['model']}: {question}"}
+                }
+                usage = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
+                answer = json.dumps({"choices": [choice], "usage": usage}).encode()
+                self.send_response(200 if ok else 400)
+                self.send_header("content-length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
+            server.server_close()
+
+
+def pool_file(folder: Path, port: int) -> PoolFile:
+    path = folder / "pool.yaml"
+    path.write_text(TEXT.format(port=port))
+    return read_pool_file(path)
+
+
+async def test_every_candidate_is_asked_everything_once_and_progress_is_told(
+    tmp_path: Path,
+) -> None:
+    server, told = Server(), list[tuple[int, int]]()
+    with server.running() as port:
+        file = pool_file(tmp_path, port)
+        done = await record(
+            file, tmp_path / "log", QUESTIONS, progress=lambda *now: told.append(now)
+        )
+        assert (done.asked, done.failed, done.there) == (60, 0, 0)
+        assert (told[0], told[-1]) == ((0, 60), (60, 60))
+        again = await record(file, tmp_path / "log", QUESTIONS, progress=lambda *_: None)
+        assert (again.asked, again.there) == (0, 60)
+    assert set(server.asked.values()) == {1}
+
+
+async def test_a_recording_that_breaks_off_is_continued(tmp_path: Path) -> None:
+    server = Server(limit=25)
+    with server.running() as port:
+        file = pool_file(tmp_path, port)
+        with pytest.raises(PoolError, match=r"fails 20 times in a row .*are its servers up\?"):
+            await record(file, tmp_path / "log", QUESTIONS, progress=lambda *_: None)
+        server.limit = None
+        done = await record(file, tmp_path / "log", QUESTIONS, progress=lambda *_: None)
+    assert (done.asked, done.failed, done.there) == (35, 0, 25)
+
+
+async def test_a_packed_store_holds_every_reply_and_where_it_comes_from(tmp_path: Path) -> None:
+    with Server().running() as port:
+        file = pool_file(tmp_path, port)
+        await record(file, tmp_path / "log", QUESTIONS[:3], progress=lambda *_: None)
+    out = tmp_path / "store.jsonl.gz"
+    made = pack(file, tmp_path / "log", QUESTIONS, out, latency="alone", today=date(2026, 11, 29))
+    assert (made.questions, made.replies) == (3, {"One": 3, "Two": 3})
+    assert json.loads((tmp_path / "store.provenance.json").read_text())["recorded"] == "2026-11-29"
+    found = read_store(out).find("Two", "what is 1")
+    assert found is not None
+    assert (found.text, found.prompt_tokens, found.completion_tokens) == ("two: What is 1?", 7, 5)
+
+
+def test_the_list_begins_with_every_fact_in_its_canonical_words() -> None:
+    section = load_params(Path("params.yaml")).dataset
+    rows = questions(build_world(section.embedded), section.embedded, section.seed)
+    listed = worklist(rows)
+    facts = {row.question for row in rows if row.id.endswith("#0") and row.hops == 1}
+    assert set(listed[: len(facts)]) == facts
+    assert {normalise(text) for text in listed} == {normalise(row.question) for row in rows}
+    assert len(listed) == len({normalise(text) for text in listed})
+    # Every sub-question, with the right answer of the step before it, is one of the facts.
+    for row in rows:
+        answer = ""
+        for step in row.metadata["steps"]:
+            asked = step.format(answer)
+            assert asked in facts
+            answer = next(each.golden_answers[0] for each in rows if each.question == asked)
