@@ -55,15 +55,20 @@ def params_page() -> str:
 def pool_file_page() -> str:
     """Every key of a pool file."""
     from routerr1.pool.pool_file import CandidateRow, Endpoint, Prices
+    from routerr1.pool.servers import Book, Desk, DeskServer, ModelServer
 
     lines = [
         "# Pool file",
         "",
-        "A pool file has the sections `prices`, `endpoints` (by name) and `candidates` (a list).",
+        "A pool file has the sections `prices`, `endpoints` (by name) and `candidates` (a list). A file",
+        "whose servers run on this machine has `servers` too. `held_out` lists the names of candidates",
+        "that are kept from training, and `max_reply_bytes` bounds a whole HTTP reply.",
         "[Use your own pool](../how-to/pool.md) has an example.",
     ]
     sections: dict[str, type[BaseModel]] = {
         "prices": Prices, "endpoints.NAME": Endpoint, "candidates[]": CandidateRow,
+        "servers.models.NAME": ModelServer, "servers.desks.NAME": DeskServer,
+        "servers.desks.NAME.desks.NAME": Desk, "servers.desks.NAME.desks.NAME.book": Book,
     }  # fmt: skip
     for name, section in sections.items():
         lines += ["", f"## {name}", "", _summary(section), ""]
