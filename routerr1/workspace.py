@@ -91,7 +91,7 @@ class Workspace:
         Raises: ConfigError, PoolError: the pool cannot answer these questions, or lacks a candidate of `cards`.
         """
         section = self.params.pool
-        if section.kind == "http":
+        if section.kind != "simulated":
             return open_http_pool(section, cards, run=run)
         if self.params.dataset.source != "embedded":
             raise ConfigError("params.yaml: pool.kind: simulated answers embedded questions only")
@@ -112,20 +112,20 @@ class Workspace:
         routers send the same question to the same candidate pays for it once.
         Pools that are free, recorded or replayed are returned as they are.
         """
-        if self.params.pool.kind == "simulated" or self.params.pool.calls != "live":
+        if self.params.pool.kind != "http" or self.params.pool.calls != "live":
             return pool
         return Recorder(pool, RecordStore(path), repeats=False)
 
     def probe_store(self, *sections: str) -> Path | None:
-        """Where replies to probe questions are kept for a resumed stage; None if the pool is simulated.
+        """Where replies to probe questions are kept for a resumed stage; None if they are free.
 
-        A simulated pool is free, and its replies change with the code.
+        A simulated pool is free, and its replies change with the code; a recorded pool is free too.
 
         Args:
             sections: of the parameters that decide the replies. The pool files that they name count too: a
                 recorded call says neither which endpoint answered nor what it charges now.
         """
-        if self.params.pool.kind == "simulated":
+        if self.params.pool.kind != "http":
             return None
         files = {"pool": self.params.pool.file, "generalize": self.params.generalize.file}
         read = [digest(file) for name in sections if (file := files.get(name)) is not None]

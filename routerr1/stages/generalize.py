@@ -60,8 +60,8 @@ async def _play(
 def _open_extended_pool(workspace: Workspace) -> Pool:
     """The training pool, followed by models that training never saw if the parameters name any."""
     pool, section = workspace.params.pool, workspace.params.generalize
-    if pool.kind == "http":
-        return open_http_pool(pool, added=section.file)
+    if pool.kind != "simulated":
+        return open_http_pool(pool, added=section.file, held_out=True)
     unseen = drawn_candidates(section.pool_seed)
     unseen_cards = SimulatedPool(unseen, workspace.facts, seed=pool.seed).cards
     extended = SimulatedPool(
@@ -78,7 +78,7 @@ async def _new_models(workspace: Workspace, pool: Pool) -> Changes:
     trained = {card.name for card in workspace.cards}
     new = [card for card in pool.cards if card.name not in trained]
     if not new:
-        return without_new_models("generalize.file names no new models")
+        return without_new_models("neither generalize.file nor held_out names new models")
     section = workspace.params.profile_pool
     probes = sample_probes(workspace.questions(section.split), section.probes, section.seed)
     store = workspace.probe_store("pool", "profile_pool", "generalize")
