@@ -29,6 +29,7 @@ from routerr1.pool.failures import (
 from routerr1.pool.interface import Told
 from routerr1.pool.pool_file import CandidateRow, Endpoint, PoolFile
 from routerr1.pool.pricing import is_free, usage_usd, worst_case_usd
+from routerr1.pool.tally import FailureTally
 from routerr1.pool.transport import LaneTransport
 from routerr1.types import Card, Circuit, Failure, Reply, Usage
 
@@ -135,6 +136,7 @@ class HttpPool:
         self._background = BackgroundLoop("routerr1-http-pool")
         self._live: _Live | None = None
         self._closed = False
+        self._tally = FailureTally()
         self.on_reply: Told | None = None
 
     def _new_breaker(self, row: CandidateRow) -> Breaker:
@@ -172,6 +174,7 @@ class HttpPool:
 
     async def _told(self, name: str, query: str) -> Reply:
         reply = await self._ask(name, query)
+        self._tally.add(name, reply)
         if self.on_reply is not None:
             self.on_reply(name, query, reply)
         return reply
@@ -333,8 +336,9 @@ class HttpPool:
         )
 
     async def aclose(self) -> None:
-        """Close the connections and the budget; calls are refused from here on."""
+        """Close the connections and the budget, and log which calls failed and why."""
         self._closed = True
+        self._tally.log_once(self._file.path)
         if self._live is not None:
             for client in self._live.clients.values():
                 await self._background.run(client.close())

@@ -1,6 +1,7 @@
 """A failed try of a call: what it means for retries, the breaker and the bill, and how it is named."""
 
 import math
+import os
 import re
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
@@ -234,12 +235,16 @@ def _refused_certificate(error: BaseException) -> str | None:
 
 def _reason(error: BaseException) -> str | None:
     """The operating system's words."""
-    found = [
-        cause.reason if isinstance(cause, ssl.SSLError) else cause.strerror
-        for cause in _causes(error)
-        if isinstance(cause, OSError)
-    ]
+    found = [_words_of_system(cause) for cause in _causes(error) if isinstance(cause, OSError)]
     return next((words for words in reversed(found) if words), None)
+
+
+def _words_of_system(error: OSError) -> str | None:
+    if isinstance(error, ssl.SSLError):
+        return error.reason
+    # asyncio puts the address in place of the system's words.
+    refused = isinstance(error, ConnectionError) and error.errno is not None
+    return os.strerror(error.errno) if refused and error.errno else error.strerror
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -21,6 +21,7 @@ from routerr1.pool.cards import write_cards
 from routerr1.pool.interface import Pool
 from routerr1.pool.recording import Recorder
 from routerr1.pool.records import RecordStore
+from routerr1.pool.tally import FailureTally
 from routerr1.thoughts import without_thoughts
 from routerr1.types import Card, Circuit, Failure, Question, Reply
 
@@ -143,8 +144,9 @@ async def profile(
         BudgetExceeded: a budget stopped a call; what was answered is in the store.
         PoolError: there is nothing to ask, or a candidate answered none of its probes.
     """
-    rows = await probe(questions, pool, store=store, progress=progress)
-    return summarise(rows, pool.cards)
+    tally = FailureTally()
+    rows = await probe(questions, pool, store=store, progress=progress, tally=tally)
+    return summarise(rows, pool.cards, tally)
 
 
 async def probe(
@@ -153,6 +155,7 @@ async def probe(
     *,
     store: Path | None,
     progress: Callable[[int, int], None] | None = None,
+    tally: FailureTally | None = None,
 ) -> tuple[ProbeRow, ...]:
     """The rows alone, as `profile` takes them; a candidate that answers nothing has failed calls in its own.
 
@@ -171,6 +174,8 @@ async def probe(
         nonlocal done
         async with slots:
             reply = await asking.ask(name, question.question)
+        if tally is not None:
+            tally.add(name, reply)
         if reply.model != name:  # what a fallback knows says nothing of this candidate
             reply = dataclasses.replace(reply, text="", failure="unavailable")
         if reply.failure == "budget":
@@ -216,8 +221,13 @@ def _row(question: Question, name: str, reply: Reply) -> ProbeRow:
     }
 
 
-def summarise(rows: Sequence[ProbeRow], cards: Sequence[Card]) -> Profile:
+def summarise(
+    rows: Sequence[ProbeRow], cards: Sequence[Card], tally: FailureTally | None = None
+) -> Profile:
     """Cards and summary from the matrix alone; a failed call is a wrong answer, and counted as failed.
+
+    Args:
+        tally: why calls failed, for the error of a candidate that never answered.
 
     Raises: PoolError naming a candidate none of whose calls was answered.
     """
@@ -229,9 +239,11 @@ def summarise(rows: Sequence[ProbeRow], cards: Sequence[Card]) -> Profile:
         mine = by_candidate[card.name]
         answered = [row for row in mine if row["failure"] is None]
         if not answered:
+            reason = tally.reason(card.name) if tally is not None else None
+            why = f" ({reason})" if reason else ""
             raise PoolError(
-                f"profile: candidate {card.name!r} answered none of {len(mine)} probes; "
-                "check its endpoint and key"
+                f"profile: candidate {card.name!r} answered none of {len(mine)} probes{why}; "
+                "check its endpoint, key and parameters"
             )
         latencies = sorted(row["latency_s"] for row in answered)
         topics = {topic: _accuracy(group) for topic, group in _grouped(mine, "topic")}

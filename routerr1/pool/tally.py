@@ -1,9 +1,12 @@
 """A count of failed calls by candidate and reason, for the end of a stage."""
 
+import logging
 import re
 from collections import Counter
 
 from routerr1.types import Reply
+
+log = logging.getLogger(__name__)
 
 _WORDS = re.compile(r' "[^"]*"')  # `failures.told` puts a server's own words in quotation marks
 _REST = re.compile(r"; (?:\d+ tries may be billed|answered by ).*")
@@ -38,6 +41,13 @@ class FailureTally:
             return None
         (key, count), *_ = mine.most_common(1)
         return f"{count} times {self._words[key]}"
+
+    def log_once(self, where: object) -> None:
+        """Warn of every candidate and reason, and begin to count again."""
+        for line in self.lines():
+            log.warning("%s: %s", where, line)
+        self._counts.clear()
+        self._asked.clear()
 
     def lines(self) -> list[str]:
         """One line for each candidate and reason, by candidate, commonest first."""
