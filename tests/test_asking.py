@@ -46,7 +46,7 @@ async def test_every_thought_call_price_and_reply_is_told(
         ("Asks Atlas", FRANCE),
         (f"Reply ({figures})", reply.text),
         ("Thinks", "Again."),
-        ("Asks nobody", "<search>Nobody: Why?</search>"),
+        ("Asks no model", "<search>Nobody: Why?</search>"),
         ("No reply ($0.000000, 0.00 s)", "There is no such model. Ask one of the models listed."),
         ("Thinks", "done"),
         ("Answer", "Paris[31m"),  # the escape character would colour the terminal
@@ -56,8 +56,11 @@ async def test_every_thought_call_price_and_reply_is_told(
 @pytest.mark.parametrize(
     ("last", "why"),
     [
-        (f"<think>t</think><search>Atlas: {FRANCE}</search>", "all calls were made"),
-        ("<think>t", "it ended without a call or an answer"),
+        (
+            f"<think>t</think><search>Atlas: {FRANCE}</search>",
+            "asked for another call after its last one",
+        ),
+        ("<think>t", "the policy ended without a call or an answer"),
     ],
 )
 async def test_why_there_is_no_answer_is_told(pool: SimulatedPool, last: str, why: str) -> None:

@@ -1,7 +1,7 @@
-"""The command line: one sub-command per stage of dvc.yaml, and what people use around them.
+"""The command line: a sub-command for each stage of dvc.yaml, and commands around them.
 
-Heavy libraries are imported by what a command calls, so that help answers at once. Our own errors are
-printed as one line and end with status 2; anything else is a bug and keeps its traceback.
+A command imports what it needs when it runs, so that help answers at once. The package's own errors are
+printed as one line and end with status 2; any other error is a bug and keeps its traceback.
 """
 
 import gc
@@ -10,7 +10,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
-from importlib import import_module
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,24 +26,43 @@ if TYPE_CHECKING:
     from routerr1.config import Params
 
 app = typer.Typer(
-    help="Train a small LLM to route questions over a pool of LLMs, and keep it in order.",
-    epilog="Everything at once: `dvc repro`. Then: `routerr1 ask 'What is the capital of France?'`",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"routerr1 {metadata.version('routerr1')}")
+        raise typer.Exit
+
+
+@app.callback(
+    epilog="Run all stages: `dvc repro`. Then: `routerr1 ask 'What is the capital of France?'`"
+)
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Train a small LLM to route questions over a pool of LLMs, and operate it."""
 
 
 def main() -> None:
     """Entry point of the `routerr1` command."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("routerr1").setLevel(logging.INFO)
-    # The libraries of a stage make 300,000 objects that stay: looking for garbage after every 700 of them is,
-    # measured, 5 to 15 % of a short stage's time.
+    # The libraries of a stage make 300,000 objects that stay. Looking for garbage after every 700 of them
+    # takes 5 to 15 % of a short stage's time (measured).
     gc.set_threshold(10_000)
-    # Threads that spin while they wait make a busy machine crawl: measured, a third of the speed.
+    # Threads that spin while they wait reduce a busy machine to a third of its speed (measured).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Advice of libraries to their own developers is no business of a user.
+    # These warnings are for the developers of libraries, not for users.
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     try:
@@ -54,7 +73,7 @@ def main() -> None:
 
 
 _STAGES = "Stages, in the order of dvc.yaml"
-_BY_DVC = "`dvc repro` runs this where its inputs have changed; run by hand, it does not look."
+_BY_DVC = "`dvc repro` runs this only if its inputs have changed; by hand it always runs."
 
 
 def _stage(name: str, summary: str) -> None:
@@ -68,9 +87,9 @@ def _stage(name: str, summary: str) -> None:
 
 
 _stage("dataset", "Write data/questions: embedded questions, the seven benchmarks, or your own.")
-_stage("checks", "Check the questions; a failure stops the chain before anything is paid.")
-_stage("profile", "Put probe questions to every candidate; writes the cards and the answer matrix.")
-_stage("warmstart", "Teach a new policy the protocol on trajectories whose routing is random.")
+_stage("checks", "Check the questions; a failure stops the pipeline before anything is paid.")
+_stage("profile", "Send probe questions to every candidate; write the cards and the answer matrix.")
+_stage("warmstart", "Teach a new policy the protocol, from demonstrations with random routing.")
 _stage("train", "Train the policy by reinforcement learning (GRPO).")
 
 
@@ -93,7 +112,7 @@ def evaluate(
     ] = 5,
     params: ParamsFile = PARAMS,
 ) -> None:
-    """Play the policy, its controls and the baselines on the test questions, with intervals."""
+    """Evaluate the policy, its controls and the baselines on the test questions, with intervals."""
     from routerr1.config import load_params
     from routerr1.errors import ConfigError
     from routerr1.stages import evaluate as stage
@@ -112,7 +131,7 @@ def evaluate(
             raise ConfigError(f"evaluate: --pool {pool!r}: there are params and replay")
 
 
-_stage("generalize", "Play the policy on pools that it never saw.")
+_stage("generalize", "Evaluate the policy on pools that it never saw.")
 _stage("report", "Write one HTML page that opens offline, with tables, plots and trajectories.")
 
 
@@ -124,14 +143,15 @@ def ask(
         typer.Option(help="Folder of a trained policy; or any causal LM, as a folder or hub name."),
     ] = "models/policy",
     seed: Annotated[
-        int, typer.Option(help="Of the sampling; without effect at temperature 0.")
+        int, typer.Option(help="Seed of the sampling; it has no effect at temperature 0.")
     ] = 0,
     temperature: Annotated[
-        float, typer.Option(min=0.0, help="Of the sampling; 0: always the likeliest token.")
+        float,
+        typer.Option(min=0.0, help="Temperature of the sampling; 0 takes the likeliest token."),
     ] = 0.0,
     params: ParamsFile = PARAMS,
 ) -> None:
-    """Play one question with the trained policy, and show every thought, call and price."""
+    """Answer one question with the trained policy, and show every thought, call and price."""
     from routerr1.cli.ask import ask_once, show
     from routerr1.config import load_params
 
@@ -143,9 +163,9 @@ def ask(
 @app.command(rich_help_panel="Use")
 def sweep(
     cost_weights: Annotated[
-        str, typer.Option(help="Weights of cost in the reward, with commas between.")
+        str, typer.Option(help="Weights of cost in the reward, separated by commas.")
     ] = "0,0.3,0.6,0.7,0.8,0.9",
-    steps: Annotated[int, typer.Option(min=1, help="Of training for each weight.")] = 60,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps for each weight.")] = 60,
     restart: Annotated[
         bool,
         typer.Option(
@@ -155,18 +175,18 @@ def sweep(
     ] = True,
     params: ParamsFile = PARAMS,
 ) -> None:
-    """Cost against quality: train with each weight of cost, and compare the front with all routers."""
+    """Train with each weight of cost, and compare cost and quality with all other routers."""
     from routerr1.config import load_params
     from routerr1.errors import ConfigError
     from routerr1.stages.sweep import sweep as run_sweep
 
-    told = f"sweep: --cost-weights {cost_weights!r}: must be numbers from 0 to 1"
+    message = f"sweep: --cost-weights {cost_weights!r}: must be numbers from 0 to 1"
     try:
         weights = [float(part) for part in cost_weights.split(",")]
     except ValueError:
-        raise ConfigError(told) from None
+        raise ConfigError(message) from None
     if not all(0 <= weight <= 1 for weight in weights):
-        raise ConfigError(told)
+        raise ConfigError(message)
     run_sweep(load_params(params), weights, steps, restart=restart)
 
 
@@ -179,7 +199,7 @@ def compare(
     ),
     params: ParamsFile = PARAMS,
 ) -> None:
-    """Two evaluated routers side by side, and their paired difference on the same questions."""
+    """Show two evaluated routers side by side, with their paired difference on the same questions."""
     from rich.console import Console
 
     from routerr1.config import load_params
@@ -190,8 +210,8 @@ def compare(
 
 
 for _name, _commands, _summary in (
-    ("data", data_app, "Import and look at questions."),
-    ("pool", pool_app, "Serve, import, price and look at candidates."),
+    ("data", data_app, "Import and inspect questions."),
+    ("pool", pool_app, "Serve, import, price and inspect candidates."),
 ):
     app.add_typer(_commands, name=_name, help=_summary, rich_help_panel="Questions and candidates")
 add_commands(app)

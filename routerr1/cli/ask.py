@@ -1,4 +1,4 @@
-"""One question, played and shown to a person."""
+"""`routerr1 ask`: answer one question and show how."""
 
 import asyncio
 import uuid
@@ -15,21 +15,21 @@ from routerr1.workspace import Workspace
 
 THINKS = "Thinks"
 _NO_ANSWER = {
-    "max_rounds": "all calls were made (rollout.max_rounds), and it asked for another",
-    "no_action": "it ended without a call or an answer",
-    "length": "it wrote on until its tokens were used up (rollout.max_new_tokens, or the context)",
+    "max_rounds": "the policy asked for another call after its last one (rollout.max_rounds)",
+    "no_action": "the policy ended without a call or an answer",
+    "length": "the policy used up its tokens (rollout.max_new_tokens, or the context)",
 }
 
 
 def ask_once(
     question: str, policy: str, params: Params, *, seed: int, temperature: float
 ) -> Trajectory:
-    """Play `question` with the checkpoint `policy`, on the pool that params name.
+    """Answer `question` with the checkpoint `policy`, on the pool that the parameters name.
 
-    Each asking is a question and a run of its own: what earlier ones have cost is not held against it.
+    Each question has a budget of its own: the cost of earlier ones does not count against it.
 
     Args:
-        policy: a folder that this project wrote, which is checked; or any folder or hub name of a causal LM.
+        policy: a folder that this project wrote, whose files are checked; or any folder or hub name of a causal LM.
 
     Raises: CheckpointError, PoolError: policy or pool cannot be used.
     """
@@ -37,7 +37,7 @@ def ask_once(
     ours = policy == str(PATHS.policy) or (Path(policy) / MANIFEST).is_file()
     render = workspace.renderer
     asked = uuid.uuid4().hex
-    # First what costs nothing to look at: loading the policy takes seconds.
+    # The pool is opened first, because loading the policy takes seconds.
     pool = workspace.open_pool(workspace.cards, run=f"ask {asked}")
 
     try:
@@ -61,12 +61,12 @@ def ask_once(
         finally:
             await pool.aclose()
 
-    with working("playing"):
+    with working("answering"):
         return asyncio.run(play())
 
 
 def show(trajectory: Trajectory, *, simulated: bool) -> None:
-    """Print thoughts, calls with model, price and latency, replies, the answer and what it cost."""
+    """Print thoughts, calls with model, price and latency, replies, the answer and its cost."""
     from rich.console import Console
     from rich.text import Text
 
@@ -79,11 +79,11 @@ def show(trajectory: Trajectory, *, simulated: bool) -> None:
     spent = _spent(trajectory.ledger.cost_usd, sum(reply.latency_s for reply in replies))
     console.print(Text(f"{calls} {'call' if calls == 1 else 'calls'}, {spent} in all", style="dim"))
     if simulated:
-        console.print(Text("The models that were called are simulated (README.md).", style="dim"))
+        console.print(Text("The called models are simulated (README.md).", style="dim"))
 
 
 def told(trajectory: Trajectory) -> Iterator[tuple[str, str]]:
-    """A trajectory as lines of label and text, fit for a terminal: control characters are left out.
+    """A trajectory as lines of label and text, without control characters.
 
     A reply is shown as the policy read it.
     """
@@ -98,7 +98,7 @@ def told(trajectory: Trajectory) -> Iterator[tuple[str, str]]:
             also = "" if name == action.name else f" (it named {action.name})"
             yield f"Asks {name}{also}", _printable(action.query)
         else:
-            yield "Asks nobody", _printable(rest)
+            yield "Asks no model", _printable(rest)
         label = "Reply" if reply.failure is None else "No reply"
         read = turn.inserted.strip().removeprefix("<information>").removesuffix("</information>")
         yield f"{label} ({_spent(reply.cost_usd, reply.latency_s)})", _printable(read)

@@ -53,7 +53,7 @@ def import_(
     for reason, count in sorted(found.refused.items()):
         typer.echo(f"refused {count}: {SAYS[reason]}")
     if found.dropped_golds:
-        typer.echo(f"dropped {found.dropped_golds} answers that say nothing or stand twice")
+        typer.echo(f"dropped {found.dropped_golds} answers that are empty or repeated")
     if found.refused:
         typer.echo(f"lines and reasons: {found.report}")
     typer.echo(f"To use it, in params.yaml under dataset:  imported: [{found.path.as_posix()}]")
@@ -67,7 +67,7 @@ def show(
     params: ParamsFile = PARAMS,
     folder: Annotated[Path, _FOLDER] = Path("data/questions"),
 ) -> None:
-    """Rows per set and split, hops, lengths, sources, licences and digests."""
+    """Show rows per data set and split, hops, lengths, sources, licences and digests."""
     from rich.console import Console
     from rich.table import Table
 
@@ -76,10 +76,10 @@ def show(
     from routerr1.lineage import dvc_digest
 
     groups = card.describe(folder)
-    told = card.sources(load_params(params).dataset, sorted({place[0] for place in groups}))
+    origins = card.sources(load_params(params).dataset, sorted({place[0] for place in groups}))
     tables = (
         (card.HEADINGS, [[*place, *group.cells()] for place, group in groups.items()]),
-        (("data set", "source", "licence"), [list(row) for row in told]),
+        (("data set", "source", "licence"), [list(row) for row in origins]),
         (("file", "SHA-256"), [list(item) for item in card.digests(folder).items()]),
     )
     console = Console()
@@ -92,11 +92,25 @@ def show(
 
 
 @app.command()
+def card(
+    folder: Annotated[Path, _FOLDER] = Path("data/questions"),
+    checks: Annotated[Path, typer.Option(help="Folder of the checks.")] = Path("data/checks"),
+) -> None:
+    """Print the data card: rows, sources, what was left out and why, digests, and what the checks found."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from routerr1.data.card import findings, read
+
+    Console().print(Markdown(f"{read(folder)}\n{findings(checks)}"))
+
+
+@app.command()
 def accept(
     params: ParamsFile = PARAMS,
     checks: Annotated[Path, typer.Option(help="Folder of the checks.")] = Path("data/checks"),
 ) -> None:
-    """Take the checked data as what the next data are compared with (drift)."""
+    """Accept the checked data as the reference that drift of later data is measured against."""
     from routerr1.config import load_params
     from routerr1.data.drift import accept_profile
 

@@ -10,7 +10,8 @@ from routerr1.config import DatasetParams
 from routerr1.data import embedded
 from routerr1.data.benchmarks import BENCHMARKS
 from routerr1.data.splits import open_parquet, read_tables, split_path
-from routerr1.files import sha256
+from routerr1.errors import DataError
+from routerr1.files import read_json, sha256
 from routerr1.types import SPLITS
 
 
@@ -107,6 +108,49 @@ def render(params: DatasetParams, folder: Path, metrics: Mapping[str, Any]) -> s
         _table(("file", "rows", "SHA-256"), files),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def read(folder: Path) -> str:
+    """The data card that the stage dataset wrote.
+
+    Raises: DataError if it cannot be read.
+    """
+    path = folder / "card.md"
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        why = error.strerror
+        raise DataError(f"{path}: cannot be read ({why}); run `dvc repro dataset`") from None
+
+
+def findings(checks: Path) -> str:
+    """What the checks found, in Markdown; how to run them if they have not run.
+
+    Raises: DataError if the metrics cannot be read.
+    """
+    file = checks / "metrics.json"
+    if not file.is_file():
+        return "## Checks\n\nNot run yet; run `dvc repro checks`."
+    metrics = read_json(file)
+    near, leaks = metrics.get("near"), metrics.get("leaks", {})
+    compared = (
+        f" Of {near['compared']} questions compared by wording with {near['held_out']} held-out ones, "
+        f"{near['found']} are near duplicates."
+        if near
+        else ""
+    )
+    rows = [
+        [dataset, *(str(counts.get(split, 0)) for split in SPLITS)]
+        for dataset, counts in sorted(leaks.items())
+    ]
+    return "\n\n".join(
+        [
+            "## Checks",
+            f"{metrics['passed']} of {metrics['expectations']} checks hold.{compared}",
+            "Questions whose facts another split asks for too:",
+            _table(("data set", *SPLITS), rows),
+        ]
+    )
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
