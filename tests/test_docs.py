@@ -159,8 +159,14 @@ def test_paths_modules_and_commands_exist(page: Path):
         assert importlib.util.find_spec(module), module
     for module in re.findall(r"`(routerr1(?:\.[a-z_0-9]+)+)", text):
         parts = module.split(".")
-        events = ("routerr1.pool.changed", "routerr1.data.changed", "routerr1.drift")
-        known = module in events or importlib.util.find_spec(".".join(parts[:2])) is not None
+        # Names of events and of a tag.
+        others = (
+            "routerr1.pool.changed",
+            "routerr1.data.changed",
+            "routerr1.drift",
+            "routerr1.training",
+        )
+        known = module in others or importlib.util.find_spec(".".join(parts[:2])) is not None
         assert known, module
     group = get_command(app)
     assert isinstance(group, TyperGroup)

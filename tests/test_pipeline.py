@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from routerr1.files import sha256
 from tests.clone import commit, is_stage, make_clone, processes_in, replace
@@ -65,8 +66,19 @@ def test_a_killed_pipeline_leaves_no_trainer_and_finishes_when_run_again(clone: 
     parts = [list(map(float, line.split(",")[2:])) for line in seconds]
     assert all(generation > 0 and training > 0 for generation, training, _ in parts)
     # Of the killed process's steps too.
-    hours = json.loads((clone / "data/train/timing.json").read_text())["train_hours"]
+    training = json.loads((clone / "data/train/run.json").read_text())["training"]
+    client = MlflowClient(f"sqlite:///{clone}/mlflow.db")
+    runs = client.search_runs(["1"], f"tags.`routerr1.training` = '{training}'")
+    assert [run.info.status for run in runs] == ["FINISHED", "KILLED"]
+    hours = runs[0].data.metrics["train_hours"]
     assert hours == pytest.approx(sum(map(sum, parts)) / 3600, abs=1e-4)
+
+
+def test_the_lock_is_the_same_for_every_run_of_the_same_training(clone: Path) -> None:
+    before = (clone / "dvc.lock").read_text()
+    for stage in ("checks", "train"):
+        run(clone, "dvc", "repro", "-f", "-s", stage)
+    assert (clone / "dvc.lock").read_text() == before
 
 
 def test_every_stage_leaves_what_it_says(clone: Path) -> None:
