@@ -200,9 +200,9 @@ def dvc_digest(path: Path, lock: Path = DVC_LOCK) -> str:
 
 
 def git_diff() -> bytes:
-    """Every uncommitted change of a tracked file, as git tells it; dvc.lock aside, which a run itself rewrites.
+    """The uncommitted changes of tracked files, without dvc.lock, which a run rewrites.
 
-    Raises: DataError if git cannot tell.
+    Raises: DataError with git's reason if it fails.
     """
     command = ["git", "diff", "HEAD", "--", ".", ":!dvc.lock"]
     found = subprocess.run(command, capture_output=True, check=False)
@@ -252,8 +252,8 @@ def changed_stages() -> list[str]:
 def stages_to_run() -> list[str]:
     """Stages that `dvc repro` would run, judged by dvc.lock, code and parameters; no data are needed.
 
-    What `dvc repro --allow-missing --dry` goes by, stage for stage. The command itself fails at the first
-    stage that has changed and whose data are not there: it looks for these in its cache of runs.
+    As `dvc repro --allow-missing --dry`, stage by stage. That command itself fails at the first changed
+    stage without data, because it looks for the data in its cache of runs.
 
     Raises: DataError if this is no DVC repository or dvc.yaml cannot be read.
     """

@@ -11,7 +11,7 @@ ops_app = typer.Typer(
 
 @ops_app.command()
 def install() -> None:
-    """Set up work pool, limit, deployments and automations on the Prefect server in PREFECT_API_URL."""
+    """Deploy prefect.yaml to the server in PREFECT_API_URL; what is switched off there stays off."""
     import routerr1.flows  # noqa: F401 - its settings come before Prefect
     from routerr1.flows.install import install as set_up
 

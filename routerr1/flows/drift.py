@@ -84,9 +84,9 @@ def compare_latency(
     ratios = [now / before for now, before in timed]
     interval = median_interval(ratios, confidence)
     moved = interval is not None and (interval[0] > max_ratio or interval[1] < 1 / max_ratio)
-    told = "too few calls" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"
+    shown = "too few calls" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"
     allowed = f"{1 / max_ratio:.2f} to {max_ratio:.2f}"
-    why = f"{median(ratios):.2f} times what it was ({told}), allowed are {allowed}"
+    why = f"{median(ratios):.2f} times what it was ({shown}), allowed are {allowed}"
     now, before = (median(seconds) for seconds in zip(*timed, strict=True))
     return Finding(what, before, now, interval, moved, why)
 

@@ -36,7 +36,7 @@ REFUSED = "Refused"
 
 
 class Approval(RunInput):
-    """The form that the person fills in who resumes the flow; Prefect refuses an answer without a name."""
+    """The form for the person that resumes the flow; Prefect refuses an answer without a name."""
 
     approve: bool
     who: str = Field(pattern=r"\S")

@@ -416,14 +416,14 @@ def to_tags(decision: Decision) -> dict[str, str]:
     tags = {}
     for rule in decision.rules:
         low, high = rule.interval or (None, None)
-        told: dict[str, float | str | None] = {
+        line: dict[str, float | str | None] = {
             "figure": _rounded(rule.figure),
             "low": _rounded(low),
             "high": _rounded(high),
             "limit": _rounded(rule.limit),
             "verdict": "pass" if rule.passed else "FAIL",
         }
-        tags[rule.name] = json.dumps(told, separators=(",", ":"), allow_nan=False)
+        tags[rule.name] = json.dumps(line, separators=(",", ":"), allow_nan=False)
     return tags
 
 

@@ -1,4 +1,4 @@
-"""The model card of a version: one Markdown page for a person who decides whether to use it."""
+"""The model card of a version: one Markdown page on what it is, how it does and where it comes from."""
 
 from collections.abc import Mapping, Sequence
 

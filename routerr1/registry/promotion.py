@@ -344,7 +344,7 @@ def record_decision(client: "MlflowClient", result: GateResult) -> Path:
         "gate.champion": result.against,
         "gate.refused_by": ",".join(decision.refused_by),
     }
-    tags |= {f"gate.{name}": told for name, told in gate.to_tags(decision).items()}
+    tags |= {f"gate.{name}": rule for name, rule in gate.to_tags(decision).items()}
     with store_errors():
         for key in version.tags.keys() - tags.keys():
             if key.startswith("gate."):  # a rule of an earlier decision

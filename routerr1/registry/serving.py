@@ -33,13 +33,13 @@ from routerr1.workspace import Workspace
 
 Result = TypeVar("Result")
 _log = logging.getLogger(__name__)
-# What whoever loads a version may set; MLflow ignores what the version does not know of.
+# Keys of `model_config`, with their defaults; MLflow ignores any other key.
 SETTINGS: dict[str, Any] = {"pool_file": None, "budget": {}, "trace": True}
 _NEEDED = ("torch", "transformers", "safetensors", "tokenizers", "numpy", "pandas", "pyarrow")
 
 
 def requirements() -> list[str]:
-    """What serving needs, pinned to what is installed here; a local build tag ("+cpu") is left out."""
+    """The packages that serving needs, pinned to the installed releases without local build tags ("+cpu")."""
     own = metadata.requires("routerr1") or []
     names = [
         re.split(r"[\s<>=!~\[;]", line, maxsplit=1)[0] for line in own if "extra ==" not in line
@@ -49,7 +49,7 @@ def requirements() -> list[str]:
 
 
 class Served(TypedDict):
-    """What one question comes back with. MLflow's own schemas have no word for a trajectory, which nests."""
+    """The reply to one question. MLflow's own schemas cannot describe a trajectory, which nests."""
 
     answer: str | None
     cost_usd: float
@@ -60,19 +60,19 @@ class Served(TypedDict):
 class RouterModel(PythonModel):
     """A checkpoint with the pool it was trained for.
 
-    All requests are played in one event loop on a thread of its own: they share the policy's batch, and
-    calls of some overlap with generation of others.
+    All requests run in one event loop on its own thread. They share the batch of the policy, and calls of
+    one request overlap with the generation of another.
     """
 
     def load_context(self, context: Any) -> None:
         """Load policy, cards and parameters, and open the pool.
 
         The pool is the one of the version's parameters; `model_config={"pool_file": PATH}` names another,
-        and `{"budget": {"run_usd": 5}}` lays other limits over theirs. Each question is traced where there is
-        a store; `{"trace": False}` turns that off. Calls are live, however they were made in training.
+        and `{"budget": {"run_usd": 5}}` changes its limits. Each question is traced if there is a store;
+        `{"trace": False}` turns that off. Calls are live, however they were made in training.
 
-        Raises: PoolError naming the cards the pool lacks; CheckpointError; ConfigError for a budget that is
-            none.
+        Raises: PoolError naming the cards that the pool lacks; CheckpointError; ConfigError for an invalid
+            budget.
         """
         from routerr1.pool.cards import read_cards
         from routerr1.train.checkpoint import read_manifest
@@ -88,7 +88,7 @@ class RouterModel(PythonModel):
         )
         cards = read_cards(folder / "cards.json")
         check_cards(_offered(self._params), cards)
-        # What a run may spend, this process may; and no earlier one's spending counts.
+        # The limit of a run applies to this process, and spending of earlier processes does not count.
         workspace = Workspace(self._params)
         self._pool = workspace.open_pool(cards, run=f"serving {uuid.uuid4().hex}")
         self._generator = workspace.load(Path(context.artifacts["checkpoint"]))
@@ -98,13 +98,17 @@ class RouterModel(PythonModel):
         self._thread = threading.Thread(target=self._loop.run_forever, name="routerr1", daemon=True)
         self._thread.start()
         self._ending = False
-        self._before: Any = signal.SIG_DFL  # what SIGTERM does once traces are stored
+        self._before: Any = (
+            signal.SIG_DFL
+        )  # the handler of SIGTERM that runs once traces are stored
         if self._experiment is not None:
             self._store_traces_at_the_end()
 
     def _store_traces_at_the_end(self) -> None:
-        """Store what waits when the process is told to end (SIGTERM), as servers are: MLflow's own exit handler
-        does not run then. After that the process ends as it would have."""
+        """Store waiting traces on SIGTERM, which ends servers without MLflow's own exit handler.
+
+        After that the process ends as it would have.
+        """
         before = signal.getsignal(signal.SIGTERM)
         in_main = threading.current_thread() is threading.main_thread()
         if in_main and (callable(before) or before == signal.SIG_DFL):
@@ -121,7 +125,7 @@ class RouterModel(PythonModel):
             signal.raise_signal(number)
 
     def close(self) -> None:
-        """Close the pool. For a process that loads one version after another (`unwrap_python_model`)."""
+        """Close the pool, for a process that loads several versions in turn (`unwrap_python_model`)."""
         if signal.getsignal(signal.SIGTERM) == self._end:
             signal.signal(signal.SIGTERM, self._before)
         self._run(self._pool.aclose())
@@ -131,7 +135,7 @@ class RouterModel(PythonModel):
 
     # MLflow checks requests by these hints; `context` may be left out.
     def predict(self, model_input: list[str]) -> list[Served]:  # type: ignore[override]
-        """Play each question; for each its answer, cost_usd, calls, and the whole trajectory."""
+        """Answer each question; returns answer, cost_usd, calls and the whole trajectory of each."""
         played = self._run(self._play(model_input))
         self._trace(played)
         for trajectory in played:
@@ -153,7 +157,7 @@ class RouterModel(PythonModel):
             hand_over(played, self._experiment)
             if self._ending:
                 mlflow.flush_trace_async_logging()
-        except RegistryError as error:  # an answer is worth more than its trace
+        except RegistryError as error:  # an answer matters more than its trace
             _log.warning("not traced: %s", error)
 
     async def _play(self, texts: Sequence[str]) -> list[Trajectory]:
@@ -176,14 +180,14 @@ class RouterModel(PythonModel):
 
 
 def _experiment(params: Params) -> str | None:
-    """Where traces go; nowhere if there is no store but the one that would be made here."""
+    """The experiment for traces, or None if there is no store yet; serving makes none."""
     if not os.environ.get("MLFLOW_TRACKING_URI") and not Path("mlflow.db").is_file():
         return None
     return experiment_id(open_client(), params.registry.experiment)
 
 
 def _as_served(params: Params, *, pool: Path, prompt: Path, budget: Mapping[str, Any]) -> Params:
-    """Parameters of training with what serving has of its own: files, limits, calls that are really made."""
+    """The parameters of training with serving's own files and limits, and with live calls."""
     own = params.pool
     try:
         limits = BudgetParams.model_validate({**own.budget.model_dump(), **budget})
@@ -200,7 +204,7 @@ def _as_served(params: Params, *, pool: Path, prompt: Path, budget: Mapping[str,
 
 
 def _warn_of_refused_calls(trajectory: Trajectory) -> None:
-    """An answer for which calls were refused is worse, and looks like any other."""
+    """Warn of an answer for which calls were refused: it is worse, and looks like any other."""
     for turn in trajectory.turns:
         if turn.reply is not None and turn.reply.failure == "budget":
             _log.warning("question %s: %s", trajectory.question.id, turn.reply.note)
@@ -208,7 +212,7 @@ def _warn_of_refused_calls(trajectory: Trajectory) -> None:
 
 
 def _offered(params: Params) -> Sequence[Card]:
-    """The cards of the pool as it is, not as it was when the policy was trained."""
+    """The cards of the pool as it is now."""
 
     pool = Workspace(params).open_pool()
     asyncio.run(pool.aclose())
@@ -216,9 +220,9 @@ def _offered(params: Params) -> Sequence[Card]:
 
 
 def check_cards(offered: Sequence[Card], needed: Sequence[Card]) -> None:
-    """The policy names candidates; one that the pool lacks would fail in the middle of an answer.
+    """Confirm that the pool has every candidate that the policy may name.
 
-    Raises: PoolError naming the cards that are missing.
+    Raises: PoolError naming the missing cards.
     """
     missing = sorted({card.name for card in needed} - {card.name for card in offered})
     if missing:
