@@ -24,7 +24,7 @@ from routerr1.files import atomic_path, atomic_write_text, read_json, write_json
 from routerr1.lineage import PATHS, hash_of
 from routerr1.pool.interface import Pool
 from routerr1.progress import track
-from routerr1.stages.train import train_setting
+from routerr1.stages.train import training_context
 from routerr1.workspace import Workspace
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -38,7 +38,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "temperature 0.5": {"rollout.temperature": 0.5},
     "temperature 1": {"rollout.temperature": 1.0},
     "no cost": {"reward.cost_weight": 0.0},
-    "cost 0.3 at first": {"train.initial_cost_weight": 0.3, "train.cost_weight_steps": 40},
     "one candidate hidden in 0.3": {"pool.hide": 0.3},
     "learning rate 2e-3": {"train.learning_rate": 2e-3},
     "parts by themselves": {"train.multi_objective_aggregation": "normalize_then_sum"},
@@ -106,11 +105,11 @@ def train_once(params: Params, pool: Pool, name: str, seed: int, steps: int) -> 
     file = run_file(params, name, seed, steps)
     if file.is_file():
         return
-    setting = train_setting(Workspace(varied(params, VARIANTS[name], steps)), pool, seed)
+    context = training_context(Workspace(varied(params, VARIANTS[name], steps)), pool, seed)
     start = PATHS.warmstart / f"seed-{seed}"
     with tempfile.TemporaryDirectory() as folder, track(f"{name}, seed {seed}", steps) as bar:
         done = train(
-            start, setting, Path(folder),
+            start, context, Path(folder),
             progress=lambda row: bar.update(int(row["step"]), note=f"EM {row['em']:.2f}"),
         )  # fmt: skip
     write_json(file, {"rows": done.rows, "start": dict(done.start), "best_step": done.best_step})

@@ -25,8 +25,8 @@ import torch
 from routerr1.config import load_params
 from routerr1.files import write_json
 from routerr1.lineage import PATHS
-from routerr1.stages.train import train_setting
-from routerr1.train import grpo, player
+from routerr1.stages.train import training_context
+from routerr1.train import grpo, rollouts
 from routerr1.workspace import Workspace
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -84,9 +84,9 @@ def measure(steps: int, seed: int, clock: Callable[[], float]) -> dict[str, Any]
     from accelerate.optimizer import AcceleratedOptimizer
     from trl import GRPOTrainer
 
-    from routerr1.rollout.local import LocalGenerator
+    from routerr1.rollout.engine.scheduler import Scheduler
     from routerr1.simulation.pool import SimulatedPool
-    from routerr1.train.trainer import PackedTrainer
+    from routerr1.train.trl_adapter import PackedTrainer
 
     params = load_params()
     never = {"steps": steps + WARM_UP + 1, "validate_every": 10**6, "checkpoint_every": 10**6}
@@ -94,10 +94,10 @@ def measure(steps: int, seed: int, clock: Callable[[], float]) -> dict[str, Any]
     workspace = Workspace(params)
     pool = workspace.open_pool(workspace.cards)
     watch = Stopwatch(clock)
-    watch.time(LocalGenerator, "_step", "generation")
+    watch.time(Scheduler, "_step", "generation")
     watch.time_async(SimulatedPool, "ask", "pool")
-    watch.time(player, "_scored", "reward")
-    watch.time(player.Player, "rollouts", "rollouts")
+    watch.time(rollouts, "score_batch", "reward")
+    watch.time(rollouts.StepRollouts, "__call__", "rollouts")
     watch.time(GRPOTrainer, "_generate_and_score_completions", "prepared")
     watch.time(PackedTrainer, "compute_loss", "loss")
     watch.time(Accelerator, "backward", "backward")
@@ -121,7 +121,7 @@ def measure(steps: int, seed: int, clock: Callable[[], float]) -> dict[str, Any]
 
     with tempfile.TemporaryDirectory() as folder, suppress(Enough):
         grpo.train(
-            PATHS.warmstart / f"seed-{seed}", train_setting(workspace, pool, seed),
+            PATHS.warmstart / f"seed-{seed}", training_context(workspace, pool, seed),
             Path(folder), progress=progress,
         )  # fmt: skip
     return figures(

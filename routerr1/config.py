@@ -326,8 +326,6 @@ class TrainParams(Section):
             count as much as right against wrong.
         multi_objective_aggregation: advantages from the rewards' sum, or from the sum of format, answer and
             cost each normalised within its group (GDPO, arXiv 2601.05242).
-        initial_cost_weight: the reward's alpha at the first step, from where it goes in a line to
-            `reward.cost_weight` over `cost_weight_steps`; None: `reward.cost_weight` all along.
         rehearsal_weight: of the warm start's loss beside that of the rewards, on `rehearsal_batch` of its
             trajectories a step, where there was one; see `train/rehearsal.py`. For one process.
         rollouts_per_pass: that one process puts through the model at a time, gradients accumulating;
@@ -349,8 +347,6 @@ class TrainParams(Section):
     validate_every: int = Field(ge=1)
     validation_questions: int = Field(ge=1)
     patience: int | None = Field(ge=1)
-    initial_cost_weight: float | None = Field(default=None, ge=0, le=1)
-    cost_weight_steps: int = Field(default=0, ge=0)
     rehearsal_weight: float = Field(default=0.0, ge=0)
     rehearsal_batch: int = Field(default=16, ge=1)
     rollouts_per_pass: int | None = Field(default=None, ge=1)
@@ -364,19 +360,6 @@ class TrainParams(Section):
         if self.rollouts_per_pass and rollouts % self.rollouts_per_pass:
             raise ValueError(
                 f"{rollouts} rollouts a step do not part into passes of {self.rollouts_per_pass} (rollouts_per_pass)"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _cost_weight_moves(self) -> "TrainParams":
-        if self.initial_cost_weight is None:
-            return self
-        if not self.cost_weight_steps:
-            raise ValueError("initial_cost_weight: needs cost_weight_steps, the length of its way")
-        if self.multi_objective_aggregation == "normalize_then_sum":
-            raise ValueError(
-                "initial_cost_weight: does nothing where each part is normalised "
-                "(multi_objective_aggregation: normalize_then_sum); set it to null"
             )
         return self
 
@@ -510,6 +493,11 @@ class RegistryParams(Section):
 
 RENAMED_KEYS = {"profile": "preset", "gate.min_format_validity": "gate.min_format_valid"}
 """Old keys of params.yaml, each with the key that took its place."""
+REMOVED_KEYS = {
+    "train.initial_cost_weight": "reward.cost_weight holds for the whole run; delete the key",
+    "train.cost_weight_steps": "reward.cost_weight holds for the whole run; delete the key",
+}
+"""Old keys of params.yaml without successor, each with what holds now and what to do."""
 
 
 class Params(Section):
@@ -593,6 +581,8 @@ def _message(error: ErrorDetails, loc: tuple[int | str, ...]) -> str:
         return f"{key}: {message}" if key else message
     if key in RENAMED_KEYS:
         return f"{key} is now {RENAMED_KEYS[key]}; rename the key"
+    if key in REMOVED_KEYS:
+        return f"{key} is gone: {REMOVED_KEYS[key]}"
     near = ".".join(map(str, (*loc[:-1], error["ctx"]["near"])))
     return f"unknown key {key}; did you mean {near}?"
 

@@ -102,9 +102,6 @@ def test_numbers_are_finite(written: Path, key: str, value: str) -> None:
         ("dataset: {embedded: {test_share: 0.9, validation_share: 0.5}}",
          "dataset.embedded: test_share and validation_share leave nothing"),
         ("train: {rollouts_per_pass: 5}", r"train: 128 rollouts a step do not part into passes of 5"),
-        ("train: {initial_cost_weight: 0.3}", "train: initial_cost_weight: needs cost_weight_steps"),
-        ("train: {initial_cost_weight: 0.3, cost_weight_steps: 4, multi_objective_aggregation: normalize_then_sum}",
-         "train: initial_cost_weight: does nothing where each part is normalised"),
         ("prompt: {template: file}", "prompt: template file needs a file"),
         ("prompt: {template: full, file: prompts/a.txt}", "prompt: template file needs a file"),
     ],
@@ -123,6 +120,8 @@ def test_values_that_contradict_each_other_are_refused(
         ("  cost_weight: 0.02", "  cost_weight: 1.5", r"params.yaml: reward.cost_weight: .*less than or equal to 1"),
         ("seeds: [1]", "seeds: [1, 1]", "params.yaml: seeds must differ"),
         ("preset: embedded", "profile: ci", r"params\.yaml: profile is now preset; rename the key"),
+        ("  patience:", "  initial_cost_weight: null\n  patience:",
+         r"params\.yaml: train\.initial_cost_weight is gone: reward\.cost_weight holds .*; delete the key"),
         (
             "knn_multi_turn", "knn_star",
             r"params\.yaml: baselines\.include: knn_star is now knn_multi_turn; rename it",

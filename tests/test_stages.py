@@ -22,7 +22,7 @@ from routerr1.simulation.server import build_app, serving
 from routerr1.stages import warmstart as warmstart_stage
 from routerr1.stages.dataset import dataset
 from routerr1.stages.profile import profile
-from routerr1.stages.train import read_inputs, train, train_setting
+from routerr1.stages.train import read_inputs, train, training_context
 from routerr1.stages.warmstart import warmstart
 from routerr1.tracking.store import open_client
 from routerr1.train import warmstart as training
@@ -134,7 +134,7 @@ def test_shares_of_calls_are_logged_by_name_as_long_as_some_are_made_on_the_own_
     for redraw, wanted in ((0.0, names), (0.5, names), (1.0, [])):
         params = changed(folder, "pool", redraw=redraw)
         pool = Workspace(params).open_pool(read_cards(PATHS.cards))
-        assert train_setting(Workspace(params), pool, 1).names == wanted
+        assert training_context(Workspace(params), pool, 1).names == wanted
 
 
 def test_a_warm_start_without_validation_questions_does_not_begin(

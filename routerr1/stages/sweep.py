@@ -23,7 +23,7 @@ from routerr1.lineage import PATHS, hash_of
 from routerr1.pool.interface import Pool
 from routerr1.progress import track
 from routerr1.report.sweep import compare_swept, swept_name, write_swept
-from routerr1.stages.train import train_setting
+from routerr1.stages.train import training_context
 from routerr1.train.checkpoint import read_manifest, save_policy
 from routerr1.train.grpo import train as train_grpo
 from routerr1.train.process_lock import only_trainer
@@ -101,12 +101,12 @@ def _train(workspace: Workspace, pool: Pool, start: Path, seed: int, folder: Pat
         known = {}
     if known.items() >= inputs.items():
         return
-    setting = train_setting(workspace, pool, seed)
+    context = training_context(workspace, pool, seed)
     working = PATHS.runs / "sweep" / f"{hash_of(inputs)}-seed-{seed}-{swept_name(weight)}"
     with only_trainer(PATHS.runs), track(f"train, {swept_name(weight)}, seed {seed}", steps) as bar:
         trained = train_grpo(
             start,
-            setting,
+            context,
             working,
             progress=lambda row: bar.update(int(row["step"]), note=f"reward {row['reward']:.2f}"),
         )

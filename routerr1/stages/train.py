@@ -22,12 +22,12 @@ from routerr1.simulation.pool import training_pool
 from routerr1.tracking.runs import Run, new_run
 from routerr1.tracking.traces import spread
 from routerr1.train.checkpoint import read_manifest, save_policy
+from routerr1.train.context import Task, TrainingContext
 from routerr1.train.grpo import Trained
 from routerr1.train.grpo import train as train_grpo
+from routerr1.train.log import train_cost_usd, train_hours, write_log
 from routerr1.train.process_lock import die_with_pipeline, only_trainer
-from routerr1.train.recorder import train_cost_usd, train_hours, write_log
 from routerr1.train.rehearsal import Rehearsal, rehearsal
-from routerr1.train.setting import Setting, Task
 from routerr1.train.warmstart import drawn_cards, names_met
 from routerr1.types import Question, Trajectory
 from routerr1.workspace import Workspace
@@ -116,14 +116,14 @@ def _train_seed(
 ) -> tuple[Trained, dict[str, float]]:
     train = workspace.params.train
     pool = workspace.open_pool(workspace.cards)
-    setting = train_setting(workspace, pool, seed)
+    context = training_context(workspace, pool, seed)
 
     def log_step(step: int, row: Mapping[str, float]) -> None:
         run.log_metrics({f"seed_{seed}/{key}": value for key, value in row.items()}, step)
 
     traced = set(spread(range(1, train.steps + 1), workspace.params.trace.train))
 
-    def log_played(step: int, played: Sequence[Trajectory]) -> None:
+    def log_rollouts(step: int, played: Sequence[Trajectory]) -> None:
         if step in traced:
             tags = {"stage": "train", "seed": str(seed), "step": str(step)}
             run.hand_over_traces(played[:1], tags)
@@ -131,11 +131,11 @@ def _train_seed(
     try:
         with track(f"train, seed {seed}", train.steps) as bar:
             trained = train_grpo(
-                workspace.warmstart_folder(seed), setting, _working_folder(inputs, seed),
+                workspace.warmstart_folder(seed), context, _working_folder(inputs, seed),
                 progress=lambda row: bar.update(
                     int(row["step"]), note=f"reward {row['reward']:.2f}, EM {row['em']:.2f}"
                 ),
-                log_step=log_step, log_played=log_played,
+                log_step=log_step, log_rollouts=log_rollouts,
             )  # fmt: skip
     finally:
         asyncio.run(pool.aclose())
@@ -144,7 +144,7 @@ def _train_seed(
         workspace.policy_folder(seed),
         {**inputs, "cost_scale": trained.cost_scale.state(), "best_step": trained.best_step},
     )
-    return trained, _metrics(trained, train, len(setting.validation))
+    return trained, _metrics(trained, train, len(context.validation))
 
 
 def _metrics(trained: Trained, train: TrainParams, validation_questions: int) -> dict[str, float]:
@@ -170,7 +170,7 @@ def _follow(workspace: Workspace) -> None:
         pool = workspace.open_pool(workspace.cards)
         try:
             train_grpo(
-                workspace.warmstart_folder(seed), train_setting(workspace, pool, seed),
+                workspace.warmstart_folder(seed), training_context(workspace, pool, seed),
                 _working_folder(inputs[seed], seed), progress=lambda _: None,
             )  # fmt: skip
         finally:
@@ -181,13 +181,13 @@ def _working_folder(inputs: Inputs, seed: int) -> Path:
     return PATHS.runs / "train" / f"{hash_of(inputs)}-seed-{seed}"
 
 
-def train_setting(workspace: Workspace, pool: Pool, seed: int) -> Setting:
+def training_context(workspace: Workspace, pool: Pool, seed: int) -> TrainingContext:
     """What stays fixed over a training run, here and in the sweep."""
     params = workspace.params
     train = params.train
     held_out = _sampled(workspace.questions("validation"), train.validation_questions, seed)
     steps = train.steps * train.questions_per_step
-    return Setting(
+    return TrainingContext(
         tasks=_tasks(workspace, workspace.questions("train"), pool, seed, steps),
         validation=_tasks(workspace, held_out, pool, seed + 1, len(held_out)),
         names=[] if params.pool.redraw == 1 else [card.name for card in pool.cards],
@@ -197,7 +197,7 @@ def train_setting(workspace: Workspace, pool: Pool, seed: int) -> Setting:
         train=train,
         seed=seed,
         lockstep=params.pool.calls != "live",
-        how=load_options(params),
+        load=load_options(params),
         rehearsal=_rehearsal(workspace, seed),
     )
 

@@ -1,12 +1,13 @@
 """GRPO (arXiv 2402.03300) through TRL, over the one rollout loop.
 
-TRL owns the update, `player.py` what happens between a prompt and a reward, `recorder.py` what is written;
-here they are put together.
+TRL computes the update. This file connects the parts of a run: rollouts, validation, callbacks and the
+state that checkpoints keep.
 """
 
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,24 +16,29 @@ from typing import Any
 from routerr1.config import TrainParams
 from routerr1.errors import BudgetExceeded, ConfigError, DataError
 from routerr1.pool.build import RUN_VARIABLE
-from routerr1.reward import CostScale
-from routerr1.train.player import Player
-from routerr1.train.recorder import BEST, last_complete, recorder_of, save_now
-from routerr1.train.setting import Setting, Task
+from routerr1.reward import CostScale, FrozenCostScale
+from routerr1.rollout.local import LocalGenerator
+from routerr1.train.checkpoint import BEST, TrainingState, last_complete, restore_best
+from routerr1.train.context import Task, TrainingContext
+from routerr1.train.rollouts import RolloutWorker, StepRollouts, TrainedPolicy
+from routerr1.train.validation import validate
 from routerr1.types import Trajectory
 
+LogStep = Callable[[int, Mapping[str, float]], None]
+LogRollouts = Callable[[int, Sequence[Trajectory]], None]
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """Where the best weights lie, and how the run went.
+    """The best weights of a run, and its figures.
 
     Attributes:
+        folder: of the best weights.
         rows: one mapping per step, the columns of log.csv; equal for equal params, data and seed.
-        start: validation figures of the policy that training began with, named as in `rows`.
-        timing: seconds per step for generation (with calls and rewards), training and validation; not
-            equal from run to run.
+        timing: seconds per step of generation (with calls and rewards), training and validation; they
+            differ from run to run.
+        start: validation figures of the policy before training, named as in `rows`.
     """
 
     folder: Path
@@ -51,109 +57,162 @@ class Trained:
 
 def train(
     start: Path,
-    setting: Setting,
+    context: TrainingContext,
     folder: Path,
     *,
     progress: Callable[[dict[str, float]], None],
-    log_step: Callable[[int, Mapping[str, float]], None] = lambda _step, _row: None,
-    log_played: Callable[[int, Sequence[Trajectory]], None] = lambda _step, _played: None,
+    log_step: LogStep = lambda _step, _row: None,
+    log_rollouts: LogRollouts = lambda _step, _trajectories: None,
 ) -> Trained:
-    """Train from the checkpoint `start`, working in `folder`; goes on from the last complete checkpoint there.
+    """Train from the checkpoint `start` in `folder`, or resume its last complete checkpoint there.
 
-    The weights that count are those of the step with the highest mean validation reward (greedy, on
-    `train.validation_questions` questions), the start and the last step among them; of equal ones the later.
+    The best weights are those of the step with the highest mean validation reward (greedy, on
+    `train.validation_questions` questions). The start and the last step are candidates; the later of
+    equal ones wins.
 
     Args:
-        log_step: called with each step's figures and seconds.
-        log_played: called with the trajectories that a step learns from.
+        log_step: called with the figures and seconds of each step.
+        log_rollouts: called with the trajectories that a step learns from.
 
     Raises:
         CheckpointError: `start` cannot be loaded.
         ConfigError: params ask for what these processes cannot do.
-        BudgetExceeded: the pool's budget refused a call. No step was made with refused calls, and a
-            checkpoint of the last step lies in `folder`.
+        BudgetExceeded: the pool's budget refused a call. No step used refused calls, and `folder` holds
+            a checkpoint of the last step.
     """
-    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-    from routerr1.policy.load import LoadOptions
-    from routerr1.rollout.local import LocalGenerator
-
-    how = setting.how or LoadOptions()
-    generator = LocalGenerator.load(
-        start, how, lockstep=setting.lockstep, trained=setting.train.lora is None
+    policy = LocalGenerator.load(
+        start, context.load, lockstep=context.lockstep, trained=context.train.lora is None
     )
-    prompts = [setting.render(task.question, task.pool.cards) for task in setting.tasks]
-    by_prompt = _by_prompt(prompts, setting)
-    player = Player(setting, generator, by_prompt, log_played)
-    if setting.train.steps == 0:
-        return _as_it_is(start, player, progress)
-    recorder = recorder_of(player, folder, progress, log_step)
-    trainer = player.trainer = _trainer(player, prompts, recorder, folder)
+    if context.train.steps == 0:
+        return _untrained(start, policy, context, progress)
+    return train_policy(
+        policy, context, folder, progress=progress, log_step=log_step, log_rollouts=log_rollouts
+    )
+
+
+def train_policy(
+    policy: TrainedPolicy,
+    context: TrainingContext,
+    folder: Path,
+    *,
+    progress: Callable[[dict[str, float]], None],
+    log_step: LogStep = lambda _step, _row: None,
+    log_rollouts: LogRollouts = lambda _step, _trajectories: None,
+) -> Trained:
+    """See `train`; `policy` is loaded, and its weights are trained in place."""
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    from routerr1.train import trl_adapter
+    from routerr1.train.callbacks import TrainingCallback
+
+    vllm = context.train.vllm
     last = last_complete(folder)
+    state = TrainingState.load(last) if last else TrainingState(_new_scale(context))
+    worker = RolloutWorker(context, policy)
+    prompts = [context.render(task.question, task.pool.cards) for task in context.tasks]
+    rollouts = StepRollouts(
+        context, worker, _by_prompt(prompts, context.tasks), state,
+        eos=policy.tokenizer.eos_token_id,
+        open_generation=lambda trainer: trl_adapter.open_generation(trainer, policy, vllm),
+        log_rollouts=log_rollouts,
+    )  # fmt: skip
+    trainer = _trainer(policy, context, prompts, rollouts, folder)
+
+    def validated(scale: FrozenCostScale | None) -> tuple[dict[str, float], FrozenCostScale]:
+        trl_adapter.sync_vllm_weights(trainer)
+        generation = trl_adapter.open_generation(trainer, policy, vllm)
+        return validate(context, worker, generation, scale)
+
+    callback = TrainingCallback(
+        context.train, state, folder,
+        report=lambda: rollouts.report,
+        validate=validated,
+        save_weights=partial(trl_adapter.save_weights, trainer, policy.tokenizer),
+        progress=progress, log_step=log_step,
+    )  # fmt: skip
+    trainer.add_callback(callback)
     if last is not None:
-        recorder.restore(last)
+        if trainer.accelerator.is_main_process:
+            restore_best(last, folder)
         _log.info("resuming from %s", last)
     try:
-        # Shards can only be loaded once training has begun; there the log lacks this validation.
-        if last is not None and recorder.owes_validation and not trainer.is_fsdp_enabled:
-            trainer._load_from_checkpoint(str(last))
-            recorder.catch_up()
-        # Resumed at its end, transformers would take one step too many.
-        if not recorder.finished:
+        # FSDP loads shards only once training has begun; its log lacks this validation.
+        if last is not None and callback.owes_validation and not trainer.is_fsdp_enabled:
+            trl_adapter.load_weights(trainer, last)
+            callback.catch_up()
+        # transformers would take one step too many if it resumed at the end.
+        if not callback.finished:
             trainer.train(resume_from_checkpoint=str(last) if last else None)
     except BudgetExceeded as stop:
-        save_now(trainer)
-        step = int(recorder.rows[-1]["step"]) if recorder.rows else 0
+        trl_adapter.save_checkpoint(trainer)
+        step = int(state.rows[-1]["step"]) if state.rows else 0
         done = f"after step {step} and kept it" if step else "before its first step"
         raise BudgetExceeded(
             f"{stop}; training stopped {done}: raise pool.budget or name a new run ({RUN_VARIABLE}), "
-            "and train again to go on"
+            "and train again to resume"
         ) from None
     return Trained(
-        folder / BEST, recorder.rows, recorder.timing, recorder.start, recorder.best_step,
-        recorder.best_reward, player.scale,
+        folder / BEST, state.rows, state.timing, state.start, state.best_step, state.best_reward,
+        state.cost_scale,
     )  # fmt: skip
 
 
-def _trainer(player: Player, prompts: Sequence[str], recorder: Any, folder: Path) -> Any:
-    """TRL's trainer around the player's policy.
+def _trainer(
+    policy: TrainedPolicy,
+    context: TrainingContext,
+    prompts: Sequence[str],
+    rollouts: StepRollouts,
+    folder: Path,
+) -> Any:
+    """TRL's trainer around the policy.
 
-    Raises: ConfigError for what does not go with FSDP.
+    Raises: ConfigError for what FSDP does not support.
     """
     from datasets import Dataset
     from transformers import PrinterCallback
 
-    from routerr1.train.trainer import PackedTrainer
+    from routerr1.train.trl_adapter import PackedTrainer
 
-    setting, generator = player.setting, player.generator
     trainer = PackedTrainer(
-        model=generator.model,
-        processing_class=generator.tokenizer,
-        args=_config(setting, folder),
+        model=policy.model,
+        processing_class=policy.tokenizer,
+        args=grpo_config(context, folder),
         train_dataset=Dataset.from_dict({"prompt": prompts}),
-        reward_funcs=_reward_functions(setting.train),
-        rollout_func=player.rollouts,
-        callbacks=[recorder],
-        peft_config=_lora(setting.train),
+        reward_funcs=_reward_functions(context.train),
+        rollout_func=rollouts,
+        peft_config=_lora(context.train),
     )
-    if trainer.is_fsdp_enabled and (setting.train.vllm is None or setting.train.lora):
+    if trainer.is_fsdp_enabled and (context.train.vllm is None or context.train.lora):
         raise ConfigError(
-            "params.yaml: train: FSDP shards the weights: it needs train.vllm to play and has no place for "
-            "train.lora; adapters fit on one GPU each (launch/ddp.yaml)"
+            "params.yaml: train: FSDP shards the weights: it needs train.vllm to generate and does not "
+            "support train.lora; adapters fit on one GPU each (launch/ddp.yaml)"
         )
-    if setting.rehearsal is not None:
+    if context.rehearsal is not None:
         if trainer.is_fsdp_enabled:
-            raise ConfigError("params.yaml: train.rehearsal_weight: not with FSDP; set it to 0")
-        trainer.rehearsal = setting.rehearsal
-        trainer.rehearsal_weight = setting.train.rehearsal_weight
-    trainer.remove_callback(PrinterCallback)  # the log is ours
+            raise ConfigError(
+                "params.yaml: train.rehearsal_weight: FSDP does not support it; set it to 0"
+            )
+        trainer.rehearsal = context.rehearsal
+        trainer.rehearsal_weight = context.train.rehearsal_weight
+    trainer.remove_callback(PrinterCallback)  # TrainingCallback logs
     return trainer
 
 
-def _as_it_is(start: Path, player: Player, progress: Callable[..., None]) -> Trained:
-    figures = {f"validation/{key}": value for key, value in player.validate().items()}
+def _untrained(
+    start: Path,
+    policy: LocalGenerator,
+    context: TrainingContext,
+    progress: Callable[[dict[str, float]], None],
+) -> Trained:
+    """The start itself, validated."""
+    found, _ = validate(context, RolloutWorker(context, policy), nullcontext(policy), None)
+    figures = {f"validation/{key}": value for key, value in found.items()}
     row = {"step": 0.0, **figures}
-    progress({**row, "reward": row["validation/reward"], "em": row["validation/em"]})
-    return Trained(start, [row], [], figures, 0, row["validation/reward"], player.scale)
+    progress({**row, "reward": found["reward"], "em": found["em"]})
+    return Trained(start, [row], [], figures, 0, found["reward"], _new_scale(context))
+
+
+def _new_scale(context: TrainingContext) -> CostScale:
+    return CostScale(context.reward.cost_window)
 
 
 def _lora(params: TrainParams) -> Any:
@@ -167,15 +226,17 @@ def _lora(params: TrainParams) -> Any:
     )  # fmt: skip
 
 
-def _config(setting: Setting, folder: Path) -> Any:
+def grpo_config(context: TrainingContext, folder: Path) -> Any:
+    """TRL's configuration of a run in `folder`.
+
+    Raises: ConfigError if a step does not divide into these processes and passes.
+    """
     from accelerate import PartialState
     from trl import GRPOConfig
 
-    from routerr1.policy.load import LoadOptions
-
-    params, how = setting.train, setting.how or LoadOptions()
-    on_cpu = how.device == "cpu"
-    rounds = setting.rollout.max_rounds + 1
+    params, load = context.train, context.load
+    on_cpu = load.device == "cpu"
+    rounds = context.rollout.max_rounds + 1
     batch = params.questions_per_step * params.rollouts_per_question
     processes = PartialState(cpu=on_cpu).num_processes
     share, left = divmod(params.questions_per_step, processes)
@@ -183,8 +244,8 @@ def _config(setting: Setting, folder: Path) -> Any:
     at_once = params.rollouts_per_pass or share
     if left or share % at_once:
         raise ConfigError(
-            f"params.yaml: train: {batch} rollouts a step do not part into {processes} processes by whole "
-            f"questions, and passes of {at_once}; change questions_per_step or rollouts_per_pass"
+            f"params.yaml: train: {batch} rollouts a step do not divide into {processes} processes of whole "
+            f"questions and passes of {at_once}; change questions_per_step or rollouts_per_pass"
         )
     vllm: dict[str, Any] = {}
     if params.vllm is not None:
@@ -194,7 +255,7 @@ def _config(setting: Setting, folder: Path) -> Any:
             "vllm_server_base_url": params.vllm.url,
             "vllm_group_port": params.vllm.group_port,
             "vllm_gpu_memory_utilization": params.vllm.gpu_memory,
-            "vllm_max_model_length": setting.rollout.max_tokens,
+            "vllm_max_model_length": context.rollout.max_tokens,
         }
     return GRPOConfig(
         output_dir=str(folder),
@@ -202,13 +263,13 @@ def _config(setting: Setting, folder: Path) -> Any:
         per_device_train_batch_size=at_once,
         num_generations=params.rollouts_per_question,
         gradient_accumulation_steps=share // at_once,
-        max_completion_length=rounds * setting.rollout.max_new_tokens,
-        temperature=setting.rollout.temperature,
+        max_completion_length=rounds * context.rollout.max_new_tokens,
+        temperature=context.rollout.temperature,
         beta=params.kl_weight,
         loss_type=params.loss,
         scale_rewards=params.scale_rewards,
         multi_objective_aggregation=params.multi_objective_aggregation,
-        reward_weights=_part_weights(setting),
+        reward_weights=_part_weights(context),
         learning_rate=params.learning_rate,
         lr_scheduler_type="linear",
         warmup_steps=params.warmup_steps,
@@ -223,18 +284,18 @@ def _config(setting: Setting, folder: Path) -> Any:
         disable_tqdm=True,
         log_level="error",
         use_cpu=on_cpu,
-        bf16=how.dtype == "bfloat16",
+        bf16=load.dtype == "bfloat16",
         activation_checkpointing=params.gradient_checkpointing,
         dataloader_pin_memory=False,  # prompts are text
-        seed=setting.seed,
+        seed=context.seed,
         shuffle_dataset=True,
         **vllm,
     )
 
 
-def _by_prompt(prompts: Sequence[str], setting: Setting) -> dict[str, Task]:
+def _by_prompt(prompts: Sequence[str], tasks: Sequence[Task]) -> dict[str, Task]:
     by_prompt: dict[str, Task] = {}
-    for prompt, task in zip(prompts, setting.tasks, strict=True):
+    for prompt, task in zip(prompts, tasks, strict=True):
         known = by_prompt.setdefault(prompt, task)
         if known.question.id != task.question.id:
             raise DataError(
@@ -245,24 +306,24 @@ def _by_prompt(prompts: Sequence[str], setting: Setting) -> dict[str, Task]:
 
 
 def _reward(prompts: list[str], reward: list[float], **_: Any) -> list[float]:
-    """Handed to TRL; the score was made with the trajectory at hand."""
+    """The rewards that came with the rollouts."""
     if len(reward) != len(prompts):
         raise RuntimeError(f"{len(reward)} rewards for {len(prompts)} rollouts")
     return reward
 
 
 def _reward_functions(params: TrainParams) -> Any:
-    """One for the whole; or one for each part, where TRL is to normalise them one by one."""
+    """One function for the whole reward, or one for each part that TRL normalises by itself."""
     if params.multi_objective_aggregation == "sum_then_normalize":
         return _reward
     return [partial(_part, place=place) for place in range(3)]
 
 
-def _part_weights(setting: Setting) -> list[float] | None:
-    """Of format, answer and cost once each is normalised, which takes alpha out of it; None for the sum."""
-    if setting.train.multi_objective_aggregation == "sum_then_normalize":
+def _part_weights(context: TrainingContext) -> list[float] | None:
+    """Weights of format, answer and cost after each is normalised, which removes alpha; None for a sum."""
+    if context.train.multi_objective_aggregation == "sum_then_normalize":
         return None
-    alpha = setting.reward.cost_weight
+    alpha = context.reward.cost_weight
     return [1.0, 1.0 - alpha, alpha]
 
 

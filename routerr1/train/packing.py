@@ -1,8 +1,8 @@
-"""Several examples in a row behind the prompt they share, so that it is computed once.
+"""Several examples in one row behind the prompt they share, so that the prompt is computed once.
 
-Each example sees the shared part and itself, at the positions it would have alone: what is computed is
-what rows of their own would give, up to rounding. Where prompts are long and answers short this saves
-most of the work.
+Each example attends to the shared part and to itself, at the positions it would have alone. The result
+equals that of separate rows, up to rounding. With long prompts and short answers this saves most of the
+work.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+_ROLLOUTS_PER_ROW = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,3 +112,40 @@ def _common_prefix(prompts: Sequence[Sequence[int]]) -> int:
         if len({prompt[place] for prompt in prompts}) > 1:
             return place
     return most
+
+
+def packed_logps(
+    model: Any, input_ids: Tensor, visible: Tensor, width: int, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and entropies of completions; 0 where a completion has ended.
+
+    Args:
+        input_ids, visible: ids of padded prompts and completions, and 1 where there is a token; (rollouts,
+            length).
+        width: length of the completions, the last part of `input_ids`.
+
+    Returns: (rollouts, width) each.
+    """
+    start = input_ids.shape[1] - width
+    examples = [
+        Example(
+            tuple(prompt[shown[:start]].tolist()),
+            tuple(completion[shown[start:]].tolist()),
+            (1,) * int(shown[start:].sum()),
+        )
+        for prompt, completion, shown in zip(
+            input_ids[:, :start], input_ids[:, start:], visible.bool(), strict=True
+        )
+    ]
+    # Equal prompts side by side, in the same order every time.
+    order = sorted(range(len(examples)), key=lambda i: examples[i].prompt_ids)
+    packed = pack([examples[i] for i in order], _ROLLOUTS_PER_ROW)
+    logps = torch.log_softmax(packed.logits(model) / temperature, dim=-1)
+    places = torch.cat([torch.arange(len(examples[i].ids)) + i * width for i in order])
+
+    def spread(values: Tensor) -> Tensor:
+        empty = values.new_zeros(len(examples) * width)
+        return empty.scatter(0, places, values).view(-1, width)
+
+    chosen = logps.gather(1, packed.targets[:, None])[:, 0]
+    return spread(chosen), spread(-(logps.exp() * logps).sum(-1))

@@ -21,15 +21,15 @@ import mlflow.store.tracking.sqlalchemy_store
 import mlflow.system_metrics.system_metrics_monitor  # noqa: F401
 import transformers.models.llama.modeling_llama  # noqa: F401
 
-import routerr1.train.trainer  # noqa: F401
+import routerr1.train.trl_adapter  # noqa: F401
 from routerr1.config import Params, load_params
 from routerr1.errors import LockHeld
 from routerr1.rollout.engine.scheduler import Scheduler
 from routerr1.stages.dataset import dataset
 from routerr1.stages.train import train as train_stage
+from routerr1.train import checkpoint
 from routerr1.train import process_lock as guard
-from routerr1.train import recorder
-from routerr1.train.player import Player
+from routerr1.train.rollouts import StepRollouts
 
 PLAYED = Path("played.txt")
 HELD = 7
@@ -61,7 +61,7 @@ def train(moment: Callable[[int], None] | None = None) -> Callable[[Params], Non
     """Train, noting every step that is played; `moment` is called in the middle of playing a step."""
 
     def work(params: Params) -> None:
-        rollouts = Player.rollouts
+        rollouts = StepRollouts.__call__
         generate = Scheduler._step
         playing = [-1]
 
@@ -78,7 +78,7 @@ def train(moment: Callable[[int], None] | None = None) -> Callable[[Params], Non
             if moment is not None and playing[0] >= 0:
                 moment(playing[0])
 
-        Player.rollouts = noted  # type: ignore[method-assign]
+        StepRollouts.__call__ = noted  # type: ignore[method-assign]
         Scheduler._step = step  # type: ignore[method-assign]
         train_stage(params)
 
@@ -97,14 +97,14 @@ def wait_in_step_3(step: int) -> None:
 
 def die_while_saving(params: Params) -> None:
     """Killed once the weights of the checkpoint of step 4 are written, and our state is not."""
-    write = recorder.write_json
+    write = checkpoint.write_json
 
     def written(path: Path, value: Any) -> None:
         if path.parent.name == "checkpoint-4":
             die()
         write(path, value)
 
-    recorder.write_json = written  # type: ignore[assignment]
+    checkpoint.write_json = written  # type: ignore[assignment]
     train()(params)
 
 

@@ -1,22 +1,22 @@
-"""A policy on the real trainer that says what it is told, in its own tokens."""
+"""Policies for the real trainer whose text is scripted, or recorded as it is sampled."""
 
 from collections.abc import Sequence
 from itertools import cycle
 from typing import Any
 
-import pytest
-
-from routerr1.rollout.generate import ScriptedGenerator
+from routerr1.rollout.generate import ScriptedGenerator, Session
 from routerr1.rollout.local import LocalGenerator
-from routerr1.train.player import Player
-from routerr1.types import Generation, Trajectory
+from routerr1.types import Generation
 
 
-class Tokenised:
-    """Sessions say the scripts in turn; what closes no tag was cut off by its length."""
+class ScriptedPolicy:
+    """Sessions write the scripts in turn, in the policy's tokens; text without a last tag was cut off."""
 
     def __init__(self, policy: LocalGenerator, scripts: Sequence[Sequence[str]]) -> None:
         self.model = policy.model
+        self.tokenizer = policy.tokenizer
+        self.max_length = policy.max_length
+        self.chat = policy.chat
         self._policy = policy
         self._scripts = cycle(scripts)
 
@@ -24,34 +24,49 @@ class Tokenised:
         script = ScriptedGenerator(next(self._scripts)).start(prompt, seed=seed)
         encode = self._policy.encode
 
-        class Session:
+        class Scripted:
             prompt_ids = tuple(encode(prompt))
             close = script.close
             truncate = script.truncate
 
             async def generate(self, **limits: Any) -> Generation:
-                said = (await script.generate(**limits)).text
-                ids = tuple(encode(said))
-                finish: Any = "stop" if said.endswith(">") else "length"
-                return Generation(said, ids, (0.0,) * len(ids), finish)
+                text = (await script.generate(**limits)).text
+                ids = tuple(encode(text))
+                finish: Any = "stop" if text.endswith(">") else "length"
+                return Generation(text, ids, (0.0,) * len(ids), finish)
 
             def insert(self, text: str) -> tuple[int, ...]:
                 script.insert(text)
                 return tuple(encode(text))
 
-        return Session()
+        return Scripted()
 
 
-def play_scripts(monkeypatch: pytest.MonkeyPatch, scripts: Sequence[Sequence[str]]) -> None:
-    """Let training play these instead of what the policy would sample."""
-    play = Player.play
+class RecordedPolicy:
+    """A policy that keeps what each of its sessions generated, in the order of their start."""
 
-    def scripted(self: Any, *args: Any, **kwargs: Any) -> list[Trajectory]:
-        policy = self.generator
-        self.generator = Tokenised(policy, scripts)
-        try:
-            return play(self, *args, **kwargs)
-        finally:
-            self.generator = policy
+    def __init__(self, policy: LocalGenerator) -> None:
+        self.model = policy.model
+        self.tokenizer = policy.tokenizer
+        self.max_length = policy.max_length
+        self.chat = policy.chat
+        self.sessions: list[tuple[tuple[int, ...], list[Generation]]] = []
+        self._policy = policy
 
-    monkeypatch.setattr(Player, "play", scripted)
+    def start(self, prompt: str, *, seed: int) -> Session:
+        inner = self._policy.start(prompt, seed=seed)
+        generations: list[Generation] = []
+        self.sessions.append((inner.prompt_ids, generations))
+
+        class Recorded:
+            prompt_ids = inner.prompt_ids
+            insert = inner.insert
+            close = inner.close
+            truncate = inner.truncate
+
+            async def generate(self, *, max_new_tokens: int, temperature: float) -> Generation:
+                found = await inner.generate(max_new_tokens=max_new_tokens, temperature=temperature)
+                generations.append(found)
+                return found
+
+        return Recorded()

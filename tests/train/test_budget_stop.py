@@ -11,7 +11,7 @@ from routerr1.errors import BudgetExceeded
 from routerr1.simulation.pool import SimulatedPool
 from routerr1.train import grpo
 from routerr1.types import Card, Question, Reply, Trajectory
-from tests.train.settings import setting_of
+from tests.train.contexts import context_of
 
 
 class Purse:
@@ -37,8 +37,8 @@ def test_a_validation_that_a_spent_budget_refused_is_made_up_for(
     step: int,
 ) -> None:  # fmt: skip
     purse = Purse(pool)
-    setting = setting_of(params, purse, rows)
-    whole = grpo.train(small_policy, setting, tmp_path / "whole", progress=lambda _: None)
+    context = context_of(params, purse, rows)
+    whole = grpo.train(small_policy, context, tmp_path / "whole", progress=lambda _: None)
     assert [row["step"] for row in whole.rows if "validation/em" in row] == [2, 4]
 
     def spend(played: int, _: Sequence[Trajectory]) -> None:
@@ -46,15 +46,15 @@ def test_a_validation_that_a_spent_budget_refused_is_made_up_for(
             purse.exhausted = "run r: nothing is left"
 
     folder = tmp_path / "run"
-    for log_played in (spend, lambda *_: None):
+    for log_rollouts in (spend, lambda *_: None):
         with pytest.raises(BudgetExceeded, match=f"training stopped after step {step} and kept it"):
             grpo.train(
-                small_policy, setting, folder, progress=lambda _: None, log_played=log_played
+                small_policy, context, folder, progress=lambda _: None, log_rollouts=log_rollouts
             )
     purse.exhausted = None
     seen: list[float] = []
     resumed = grpo.train(
-        small_policy, setting, folder, progress=lambda row: seen.append(row["step"])
+        small_policy, context, folder, progress=lambda row: seen.append(row["step"])
     )
     assert seen == [float(each) for each in range(step, 5)]
     assert resumed.rows == whole.rows
@@ -69,8 +69,8 @@ def test_a_spent_budget_stops_training_with_a_checkpoint_and_more_money_resumes_
 ) -> None:
     purse = Purse(pool)
     train = params.train.model_copy(update={"checkpoint_every": 4})
-    setting = setting_of(params, purse, rows, train=train)
-    whole = grpo.train(small_policy, setting, tmp_path / "whole", progress=lambda _: None)
+    context = context_of(params, purse, rows, train=train)
+    whole = grpo.train(small_policy, context, tmp_path / "whole", progress=lambda _: None)
     assert len(whole.rows) == 4
 
     def spend(row: dict[str, float]) -> None:
@@ -81,10 +81,10 @@ def test_a_spent_budget_stops_training_with_a_checkpoint_and_more_money_resumes_
     with pytest.raises(
         BudgetExceeded, match="nothing is left; training stopped after step 3 and kept it"
     ):
-        grpo.train(small_policy, setting, folder, progress=spend)
+        grpo.train(small_policy, context, folder, progress=spend)
     assert (folder / "checkpoint-3" / "router_state.json").is_file()
     purse.exhausted = None
-    resumed = grpo.train(small_policy, replace(setting), folder, progress=lambda _: None)
+    resumed = grpo.train(small_policy, replace(context), folder, progress=lambda _: None)
     assert resumed.rows == whole.rows
     weights = [path / "model.safetensors" for path in (whole.folder, resumed.folder)]
     assert weights[0].read_bytes() == weights[1].read_bytes()

@@ -13,11 +13,11 @@ import pytest
 from routerr1.config import Params
 from routerr1.simulation.pool import SimulatedPool
 from routerr1.train import grpo
+from routerr1.train.checkpoint import last_complete
+from routerr1.train.context import TrainingContext
 from routerr1.train.grpo import Trained
-from routerr1.train.recorder import last_complete
-from routerr1.train.setting import Setting
 from routerr1.types import Question
-from tests.train.settings import setting_of
+from tests.train.contexts import context_of
 
 
 def truncate(path: Path) -> None:
@@ -40,19 +40,19 @@ def better(path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def setting(params: Params, world: Any, rows: list[Question]) -> Setting:
+def context(params: Params, world: Any, rows: list[Question]) -> TrainingContext:
     from routerr1.simulation.pool import default_candidates, known_facts
 
-    return setting_of(params, SimulatedPool(default_candidates(), known_facts(world), seed=7), rows)
+    return context_of(params, SimulatedPool(default_candidates(), known_facts(world), seed=7), rows)
 
 
 @pytest.fixture(scope="module")
 def whole(
-    small_policy: Path, setting: Setting, tmp_path_factory: pytest.TempPathFactory
+    small_policy: Path, context: TrainingContext, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Trained]:
     """Four steps, with checkpoints of the second and the fourth."""
     folder = tmp_path_factory.mktemp("whole")
-    return folder, grpo.train(small_policy, setting, folder, progress=lambda _: None)
+    return folder, grpo.train(small_policy, context, folder, progress=lambda _: None)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(
 def test_training_ends_as_ever_whichever_checkpoints_are_damaged(
     whole: tuple[Path, Trained],
     small_policy: Path,
-    setting: Setting,
+    context: TrainingContext,
     tmp_path: Path,
     damaged: tuple[str, ...],
 ) -> None:
@@ -100,7 +100,7 @@ def test_training_ends_as_ever_whichever_checkpoints_are_damaged(
     for name in damaged:
         truncate(folder / name / "optimizer.pt")
     again = grpo.train(
-        small_policy, setting, folder, progress=lambda row: seen.append(int(row["step"]))
+        small_policy, context, folder, progress=lambda row: seen.append(int(row["step"]))
     )
     assert seen == ([3, 4] if len(damaged) == 1 else [1, 2, 3, 4])
     assert again.rows == whole[1].rows

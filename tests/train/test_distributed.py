@@ -20,7 +20,7 @@ from routerr1.train.checkpoint import read_manifest
 from routerr1.types import Question
 from tests.folder import make_folder
 from tests.servers import free_port, running
-from tests.train.settings import setting_of
+from tests.train.contexts import context_of
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
@@ -28,9 +28,9 @@ import json, pickle, sys
 from pathlib import Path
 from routerr1.train import grpo
 
-start, setting, folder = pickle.loads(Path(sys.argv[1]).read_bytes())
+start, context, folder = pickle.loads(Path(sys.argv[1]).read_bytes())
 rows = []
-trained = grpo.train(start, setting, folder, progress=rows.append)
+trained = grpo.train(start, context, folder, progress=rows.append)
 name = f"rows-{len(list(folder.glob('rows-*')))}.json"
 if rows:
     (folder / name).write_text(json.dumps(rows))
@@ -43,10 +43,10 @@ def test_two_processes_have_the_learning_curve_of_one(
     train = params.train.model_copy(
         update={"steps": 3, "checkpoint_every": 3, "validate_every": 3, "learning_rate": 1e-3}
     )
-    setting = setting_of(params, pool, rows, held=5, train=train)
+    context = context_of(params, pool, rows, held=5, train=train)
     (tmp_path / "two").mkdir()
-    pickled, program = tmp_path / "setting", tmp_path / "program.py"
-    pickled.write_bytes(pickle.dumps((asking_policy, setting, tmp_path / "two")))
+    pickled, program = tmp_path / "context", tmp_path / "program.py"
+    pickled.write_bytes(pickle.dumps((asking_policy, context, tmp_path / "two")))
     program.write_text(PROGRAM)
     command = [sys.executable, "-m", "accelerate.commands.launch"]
     command += ["--config_file", str(ROOT / "launch" / "ddp-cpu.yaml")]
@@ -54,7 +54,7 @@ def test_two_processes_have_the_learning_curve_of_one(
     log = tmp_path / "log"
     env = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with running(command, log, env=env) as process:
-        one = grpo.train(asking_policy, setting, tmp_path / "one", progress=lambda _: None)
+        one = grpo.train(asking_policy, context, tmp_path / "one", progress=lambda _: None)
         assert process.wait(timeout=300) == 0, log.read_text()[-3000:]
     (written,) = (tmp_path / "two").glob("rows-*.json")
     two = json.loads(written.read_text())

@@ -12,28 +12,32 @@ from safetensors.torch import load_file
 
 from routerr1.config import Params
 from routerr1.reward import CostScale, FrozenCostScale
+from routerr1.rollout.local import LocalGenerator
 from routerr1.simulation.pool import SimulatedPool
 from routerr1.train import grpo
+from routerr1.train.context import TrainingContext
 from routerr1.train.grpo import Trained
-from routerr1.train.player import Player, as_columns
-from routerr1.train.recorder import train_cost_usd, write_log
+from routerr1.train.log import train_cost_usd, write_log
+from routerr1.train.rollouts import RolloutBatch
 from routerr1.train.score import batch_figures, score, zero_variance
-from routerr1.train.setting import Setting, Task
 from routerr1.types import Answer, Ask, Card, Generation, Ledger, Question, Reply, Trajectory, Turn
-from tests.train.scripted import play_scripts
-from tests.train.settings import setting_of
+from tests.train.contexts import context_of
+from tests.train.scorers import by_place, by_validation
+from tests.train.scripted import ScriptedPolicy
 
 
 @pytest.fixture
-def setting(params: Params, pool: SimulatedPool, rows: list[Question]) -> Setting:
-    return setting_of(params, pool, rows)
+def context(params: Params, pool: SimulatedPool, rows: list[Question]) -> TrainingContext:
+    return context_of(params, pool, rows)
 
 
-def pool_cards(setting: Setting) -> Sequence[Card]:
-    return setting.tasks[0].pool.cards
+def pool_cards(context: TrainingContext) -> Sequence[Card]:
+    return context.tasks[0].pool.cards
 
 
-def run(start: Path, setting: Setting, folder: Path, stop_after: int | None = None) -> Trained:
+def run(
+    start: Path, context: TrainingContext, folder: Path, stop_after: int | None = None
+) -> Trained:
     class Stop(Exception):
         pass
 
@@ -42,7 +46,7 @@ def run(start: Path, setting: Setting, folder: Path, stop_after: int | None = No
             raise Stop
 
     try:
-        return grpo.train(start, setting, folder, progress=progress)
+        return grpo.train(start, context, folder, progress=progress)
     except Stop:
         return Trained(folder, [], [], {}, 0, 0.0, None)  # type: ignore[arg-type]
 
@@ -66,30 +70,32 @@ def trajectory(*turns: Turn, stopped: Any = "answered") -> Trajectory:
 
 
 def test_ids_are_trained_on_as_sampled_and_replies_are_masked(
-    setting: Setting, params: Params
+    context: TrainingContext, params: Params
 ) -> None:
     whole, cut = trajectory(TURN, LAST), trajectory(TURN, stopped="length")
-    scored = score(whole, pool_cards(setting), CostScale().freeze(), params.reward)
-    columns = as_columns([whole, cut], [scored, scored], eos=99)
+    scored = score(whole, pool_cards(context), CostScale().freeze(), params.reward)
+    columns = RolloutBatch([], [whole, cut], [scored, scored]).columns(eos=99)
     assert columns["completion_ids"] == [[5, 6, 7, 8, 9, 10, 99], [5, 6, 7, 8, 9]]
     assert columns["env_mask"] == [[1, 1, 0, 0, 0, 1, 0], [1, 1, 0, 0, 0]]
     assert columns["logprobs"][0] == [-0.1, -0.2, 0, 0, 0, -0.3, 0]
 
 
-def test_a_failed_call_is_never_cheap(setting: Setting, params: Params) -> None:
+def test_a_failed_call_is_never_cheap(context: TrainingContext, params: Params) -> None:
     scale = FrozenCostScale(0.0, 10.0)
     good = trajectory(TURN, LAST)
     failed = replace(good, ledger=Ledger(calls=1, failures=1))
     reward = params.reward.model_copy(update={"cost_weight": 0.5})
-    assert score(failed, pool_cards(setting), scale, reward).cost_score == 0.0
-    assert score(good, pool_cards(setting), scale, reward).cost_score > 0.0
+    assert score(failed, pool_cards(context), scale, reward).cost_score == 0.0
+    assert score(good, pool_cards(context), scale, reward).cost_score > 0.0
 
 
-def test_each_data_set_of_a_batch_has_its_own_figures(setting: Setting, params: Params) -> None:
+def test_each_data_set_of_a_batch_has_its_own_figures(
+    context: TrainingContext, params: Params
+) -> None:
     one = trajectory(TURN, LAST)
     other = replace(one, question=replace(one.question, dataset="e"), answer="z")
     flat = FrozenCostScale(0.0, 0.0)
-    scores = [score(each, pool_cards(setting), flat, params.reward) for each in (one, other)]
+    scores = [score(each, pool_cards(context), flat, params.reward) for each in (one, other)]
     figures = batch_figures([one, other], scores, ["Atlas"])
     assert (figures["em"], figures["d/em"], figures["e/em"]) == (0.5, 1.0, 0.0)
     assert figures["e/share/Atlas"] == 1.0
@@ -97,99 +103,58 @@ def test_each_data_set_of_a_batch_has_its_own_figures(setting: Setting, params: 
 
 
 def test_entropy_of_calls_is_logged_in_bits_as_evaluation_reports_it(
-    setting: Setting, params: Params
+    context: TrainingContext, params: Params
 ) -> None:
     assert TURN.reply is not None
     elsewhere = replace(TURN, reply=replace(TURN.reply, model="Penny"))
     both = [trajectory(TURN, LAST), trajectory(elsewhere, LAST)]
-    scored = score(both[0], pool_cards(setting), FrozenCostScale(0.0, 0.0), params.reward)
+    scored = score(both[0], pool_cards(context), FrozenCostScale(0.0, 0.0), params.reward)
     # Half of the calls to each of two models: one bit.
     assert batch_figures(both, [scored, scored], [])["call_entropy"] == 1.0
 
 
 def test_training_stops_once_validation_has_not_improved_for_long_enough(
-    small_policy: Path, setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_policy: Path, context: TrainingContext, tmp_path: Path
 ) -> None:
-    rewards = iter([0.0, 0.1, 0.3, 0.2, 0.25, 0.9])  # the first is that of the start
-    validate = Player.validate
-    monkeypatch.setattr(
-        Player, "validate", lambda player: validate(player) | {"reward": next(rewards)}
-    )
-    train = setting.train.model_copy(update={"steps": 6, "validate_every": 1, "patience": 2})
-    trained = run(small_policy, replace(setting, train=train), tmp_path)
-    assert (len(trained.rows), trained.best_step, trained.best_reward) == (4, 2, 0.3)
+    # The first is that of the start.
+    scorer = by_validation([0.0, 0.1, 0.3, 0.2, 0.25, 0.9], held=len(context.validation))
+    train = context.train.model_copy(update={"steps": 6, "validate_every": 1, "patience": 2})
+    trained = run(small_policy, replace(context, train=train, scorer=scorer), tmp_path)
+    assert (len(trained.rows), trained.best_step) == (4, 2)
+    assert trained.best_reward == pytest.approx(0.3)
     assert trained.start["validation/reward"] == 0.0
 
 
 def test_a_start_that_is_taken_as_it_is_was_validated_and_paid_for_once(
-    small_policy: Path, setting: Setting, tmp_path: Path
+    small_policy: Path, context: TrainingContext, tmp_path: Path
 ) -> None:
-    train = setting.train.model_copy(update={"steps": 0})
-    trained = run(small_policy, replace(setting, train=train), tmp_path)
+    train = context.train.model_copy(update={"steps": 0})
+    trained = run(small_policy, replace(context, train=train), tmp_path)
     assert (trained.folder, trained.best_step, len(trained.rows)) == (small_policy, 0, 1)
     priced = [{**row, "validation/cost_usd": 0.5} for row in trained.by_step.values()]
-    assert train_cost_usd(priced, 16, len(setting.validation)) == 0.5 * len(setting.validation)
+    assert train_cost_usd(priced, 16, len(context.validation)) == 0.5 * len(context.validation)
 
 
 def test_a_start_that_nothing_surpasses_is_what_is_kept(
-    small_policy: Path, setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_policy: Path, context: TrainingContext, tmp_path: Path
 ) -> None:
-    rewards = iter([0.5, 0.1, 0.4])
-    validate = Player.validate
-    monkeypatch.setattr(
-        Player, "validate", lambda player: validate(player) | {"reward": next(rewards)}
-    )
+    # The first is that of the start.
+    scorer = by_validation([0.5, 0.1, 0.4], held=len(context.validation))
     # Every third step is validated, and the last.
-    train = setting.train.model_copy(update={"steps": 4, "validate_every": 3})
-    trained = run(small_policy, replace(setting, train=train), tmp_path)
+    train = context.train.model_copy(update={"steps": 4, "validate_every": 3})
+    trained = run(small_policy, replace(context, train=train, scorer=scorer), tmp_path)
     assert [row["step"] for row in trained.rows if "validation/em" in row] == [3, 4]
     assert (trained.best_step, trained.best_reward) == (0, 0.5)
     kept, start = (load_file(each / "model.safetensors") for each in (trained.folder, small_policy))
     assert all(torch.equal(kept[name], start[name]) for name in start)
 
 
-def test_validation_sees_that_a_policy_became_dearer(
-    setting: Setting, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """All calls four times as dear: on a scale of these very calls both would look alike."""
-    bills = iter([[100, 400, 900, 1600], [50, 200, 450, 800], [200, 800, 1800, 3200]])
-
-    def play(_: Player, tasks: Sequence[Task], *_args: Any, **_kwargs: Any) -> list[Trajectory]:
-        assert len(tasks) == 4
-        played = []
-        for tokens in next(bills):
-            turn = replace(TURN, reply=Reply("Atlas", "y", 1, tokens, 0.0, 0.1))
-            played.append(trajectory(turn, LAST))
-        return played
-
-    monkeypatch.setattr(Player, "play", play)
-    held = replace(
-        setting,
-        validation=setting.validation[:4],
-        reward=setting.reward.model_copy(update={"cost_weight": 0.5}),
-    )
-    player = Player(held, None, {}, lambda *_: None)
-    first, cheaper, dearer = (player.validate() for _ in range(3))
-    assert cheaper["cost_score"] > first["cost_score"] > dearer["cost_score"]
-    assert cheaper["reward"] > first["reward"] > dearer["reward"]
-    assert first["em"] == cheaper["em"] == dearer["em"] == 1.0
-
-
-def test_the_weight_of_cost_goes_in_a_line_to_its_final_value(setting: Setting) -> None:
-    train = setting.train.model_copy(update={"initial_cost_weight": 0.5, "cost_weight_steps": 4})
-    reward = setting.reward.model_copy(update={"cost_weight": 0.1})
-    moving = replace(setting, train=train, reward=reward)
-    weights = [moving.reward_at(step).cost_weight for step in (0, 1, 4, 9)]
-    assert weights == pytest.approx([0.5, 0.4, 0.1, 0.1])
-    assert replace(setting, reward=reward).reward_at(0).cost_weight == 0.1
-
-
 def test_groups_without_variance_are_counted_for_each_data_set(
-    setting: Setting, params: Params
+    context: TrainingContext, params: Params
 ) -> None:
     flat = FrozenCostScale(0.0, 0.0)
     right, wrong = (
-        score(each, pool_cards(setting), flat, params.reward)
+        score(each, pool_cards(context), flat, params.reward)
         for each in (trajectory(TURN, LAST), replace(trajectory(TURN, LAST), answer="z"))
     )
     groups = [("d", right), ("d", right), ("d", right), ("d", wrong), ("e", wrong), ("e", wrong)]
@@ -200,7 +165,7 @@ def test_groups_without_variance_are_counted_for_each_data_set(
 
 
 def test_reply_tokens_get_no_gradient(
-    small_policy: Path, setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_policy: Path, context: TrainingContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The labels of inserted tokens are changed in the loss alone: loss and gradient stay as they are."""
     from trl import GRPOTrainer
@@ -230,10 +195,11 @@ def test_reply_tokens_get_no_gradient(
         return loss
 
     monkeypatch.setattr(GRPOTrainer, "_compute_loss", compute_twice)
-    play_scripts(monkeypatch, [[f"<think> t</think>{ASK}", "<think> t</think><answer> y</answer>"]])
-    # Rewards that differ within a group, or there would be no gradient to compare.
-    monkeypatch.setattr(grpo, "_reward", lambda prompts, **_: [i % 3 for i in range(len(prompts))])
-    run(small_policy, setting, tmp_path / "run", stop_after=1)
+    scripts = [[f"<think> t</think>{ASK}", "<think> t</think><answer> y</answer>"]]
+    policy = ScriptedPolicy(LocalGenerator.load(small_policy), scripts)
+    # Rewards differ within a group, or there would be no gradient to compare.
+    context = replace(context, scorer=by_place(lambda n: (float(n % 3), 0.0, 0.0)))
+    grpo.train_policy(policy, context, tmp_path / "run", progress=lambda _: None)
     (loss, grads), (other_loss, other_grads) = found[:2]
     assert other_loss == pytest.approx(loss, abs=1e-6)
     assert any(float(grad.abs().max()) > 0 for grad in grads.values())
@@ -242,7 +208,7 @@ def test_reply_tokens_get_no_gradient(
 
 
 def test_each_part_of_the_reward_is_normalised_by_itself_where_asked_for(
-    small_policy: Path, setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_policy: Path, context: TrainingContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from trl import GRPOTrainer
 
@@ -253,17 +219,14 @@ def test_each_part_of_the_reward_is_normalised_by_itself_where_asked_for(
         return compute(trainer, model, inputs)
 
     # Cost is a tenth of the answer's size, and counts as much once each is normalised.
-    made = {0: lambda _: 0.0, 1: lambda i: float(i % 2), 2: lambda i: 0.1 * (i % 4 > 1)}
-    monkeypatch.setattr(
-        grpo, "_part", lambda prompts, place, **_: [made[place](i) for i in range(len(prompts))]
-    )
+    scorer = by_place(lambda n: (0.0, float(n % 2), 0.1 * (n % 4 > 1)))
     monkeypatch.setattr(GRPOTrainer, "_compute_loss", compute_and_look)
     changed = {"steps": 1, "multi_objective_aggregation": "normalize_then_sum"}
-    train = setting.train.model_copy(update=changed)
+    train = context.train.model_copy(update=changed)
     for alpha in (0.5, 0.25):
-        reward = setting.reward.model_copy(update={"cost_weight": alpha})
+        reward = context.reward.model_copy(update={"cost_weight": alpha})
         folder = tmp_path / f"run-{alpha}"
-        run(small_policy, replace(setting, train=train, reward=reward), folder)
+        run(small_policy, replace(context, train=train, reward=reward, scorer=scorer), folder)
     even = sorted({round(float(value), 2) for value in seen[0]})
     assert len(even) == 3  # both, one of them, neither: which one makes no difference
     assert even[1] == pytest.approx(0.0, abs=0.01)
@@ -273,24 +236,24 @@ def test_each_part_of_the_reward_is_normalised_by_itself_where_asked_for(
     assert both - right == pytest.approx(cheap - neither, abs=0.02)
 
 
-def test_the_parts_of_a_reward_sum_to_it(setting: Setting, params: Params) -> None:
+def test_the_parts_of_a_reward_sum_to_it(context: TrainingContext, params: Params) -> None:
     scale = FrozenCostScale(0.0, 10.0)
     reward = params.reward.model_copy(update={"cost_weight": 0.5})
-    good = score(trajectory(TURN, LAST), pool_cards(setting), scale, reward)
+    good = score(trajectory(TURN, LAST), pool_cards(context), scale, reward)
     assert good.parts[0] == 0.0
     assert good.parts[1] == 0.5
     assert good.reward == pytest.approx(0.5 + 0.5 * good.cost_score)
-    broken = score(trajectory(TURN, stopped="length"), pool_cards(setting), scale, reward)
+    broken = score(trajectory(TURN, stopped="length"), pool_cards(context), scale, reward)
     assert (broken.reward, broken.parts) == (-1.0, (-1.0, 0.0, 0.0))
 
 
 def test_an_interrupted_run_ends_as_an_unbroken_one(
-    small_policy: Path, setting: Setting, tmp_path: Path
+    small_policy: Path, context: TrainingContext, tmp_path: Path
 ) -> None:
-    whole = run(small_policy, setting, tmp_path / "whole")
-    run(small_policy, setting, tmp_path / "broken", stop_after=3)
+    whole = run(small_policy, context, tmp_path / "whole")
+    run(small_policy, context, tmp_path / "broken", stop_after=3)
     assert (tmp_path / "broken/checkpoint-2/router_state.json").is_file()
-    resumed = run(small_policy, setting, tmp_path / "broken")
+    resumed = run(small_policy, context, tmp_path / "broken")
     assert resumed.rows == whole.rows
     for name, trained in (("whole.csv", whole), ("resumed.csv", resumed)):
         write_log(tmp_path / name, trained.rows)
@@ -300,30 +263,30 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(
     assert weights[0].read_bytes() == weights[1].read_bytes()
     assert resumed.cost_scale.state() == whole.cost_scale.state()
     # Killed after its last checkpoint, before anybody took what it had made.
-    again = run(small_policy, setting, tmp_path / "broken")
+    again = run(small_policy, context, tmp_path / "broken")
     assert again.rows == whole.rows
     assert weights[0].read_bytes() == (again.folder / "model.safetensors").read_bytes()
     assert again.cost_scale.state() == whole.cost_scale.state()
 
 
 def test_a_checkpoint_without_our_state_is_not_resumed_from(
-    small_policy: Path, setting: Setting, tmp_path: Path
+    small_policy: Path, context: TrainingContext, tmp_path: Path
 ) -> None:
-    whole = run(small_policy, setting, tmp_path / "run")
+    whole = run(small_policy, context, tmp_path / "run")
     for state in (tmp_path / "run").glob("checkpoint-*/router_state.json"):
         state.unlink()
-    assert run(small_policy, setting, tmp_path / "run").rows == whole.rows
+    assert run(small_policy, context, tmp_path / "run").rows == whole.rows
 
 
 def test_the_log_has_a_row_for_every_step(
-    small_policy: Path, setting: Setting, tmp_path: Path
+    small_policy: Path, context: TrainingContext, tmp_path: Path
 ) -> None:
-    trained = run(small_policy, setting, tmp_path / "run")
+    trained = run(small_policy, context, tmp_path / "run")
     write_log(tmp_path / "log.csv", trained.rows)
     with (tmp_path / "log.csv").open() as stream:
         table = list(csv.DictReader(stream))
     assert [int(float(row["step"])) for row in table] == [1, 2, 3, 4]
-    names = {card.name for card in pool_cards(setting)}
+    names = {card.name for card in pool_cards(context)}
     assert {f"share/{name}" for name in names} <= table[0].keys()
     figures = {"reward", "reward_format", "reward_answer", "reward_cost", "em", "kl", "entropy"}
     assert figures | {"grad_norm", "top_model_share", "zero_variance_groups"} <= table[0].keys()

@@ -2,9 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from random import Random
 from statistics import fmean
-from typing import Any
 
 import pytest
 
@@ -13,12 +11,15 @@ from routerr1.data.embedded import World
 from routerr1.prompt import renderer
 from routerr1.simulation.pool import SimulatedPool
 from routerr1.train import grpo
-from routerr1.train.setting import Setting, Task
+from routerr1.train.context import Task, TrainingContext
 from routerr1.types import Question
+from tests.train.scorers import shuffled
 
 
 @pytest.fixture
-def setting(params: Params, world: World, pool: SimulatedPool, rows: list[Question]) -> Setting:
+def context(
+    params: Params, world: World, pool: SimulatedPool, rows: list[Question]
+) -> TrainingContext:
     """Every second entity counts as right for every question: a few steps suffice to learn such names."""
     names = sorted(name for names in world.entities.values() for name in names)
     tasks = [Task(replace(row, golden_answers=tuple(names[::2])), pool) for row in rows]
@@ -26,7 +27,7 @@ def setting(params: Params, world: World, pool: SimulatedPool, rows: list[Questi
         "steps": 14, "questions_per_step": 6, "rollouts_per_question": 8, "learning_rate": 4e-3,
         "validate_every": 14, "checkpoint_every": 100,
     }  # fmt: skip
-    return Setting(
+    return TrainingContext(
         tasks=[task for task in tasks if task.question.split == "train"],
         validation=[task for task in tasks if task.question.split == "validation"][:16],
         names=[],
@@ -39,28 +40,22 @@ def setting(params: Params, world: World, pool: SimulatedPool, rows: list[Questi
 
 
 def test_em_rises_by_the_rewards_alone(
-    asking_policy: Path, setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    asking_policy: Path, context: TrainingContext, tmp_path: Path
 ) -> None:
     """Dealt out at random, rewards let EM drift up and down: naming any entity is right half of the time."""
-    before, after, greedy = trained(asking_policy, setting, tmp_path / "true")
+    before, after, greedy = trained(asking_policy, context, tmp_path / "true")
     assert (after > before + 0.3, greedy > 0.9) == (True, True)
     drifts = []
     for dealing in range(1, 4):
-        rng = Random(dealing)
-
-        def deal(prompts: list[str], reward: list[float], rng: Random = rng, **_: Any) -> Any:
-            assert len(reward) == len(prompts)
-            return rng.sample(reward, len(reward))
-
-        monkeypatch.setattr(grpo, "_reward", deal)
-        before, after, greedy = trained(asking_policy, setting, tmp_path / f"dealt-{dealing}")
+        dealt = replace(context, scorer=shuffled(dealing))
+        before, after, greedy = trained(asking_policy, dealt, tmp_path / f"dealt-{dealing}")
         assert (after < 0.5, greedy < 0.6) == (True, True)
         drifts.append(after - before)
     assert fmean(drifts) < 0.1
 
 
-def trained(start: Path, setting: Setting, folder: Path) -> tuple[float, float, float]:
+def trained(start: Path, context: TrainingContext, folder: Path) -> tuple[float, float, float]:
     """Sampled EM of the first and of the last four steps, and greedy EM at the end."""
-    rows = grpo.train(start, setting, folder, progress=lambda _: None).rows
+    rows = grpo.train(start, context, folder, progress=lambda _: None).rows
     first, last = (fmean(row["em"] for row in part) for part in (rows[:4], rows[-4:]))
     return first, last, rows[-1]["validation/em"]

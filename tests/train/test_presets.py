@@ -17,7 +17,7 @@ from routerr1.rollout.local import LocalGenerator
 from routerr1.simulation.pool import SimulatedPool
 from routerr1.train import grpo
 from routerr1.types import Question
-from tests.train.settings import setting_of
+from tests.train.contexts import context_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,8 +34,8 @@ def test_the_papers_setting_reaches_trl(
     name: str, tmp_path: Path, pool: SimulatedPool, rows: list[Question]
 ) -> None:
     params = load_preset(name, tmp_path)
-    setting = setting_of(params, pool, rows, held=4, how=load_options(params))
-    config = grpo._config(setting, tmp_path)
+    context = context_of(params, pool, rows, held=4, load=load_options(params))
+    config = grpo.grpo_config(context, tmp_path)
     assert (config.max_steps, config.learning_rate, config.beta) == (225, 1e-6, 0.001)
     assert config.generation_batch_size == 64 * 4
     assert config.per_device_train_batch_size * config.gradient_accumulation_steps == 64 * 4
@@ -47,7 +47,7 @@ def test_the_papers_setting_reaches_trl(
     assert (params.prompt.template, params.prompt.chat) == ("full", True)
     server = VllmParams(mode="server", url="http://10.0.0.7:8001", group_port=5555)
     train = params.train.model_copy(update={"vllm": server})
-    config = grpo._config(replace(setting, train=train), tmp_path)
+    config = grpo.grpo_config(replace(context, train=train), tmp_path)
     assert (config.vllm_mode, config.vllm_server_base_url, config.vllm_group_port) == (
         "server", "http://10.0.0.7:8001", 5555
     )  # fmt: skip
@@ -68,9 +68,9 @@ def test_a_step_that_does_not_part_evenly_is_refused(
     params: Params, pool: SimulatedPool, rows: list[Question], tmp_path: Path
 ) -> None:
     train = params.train.model_copy(update={"rollouts_per_pass": 5})
-    setting = setting_of(params, pool, rows, held=4, how=load_options(params), train=train)
+    context = context_of(params, pool, rows, held=4, load=load_options(params), train=train)
     with pytest.raises(ConfigError, match="passes of 5"):
-        grpo._config(setting, tmp_path)
+        grpo.grpo_config(context, tmp_path)
 
 
 def test_adapters_train_in_small_passes_and_are_merged_into_what_is_saved(
@@ -82,8 +82,8 @@ def test_adapters_train_in_small_passes_and_are_merged_into_what_is_saved(
             "gradient_checkpointing": True, "lora": LoraParams(rank=4, alpha=8),
         }
     )  # fmt: skip
-    setting = setting_of(params, pool, rows, held=4, how=load_options(params), train=train)
-    trained = grpo.train(asking_policy, setting, tmp_path / "run", progress=lambda _: None)
+    context = context_of(params, pool, rows, held=4, load=load_options(params), train=train)
+    trained = grpo.train(asking_policy, context, tmp_path / "run", progress=lambda _: None)
     before, after = (
         load_file(folder / "model.safetensors") for folder in (asking_policy, trained.folder)
     )
@@ -103,7 +103,7 @@ def test_adapters_train_in_small_passes_and_are_merged_into_what_is_saved(
         }
     )
     one = grpo.train(
-        asking_policy, replace(setting, train=whole), tmp_path / "whole", progress=lambda _: None
+        asking_policy, replace(context, train=whole), tmp_path / "whole", progress=lambda _: None
     )
     for key in ("reward", "em", "calls", "policy_tokens"):
         assert one.rows[0][key] == pytest.approx(trained.rows[0][key]), key

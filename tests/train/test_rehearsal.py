@@ -17,7 +17,7 @@ from routerr1.train.packing import Example
 from routerr1.train.rehearsal import Rehearsal, rehearsal
 from routerr1.train.warmstart import packed_loss
 from routerr1.types import Question
-from tests.train.settings import setting_of
+from tests.train.contexts import context_of
 
 
 @pytest.fixture
@@ -78,8 +78,8 @@ def test_a_step_of_several_passes_rehearses_once(
 
     changed = {"steps": 2, "rollouts_per_pass": 4, "validate_every": 2, "rehearsal_weight": 0.5}
     train = params.train.model_copy(update=changed)
-    setting = setting_of(params, pool, rows, held=2, train=train, rehearsal=noted)
-    trained = grpo.train(small_policy, setting, tmp_path, progress=lambda _: None)
+    context = context_of(params, pool, rows, held=2, train=train, rehearsal=noted)
+    trained = grpo.train(small_policy, context, tmp_path, progress=lambda _: None)
     assert asked == [0, 1]
     assert all(row["rehearsal_loss"] > 0 for row in trained.rows)
 
@@ -93,10 +93,10 @@ def test_rehearsing_keeps_what_the_warm_start_taught(
     found = []
     for weight in (0.0, 1.0):
         train = params.train.model_copy(update={**changed, "rehearsal_weight": weight})
-        setting = setting_of(params, pool, rows, train=train)
-        setting = replace(setting, rehearsal=rehearsed if weight else None)
+        context = context_of(params, pool, rows, train=train)
+        context = replace(context, rehearsal=rehearsed if weight else None)
         folder = tmp_path / str(weight)
-        grpo.train(asking_policy, setting, folder, progress=lambda _: None)
+        grpo.train(asking_policy, context, folder, progress=lambda _: None)
         last = LocalGenerator.load(folder / "checkpoint-8")
         with torch.no_grad():
             found.append(packed_loss(last.model, rehearsed(99, last.tokenizer)).item())

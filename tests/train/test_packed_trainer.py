@@ -14,9 +14,11 @@ from routerr1.prompt import renderer
 from routerr1.rollout.local import LocalGenerator
 from routerr1.simulation.pool import SimulatedPool, known_facts, training_pool
 from routerr1.train import grpo
-from routerr1.train.setting import Setting, Task
+from routerr1.train.context import Task, TrainingContext
+from routerr1.train.rollouts import TrainedPolicy
 from routerr1.types import Question, Trajectory
-from tests.train.scripted import play_scripts
+from tests.train.scorers import by_place
+from tests.train.scripted import RecordedPolicy, ScriptedPolicy
 
 ASK = "<think> t</think><search>Atlas: x?</search>"
 ANSWER = "<think> t</think><answer> y</answer>"
@@ -30,11 +32,13 @@ SCRIPTS = [
 
 
 @pytest.fixture
-def setting(params: Params, pool: SimulatedPool, rows: list[Question], world: Any) -> Setting:
+def context(
+    params: Params, pool: SimulatedPool, rows: list[Question], world: Any
+) -> TrainingContext:
     """Every other question has a pool of its own, so that prompts of a batch begin differently."""
     known = known_facts(world)
     train = [row for row in rows if row.split == "train"]
-    return Setting(
+    return TrainingContext(
         tasks=[
             Task(row, training_pool(known, i) if i % 2 else pool) for i, row in enumerate(train)
         ],
@@ -54,30 +58,29 @@ class Watched:
     """What every loss was computed from, and what the trainer made of it, with and without packing."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from routerr1.train.trainer import PackedTrainer
+        from routerr1.train.trl_adapter import PackedTrainer
 
         self.inputs: list[dict[str, Any]] = []
         self.logps: list[torch.Tensor] = []
         self.losses: list[dict[bool, tuple[torch.Tensor, dict[str, torch.Tensor]]]] = []
-        compute, packs = PackedTrainer._compute_loss, PackedTrainer._packs
+        compute = PackedTrainer._compute_loss
 
         def both(trainer: Any, model: Any, inputs: dict[str, Any]) -> Any:
             self.inputs.append(inputs)
-            assert packs(trainer)
+            assert trainer.packing
             found = {}
             for packed in (False, True):
-                with monkeypatch.context() as patch:
-                    patch.setattr(PackedTrainer, "_packs", lambda _, on=packed: on)
-                    with torch.no_grad():
-                        given = dict(inputs)
-                        if "ref_per_token_logps" in inputs:
-                            given["ref_per_token_logps"] = self._score(
-                                trainer, trainer.ref_model, inputs
-                            )
-                        logps = self._score(trainer, model, inputs)
-                    model.zero_grad()
-                    loss = compute(trainer, model, given)
-                    loss.backward()
+                trainer.packing = packed
+                with torch.no_grad():
+                    given = dict(inputs)
+                    if "ref_per_token_logps" in inputs:
+                        given["ref_per_token_logps"] = self._score(
+                            trainer, trainer.ref_model, inputs
+                        )
+                    logps = self._score(trainer, model, inputs)
+                model.zero_grad()
+                loss = compute(trainer, model, given)
+                loss.backward()
                 found[packed] = loss.detach(), {n: p.grad for n, p in model.named_parameters()}
                 model.zero_grad(set_to_none=True)
             self.losses.append(found)
@@ -110,12 +113,12 @@ class Watched:
 
 
 def train(
-    start: Path, setting: Setting, folder: Path
+    policy: TrainedPolicy, context: TrainingContext, folder: Path
 ) -> tuple[list[dict[str, float]], list[Sequence[Trajectory]]]:
     played: list[Sequence[Trajectory]] = []
-    trained = grpo.train(
-        start, setting, folder, progress=lambda _: None,
-        log_played=lambda _step, trajectories: played.append(trajectories),
+    trained = grpo.train_policy(
+        policy, context, folder, progress=lambda _: None,
+        log_rollouts=lambda _step, trajectories: played.append(trajectories),
     )  # fmt: skip
     return trained.rows, played
 
@@ -133,16 +136,16 @@ def as_played(trajectory: Trajectory, eos: int) -> tuple[tuple[int, ...], ...]:
 
 
 def test_packing_changes_neither_loss_nor_gradient_and_every_ending_is_trained_on(
-    small_policy: Path, setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_policy: Path, context: TrainingContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watched = Watched(monkeypatch)
-    play_scripts(monkeypatch, SCRIPTS)
-    # Rewards that differ within a group, or there would be no gradient to compare.
-    monkeypatch.setattr(grpo, "_reward", lambda prompts, **_: [i % 3 for i in range(len(prompts))])
-    rows, played = train(small_policy, setting, tmp_path)
+    policy = ScriptedPolicy(LocalGenerator.load(small_policy), SCRIPTS)
+    # Rewards differ within a group, or there would be no gradient to compare.
+    context = replace(context, scorer=by_place(lambda n: (float(n % 3), 0.0, 0.0)))
+    rows, played = train(policy, context, tmp_path)
     assert rows[1]["kl"] > 1e-4  # the policy has left its reference
     assert {each.stopped for each in played[0]} == {"answered", "length", "max_rounds"}
-    assert max(len(each.turns) for each in played[0]) == setting.rollout.max_rounds + 1
+    assert max(len(each.turns) for each in played[0]) == context.rollout.max_rounds + 1
     assert len({each.prompt_ids[:50] for each in played[0]}) > 1
     eos = LocalGenerator.load(small_policy).tokenizer.eos_token_id
     for step, trajectories in enumerate(played):
@@ -155,26 +158,19 @@ def test_packing_changes_neither_loss_nor_gradient_and_every_ending_is_trained_o
 
 
 def test_ids_trained_on_are_those_sampled_token_by_token(
-    asking_policy: Path, setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    asking_policy: Path, context: TrainingContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Recorded where a token is drawn, over the rounds of a byte-level BPE policy."""
-    sampled: dict[Any, tuple[list[int], list[float]]] = {}
-    take = LocalGenerator._take
-
-    def taken(self: LocalGenerator, session: Any, token: int, logprob: float) -> None:
-        tokens, logprobs = sampled.setdefault(session, ([], []))
-        tokens.append(token)
-        logprobs.append(logprob)
-        take(self, session, token, logprob)
-
-    monkeypatch.setattr(LocalGenerator, "_take", taken)
+    """Recorded as the generator returns them, over the rounds of a byte-level BPE policy."""
     watched = Watched(monkeypatch)
-    hot = setting.rollout.model_copy(update={"temperature": 1.0})
-    _, played = train(asking_policy, replace(setting, rollout=hot), tmp_path)
-    held = len(setting.validation)  # played before the first step
+    hot = context.rollout.model_copy(update={"temperature": 1.0})
+    policy = RecordedPolicy(LocalGenerator.load(asking_policy))
+    _, played = train(policy, replace(context, rollout=hot), tmp_path)
+    held = len(context.validation)  # rolled out before the first step
     first = {
-        (session.prompt_ids, tuple(tokens)): logprobs
-        for session, (tokens, logprobs) in list(sampled.items())[held : held + len(played[0])]
+        (prompt_ids, tuple(token for each in generations for token in each.token_ids)): [
+            logprob for each in generations for logprob in each.logprobs
+        ]
+        for prompt_ids, generations in policy.sessions[held : held + len(played[0])]
     }
     given = watched.inputs[0]
     weights = (given["completion_mask"] * given["tool_mask"]).bool()
@@ -194,10 +190,10 @@ def test_ids_trained_on_are_those_sampled_token_by_token(
 
 
 def test_an_end_token_that_also_pads_changes_nothing(
-    small_policy: Path, setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_policy: Path, context: TrainingContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    play_scripts(monkeypatch, SCRIPTS)
-    monkeypatch.setattr(grpo, "_reward", lambda prompts, **_: [i % 3 for i in range(len(prompts))])
+    from routerr1.train.trl_adapter import PackedTrainer
+
     rows = []
     for packs, name in product((True, False), ("own", "shared")):
         start = tmp_path / f"{name}-{packs}"
@@ -208,8 +204,11 @@ def test_an_end_token_that_also_pads_changes_nothing(
         policy.tokenizer.save_pretrained(start)
         with monkeypatch.context() as patch:
             if not packs:
-                patch.setattr("routerr1.train.trainer.PackedTrainer._packs", lambda _: False)
-            rows.append(train(start, setting, start / "run")[0])
+                unpacked = property(lambda _: False, lambda _, __: None)
+                patch.setattr(PackedTrainer, "packing", unpacked, raising=False)
+            scripted = ScriptedPolicy(LocalGenerator.load(start), SCRIPTS)
+            scored = replace(context, scorer=by_place(lambda n: (float(n % 3), 0.0, 0.0)))
+            rows.append(train(scripted, scored, start / "run")[0])
     assert rows[0] == rows[1]
     assert rows[2] == rows[3]
     assert rows[2][1]["loss"] == pytest.approx(rows[0][1]["loss"], abs=1e-5)

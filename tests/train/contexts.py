@@ -1,4 +1,4 @@
-"""The setting of a short training run on the embedded questions."""
+"""The context of a short training run on the embedded questions."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,14 +6,14 @@ from typing import Any
 from routerr1.config import Params
 from routerr1.pool.interface import Pool
 from routerr1.prompt import renderer
-from routerr1.train.setting import Setting, Task
+from routerr1.train.context import Task, TrainingContext
 from routerr1.types import Question
 
 
-def setting_of(
+def context_of(
     params: Params, pool: Pool, rows: Sequence[Question], *, held: int = 8, **changes: Any
-) -> Setting:
-    """All training questions and `held` of validation on one pool, seed 1, short turns; `changes` to `Setting`."""
+) -> TrainingContext:
+    """All training questions and `held` of validation on one pool, seed 1, short turns; `changes` to `TrainingContext`."""
     given: dict[str, Any] = {
         "tasks": [Task(row, pool) for row in rows if row.split == "train"],
         "validation": [Task(row, pool) for row in rows if row.split == "validation"][:held],
@@ -24,4 +24,4 @@ def setting_of(
         "train": params.train,
         "seed": 1,
     }
-    return Setting(**given | changes)
+    return TrainingContext(**given | changes)

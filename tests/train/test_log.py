@@ -2,7 +2,7 @@
 
 import pytest
 
-from routerr1.train.recorder import train_cost_usd, train_hours
+from routerr1.train.log import train_cost_usd, train_hours
 
 
 def test_hours_are_the_seconds_of_every_step() -> None:

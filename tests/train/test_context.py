@@ -10,8 +10,8 @@ from routerr1.config import Params
 from routerr1.data.splits import read_questions
 from routerr1.lineage import PATHS
 from routerr1.stages.dataset import dataset
-from routerr1.stages.train import train_setting
-from routerr1.train.setting import Task
+from routerr1.stages.train import training_context
+from routerr1.train.context import Task
 from routerr1.workspace import Workspace
 
 
@@ -27,7 +27,7 @@ def tasks_of(params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         changed = params.model_copy(
             update={"pool": params.pool.model_copy(update=pool), "train": train}
         )
-        return list(train_setting(Workspace(changed), Workspace(changed).open_pool(), 1).tasks)
+        return list(training_context(Workspace(changed), Workspace(changed).open_pool(), 1).tasks)
 
     return tasks
 
