@@ -82,7 +82,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(
     with caplog.at_level(logging.WARNING):
         assert last_complete(folder) == folder / "checkpoint-2"
     (record,) = caplog.records
-    assert re.search(f"checkpoint-4/{told}.*not going on from step 4", record.getMessage())
+    assert re.search(f"checkpoint-4/{told}.*not resuming from step 4", record.getMessage())
     (folder / "checkpoint-2/router_state.json").unlink()
     assert last_complete(folder) is None
 

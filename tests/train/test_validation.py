@@ -49,7 +49,7 @@ def test_validation_sees_that_a_policy_became_more_expensive(
 ) -> None:
     """All calls cost twice as much in the third run: on a scale of its own it would look the same."""
     context = context_of(params, pool, rows, held=4)
-    context = replace(context, reward=context.reward.replace(cost_weight=0.5))
+    context = replace(context, reward=context.reward.model_copy(update={"cost_weight": 0.5}))
     bills = Bills([100, 400, 900, 1600], [50, 200, 450, 800], [200, 800, 1800, 3200])
     generation = nullcontext(ScriptedGenerator([]))
     first, scale = validate(context, bills, generation, None)
