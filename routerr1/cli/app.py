@@ -152,6 +152,9 @@ def ask(
     params: ParamsFile = PARAMS,
 ) -> None:
     """Answer one question with the trained policy, and show every thought, call and price."""
+    # Importing torch and transformers is most of the time, and a tenth of it is looking for garbage
+    # (measured). This process ends before there is any.
+    gc.disable()
     from routerr1.cli.ask import ask_once, show
     from routerr1.config import load_params
 
