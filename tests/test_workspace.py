@@ -85,7 +85,8 @@ EXEMPT = {
 _RESULTS_ONLY = "the report reads results, and plays nothing"
 _NO_POLICY = "the workspace could load a policy, which this stage does not"
 EXEMPT_IN = {
-    "profile": dict.fromkeys(("policy", "prompt.py", "protocol.py", "rollout"), _NO_POLICY),
+    "generalize": {"reward.py": "imported only for the cost scale that a checkpoint stores"},
+    "profile": dict.fromkeys(("policy", "prompt.py", "protocol.py", "reward.py", "rollout"), _NO_POLICY),
     "report": dict.fromkeys(
         (
             "data/embedded.py", "matching.py", "prompt.py", "protocol.py", "rollout", "simulation",
