@@ -22,7 +22,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 
 from routerr1.errors import ConfigError, DataError
 from routerr1.files import read_yaml
@@ -565,26 +565,27 @@ def load_params(
     try:
         return Params.model_validate(_merge(base, overlay), context=path)
     except ValidationError as error:
-        # A misspelt key often causes other errors, so it comes first.
-        first = min(error.errors(), key=lambda each: each["type"] != _UNKNOWN)
-        context = first.get("ctx", {})
-        loc = (*first["loc"], *([context["key"]] if first["type"] == _UNKNOWN else []))
+        loc, message = explain(error)
         source = overlay_path if loc and _holds(overlay, loc) else path
-        raise ConfigError(f"{source}: {_message(first, loc)}") from None
+        raise ConfigError(f"{source}: {message}") from None
 
 
-def _message(error: ErrorDetails, loc: tuple[int | str, ...]) -> str:
-    """What is wrong at `loc`, with the remedy for an unknown key."""
+def explain(error: ValidationError) -> tuple[tuple[int | str, ...], str]:
+    """Where the first error lies, and a line that names the key and, for an unknown one, the nearest known."""
+    # A misspelt key often causes other errors, so it comes first.
+    first = min(error.errors(), key=lambda each: each["type"] != _UNKNOWN)
+    unknown = first["type"] == _UNKNOWN
+    loc = (*first["loc"], *([first["ctx"]["key"]] if unknown else []))
     key = ".".join(map(str, loc))
-    if error["type"] != _UNKNOWN:
-        message = error["msg"].removeprefix("Value error, ")
-        return f"{key}: {message}" if key else message
+    if not unknown:
+        message = first["msg"].removeprefix("Value error, ")
+        return loc, f"{key}: {message}" if key else message
     if key in RENAMED_KEYS:
-        return f"{key} is now {RENAMED_KEYS[key]}; rename the key"
+        return loc, f"{key} is now {RENAMED_KEYS[key]}; rename the key"
     if key in REMOVED_KEYS:
-        return f"{key} is gone: {REMOVED_KEYS[key]}"
-    near = ".".join(map(str, (*loc[:-1], error["ctx"]["near"])))
-    return f"unknown key {key}; did you mean {near}?"
+        return loc, f"{key} is gone: {REMOVED_KEYS[key]}"
+    near = ".".join(map(str, (*loc[:-1], first["ctx"]["near"])))
+    return loc, f"unknown key {key}; did you mean {near}?"
 
 
 def _refuse_overruled(

@@ -138,7 +138,9 @@ def test_an_answer_for_which_the_money_ran_out_is_told(
     answers = ask_all(load(budget={"run_usd": 0.0}), *[QUESTION] * 4)
     assert "budget" in failures(answers)
     assert "of 0.000000 USD are spent or set aside" in caplog.text
-    with pytest.raises(ConfigError, match=r"^model_config: budget: per_day: "):
+    with pytest.raises(
+        ConfigError, match=r"^model_config: budget: unknown key per_day; did you mean "
+    ):
         load(budget={"per_day": 1.0})
 
 

@@ -22,7 +22,7 @@ import mlflow
 from mlflow.pyfunc.model import PythonModel
 from pydantic import ValidationError
 
-from routerr1.config import BudgetParams, Params
+from routerr1.config import BudgetParams, Params, explain
 from routerr1.errors import ConfigError, PoolError, RegistryError
 from routerr1.files import read_json
 from routerr1.rollout.record import to_row
@@ -192,9 +192,7 @@ def _as_served(params: Params, *, pool: Path, prompt: Path, budget: Mapping[str,
     try:
         limits = BudgetParams.model_validate({**own.budget.model_dump(), **budget})
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"model_config: budget: {key}: {first['msg']}") from None
+        raise ConfigError(f"model_config: budget: {explain(error)[1]}") from None
     file = None if own.kind == "simulated" else pool
     live = own.replace(file=file, calls="live", store=None, nearest=None, budget=limits)
     wording = params.prompt
