@@ -29,7 +29,7 @@ from tests.servers import free_port, running, until_answers
 STAGES = 8
 TARGET_S = 15.0
 # As an event starts it: a run by hand is not asked for its cool-down, of which the ci preset has none.
-RETRAIN = "import sys; from routerr1.flows.pipeline import main; sys.exit(main({'trigger': 'routerr1.data.changed'}))"
+RETRAIN = "from routerr1.flows.pipeline import retrain; retrain(trigger='routerr1.data.changed')"
 FLOW = [sys.executable, "-c", RETRAIN]
 PLAIN = [sys.executable, "-m", "dvc", "repro"]
 

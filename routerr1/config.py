@@ -31,7 +31,7 @@ _UNKNOWN = "unknown_key"  # type of the error that Section raises
 
 
 class Section(BaseModel):
-    """One block of params.yaml; a misspelt key is an error, not a silent default, and so is `.inf` or `.nan`."""
+    """One block of params.yaml; a misspelt key is an error, and so is `.inf` or `.nan`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -72,10 +72,10 @@ class EmbeddedParams(Section):
 
 
 class ColumnsParams(Section):
-    """Which column of a source holds what; None where it has none.
+    """Columns of a source; None if it lacks one.
 
     Attributes:
-        separator: what stands between several answers in one cell; None: a JSON list, or one answer.
+        separator: text between several answers in one cell; None for a JSON list, or one answer.
     """
 
     id: str | None = "id"
@@ -87,14 +87,14 @@ class ColumnsParams(Section):
 
 
 class DrawParams(Section):
-    """So many rows, drawn from a split of the source; None: all of them."""
+    """Rows drawn from a split of the source; None takes all of them."""
 
     source: str
     rows: int | None = Field(ge=1)
 
 
 class BenchmarkParams(Section):
-    """What one data set gives to each split; None: nothing."""
+    """What one data set contributes to each split; None for nothing."""
 
     train: DrawParams | None = None
     validation: DrawParams | None = None
@@ -102,7 +102,7 @@ class BenchmarkParams(Section):
 
 
 class BenchmarksParams(Section):
-    """The seven sets: from the hub at a pinned revision, or from a folder of the same layout."""
+    """The seven benchmarks, from the hub at a pinned revision or from a folder of the same layout."""
 
     folder: Path | None
     repo: str
@@ -112,7 +112,7 @@ class BenchmarksParams(Section):
 
 
 class DatasetParams(Section):
-    """Which questions, and how they are split.
+    """Where questions come from, and how they are split.
 
     Attributes:
         imported: files written by `routerr1 data import`, used in addition to the source.
@@ -137,7 +137,7 @@ class ChecksParams(Section):
 
 
 class BudgetParams(Section):
-    """US dollars that may be spent at most; null: no limit. Shared by all processes of this folder."""
+    """Most US dollars to spend; null for no limit. All processes of this folder share it."""
 
     question_usd: float | None = Field(default=None, ge=0)
     run_usd: float | None = Field(default=None, ge=0)
@@ -160,7 +160,7 @@ PoolFilePath = Annotated[Path, AfterValidator(_pool_file)]
 
 
 class PoolParams(Section):
-    """Which candidates answer, whether their answers are kept, and what they may cost.
+    """Which candidates answer, whether calls are recorded, and what they may cost.
 
     Attributes:
         kind: `recorded` answers from `store` with what the candidates of `file` said once; see docs/pool.md.
@@ -219,7 +219,7 @@ class PromptParams(Section):
 
     Attributes:
         file: the wording of template `file`.
-        chat: as a user's turn in the policy's chat template.
+        chat: render the prompt as a user's turn in the policy's chat template.
     """
 
     template: Literal["compact", "full", "file"]
@@ -234,12 +234,12 @@ class PromptParams(Section):
 
 
 class RolloutParams(Section):
-    """Limits of one trajectory; `temperature` is the one training samples with.
+    """Limits of one trajectory; `temperature` is that of sampling in training.
 
     Attributes:
-        max_reply_tokens: that are kept of a reply, counted as the policy reads it; `pool.max_reply_tokens`
-            is what a candidate is asked for, which it may ignore.
-        max_tokens: of prompt, generations and replies together; None: what the model can hold.
+        max_reply_tokens: length to which a reply is cut, in tokens of the policy. A candidate is asked for
+            `pool.max_reply_tokens`, which it may ignore.
+        max_tokens: length of prompt, generations and replies together; None for the model's context.
     """
 
     max_rounds: int = Field(ge=1)
@@ -250,12 +250,12 @@ class RolloutParams(Section):
 
 
 class ModelParams(Section):
-    """The policy: made from scratch with these sizes, or loaded (then the sizes are not read).
+    """The policy, made from scratch with these sizes or loaded; a loaded one ignores the sizes.
 
     Attributes:
-        heads: two at least, which attend to the tokens just before; each of an even size.
-        device: `auto` is a GPU where there is one.
-        dtype: what is computed in; `auto` is bfloat16 on a GPU. Weights that are trained stay float32.
+        heads: at least two, each of an even size; they attend to the tokens just before.
+        device: `auto` uses a GPU if there is one.
+        dtype: precision of the computation; `auto` is bfloat16 on a GPU. Trained weights stay float32.
     """
 
     init: str
@@ -276,7 +276,7 @@ class ModelParams(Section):
 
 
 class WarmstartParams(Section):
-    """Supervised steps on trajectories whose routing is random."""
+    """Supervised steps on demonstrations with random routing."""
 
     steps: int = Field(ge=0)
     batch_size: int = Field(ge=1)
@@ -303,7 +303,7 @@ class LoraParams(Section):
 
 
 class VllmParams(Section):
-    """vLLM plays the rollouts: in the trainer's own process, or as a server at `url`.
+    """Rollouts by vLLM, in the trainer's own process or on a server at `url`.
 
     Attributes:
         group_port: over which TRL sends new weights to the server.
@@ -320,16 +320,16 @@ class TrainParams(Section):
     """GRPO (arXiv 2402.03300) through TRL.
 
     Attributes:
-        steps: 0 takes the starting policy as it is, for checkpoints trained elsewhere.
-        scale_rewards: advantages are a reward less its group's mean, over the standard deviation of the
-            `group`, of the `batch`, or nothing. Over its group's, the few cents between right answers
-            count as much as right against wrong.
+        steps: 0 keeps the starting policy, for checkpoints trained elsewhere.
+        scale_rewards: an advantage is a reward minus its group's mean, divided by the standard deviation of
+            the `group`, of the `batch`, or by nothing. Divided by its group's, a small difference in cost
+            between right answers counts as much as right against wrong.
         multi_objective_aggregation: advantages from the rewards' sum, or from the sum of format, answer and
             cost each normalised within its group (GDPO, arXiv 2601.05242).
-        rehearsal_weight: of the warm start's loss beside that of the rewards, on `rehearsal_batch` of its
-            trajectories a step, where there was one; see `train/rehearsal.py`. For one process.
-        rollouts_per_pass: that one process puts through the model at a time, gradients accumulating;
-            None: all of its share.
+        rehearsal_weight: weight of the warm start's loss, computed on `rehearsal_batch` demonstrations a
+            step if there was a warm start; see `train/rehearsal.py`. For one process.
+        rollouts_per_pass: rollouts in one forward pass of a process, whose gradients accumulate; None for
+            all of its share.
     """
 
     steps: int = Field(ge=0)
@@ -365,7 +365,7 @@ class TrainParams(Section):
 
 
 class EvaluateParams(Section):
-    """Which questions are played, and how intervals are made."""
+    """Which questions are evaluated, and how intervals are computed."""
 
     split: Literal["train", "validation", "test"]
     max_questions: int | None = Field(ge=1)
@@ -388,7 +388,7 @@ RENAMED_BASELINES = {"prompted_star": "policy_before_rl", "knn_star": "knn_multi
 
 
 class BaselineParams(Section):
-    """The rows of the paper's Table 1 that are played beside the policy; see `baselines/`."""
+    """The rows of the paper's Table 1 that are evaluated beside the policy; see `baselines/`."""
 
     include: tuple[Baseline, ...]
 
@@ -419,8 +419,8 @@ class GeneralizeParams(Section):
     """Models that training never saw.
 
     Attributes:
-        pool_seed: draws those of a simulated pool.
-        file: those of an http pool, as a pool file of their own.
+        pool_seed: draws the models of a simulated pool.
+        file: pool file with the added models of an http pool.
     """
 
     pool_seed: int
@@ -430,7 +430,7 @@ class GeneralizeParams(Section):
 
 
 class GateParams(Section):
-    """What a challenger must show; see `gate.py`. The call entropy is in bits.
+    """Limits that a challenger must meet; see `registry/gate.py`. The call entropy is in bits.
 
     Attributes:
         margin_unseen_em: as `margin_em`, on pools of new models.
@@ -463,7 +463,7 @@ class PromoteParams(Section):
 
 
 class WatchParams(Section):
-    """When the champion, or a candidate, is said to have drifted; see `drift.py`."""
+    """When the champion or a candidate counts as drifted; see `flows/drift.py`."""
 
     max_questions: int = Field(ge=1)
     probes: int = Field(ge=1)
@@ -501,7 +501,7 @@ REMOVED_KEYS = {
 
 
 class Params(Section):
-    """The whole of params.yaml after its preset."""
+    """All of params.yaml, with the preset laid over it."""
 
     preset: str
     seeds: tuple[int, ...] = Field(min_length=1)
@@ -547,7 +547,7 @@ def load_params(
     """Read `path`, lay presets/<preset>.yaml beside it over it, and validate.
 
     Args:
-        edited: what files would hold, in place of what they do.
+        edited: text of files, in place of what they hold.
 
     Raises: ConfigError naming the file, the key and, for an unknown key, the nearest known one.
     """
