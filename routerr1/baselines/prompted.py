@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from routerr1.baselines.script import final_answer, finished, opened_answer
 from routerr1.evaluate.controls import Policy
 from routerr1.pool.interface import Pool
+from routerr1.pool.usage import billed
 from routerr1.protocol import names_of, parse_action
 from routerr1.types import Ask, Card, Question, Trajectory, Turn
 
@@ -50,6 +51,7 @@ async def prompted_choice(question: Question, base: Policy, pool: Pool, *, seed:
         turns = [Turn(said, action)]
         if isinstance(action, Ask):
             reply = await pool.ask(action.name, question.question)
+            reply = billed(pool.cards, question.question, reply)
             asked = Ask(action.name, question.question)
             turns = [Turn(said, asked, reply, *base.insert(session, reply, pool))]
             turns += await final_answer(session, base, pool)

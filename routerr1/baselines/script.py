@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from routerr1.evaluate.controls import Policy
 from routerr1.pool.interface import Pool
+from routerr1.pool.usage import billed
 from routerr1.protocol import extract_answer, names_of, parse_action
 from routerr1.rollout.generate import Session
 from routerr1.rollout.loop import trajectory_of
@@ -79,7 +80,7 @@ async def play_once(
 async def _call(session: Session, ask: Ask, writer: Policy, pool: Pool) -> Turn:
     text = f"<think> {ask.name}</think><search> {ask.name}: {ask.query}</search>"
     session.insert(text)
-    reply = await pool.ask(ask.name, ask.query)
+    reply = billed(pool.cards, ask.query, await pool.ask(ask.name, ask.query))
     return Turn(Generation(text), ask, reply, *writer.insert(session, reply, pool))
 
 

@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from routerr1.pool.pricing import tokens_by_length
-from routerr1.types import Usage
+from routerr1.pool.pricing import is_free, tokens_by_length, usage_usd
+from routerr1.types import Card, Reply, Usage
 
 # Beyond any context window: a server that reports more is not to be believed.
 _MOST_TOKENS = 10**8
@@ -121,6 +121,34 @@ def estimated(reported: Reported, query: str, text: str, thoughts: str) -> tuple
         notes.append(f"{reported.hidden_tokens} hidden tokens counted as completion")
     cached = min(reported.cached_prompt_tokens or 0, prompt)
     return Usage(prompt, completion, cached, min(reasoning or 0, completion)), notes
+
+
+def billed(cards: Iterable[Card], query: str, reply: Reply) -> Reply:
+    """`reply`, with tokens and price estimated if it is a text of a priced candidate that cost nothing.
+
+    Calls recorded by other programs or older versions hold such replies. They would win every
+    comparison of costs, and no later stage takes them.
+    """
+    card = next((card for card in cards if card.name == reply.model), None)
+    if card is None or is_free(card) or reply.failure is not None or not reply.text.strip():
+        return reply
+    if reply.prompt_tokens and reply.completion_tokens and reply.cost_usd:
+        return reply
+    reported = Reported(
+        reply.prompt_tokens,
+        reply.completion_tokens,
+        reply.cached_prompt_tokens,
+        reply.reasoning_tokens or None,
+    )
+    usage, notes = estimated(reported, query, reply.text, reply.thoughts)
+    return replace(
+        reply,
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
+        cost_usd=reply.cost_usd or usage_usd(card, usage),
+        note="; ".join(filter(None, [reply.note, *notes, "cost by the prices of the card"])),
+    )
 
 
 def reported_cost_usd(usage: object, headers: Mapping[str, str]) -> float | None:

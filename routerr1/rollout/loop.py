@@ -12,6 +12,7 @@ from routerr1.config import RolloutParams
 from routerr1.errors import ungrouped
 from routerr1.pool.interface import Pool
 from routerr1.pool.scope import asking_for
+from routerr1.pool.usage import billed
 from routerr1.prompt import Renderer
 from routerr1.rollout.generate import Generator, Session
 from routerr1.thoughts import without_thoughts
@@ -157,7 +158,7 @@ async def _reply(action: Ask | Malformed, pool: Pool, reroute: Reroute | None) -
     name: str | Awaitable[str] = action.name if reroute is None else reroute(action)
     if inspect.isawaitable(name):
         name = await name
-    return await pool.ask(name, action.query)
+    return billed(pool.cards, action.query, await pool.ask(name, action.query))
 
 
 def trajectory_of(

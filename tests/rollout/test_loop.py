@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from routerr1.config import RolloutParams
+from routerr1.data.contracts import require_trajectories
 from routerr1.errors import PoolError
 from routerr1.pool.interface import Pool
 from routerr1.pool.recording import Recorder, open_replay
-from routerr1.pool.records import RecordStore
+from routerr1.pool.records import RecordStore, reply_row
 from routerr1.prompt import renderer
 from routerr1.protocol import information, is_information
 from routerr1.rollout.generate import ScriptedGenerator
@@ -123,6 +124,32 @@ async def test_the_end_of_a_long_reply_is_kept_where_the_card_says_so() -> None:
     # A token of the scripted policy is a byte, and 600 are kept: 16 bytes and 584, 593 and 7.
     assert first.turns[0].inserted == information("Ä long way to: " + "x" * 584)
     assert last.turns[0].inserted == information("x" * 593 + " Paris.")
+
+
+async def test_a_text_that_cost_nothing_is_priced_by_its_card() -> None:
+    """As stores of other programs and older versions hold them: evaluated, they would be breaches."""
+
+    class Uncounted(Canned):
+        async def ask(self, name: str, query: str) -> Reply:
+            return Reply(name, (await super().ask(name, query)).text)
+
+    pool = Uncounted()
+    pool.cards = [Card("Big", "", ("big",), 1.0, 2.0), Card("Small")]
+    played = await run([ASK, DONE], pool)
+    reply = played.turns[0].reply
+    assert reply is not None
+    # "capital of France?" is 18 bytes, so 5 tokens at 1.0; "Paris." 2 tokens at 2.0.
+    assert (reply.prompt_tokens, reply.completion_tokens) == (5, 2)
+    assert played.ledger.cost_usd == pytest.approx(9e-6)
+    assert reply.note == ("usage not reported, estimated by length; cost by the prices of the card")
+    assert require_trajectories([to_row(played)], pool.cards, "data/eval") == 1
+
+
+def test_rows_and_records_without_the_new_counts_are_written_as_they_were() -> None:
+    old = ("cached_prompt_tokens", "reasoning_tokens", "thoughts")
+    assert not set(old) & reply_row(Reply("Big", "Paris.", 1, 2, 0.1)).keys()
+    new = Reply("Big", "Paris.", 9, 9, 0.1, cached_prompt_tokens=4, reasoning_tokens=3, thoughts="t")  # fmt: skip
+    assert Reply(**reply_row(new)) == new
 
 
 async def test_a_reply_is_inserted_in_the_form_of_the_template() -> None:
