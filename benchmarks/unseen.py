@@ -16,22 +16,25 @@ Each folder holds one training seed's policy, as models/policy and models/warmst
 import argparse
 import asyncio
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from routerr1.config import Params, load_params
 from routerr1.data.embedded import build_world, questions
 from routerr1.evaluate import controls
-from routerr1.evaluate.formatting import bounded
-from routerr1.evaluate.grid import Grid
 from routerr1.evaluate.redrawn import REDRAWN, rerouted
+from routerr1.evaluate.result_matrix import ResultMatrix
+from routerr1.evaluate.results import Estimate, RouterTable
 from routerr1.evaluate.rows import Row
 from routerr1.evaluate.run import play_all, policies_of
 from routerr1.evaluate.stats import SHARE, ratio_interval
-from routerr1.evaluate.table import markdown, shorten, summarise
+from routerr1.evaluate.table import summarise
 from routerr1.files import atomic_path
 from routerr1.progress import track
+from routerr1.report import markdown
+from routerr1.report.formatting import estimate, number
+from routerr1.report.sections import Cell, Section, table_of
+from routerr1.report.tables import how_to_read, routers_table
 from routerr1.simulation.pool import SimulatedPool, drawn_pool, known_facts
 from routerr1.workspace import Workspace
 
@@ -53,15 +56,17 @@ def main() -> None:
     rows = play(params, policies, given.draw)
     first = next(iter(policies))
     table = summarise(rows, params.evaluate, reference=first)
-    found = {"draw": given.draw, "best_calls": best_calls(rows, params), **table}
+    shares = best_calls(rows, params)
+    values = {name: share and share.model_dump() for name, share in shares.items()}
+    found = {"draw": given.draw, "best_calls": values, **table.model_dump(mode="json")}
     print(json.dumps(found, indent=1))
     if given.out:
-        for suffix, text in (
+        for suffix, written in (
             (".json", json.dumps(found, indent=1, sort_keys=True) + "\n"),
-            (".md", told(found, table)),
+            (".md", markdown_of(given.draw, shares, table)),
         ):
             with atomic_path(given.out.with_suffix(suffix)) as aside:
-                aside.write_text(text, encoding="utf-8")
+                aside.write_text(written, encoding="utf-8")
 
 
 def play(params: Params, policies: dict[str, list[Path]], draw: int) -> list[Row]:
@@ -109,31 +114,37 @@ def routers(
     return [own, *(rerouted(policy, pool, REDRAWN, 0) if controlled else ())]
 
 
-def best_calls(rows: list[Row], params: Params) -> dict[str, Any]:
-    """By router, the share of calls that went to the candidate with the highest true accuracy."""
+def best_calls(rows: list[Row], params: Params) -> dict[str, Estimate | None]:
+    """By router, the share of calls that go to the candidate with the highest true accuracy."""
     found = {}
     for name in sorted({row.router for row in rows}):
-        grid = Grid([row for row in rows if row.router == name])
+        matrix = ResultMatrix([row for row in rows if row.router == name])
         share = ratio_interval(
-            grid.values("best_calls"), grid.values("judged_calls"), grid.groups, within=SHARE,
-            resamples=params.evaluate.bootstrap, confidence=params.evaluate.confidence, seed=params.evaluate.seed,
+            matrix.map(lambda row: row.best_calls), matrix.map(lambda row: row.judged_calls),
+            matrix.groups, within=SHARE, resamples=params.evaluate.bootstrap,
+            confidence=params.evaluate.confidence, seed=params.evaluate.seed,
         )  # fmt: skip
-        found[name] = shorten(asdict(share)) if share else None
+        found[name] = Estimate.of(share) if share else None
     return found
 
 
-def told(found: dict[str, Any], table: dict[str, Any]) -> str:
-    """The figures as Markdown."""
-    lines = [
-        "| router | calls to the best candidate | training seeds | EM over seeds |",
-        "| --- | --- | --- | --- |",
-    ]
-    for entry in table["routers"]:
-        share, seeds = found["best_calls"][entry["router"]], entry["per_seed"]["em"]
-        shown = bounded(share, 3) if share else "no call"
-        spread = f"{seeds['low']:.3f} to {seeds['high']:.3f}"
-        lines.append(f"| {entry['router']} | {shown} | {seeds['seeds']} | {spread} |")
-    return markdown(table) + "\n" + "\n".join(lines) + "\n"
+def markdown_of(draw: int, shares: dict[str, Estimate | None], table: RouterTable) -> str:
+    """The results as Markdown."""
+    rows = []
+    for entry in table.routers:
+        share, seeds = shares[entry.router], entry.per_seed["em"]
+        cell = estimate(share, 3) if share else Cell("no call")
+        spread = f"{number(seeds.low, 3)} to {number(seeds.high, 3)}"
+        rows.append((entry.router, cell, str(seeds.seeds), spread))
+    heads = ("Router", "Calls to the best candidate", "Training seeds", "EM over seeds")
+    sections = [
+        Section(
+            "Routers", f"Drawn pools of seed {draw}.", routers_table(table),
+            parts=(how_to_read(table),),
+        ),
+        Section("Calls to the best candidate", table=table_of(heads, rows)),
+    ]  # fmt: skip
+    return markdown.render(sections)
 
 
 if __name__ == "__main__":

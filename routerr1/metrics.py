@@ -128,6 +128,25 @@ def routing_metrics(
     )
 
 
+def mean_over_seeds(
+    by_seed: Mapping[str, Mapping[str, float]], names: Mapping[str, str]
+) -> dict[str, float]:
+    """Headline values: means over training seeds.
+
+    Args:
+        by_seed: the values of each seed.
+        names: name of the headline value -> name in `by_seed`; one that a seed lacks is left out.
+
+    >>> mean_over_seeds({"seed_1": {"v/em": 0.5}, "seed_2": {"v/em": 0.7}}, {"em": "v/em", "f1": "v/f1"})
+    {'em': 0.6}
+    """
+    return {
+        name: fmean(values[key] for values in by_seed.values())
+        for name, key in names.items()
+        if by_seed and all(key in values for values in by_seed.values())
+    }
+
+
 def entropy_bits(counts: Mapping[str, int]) -> float:
     """Shannon entropy of the shares in bits: 0 without counts or with one share, log2(n) for n equal ones.
 

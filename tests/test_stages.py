@@ -172,7 +172,7 @@ def test_seeds_that_are_warm_started_outlive_a_kill_in_a_later_one(
         warmstart(params)
     assert begun == [1, 2, 3, 2, 3]
     assert "warm start, seed 1: was done before" in caplog.messages
-    metrics = json.loads(Path("data/warmstart/metrics.json").read_text())
+    metrics = json.loads(Path("data/warmstart/results.json").read_text())
     assert [metrics[f"seed_{seed}"]["vocabulary"] > 300 for seed in params.seeds] == [True] * 3
     assert {path.name for path in PATHS.warmstart.iterdir()} == {"seed-1", "seed-2", "seed-3"}
     assert not PATHS.warmstarted.exists()

@@ -84,8 +84,13 @@ EXEMPT = {
 }
 _RESULTS_ONLY = "the report reads results, and plays nothing"
 _NO_POLICY = "the workspace could load a policy, which this stage does not"
+_TEXT = "writes the results as Markdown; rows and JSON do not depend on it"
 EXEMPT_IN = {
-    "generalize": {"reward.py": "imported only for the cost scale that a checkpoint stores"},
+    "evaluate": {"report": _TEXT},
+    "generalize": {
+        "report": _TEXT,
+        "reward.py": "imported only for the cost scale that a checkpoint stores",
+    },
     "profile": dict.fromkeys(("policy", "prompt.py", "protocol.py", "reward.py", "rollout"), _NO_POLICY),
     "report": dict.fromkeys(
         (

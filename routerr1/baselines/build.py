@@ -18,6 +18,7 @@ from routerr1.baselines.retrieval import RetrieverPool
 from routerr1.baselines.script import play_calls, play_once
 from routerr1.config import BaselineParams
 from routerr1.evaluate.controls import Policy, Router
+from routerr1.evaluate.routers import RouterId
 from routerr1.pool.interface import Pool
 from routerr1.rollout.lazy import Lazy, LazyGenerator
 from routerr1.types import Ask, Question, Trajectory
@@ -32,7 +33,6 @@ SINGLE = (
     "largest",
     "frugal",
 )  # whose answer rests on one candidate's reply to the whole question
-_PREFIX = "baseline/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def baseline_routers(
         pools = dict.fromkeys(("rag", "search_r1"), materials.retriever)
     return [
         Router(
-            f"{_PREFIX}{name}", materials.base.seed, pool_name,
+            str(RouterId("baseline", name)), materials.base.seed, pool_name,
             pools.get(name, materials.pool), plays[name], _needs(name, materials.lessons),
         )
         for name in params.include
@@ -104,8 +104,8 @@ def whole_routers(base: Policy, pool: Pool, *, pool_name: str, seed: int) -> lis
 
 
 def _needs(name: str, lessons: Lessons) -> tuple[str, Lazy[Any]] | None:
-    learnt = name.removesuffix("_star")
-    return (learnt, lessons[learnt]) if learnt in lessons else None
+    fitted = "knn" if name == "knn_multi_turn" else name
+    return (fitted, lessons[fitted]) if fitted in lessons else None
 
 
 def _learned(materials: Materials, seed: int) -> dict[str, Play]:

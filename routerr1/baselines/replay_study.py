@@ -1,31 +1,32 @@
-"""Routers over recorded replies: real candidates' answers to real questions, nothing called, nothing paid.
+"""Routers on recorded replies of real candidates to real questions; nothing is called or paid.
 
-Five times two folds: each repetition halves the questions at random, a router learns on one half and is
-tested on the other, then the other way round, so that each repetition tests every question once. Intervals
-take repetitions as `stats` takes training seeds. A log holds whole questions only, so what is compared are
-single-round routers; their candidate's reply counts as it stands, with no policy behind it.
+Each repetition halves the questions at random. A router learns on one half and is tested on the other, and
+then the reverse, so that each repetition tests every question once. Intervals treat repetitions as `stats`
+treats training seeds. A log has whole questions only, so the study compares single-round routers, and the
+chosen candidate's reply is the answer.
 """
 
 import gzip
-import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from routerr1.baselines.build import LEARNED, lessons
 from routerr1.baselines.learned import Majority
 from routerr1.baselines.matrix import Matrix
 from routerr1.config import BaselineParams, EvaluateParams
 from routerr1.errors import DataError
-from routerr1.evaluate.formatting import bounded, number
 from routerr1.evaluate.pareto import area
-from routerr1.evaluate.stats import holm, interval, paired_difference, spread
-from routerr1.evaluate.table import order_routers, shorten
+from routerr1.evaluate.results import Comparison, Estimate, Figure, Result, Spread
+from routerr1.evaluate.routers import RouterId
+from routerr1.evaluate.stats import interval, paired_difference, spread
+from routerr1.evaluate.table import corrected, order_routers
 from routerr1.matching import exact_match, token_f1
 from routerr1.pool.profile import contains_gold
 from routerr1.protocol import extract_answer
@@ -34,10 +35,21 @@ from routerr1.types import Reply
 Metric = Literal["em_in_tag", "f1_in_tag", "gold_contained"]
 METRICS: tuple[Metric, ...] = ("em_in_tag", "f1_in_tag", "gold_contained")
 
-_FIELDS = ("query_id", "query", "golden_answers", "model", "response", "cost_usd")
 _ANSWER_TAG = re.compile(r"</?answer>")
-_SINGLE = "single/"
 _BEST, _ORACLE, _RANDOM = "best_single", "oracle", "random"
+
+
+class RecordedReply(BaseModel):
+    """One line of a log: a candidate's reply to a query. Other keys are ignored."""
+
+    model_config = ConfigDict(frozen=True)
+
+    query_id: str
+    query: str
+    golden_answers: tuple[str, ...]
+    model: str
+    response: str | None
+    cost_usd: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +66,14 @@ def read_log(path: Path, metric: Metric) -> Matrix:
     Raises: DataError naming file and line of what is malformed, or the query a model has no reply to, or two.
     """
     rows = _read_rows(path)
-    names = tuple(sorted({row["model"] for row in rows}))
-    cells: dict[tuple[str, str], dict[str, Any]] = {}
+    names = tuple(sorted({row.model for row in rows}))
+    cells: dict[tuple[str, str], RecordedReply] = {}
     for row in rows:
-        place = (row["query_id"], row["model"])
+        place = (row.query_id, row.model)
         if place in cells:
             raise DataError(f"{path}: two replies for {place}")
         cells[place] = row
-    queries = {row["query_id"]: row["query"] for row in rows}
+    queries = {row.query_id: row.query for row in rows}
     try:
         grid = [[cells[query, name] for name in names] for query in queries]
     except KeyError as missing:
@@ -70,16 +82,16 @@ def read_log(path: Path, metric: Metric) -> Matrix:
         tuple(queries.values()),
         names,
         np.array([[score(row, metric) for row in line] for line in grid]),
-        np.array([[float(row["cost_usd"]) for row in line] for line in grid]),
-        tuple(tuple(row["response"] or "" for row in line) for line in grid),
+        np.array([[row.cost_usd for row in line] for line in grid]),
+        tuple(tuple(row.response or "" for row in line) for line in grid),
     )
 
 
-def score(row: Mapping[str, Any], metric: Metric) -> float:
-    """How right a recorded reply is, in [0, 1]; without an answer tag both tag metrics give 0."""
-    reply, golds = row["response"] or "", row["golden_answers"]
+def score(row: RecordedReply, metric: Metric) -> float:
+    """Score of a recorded reply, in [0, 1]; without an answer tag both tag metrics give 0."""
+    reply, golds = row.response or "", row.golden_answers
     if metric == "gold_contained":
-        # Normalisation joins what a tag's brackets parted: "<answer>Ada" would read "answerada".
+        # Normalisation drops brackets: without this, "<answer>Ada" would read "answerada".
         return contains_gold(_ANSWER_TAG.sub(" ", reply), golds)
     tagged = extract_answer(reply)
     if tagged is None:
@@ -87,15 +99,16 @@ def score(row: Mapping[str, Any], metric: Metric) -> float:
     return exact_match(tagged, golds) if metric == "em_in_tag" else token_f1(tagged, golds)
 
 
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
+def _read_rows(path: Path) -> list[RecordedReply]:
+    rows: list[RecordedReply] = []
     number = 0
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as stream:
-            for number, line in enumerate(stream, start=1):
-                rows.append(_parsed(line, path, number))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {number}: is not JSON ({error.msg})") from None
+            for line in stream:
+                number += 1
+                rows.append(RecordedReply.model_validate_json(line))
+    except ValidationError as error:
+        raise DataError(f"{path}, line {number}: {_reason(error)}") from None
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from None
     if not rows:
@@ -103,16 +116,44 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _parsed(line: str, path: Path, number: int) -> dict[str, Any]:
-    row: Any = json.loads(line)
-    if not isinstance(row, dict):
-        raise DataError(f"{path}, line {number}: is not a JSON object")
-    missing = [field for field in _FIELDS if field not in row]
-    if missing:
-        raise DataError(f"{path}, line {number}: has no {', '.join(missing)}")
-    if row["cost_usd"] is None:
-        raise DataError(f"{path}, line {number}: cost_usd is not known")
-    return row
+def _reason(error: ValidationError) -> str:
+    first = error.errors()[0]
+    match first["type"]:
+        case "json_invalid":
+            return "is not JSON"
+        case "model_type":
+            return "is not a JSON object"
+        case "missing":
+            return f"has no {first['loc'][0]}"
+        case _:
+            return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+
+
+class ReplayResult(Result):
+    """One router on recorded replies.
+
+    Attributes:
+        per_repetition: spread over halvings.
+        difference: router minus `best_single`, which is chosen on the learning half.
+    """
+
+    router: str
+    quality: Estimate
+    cost_usd: Estimate
+    per_repetition: Spread
+    difference: Comparison
+
+
+class ReplayStudy(Result):
+    """Every router on recorded replies under one metric; areas are under the Pareto front."""
+
+    n: int
+    repetitions: int
+    resamples: int
+    confidence: float
+    routers: tuple[ReplayResult, ...]
+    pareto_area_singles: Figure
+    pareto_area_with_learned: Figure
 
 
 def study(
@@ -122,55 +163,70 @@ def study(
     *,
     repetitions: int = 5,
     progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Any]:
-    """Every router that learns from a matrix, the single models, random and the oracle, with intervals.
-
-    `per_repetition` is the spread over halvings. `difference` is router minus `best_single`, which is
-    chosen on the learning half.
-    """
+) -> ReplayStudy:
+    """Every router that learns from a matrix, the single models, random and the oracle."""
     outcomes = _play(matrix, baselines, params.seed, repetitions, progress)
+    results = _results(outcomes, params)
+    fixed = [_point(result) for result in results if is_single(result)]
+    learned = [_point(result) for result in results if is_learned(result)]
+    most = max(cost for cost, _ in fixed)
+    return ReplayStudy(
+        n=len(matrix.questions),
+        repetitions=repetitions,
+        resamples=params.bootstrap,
+        confidence=params.confidence,
+        routers=results,
+        pareto_area_singles=area(fixed, most),
+        pareto_area_with_learned=area([*fixed, *learned], most),
+    )
+
+
+def _point(result: ReplayResult) -> tuple[float, float]:
+    return (result.cost_usd.mean, result.quality.mean)
+
+
+def is_single(result: ReplayResult) -> bool:
+    """True for one model that answers every question."""
+    return RouterId.parse(result.router).kind == "fixed"
+
+
+def is_learned(result: ReplayResult) -> bool:
+    """True for a router that learns from the other half."""
+    return RouterId.parse(result.router).kind == "baseline"
+
+
+def _results(outcomes: Mapping[str, Outcome], params: EvaluateParams) -> tuple[ReplayResult, ...]:
     names = order_routers(set(outcomes))
     best = outcomes[_BEST].quality
-    entries: list[dict[str, Any]] = []
-    for name in names:
-        found = outcomes[name]
-        sampling: dict[str, Any] = {
-            "resamples": params.bootstrap, "confidence": params.confidence, "seed": params.seed,
-        }  # fmt: skip
-        entries.append(
-            {
-                "router": name,
-                "quality": asdict(interval(found.quality, **sampling)),
-                "cost_usd": asdict(interval(found.cost, **sampling)),
-                "per_repetition": asdict(spread(found.quality.mean(axis=1).tolist())),
-                "difference": asdict(paired_difference(found.quality, best, **sampling)),
-            }
+
+    def estimate(values: NDArray[np.float64]) -> Estimate:
+        return Estimate.of(
+            interval(
+                values, resamples=params.bootstrap, confidence=params.confidence, seed=params.seed
+            )
         )
-    _correct(entries)
-    learned = [e for e in entries if e["router"] in (*LEARNED, "frugal")]
-    points = [(e["cost_usd"]["mean"], e["quality"]["mean"]) for e in learned]
-    singles = [e for e in entries if e["router"].startswith(_SINGLE)]
-    fixed = [(e["cost_usd"]["mean"], e["quality"]["mean"]) for e in singles]
-    dearest = max(cost for cost, _ in fixed)
-    result: dict[str, Any] = shorten(
-        {
-            "n": len(matrix.questions),
-            "repetitions": repetitions,
-            "resamples": params.bootstrap,
-            "confidence": params.confidence,
-            "routers": entries,
-            "pareto_area_singles": area(fixed, dearest),
-            "pareto_area_with_learned": area([*fixed, *points], dearest),
-        }
+
+    gaps = {
+        name: Comparison.of(
+            paired_difference(
+                outcomes[name].quality, best, resamples=params.bootstrap,
+                confidence=params.confidence, seed=params.seed,
+            )
+        )
+        for name in names
+    }  # fmt: skip
+    compared = [name for name in names if name != _BEST]
+    gaps |= zip(compared, corrected([gaps[n] for n in compared], params.bootstrap), strict=True)
+    return tuple(
+        ReplayResult(
+            router=name,
+            quality=estimate(outcomes[name].quality),
+            cost_usd=estimate(outcomes[name].cost),
+            per_repetition=Spread.of(spread(outcomes[name].quality.mean(axis=1).tolist())),
+            difference=gaps[name],
+        )
+        for name in names
     )
-    return result
-
-
-def _correct(entries: Sequence[dict[str, Any]]) -> None:
-    compared = [entry for entry in entries if entry["router"] != _BEST]
-    corrected = holm([entry["difference"]["p"] for entry in compared])
-    for entry, p in zip(compared, corrected, strict=True):
-        entry["difference"]["p_holm"] = p
 
 
 def _play(
@@ -208,7 +264,7 @@ def _play(
     found[_ORACLE] = _constant(matrix.quality[rows, rank], matrix.cost[rows, rank], repetitions)
     for place, name in enumerate(matrix.candidates):
         cells = matrix.quality[:, place], matrix.cost[:, place]
-        found[f"{_SINGLE}{name.rpartition('/')[2]}"] = _constant(*cells, repetitions)
+        found[str(RouterId("fixed", name.rpartition("/")[2]))] = _constant(*cells, repetitions)
     return found
 
 
@@ -221,13 +277,15 @@ _Route = Callable[[Matrix, int], list[int]]
 
 
 def _routes(learn: Matrix, baselines: BaselineParams, seed: int) -> dict[str, _Route]:
-    learnt = lessons(learn, baselines, seed=seed)
+    fitted = lessons(learn, baselines, seed=seed)
     routes: dict[str, _Route] = {
-        name: _by_question(learnt[name]().choose) for name in LEARNED if name in baselines.include
+        str(RouterId("baseline", name)): _by_question(fitted[name]().choose)
+        for name in LEARNED
+        if name in baselines.include
     }
     routes[_BEST] = _by_question(Majority(learn).choose)
     if "frugal" in baselines.include:
-        cascade = learnt["frugal"]()
+        cascade = fitted["frugal"]()
 
         def play(matrix: Matrix, row: int) -> list[int]:
             replies: list[Reply] = []
@@ -237,62 +295,9 @@ def _routes(learn: Matrix, baselines: BaselineParams, seed: int) -> dict[str, _R
                 replies.append(Reply(ask.name, matrix.replies[row][asked[-1]]))
             return asked
 
-        routes["frugal"] = play
+        routes[str(RouterId("baseline", "frugal"))] = play
     return routes
 
 
 def _by_question(choose: Callable[[str], str]) -> _Route:
     return lambda matrix, row: [matrix.candidates.index(choose(matrix.questions[row]))]
-
-
-def studies_markdown(found: Mapping[Metric, Mapping[str, Any]]) -> str:
-    """One table for each metric, then the ranking of all routers under each."""
-    parts = []
-    for metric, result in found.items():
-        percent = round(100 * result["confidence"])
-        parts.append(
-            f"## {metric}\n\nn = {result['n']} questions, {result['repetitions']} x 2 folds; {percent} % "
-            f"bootstrap intervals over questions and repetitions ({result['resamples']} draws); difference "
-            "to the best single model (chosen on the learning half) on the same questions, p "
-            'Holm-corrected; "resolves" is the smallest true difference found in four of five such '
-            f"studies. Area under the Pareto front up to the dearest model: "
-            f"{result['pareto_area_singles']:.4f} with the single models, "
-            f"{result['pareto_area_with_learned']:.4f} with the learned routers too."
-        )
-        parts.append("\n".join([*_HEAD, *map(_line, result["routers"])]))
-    parts.append("## Rankings\n\n" + _rankings(found))
-    return "\n\n".join(parts) + "\n"
-
-
-_HEAD = (
-    "| router | quality | sd over repetitions | USD per 1000 | minus best single | p | resolves |",
-    "| --- | --- | --- | --- | --- | --- | --- |",
-)
-
-
-def _line(entry: Mapping[str, Any]) -> str:
-    quality, gap, sd = entry["quality"], entry["difference"], entry["per_repetition"]["sd"]
-    compared = (
-        f"{bounded(gap, 3, signed=True)} | {gap['p_holm']:.4f} | {number(gap['resolvable'], 3)}"
-        if "p_holm" in gap
-        else "reference | |"
-    )
-    return (
-        f"| {entry['router']} | {bounded(quality, 3)} | {number(sd, 3)} "
-        f"| {number(entry['cost_usd']['mean'], 4, 1000)} | {compared} |"
-    )
-
-
-def _rankings(found: Mapping[Metric, Mapping[str, Any]]) -> str:
-    """Learned routers and single models from best to worst, apart."""
-    lines = ["| metric | who | from best to worst |", "| --- | --- | --- |"]
-    for metric, result in found.items():
-        singles = [e for e in result["routers"] if e["router"].startswith(_SINGLE)]
-        learned = [e for e in result["routers"] if e["router"] in (*LEARNED, "frugal")]
-        for who, entries in (("single models", singles), ("learned routers", learned)):
-            ranked = sorted(entries, key=lambda entry: -entry["quality"]["mean"])
-            shown = (
-                f"{e['router'].removeprefix(_SINGLE)} {e['quality']['mean']:.3f}" for e in ranked
-            )
-            lines.append(f"| {metric} | {who} | {', '.join(shown)} |")
-    return "\n".join(lines)

@@ -206,8 +206,8 @@ def compare(
     from rich.console import Console
 
     from routerr1.config import load_params
-    from routerr1.evaluate.pairwise import side_by_side
     from routerr1.evaluate.rows import read_rows
+    from routerr1.report.terminal import side_by_side
 
     Console().print(side_by_side(read_rows(rows), one, other, load_params(params).evaluate))
 

@@ -1,7 +1,7 @@
-"""The routers a trained policy is measured against: same questions, same text, other choices.
+"""Controls: the trained policy's own text with another choice of the called candidate.
 
-In each the trained policy writes the sub-questions and the answer, and only who is called is replaced.
-A routing gain is one over these; all else may be answer extraction.
+In each the policy writes the sub-questions and the answer, and only the called candidate is replaced.
+So a gain over the controls is a gain by routing, and not by extracting answers.
 """
 
 import random
@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from routerr1.config import RolloutParams
+from routerr1.evaluate.routers import RouterId
 from routerr1.evaluate.rows import JudgeCall
 from routerr1.pool.interface import Pool
 from routerr1.prompt import Renderer
@@ -19,16 +20,15 @@ from routerr1.rollout.loop import insert_reply, kept_of, rollout
 from routerr1.simulation.ground_truth import Truth, truth_of
 from routerr1.types import Ask, Card, Question, Reply, Trajectory
 
-POLICY, RANDOM, ORACLE, NO_CALL, BEST_SINGLE, ORACLE_SINGLE = (
+POLICY, RANDOM, ORACLE, CLOSED_BOOK, BEST_SINGLE, BEST_OF_SINGLES = (
     "policy", "random", "oracle", "closed_book", "best_single", "best_of_singles",
 )  # fmt: skip
-FORCED = "fixed/"  # before the candidate's name
-BOUNDS = (ORACLE, ORACLE_SINGLE)  # they know the answers, so they are nobody's rivals
+BOUNDS = (ORACLE, BEST_OF_SINGLES)  # they know the answers, so they bound what a router can reach
 
 
-def forced(name: str) -> str:
-    """The router that sends every call to the candidate `name`."""
-    return f"{FORCED}{name}"
+def fixed(candidate: str) -> str:
+    """The name of the router that sends every call to one candidate."""
+    return str(RouterId("fixed", candidate))
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +36,11 @@ class Router:
     """Anything that turns a question into a trajectory, on one pool.
 
     Attributes:
+        name: `str` of a `RouterId`; the column `router` of the rows.
         seed: training seed of the policy behind it.
-        pool_name: as it stands in the rows.
-        pool: gives names for the format check; a router may call it or not.
-        needs: name and value of what must be learnt before it can play; None for those that learn nothing.
+        pool_name: the column `pool` of the rows.
+        pool: gives the names for the format check; a router need not call it.
+        needs: name and value of the model that is fitted before the router runs; None without one.
     """
 
     name: str
@@ -52,7 +53,7 @@ class Router:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A trained policy and how it is played."""
+    """A trained policy with its settings for rollouts."""
 
     seed: int
     generator: Generator
@@ -68,7 +69,7 @@ class Policy:
         seed: int,
         reroute: Callable[[Ask], str] | None = None,
     ) -> Trajectory:
-        """One trajectory; `seed` draws what is sampled, the training seed what was learned."""
+        """Roll out one question; `seed` is the seed of sampling, not of training."""
         return await rollout(
             question,
             self.generator,
@@ -81,7 +82,7 @@ class Policy:
         )
 
     def showing(self, cards: Sequence[Card]) -> "Policy":
-        """The same policy with `cards` in its prompt, whatever pool it plays on."""
+        """The same policy with `cards` in its prompt, on any pool."""
         shown = replace(self.render, prompt=lambda question, _: self.render(question, cards))
         return replace(self, render=shown)
 
@@ -101,29 +102,29 @@ def policy_router(policy: Policy, pool: Pool, pool_name: str, seed: int) -> Rout
 
 
 def control_routers(policy: Policy, pool: Pool, pool_name: str, seed: int) -> list[Router]:
-    """No call, random, oracle (where the pool knows who knows), and each candidate forced."""
+    """Closed book, random, oracle (on a pool with ground truth), and each candidate for every call."""
     built = [
-        no_call_router(policy, pool, pool_name, seed),
+        closed_book_router(policy, pool, pool_name, seed),
         random_router(policy, pool, pool_name, seed),
     ]
     truth = truth_of(pool)
     if truth:
         built.append(oracle_router(policy, pool, truth, pool_name, seed))
-    built += [forced_router(policy, pool, card.name, pool_name, seed) for card in pool.cards]
+    built += [fixed_router(policy, pool, card.name, pool_name, seed) for card in pool.cards]
     return built
 
 
-def forced_router(policy: Policy, pool: Pool, name: str, pool_name: str, seed: int) -> Router:
+def fixed_router(policy: Policy, pool: Pool, name: str, pool_name: str, seed: int) -> Router:
     """Every call goes to `name`."""
 
     async def play(question: Question) -> Trajectory:
         return await policy.play(question, pool, seed=seed, reroute=lambda _: name)
 
-    return Router(forced(name), policy.seed, pool_name, pool, play)
+    return Router(fixed(name), policy.seed, pool_name, pool, play)
 
 
 def random_router(policy: Policy, pool: Pool, pool_name: str, seed: int) -> Router:
-    """Every call goes to a candidate drawn by seed and question, all equally likely."""
+    """Every call goes to a candidate drawn uniformly, by seed and question."""
     names = [card.name for card in pool.cards]
 
     async def play(question: Question) -> Trajectory:
@@ -147,18 +148,18 @@ def oracle_router(policy: Policy, pool: Pool, truth: Truth, pool_name: str, seed
     return Router(ORACLE, policy.seed, pool_name, pool, play)
 
 
-def no_call_router(policy: Policy, pool: Pool, pool_name: str, seed: int) -> Router:
-    """The policy on its own: every call is refused as over budget and costs nothing."""
+def closed_book_router(policy: Policy, pool: Pool, pool_name: str, seed: int) -> Router:
+    """The policy without the pool: every call is refused and costs nothing."""
     closed = _Closed(pool)
 
     async def play(question: Question) -> Trajectory:
         return await policy.play(question, closed, seed=seed)
 
-    return Router(NO_CALL, policy.seed, pool_name, pool, play)
+    return Router(CLOSED_BOOK, policy.seed, pool_name, pool, play)
 
 
 def judge_of(pool: Pool) -> JudgeCall | None:
-    """Did a call go to the candidate with the highest true accuracy on its topic? Simulated pools know."""
+    """Whether a call goes to the most accurate candidate on its topic; None for a pool without ground truth."""
     truth = truth_of(pool)
     return truth.is_best if truth else None
 
@@ -168,7 +169,7 @@ def _price(card: Card) -> tuple[float, float, str]:
 
 
 class _Closed:
-    """A pool in which nothing may be spent."""
+    """A pool that refuses every call."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool

@@ -1,13 +1,14 @@
-"""Cost against quality: who is worth its price, and what the same quality costs elsewhere.
+"""Cost against quality: which routers are worth their price, and what equal quality costs elsewhere.
 
-A point is (cost, quality). Mixing two routers by a coin per question reaches every point on the line
-between them, so the front is the upper convex hull of the points, starting from paying nothing for
-nothing, as in RouterBench's zero router (arXiv 2403.12031).
+A point is (cost, quality). A random choice between two routers per question reaches every point on the
+line between them. So the front is the upper convex hull of the points. It starts at zero cost and zero
+quality, as RouterBench's zero router does (arXiv 2403.12031).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+
+from routerr1.evaluate.results import Figure, Result
 
 Point = tuple[float, float]
 """(cost per question in US dollars, quality in [0, 1])."""
@@ -71,61 +72,66 @@ def _turns_right(one: Point, two: Point, three: Point) -> bool:
     return (two[0] - one[0]) * (three[1] - one[1]) < (two[1] - one[1]) * (three[0] - one[0])
 
 
-def at_equal(
-    ours: Sequence[Point], others: Mapping[str, Point]
-) -> list[dict[str, float | str | None]]:
+class EqualPoint(Result):
+    """Another router beside our front.
+
+    Attributes:
+        our_cost_usd: what our front costs at its quality; None if we do not reach it.
+        our_em: the quality of our front at its cost.
+    """
+
+    router: str
+    cost_usd: Figure
+    em: Figure
+    our_cost_usd: Figure | None
+    our_em: Figure
+
+
+class Fronts(Result):
+    """Areas under the front up to the most expensive router, and every other router beside ours.
+
+    Attributes:
+        area: mean quality over costs with all routers, in [0, 1].
+        area_without_us: of the other routers.
+        area_of_us_alone: of ours.
+    """
+
+    max_cost_usd: Figure
+    area: Figure
+    area_without_us: Figure
+    area_of_us_alone: Figure
+    equal: tuple[EqualPoint, ...]
+
+
+def at_equal(ours: Sequence[Point], others: Mapping[str, Point]) -> tuple[EqualPoint, ...]:
     """Our front against every other router, at its quality and at its cost.
 
-    Returns: for each: `router`, its `cost_usd` and `em`, `our_cost_usd` at its quality (None if we do not
-        reach it) and `our_em` at its cost.
-
-    >>> at_equal([(1.0, 0.8)], {"other": (2.0, 0.4)})[0]["our_cost_usd"]
+    >>> at_equal([(1.0, 0.8)], {"other": (2.0, 0.4)})[0].our_cost_usd
     0.5
     """
-    return [
-        {
-            "router": name,
-            "cost_usd": cost,
-            "em": quality,
-            "our_cost_usd": cost_at(ours, quality),
-            "our_em": quality_at(ours, cost),
-        }
-        for name, (cost, quality) in others.items()
-    ]
-
-
-def fronts(ours: Sequence[Point], others: Mapping[str, Point]) -> dict[str, Any]:
-    """Areas under the front, with us and without, up to the dearest router; and `at_equal`."""
-    dearest = max(cost for cost, _ in (*ours, *others.values()))
-    areas = (area(points, dearest) if dearest > 0 else 0.0 for points in (
-        (*ours, *others.values()), list(others.values()), ours
-    ))  # fmt: skip
-    together, without, alone = areas
-    return {
-        "max_cost_usd": dearest,
-        "area": together,
-        "area_without_us": without,
-        "area_of_us_alone": alone,
-        "equal": at_equal(ours, others),
-    }
-
-
-def fronts_markdown(found: Mapping[str, Any]) -> str:
-    """The comparison for people; dollars for a thousand questions."""
-    lines = [
-        f"Area under the front up to {1000 * found['max_cost_usd']:.4f} dollars per 1000 questions "
-        f"(mean EM over costs): {found['area']:.3f} with our points, {found['area_without_us']:.3f} "
-        f"without, {found['area_of_us_alone']:.3f} of ours alone. A mix of ours is a coin per question "
-        "between two of our points, or between one and answering nothing for nothing.",
-        "",
-        "| router | EM | USD per 1000 | our USD at its EM | our EM at its USD |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    for row in found["equal"]:
-        mine = row["our_cost_usd"]
-        price = "not reached" if mine is None else f"{1000 * mine:.4f}"
-        lines.append(
-            f"| {row['router']} | {row['em']:.3f} | {1000 * row['cost_usd']:.4f} | {price} "
-            f"| {row['our_em']:.3f} |"
+    return tuple(
+        EqualPoint(
+            router=name,
+            cost_usd=cost,
+            em=quality,
+            our_cost_usd=cost_at(ours, quality),
+            our_em=quality_at(ours, cost),
         )
-    return "\n".join(lines) + "\n"
+        for name, (cost, quality) in others.items()
+    )
+
+
+def fronts(ours: Sequence[Point], others: Mapping[str, Point]) -> Fronts:
+    """Areas under the front, with us and without, up to the most expensive router; and `at_equal`."""
+    most = max(cost for cost, _ in (*ours, *others.values()))
+    together, without, alone = (
+        area(points, most) if most > 0 else 0.0
+        for points in ((*ours, *others.values()), list(others.values()), ours)
+    )
+    return Fronts(
+        max_cost_usd=most,
+        area=together,
+        area_without_us=without,
+        area_of_us_alone=alone,
+        equal=at_equal(ours, others),
+    )

@@ -9,8 +9,8 @@ from dataclasses import replace
 from random import Random
 
 from routerr1.evaluate import controls
-from routerr1.evaluate.changes import Changes, Variant
 from routerr1.evaluate.controls import Policy, Router
+from routerr1.evaluate.perturbations import Perturbation, Perturbations
 from routerr1.pool.interface import Pool
 from routerr1.simulation.pool import Fact, SimulatedPool, drawn_pool
 from routerr1.types import Ask, Question, Trajectory
@@ -20,7 +20,7 @@ REDRAWN, BEFORE, CARDS = "redrawn", "policy_before_rl", "best_on_cards"
 
 def redrawn(
     pool: Pool, known: Mapping[str, Fact], before: Mapping[int, Policy], seed: int
-) -> Changes:
+) -> Perturbations:
     """The variant, with the policy before reinforcement learning among its controls.
 
     Args:
@@ -37,12 +37,12 @@ def redrawn(
         own = controls.policy_router(before[policy.seed], drawn, name, seed)
         return [replace(own, name=BEFORE), *rerouted(policy, drawn, name, seed)]
 
-    return Changes((Variant(REDRAWN, pool, (), controls=routers, redraw=pool_of),), {})
+    return Perturbations((Perturbation(REDRAWN, pool, (), controls=routers, redraw=pool_of),), {})
 
 
-def not_redrawn(why: str) -> Changes:
+def not_redrawn(why: str) -> Perturbations:
     """What is left of `redrawn` where pools cannot be drawn."""
-    return Changes((), {REDRAWN: why})
+    return Perturbations((), {REDRAWN: why})
 
 
 def rerouted(policy: Policy, pool: Pool, pool_name: str, seed: int) -> list[Router]:

@@ -1,4 +1,4 @@
-"""Any routers on any questions: all of it at once, one row for each, resumable after a kill."""
+"""Run any routers on any questions concurrently, one row each; a killed run resumes."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,7 +11,8 @@ from routerr1.config import EvaluateParams, RolloutParams
 from routerr1.data.contracts import require_evaluation
 from routerr1.errors import BudgetExceeded, DataError, ungrouped
 from routerr1.evaluate import controls
-from routerr1.evaluate.controls import BEST_SINGLE, ORACLE, ORACLE_SINGLE, Policy, Router
+from routerr1.evaluate.controls import BEST_OF_SINGLES, BEST_SINGLE, ORACLE, Policy, Router
+from routerr1.evaluate.routers import RouterId
 from routerr1.evaluate.rows import Row, row_of
 from routerr1.evaluate.store import Key, Store
 from routerr1.pool.budget import exhausted
@@ -33,7 +34,7 @@ _VALIDATION = "validation"
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Rows of the split asked for, and which candidate was chosen on validation, by training seed."""
+    """Rows of the evaluated split, and the candidate that is best on validation by training seed."""
 
     rows: list[Row]
     best_single: Mapping[int, str]
@@ -69,11 +70,11 @@ def evaluation_jobs(
 
     Args:
         generators: training seed -> policy.
-        questions: of the split to report; `params.max_questions` of them are played.
-        validation: on these the best single model is chosen, so that the choice never sees the test; the
-            forced runs on them stand last.
+        questions: of the split to report, limited to `params.max_questions`.
+        validation: the best single model is chosen on these, so that the choice never sees the test. The
+            runs on them come last.
         others: further routers, such as baselines.
-        wholes: each candidate asked whole questions, on the pool `WHOLE`; only their best is reported.
+        wholes: each candidate with whole questions, on the pool `WHOLE`; only the best of them is reported.
 
     Raises: DataError without questions.
     """
@@ -85,7 +86,7 @@ def evaluation_jobs(
         routers.append(controls.policy_router(policy, pool, pool_name, params.seed))
         routers += controls.control_routers(policy, pool, pool_name, params.seed)
         tryouts += [
-            controls.forced_router(policy, pool, card.name, _VALIDATION, params.seed)
+            controls.fixed_router(policy, pool, card.name, _VALIDATION, params.seed)
             for card in pool.cards
         ]
     routers += [*others, *wholes]
@@ -95,7 +96,7 @@ def evaluation_jobs(
 
 
 def evaluation_of(rows: Sequence[Row]) -> Evaluation:
-    """The rows of `evaluation_jobs`, with those that follow from them: best single model and oracles."""
+    """The rows of `evaluation_jobs` with the derived rows: best single model and oracles."""
     tested = [row for row in rows if row.pool not in (_VALIDATION, WHOLE)]
     tried = [row for row in rows if row.pool == _VALIDATION]
     best = {seed: best_single(tried, seed) for seed in sorted({row.seed for row in tried})}
@@ -103,7 +104,7 @@ def evaluation_of(rows: Sequence[Row]) -> Evaluation:
     for seed, name in best.items():
         tested += derived_rows(tested, pool_name, seed, name)
     wholes = _best_of_each([row for row in rows if row.pool == WHOLE])
-    tested += [replace(row, pool=pool_name, router=ORACLE_SINGLE) for row in wholes]
+    tested += [replace(row, pool=pool_name, router=BEST_OF_SINGLES) for row in wholes]
     return Evaluation(tested, best)
 
 
@@ -114,7 +115,7 @@ def policies_of(
     rollout: RolloutParams,
     params: EvaluateParams,
 ) -> list[Policy]:
-    """One per training seed, all played alike."""
+    """One policy per training seed, all with the same settings."""
     return [
         Policy(seed, generator, render, rollout, params.temperature)
         for seed, generator in generators.items()
@@ -128,10 +129,10 @@ async def play_all(
     store: Store | None = None,
     progress: Progress | None = None,
 ) -> list[Row]:
-    """Play every job not yet in `store`, at most `concurrency` at a time; rows in the jobs' order.
+    """Run every job that `store` does not have, at most `concurrency` at a time; rows in the jobs' order.
 
-    Routers and data sets run side by side: a slow one holds nobody up.
-    Raises: the first RouterError of a router, or of a row that breaks a contract; the rest is in `store`.
+    Routers and data sets run side by side, so a slow one does not delay the others.
+    Raises: the first RouterError of a router, or of a row that breaks a contract; `store` keeps the other rows.
     """
     slots = asyncio.Semaphore(concurrency)
     found: dict[Key, Row] = {}
@@ -142,7 +143,7 @@ async def play_all(
         learn(router for router, _ in missing)
 
         async def one(router: Router, question: Question) -> None:
-            # Routers that play the same question have each their own budget for it, and their own record.
+            # Each router has its own budget and its own record for a question.
             who = f"{router.pool_name}/{router.name}/{router.seed}"
             async with slots:
                 with asking_for(who):
@@ -156,7 +157,7 @@ async def play_all(
                     cards=router.pool.cards,
                     judge=controls.judge_of(router.pool),
                 )
-            # Before it is stored: a row that breaks a contract is a fault of ours, not a result.
+            # Checked before it is stored: a row that breaks a contract is a bug, not a result.
             require_evaluation([asdict(row)], router.pool.cards, f"{row.pool} pool")
             found[row.key] = row
             if store:
@@ -172,7 +173,7 @@ async def play_all(
 
 
 def learn(routers: Iterable[Router]) -> None:
-    """Train what they need. Before any call is under way: meanwhile no reply could be read and kept."""
+    """Fit what the routers need, before the first call: fitting blocks the event loop."""
     for router in routers:
         if router.needs is not None:
             _, lesson = router.needs
@@ -180,7 +181,7 @@ def learn(routers: Iterable[Router]) -> None:
 
 
 def _refuse_unpaid(played: Trajectory, pool: Pool, kept: int) -> None:
-    """A call that the run's or month's budget refused says nothing of who wanted it: no row is made of it."""
+    """Refuse a rollout that a spent run or month cut short: it says nothing about the router."""
     refused = any(turn.reply and turn.reply.failure == "budget" for turn in played.turns)
     if refused and (why := exhausted(pool)) is not None:
         raise BudgetExceeded(
@@ -189,41 +190,42 @@ def _refuse_unpaid(played: Trajectory, pool: Pool, kept: int) -> None:
 
 
 def key_of(router: Router, question: Question) -> Key:
-    """The key its row will have."""
+    """The key of the row of a router and a question."""
     return (router.pool_name, router.name, router.seed, question.dataset, question.id)
 
 
 def best_single(rows: Iterable[Row], seed: int) -> str:
-    """The candidate whose forced runs have the highest mean EM; the cheaper, then the first, on ties."""
-    forced: dict[str, list[Row]] = {}
+    """The candidate with the highest mean EM if it gets every call; on ties the cheaper, then the first."""
+    runs: dict[str, list[Row]] = {}
     for row in rows:
-        if row.seed == seed and row.router.startswith(controls.FORCED):
-            forced.setdefault(row.router.removeprefix(controls.FORCED), []).append(row)
+        kind, name = RouterId.parse(row.router)
+        if row.seed == seed and kind == "fixed":
+            runs.setdefault(name, []).append(row)
     return min(
-        sorted(forced),
+        sorted(runs),
         key=lambda name: (
-            -float(np.mean([row.em for row in forced[name]])),
-            float(np.mean([row.cost_usd for row in forced[name]])),
+            -float(np.mean([row.em for row in runs[name]])),
+            float(np.mean([row.cost_usd for row in runs[name]])),
         ),
     )
 
 
 def derived_rows(rows: Sequence[Row], pool_name: str, seed: int, best: str) -> list[Row]:
-    """Routers that are a choice among the forced runs: best single and, where not played, the oracle.
+    """Rows that are chosen among the runs with one candidate: best single and, if not there, the oracle.
 
-    The oracle takes for each question the forced run with the highest EM, then F1, the cheapest on
-    ties. All have the trained policy's text: a baseline, for which another policy writes, may be above.
+    The oracle takes for each question the run with the highest EM, then F1, then the lowest cost. All have
+    the trained policy's text. A baseline has another policy's text, so it may be above the oracle.
     """
     mine = [row for row in rows if row.pool == pool_name and row.seed == seed]
-    runs = [row for row in mine if row.router.startswith(controls.FORCED)]
-    derived = [replace(r, router=BEST_SINGLE) for r in runs if r.router == controls.forced(best)]
+    runs = [row for row in mine if RouterId.parse(row.router).kind == "fixed"]
+    derived = [replace(r, router=BEST_SINGLE) for r in runs if r.router == controls.fixed(best)]
     if not any(row.router == ORACLE for row in mine):
         derived += [replace(row, router=ORACLE) for row in _best_of_each(runs)]
     return derived
 
 
 def _best_of_each(rows: Iterable[Row]) -> list[Row]:
-    """For each training seed and question the row with the highest EM, then F1; the cheapest on ties."""
+    """For each training seed and question the row with the highest EM, then F1, then the lowest cost."""
     by_question: dict[tuple[int, str, str], list[Row]] = {}
     for row in rows:
         by_question.setdefault((row.seed, row.dataset, row.question_id), []).append(row)

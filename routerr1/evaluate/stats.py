@@ -56,7 +56,7 @@ class Difference:
 
     Attributes:
         p: two-sided p-value of "no difference", in (0, 1]; 1 where a and b never differ.
-        resolvable: smallest true difference that a comparison of this size and spread would find in
+        mde: smallest true difference that a comparison of this size and spread would find in
             four of five repetitions, at the level corrected for all comparisons; None where nothing
             varies, or where no possible difference is large enough.
     """
@@ -65,7 +65,7 @@ class Difference:
     low: float | None
     high: float | None
     p: float | None
-    resolvable: float | None
+    mde: float | None
     n: int
     groups: int
 
@@ -82,7 +82,7 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Estimate:
+class BootstrapEstimate:
     """A figure, the mean over training seeds, and how it moves with questions and seeds.
 
     Attributes:
@@ -117,7 +117,7 @@ class Sample:
         self._resamples = resamples
         self._seed = seed
 
-    def means(self, measured: Sequence[ArrayLike]) -> list[Estimate]:
+    def means(self, measured: Sequence[ArrayLike]) -> list[BootstrapEstimate]:
         """The mean of each set of values, all on the same draws.
 
         Raises: ValueError for no values, values that are not finite, or lengths that differ.
@@ -132,7 +132,7 @@ class Sample:
             found.append(self._estimate(mean, draws / drawn[0], block, total, len(self._counts)))
         return found
 
-    def ratio(self, parts: ArrayLike, wholes: ArrayLike) -> Estimate | None:
+    def ratio(self, parts: ArrayLike, wholes: ArrayLike) -> BootstrapEstimate | None:
         """Sum of `parts` over sum of `wholes` of each seed, and the mean of these; n is the sum of wholes.
 
         Seeds without a whole are left out, and so are draws without any.
@@ -158,8 +158,8 @@ class Sample:
 
     def _estimate(
         self, value: float, draws: Array, block: Array, total: float, groups: int
-    ) -> Estimate:
-        return Estimate(value, draws, (block,), int(total), groups, self._seed)
+    ) -> BootstrapEstimate:
+        return BootstrapEstimate(value, draws, (block,), int(total), groups, self._seed)
 
     def _sums(self, values: ArrayLike) -> Array:
         """Sums of groups, seeds x groups."""
@@ -179,15 +179,15 @@ class Sample:
         return np.concatenate(pieces, axis=1)
 
 
-def subtract(a: Estimate, b: Estimate) -> Estimate:
+def subtract(a: BootstrapEstimate, b: BootstrapEstimate) -> BootstrapEstimate:
     """a - b, both of one sample. As many lines are paired seed by seed; else seeds are independent."""
     one, two = a.blocks[0], b.blocks[0]
     paired = len(a.blocks) == len(b.blocks) == 1 and one.shape == two.shape
     blocks = (one - two,) if paired else (*a.blocks, *(-block for block in b.blocks))
-    return Estimate(a.value - b.value, a.draws - b.draws, blocks, a.n, a.groups, a.seed)
+    return BootstrapEstimate(a.value - b.value, a.draws - b.draws, blocks, a.n, a.groups, a.seed)
 
 
-def average(parts: Sequence[Estimate]) -> Estimate:
+def average(parts: Sequence[BootstrapEstimate]) -> BootstrapEstimate:
     """The mean of figures on samples that have no group in common and were drawn with other seeds.
 
     It can tell no more than if each sample were as small as the smallest, which weighs as much as the others:
@@ -195,7 +195,7 @@ def average(parts: Sequence[Estimate]) -> Estimate:
     """
     count = len(parts)
     fewest = min(part.groups for part in parts)
-    return Estimate(
+    return BootstrapEstimate(
         value=sum(part.value for part in parts) / count,
         draws=np.mean([part.draws for part in parts], axis=0),
         blocks=(np.concatenate([part.blocks[0] / count for part in parts], axis=1),),
@@ -205,12 +205,14 @@ def average(parts: Sequence[Estimate]) -> Estimate:
     )
 
 
-def per_seed(estimate: Estimate) -> list[float]:
+def per_seed(estimate: BootstrapEstimate) -> list[float]:
     """The figure of each training seed; of a difference of independent seeds it says nothing."""
     return [float(found) for found in estimate.value + estimate.blocks[0].sum(axis=1)]
 
 
-def interval_of(estimate: Estimate, confidence: float = 0.95, within: Range = ANYTHING) -> Interval:
+def interval_of(
+    estimate: BootstrapEstimate, confidence: float = 0.95, within: Range = ANYTHING
+) -> Interval:
     """The figure with its percentile interval, cut to what is possible.
 
     Where every value lies at an end of `within`, as in 0 right of n, no draw can differ: the rule of three
@@ -223,7 +225,7 @@ def interval_of(estimate: Estimate, confidence: float = 0.95, within: Range = AN
 
 
 def difference_of(
-    estimate: Estimate,
+    estimate: BootstrapEstimate,
     confidence: float = 0.95,
     *,
     comparisons: int = 1,
@@ -232,7 +234,7 @@ def difference_of(
     """What `subtract` gave, with its interval, p-value and what it can resolve.
 
     Args:
-        comparisons: how many p-values are to be corrected together; `resolvable` is at the level
+        comparisons: how many p-values are to be corrected together; `mde` is at the level
             (1 - confidence) / comparisons, as the first step of Holm's correction.
     """
     value, n, groups = estimate.value, estimate.n, estimate.groups
@@ -243,13 +245,13 @@ def difference_of(
         return Difference(value, None, None, None, None, n, groups)
     low, high = _bounds(estimate, confidence, within)
     p = p_value(estimate)
-    resolvable = None if constant else _resolvable(estimate, (1 - confidence) / comparisons)
-    if resolvable is not None and resolvable > within[1]:
-        resolvable = None
-    return Difference(value, low, high, p, resolvable, n, groups)
+    mde = None if constant else _minimum_detectable_effect(estimate, (1 - confidence) / comparisons)
+    if mde is not None and mde > within[1]:
+        mde = None
+    return Difference(value, low, high, p, mde, n, groups)
 
 
-def p_value(estimate: Estimate) -> float | None:
+def p_value(estimate: BootstrapEstimate) -> float | None:
     """Two-sided, of "the figure is 0": as in `difference_of`, and never below `least_p`."""
     if _is_constant(estimate) and estimate.value == 0.0:
         return 1.0
@@ -392,7 +394,7 @@ def _drawn(num_groups: int, size: int, start: int, seed: int) -> Array:
     return counts.reshape(size, num_groups).astype(np.float64)
 
 
-def _all_draws(estimate: Estimate) -> list[Array]:
+def _all_draws(estimate: BootstrapEstimate) -> list[Array]:
     """The draws over groups; where seeds differ also those with what other training seeds would add."""
     seeds = _seed_errors(estimate)
     if not seeds:
@@ -410,7 +412,7 @@ def _student(freedom: int, size: int, seed: int, place: int) -> Array:
     return np.random.default_rng([seed, size, place]).standard_t(freedom, size)
 
 
-def _group_errors(estimate: Estimate) -> tuple[float, float]:
+def _group_errors(estimate: BootstrapEstimate) -> tuple[float, float]:
     """Cluster-robust standard errors over groups: in all, and of what groups do to all seeds alike."""
     groups = estimate.blocks[0].shape[1]
     parts = np.sum([block.mean(axis=0) for block in estimate.blocks], axis=0)
@@ -419,7 +421,7 @@ def _group_errors(estimate: Estimate) -> tuple[float, float]:
     return math.sqrt(variance), math.sqrt(max(0.0, variance - noise))
 
 
-def _seed_errors(estimate: Estimate) -> list[tuple[float, int]]:
+def _seed_errors(estimate: BootstrapEstimate) -> list[tuple[float, int]]:
     """Standard error of the mean over each set of several seeds, and its degrees of freedom."""
     found = []
     for block in estimate.blocks:
@@ -439,7 +441,7 @@ def _noise(block: Array) -> float:
     return float((rest**2).sum() * groups / ((groups - 1) * seeds * (seeds - 1)))
 
 
-def _is_constant(estimate: Estimate) -> bool:
+def _is_constant(estimate: BootstrapEstimate) -> bool:
     """Does every group and every seed give the same?"""
     size = max(float(np.abs(estimate.draws).max()), abs(estimate.value))
     return all(float(np.abs(b).sum(axis=1).max()) <= _NOTHING * size for b in estimate.blocks)
@@ -452,7 +454,7 @@ def _two_sided(draws: Array) -> float:
     return float(min(1.0, 2 * min(below, above) / (len(draws) + 1)))
 
 
-def _bounds(estimate: Estimate, confidence: float, within: Range) -> tuple[float, float]:
+def _bounds(estimate: BootstrapEstimate, confidence: float, within: Range) -> tuple[float, float]:
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}, outside (0, 1)")
     least, most = within
@@ -468,7 +470,7 @@ def _bounds(estimate: Estimate, confidence: float, within: Range) -> tuple[float
     return max(least, float(low)), min(most, float(high))
 
 
-def _resolvable(estimate: Estimate, level: float) -> float:
+def _minimum_detectable_effect(estimate: BootstrapEstimate, level: float) -> float:
     """Errors of questions and seeds join as lengths at right angles (Zou & Donner 2008)."""
     from scipy.special import ndtri, stdtrit
 

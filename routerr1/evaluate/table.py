@@ -1,20 +1,26 @@
-"""Rows to the table everybody reads: each router's means with intervals, and how it differs from the policy."""
+"""From rows to a table: each router's means with intervals, and its difference to the policy."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from typing import NamedTuple, get_args
 
 from routerr1.config import EvaluateParams
-from routerr1.errors import DataError
 from routerr1.evaluate.collapse import collapse, collapse_by_dataset
-from routerr1.evaluate.controls import BEST_SINGLE, NO_CALL, ORACLE, POLICY, RANDOM
-from routerr1.evaluate.formatting import bounded, lines_of, number, told_p
-from routerr1.evaluate.grid import Grid, grids_of
+from routerr1.evaluate.controls import BEST_SINGLE, CLOSED_BOOK, ORACLE, POLICY, RANDOM
+from routerr1.evaluate.result_matrix import ResultMatrix, matrices_of
+from routerr1.evaluate.results import (
+    Comparison,
+    DatasetResult,
+    Estimate,
+    Measure,
+    Quality,
+    RouterResult,
+    RouterTable,
+    Spread,
+    round_significant,
+)
 from routerr1.evaluate.rows import Row
 from routerr1.evaluate.stats import (
-    AMOUNT,
-    SHARE,
-    Estimate,
+    BootstrapEstimate,
     Range,
     Sample,
     average,
@@ -26,299 +32,251 @@ from routerr1.evaluate.stats import (
     spread,
     subtract,
 )
+from routerr1.metrics import metric
 
-MEASURES = (
-    "em",
-    "f1",
-    "cost_usd",
-    "calls",
-    "latency_s",
-    "policy_tokens",
-    "prompt_tokens",
-    "completion_tokens",
-    "format_valid",
-)
-RANGES: Mapping[str, Range] = {
-    measure: SHARE if measure in ("em", "f1", "format_valid") else AMOUNT for measure in MEASURES
+MEASURES: tuple[Measure, ...] = get_args(Measure)
+RANGES: Mapping[Measure, Range] = {
+    measure: (metric(measure).low, metric(measure).high) for measure in MEASURES
 }
-_COMPARED = ("em", "f1", "cost_usd", "calls")
-_BY_DATASET = ("em", "f1", "cost_usd")
-_ORDER = (POLICY, ORACLE, BEST_SINGLE, RANDOM, NO_CALL)
-_DIGITS = 9  # significant; beyond them a sum depends on the machine
+_COMPARED: tuple[Measure, ...] = ("em", "f1", "cost_usd", "calls")
+_BY_DATASET: tuple[Measure, ...] = ("em", "f1", "cost_usd")
+_ORDER = (POLICY, ORACLE, BEST_SINGLE, RANDOM, CLOSED_BOOK)
 
-Measured = Mapping[str, Mapping[str, Estimate]]
-"""Router -> measure -> what was found, all on the same draws."""
+Measured = Mapping[str, Mapping[Measure, BootstrapEstimate]]
+"""Router -> measure -> estimate, all on the same draws."""
 
 
-def summarise(
-    rows: Sequence[Row], params: EvaluateParams, reference: str = POLICY
-) -> dict[str, Any]:
-    """The table of one pool, as JSON values.
+class Correction(NamedTuple):
+    """A p-value after Holm's correction, and whether it is only an upper bound."""
 
-    Each measure is a mean over questions and training seeds; its interval tells how far it may be from
-    that of other questions and, where there are several seeds, of other seeds. `per_seed` tells how far the
-    seeds lie apart. `difference` is `reference` minus that router on the same questions and seeds, its
-    p-values Holm-corrected over all routers, one measure at a time; `resolvable` is at the level of that
-    correction's first step.
+    p_holm: float | None
+    p_is_bound: bool
 
-    Raises: DataError without rows, or if routers were not played on the same questions.
+
+def summarise(rows: Sequence[Row], params: EvaluateParams, reference: str = POLICY) -> RouterTable:
+    """The table of one pool.
+
+    Each measure is a mean over questions and training seeds. Its interval covers other questions and,
+    with several seeds, other seeds. `difference` is `reference` minus the router on the same questions
+    and seeds. Its p-values are Holm-corrected over all routers, one measure at a time, and the minimum
+    detectable effect is at the level of the first step of that correction.
+
+    Raises: DataError without rows, or if routers have different questions.
     """
-    grids = grids_of(rows)
-    names = order_routers(set(grids))
-    measured = measure(grids, names, MEASURES, params.bootstrap, params.seed)
+    matrices = matrices_of(rows)
+    names = order_routers(set(matrices))
+    measured = measure(matrices, names, MEASURES, params.bootstrap, params.seed)
+    gaps = _differences(measured, names, reference, params)
+    first = matrices[names[0]]
+    return RouterTable(
+        confidence=params.confidence,
+        resamples=params.bootstrap,
+        reference=reference,
+        comparisons=len(names) - 1 if reference in names else 0,
+        n=len(first.questions),
+        groups=len(set(first.groups)),
+        datasets=tuple(first.datasets),
+        routers=tuple(
+            _router_result(name, matrices[name], measured[name], gaps.get(name, {}), params)
+            for name in names
+        ),
+    )
+
+
+def _differences(
+    measured: Measured, names: Sequence[str], reference: str, params: EvaluateParams
+) -> dict[str, dict[Measure, Comparison]]:
+    """Router -> measure -> reference minus router; empty if the reference has no rows."""
     others = [name for name in names if name != reference]
-    entries = []
-    for name in names:
-        base = measured.get(reference) if name != reference else None
-        entries.append(_entry(grids[name], measured[name], base, len(others), params))
+    if reference not in measured:
+        return {}
+    found: dict[str, dict[Measure, Comparison]] = {name: {} for name in others}
     for what in _COMPARED:
-        correct([e["difference"][what] for e in entries if e["difference"]], params.bootstrap)
-    first = grids[names[0]]
-    return {
-        "confidence": params.confidence,
-        "resamples": params.bootstrap,
-        "reference": reference,
-        "comparisons": len(others) if reference in names else 0,
-        "n": len(first.questions),
-        "groups": len(set(first.groups)),
-        "datasets": first.datasets,
-        "routers": [{"router": name, **entry} for name, entry in zip(names, entries, strict=True)],
-    }
+        base = measured[reference][what]
+        gaps = [
+            compare(base, measured[name][what], what, params.confidence, len(others))
+            for name in others
+        ]
+        for name, gap in zip(others, corrected(gaps, params.bootstrap), strict=True):
+            found[name][what] = gap
+    return found
 
 
-def by_dataset(rows: Sequence[Row], params: EvaluateParams) -> dict[str, Any]:
-    """Quality and cost of each router on each data set, as the paper's Table 1; JSON values.
+def by_dataset(
+    rows: Sequence[Row], params: EvaluateParams
+) -> tuple[dict[str, DatasetResult], tuple[Quality, ...]]:
+    """Quality and cost of each router on each data set, as in the paper's Table 1.
 
-    Returns: `by_dataset`, with n, groups and routers of each, and `macro`, the routers' means over data
-        sets, each weighing the same however many questions it has. Both are empty for a single data set.
+    Returns: the results by data set, and the routers' means over data sets, each with the same weight.
+        Both are empty for a single data set.
     Raises: DataError as `summarise`.
     """
-    grids = grids_of(rows)
-    names = order_routers(set(grids))
-    datasets = grids[names[0]].datasets
+    matrices = matrices_of(rows)
+    names = order_routers(set(matrices))
+    datasets = matrices[names[0]].datasets
     if len(datasets) == 1:
-        return {"by_dataset": {}, "macro": []}
-    found, parts = {}, []
+        return {}, ()
+    found: dict[str, DatasetResult] = {}
+    parts: list[Measured] = []
     for place, dataset in enumerate(datasets, start=1):
-        own = {name: grid.of(dataset) for name, grid in grids.items()}
-        # Each set draws its groups on its own, or their chances would be alike in the macro-average.
-        parts.append(measure(own, names, _BY_DATASET, params.bootstrap, params.seed + place))
+        own = {name: matrix.of(dataset) for name, matrix in matrices.items()}
+        # Each set has its own seed: with a shared one, their errors would be alike in the macro-average.
+        part = measure(own, names, _BY_DATASET, params.bootstrap, params.seed + place)
+        parts.append(part)
         first = own[names[0]]
-        found[dataset] = {
-            "n": len(first.questions),
-            "groups": len(set(first.groups)),
-            "routers": [{"router": name, **_figures(parts[-1][name], params)} for name in names],
-        }
-    macro = [
-        {
-            "router": name,
-            **_figures({what: average([part[name][what] for part in parts]) for what in _BY_DATASET}, params),
-        }
+        found[dataset] = DatasetResult(
+            n=len(first.questions),
+            groups=len(set(first.groups)),
+            routers=tuple(_quality(name, part[name], params) for name in names),
+        )
+    macro = tuple(
+        _quality(
+            name,
+            {what: average([part[name][what] for part in parts]) for what in _BY_DATASET},
+            params,
+        )
         for name in names
-    ]  # fmt: skip
-    return {"by_dataset": found, "macro": macro}
+    )
+    return found, macro
 
 
 def order_routers(names: set[str]) -> list[str]:
-    """The policy and its bounds first, then the forced models and baselines by name."""
+    """The policy and its bounds first, then the fixed models and baselines by name."""
     first = [name for name in _ORDER if name in names]
     return first + sorted(names - set(first))
 
 
 def measure(
-    grids: Mapping[str, Grid],
+    matrices: Mapping[str, ResultMatrix],
     names: Sequence[str],
-    measures: Sequence[str],
+    measures: Sequence[Measure],
     resamples: int,
     seed: int,
 ) -> Measured:
     """Every measure of every router, on one sample of their questions."""
-    sample = Sample(grids[names[0]].groups, resamples=resamples, seed=seed)
-    found = iter(sample.means([grids[name].values(what) for name in names for what in measures]))
+    sample = Sample(matrices[names[0]].groups, resamples=resamples, seed=seed)
+    found = iter(sample.means([matrices[name].values(what) for name in names for what in measures]))
     return {name: {what: next(found) for what in measures} for name in names}
 
 
-def range_of_difference(what: str) -> Range:
-    """Between which values two figures of one measure can differ."""
+def range_of_difference(what: Measure) -> Range:
+    """The smallest and the largest possible difference of two values of one measure."""
     least, most = RANGES[what]
     return (least - most, most - least)
 
 
 def compare(
-    a: Estimate, b: Estimate, what: str, confidence: float, comparisons: int
-) -> dict[str, Any]:
-    """`a` minus `b` in one measure, as JSON values; one of so many comparisons."""
-    found = difference_of(
-        subtract(a, b), confidence, comparisons=comparisons, within=range_of_difference(what)
+    a: BootstrapEstimate, b: BootstrapEstimate, what: Measure, confidence: float, comparisons: int
+) -> Comparison:
+    """`a` minus `b` in one measure, one of `comparisons`; the p-value is not corrected yet."""
+    return Comparison.of(
+        difference_of(
+            subtract(a, b), confidence, comparisons=comparisons, within=range_of_difference(what)
+        )
     )
-    return dict(shorten(asdict(found), drop=("n", "groups")))
 
 
-def correct(differences: Sequence[dict[str, Any]], resamples: int) -> None:
-    """Add `p_holm`, corrected over all of them, and whether it is only a bound, the draws being too few."""
-    known = [gap for gap in differences if gap["p"] is not None]
-    for gap in differences:
-        gap["p_holm"] = None
-        gap["p_is_bound"] = gap["p"] is not None and gap["p"] <= 1.000001 * least_p(resamples)
-    for gap, corrected in zip(known, holm([gap["p"] for gap in known]), strict=True):
-        gap["p_holm"] = shorten(corrected)
+def corrected(gaps: Sequence[Comparison], resamples: int) -> list[Comparison]:
+    """The comparisons with p-values corrected over all of them."""
+    corrections = correct([gap.p for gap in gaps], resamples)
+    return [
+        gap.model_copy(update=correction._asdict())
+        for gap, correction in zip(gaps, corrections, strict=True)
+    ]
 
 
-def _entry(
-    grid: Grid,
-    measured: Mapping[str, Estimate],
-    reference: Mapping[str, Estimate] | None,
-    comparisons: int,
+def correct(p_values: Sequence[float | None], resamples: int) -> list[Correction]:
+    """Holm's correction over all p-values that are known.
+
+    Args:
+        resamples: bootstrap draws; a p-value at the smallest one that they can show is a bound.
+    """
+    known = iter(holm([p for p in p_values if p is not None]))
+    least = 1.000001 * least_p(resamples)
+    return [
+        Correction(None, p_is_bound=False)
+        if p is None
+        else Correction(round_significant(next(known)), p_is_bound=p <= least)
+        for p in p_values
+    ]
+
+
+def _router_result(
+    name: str,
+    matrix: ResultMatrix,
+    measured: Mapping[Measure, BootstrapEstimate],
+    difference: Mapping[Measure, Comparison],
     params: EvaluateParams,
-) -> dict[str, Any]:
-    called = sorted({name for row in grid.rows for name in row.called})
+) -> RouterResult:
+    called = sorted({name for row in matrix.rows for name in row.called})
+    estimates = _estimates(measured, params)
+    return RouterResult(
+        router=name,
+        seeds=tuple(matrix.seeds),
+        em=estimates["em"],
+        f1=estimates["f1"],
+        cost_usd=estimates["cost_usd"],
+        calls=estimates["calls"],
+        latency_s=estimates["latency_s"],
+        policy_tokens=estimates["policy_tokens"],
+        prompt_tokens=estimates["prompt_tokens"],
+        completion_tokens=estimates["completion_tokens"],
+        format_valid=estimates["format_valid"],
+        per_seed=_spreads(measured),
+        difference=difference,
+        collapse=collapse(matrix.rows, called),
+        collapse_by_dataset=collapse_by_dataset(matrix.rows, called),
+    )
+
+
+def _quality(
+    name: str, measured: Mapping[Measure, BootstrapEstimate], params: EvaluateParams
+) -> Quality:
+    estimates = _estimates(measured, params)
+    return Quality(
+        router=name,
+        em=estimates["em"],
+        f1=estimates["f1"],
+        cost_usd=estimates["cost_usd"],
+        per_seed=_spreads(measured),
+    )
+
+
+def _estimates(
+    measured: Mapping[Measure, BootstrapEstimate], params: EvaluateParams
+) -> dict[Measure, Estimate]:
     return {
-        "seeds": grid.seeds,
-        **_figures(measured, params),
-        "difference": {
-            what: compare(reference[what], measured[what], what, params.confidence, comparisons)
-            for what in _COMPARED
-        }
-        if reference
-        else {},
-        "collapse": shorten(collapse(grid.rows, called)),
-        "collapse_by_dataset": shorten(collapse_by_dataset(grid.rows, called)),
+        what: Estimate.of(interval_of(estimate, params.confidence, RANGES[what]))
+        for what, estimate in measured.items()
     }
 
 
-def _figures(measured: Mapping[str, Estimate], params: EvaluateParams) -> dict[str, Any]:
-    """Each measure with its interval, and `per_seed`, how far the training seeds lie apart in it."""
-    found: dict[str, Any] = {"per_seed": {}}
-    for what, estimate in measured.items():
-        told = interval_of(estimate, params.confidence, RANGES[what])
-        found[what] = shorten(asdict(told), drop=("n", "groups"))
-        found["per_seed"][what] = shorten(asdict(spread(per_seed(estimate))))
-    return found
+def _spreads(measured: Mapping[Measure, BootstrapEstimate]) -> dict[Measure, Spread]:
+    return {what: Spread.of(spread(per_seed(estimate))) for what, estimate in measured.items()}
 
 
-def shorten(value: Any, drop: Sequence[str] = ()) -> Any:
-    """The same values with `_DIGITS` significant digits, and without the keys in `drop`."""
-    if isinstance(value, dict):
-        return {key: shorten(inner) for key, inner in value.items() if key not in drop}
-    if isinstance(value, list):
-        return [shorten(inner) for inner in value]
-    if isinstance(value, float):
-        return float(f"{value:.{_DIGITS}g}")
-    return value
+def headline(table: RouterTable) -> dict[str, float]:
+    """The policy's headline metrics for `dvc metrics show` and MLflow; the table has everything.
 
-
-def entry_of(table: dict[str, Any], router: str) -> dict[str, Any]:
-    """One router's line of `summarise`.
-
-    Raises: DataError if the table has no such router.
+    `cost_over_best_single` is the policy's cost over that of the best single model, and
+    `em_over_best_single` the difference in exact match.
     """
-    for entry in table["routers"]:
-        if entry["router"] == router:
-            return dict(entry)
-    known = ", ".join(entry["router"] for entry in table["routers"])
-    raise DataError(f"the table has no router {router!r} (it has: {known})")
-
-
-def metrics(table: dict[str, Any]) -> dict[str, float]:
-    """The flat figures for `dvc metrics` and MLflow: names are stable, values finite.
-
-    Of what collapses, the mean over training seeds, and as `worst_*` the worst seed's.
-    """
-    policy = entry_of(table, POLICY)
-    found: dict[str, float | None] = {"n": float(table["n"])}
-    for what in MEASURES:
-        found[what] = policy[what]["mean"]
-    for bound in ("low", "high"):
-        found[f"em_{bound}"] = policy["em"][bound]
-        found[f"cost_usd_{bound}"] = policy["cost_usd"][bound]
-    found["em_seed_sd"] = policy["per_seed"]["em"]["sd"]
-    for figure in ("top_model_share", "no_call_rate", "call_entropy", "best_model_share"):
-        found[figure] = policy["collapse"][figure]
-        found[f"worst_{figure}"] = policy["collapse"]["worst"].get(figure)
-    for entry in table["routers"]:
-        if entry["router"] in _ORDER and entry["router"] != POLICY:
-            name, gap = entry["router"], entry["difference"]["em"]
-            found[f"{name}_em"] = entry["em"]["mean"]
-            found[f"{name}_cost_usd"] = entry["cost_usd"]["mean"]
-            found[f"em_over_{name}"] = gap["mean"]
-            found[f"em_over_{name}_low"], found[f"em_over_{name}_high"] = gap["low"], gap["high"]
+    policy = table.router(POLICY)
+    found: dict[str, float | None] = {
+        "em": policy.em.mean,
+        "em_low": policy.em.low,
+        "em_high": policy.em.high,
+        "cost_usd": policy.cost_usd.mean,
+        "calls": policy.calls.mean,
+        "format_valid": policy.format_valid.mean,
+        "top_model_share": policy.collapse.top_model_share,
+        "no_call_rate": policy.collapse.no_call_rate,
+        "call_entropy": policy.collapse.call_entropy,
+    }
+    for entry in table.routers:
+        if entry.router == BEST_SINGLE:
+            found["em_over_best_single"] = entry.difference["em"].mean
+            if entry.cost_usd.mean:
+                ratio = policy.cost_usd.mean / entry.cost_usd.mean
+                found["cost_over_best_single"] = round_significant(ratio)
     return {name: value for name, value in found.items() if value is not None}
-
-
-def how_to_read(table: Mapping[str, Any]) -> str:
-    """What the figures of `summarise` mean: the line above every table of them."""
-    confidence, compared = table["confidence"], table["comparisons"]
-    told = (
-        f"n = {table['n']} questions in {table['groups']} independent groups. "
-        f"{round(100 * confidence)} % intervals: bootstrap over groups ({table['resamples']} draws)"
-    )
-    if several_seeds(table):
-        told += " and Student's t over training seeds (Hillis 2007); sd: of EM over seeds"
-    told += "; the rule of three over groups where all are right or none is"
-    if compared:
-        told += (
-            f". Difference: {table['reference']} minus router on the same questions"
-            f"{' and seeds' if several_seeds(table) else ''}; p is Holm-corrected over {compared} "
-            "comparisons, and ≤ where so few draws can show no smaller one; “resolves” is the smallest true "
-            "difference that this comparison would find in four of five repetitions at the corrected "
-            f"level, {1 - confidence:.2g} / {compared} (– where there is none)"
-        )
-    return f"{told}. Latency is the calls' own; the time of the policy itself is not in it."
-
-
-def several_seeds(table: Mapping[str, Any]) -> bool:
-    """Has any router of the table more than one training seed?"""
-    return any(entry["per_seed"]["em"]["seeds"] > 1 for entry in table["routers"])
-
-
-_COLUMNS = (
-    ("f1", "F1", 3, 1), ("cost_usd", "USD per 1000", 4, 1000), ("calls", "calls", 2, 1),
-    ("latency_s", "latency of calls, s", 2, 1), ("policy_tokens", "policy tokens", 1, 1),
-    ("prompt_tokens", "prompt tokens", 1, 1), ("completion_tokens", "reply tokens", 1, 1),
-)  # fmt: skip
-"""Of the table for people, after EM: measure, heading, digits, scale."""
-
-
-DATASET_TABLES = (
-    ("em", "Exact match by data set", 3, 1),
-    ("f1", "Token F1 by data set", 3, 1),
-    ("cost_usd", "US dollars per 1000 questions by data set", 4, 1000),
-)
-"""Measure, title, digits, scale."""
-
-
-def markdown(table: dict[str, Any]) -> str:
-    """The table for people: intervals in brackets, dollars per thousand questions."""
-    seeds = several_seeds(table)
-    heads = ["router", "EM", *["sd"] * seeds, *(head for _, head, _, _ in _COLUMNS)]
-    heads += ["difference in EM", "p", "resolves"]
-    rows = []
-    for entry in table["routers"]:
-        cells = [entry["router"], bounded(entry["em"], 3)]
-        cells += [number(entry["per_seed"]["em"]["sd"], 3)] * seeds
-        cells += [bounded(entry[what], digits, scale) for what, _, digits, scale in _COLUMNS]
-        rows.append([*cells, *_compared(entry["difference"].get("em"))])
-    return "\n".join([how_to_read(table), "", *lines_of(heads, rows)]) + "\n"
-
-
-def _compared(gap: Mapping[str, Any] | None) -> list[str]:
-    if gap is None:
-        return ["reference", "", ""]
-    return [bounded(gap, 3, signed=True), told_p(gap), number(gap["resolvable"], 3)]
-
-
-def datasets_markdown(table: Mapping[str, Any]) -> str:
-    """Routers against data sets, as the paper's Table 1, for quality and for cost; empty for one data set."""
-    parts = []
-    for what, title, digits, scale in DATASET_TABLES if table["by_dataset"] else ():
-        seeds = several_seeds({"routers": table["macro"]})
-        sizes = [f"{name} (n = {own['n']})" for name, own in table["by_dataset"].items()]
-        rows = []
-        for place, macro in enumerate(table["macro"]):
-            own = [each["routers"][place][what] for each in table["by_dataset"].values()]
-            cells = [bounded(found, digits, scale) for found in (*own, macro[what])]
-            cells += [number(macro["per_seed"][what]["sd"], digits, scale)] * seeds
-            rows.append([macro["router"], *cells])
-        lines = lines_of(["router", *sizes, "macro-average", *["sd"] * seeds], rows)
-        parts.append(f"{title}\n\n" + "\n".join(lines) + "\n")
-    return "\n".join(parts)

@@ -1,55 +1,102 @@
-"""What each router of the tables is, in a line."""
+"""Names of routers and terms for people."""
 
-from routerr1.evaluate.controls import FORCED, ORACLE
+from collections.abc import Iterable
+from typing import NamedTuple
 
-_ROUTERS = {
-    "policy": "the trained policy",
-    "best_single": "the policy's text; every call goes to the candidate that was best on validation",
-    "random": "the policy's text; each call goes to a candidate drawn at random",
-    "closed_book": "the policy's text; every call is refused",
-    "best_of_singles": "for each question the best answer of those with one candidate asked it whole, the cheapest on ties",
-    "policy_before_rl": "the policy before reinforcement learning",
-    "best_on_cards": "the policy's text; each call goes to whoever the cards call best on its topic",
-    "baseline/direct": "the policy before reinforcement learning answers at once",
-    "baseline/cot": "the policy before reinforcement learning thinks, then answers; no calls",
-    "baseline/sft": "fine-tuned on questions and answers; no calls",
-    "baseline/rag": "one search with the whole question, then the answer",
-    "baseline/search_r1": "the policy before reinforcement learning, with a search as its only tool",
-    "baseline/prompted": "the policy before reinforcement learning names a candidate; it gets the whole question",
-    "baseline/policy_before_rl": "the policy before reinforcement learning, as it is: several rounds",
-    "baseline/largest": "the largest candidate, or the dearest where no sizes are known, gets the whole question",
-    "baseline/knn": "neighbours in the probe matrix choose who gets the whole question",
-    "baseline/knn_multi_turn": "the same for each sub-question of the policy before reinforcement learning",
-    "baseline/mlp": "a perceptron over the question's embedding chooses who gets it whole",
-    "baseline/bert": "a fine-tuned encoder chooses who gets the whole question",
-    "baseline/router_dc": "RouterDC: contrastive embeddings choose who gets the whole question",
-    "baseline/graph_router": "GraphRouter: a graph of questions, their clusters and candidates chooses who gets the whole question",
-    "baseline/frugal": "FrugalGPT: candidates by rising price until a reply is believed",
-}
+from routerr1.evaluate.controls import ORACLE
+from routerr1.evaluate.routers import RouterId
+from routerr1.report.sections import Section, table_of
 
 
+class Entry(NamedTuple):
+    """A router's name in tables and plots, and one line that says what it is."""
+
+    label: str
+    meaning: str
+
+
+_BEFORE = "the policy before reinforcement learning"
+_CONTROLS = {
+    "policy": Entry("Policy", "the trained policy"),
+    "best_single": Entry("Best single model", "the policy's text; every call goes to the candidate that is best on validation"),
+    "random": Entry("Random model", "the policy's text; each call goes to a random candidate"),
+    "closed_book": Entry("No calls", "the policy's text; every call is refused (closed book)"),
+    "best_of_singles": Entry("Best of all replies", "bound: each candidate gets the whole question, and the best answer counts; the cheapest on ties"),
+    "policy_before_rl": Entry("Policy before RL", _BEFORE),
+    "best_on_cards": Entry("Best by card", "the policy's text; each call goes to the candidate with the highest profiled accuracy on the topic"),
+}  # fmt: skip
+_BASELINES = {
+    "direct": Entry("Direct answer", f"{_BEFORE} answers at once"),
+    "cot": Entry("Chain of thought", f"{_BEFORE} thinks, then answers; no calls"),
+    "sft": Entry("Fine-tuned (SFT)", "fine-tuned on questions and answers; no calls"),
+    "rag": Entry("RAG", "one search with the whole question, then the answer"),
+    "search_r1": Entry("Search-R1", f"{_BEFORE}, with a search as its only tool"),
+    "prompted": Entry("Prompted choice", f"{_BEFORE} names a candidate, which gets the whole question"),
+    "policy_before_rl": Entry("Policy before RL", f"{_BEFORE}, over several rounds"),
+    "largest": Entry("Largest model", "the largest candidate (the most expensive if sizes are unknown) gets the whole question"),
+    "knn": Entry("kNN", "the nearest probe questions choose the candidate for the whole question"),
+    "knn_multi_turn": Entry("kNN per sub-question", f"kNN for each sub-question of {_BEFORE}"),
+    "mlp": Entry("MLP", "a perceptron over the question's embedding chooses the candidate"),
+    "bert": Entry("BERT", "a fine-tuned encoder chooses the candidate for the whole question"),
+    "router_dc": Entry("RouterDC", "contrastive embeddings choose the candidate for the whole question"),
+    "graph_router": Entry("GraphRouter", "a graph of questions, their clusters and candidates chooses the candidate"),
+    "frugal": Entry("FrugalGPT", "a cascade: candidates by rising price until a reply is trusted"),
+}  # fmt: skip
 _KNOWING_ORACLE = (
-    "the policy's text; each call goes to the cheapest candidate that knows the answer"
+    "bound: the policy's text; each call goes to the cheapest candidate that knows the answer"
 )
 _CHOOSING_ORACLE = (
-    "for each question the best whole run of those with one candidate for every call, the cheapest on ties: "
-    "nobody knows of a single call who would answer right"
+    "bound: for each question the best run among those with one candidate for every call, the cheapest on "
+    "ties; it does not choose call by call"
 )
 
 
-def what_is(router: str, *, simulated: bool) -> str:
-    """Of a router's name in rows and tables; empty if it is none of this package's.
+def entry_of(router: str, *, simulated: bool = True) -> Entry:
+    """Label and meaning of a router; an unknown one has its name as label and no meaning.
 
     Args:
-        simulated: the pool is; only then the oracle knows the right candidate of every call.
+        router: as in the rows.
+        simulated: the pool is simulated. Only then the oracle knows the right candidate for each call.
 
-    >>> what_is("fixed/Atlas", simulated=True)
-    "the policy's text; every call goes to Atlas"
+    >>> entry_of("fixed/Atlas")
+    Entry(label='Always Atlas', meaning="the policy's text; every call goes to Atlas")
     """
-    if router.startswith(FORCED):
-        return f"the policy's text; every call goes to {router.removeprefix(FORCED)}"
-    if router.startswith("alpha="):
-        return f"a policy trained with {router.removeprefix('alpha=')} as the weight of cost"
-    if router == ORACLE:
-        return _KNOWING_ORACLE if simulated else _CHOOSING_ORACLE
-    return _ROUTERS.get(router, "")
+    match RouterId.parse(router):
+        case ("fixed", name):
+            return Entry(f"Always {name}", f"the policy's text; every call goes to {name}")
+        case ("swept", weight):
+            return Entry(
+                f"Cost weight {weight}", f"a policy trained with {weight} as the weight of cost"
+            )
+        case ("baseline", name):
+            return _BASELINES.get(name, Entry(name, ""))
+        case (_, name) if name == ORACLE:
+            return Entry("Oracle", _KNOWING_ORACLE if simulated else _CHOOSING_ORACLE)
+        case (_, name):
+            return _CONTROLS.get(name, Entry(name, ""))
+
+
+def label(router: str) -> str:
+    """The router's name in tables and plots."""
+    return entry_of(router).label
+
+
+def routers_section(routers: Iterable[str], *, simulated: bool) -> Section:
+    """What each router is, with its name in files and for `routerr1 compare`."""
+    entries = {name: entry_of(name, simulated=simulated) for name in dict.fromkeys(routers)}
+    rows = [(each.label, name, each.meaning) for name, each in entries.items() if each.meaning]
+    return Section(
+        "What each router is",
+        table=table_of(("Router", "Name in files", "Meaning"), rows),
+        folded=True,
+    )
+
+
+TERMS = (
+    ("EM", "exact match: share of the questions with exactly a reference answer, after normalisation"),
+    ("USD per 1,000", "price of the pool calls for 1,000 questions; the policy's own compute is not included"),
+    ("sd", "standard deviation of EM over training seeds"),
+    ("p", "p-value of the difference, Holm-corrected over all comparisons of the table; ≤ marks an upper bound, because the bootstrap cannot show a smaller one"),
+    ("MDE", "minimum detectable effect: the smallest true difference that this comparison finds in four of five repetitions, at the corrected level"),
+    ("Front", "the best EM for each cost that a random mix of routers reaches; it starts at no calls and no answers"),
+)  # fmt: skip

@@ -1,4 +1,4 @@
-"""Plots as SVG text: the same figures give the same bytes, and colours follow the page's theme."""
+"""Plots as SVG text: the same values give the same bytes, and colours follow the page's theme."""
 
 import io
 import math
@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from routerr1.evaluate.controls import BOUNDS, FORCED
+from routerr1.evaluate.controls import BOUNDS
 from routerr1.evaluate.pareto import Point, front
+from routerr1.evaluate.results import Comparison, Quality
+from routerr1.evaluate.routers import RouterId
+from routerr1.report.glossary import label
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 PALETTE = (
     "#3b82c4", "#d9822b", "#2f9e6e", "#c2478f", "#8a6fd1", "#b89a1e", "#4aa3b5", "#b5544d",
 )  # fmt: skip
-"""Told apart on white and on black, and by most people who confuse red and green."""
+"""Distinct on white and on black, and for most people with red-green colour blindness."""
 
 # Stand-ins that the SVG replaces by the page's own colours.
 _TEXT, _LINE = "#010203", "#040506"
@@ -36,25 +39,20 @@ _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none", "font.family": "sans-serif",
 }  # fmt: skip
 
-Bounded = Mapping[str, Any]
-"""mean, low, high; the last two are None where the data give no interval."""
 
-Marked = tuple[str, Bounded, Bounded]
-"""A router with its cost per question and its quality."""
-
-
-def pareto(name: str, routers: Sequence[Marked], ours: Sequence[str]) -> str:
+def pareto(name: str, routers: Sequence[Quality], ours: Sequence[str]) -> str:
     """Cost per 1000 questions against EM, intervals as whiskers, the front as a line.
 
-    Oracles are drawn hollow and make no front: they know the answers. Several of ours get a front of
-    their own, in their colour.
+    Oracles are hollow and not part of the front, because they know the answers. Several routers of `ours`
+    get a front of their own, in their colour.
     """
     with _figure(name, width=6.4, height=5.0) as (figure, drawn):
         axes = figure.subplots()
         whiskers: list[tuple[list[float], list[float]]] = []
         points: dict[str, Point] = {}
-        for router, cost, quality in routers:
-            x, y = 1000 * cost["mean"], quality["mean"]
+        for entry in routers:
+            router, cost, quality = entry.router, entry.cost_usd, entry.em
+            x, y = 1000 * cost.mean, quality.mean
             points[router] = (x, y)
             big = router in ours
             axes.plot(
@@ -62,10 +60,10 @@ def pareto(name: str, routers: Sequence[Marked], ours: Sequence[str]) -> str:
                 color=_colour(router, ours), mfc="none" if router in BOUNDS else None,
             )  # fmt: skip
             own: list[tuple[list[float], list[float]]] = []
-            if cost["low"] is not None:
-                own.append(([1000 * cost["low"], 1000 * cost["high"]], [y, y]))
-            if quality["low"] is not None:
-                own.append(([x, x], [quality["low"], quality["high"]]))
+            if cost.low is not None and cost.high is not None:
+                own.append(([1000 * cost.low, 1000 * cost.high], [y, y]))
+            if quality.low is not None and quality.high is not None:
+                own.append(([x, x], [quality.low, quality.high]))
             for across, along in own:
                 axes.plot(across, along, color=_colour(router, ours), lw=0.9, zorder=3)
             whiskers += own
@@ -75,7 +73,7 @@ def pareto(name: str, routers: Sequence[Marked], ours: Sequence[str]) -> str:
         if len(ours) > 1:
             mine = front(points[router] for router in ours)
             axes.plot([x for x, _ in mine], [y for _, y in mine], color=PALETTE[1], zorder=2)
-        axes.set(xlabel="US dollars per 1000 questions", ylabel="exact match", ylim=(-0.03, 1.06))
+        axes.set(xlabel="USD per 1,000 questions", ylabel="exact match (EM)", ylim=(-0.03, 1.06))
         axes.set_xlim(left=-0.03 * max((x for x, _ in points.values()), default=1.0))
         _label(figure, axes, points, [*whiskers, line])
     return drawn[0]
@@ -99,14 +97,14 @@ def curves(
 
     with _figure(name, width=4.4, height=2.8) as (figure, drawn):
         axes = figure.subplots()
-        for place, (label, seeds) in enumerate(lines.items()):
+        for place, (caption, seeds) in enumerate(lines.items()):
             colour = PALETTE[place % len(PALETTE)]
             smooth = [_running_mean(seed) for seed in seeds]
             steps = sorted(set.intersection(*(set(seed) for seed in smooth)))
             values = [[seed[step] for seed in smooth] for step in steps]
             axes.plot(
                 steps, [sum(each) / len(each) for each in values],
-                color=colour, label=label, marker="o" if len(steps) < 12 else None, markersize=3.5,
+                color=colour, label=caption, marker="o" if len(steps) < 12 else None, markersize=3.5,
             )  # fmt: skip
             if len(seeds) > 1:
                 low, high = [min(each) for each in values], [max(each) for each in values]
@@ -135,7 +133,7 @@ def _running_mean(line: Mapping[float, float], reach: int = 4) -> dict[float, fl
 
 
 def shares(name: str, title: str, rows: Mapping[str, Mapping[str, float]]) -> str:
-    """One stacked bar for each key of `rows`: who gets which share of the calls."""
+    """One stacked bar for each key of `rows`: the share of calls to each candidate."""
     models = sorted({model for share in rows.values() for model in share})
     with _figure(name, width=5.2, height=0.9 + 0.34 * max(1, len(rows))) as (figure, drawn):
         axes = figure.subplots()
@@ -163,19 +161,18 @@ def shares(name: str, title: str, rows: Mapping[str, Mapping[str, float]]) -> st
     return drawn[0]
 
 
-def differences(name: str, title: str, entries: Sequence[tuple[str, Bounded]]) -> str:
+def differences(name: str, title: str, entries: Sequence[tuple[str, Comparison]]) -> str:
     """Differences with their intervals around zero, one line for each entry."""
     with _figure(name, width=5.2, height=0.9 + 0.3 * max(1, len(entries))) as (figure, drawn):
         axes = figure.subplots()
         axes.axvline(0, color=_TEXT, lw=0.9)
         for place, (_, gap) in enumerate(reversed(entries)):
-            colour, clear = PALETTE[0], False
-            if gap["low"] is not None:
-                clear = gap["low"] > 0 or gap["high"] < 0
-                colour = PALETTE[2 if gap["low"] > 0 else 7] if clear else colour
-                axes.plot([gap["low"], gap["high"]], [place, place], color=colour, lw=2.2)
-            axes.plot(gap["mean"], place, "o", color=colour, ms=6, mfc=colour if clear else "none")
-        axes.set_yticks(range(len(entries)), [label for label, _ in reversed(entries)])
+            clear = gap.is_clear
+            colour = PALETTE[2 if gap.mean > 0 else 7] if clear else PALETTE[0]
+            if gap.low is not None and gap.high is not None:
+                axes.plot([gap.low, gap.high], [place, place], color=colour, lw=2.2)
+            axes.plot(gap.mean, place, "o", color=colour, ms=6, mfc=colour if clear else "none")
+        axes.set_yticks(range(len(entries)), [name for name, _ in reversed(entries)])
         axes.set_title(title)
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
@@ -184,10 +181,10 @@ def differences(name: str, title: str, entries: Sequence[tuple[str, Bounded]]) -
 
 
 def _legend(figure: "Figure", names: int, *, handle: float) -> None:
-    """So many names under the plot, in as many columns as its width holds; lines beyond the first make it higher.
+    """Put `names` names under the plot, in as many columns as fit; further lines make the plot higher.
 
     Args:
-        handle: how wide the mark before a name is, in sizes of a letter.
+        handle: width of the mark before a name, in font sizes.
     """
     for columns in range(names, 0, -1):
         legend = figure.legend(
@@ -205,7 +202,7 @@ def _legend(figure: "Figure", names: int, *, handle: float) -> None:
 def _colour(router: str, ours: Sequence[str]) -> str:
     if router in ours:
         return PALETTE[1]
-    return PALETTE[0] if router.startswith(FORCED) else PALETTE[2]
+    return PALETTE[0] if RouterId.parse(router).kind == "fixed" else PALETTE[2]
 
 
 def _label(
@@ -214,10 +211,10 @@ def _label(
     points: Mapping[str, Point],
     lines: Sequence[tuple[Sequence[float], Sequence[float]]],
 ) -> None:
-    """Names beside their points, where nothing else is; a thin line leads to a name that is far off."""
+    """Names beside their points without overlap; a thin line leads to a distant name."""
     import textalloc
 
-    # Who lies at the same place, to the eye, shares a name.
+    # Points that look the same share a label.
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     at: dict[Point, list[str]] = {}
     for router in sorted(points, key=lambda router: (-points[router][1], points[router], router)):
@@ -227,9 +224,8 @@ def _label(
             for p in at
             if abs(p[0] - x) < 0.006 * (right - left) and abs(p[1] - y) < 0.006 * (high - low)
         )
-        short = router.removeprefix(FORCED).removeprefix("baseline/")
-        at.setdefault(next(near, (x, y)), []).append(short)
-    figure.draw_without_rendering()  # the layout settles where the axes lie, and names are measured in it
+        at.setdefault(next(near, (x, y)), []).append(label(router))
+    figure.draw_without_rendering()  # settles the layout, in which names are measured
     figure.set_layout_engine("none")
     xs, ys = [x for x, _ in at], [y for _, y in at]
     textalloc.allocate(
@@ -261,7 +257,7 @@ def _figure(name: str, *, width: float, height: float) -> "Iterator[tuple[Figure
 
 def _svg(figure: "Figure") -> str:
     stream = io.StringIO()
-    metadata: dict[str, Any] = {"Date": None, "Creator": None, "Format": None, "Type": None}
+    metadata: dict[str, str | None] = {"Date": None, "Creator": None, "Format": None, "Type": None}
     figure.savefig(stream, format="svg", transparent=True, metadata=metadata)
     text = stream.getvalue()
     text = text[text.index("<svg") :]

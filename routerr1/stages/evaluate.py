@@ -7,13 +7,12 @@ from pathlib import Path
 
 from routerr1.baselines.build import SINGLE, Materials, baseline_routers, lessons, whole_routers
 from routerr1.baselines.matrix import read_matrix
-from routerr1.baselines.replay_study import METRICS, read_log, studies_markdown, study
+from routerr1.baselines.replay_study import METRICS, read_log, study
 from routerr1.baselines.retrieval import FileIndex, Index, MemoryIndex, RetrieverPool, passages_of
 from routerr1.baselines.tuned import fine_tune
 from routerr1.config import BaselineParams, EvaluateParams, Params
 from routerr1.errors import ConfigError
 from routerr1.evaluate.controls import POLICY, Router
-from routerr1.evaluate.outputs import write_evaluation
 from routerr1.evaluate.ray_executor import Learnt, play_on_ray
 from routerr1.evaluate.rows import Row
 from routerr1.evaluate.run import (
@@ -30,6 +29,8 @@ from routerr1.files import atomic_write_text, digest, write_json
 from routerr1.lineage import PATHS
 from routerr1.pool.interface import Pool
 from routerr1.progress import Progress, track
+from routerr1.report.outputs import write_evaluation
+from routerr1.report.replay import studies_text
 from routerr1.rollout.lazy import Lazy, LazyGenerator
 from routerr1.rollout.local import LocalGenerator
 from routerr1.tracking.runs import resume_run
@@ -54,7 +55,7 @@ def evaluate(params: Params) -> None:
             )  # fmt: skip
         else:
             rows = asyncio.run(_play(workspace, open_pool(), traces, store, bar))
-    _, figures = write_evaluation(PATHS.evaluate, evaluation_of(rows), section)
+    figures = write_evaluation(PATHS.evaluate, evaluation_of(rows), section)
     with resume_run(params.registry, PATHS.run) as run:
         run.log_metrics({"evaluate": figures})
         run.log_artifact(PATHS.evaluate / "table.md")
@@ -173,5 +174,6 @@ def evaluate_replay(
             found[metric] = study(
                 matrix, baselines, section, repetitions=repetitions, progress=bar.update
             )
-    write_json(out / "replay.json", found)
-    atomic_write_text(out / "replay.md", studies_markdown(found))
+    values = {metric: result.model_dump(mode="json") for metric, result in found.items()}
+    write_json(out / "replay.json", values)
+    atomic_write_text(out / "replay.md", studies_text(found))

@@ -4,9 +4,8 @@ import asyncio
 from contextlib import aclosing
 
 from routerr1.config import Params
-from routerr1.evaluate.changes import Changes, with_new_models, without_new_models
 from routerr1.evaluate.generalize import generalize as play_on_changed_pools
-from routerr1.evaluate.outputs import write_generalization
+from routerr1.evaluate.perturbations import Perturbations, with_new_models, without_new_models
 from routerr1.evaluate.redrawn import not_redrawn, redrawn
 from routerr1.evaluate.rows import Row
 from routerr1.evaluate.run import policies_of
@@ -16,6 +15,7 @@ from routerr1.pool.changed import ChangedPool
 from routerr1.pool.interface import Pool
 from routerr1.pool.profile import profile, sample_probes
 from routerr1.progress import Progress, track
+from routerr1.report.outputs import write_generalization
 from routerr1.simulation.pool import SimulatedPool, candidates_of, drawn_candidates
 from routerr1.tracking.runs import resume_run
 from routerr1.workspace import Workspace
@@ -30,8 +30,8 @@ def generalize(params: Params) -> None:
     # One pool answers for trained and new models alike: one budget, one recording.
     pool = workspace.keep_calls(_open_extended_pool(workspace), calls)
     with track("generalize", 0) as bar:
-        rows, changes = asyncio.run(_play(workspace, pool, store, bar))
-    _, figures = write_generalization(paths.generalize, rows, changes, params.evaluate)
+        rows, perturbations = asyncio.run(_play(workspace, pool, store, bar))
+    figures = write_generalization(paths.generalize, rows, perturbations, params.evaluate)
     with resume_run(params.registry, paths.run) as run:
         run.log_metrics({"generalize": figures})
     store.discard()
@@ -40,7 +40,7 @@ def generalize(params: Params) -> None:
 
 async def _play(
     workspace: Workspace, pool: Pool, store: RowStore, bar: Progress
-) -> tuple[list[Row], Changes]:
+) -> tuple[list[Row], Perturbations]:
     params = workspace.params
     async with aclosing(pool):
         return await play_on_changed_pools(
@@ -73,7 +73,7 @@ def _open_extended_pool(workspace: Workspace) -> Pool:
     return guard(extended, pool)
 
 
-async def _new_models(workspace: Workspace, pool: Pool) -> Changes:
+async def _new_models(workspace: Workspace, pool: Pool) -> Perturbations:
     """The models of `pool` that have no profiled card, profiled on the same probe questions."""
     trained = {card.name for card in workspace.cards}
     new = [card for card in pool.cards if card.name not in trained]
@@ -87,7 +87,7 @@ async def _new_models(workspace: Workspace, pool: Pool) -> Changes:
     return with_new_models(pool, workspace.cards, found.cards, added)
 
 
-def _redrawn(workspace: Workspace, pool: Pool) -> Changes:
+def _redrawn(workspace: Workspace, pool: Pool) -> Perturbations:
     """Another simulated pool for each question, also played by the policy before training."""
     params = workspace.params
     if params.pool.kind != "simulated":

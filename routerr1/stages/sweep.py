@@ -67,9 +67,9 @@ def sweep(params: Params, cost_weights: Sequence[float], steps: int, *, restart:
                 start = folder if restart else start
     finally:
         asyncio.run(kept.aclose())
-    found = compare_swept(rows, others, params.evaluate)
-    found["steps"], found["restart"] = steps, restart
-    found["evaluation"] = compared
+    found = compare_swept(
+        rows, others, params.evaluate, steps=steps, restart=restart, evaluation=compared
+    )
     write_swept(RESULTS, rows, found)
     for store in stores:
         store.discard()

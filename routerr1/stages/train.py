@@ -13,6 +13,7 @@ from routerr1.config import Params, PoolParams, TrainParams
 from routerr1.errors import DataError
 from routerr1.files import write_json
 from routerr1.lineage import PATHS, hash_of, known_commit
+from routerr1.metrics import mean_over_seeds
 from routerr1.policy.load import load_options
 from routerr1.pool.changed import ChangedPool
 from routerr1.pool.interface import Pool
@@ -87,7 +88,7 @@ def _train_seeds(workspace: Workspace, inputs: Mapping[int, Inputs], run: Run) -
     seeds = workspace.params.seeds
     run.log_params(workspace.params)
     run.log_dataset(PATHS.questions, "training")
-    metrics: dict[str, Any] = {}
+    metrics: dict[str, dict[str, float]] = {}
     rows: dict[int, list[dict[str, float]]] = {}
     timing: dict[int, list[dict[str, float]]] = {}
     write_json(PATHS.other_policies / "seeds.json", {"first": seeds[0], "others": seeds[1:]})
@@ -100,7 +101,9 @@ def _train_seeds(workspace: Workspace, inputs: Mapping[int, Inputs], run: Run) -
     run.log_metrics({"train": metrics, "train_hours": hours, "train_cost_usd": cost})
     write_log(PATHS.train / "log.csv", rows[seeds[0]])
     write_log(PATHS.train / "seeds.csv", _by_seed(rows))
-    write_json(PATHS.train / "metrics.json", {**metrics, "train_cost_usd": cost})
+    write_json(PATHS.train / "results.json", {**metrics, "train_cost_usd": cost})
+    headline = mean_over_seeds(metrics, {"em": "validation/em", "reward": "validation/reward"})
+    write_json(PATHS.train / "metrics.json", {**headline, "train_cost_usd": cost})
     # Times differ from run to run, so they are no output that DVC hashes.
     write_log(PATHS.train_seconds, _by_seed(timing))
     for path in (PATHS.train / "log.csv", PATHS.train / "seeds.csv", PATHS.train_seconds):

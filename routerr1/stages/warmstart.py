@@ -10,6 +10,7 @@ from routerr1.config import DatasetParams, Params
 from routerr1.errors import CheckpointError, ConfigError
 from routerr1.files import atomic_directory, write_json
 from routerr1.lineage import PATHS
+from routerr1.metrics import mean_over_seeds
 from routerr1.train.checkpoint import read_manifest
 from routerr1.train.process_lock import die_with_pipeline, only_trainer
 from routerr1.train.warmstart import adopt, warm_start
@@ -36,7 +37,9 @@ def warmstart(params: Params) -> None:
             f"seed_{seed}": read_manifest(PATHS.warmstart / f"seed-{seed}")["metrics"]
             for seed in params.seeds
         }
-        write_json(PATHS.warmstart_metrics, metrics)
+        write_json(PATHS.warmstart_metrics.with_name("results.json"), metrics)
+        headline = mean_over_seeds(metrics, {"em": "em", "format_valid": "format_valid"})
+        write_json(PATHS.warmstart_metrics, headline)
         shutil.rmtree(PATHS.warmstarted, ignore_errors=True)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from routerr1.config import EmbeddedParams, EvaluateParams, RolloutParams
 from routerr1.data.embedded import World, build_world, questions
-from routerr1.evaluate.changes import Changes, with_new_models
+from routerr1.evaluate.perturbations import Perturbations, with_new_models
 from routerr1.evaluate.run import Evaluation, evaluation_jobs, evaluation_of, play_all
 from routerr1.pool.changed import ChangedPool
 from routerr1.pool.profile import profile
@@ -57,7 +57,7 @@ async def evaluated(stage: Stage, **playing) -> Evaluation:
     return evaluation_of(await play_all(jobs, concurrency=stage.params.concurrency, **playing))
 
 
-async def new_models(stage: Stage) -> Changes:
+async def new_models(stage: Stage) -> Perturbations:
     """A drawn pool of its own, and two of its models beside the training pool."""
     drawn, known = drawn_candidates(1007), known_facts(stage.world)
     bare = SimulatedPool(drawn, known, seed=7)

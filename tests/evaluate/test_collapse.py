@@ -15,8 +15,8 @@ def test_entropy_by_hand():
 def test_two_seeds_that_each_call_one_model_have_both_collapsed():
     # Pooled, A and B would share the calls: half each, one bit.
     found = collapse([row(seed=1, called=["A"]), row(seed=2, called=["B"])])
-    assert (found["top_model_share"], found["call_entropy"]) == (1.0, 0.0)
-    assert found["call_share"] == {"A": 0.5, "B": 0.5}
+    assert (found.top_model_share, found.call_entropy) == (1.0, 0.0)
+    assert found.call_share == {"A": 0.5, "B": 0.5}
 
 
 def test_means_over_seeds_and_the_worst_of_them_by_hand():
@@ -29,22 +29,22 @@ def test_means_over_seeds_and_the_worst_of_them_by_hand():
         row(seed=2, question_id="q1", called=[]),
     ]
     found = collapse(rows)
-    assert found["questions"] == 4
-    assert found["calls"] == 5
-    assert found["top_model_share"] == 0.75
-    assert found["call_entropy"] == 0.75
-    assert found["no_call_rate"] == 0.25
-    assert found["best_model_share"] == 0.875
-    assert found["call_share"] == {"A": (0.25 + 1) / 2, "B": 0.25, "C": 0.125}
-    assert found["worst"] == {
+    assert found.questions == 4
+    assert found.calls == 5
+    assert found.top_model_share == 0.75
+    assert found.call_entropy == 0.75
+    assert found.no_call_rate == 0.25
+    assert found.best_model_share == 0.875
+    assert found.call_share == {"A": (0.25 + 1) / 2, "B": 0.25, "C": 0.125}
+    assert found.worst == {
         "top_model_share": 1.0, "call_entropy": 0.0, "no_call_rate": 0.5, "best_model_share": 0.75,
     }  # fmt: skip
 
 
-def test_a_seed_that_calls_nobody_does_not_hide_the_favourite_of_another():
+def test_a_seed_without_calls_does_not_hide_the_most_called_model_of_another():
     found = collapse([row(seed=1, called=["A"]), row(seed=2, called=[])])
-    assert (found["top_model_share"], found["no_call_rate"]) == (1.0, 0.5)
-    assert found["worst"]["no_call_rate"] == 1.0
+    assert (found.top_model_share, found.no_call_rate) == (1.0, 0.5)
+    assert found.worst["no_call_rate"] == 1.0
 
 
 def test_calls_by_hops_by_hand():
@@ -63,13 +63,13 @@ def test_calls_by_hops_by_hand():
         row(seed=seed, hops=hops, called=["A"] * calls, question_id=f"{place}")
         for place, (seed, hops, calls) in enumerate(made)
     ]
-    assert collapse(rows)["calls_by_hops"] == {"1": 1.0, "2": 2.0, "unknown": 4.0}
+    assert collapse(rows).calls_by_hops == {"1": 1.0, "2": 2.0, "unknown": 4.0}
 
 
-def test_nobody_called_is_no_division_by_zero_and_candidates_keep_their_place():
+def test_collapse_handles_zero_calls():
     found = collapse([row(called=[])], ["A", "B"])
-    assert found["call_share"] == {"A": 0.0, "B": 0.0}
-    assert (found["top_model_share"], found["no_call_rate"], found["best_model_share"]) == (
+    assert found.call_share == {"A": 0.0, "B": 0.0}
+    assert (found.top_model_share, found.no_call_rate, found.best_model_share) == (
         0.0,
         1.0,
         None,
@@ -79,5 +79,5 @@ def test_nobody_called_is_no_division_by_zero_and_candidates_keep_their_place():
 def test_each_data_set_has_figures_of_its_own():
     rows = [row(dataset="one", called=["A"]), row(dataset="two", called=["B"])]
     found = collapse_by_dataset(rows, ["A", "B"])
-    assert found["one"]["call_share"] == {"A": 1.0, "B": 0.0}
-    assert found["two"]["call_share"] == {"A": 0.0, "B": 1.0}
+    assert found["one"].call_share == {"A": 1.0, "B": 0.0}
+    assert found["two"].call_share == {"A": 0.0, "B": 1.0}

@@ -7,22 +7,22 @@ import pytest
 from routerr1.baselines.retrieval import MemoryIndex, RetrieverPool
 from routerr1.config import GeneralizeParams, PoolParams
 from routerr1.errors import PoolError
-from routerr1.evaluate.changes import (
+from routerr1.evaluate.generalize import (
+    compare_pools,
+    generalize,
+    headline,
+)
+from routerr1.evaluate.perturbations import (
     POISON,
-    Changes,
-    Variant,
-    pool_changes,
+    Perturbation,
+    Perturbations,
+    perturb_pool,
     spare_names,
     with_new_models,
     without_new_models,
 )
-from routerr1.evaluate.generalize import (
-    compare_pools,
-    generalize,
-    generalize_markdown,
-    generalize_metrics,
-)
 from routerr1.evaluate.redrawn import redrawn
+from routerr1.evaluate.results import Estimate
 from routerr1.evaluate.run import policies_of
 from routerr1.pool.build import open_http_pool
 from routerr1.pool.changed import ChangedPool
@@ -30,6 +30,9 @@ from routerr1.pool.profile import profile
 from routerr1.pool.recording import Recorder
 from routerr1.pool.records import RecordStore
 from routerr1.prompt import renderer
+from routerr1.report import markdown
+from routerr1.report.glossary import label
+from routerr1.report.tables import controls_table, pools_section
 from routerr1.simulation.ground_truth import truth_of
 from routerr1.simulation.pool import (
     UNSEEN_NAMES,
@@ -60,7 +63,7 @@ async def _compared(stage):
         {1: stage.follower}, stage.pool, new, stage.test, limits=LIMITS, **stage.settings()
     )
     found = compare_pools(rows, changes, stage.params)
-    return found, {entry["pool"]: entry for entry in found["pools"]}
+    return found, {entry.pool: entry for entry in found.pools}
 
 
 def _policies(stage, generator):
@@ -69,7 +72,7 @@ def _policies(stage, generator):
 
 def _changes(stage):
     """All of them: the paper's prompt shows whatever a card says."""
-    found = pool_changes(stage.pool, "Atlas", 1, renderer("full", 4))
+    found = perturb_pool(stage.pool, "Atlas", 1, renderer("full", 4))
     assert not found.not_made
     return {variant.name: variant.pool for variant in found.made}
 
@@ -79,7 +82,7 @@ def test_every_change_that_is_made_changes_the_prompt_but_a_candidate_that_is_do
     cards = [replace(card, performance={"capital": 0.5 + 0.05 * place})
              for place, card in enumerate(stage.pool.cards)]  # fmt: skip
     render = renderer(template, 4)
-    found = pool_changes(ChangedPool(stage.pool, cards), "Atlas", 1, render)
+    found = perturb_pool(ChangedPool(stage.pool, cards), "Atlas", 1, render)
     before = render(stage.test[0], cards)
     same = {v.name for v in found.made if render(stage.test[0], v.pool.cards) == before}
     assert same == {"favourite_down"}
@@ -93,11 +96,11 @@ def test_the_poison_stands_in_the_prompt_of_a_policy_that_reads_descriptions(sta
     assert renderer("full", 4)(stage.test[0], poisoned.cards).count(POISON.rstrip(".")) == 1
 
 
-def test_the_favourite_is_watched_where_its_place_changes(stage):
-    found = pool_changes(stage.pool, "Atlas", 1, renderer("full", 4))
-    watched = {variant.name: variant.watched for variant in found.made}
-    assert watched["order_shuffled"] == ("Atlas",)
-    assert watched["favourite_removed"] == ()
+def test_the_favourite_is_targets_where_its_place_changes(stage):
+    found = perturb_pool(stage.pool, "Atlas", 1, renderer("full", 4))
+    targets = {variant.name: variant.target for variant in found.made}
+    assert targets["order_shuffled"] == ("Atlas",)
+    assert targets["favourite_removed"] == ()
 
 
 def test_every_question_has_a_drawn_pool_that_other_questions_do_not_change(stage):
@@ -113,86 +116,82 @@ def test_every_question_has_a_drawn_pool_that_other_questions_do_not_change(stag
 
 
 def test_on_redrawn_pools_the_cards_and_the_truth_bound_what_routing_can_win(compared):
-    table = compared[1]["redrawn"]["table"]
-    lines = {line["router"]: line for line in table["routers"]}
+    table = compared[1]["redrawn"].table
+    lines = {line.router: line for line in table.routers}
     assert set(lines) == {"policy", "policy_before_rl", "random", "best_on_cards", "oracle"}
-    em = {name: line["em"]["mean"] for name, line in lines.items()}
+    em = {name: line.em.mean for name, line in lines.items()}
     assert em["oracle"] > em["best_on_cards"] > em["policy"] + 0.1  # the first shown, whoever it is
     assert em["policy_before_rl"] == 0.0  # it asks for a candidate that is in none of these pools
-    assert lines["best_on_cards"]["collapse"]["best_model_share"] > 0.9
-    flat = generalize_metrics(compared[0])
-    assert flat["redrawn_em"] == em["policy"]
-    assert flat["redrawn_before_rl_em"] == 0.0
-    assert 0.0 < flat["redrawn_best_model_share"] < 0.5
+    assert lines["best_on_cards"].collapse.best_model_share > 0.9
+    assert 0.0 < lines["policy"].collapse.best_model_share < 0.5
 
 
 def test_no_difference_to_the_training_pool_is_beyond_what_exact_match_can_differ(stage):
     # Two seeds that could not differ more: their own error alone would be six times the range.
     rows = played("policy", [[1] * 8, [1] * 8])
     rows += played("policy", [[0] * 8, [1] * 8], pool="down")
-    changes = Changes((Variant("down", stage.pool, ()),), {})
-    (entry,) = compare_pools(rows, changes, stage.params)["pools"]
-    assert {key: entry["difference"]["em"][key] for key in ("mean", "low", "high")} == {
-        "mean": -0.5, "low": -1.0, "high": 1.0,
-    }  # fmt: skip
+    changes = Perturbations((Perturbation("down", stage.pool, ()),), {})
+    (entry,) = compare_pools(rows, changes, stage.params).pools
+    gap = entry.difference["em"]
+    assert (gap.mean, gap.low, gap.high) == (-0.5, -1.0, 1.0)
 
 
 def test_renaming_changes_nothing_for_a_policy_that_reads_names_from_the_prompt(compared):
     entry = compared[1]["all_renamed"]
-    assert entry["difference"]["em"]["low"] == entry["difference"]["em"]["high"] == 0.0
+    assert entry.difference["em"].low == entry.difference["em"].high == 0.0
     # None of the questions differs; by the rule of three fewer than 3 in as many groups would elsewhere.
-    reach = 1 - 0.05 ** (1 / compared[0]["groups"])
-    none = {"mean": 0.0, "low": 0.0, "high": pytest.approx(reach)}
-    assert all(found == none for found in entry["flipped"].values())
-    assert entry["watched_share"] == {"mean": 1.0, "low": pytest.approx(1 - reach), "high": 1.0}
-    assert entry["watched_share_before"] == none
+    reach = 1 - 0.05 ** (1 / compared[0].groups)
+    none = Estimate(mean=0.0, low=0.0, high=reach)
+    flips = entry.flipped
+    assert flips.answer == flips.right_to_wrong == flips.wrong_to_right == none
+    assert entry.target_share == Estimate(mean=1.0, low=1 - reach, high=1.0)
+    assert entry.target_share_before == none
 
 
 def test_swapped_prices_change_the_bill_and_no_answer(compared):
     entry = compared[1]["prices_swapped"]
-    assert entry["flipped"]["answer"]["mean"] == 0.0
+    assert entry.flipped.answer.mean == 0.0
     # Whoever is shown first is the dearest of the pool; it is swapped with the cheapest.
-    assert entry["difference"]["cost_usd"]["high"] < 0
+    assert entry.difference["cost_usd"].high < 0
 
 
 def test_a_candidate_that_is_down_is_called_in_vain(compared):
     entry = compared[1]["favourite_down"]
-    assert entry["policy"]["em"]["mean"] == 0.0
-    assert entry["policy"]["cost_usd"]["mean"] == 0.0
-    assert entry["watched_share"]["mean"] == 1.0
-    lost = compared[0]["training"]["em"]["mean"]
-    assert entry["flipped"]["right_to_wrong"]["mean"] == pytest.approx(lost)
+    assert entry.policy.em.mean == 0.0
+    assert entry.policy.cost_usd.mean == 0.0
+    assert entry.target_share.mean == 1.0
+    lost = compared[0].training.em.mean
+    assert entry.flipped.right_to_wrong.mean == pytest.approx(lost)
 
 
 def test_pools_of_new_models_get_all_controls(compared):
     for name in ("drawn", "added"):
-        routers = {line["router"] for line in compared[1][name]["table"]["routers"]}
+        routers = {line.router for line in compared[1][name].table.routers}
         assert {"policy", "random", "oracle", "closed_book"} < routers
-    assert compared[1]["drawn"]["watched_share"]["mean"] == 1.0
-    assert compared[1]["added"]["watched_share"]["mean"] == 0.0  # the first shown is an old one
-    assert compared[1]["favourite_removed"]["table"] is None
-    assert compared[1]["favourite_removed"]["watched_share"] is None  # nobody is new there
+    assert compared[1]["drawn"].target_share.mean == 1.0
+    assert compared[1]["added"].target_share.mean == 0.0  # the first shown is an old one
+    assert compared[1]["favourite_removed"].table is None
+    assert compared[1]["favourite_removed"].target_share is None  # nobody is new there
 
 
 def test_metrics_and_markdown_name_every_pool(compared):
-    flat = generalize_metrics(compared[0])
-    assert flat["unseen_em"] == compared[1]["drawn"]["policy"]["em"]["mean"]
-    assert flat["unseen_em_delta"] == pytest.approx(flat["unseen_em"] - flat["training_em"])
-    text = generalize_markdown(compared[0])
+    flat = headline(compared[0])
+    assert flat["unseen_em"] == compared[1]["drawn"].policy.em.mean
+    assert flat["worst_em_delta"] == min(each.difference["em"].mean for each in compared[0].pools)
+    text = markdown.render([pools_section(compared[0])])
     assert all(f"| {name} |" in text for name in compared[1])
 
 
 def test_the_controls_say_how_many_calls_went_to_the_best(compared):
-    told = generalize_markdown(compared[0]).split("Pool “redrawn” with its controls:\n\n")[1]
-    head, _, *lines = [line.split(" | ") for line in told.splitlines()]
-    place = head.index("calls to best, %")
-    known = {line["router"]: line for line in compared[1]["redrawn"]["table"]["routers"]}
-    for name, *cells in lines:
-        share = known[name.removeprefix("| ")]["collapse"]["best_model_share"]
-        # It asks for a candidate that is in none of these pools: no call is made.
-        assert cells[place - 1] == ("–" if share is None else f"{100 * share:.0f}"), name
-    assert known["policy_before_rl"]["collapse"]["best_model_share"] is None
-    assert known["best_on_cards"]["collapse"]["best_model_share"] > 0.9
+    table = controls_table(compared[1]["redrawn"].table)
+    place = table.heads.index("Calls to the best, %")
+    known = {label(line.router): line for line in compared[1]["redrawn"].table.routers}
+    for line in table.lines:
+        share = known[line.cells[0].text].collapse.best_model_share
+        # A policy that calls a candidate of no such pool makes no call.
+        assert line.cells[place].text == ("–" if share is None else f"{100 * share:.0f}")
+    assert known["Policy before RL"].collapse.best_model_share is None
+    assert known["Best by card"].collapse.best_model_share > 0.9
 
 
 def test_each_change_changes_what_it_says(stage):
@@ -272,16 +271,16 @@ def test_what_a_pool_does_not_allow_is_said_and_not_played(stage):
     alike = [replace(c, completion_usd_per_mtok=1.0, prompt_usd_per_mtok=1.0, description="", performance={})
              for c in stage.pool.cards]  # fmt: skip
     render = renderer("full", 4)
-    found = pool_changes(ChangedPool(stage.pool, alike), "Atlas", 1, render)
+    found = perturb_pool(ChangedPool(stage.pool, alike), "Atlas", 1, render)
     assert found.not_made == {
         f"{what}_swapped": f"Atlas and Goliath have the same {what}"
         for what in ("prices", "descriptions", "claims")
     }
     assert not found.not_made.keys() & {variant.name for variant in found.made}
     with pytest.raises(PoolError, match="'Nobody'"):
-        pool_changes(stage.pool, "Nobody", 1, render)
+        perturb_pool(stage.pool, "Nobody", 1, render)
     with pytest.raises(PoolError, match="another candidate"):
-        pool_changes(ChangedPool(stage.pool, stage.pool.cards[:1]), "Atlas", 1, render)
+        perturb_pool(ChangedPool(stage.pool, stage.pool.cards[:1]), "Atlas", 1, render)
     with pytest.raises(PoolError, match="no candidate 'Stranger'"):
         ChangedPool(stage.pool, [Card("Stranger")])
 
@@ -342,19 +341,19 @@ async def test_the_suite_plays_on_a_pool_file_with_a_second_one_of_new_models(
         finally:
             await everyone.aclose()
         found = compare_pools(rows, changes, stage.params)
-        entries = {entry["pool"]: entry for entry in found["pools"]}
-        assert set(entries) | set(found["not_made"]) == {"drawn", "added", *_changes(stage)}
+        entries = {entry.pool: entry for entry in found.pools}
+        assert set(entries) | set(found.not_made) == {"drawn", "added", *_changes(stage)}
         # Before profiling no card tells any performance, and the compact prompt shows no description.
-        assert set(found["not_made"]) == {
+        assert set(found.not_made) == {
             "descriptions_swapped", "claims_swapped", "description_poisoned"
         }  # fmt: skip
-        assert entries["drawn"]["watched"] == [candidate.name for candidate in drawn]
-        assert entries["drawn"]["watched_share"]["mean"] == 1.0
-        forced = {line["router"] for line in entries["added"]["table"]["routers"]}
+        assert entries["drawn"].target == tuple(candidate.name for candidate in drawn)
+        assert entries["drawn"].target_share.mean == 1.0
+        forced = {line.router for line in entries["added"].table.routers}
         assert {f"fixed/{name}" for name in (drawn[0].name, drawn[1].name, "Atlas")} < forced
         assert {"oracle", "best_single"} < forced
-        assert entries["all_renamed"]["flipped"]["answer"]["mean"] == 0.0
-        assert "calls to best" not in generalize_markdown(found)  # nobody knows who that is
+        assert entries["all_renamed"].flipped.answer.mean == 0.0
+        assert "Calls to the best" not in markdown.render([pools_section(found)])  # it is unknown
         with pytest.raises(PoolError, match="already belongs to candidate"):
             open_http_pool(params, added=files["old"])
     elsewhere = write_pool_file(Path("pools/elsewhere.yaml"), "http://127.0.0.1:9", drawn)
@@ -372,9 +371,9 @@ def test_without_new_models_the_rest_is_played_and_the_reason_stands_in_the_tabl
         )
     )  # fmt: skip
     found = compare_pools(rows, changes, stage.params)
-    assert {"drawn", "added"} < set(found["not_made"])
-    assert {e["pool"] for e in found["pools"]} | set(found["not_made"]) == {
+    assert {"drawn", "added"} < set(found.not_made)
+    assert {e.pool for e in found.pools} | set(found.not_made) == {
         "drawn", "added", *_changes(stage)
     }  # fmt: skip
-    assert f"Not made: drawn: {why}." in generalize_markdown(found)
-    assert "unseen_em" not in generalize_metrics(found)
+    assert f"Not made: drawn: {why}." in markdown.render([pools_section(found)])
+    assert "unseen_em" not in headline(found)

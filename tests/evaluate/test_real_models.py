@@ -16,7 +16,7 @@ from routerr1.config import BudgetParams, Params, load_params
 from routerr1.errors import BudgetExceeded, ConfigError
 from routerr1.evaluate.rows import read_rows
 from routerr1.lineage import PATHS, fingerprint
-from routerr1.report.page import STALE
+from routerr1.report.sweep import STALE
 from routerr1.simulation.pool import (
     SimulatedPool,
     default_candidates,
@@ -183,7 +183,7 @@ def test_new_models_of_a_second_pool_file_are_played(ran):
     folder = ran[0]
     pools = json.loads((folder / "data" / "generalize" / "pools.json").read_text())
     entries = {entry["pool"]: entry for entry in pools["pools"]}
-    assert entries["drawn"]["watched"] == [each.name for each in NEW]
+    assert entries["drawn"]["target"] == [each.name for each in NEW]
     played = {line["router"] for line in entries["drawn"]["table"]["routers"]}
     derived = {"oracle", "best_single"}  # nobody knows who knows: from the forced runs
     forced = {f"fixed/{each.name}" for each in NEW}
@@ -211,7 +211,7 @@ def test_a_sweep_trains_each_weight_once_and_stands_in_the_report(ran, monkeypat
     assert len(found["fronts"]["equal"]) == 3 + len(CANDIDATES) + 15  # random, no call, best single
     report(params)
     page = (folder / "data" / "report" / "index.html").read_text()
-    assert 'id="sweep"' in page
+    assert 'id="cost-weights"' in page
     assert STALE not in page
 
 

@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from routerr1.baselines.matrix import Matrix
-from routerr1.baselines.replay_study import METRICS, read_log, score, studies_markdown, study
+from routerr1.baselines.replay_study import METRICS, RecordedReply, read_log, score, study
 from routerr1.config import load_params
 from routerr1.errors import DataError
+from routerr1.report.glossary import label
+from routerr1.report.replay import studies_text
 
 ROOT = Path(__file__).parents[2]
 LOG = ROOT.parent / "shared" / "data" / "logs" / "llmrouter_nq_6llm.jsonl.gz"
@@ -40,7 +42,7 @@ def _write(path: Path, rows: list[dict]) -> Path:
     ],
 )
 def test_three_metrics_by_hand(response, em, f1, contained):
-    found = [score(_row("q", "m", response), metric) for metric in METRICS]
+    found = [score(RecordedReply(**_row("q", "m", response)), metric) for metric in METRICS]
     assert found == pytest.approx([em, f1, contained])
 
 
@@ -104,13 +106,13 @@ def planted():
 
 
 def test_routers_that_learn_beat_the_best_single_model_and_none_beats_the_oracle(planted):
-    entries = {entry["router"]: entry for entry in planted[1]["routers"]}
-    oracle = entries["oracle"]["quality"]["mean"]
-    for name in ("knn", "mlp", "frugal"):
-        assert entries[name]["difference"]["low"] > 0
-        assert entries[name]["quality"]["mean"] <= oracle
+    entries = {entry.router: entry for entry in planted[1].routers}
+    oracle = entries["oracle"].quality.mean
+    for name in ("baseline/knn", "baseline/mlp", "baseline/frugal"):
+        assert entries[name].difference.low > 0
+        assert entries[name].quality.mean <= oracle
     assert oracle == 1.0
-    assert planted[1]["pareto_area_with_learned"] > planted[1]["pareto_area_singles"]
+    assert planted[1].pareto_area_with_learned > planted[1].pareto_area_singles
 
 
 @settings(deadline=None, max_examples=20)
@@ -127,35 +129,35 @@ def test_the_oracle_is_never_below_any_router_that_asks_once(candidates, count, 
     params = loaded.evaluate.model_copy(update={"bootstrap": 100})
     baselines = loaded.baselines.model_copy(update={"include": ("knn",), "embedder": "tfidf"})
     found = study(matrix, baselines, params, repetitions=1)
-    means = {entry["router"]: entry["quality"]["mean"] for entry in found["routers"]}
+    means = {entry.router: entry.quality.mean for entry in found.routers}
     assert means["oracle"] == pytest.approx(max(means.values()))
     assert means["oracle"] == pytest.approx(quality.max(axis=1).mean())
 
 
 def test_single_models_and_random_are_what_the_matrix_says(planted):
     matrix, found = planted
-    entries = {entry["router"]: entry for entry in found["routers"]}
-    assert entries["single/cheap"]["quality"]["mean"] == pytest.approx(matrix.quality[:, 0].mean())
-    assert entries["random"]["quality"]["mean"] == pytest.approx(matrix.quality.mean())
-    assert entries["random"]["cost_usd"]["mean"] == pytest.approx(2e-6)
-    assert entries["single/cheap"]["per_repetition"]["sd"] == 0.0
-    best = entries["best_single"]["difference"]
-    assert (best["low"], best["high"]) == (0.0, 0.0)
+    entries = {entry.router: entry for entry in found.routers}
+    assert entries["fixed/cheap"].quality.mean == pytest.approx(matrix.quality[:, 0].mean())
+    assert entries["random"].quality.mean == pytest.approx(matrix.quality.mean())
+    assert entries["random"].cost_usd.mean == pytest.approx(2e-6)
+    assert entries["fixed/cheap"].per_repetition.sd == 0.0
+    best = entries["best_single"].difference
+    assert (best.low, best.high) == (0.0, 0.0)
 
 
 def test_a_cascade_pays_for_everyone_it_asked(planted):
-    entries = {entry["router"]: entry for entry in planted[1]["routers"]}
+    entries = {entry.router: entry for entry in planted[1].routers}
     # Cheap first; where its reply reads "wrong" the dear one is paid on top: 1e-6 + 3e-6 * share.
     wrong = 1 - planted[0].quality[:, 0].mean()
-    assert entries["frugal"]["cost_usd"]["mean"] == pytest.approx(1e-6 + 3e-6 * wrong, rel=0.02)
+    assert entries["baseline/frugal"].cost_usd.mean == pytest.approx(1e-6 + 3e-6 * wrong, rel=0.02)
 
 
 def test_the_markdown_names_every_router_and_ranks_the_single_models(planted):
-    text = studies_markdown({"em_in_tag": planted[1]})
-    assert all(f"| {entry['router']} |" in text for entry in planted[1]["routers"])
+    text = studies_text({"em_in_tag": planted[1]})
+    assert all(f"| {label(entry.router)} |" in text for entry in planted[1].routers)
     singles, learned = text.rstrip().splitlines()[-2:]
     assert singles.index("dear") < singles.index("cheap")
-    assert all(name in learned for name in ("knn", "mlp", "frugal"))
+    assert all(name in learned for name in ("kNN", "MLP", "FrugalGPT"))
 
 
 @pytest.mark.skipif(not LOG.is_file(), reason=f"needs the recorded replies at {LOG}")

@@ -8,18 +8,22 @@ import pytest
 
 from routerr1.config import GeneralizeParams
 from routerr1.errors import DataError
-from routerr1.evaluate.before_after import TITLE
 from routerr1.evaluate.controls import BOUNDS
 from routerr1.evaluate.generalize import generalize
-from routerr1.evaluate.outputs import write_evaluation, write_generalization
 from routerr1.evaluate.redrawn import redrawn
+from routerr1.evaluate.results import EvaluationTable, Generalization, SeedTable
 from routerr1.evaluate.rows import read_rows
 from routerr1.evaluate.run import Evaluation, policies_of
 from routerr1.files import digest, read_json, write_json
-from routerr1.report.page import SIMULATION, STALE, Sources, read_sources, write_report
-from routerr1.report.sweep import compare_swept, write_swept
+from routerr1.report.glossary import label
+from routerr1.report.outputs import write_evaluation, write_generalization
+from routerr1.report.page import SIMULATION, Sources, read_sources, write_report
+from routerr1.report.summary import cause_of
+from routerr1.report.sweep import STALE, compare_swept, write_swept
+from routerr1.report.training_gain import TITLE
 from routerr1.simulation.pool import known_facts
 from tests.evaluate.conftest import evaluated, new_models
+from tests.evaluate.made import row
 
 CHROMIUM = Path("/usr/bin/chromium")
 LOG = """step,reward,em,format_valid,cost_usd,entropy,kl,share/Atlas,share/Penny,calls_1hop,calls_2hop,validation/em,note
@@ -45,9 +49,11 @@ async def _play(stage, data: Path) -> None:
     swept = [
         replace(row, router="alpha=0" if row.router == "policy" else "alpha=0.9") for row in played
     ]
-    table = compare_swept(swept, found.rows, stage.params)
-    about = {"steps": 3, "restart": True, "evaluation": digest(data / "eval" / "rows.parquet")}
-    write_swept(data / "sweep", swept, table | about)
+    table = compare_swept(
+        swept, found.rows, stage.params, steps=3, restart=True,
+        evaluation=digest(data / "eval" / "rows.parquet"),
+    )  # fmt: skip
+    write_swept(data / "sweep", swept, table)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +62,7 @@ def data(stage, tmp_path_factory) -> Path:
     asyncio.run(_play(stage, folder))
     (folder / "train").mkdir()
     (folder / "train" / "log.csv").write_text(LOG)
-    write_json(folder / "train" / "metrics.json", {"seed_1": TRAINED})
+    write_json(folder / "train" / "results.json", {"seed_1": TRAINED})
     write_report(
         folder / "report", read_sources(folder, simulated=True, facts={"preset": "embedded"})
     )
@@ -105,78 +111,123 @@ def wide(stage, data, tmp_path_factory) -> Path:
 
 def test_several_training_seeds_stand_side_by_side(data, wide):
     told = (wide / "report" / "report.md").read_text()
-    assert "|  | seed 1 | seed 2 | seed 3 | all | sd |" in told
+    assert "| Figure | seed 1 | seed 2 | seed 3 | all | sd |" in told
     assert "<th>seed 2</th>" in (wide / "report" / "index.html").read_text()
-    assert "## Training seeds" not in (data / "report" / "report.md").read_text()
+    assert "### Training seeds" not in (data / "report" / "report.md").read_text()
     # A third of the seeds never calls: the mean says a third, the worst seed all.
     policy = next(
-        line for line in told.splitlines() if line.startswith("| policy | nq | 1.00 (1.00)")
+        line for line in told.splitlines() if line.startswith("| Policy | nq | 100 (100)")
     )
-    assert "| 0.33 (1.00) |" in policy
+    assert "| 33 (100) |" in policy
 
 
 def test_every_data_set_has_its_tables_in_page_and_markdown(data, wide):
     told = (wide / "report" / "report.md").read_text()
-    assert "| router | hotpotqa (n = 30) | nq (n = 30) | macro-average | sd |" in told
-    assert "### hotpotqa\n\nArea under the front" in told
+    assert "| Router | hotpotqa (n = 30) | nq (n = 30) | Macro-average | sd |" in told
+    assert "### hotpotqa: at equal quality and cost" in told
     page = (wide / "report" / "index.html").read_text()
-    assert 'id="datasets"' in page
-    assert "nq: at equal quality, at equal cost" in page
-    assert "Exact match by data set" in page
-    assert 'id="datasets"' not in (data / "report" / "index.html").read_text()
+    assert 'id="data-sets"' in page
+    assert "nq: at equal quality and cost" in page
+    assert "EM by data set" in page
+    assert 'id="data-sets"' not in (data / "report" / "index.html").read_text()
 
 
 def test_page_and_markdown_compare_any_two_routers(data):
-    table = read_json(data / "eval" / "table.json")
-    names = [entry["router"] for entry in table["routers"]]
-    square = f"| EM | {' | '.join(names)} |"
+    table = EvaluationTable.read(data / "eval" / "table.json")
+    names = [entry.router for entry in table.routers]
+    square = f"| EM | {' | '.join(map(label, names))} |"
     assert square in (data / "report" / "report.md").read_text()
     page = (data / "report" / "index.html").read_text()
     # Every router against every other, both ways.
-    assert page.count(" resolves ") == len(names) * (len(names) - 1)
+    assert page.count(", MDE ") == len(names) * (len(names) - 1)
 
 
-def test_markdown_holds_of_changed_pools_what_the_page_holds(data):
-    pools = read_json(data / "generalize" / "pools.json")
-    told = (data / "report" / "report.md").read_text()
+def test_the_report_opens_with_what_a_decision_needs(data):
+    text = (data / "report" / "report.md").read_text()
+    first, *others = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert first == "Summary"
+    assert others[:3] == ["Models and topics", "Failures", "Routers"]
+    summary = text.split("## Summary")[1].split("## Models")[0]
+    # The scripted policy calls one model only.
+    assert "- Models to keep: Goliath." in summary
+    assert "Always calling the best model (" in summary
+    assert "USD per 1,000 questions" in summary
+    assert "Where it fails" in summary
+    assert re.search(r"\| Goliath \| keep \| 100 \|", summary)
+    assert re.search(r"\| Atlas \| hardly used \| 0 \|", summary)
+
+
+def test_topics_and_failures_add_up(data):
+    rows = [r for r in read_rows(data / "eval" / "rows.parquet") if r.router == "policy"]
+    text = (data / "report" / "report.md").read_text()
+    topics = text.split("## Models and topics")[1].split("## Failures")[0]
+    assert "| Policy |" in topics
+    assert all(f"| {name} |" in topics for name in ("Atlas", "Goliath", "Penny"))
+    failures = text.split("## Failures")[1].split("### Examples")[0]
+    lines = [line.split(" | ") for line in failures.splitlines() if line.startswith("| ")][1:]
+    counts = [int(line[1]) for line in lines if line[1].isdigit()]
+    assert sum(counts) == sum(row.em < 1 for row in rows)
+    assert counts == sorted(counts, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "cause"),
+    [
+        ({"format_valid": False, "called": []}, "broken format"),
+        ({"called": []}, "no call"),
+        ({"failures": 1}, "a call failed"),
+        ({"judged_calls": 2, "best_calls": 1}, "not the best model"),
+        ({"answer": None}, "no answer"),
+        ({"judged_calls": 1, "best_calls": 1}, "wrong in spite of the best model"),
+        ({}, "wrong after its calls"),
+    ],
+)
+def test_the_cause_of_a_wrong_answer(given, cause):
+    assert cause_of(row(em=0.0, **given)) == cause
+
+
+def test_markdown_holds_of_perturbed_pools_what_the_page_holds(data):
+    pools = Generalization.read(data / "generalize" / "pools.json")
+    text = (data / "report" / "report.md").read_text()
     page = (data / "report" / "index.html").read_text()
-    for entry in pools["pools"]:
-        gap = f"{1000 * entry['difference']['cost_usd']['mean']:+.4f}"
-        assert f"| {gap} [" in told
+    for pool in pools.pools:
+        gap = f"{1000 * pool.difference['cost_usd'].mean:+.4f}"
+        assert f"| {gap} [" in text
         assert gap in page
-        # Redrawn pools stand with what training taught, and nowhere else.
-        if entry["table"] and entry["pool"] != "redrawn":
-            assert f"Pool “{entry['pool']}” with its controls:" in told
-            forced = entry["table"]["routers"][-1]
-            assert f"| {forced['router']} | {forced['em']['mean']:.3f} [" in told
-    assert "USD against training pool" in told
+        # Another section shows the controls on redrawn pools.
+        if pool.table and pool.pool != "redrawn":
+            assert f"Pool “{pool.pool}” with controls" in text
+            last = pool.table.routers[-1]
+            assert f"| {label(last.router)} | {last.em.mean:.3f} [" in text
+    assert "USD minus training pool" in text
 
 
-def test_page_and_markdown_say_what_training_taught(data, tmp_path):
-    told = (data / "report" / "report.md").read_text()
+def test_page_and_markdown_show_what_training_added(data, tmp_path):
+    text = (data / "report" / "report.md").read_text()
     page = (data / "report" / "index.html").read_text()
-    assert f"## {TITLE}" in told
+    assert f"## {TITLE}" in text
     assert f"<h2>{TITLE}</h2>" in page
-    assert "| 1 | step 20 | 0.500 |" in told
-    assert '<td class="num">step 20</td><td class="num">0.500</td>' in page
+    assert "| 1 | step 20 | 0.500 |" in text
     for name in ("policy_before_rl", "best_on_cards"):
-        assert f"| {name} | " in told
-        assert f'<th scope="row">{name}</th>' in page
-        assert f"- `{name}`: " in told  # and what it is
-    assert "“redrawn”" not in told
+        assert f"| {label(name)} | " in text
+        assert f'<th scope="row">{label(name)}</th>' in page
+        assert f"| {label(name)} | {name} | " in text  # and what it is
+    assert "“redrawn”" not in text
     assert "“redrawn”" not in page
     nothing = replace(
-        read_sources(data, simulated=True, facts={}), training=None, pools=None
+        read_sources(data, simulated=True, facts={}), training={}, pools=None
     )  # the policy before reinforcement learning is not among the routers of this evaluation
     write_report(tmp_path, nothing)
     assert TITLE not in (tmp_path / "report.md").read_text()
     assert TITLE not in (tmp_path / "index.html").read_text()
 
 
-def test_the_header_says_whose_time_the_latency_is(data):
+def test_reply_time_does_not_include_the_policy(data):
     for name in ("index.html", "report.md"):
-        assert "the time of the policy itself is not in it" in (data / "report" / name).read_text()
-    assert "prompt tokens |" in (data / "report" / "report.md").read_text()
+        assert "without the policy&#39;s time" in (data / "report" / name).read_text().replace(
+            "without the policy's time", "without the policy&#39;s time"
+        )
+    assert "Prompt tokens |" in (data / "report" / "report.md").read_text()
 
 
 def test_a_report_on_real_models_claims_no_simulation_and_another_oracle(data, tmp_path):
@@ -184,30 +235,33 @@ def test_a_report_on_real_models_claims_no_simulation_and_another_oracle(data, t
     for name in ("index.html", "report.md"):
         simulated, real = (data / "report" / name).read_text(), (tmp_path / name).read_text()
         assert "simulat" not in real.lower()
-        # Only of a simulation it is known who would answer a single call right.
+        # Only a simulation knows which candidate answers a single call right.
         assert "each call goes to the cheapest candidate" in simulated
         assert "each call goes to the cheapest candidate" not in real
-        assert "for each question the best whole run" in real
+        assert "for each question the best run" in real
 
 
 @pytest.mark.parametrize("bound", BOUNDS)
-def test_who_knows_the_answers_is_hollow_and_nobodys_rival(bound, data, tmp_path):
-    table = read_json(data / "eval" / "table.json")
-    routers = [entry for entry in table["routers"] if entry["router"] in ("policy", "random")]
-    (knowing,) = [entry for entry in table["routers"] if entry["router"] == "oracle"]
-    alone = Sources(table=table | {"routers": routers}, rows=())
+def test_bounds_are_hollow_and_not_part_of_the_front(bound, data, tmp_path):
+    table = EvaluationTable.read(data / "eval" / "table.json")
+    routers = tuple(entry for entry in table.routers if entry.router in ("policy", "random"))
+    knowing = table.router("oracle").model_copy(update={"router": bound})
+    rows = [row for row in read_rows(data / "eval" / "rows.parquet") if row.router == "policy"]
+    alone = Sources(
+        table=table.model_copy(update={"routers": routers}), rows=rows, seeds=SeedTable(seeds=())
+    )
     beside = replace(
-        alone, table=table | {"routers": [*routers, knowing | {"router": bound}]}, simulated=True
+        alone, table=table.model_copy(update={"routers": (*routers, knowing)}), simulated=True
     )
     write_report(tmp_path / "alone", alone)
     write_report(tmp_path / "beside", beside)
 
-    def told(folder: str) -> str:
+    def front(folder: str) -> str:
         text = (tmp_path / folder / "report.md").read_text()
-        return text.split("## Cost at equal quality")[1].split("## Calls")[0]
+        return text.split("At equal quality and cost")[1].split("## Calls")[0]
 
-    assert told("alone") == told("beside")
-    assert f"- `{bound}`: " in (tmp_path / "beside" / "report.md").read_text()
+    assert front("alone") == front("beside")
+    assert f"| {label(bound)} | {bound} | " in (tmp_path / "beside" / "report.md").read_text()
     drawn = (tmp_path / "beside" / "pareto.svg").read_text()
     hollow = re.findall(r"<use [^>]*fill-opacity: 0;", drawn)
     assert len(hollow) == 1
@@ -252,7 +306,7 @@ def test_without_training_log_and_pools_the_page_leaves_them_out(data, tmp_path)
     write_report(tmp_path / "report", read_sources(only, simulated=True, facts={}))
     page = (tmp_path / "report" / "index.html").read_text()
     assert 'id="training"' not in page
-    assert 'id="pools"' not in page
+    assert 'id="perturbed-pools"' not in page
     assert 'id="browser"' in page
 
 
@@ -271,9 +325,9 @@ def test_a_sweep_beside_another_evaluation_is_called_stale(data, tmp_path):
 def test_several_data_sets_have_collapse_plots_of_their_own(wide):
     drawn = {path.stem for path in (wide / "report").glob("*.svg")}
     for name in ("nq", "hotpotqa"):
-        plots = ("collapse", "calls", "hops")
+        plots = ("top_model_share", "calls", "hops")
         assert {f"pareto-{name}", *(f"train-{plot}-{name}" for plot in plots)} < drawn
-    assert "train-call-entropy-by-set" in drawn
+    assert "train-call_entropy-by-set" in drawn
 
 
 def test_a_missing_table_is_named(tmp_path):

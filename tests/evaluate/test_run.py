@@ -9,9 +9,10 @@ from routerr1.evaluate import controls
 from routerr1.evaluate.rows import read_rows, write_rows
 from routerr1.evaluate.run import choose_questions, derived_rows, play_all
 from routerr1.evaluate.store import RowStore
-from routerr1.evaluate.table import entry_of, markdown, metrics, summarise
+from routerr1.evaluate.table import headline, summarise
 from routerr1.pool.budget import Budget, BudgetedPool, Limits
 from routerr1.pool.changed import ChangedPool
+from routerr1.report.tables import routers_table
 from routerr1.types import Question
 from tests.evaluate import made
 from tests.evaluate.conftest import evaluated
@@ -23,7 +24,7 @@ async def test_every_router_plays_the_same_questions(stage):
     found = await evaluated(stage)
     counts = Counter(row.router for row in found.rows)
     expected = {"policy", "random", "oracle", "closed_book", "best_single"}
-    assert set(counts) == expected | {controls.forced(name) for name in stage.names}
+    assert set(counts) == expected | {controls.fixed(name) for name in stage.names}
     assert set(counts.values()) == {60}
 
 
@@ -38,8 +39,8 @@ async def test_forcing_a_model_sends_it_every_call_and_the_policy_still_writes_t
 
 async def test_a_scripted_policy_that_always_asks_one_model_equals_that_model_forced(stage):
     table = summarise((await evaluated(stage)).rows, stage.params)
-    gap = entry_of(table, f"fixed/{FAVOURITE}")["difference"]["em"]
-    assert (gap["mean"], gap["low"], gap["high"], gap["p"]) == (0.0, 0.0, 0.0, 1.0)
+    gap = table.router(f"fixed/{FAVOURITE}").difference["em"]
+    assert (gap.mean, gap.low, gap.high, gap.p) == (0.0, 0.0, 0.0, 1.0)
 
 
 async def test_oracle_is_right_wherever_any_forced_model_is_and_cheapest_among_the_knowing(stage):
@@ -69,7 +70,7 @@ async def test_best_single_is_chosen_on_validation_and_reported_on_test(stage):
     tried = {}
     for name in stage.names:
         policy = controls.Policy(1, stage.policy, stage.render, stage.rollout, 0.0)
-        router = controls.forced_router(policy, stage.pool, name, "v", 5)
+        router = controls.fixed_router(policy, stage.pool, name, "v", 5)
         chosen = choose_questions(stage.validation, 60, 5)
         rows = await play_all([(router, question) for question in chosen], concurrency=4)
         tried[name] = sum(row.em for row in rows)
@@ -100,18 +101,19 @@ async def test_two_evaluations_write_the_same_bytes(stage, tmp_path):
     assert read_rows(tmp_path / "first") == (await evaluated(stage)).rows
 
 
-async def test_the_metrics_are_those_of_the_policy_and_its_controls(stage):
+async def test_headline_metrics_compare_the_policy_with_its_controls(stage):
     found = await evaluated(stage)
     table = summarise(found.rows, stage.params)
-    flat = metrics(table)
+    flat = headline(table)
     policy = [row for row in found.rows if row.router == "policy"]
     assert flat["em"] == pytest.approx(sum(row.em for row in policy) / 60)
     assert flat["format_valid"] == 1.0
     assert flat["top_model_share"] == 1.0  # the script asks nobody else
     assert flat["call_entropy"] == 0.0
-    assert flat["em_over_random"] == pytest.approx(flat["em"] - flat["random_em"])
-    assert flat["em_over_oracle"] <= 0
-    assert markdown(table).count("\n| ") == 2 + 11  # heading, rule and eleven routers
+    best = table.router("best_single")
+    assert flat["em_over_best_single"] == pytest.approx(flat["em"] - best.em.mean)
+    assert table.router("oracle").difference["em"].mean <= 0
+    assert len(routers_table(table).lines) == 11
 
 
 async def test_a_killed_evaluation_goes_on_where_it_was_and_ends_with_the_same_rows(

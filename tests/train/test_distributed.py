@@ -108,7 +108,7 @@ def test_the_launched_train_stage_writes_what_the_plain_one_does(
     for ours, theirs in zip(one, two, strict=True):
         assert theirs == pytest.approx(ours, rel=2e-3, abs=2e-5)
     assert read_manifest(tmp_path / "two/models/policy")["best_step"] == int(
-        json.loads((tmp_path / "one/data/train/metrics.json").read_text())["seed_1"]["best_step"]
+        json.loads((tmp_path / "one/data/train/results.json").read_text())["seed_1"]["best_step"]
     )
     # One process alone writes: one run in MLflow, one line a step.
     assert "3 of 3" in (tmp_path / "two.log").read_text()

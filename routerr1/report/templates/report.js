@@ -1,7 +1,7 @@
 "use strict";
 (() => {
-  // Replies are untrusted: everything is set as text, nothing as markup.
-  const { total, quota, played } = JSON.parse(document.getElementById("played").textContent);
+  // Replies are untrusted: everything is set as text, never as markup.
+  const { total, quota, labels, played } = JSON.parse(document.getElementById("played").textContent);
   const PAGE = 25;
   const at = (id) => document.getElementById(id);
   let shown = PAGE;
@@ -13,12 +13,12 @@
     return node;
   };
   const unique = (values) => [...new Set(values)].sort((a, b) => (a > b ? 1 : a < b ? -1 : 0));
-  const options = (id, values, first) => {
+  const options = (id, values, first, named = {}) => {
     const all = make("option", "", "all");
     all.value = "";
     at(id).append(all);
     for (const value of values) {
-      const option = make("option", "", String(value));
+      const option = make("option", "", named[value] ?? String(value));
       option.value = String(value);
       option.selected = value === first;
       at(id).append(option);
@@ -31,7 +31,7 @@
       .filter(Boolean).join(" ").toLowerCase();
   }
   const routers = unique(played.map((row) => row.router));
-  options("router", routers, routers.includes("policy") ? "policy" : undefined);
+  options("router", routers, routers.includes("policy") ? "policy" : undefined, labels);
   options("model", unique(played.flatMap((row) => row.called)));
   options("count", unique(played.map((row) => row.called.length)));
   options("dataset", unique(played.map((row) => row.dataset)));
@@ -39,7 +39,7 @@
   options("seed", seeds);
   at("seed").parentElement.hidden = seeds.length < 2;
 
-  const dollars = (cost) => `$${(cost * 1e6).toFixed(2)} for a million`;
+  const dollars = (cost) => `$${(cost * 1000).toFixed(4)} per 1,000`;
   const labelled = (label, text, className) => {
     const node = make("p", className);
     node.append(make("span", "label", label), document.createTextNode(text));
@@ -48,8 +48,8 @@
 
   const callNode = (call) => {
     const node = make("div", "call");
-    const paid = `${call.latency_s.toFixed(2)} s, ${call.tokens} reply tokens, ${dollars(call.cost_usd)} such calls`;
-    node.append(labelled(`asks ${call.model || "nobody"}${call.wanted ? ` (the policy wanted ${call.wanted})` : ""}`, call.query));
+    const paid = `${call.latency_s.toFixed(2)} s, ${call.tokens} reply tokens, ${dollars(call.cost_usd)} calls`;
+    node.append(labelled(`calls ${call.model || "no model"}${call.wanted ? ` (the policy names ${call.wanted})` : ""}`, call.query));
     node.append(labelled(`${call.failure ? `failed: ${call.failure}` : "reply"}, ${paid}`, call.reply || call.note || ""));
     return node;
   };
@@ -60,8 +60,8 @@
       if (turn.raw) body.append(labelled("writes", turn.raw));
       if (turn.call) body.append(callNode(turn.call));
     }
-    body.append(labelled("answer", row.answer === null ? "none" : row.answer));
-    body.append(labelled("right would be", row.gold.join(" or ")));
+    body.append(labelled("answer", row.answer ?? "none"));
+    body.append(labelled("reference answers", row.gold.join(" or ")));
     body.append(labelled("ended", `${row.stopped}; format ${row.format_valid ? "kept" : "broken"}; F1 ${row.f1}`));
   };
 
@@ -71,7 +71,7 @@
     const verdict = row.right ? "right" : "wrong";
     head.append(make("span", `badge ${verdict}`, verdict), make("span", "q", row.question));
     head.append(make("span", "facts",
-      `${row.router}${seeds.length > 1 ? `, seed ${row.seed}` : ""}${row.called.length ? `: ${row.called.join(", ")}` : ""} · ${row.latency_s.toFixed(2)} s · $${(row.cost_usd * 1000).toFixed(4)} per 1000`));
+      `${labels[row.router]}${seeds.length > 1 ? `, seed ${row.seed}` : ""}${row.called.length ? `: ${row.called.join(", ")}` : ""} · ${row.latency_s.toFixed(2)} s · ${dollars(row.cost_usd)}`));
     node.append(head);
     node.addEventListener("toggle", () => {
       if (node.open && node.childElementCount === 1) {
@@ -101,8 +101,8 @@
     const found = matches();
     at("list").replaceChildren(...found.slice(0, shown).map(card));
     at("found").textContent = `${found.length} of ${played.length} trajectories` +
-      (total > played.length ? ` (this page holds ${played.length} of the evaluation's ${total}: of each router, ` +
-        `training seed and data set at most ${quota}, evenly spread over the questions)` : "");
+      (total > played.length ? ` (this page holds ${played.length} of ${total}: at most ${quota} of each router, training seed and ` +
+        `data set, evenly spread over the questions)` : "");
     at("more").hidden = found.length <= shown;
   };
 

@@ -1,0 +1,300 @@
+"""The report's first page, for a decision maker: which models to keep, what it costs, where it fails."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+
+from routerr1.evaluate.controls import BEST_SINGLE, POLICY
+from routerr1.evaluate.results import Comparison, EvaluationTable, RouterResult
+from routerr1.evaluate.routers import RouterId
+from routerr1.evaluate.rows import Row
+from routerr1.report.formatting import measured, number, shown
+from routerr1.report.glossary import label
+from routerr1.report.sections import Cell, Line, Section, Table, Tile, table_of
+
+_KEPT = 0.02  # share of the policy's calls below which a model is hardly used
+_MAX_TOPICS = 12  # columns of the table of topics
+_EXAMPLES = 2  # failed questions shown of each topic
+_NO_TOPIC = "no single topic"
+
+
+def summary_section(table: EvaluationTable, rows: Sequence[Row]) -> Section:
+    """The answers in sentences, headline figures and a line for each candidate."""
+    policy = table.router(POLICY)
+    mine = _rows_of(rows, POLICY)
+    points = [_quality_point(policy, table), *_against_best(policy, table)]
+    points += [_models_point(policy), *_failures_point(mine)]
+    return Section(
+        "Summary",
+        points=tuple(points),
+        tiles=_tiles(policy),
+        table=_models_table(table, rows),
+        note="Each model's own figures are with the policy's text and that model for every call.",
+    )
+
+
+def _tiles(policy: RouterResult) -> tuple[Tile, ...]:
+    em, cost = measured(policy.em, "em"), measured(policy.cost_usd, "cost_usd")
+    return (
+        Tile("Exact match (EM)", em.text, f"{em.low} to {em.high}"),
+        Tile("USD per 1,000 questions", cost.text, f"{cost.low} to {cost.high}"),
+        Tile("Calls per question", shown("calls", policy.calls.mean)),
+        Tile("Valid format", f"{shown('format_valid', policy.format_valid.mean)} %"),
+    )
+
+
+def _quality_point(policy: RouterResult, table: EvaluationTable) -> str:
+    em = policy.em
+    interval = (
+        ""
+        if em.low is None or em.high is None
+        else f" ({round(100 * table.confidence)} % interval {em.low:.1%} to {em.high:.1%})"
+    )
+    return (
+        f"The policy answers {em.mean:.1%} of {table.n} questions exactly{interval}. Its calls cost "
+        f"{_per_thousand(policy)} USD per 1,000 questions."
+    )
+
+
+def _against_best(policy: RouterResult, table: EvaluationTable) -> list[str]:
+    known = {entry.router: entry for entry in table.routers}
+    best = known.get(BEST_SINGLE)
+    if best is None:
+        return []
+    names = " or ".join(dict.fromkeys(table.best_single.values()))
+    return [
+        f"Always calling the best model ({names}) costs {_per_thousand(best)} USD per 1,000 questions and is "
+        f"right on {best.em.mean:.1%}. {_cost_words(policy, best)} {_em_words(best.difference['em'])}"
+    ]
+
+
+def _cost_words(policy: RouterResult, best: RouterResult) -> str:
+    mine, theirs = policy.cost_usd.mean, best.cost_usd.mean
+    if theirs == 0 or mine == theirs:
+        return (
+            "The policy costs the same." if mine == theirs else "The best model's calls are free."
+        )
+    change = mine / theirs - 1
+    return f"The policy costs {abs(change):.0%} {'more' if change > 0 else 'less'}."
+
+
+def _em_words(gap: Comparison) -> str:
+    """The difference in words; only what the interval supports is called a difference."""
+    if not gap.is_clear:
+        return (
+            "Their quality does not differ clearly: the interval of the difference includes zero."
+        )
+    better = "more" if gap.mean > 0 else "fewer"
+    return f"It answers {100 * abs(gap.mean):.1f} percentage points {better} of the questions."
+
+
+def _models_point(policy: RouterResult) -> str:
+    shares = policy.collapse.call_share
+    kept = [name for name in _by_share(shares) if shares[name] >= _KEPT]
+    if not kept:
+        return "Models to keep: the policy makes no calls, so it needs none of them."
+    return (
+        f"Models to keep: {', '.join(kept)}. Each gets at least {_KEPT:.0%} of the policy's calls."
+    )
+
+
+def _by_share(shares: Mapping[str, float]) -> list[str]:
+    return sorted(shares, key=lambda name: (-shares[name], name))
+
+
+def _failures_point(mine: Sequence[Row]) -> list[str]:
+    topics = _topics(mine)
+    failed = [row for row in mine if row.em < 1]
+    if not failed:
+        return ["It fails on none of these questions."]
+    causes = Counter(cause_of(row) for row in failed)
+    cause, count = min(causes.items(), key=lambda item: (-item[1], item[0]))
+    found = f"Where it fails: most often “{cause}” ({count} of {len(failed)} failures)."
+    if len(topics) > 1:
+        worst = min(topics, key=lambda topic: (_em(topics[topic]), topic))
+        found += f" The weakest topic is {worst} (EM {_em(topics[worst]):.3f}, {len(topics[worst])} answers)."
+    return [found]
+
+
+def _models_table(table: EvaluationTable, rows: Sequence[Row]) -> Table | None:
+    """Every candidate: its part in the policy's calls, its own figures and its best topics."""
+    shares = table.router(POLICY).collapse.call_share
+    alone = _alone(table)
+    if not alone:
+        return None
+    best_at = _best_topics(rows)
+    lines = []
+    for name in sorted(
+        alone, key=lambda name: (-shares.get(name, 0.0), -alone[name].em.mean, name)
+    ):
+        kept = shares.get(name, 0.0) >= _KEPT
+        cells = (
+            Cell(name),
+            Cell("keep" if kept else "hardly used", tone="better" if kept else ""),
+            Cell(f"{100 * shares.get(name, 0.0):.0f}"),
+            measured(alone[name].em, "em"),
+            measured(alone[name].cost_usd, "cost_usd"),
+            Cell(", ".join(best_at.get(name, ())) or "–", words=True),
+        )
+        lines.append(Line(cells))
+    heads = ("Model", "Advice", "Share of calls, %", "EM alone", "USD per 1,000 alone", "Best on")
+    return Table(heads, tuple(lines))
+
+
+def _alone(table: EvaluationTable) -> dict[str, RouterResult]:
+    """Candidate -> the router that sends every call to it."""
+    ids = {RouterId.parse(entry.router): entry for entry in table.routers}
+    return {router.name: entry for router, entry in ids.items() if router.kind == "fixed"}
+
+
+def _best_topics(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """Candidate -> topics on which no other candidate has a higher EM, ties and zeros left out."""
+    cells = _candidate_topics(rows)
+    found: dict[str, list[str]] = {}
+    for topic in sorted({topic for own in cells.values() for topic in own}):
+        ranked = sorted((_em(own[topic]), name) for name, own in cells.items() if topic in own)
+        if len(ranked) > 1 and ranked[-1][0] > ranked[-2][0]:
+            found.setdefault(ranked[-1][1], []).append(topic)
+    return found
+
+
+def topics_section(table: EvaluationTable, rows: Sequence[Row]) -> Section | None:
+    """EM of each candidate, and of the policy, on each topic; None without candidates or topics."""
+    cells = _candidate_topics(rows)
+    mine = _topics(_rows_of(rows, POLICY))
+    if not cells or len(mine) < 2:
+        return None
+    topics = sorted(mine, key=lambda topic: (-len(mine[topic]), topic))[:_MAX_TOPICS]
+    left_out = len(mine) - len(topics)
+    alone = _alone(table)
+    lines = [_topics_line(label(POLICY), mine, topics, table.router(POLICY).em.mean, marked=True)]
+    best = {
+        topic: max(_em(own[topic]) for own in cells.values() if topic in own) for topic in topics
+    }
+    for name in sorted(cells, key=lambda name: (-alone[name].em.mean, name)):
+        lines.append(_topics_line(name, cells[name], topics, alone[name].em.mean, best=best))
+    sizes = [f"{topic} ({len({_question(row) for row in mine[topic]})})" for topic in topics]
+    more = f" The {left_out} topics with the fewest questions are left out." if left_out else ""
+    return Section(
+        "Models and topics",
+        "EM on the questions of each topic, with one model for every call and the policy's text. Green: the "
+        f"best model of the topic. In brackets: questions.{more}",
+        Table(("Model", "All", *sizes), tuple(lines)),
+    )
+
+
+def _topics_line(
+    name: str,
+    own: Mapping[str, Sequence[Row]],
+    topics: Sequence[str],
+    overall: float,
+    *,
+    best: Mapping[str, float] | None = None,
+    marked: bool = False,
+) -> Line:
+    cells = [Cell(name), Cell(number(overall, 3))]
+    for topic in topics:
+        em = _em(own[topic]) if topic in own else None
+        leads = best is not None and em is not None and em > 0 and em == best[topic]
+        cells.append(Cell(number(em, 2), tone="better" if leads else ""))
+    return Line(tuple(cells), marked=marked)
+
+
+def failures_section(rows: Sequence[Row]) -> Section:
+    """The policy's failures by topic and cause, with examples."""
+    mine = _rows_of(rows, POLICY)
+    topics = _topics(mine)
+    failed = {topic: [row for row in own if row.em < 1] for topic, own in topics.items()}
+    causes = sorted({cause_of(row) for own in failed.values() for row in own})
+    lines = []
+    for topic in sorted(topics, key=lambda topic: (-len(failed[topic]), topic)):
+        counts = Counter(map(cause_of, failed[topic]))
+        cells = [Cell(topic), Cell(str(len(failed[topic]))), Cell(str(len(topics[topic])))]
+        cells += [
+            Cell(number(_em(topics[topic]), 3)),
+            *(Cell(str(counts[each])) for each in causes),
+        ]
+        lines.append(Line(tuple(cells)))
+    return Section(
+        "Failures",
+        "The policy's wrong answers by topic, and the first cause that applies to each.",
+        Table(("Topic", "Failures", "Answers", "EM", *map(str.capitalize, causes)), tuple(lines)),
+        parts=(_examples(failed),) if any(failed.values()) else (),
+    )
+
+
+def _examples(failed: Mapping[str, Sequence[Row]]) -> Section:
+    rows = []
+    for topic in sorted(failed, key=lambda topic: (-len(failed[topic]), topic)):
+        chosen = sorted(failed[topic], key=lambda row: (row.seed, row.dataset, row.question_id))
+        rows += [
+            (
+                topic,
+                row.question,
+                row.answer if row.answer else "no answer",
+                " or ".join(_references(row)),
+                ", ".join(row.called) or "no call",
+                cause_of(row),
+            )
+            for row in chosen[:_EXAMPLES]
+        ]
+    heads = ("Topic", "Question", "Answer", "Reference", "Called", "Cause")
+    return Section(
+        "Examples of failures",
+        f"The first {_EXAMPLES} of each topic; the browser below has all of them.",
+        table_of(heads, rows),
+        folded=True,
+    )
+
+
+def cause_of(row: Row) -> str:
+    """Why a wrong answer is wrong: the first of the causes, in the order of a rollout, that applies."""
+    if not row.format_valid:
+        return "broken format"
+    if not row.called:
+        return "no call"
+    if row.failures:
+        return "a call failed"
+    if row.best_calls < row.judged_calls:
+        return "not the best model"
+    if not row.answer:
+        return "no answer"
+    return "wrong in spite of the best model" if row.judged_calls else "wrong after its calls"
+
+
+def _references(row: Row) -> list[str]:
+    return [str(each) for each in json.loads(row.trajectory)["question"]["golden_answers"]]
+
+
+def _candidate_topics(rows: Sequence[Row]) -> dict[str, dict[str, list[Row]]]:
+    """Candidate -> topic -> the rows with that candidate for every call."""
+    by_candidate: dict[str, list[Row]] = {}
+    for row in rows:
+        kind, name = RouterId.parse(row.router)
+        if kind == "fixed":
+            by_candidate.setdefault(name, []).append(row)
+    return {name: _topics(own) for name, own in by_candidate.items()}
+
+
+def _topics(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.topic or _NO_TOPIC, []).append(row)
+    return found
+
+
+def _question(row: Row) -> tuple[str, str]:
+    return (row.dataset, row.question_id)
+
+
+def _rows_of(rows: Sequence[Row], router: str) -> list[Row]:
+    return [row for row in rows if row.router == router]
+
+
+def _em(rows: Sequence[Row]) -> float:
+    return fmean(row.em for row in rows)
+
+
+def _per_thousand(entry: RouterResult) -> str:
+    return number(entry.cost_usd.mean, 4, 1000)
