@@ -76,6 +76,7 @@ class ColumnsParams(Section):
 
     Attributes:
         separator: text between several answers in one cell; None for a JSON list, or one answer.
+        marker: text before the answer, of which the last counts, as `####` in GSM8K; None for none.
     """
 
     id: str | None = "id"
@@ -84,6 +85,7 @@ class ColumnsParams(Section):
     hops: str | None = None
     metadata: str | None = "metadata"
     separator: str | None = None
+    marker: str | None = None
 
 
 class DrawParams(Section):

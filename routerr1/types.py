@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from routerr1.matching import Rule
+
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
@@ -25,8 +27,8 @@ class Question:
     Attributes:
         golden_answers: reference answers; any one of them counts as right.
         hops: facts the question needs; None where the source does not say.
-        metadata: whatever the source knows; `topic` and `group` are read where present. Rows of one
-            `group` ask the same thing in other words, so intervals resample groups, not rows.
+        metadata: whatever the source knows; `topic`, `group` and `matching` are read where present. Rows of
+            one `group` ask the same thing in other words, so intervals resample groups, not rows.
     """
 
     id: str
@@ -36,6 +38,11 @@ class Question:
     split: Split
     hops: int | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def matching(self) -> Rule:
+        """The rule by which answers to this question are compared; `squad` where the metadata names none."""
+        return "text" if self.metadata.get("matching") == "text" else "squad"
 
 
 @dataclass(frozen=True, slots=True)

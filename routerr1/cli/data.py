@@ -8,12 +8,15 @@ import typer
 from routerr1.cli.options import PARAMS, ParamsFile
 
 app = typer.Typer(no_args_is_help=True)
+IMPORTED = Path("data/imported")
 _FOLDER = typer.Option(help="Folder of the split files.")
 
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(help=".jsonl, .csv (either may end in .gz) or .parquet")],
+    file: Annotated[
+        Path, typer.Argument(help=".jsonl, .json or .csv (each may end in .gz), .parquet or .xlsx")
+    ],
     name: Annotated[str, typer.Option(help="Name of the data set, in results and tables.")],
     question: Annotated[str, typer.Option(help="Column of the question.")],
     answers: Annotated[str, typer.Option(help="Column of the answers: a list, or one answer.")],
@@ -32,22 +35,47 @@ def import_(
     test: Annotated[float, typer.Option(help="Share held out for the test split.")] = 0.2,
     validation: Annotated[float, typer.Option(help="Share held out for validation.")] = 0.1,
     seed: Annotated[int, typer.Option(help="Of the split.")] = 42,
-    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("data/imported"),
+    header: Annotated[
+        str, typer.Option(help="Column names, with commas, of a CSV file without a header line.")
+    ] = "",
+    marker: Annotated[
+        str | None,
+        typer.Option(help="The answer is what follows the last of this, e.g. '####' in GSM8K."),
+    ] = None,
+    matching: Annotated[
+        str,
+        typer.Option(
+            help="How answers are compared: text (any language, numbers as numbers) or squad (the paper's)."
+        ),
+    ] = "text",
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = IMPORTED,
 ) -> None:
     """Turn a file of questions into rows that params.yaml can name, and report what was refused."""
     from routerr1.config import ColumnsParams
     from routerr1.data.clean import SAYS
     from routerr1.data.imported import KNOWN, Shares, import_file, remember
+    from routerr1.errors import DataError
+    from routerr1.matching import RULES
+    from routerr1.types import SPLITS
 
+    if out == IMPORTED and not PARAMS.is_file():
+        raise DataError(f"no {PARAMS} here; run this in the folder of your {PARAMS}, or name --out")
+    if (rule := next((each for each in RULES if each == matching), None)) is None:
+        raise DataError(f"--matching {matching}: must be one of {', '.join(RULES)}")
     columns = ColumnsParams(
         id=id_, question=question, golden_answers=answers, hops=hops, metadata=metadata,
-        separator=separator,
+        separator=separator, marker=marker,
     )  # fmt: skip
     found = import_file(
         file, name, columns,
-        out=out, shares=Shares(test, validation), split_column=split, seed=seed,
+        out=out, shares=Shares(test, validation), split_column=split, seed=seed, matching=rule,
+        header=[name.strip() for name in header.split(",") if name.strip()],
     )  # fmt: skip
     remember(found.path)
+    for name_ in sorted({*SPLITS} - {*found.rows}):
+        typer.echo(
+            f"no question in {name_}: the checks will refuse that; import more rows, or raise --{name_}"
+        )
     rows = ", ".join(f"{split} {count}" for split, count in sorted(found.rows.items()))
     typer.echo(f"{found.path}: {found.rows.total()} questions ({rows})")
     for reason, count in sorted(found.refused.items()):

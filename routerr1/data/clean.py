@@ -2,15 +2,18 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal
 
 from routerr1.config import ColumnsParams
 from routerr1.data import text
+from routerr1.matching import Rule
 from routerr1.types import Question, Split
 
 Reason = Literal[
+    "answer_is_missing",
     "answers_as_text",
     "answers_not_text",
     "answers_say_nothing",
@@ -25,13 +28,14 @@ Reason = Literal[
     "not_unicode",
 ]
 SAYS: Mapping[Reason, str] = {
-    "answers_as_text": "the answers are a list written out as text, and not as JSON",
+    "answer_is_missing": "the answer is nan, NULL, N/A or a like word for a missing value",
+    "answers_as_text": "the answers are a list or an object written out as text, and not as JSON",
     "answers_not_text": "an answer is neither text nor a number",
     "answers_say_nothing": "every answer normalises to nothing, which would match everything",
     "duplicate": "the same question stands elsewhere, ignoring case and punctuation",
     "duplicate_id": "the id stands earlier in the same data set",
     "hops_not_a_number": "hops is not a whole number from 1 to 1000",
-    "line_too_long": "the line is longer than a megabyte",
+    "line_too_long": "the line or a cell of it is longer than a megabyte",
     "near_duplicate": "a training question that resembles a held-out one",
     "no_answer": "there is no answer",
     "no_id": "the id is empty",
@@ -39,6 +43,11 @@ SAYS: Mapping[Reason, str] = {
     "not_unicode": "the text holds half a character (a lone surrogate)",
 }
 _MOST_HOPS = 1000
+_MOST_DIGITS = 100  # an exponent may ask for a gigabyte of zeros
+_ANSWER_KEYS = ("text", "value", "aliases", "answer")
+# What pandas, R, SQL and spreadsheets write for a missing value.
+# "none" and "na" are left out: they can be answers (sodium is Na).
+_MISSING = {"nan", "-nan", "null", "(null)", "n/a", "#n/a", "#na", "<na>"}
 
 
 class RefusedError(Exception):
@@ -77,19 +86,22 @@ class Cleaned:
         )
 
 
-def clean(values: Mapping[str, Any], columns: ColumnsParams, fallback_id: str) -> Cleaned:
+def clean(
+    values: Mapping[str, Any], columns: ColumnsParams, fallback_id: str, matching: Rule = "squad"
+) -> Cleaned:
     """Read a row by its column map.
 
     Args:
         fallback_id: the id of a row whose source has no id column.
+        matching: the rule by which answers are compared; another than `squad` is kept in the metadata.
 
     Raises: RefusedError.
     """
     question = values.get(columns.question)
     if not isinstance(question, str) or not text.comparable(question):
         raise RefusedError("no_question")
-    listed = _answers(values.get(columns.golden_answers), columns.separator)
-    golds = tuple(dict.fromkeys(gold for gold in listed if text.says_something(gold)))
+    listed = _answers(values.get(columns.golden_answers), columns)
+    golds = tuple(dict.fromkeys(gold for gold in listed if text.says_something(gold, matching)))
     if not golds:
         raise RefusedError("answers_say_nothing" if any(listed) else "no_answer")
     cleaned = Cleaned(
@@ -97,33 +109,51 @@ def clean(values: Mapping[str, Any], columns: ColumnsParams, fallback_id: str) -
         question=text.squeeze(question),
         golden_answers=golds,
         hops=_hops(values.get(columns.hops) if columns.hops else None),
-        metadata=_metadata(values.get(columns.metadata) if columns.metadata else None),
+        metadata=_metadata(values.get(columns.metadata) if columns.metadata else None)
+        | ({} if matching == "squad" else {"matching": matching}),
         dropped_golds=len(listed) - len(golds),
     )
     _require_unicode(cleaned)
     return cleaned
 
 
-def _answers(value: Any, separator: str | None) -> list[str]:
+def _answers(value: Any, columns: ColumnsParams) -> list[str]:
     if isinstance(value, str):
-        value = _unpack(value, separator)
+        if columns.marker is not None:
+            value = value.rpartition(columns.marker)[2]
+        value = _unpack(value, columns.separator)
     elif not isinstance(value, list | tuple):
         value = [] if value is None else [value]
-    answers = [text.squeeze(_gold(gold)) for gold in value]
+    answers = [text.squeeze(_gold(gold)) for gold in _listed(value)]
     if any(text.looks_serialised(gold) for gold in answers):
         raise RefusedError("answers_as_text")
+    if answers and all(gold.casefold() in _MISSING for gold in answers):
+        raise RefusedError("answer_is_missing")
     return answers
 
 
 def _unpack(cell: str, separator: str | None) -> list[Any]:
-    """One cell may hold a JSON list, or several answers with a separator between them, or one."""
+    """One cell may hold a JSON list or object, or several answers with a separator between them, or one."""
     if text.looks_serialised(cell):
         try:
-            listed = json.loads(cell)
+            value = json.loads(cell)
         except (ValueError, RecursionError):
             raise RefusedError("answers_as_text") from None
-        return list(listed)
+        return list(value) if isinstance(value, list) else [value]
     return cell.split(separator) if separator else [cell]
+
+
+def _listed(values: Iterable[Any]) -> Iterator[Any]:
+    """SQuAD's and TriviaQA's answer objects stand for the answers in them."""
+    for value in values:
+        if isinstance(value, Mapping):
+            held = [value[key] for key in _ANSWER_KEYS if key in value]
+            if not held:
+                raise RefusedError("answers_not_text")
+            for each in held:
+                yield from each if isinstance(each, list | tuple) else [each]
+        else:
+            yield value
 
 
 def _gold(value: Any) -> str:
@@ -131,9 +161,29 @@ def _gold(value: Any) -> str:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    if not isinstance(value, float) or not math.isfinite(value):
+    if isinstance(value, Decimal):
+        return _plain(value)
+    if not isinstance(value, float):
         raise RefusedError("answers_not_text")
-    return str(int(value)) if value.is_integer() else str(value)
+    if math.isnan(value):
+        return "nan"
+    if math.isinf(value):
+        raise RefusedError("answers_not_text")
+    return _plain(Decimal(repr(value)))
+
+
+def _plain(number: Decimal) -> str:
+    """Digits without an exponent and without zeros at the end of a fraction.
+
+    >>> [_plain(Decimal(each)) for each in ("3.0", "3.50", "1E+3", "0.10")]
+    ['3', '3.5', '1000', '0.1']
+    """
+    if not number.is_finite():
+        raise RefusedError("answers_not_text")
+    if abs(number.adjusted()) > _MOST_DIGITS:
+        raise RefusedError("answers_not_text")
+    digits = f"{number:f}"
+    return digits.rstrip("0").rstrip(".") if "." in digits else digits
 
 
 def _id(values: Mapping[str, Any], columns: ColumnsParams, fallback: str) -> str:

@@ -132,6 +132,12 @@ def rules(max_question_chars: int) -> tuple[Rule, ...]:
             " OR (wanted IS NULL AND rows = 0)",
         ),
         Rule(
+            "splits_not_empty",
+            "sets",
+            "train, validation and test each hold a question",
+            "SELECT split, sum(rows) AS rows FROM {batch} GROUP BY split HAVING sum(rows) = 0",
+        ),
+        Rule(
             "leakage",
             "sets",
             "the share of questions that hold their gold word for word is under its limit",
@@ -154,5 +160,5 @@ def rules(max_question_chars: int) -> tuple[Rule, ...]:
 
 
 NUM_RULES = (
-    19  # asserted before and after a run: a suite that loses an expectation passes all the same
+    20  # asserted before and after a run: a suite that loses an expectation passes all the same
 )

@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -16,6 +16,7 @@ from routerr1.data.sources import Raw, read_rows
 from routerr1.data.splits import GROUP_ROWS, FileWriter, chunks, to_table
 from routerr1.errors import DataError
 from routerr1.files import atomic_path, read_json, sha256, write_json
+from routerr1.matching import Rule
 from routerr1.types import SPLITS, Question, Split
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -57,12 +58,16 @@ def import_file(
     shares: Shares,
     split_column: str | None = None,
     seed: int = 42,
+    matching: Rule = "text",
+    header: Sequence[str] = (),
 ) -> Imported:
     """Turn `file` into out/NAME.parquet, with out/NAME.refused.jsonl beside it.
 
     Args:
         shares: used unless `split_column` names a column that holds the splits. Which split a question
             goes to depends on its wording and `seed` only, not on the rest of the file.
+        matching: the rule by which answers are compared; each row carries it.
+        header: names of the columns of a CSV file without a header line.
 
     Raises: DataError naming file and line if the file cannot be understood, if no row can be used, if a
         split is unknown, or if the name is taken by a benchmark.
@@ -73,8 +78,10 @@ def import_file(
         )
     if min(shares) < 0 or sum(shares) > 1:
         raise DataError("--test and --validation: must be at least 0, and together at most 1")
+    if out.exists() and not out.is_dir():
+        raise DataError(f"--out {out}: is a file; name a folder")
     path, report = out / f"{name}.parquet", out / f"{name}.refused.jsonl"
-    importer = _Importer(file, name, columns, shares, split_column, seed)
+    importer = _Importer(file, name, columns, shares, split_column, seed, matching, header)
     with (
         atomic_path(path) as rows_aside,
         atomic_path(report) as report_aside,
@@ -129,6 +136,8 @@ class _Importer:
         shares: Shares,
         split_column: str | None,
         seed: int,
+        matching: Rule,
+        header: Sequence[str],
     ) -> None:
         self.file = file
         self.name = name
@@ -136,6 +145,8 @@ class _Importer:
         self.shares = shares
         self.split_column = split_column
         self.seed = seed
+        self.matching = matching
+        self.header = header
         self.rows: Counter[Split] = Counter()
         self.refused: Counter[Reason] = Counter()
         self.dropped_golds = 0
@@ -146,7 +157,7 @@ class _Importer:
     def questions(self) -> Iterator[Question]:
         needed = [self.columns.question, self.columns.golden_answers]
         needed += [c for c in (self.columns.hops, self.split_column) if c is not None]
-        for raw in read_rows(self.file, needed):
+        for raw in read_rows(self.file, needed, self.header):
             try:
                 row = self._clean(raw)
             except RefusedError as error:
@@ -160,7 +171,7 @@ class _Importer:
     def _clean(self, raw: Raw) -> Cleaned:
         if raw.values is None:
             raise RefusedError("line_too_long")
-        row = clean(raw.values, self.columns, fallback_id=f"{self.name}_{raw.line}")
+        row = clean(raw.values, self.columns, f"{self.name}_{raw.line}", self.matching)
         row_id, key = text.key(row.id), text.key(text.comparable(row.question))
         if row_id in self._ids:
             raise RefusedError("duplicate_id")

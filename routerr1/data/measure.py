@@ -16,6 +16,7 @@ from routerr1.config import ChecksParams
 from routerr1.data import near, text
 from routerr1.data.drift import Profile, drifts
 from routerr1.data.splits import Counts, open_parquet, read_tables, schema_problems, split_path
+from routerr1.matching import Rule
 from routerr1.types import SPLITS, Split
 
 _TABLES = """
@@ -205,7 +206,8 @@ class _Row:
         self.metadata = _object(row["metadata"])
         self.comparable = text.comparable(self.question)
         self.key = text.key(self.comparable) if self.comparable else None
-        self.leaks = text.leaks(self.question, self.golds)
+        self.matching: Rule = "text" if (self.metadata or {}).get("matching") == "text" else "squad"
+        self.leaks = text.leaks(self.question, self.golds, self.matching)
 
     @property
     def by_wording(self) -> bool:
@@ -213,7 +215,7 @@ class _Row:
 
     def columns(self, file: str) -> tuple[object, ...]:
         unusable = [gold for gold in self.answers if gold is None or text.looks_serialised(gold)]
-        empty = [gold for gold in self.golds if not text.says_something(gold)]
+        empty = [gold for gold in self.golds if not text.says_something(gold, self.matching)]
         return (
             self.number, file, self.split, self.dataset, self.id, self.question,
             json.dumps(self.answers, ensure_ascii=False), self.key, len(self.question),

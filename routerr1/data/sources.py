@@ -1,31 +1,37 @@
-"""Files of questions, row by row: JSONL, CSV (either may be gzipped) and Parquet.
+"""Files of questions, row by row: JSONL, JSON, CSV (each may be gzipped), Parquet and Excel.
 
 A file that cannot be understood is an error with file and line. A row that can be read but not used
 is the business of `clean.py`.
 """
 
+import codecs
 import csv
 import gzip
 import io
 import json
+import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from routerr1.data.splits import first_line, open_parquet
 from routerr1.errors import DataError
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet")
+SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".parquet", ".xlsx")
 MAX_LINE_BYTES = 1 << 20  # a question is no book; a longer line is skipped without being held
+_MAX_CELL_CHARS = 16 << 20  # a quote left open would hold the rest of the file
+_MAX_JSON_BYTES = 1 << 30  # a JSON document is held whole
 _UNPACKING = (EOFError, gzip.BadGzipFile, zlib.error)
+_BYTE_ORDER_MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
 class Raw(NamedTuple):
     """One row as it lies in a file.
 
     Attributes:
-        line: where it begins, from 1; in Parquet the number of the row.
+        line: where it begins, from 1, as an editor counts; in Parquet and JSON documents the number of the row.
         values: by column; None if the line is longer than `MAX_LINE_BYTES`.
     """
 
@@ -33,24 +39,28 @@ class Raw(NamedTuple):
     values: Mapping[str, Any] | None
 
 
-def read_rows(path: Path, columns: Sequence[str]) -> Iterator[Raw]:
+def read_rows(path: Path, columns: Sequence[str], header: Sequence[str] = ()) -> Iterator[Raw]:
     """The rows of `path`.
 
     Args:
         columns: that the first row must have.
+        header: names of the columns of a CSV file whose first line is already a row.
 
     Raises: DataError naming the file, and the line where there is one: missing, empty or unknown kind
-        of file, broken UTF-8, JSON, CSV or gzip, a missing column.
+        of file, a broken encoding, JSON, CSV or gzip, a missing column, two columns of one name.
     """
     if not path.is_file():
         raise DataError(f"{path}: not found")
-    kind = path.name.removesuffix(".gz").rpartition(".")[2].lower()
-    readers = {"jsonl": _json_rows, "csv": _csv_rows, "parquet": _parquet_rows}
+    kind = path.name.lower().removesuffix(".gz").rpartition(".")[2]
+    readers = {
+        "jsonl": _json_rows, "json": _document_rows, "csv": _csv_rows,
+        "parquet": _parquet_rows, "xlsx": _excel_rows,
+    }  # fmt: skip
     if kind not in readers:
         raise DataError(f"{path}: must end in one of {', '.join(SUFFIXES)}")
     first = True
     try:
-        for raw in readers[kind](path):
+        for raw in _csv_rows(path, header) if kind == "csv" else readers[kind](path):
             if first and raw.values is not None:
                 _require(path, raw, columns)
             first = False
@@ -69,8 +79,21 @@ def _require(path: Path, raw: Raw, columns: Sequence[str]) -> None:
             raise DataError(f"{path}, line {raw.line}: no column {column!r} (there are: {there})")
 
 
+def _require_distinct(path: Path, names: Iterable[str]) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DataError(f"{path}: two columns have the name {twice[0]!r}; rename one of them")
+
+
 def _open(path: Path) -> io.BufferedReader | gzip.GzipFile:
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+    return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")
+
+
+def _encoding(path: Path) -> str:
+    """UTF-16 where its byte order mark says so, else UTF-8 with or without a mark."""
+    with _open(path) as stream:
+        start = stream.read(2)
+    return _BYTE_ORDER_MARKS.get(start, "utf-8-sig")
 
 
 def _lines(stream: io.BufferedReader | gzip.GzipFile) -> Iterator[tuple[int, bytes | None]]:
@@ -87,6 +110,8 @@ def _lines(stream: io.BufferedReader | gzip.GzipFile) -> Iterator[tuple[int, byt
 
 
 def _json_rows(path: Path) -> Iterator[Raw]:
+    if _encoding(path) != "utf-8-sig":
+        raise DataError(f"{path}: is UTF-16; save it as UTF-8")
     with _open(path) as stream:
         for number, line in _lines(stream):
             if line is None:
@@ -109,23 +134,78 @@ def _json_object(path: Path, number: int, line: bytes) -> dict[str, Any]:
     return value
 
 
-def _csv_rows(path: Path) -> Iterator[Raw]:
+def _document_rows(path: Path) -> Iterator[Raw]:
+    """Rows of one JSON document: a list of objects, SQuAD's nested articles, or an object with a list `data`."""
     with _open(path) as stream:
-        text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
-        reader = csv.DictReader(text, strict=True)
-        begins = 2  # of the next row: line 1 is the header, and a cell may hold line breaks
-        try:
-            for row in reader:
-                if None in row or None in row.values():
-                    raise DataError(
-                        f"{path}, line {begins}: has not the {len(reader.fieldnames or ())} cells of the header"
-                    )
-                yield Raw(begins, row)
-                begins = reader.line_num + 1
-        except UnicodeDecodeError:
-            raise DataError(f"{path}, line {_broken_line(path)}: is not UTF-8") from None
-        except csv.Error as error:
-            raise DataError(f"{path}, line {begins}: is not CSV ({error})") from None
+        content = stream.read(_MAX_JSON_BYTES + 1)
+    if len(content) > _MAX_JSON_BYTES:
+        raise DataError(f"{path}: is a JSON document of over 1 GB; convert it to JSONL")
+    try:
+        document = json.loads(content.decode(_encoding(path)))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8 (byte {error.start + 1})") from None
+    except (ValueError, RecursionError) as error:
+        hint = "; a file with one object a line must end in .jsonl" if b"}\n{" in content else ""
+        raise DataError(f"{path}: is not JSON ({first_line(error)}){hint}") from None
+    if isinstance(document, dict):
+        document = document.get("data", document.get("Data"))
+    if not isinstance(document, list):
+        raise DataError(
+            f"{path}: holds no list of rows; `data` of a JSON object or the document must be one"
+        )
+    number = 0
+    for entry in document:
+        for row in _flat(entry):
+            number += 1
+            if not isinstance(row, dict):
+                raise DataError(f"{path}, row {number}: is not a JSON object")
+            yield Raw(number, row)
+
+
+def _flat(entry: Any) -> Iterator[Any]:
+    """SQuAD holds questions in paragraphs in articles; any other entry is a row."""
+    paragraphs = entry.get("paragraphs") if isinstance(entry, dict) else None
+    if not isinstance(paragraphs, list):
+        yield entry
+        return
+    for paragraph in paragraphs:
+        yield from paragraph.get("qas", ()) if isinstance(paragraph, dict) else ()
+
+
+def _csv_rows(path: Path, header: Sequence[str] = ()) -> Iterator[Raw]:
+    encoding = _encoding(path)
+    # The module's own limit of 128 KiB would stop the whole file; a long row is refused by itself below.
+    csv.field_size_limit(_MAX_CELL_CHARS)
+    with _open(path) as stream:
+        text = io.TextIOWrapper(stream, encoding=encoding, newline="")
+        reader = csv.reader(text, strict=True)
+        begins = 1  # of the next row: a cell may hold line breaks
+        names = list(header)
+        while True:
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except UnicodeDecodeError:
+                if encoding != "utf-8-sig":
+                    raise DataError(f"{path}: is not whole UTF-16") from None
+                raise DataError(f"{path}, line {_broken_line(path)}: is not UTF-8") from None
+            except csv.Error as error:
+                raise DataError(f"{path}, line {begins}: is not CSV ({error})") from None
+            here, begins = begins, reader.line_num + 1
+            if not cells:  # a blank line
+                continue
+            if not names:
+                names = cells
+                _require_distinct(path, names)
+            elif sum(map(len, cells)) > MAX_LINE_BYTES:
+                yield Raw(here, None)
+            elif len(cells) != len(names):
+                raise DataError(
+                    f"{path}, line {here}: has not the {len(names)} cells of the header"
+                )
+            else:
+                yield Raw(here, dict(zip(names, cells, strict=True)))
 
 
 def _broken_line(path: Path) -> int:
@@ -144,6 +224,7 @@ def _parquet_rows(path: Path) -> Iterator[Raw]:
 
     number = 0
     with open_parquet(path) as file:
+        _require_distinct(path, file.schema_arrow.names)
         try:
             for batch in file.iter_batches(batch_size=4096):
                 for row in batch.to_pylist():
@@ -151,3 +232,31 @@ def _parquet_rows(path: Path) -> Iterator[Raw]:
                     yield Raw(number, row)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise DataError(f"{path}, row {number + 1}: is damaged ({first_line(error)})") from None
+
+
+def _excel_rows(path: Path) -> Iterator[Raw]:
+    """Rows of the first sheet; its first row that is not empty names the columns."""
+    try:
+        import openpyxl
+    except ImportError:
+        raise DataError(
+            f"{path}: Excel files need `pip install openpyxl` (the extra `excel`)"
+        ) from None
+    try:
+        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
+        raise DataError(f"{path}: is no Excel file ({first_line(error)})") from None
+    names: list[str] = []
+    try:
+        for number, cells in enumerate(book.worksheets[0].iter_rows(values_only=True), start=1):
+            if all(cell is None for cell in cells):
+                continue
+            if not names:
+                names = ["" if cell is None else str(cell) for cell in cells]
+                _require_distinct(path, [name for name in names if name])
+            else:
+                yield Raw(
+                    number, {name: cell for name, cell in zip(names, cells, strict=False) if name}
+                )
+    finally:
+        book.close()

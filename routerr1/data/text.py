@@ -8,7 +8,7 @@ from functools import cache
 from hashlib import blake2b
 from typing import Literal
 
-from routerr1.matching import normalise
+from routerr1.matching import Rule, normalise
 
 AnswerType = Literal["yes_no", "number", "date", "phrase", "sentence"]
 ANSWER_TYPES: tuple[AnswerType, ...] = ("yes_no", "number", "date", "phrase", "sentence")
@@ -17,6 +17,10 @@ _MONTHS = "january|february|march|april|may|june|july|august|september|october|n
 _YEAR = r"[12]\d{3}"
 _DATE = re.compile(rf"(?:\b(?:{_MONTHS})\b.*\d|^{_YEAR}s?$|\b{_YEAR}\b.*\b(?:{_MONTHS})\b)")
 _NUMBER = re.compile(r"^\W*\d[\d.,:/ –-]*\W*(?:\w+\W*){0,2}$")
+# A tuple is told from a remark in brackets by its comma behind a quote or a number.
+_SERIALISED = re.compile(
+    r"\[.*\]|\{.*\}|array\(.*\)|\((?:'[^']*'|\"[^\"]*\"|[\d.]+)\s*,.*\)", re.DOTALL
+)
 _LONGEST_PHRASE = 6  # words; beyond that an answer is a sentence
 
 
@@ -52,25 +56,29 @@ def key(text: str) -> int:
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big", signed=True)
 
 
-def says_something(gold: str) -> bool:
-    """Does a gold survive the scorer's normalisation? One that does not would match everything."""
-    return bool(normalise(gold))
+def says_something(gold: str, rule: Rule = "squad") -> bool:
+    """Whether a gold survives the scorer's normalisation. One that does not would match everything."""
+    return bool(normalise(gold, rule))
 
 
 def looks_serialised(gold: str) -> bool:
-    """A list that was written out as text instead of being one."""
+    """Whether a list, tuple, set, dict or array was written out as text instead of being one.
+
+    >>> [looks_serialised(each) for each in ("['x']", "('x', 'y')", "{'text': 1}", "(1997)", "(a band)")]
+    [True, True, True, False, False]
+    """
     gold = gold.strip()
-    return gold[:1] == "[" and gold[-1:] == "]"
+    return bool(_SERIALISED.fullmatch(gold))
 
 
-def leaks(question: str, golds: Iterable[str]) -> bool:
+def leaks(question: str, golds: Iterable[str], rule: Rule = "squad") -> bool:
     """Does a gold stand word for word in its question? Yes and no cannot leak.
 
     >>> leaks("Is Paris older than Rome?", ["paris"]), leaks("Who wrote Parisian?", ["paris"])
     (True, False)
     """
-    asked = f" {normalise(question)} "
-    said = {normalise(gold) for gold in golds} - {"", "yes", "no"}
+    asked = f" {normalise(question, rule)} "
+    said = {normalise(gold, rule) for gold in golds} - {"", "yes", "no"}
     return any(f" {gold} " in asked for gold in said)
 
 

@@ -111,8 +111,10 @@ def row_of(
         hops=question.hops,
         topic=str(topic) if topic is not None else None,
         answer=trajectory.answer,
-        em=exact_match(said, question.golden_answers) if trajectory.answer is not None else 0.0,
-        f1=token_f1(said, question.golden_answers),
+        em=exact_match(said, question.golden_answers, question.matching)
+        if trajectory.answer is not None
+        else 0.0,
+        f1=token_f1(said, question.golden_answers, question.matching),
         format_valid=check(trajectory.text, names_of(cards)),
         cost_usd=ledger.cost_usd,
         calls=len(asked),

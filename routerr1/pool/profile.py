@@ -16,7 +16,7 @@ from typing import Any, Literal, TypedDict
 
 from routerr1.errors import BudgetExceeded, DataError, PoolError, ungrouped
 from routerr1.files import atomic_path, write_json
-from routerr1.matching import exact_match, normalise, token_f1
+from routerr1.matching import Rule, contains, exact_match, token_f1
 from routerr1.pool.cards import write_cards
 from routerr1.pool.interface import Pool
 from routerr1.pool.recording import Recorder
@@ -97,8 +97,8 @@ def topic_of(question: Question) -> str:
     return str(question.metadata.get("topic") or question.dataset)
 
 
-def contains_gold(reply: str, golds: Sequence[str]) -> float:
-    """1.0 if a gold answer stands in `reply` as whole words, both normalised, else 0.0.
+def contains_gold(reply: str, golds: Sequence[str], rule: Rule = "squad") -> float:
+    """1.0 if a gold answer is part of `reply` as whole words, else 0.0; see `matching.contains`.
 
     Its thoughts do not count: they name what the model does not answer, too.
 
@@ -107,9 +107,7 @@ def contains_gold(reply: str, golds: Sequence[str]) -> float:
     >>> contains_gold("It is Parisian.", ["Paris"])
     0.0
     """
-    said = f" {normalise(without_thoughts(reply))} "
-    wanted = (normalise(gold) for gold in golds)
-    return float(any(f" {gold} " in said for gold in wanted if gold))
+    return contains(without_thoughts(reply), golds, rule)
 
 
 def wilson(right: int, total: int) -> tuple[float, float]:
@@ -208,9 +206,9 @@ def _row(question: Question, name: str, reply: Reply) -> ProbeRow:
         "group": f"{question.dataset}/{question.metadata.get('group', question.id)}",
         "candidate": name,
         "answer": answer,
-        "correct": contains_gold(answer, question.golden_answers),
-        "em": exact_match(answer, question.golden_answers) if answer else 0.0,
-        "f1": token_f1(answer, question.golden_answers),
+        "correct": contains_gold(answer, question.golden_answers, question.matching),
+        "em": exact_match(answer, question.golden_answers, question.matching) if answer else 0.0,
+        "f1": token_f1(answer, question.golden_answers, question.matching),
         "prompt_tokens": reply.prompt_tokens,
         "completion_tokens": reply.completion_tokens,
         "cost_usd": reply.cost_usd,

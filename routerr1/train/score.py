@@ -44,8 +44,9 @@ def score(
     """Score one trajectory; pure, so a stored one can be scored again."""
     format_valid = protocol.check(trajectory.text, protocol.names_of(cards))
     golds, said = trajectory.question.golden_answers, trajectory.answer
-    em = exact_match(said, golds) if said is not None else 0.0
-    f1 = token_f1(said, golds) if said is not None else 0.0
+    rule = trajectory.question.matching
+    em = exact_match(said, golds, rule) if said is not None else 0.0
+    f1 = token_f1(said, golds, rule) if said is not None else 0.0
     cost = micro_usd(trajectory, cards, params.cost_basis)
     cost_score = 0.0 if trajectory.ledger.failures else scale.score(cost)
     answer = em if params.answer == "em" else f1

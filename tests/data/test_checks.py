@@ -65,7 +65,7 @@ def test_clean_data_meet_every_expectation(
     assert (found["expectations"], found["passed"], found["failed"]) == (NUM_RULES, NUM_RULES, [])
     assert found["near"] == {"compared": 180, "held_out": 120, "found": 0}  # 300 rows, 3 in 5 train
     assert json.loads((tmp_path / "checks" / "metrics.json").read_text())["passed"] == NUM_RULES
-    assert "19 of 19 expectations hold" in (tmp_path / "checks" / "checks.md").read_text()
+    assert "20 of 20 expectations hold" in (tmp_path / "checks" / "checks.md").read_text()
     pages = list((tmp_path / "checks" / "docs" / "validations").rglob("*.html"))
     assert sorted({page.relative_to(tmp_path / "checks/docs/validations").parts[0] for page in pages}) == [
         "columns", "drift", "facts", "near", "questions", "sets",
@@ -156,7 +156,7 @@ PLANTS: list[tuple[str, Callable[[Rows], None]]] = [
 
 
 def test_every_expectation_has_a_planted_violation() -> None:
-    assert {name for name, _ in PLANTS} | {"schema"} == set(NAMES)
+    assert {name for name, _ in PLANTS} | {"schema", "splits_not_empty"} == set(NAMES)
     assert len(NAMES) == NUM_RULES == len(set(NAMES))
 
 
@@ -213,7 +213,7 @@ def test_a_suite_that_lost_an_expectation_is_no_suite(
     clean: tuple[Path, DatasetParams], tmp_path: Path
 ) -> None:
     measure_columns(clean[0], tmp_path / "db")
-    with pytest.raises(RuntimeError, match="hold 18 expectations, not 19"):
+    with pytest.raises(RuntimeError, match="hold 19 expectations, not 20"):
         validate(tmp_path / "db", rules(1000)[:-1], tmp_path / "docs")
 
 

@@ -13,9 +13,9 @@ from routerr1.cli.data import app
 from routerr1.config import ColumnsParams
 from routerr1.data.build import build_dataset
 from routerr1.data.checks import run_checks
-from routerr1.data.imported import KNOWN, Imported, Shares, import_file, require_known
+from routerr1.data.imported import KNOWN, Imported, Shares, import_file, remember, require_known
 from routerr1.data.splits import read_file, read_questions
-from routerr1.errors import DataError
+from routerr1.errors import CheckFailed, DataError
 from routerr1.files import read_json, sha256
 from routerr1.types import SPLITS
 from tests.data.conftest import ROOT, checks_params, dataset_params, worded
@@ -51,7 +51,12 @@ def row(number: int, **changes: Any) -> dict[str, Any]:
         ("answers_say_nothing", {"a": ["---", "The"]}),
         ("answers_as_text", {"a": "['Paris', 'Lutetia']"}),
         ("answers_as_text", {"a": ["['Paris']"]}),
-        ("answers_not_text", {"a": [{"text": "Paris"}]}),
+        ("answers_as_text", {"a": "{'text': array(['Paris'])}"}),
+        ("answers_as_text", {"a": "('Paris', 'Lutetia')"}),
+        ("answer_is_missing", {"a": "nan"}),
+        ("answer_is_missing", {"a": ["NULL", "#N/A"]}),
+        ("answer_is_missing", {"a": float("nan")}),
+        ("answers_not_text", {"a": [{"start": 3}]}),
         ("answers_not_text", {"a": [None]}),
         ("answers_not_text", {"a": True}),
         ("hops_not_a_number", {"h": "two"}),
@@ -89,6 +94,12 @@ def test_a_line_of_ten_megabytes_is_refused(tmp_path: Path) -> None:
     [
         ("Paris", None, ("Paris",)),
         ('["Paris", "Lutetia"]', None, ("Paris", "Lutetia")),
+        ('{"text": ["Paris"]}', None, ("Paris",)),
+        ([{"text": "Paris", "answer_start": 3}], None, ("Paris",)),
+        ({"value": "Paris", "aliases": ["Lutetia"]}, None, ("Paris", "Lutetia")),
+        ("(1997)", None, ("(1997)",)),
+        ("3 x 24 = 72 #### 72", None, ("3 x 24 = 72 #### 72",)),
+        (1889.0, None, ("1889",)),
         ("Paris|  Lutetia", "|", ("Paris", "Lutetia")),
         ("Paris|Paris|the", "|", ("Paris",)),
         (["Paris", 1889], None, ("Paris", "1889")),
@@ -114,6 +125,36 @@ def test_a_parquet_file_is_taken_too_and_ids_are_made_where_there_are_none(tmp_p
         ("mine_1", None),
         ("mine_2", 2),
     ]
+
+
+def test_the_answer_can_follow_a_marker_as_in_gsm8k(tmp_path: Path) -> None:
+    columns = COLUMNS.model_copy(update={"marker": "####"})
+    path = jsonl(tmp_path, row(1, a="24 boxes of 3 hold 24 * 3 = 72.\n#### 72"))
+    found = import_file(path, "mine", columns, out=tmp_path, shares=Shares(0, 0))
+    assert next(read_file(found.path)).golden_answers == ("72",)
+
+
+def test_every_imported_row_carries_the_rule_it_is_matched_by(tmp_path: Path) -> None:
+    (kept,) = read_file(imported(jsonl(tmp_path, row(1))).path)
+    assert kept.matching == "text"
+    (kept,) = read_file(imported(jsonl(tmp_path, row(1)), matching="squad").path)
+    assert (kept.matching, kept.metadata) == ("squad", {})
+
+
+def test_an_empty_split_is_named_by_the_import_and_refused_by_the_checks(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, *(row(number) for number in range(12)))
+    out = tmp_path / "out"
+    told = CliRunner().invoke(
+        app,
+        ["import", str(path), "--name", "mine", "--question", "q", "--answers", "a",
+         "--validation", "0", "--out", str(out)],
+    ).output  # fmt: skip
+    assert "no question in validation: the checks will refuse that" in told
+    params = dataset_params(source="imported", imported=[str(out / "mine.parquet")])
+    remember(out / "mine.parquet")
+    build_dataset(params, tmp_path / "questions")
+    with pytest.raises(CheckFailed, match="expectation splits_not_empty does not hold"):
+        run_checks(tmp_path / "questions", params, checks_params(), tmp_path / "checks")
 
 
 def test_nothing_is_written_if_the_file_breaks_off(tmp_path: Path) -> None:
@@ -160,6 +201,7 @@ def test_the_command_line_imports_and_one_line_of_params_uses_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("params.yaml").symlink_to(ROOT / "params.yaml")
     lines = [f'{q.id},"{q.question}",{q.golden_answers[0]},2' for q in worded(200)]
     Path("own.csv").write_text("\n".join(["key,ask,gold,facts", *lines, "bad,Who?,[x],1", ""]))
     said = CliRunner().invoke(
@@ -182,7 +224,7 @@ def test_the_command_line_imports_and_one_line_of_params_uses_it(
     )
     assert said.exit_code == 0
     assert "data/imported/mine.parquet: 200 questions" in said.output
-    assert "refused 1: the answers are a list written out as text" in said.output
+    assert "refused 1: the answers are a list or an object written out" in said.output
     assert "imported: [data/imported/mine.parquet]" in said.output
     mine = Path("data/imported/mine.parquet")
     assert read_json(KNOWN) == {str(mine): sha256(mine)}
