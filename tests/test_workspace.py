@@ -95,7 +95,6 @@ EXEMPT_IN = {
     "report": dict.fromkeys(
         (
             "data/embedded.py", "matching.py", "prompt.py", "protocol.py", "rollout", "simulation",
-            "thoughts.py",
         ),
         _RESULTS_ONLY,
     ),

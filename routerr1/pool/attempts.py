@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from routerr1.pool.failures import TryError, failure_of, status_of, words_of
+from routerr1.pool.thoughts import split_thoughts
 from routerr1.pool.usage import estimated, read_usage, reported_cost_usd
 from routerr1.pool.wire import clean, is_event_stream, parse_body, read_events
-from routerr1.thoughts import split_thoughts
 from routerr1.types import Usage
 
 Thoughts = Literal["drop", "keep"]

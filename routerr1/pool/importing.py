@@ -13,8 +13,8 @@ from routerr1.pool.cards import first_problem
 from routerr1.pool.pool_file import PoolFile
 from routerr1.pool.pricing import is_free, usage_usd
 from routerr1.pool.records import Record, RecordStore, read_records
+from routerr1.pool.thoughts import split_thoughts
 from routerr1.pool.usage import Reported, estimated
-from routerr1.thoughts import split_thoughts
 from routerr1.types import Card, Reply
 
 Count = Annotated[int, Field(ge=0)]

@@ -22,7 +22,7 @@ from routerr1.pool.interface import Pool
 from routerr1.pool.recording import Recorder
 from routerr1.pool.records import RecordStore
 from routerr1.pool.tally import FailureTally
-from routerr1.thoughts import without_thoughts
+from routerr1.pool.thoughts import without_thoughts
 from routerr1.types import Card, Circuit, Failure, Question, Reply
 
 MAX_OPEN_CALLS = 256

@@ -12,10 +12,10 @@ from routerr1.config import RolloutParams
 from routerr1.errors import ungrouped
 from routerr1.pool.interface import Pool
 from routerr1.pool.scope import asking_for
+from routerr1.pool.thoughts import without_thoughts
 from routerr1.pool.usage import billed
 from routerr1.prompt import Renderer
 from routerr1.rollout.generate import Generator, Session
-from routerr1.thoughts import without_thoughts
 from routerr1.types import (
     Answer,
     Ask,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routerr1.thoughts import split_thoughts, without_thoughts
+from routerr1.pool.thoughts import split_thoughts, without_thoughts
 
 
 @pytest.mark.parametrize(
