@@ -127,7 +127,10 @@ def test_pages_and_search_ask_nothing_of_other_hosts(address: str):
             page.goto(f"{address}/{name}.html", wait_until="networkidle")
         page.set_viewport_size({"width": 1300, "height": 900})
         page.goto(f"{address}/index.html", wait_until="networkidle")
-        page.locator("input.md-search__input").fill("challenger")
+        page.locator("input.md-search__input").click()
+        ready = page.locator(".md-search-result__meta")  # says "Initializing search" before
+        expect(ready).to_have_text("Type to start searching", timeout=120_000)
+        page.locator("input.md-search__input").press_sequentially("challenger")
         found = page.locator(".md-search-result__link").first
         expect(found).to_be_visible(timeout=120_000)
         browser.close()
@@ -153,7 +156,13 @@ def test_paths_modules_and_commands_exist(page: Path):
         )
     )
     for named in re.findall(rf"(?<![\w/.])((?:{tops})/[\w./-]+\w/?)", text):
-        made = ("pools/mine", "prompts/mine", "prompts/router-r1.txt", "docs/results/ablations")
+        made = (
+            "pools/mine",
+            "prompts/mine",
+            "prompts/router-r1.txt",
+            "docs/results/ablations",
+            "pools/laptop/",
+        )
         assert named.startswith(made) or (ROOT / named).exists(), named
     for module in re.findall(r"python -m ((?:routerr1|flows)[\w.]*)", text):
         assert importlib.util.find_spec(module), module
