@@ -165,7 +165,7 @@ class PoolParams(Section):
     """Which candidates answer, whether calls are recorded, and what they may cost.
 
     Attributes:
-        kind: `recorded` answers from `store` with what the candidates of `file` said once; see docs/pool.md.
+        kind: `recorded` answers from `store` with what the candidates of `file` said once; see docs/how-to/pool.md.
         calls: `live` asks, and forgets once a stage is done; `record` also writes every call to `store` and
             answers a repeated one from there; `replay` answers from `store` alone, without a network or a key.
         nearest: similarity from which a replay may answer a question never recorded; None: never.

@@ -32,6 +32,7 @@ HOLDS = {
     "flows": "when things run, limits, approval (Prefect)",
     "registry": "versions, the gate, promotion, serving (MLflow)",
     "stages": "the stages of dvc.yaml",
+    "laptop": "local servers for real models, and their recording",
     "workspace": "paths, questions, cards, pool and policies of a folder",
     "report": "sections, plots, the trajectory browser",
     "tracking": "runs and traces (MLflow)",
