@@ -42,7 +42,9 @@ from routerr1.evaluate.run import Job, learn, play_all
 from routerr1.lineage import PATHS
 from routerr1.pool.cards import read_cards
 from routerr1.rollout.generate import ScriptedGenerator
-from routerr1.simulation.pool import SimulatedPool, default_candidates, known_facts
+from routerr1.simulation.candidates import default_candidates
+from routerr1.simulation.facts import known_facts
+from routerr1.simulation.pool import SimulatedPool
 from routerr1.simulation.server import build_app, serving
 from routerr1.stages.dataset import dataset
 from routerr1.stages.evaluate import jobs_of

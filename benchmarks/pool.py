@@ -34,7 +34,8 @@ import yaml
 from routerr1.pool.budget import Budget, Limits
 from routerr1.pool.client import HttpPool
 from routerr1.pool.pool_file import read_pool_file
-from routerr1.simulation.pool import SimulatedPool, default_candidates
+from routerr1.simulation.candidates import default_candidates
+from routerr1.simulation.pool import SimulatedPool
 from routerr1.simulation.server import build_app, serve_forever
 
 CALLS = 256

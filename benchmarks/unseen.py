@@ -35,7 +35,8 @@ from routerr1.report import markdown
 from routerr1.report.formatting import estimate, number
 from routerr1.report.sections import Cell, Section, table_of
 from routerr1.report.tables import how_to_read, routers_table
-from routerr1.simulation.pool import SimulatedPool, drawn_pool, known_facts
+from routerr1.simulation.facts import known_facts
+from routerr1.simulation.pool import SimulatedPool, drawn_pool
 from routerr1.workspace import Workspace
 
 

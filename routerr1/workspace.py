@@ -24,7 +24,9 @@ from routerr1.pool.records import RecordStore
 from routerr1.prompt import Renderer, prompt_hash, renderer
 from routerr1.rollout.generate import Generator
 from routerr1.rollout.lazy import LazyGenerator
-from routerr1.simulation.pool import Fact, SimulatedPool, candidates_of, known_facts
+from routerr1.simulation.candidates import candidates_of
+from routerr1.simulation.facts import Fact, known_facts
+from routerr1.simulation.pool import SimulatedPool
 from routerr1.train.checkpoint import read_manifest
 from routerr1.types import SPLITS, Card, Question, Split
 

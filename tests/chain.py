@@ -12,7 +12,7 @@ import yaml
 from routerr1.config import Params, load_params
 from routerr1.data.splits import write_questions
 from routerr1.pool.cards import write_cards
-from routerr1.simulation.pool import default_candidates
+from routerr1.simulation.candidates import default_candidates
 from routerr1.train.checkpoint import save_policy
 from routerr1.types import Card, Question
 

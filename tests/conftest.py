@@ -20,7 +20,10 @@ from filelock import FileLock
 
 from routerr1.config import Params, load_params
 from routerr1.data.embedded import World, build_world, questions
-from routerr1.simulation.pool import SimulatedPool, default_candidates, known_facts
+from routerr1.prompt import renderer
+from routerr1.simulation.candidates import default_candidates
+from routerr1.simulation.facts import known_facts
+from routerr1.simulation.pool import SimulatedPool
 from routerr1.types import Question
 
 gc.set_threshold(10_000)  # as the command line does
@@ -140,10 +143,18 @@ def warm_started_for(params: Params, **quick: float) -> Params:
 
 
 def warm_started(folder: Path, params: Params, world: World, rows: list[Question]) -> None:
+    from routerr1.simulation.demonstrations import ScriptedDemonstrations
     from routerr1.train.warmstart import warm_start
 
-    cards = SimulatedPool(default_candidates(), known_facts(world), seed=7).cards
-    warm_start(rows, world, cards, params, 1, folder)
+    pool = SimulatedPool(default_candidates(), known_facts(world), seed=7)
+    demonstrations = ScriptedDemonstrations(
+        questions=rows, world=world, known=known_facts(world),
+        names=[card.name for card in pool.cards],
+        render=renderer(params.prompt.template, params.rollout.max_rounds, params.prompt.file),
+        rollout=params.rollout, stop_probability=params.warmstart.stop_probability, seed=1,
+    )  # fmt: skip
+    held = [row for row in rows if row.split == "validation"]
+    warm_start(demonstrations, held, pool, params, 1, folder)
 
 
 @pytest.fixture(scope="session")

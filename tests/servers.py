@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from routerr1.simulation.pool import Candidate
+from routerr1.simulation.candidates import Candidate
 
 
 def free_port() -> int:

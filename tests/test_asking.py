@@ -11,7 +11,8 @@ from routerr1.pool.cards import write_cards
 from routerr1.prompt import Template, renderer
 from routerr1.rollout.generate import ScriptedGenerator
 from routerr1.rollout.loop import rollout
-from routerr1.simulation.pool import SimulatedPool, default_candidates
+from routerr1.simulation.candidates import default_candidates
+from routerr1.simulation.pool import SimulatedPool
 from routerr1.types import Card, Question, Trajectory
 
 FRANCE = "What is the capital of France?"

@@ -12,7 +12,8 @@ from routerr1.errors import ConfigError
 from routerr1.policy.scratch import train_tokenizer
 from routerr1.prompt import PUBLISHED, prompt_hash, renderer, shortlist
 from routerr1.protocol import information
-from routerr1.simulation.pool import TRAINING_NAMES, UNSEEN_NAMES, drawn_candidates, training_pool
+from routerr1.simulation.candidates import TRAINING_NAMES, UNSEEN_NAMES, drawn_candidates
+from routerr1.simulation.pool import training_pool
 from routerr1.types import Card, Question
 
 PARITY = Path(__file__).parents[2] / "shared" / "data" / "parity" / "trajectories.jsonl.gz"

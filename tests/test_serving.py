@@ -24,7 +24,8 @@ from routerr1.config import BudgetParams, Params
 from routerr1.errors import ConfigError, PoolError
 from routerr1.pool.build import open_budget
 from routerr1.registry import promotion, versions
-from routerr1.simulation.pool import SimulatedPool, default_candidates
+from routerr1.simulation.candidates import default_candidates
+from routerr1.simulation.pool import SimulatedPool
 from routerr1.tracking.store import experiment_id, open_client, tracking_uri
 from routerr1.types import Card
 from tests.chain import put_policy

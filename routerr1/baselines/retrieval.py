@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import mmap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,7 +12,6 @@ import numpy as np
 
 from routerr1.errors import DataError
 from routerr1.files import atomic_directory
-from routerr1.simulation.pool import Fact
 from routerr1.types import Card, Reply
 
 NAME = "Retriever"
@@ -153,11 +152,6 @@ def _best(index: Any, query: str, count: int) -> Sequence[int]:
 
 def _quiet() -> None:
     logging.getLogger("bm25s").setLevel(logging.WARNING)  # it tells every step of an index
-
-
-def passages_of(known: Mapping[str, Fact]) -> list[str]:
-    """The embedded world as a corpus: one sentence for each single fact, in sorted order."""
-    return sorted({f.statement.format(f.answer) for f in known.values() if f.hops == 1})
 
 
 def _lines(path: Path) -> Iterator[tuple[bytes, str]]:

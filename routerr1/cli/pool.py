@@ -36,18 +36,16 @@ def serve(
 
     from routerr1.config import load_params
     from routerr1.data.embedded import build_world
-    from routerr1.simulation import pool as simulated
+    from routerr1.simulation.candidates import candidates_of, drawn_candidates
+    from routerr1.simulation.facts import known_facts
     from routerr1.simulation.faults import parse_faults
+    from routerr1.simulation.pool import SimulatedPool
     from routerr1.simulation.server import build_app, serve_forever
 
     loaded = load_params(params)
-    candidates = (
-        simulated.candidates_of(loaded.pool.candidates)
-        if drawn is None
-        else simulated.drawn_candidates(drawn)
-    )
-    known = simulated.known_facts(build_world(loaded.dataset.embedded))
-    pool = simulated.SimulatedPool(candidates, known, seed=loaded.pool.seed)
+    candidates = candidates_of(loaded.pool.candidates) if drawn is None else drawn_candidates(drawn)
+    known = known_facts(build_world(loaded.dataset.embedded))
+    pool = SimulatedPool(candidates, known, seed=loaded.pool.seed)
     served = build_app(pool, faults=parse_faults(faults), seed=seed, time_scale=time_scale)
     names = ", ".join(candidate.name for candidate in candidates)
 

@@ -14,7 +14,7 @@ from routerr1.evaluate.controls import Policy, Router, control_routers
 from routerr1.pool.changed import ChangedPool
 from routerr1.pool.interface import Pool
 from routerr1.prompt import Renderer
-from routerr1.simulation.pool import UNSEEN_NAMES
+from routerr1.simulation.candidates import UNSEEN_NAMES
 from routerr1.types import Card, Question
 
 DRAWN, ADDED = "drawn", "added"

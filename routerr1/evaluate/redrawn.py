@@ -12,7 +12,8 @@ from routerr1.evaluate import controls
 from routerr1.evaluate.controls import Policy, Router
 from routerr1.evaluate.perturbations import Perturbation, Perturbations
 from routerr1.pool.interface import Pool
-from routerr1.simulation.pool import Fact, SimulatedPool, drawn_pool
+from routerr1.simulation.facts import Fact
+from routerr1.simulation.pool import SimulatedPool, drawn_pool
 from routerr1.types import Ask, Question, Trajectory
 
 REDRAWN, BEFORE, CARDS = "redrawn", "policy_before_rl", "best_on_cards"

@@ -106,7 +106,8 @@ def read_inputs(params: Params, data: Path = Path("data")) -> Inputs:
 
 
 def _simulated(params: Params, data: Path) -> tuple[Chains, Chains]:
-    from routerr1.simulation.pool import SimulatedPool, candidates_of, drawn_candidates
+    from routerr1.simulation.candidates import candidates_of, drawn_candidates
+    from routerr1.simulation.pool import SimulatedPool
 
     def chains(cards: Sequence[Card]) -> Chains:
         return {card.name: [Link(card, 1, params.pool.max_reply_tokens)] for card in cards}

@@ -8,7 +8,7 @@ from pathlib import Path
 from routerr1.baselines.build import SINGLE, Materials, baseline_routers, lessons, whole_routers
 from routerr1.baselines.matrix import read_matrix
 from routerr1.baselines.replay_study import METRICS, read_log, study
-from routerr1.baselines.retrieval import FileIndex, Index, MemoryIndex, RetrieverPool, passages_of
+from routerr1.baselines.retrieval import FileIndex, Index, MemoryIndex, RetrieverPool
 from routerr1.baselines.tuned import fine_tune
 from routerr1.config import BaselineParams, EvaluateParams, Params
 from routerr1.errors import ConfigError
@@ -33,6 +33,7 @@ from routerr1.report.outputs import write_evaluation
 from routerr1.report.replay import studies_text
 from routerr1.rollout.lazy import Lazy, LazyGenerator
 from routerr1.rollout.local import LocalGenerator
+from routerr1.simulation.facts import statements
 from routerr1.tracking.runs import resume_run
 from routerr1.tracking.traces import TraceBuffer
 from routerr1.workspace import Workspace
@@ -154,7 +155,7 @@ def _retriever(workspace: Workspace, pool: Pool) -> RetrieverPool | None:
     if section.corpus is not None:
         index: Index = FileIndex(section.corpus, PATHS.runs / "bm25" / digest(section.corpus))
     elif workspace.params.dataset.source == "embedded":
-        index = MemoryIndex(passages_of(workspace.facts))
+        index = MemoryIndex(statements(workspace.facts))
     else:
         raise ConfigError(
             "params.yaml: baselines.corpus: rag and search_r1 need passages to search"

@@ -16,7 +16,8 @@ from routerr1.pool.interface import Pool
 from routerr1.pool.profile import profile, sample_probes
 from routerr1.progress import Progress, track
 from routerr1.report.outputs import write_generalization
-from routerr1.simulation.pool import SimulatedPool, candidates_of, drawn_candidates
+from routerr1.simulation.candidates import candidates_of, drawn_candidates
+from routerr1.simulation.pool import SimulatedPool
 from routerr1.tracking.runs import resume_run
 from routerr1.workspace import Workspace
 

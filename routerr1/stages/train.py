@@ -4,7 +4,6 @@ import asyncio
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,6 +19,7 @@ from routerr1.pool.interface import Pool
 from routerr1.progress import track
 from routerr1.rollout.loop import stream_seed
 from routerr1.simulation.pool import training_pool
+from routerr1.stages.warmstart import demonstrations
 from routerr1.tracking.runs import Run, new_run
 from routerr1.tracking.traces import spread
 from routerr1.train.checkpoint import read_manifest, save_policy
@@ -29,7 +29,6 @@ from routerr1.train.grpo import train as train_grpo
 from routerr1.train.log import train_cost_usd, train_hours, write_log
 from routerr1.train.process_lock import die_with_pipeline, only_trainer
 from routerr1.train.rehearsal import Rehearsal, rehearsal
-from routerr1.train.warmstart import drawn_cards, names_met
 from routerr1.types import Question, Trajectory
 from routerr1.workspace import Workspace
 
@@ -246,7 +245,6 @@ def _rehearsal(workspace: Workspace, seed: int) -> Rehearsal | None:
     params = workspace.params
     if not (params.train.rehearsal_weight and params.warmstart.steps):
         return None
-    cards = partial(drawn_cards, names_met(workspace.cards, params), workspace.facts, seed)
     return rehearsal(
-        workspace.all_questions(), workspace.world, cards, params, seed, render=workspace.renderer
+        demonstrations(workspace, seed), seed, params.train.rehearsal_batch, chat=params.prompt.chat
     )

@@ -3,17 +3,22 @@
 import logging
 import shutil
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from routerr1.config import DatasetParams, Params
+from routerr1.config import DatasetParams, Params, PoolParams
 from routerr1.errors import CheckpointError, ConfigError
 from routerr1.files import atomic_directory, write_json
 from routerr1.lineage import PATHS
 from routerr1.metrics import mean_over_seeds
+from routerr1.simulation.candidates import candidates_of, measured_candidates
+from routerr1.simulation.demonstrations import ScriptedDemonstrations
+from routerr1.simulation.pool import SimulatedPool
 from routerr1.train.checkpoint import read_manifest
 from routerr1.train.process_lock import die_with_pipeline, only_trainer
-from routerr1.train.warmstart import adopt, warm_start
+from routerr1.train.warmstart import use_pretrained, warm_start
+from routerr1.types import Card
 from routerr1.workspace import Workspace
 
 _MIN_FORMAT_VALIDITY = 0.95
@@ -30,7 +35,7 @@ def warmstart(params: Params) -> None:
         with atomic_directory(PATHS.warmstart) as target:
             for seed in params.seeds:
                 if pretrained:
-                    adopt(params.model.init, target / f"seed-{seed}")
+                    use_pretrained(params.model.init, target / f"seed-{seed}")
                 else:
                     shutil.copytree(_warm_started(Workspace(params), seed), target / f"seed-{seed}")
         metrics = {
@@ -60,8 +65,9 @@ def _warm_started(workspace: Workspace, seed: int) -> Path:
         return folder
     began = time.perf_counter()
     metrics = warm_start(
-        workspace.all_questions(), workspace.world, workspace.cards, workspace.params, seed, folder
-    )
+        demonstrations(workspace, seed), workspace.questions("validation"),
+        validation_pool(workspace), workspace.params, seed, folder,
+    )  # fmt: skip
     _log.info("warm start, seed %d: %.0f s", seed, time.perf_counter() - began)
     if metrics["format_valid"] < _MIN_FORMAT_VALIDITY:
         _log.warning(
@@ -70,3 +76,34 @@ def _warm_started(workspace: Workspace, seed: int) -> Path:
             seed, 100 * metrics["format_valid"], 100 * _MIN_FORMAT_VALIDITY,
         )  # fmt: skip
     return folder
+
+
+def demonstrations(workspace: Workspace, seed: int) -> ScriptedDemonstrations:
+    """What the warm start of a seed imitates, and what its training rehearses."""
+    params = workspace.params
+    return ScriptedDemonstrations(
+        questions=workspace.all_questions(),
+        world=workspace.world,
+        known=workspace.facts,
+        names=names_shown(workspace.cards, params.pool),
+        render=workspace.renderer,
+        rollout=params.rollout,
+        stop_probability=params.warmstart.stop_probability,
+        seed=seed,
+    )
+
+
+def names_shown(cards: Sequence[Card], pool: PoolParams) -> list[str]:
+    """Names that demonstrations show beside random ones: those that training calls, if it calls any."""
+    return [card.name for card in cards] if pool.redraw < 1 else []
+
+
+def validation_pool(workspace: Workspace) -> SimulatedPool:
+    """A pool for validation without cost: simulated candidates, or stand-ins for real ones."""
+    section, cards = workspace.params.pool, workspace.cards
+    candidates = (
+        candidates_of(section.candidates)
+        if section.kind == "simulated"
+        else measured_candidates(cards)
+    )
+    return SimulatedPool(candidates, workspace.facts, seed=section.seed, cards=cards)

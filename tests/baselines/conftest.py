@@ -14,7 +14,9 @@ from routerr1.evaluate.controls import Policy
 from routerr1.pool.profile import profile
 from routerr1.prompt import renderer
 from routerr1.rollout.generate import ScriptedGenerator
-from routerr1.simulation.pool import SimulatedPool, default_candidates, known_facts
+from routerr1.simulation.candidates import default_candidates
+from routerr1.simulation.facts import known_facts
+from routerr1.simulation.pool import SimulatedPool
 from routerr1.types import Question
 
 SIZES = EmbeddedParams(countries=20, airports=14, elements=14, test_share=0.3, validation_share=0.1)

@@ -14,12 +14,9 @@ from routerr1.pool.changed import ChangedPool
 from routerr1.pool.profile import profile
 from routerr1.prompt import Renderer, renderer
 from routerr1.rollout.generate import ScriptedGenerator
-from routerr1.simulation.pool import (
-    SimulatedPool,
-    default_candidates,
-    drawn_candidates,
-    known_facts,
-)
+from routerr1.simulation.candidates import default_candidates, drawn_candidates
+from routerr1.simulation.facts import known_facts
+from routerr1.simulation.pool import SimulatedPool
 from routerr1.types import Question
 
 SIZES = EmbeddedParams(countries=12, airports=10, elements=10, test_share=0.3, validation_share=0.2)

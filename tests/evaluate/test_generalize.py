@@ -33,14 +33,10 @@ from routerr1.prompt import renderer
 from routerr1.report import markdown
 from routerr1.report.glossary import label
 from routerr1.report.tables import controls_table, pools_section
+from routerr1.simulation.candidates import UNSEEN_NAMES, default_candidates, drawn_candidates
+from routerr1.simulation.facts import known_facts
 from routerr1.simulation.ground_truth import truth_of
-from routerr1.simulation.pool import (
-    UNSEEN_NAMES,
-    SimulatedPool,
-    default_candidates,
-    drawn_candidates,
-    known_facts,
-)
+from routerr1.simulation.pool import SimulatedPool
 from routerr1.simulation.server import build_app, serving
 from routerr1.types import Card, Reply
 from tests.evaluate.conftest import new_models

@@ -17,12 +17,9 @@ from routerr1.errors import BudgetExceeded, ConfigError
 from routerr1.evaluate.rows import read_rows
 from routerr1.lineage import PATHS, fingerprint
 from routerr1.report.sweep import STALE
-from routerr1.simulation.pool import (
-    SimulatedPool,
-    default_candidates,
-    drawn_candidates,
-    known_facts,
-)
+from routerr1.simulation.candidates import default_candidates, drawn_candidates
+from routerr1.simulation.facts import known_facts
+from routerr1.simulation.pool import SimulatedPool
 from routerr1.simulation.server import build_app, serving
 from routerr1.stages import sweep as sweeping
 from routerr1.stages.dataset import dataset

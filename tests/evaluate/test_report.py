@@ -21,7 +21,7 @@ from routerr1.report.page import SIMULATION, Sources, read_sources, write_report
 from routerr1.report.summary import cause_of
 from routerr1.report.sweep import STALE, compare_swept, write_swept
 from routerr1.report.training_gain import TITLE
-from routerr1.simulation.pool import known_facts
+from routerr1.simulation.facts import known_facts
 from tests.evaluate.conftest import evaluated, new_models
 from tests.evaluate.made import row
 

@@ -22,7 +22,9 @@ from routerr1.registry import promotion, versions
 from routerr1.registry.versions import Version
 from routerr1.rollout.local import LocalGenerator
 from routerr1.rollout.loop import play
-from routerr1.simulation.pool import SimulatedPool, default_candidates, known_facts
+from routerr1.simulation.candidates import default_candidates
+from routerr1.simulation.facts import known_facts
+from routerr1.simulation.pool import SimulatedPool
 from routerr1.tracking.store import open_client
 from routerr1.train.checkpoint import save_policy
 from routerr1.types import Question

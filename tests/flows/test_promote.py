@@ -9,7 +9,7 @@ from routerr1.cli import app
 from routerr1.config import Params, load_params
 from routerr1.flows.params import set_values
 from routerr1.registry import promotion, versions
-from routerr1.simulation.pool import default_candidates
+from routerr1.simulation.candidates import default_candidates
 from routerr1.tracking.store import open_client
 from tests.chain import make_outputs, put_policy
 from tests.flows.conftest import Artifacts

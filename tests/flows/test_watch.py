@@ -19,7 +19,9 @@ from routerr1.lineage import PATHS
 from routerr1.pool.cards import read_cards, write_cards
 from routerr1.registry import promotion, versions
 from routerr1.registry.versions import Version
-from routerr1.simulation.pool import SimulatedPool, default_candidates, known_facts
+from routerr1.simulation.candidates import default_candidates
+from routerr1.simulation.facts import known_facts
+from routerr1.simulation.pool import SimulatedPool
 from routerr1.simulation.server import build_app, serving
 from routerr1.tracking.store import file_lock
 from routerr1.types import SPLITS

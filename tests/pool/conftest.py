@@ -9,7 +9,9 @@ import yaml
 
 from routerr1.config import EmbeddedParams
 from routerr1.data.embedded import build_world, questions
-from routerr1.simulation.pool import SimulatedPool, default_candidates, known_facts
+from routerr1.simulation.candidates import default_candidates
+from routerr1.simulation.facts import known_facts
+from routerr1.simulation.pool import SimulatedPool
 from routerr1.types import Question
 
 SMALL = EmbeddedParams(countries=14, airports=10, elements=10, test_share=0.2, validation_share=0.1)

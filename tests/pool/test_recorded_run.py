@@ -21,8 +21,10 @@ from routerr1.errors import PoolError
 from routerr1.evaluate.rows import read_rows
 from routerr1.pool.records import read_records
 from routerr1.rollout.record import from_row
+from routerr1.simulation.candidates import default_candidates
+from routerr1.simulation.facts import known_facts
 from routerr1.simulation.faults import Faults
-from routerr1.simulation.pool import SimulatedPool, default_candidates, known_facts
+from routerr1.simulation.pool import SimulatedPool
 from routerr1.simulation.server import build_app, serving
 from routerr1.stages.dataset import dataset
 from routerr1.stages.evaluate import evaluate

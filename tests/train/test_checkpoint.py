@@ -41,7 +41,8 @@ def better(path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def context(params: Params, world: Any, rows: list[Question]) -> TrainingContext:
-    from routerr1.simulation.pool import default_candidates, known_facts
+    from routerr1.simulation.candidates import default_candidates
+    from routerr1.simulation.facts import known_facts
 
     return context_of(params, SimulatedPool(default_candidates(), known_facts(world), seed=7), rows)
 

@@ -12,7 +12,8 @@ import torch
 from routerr1.config import Params
 from routerr1.prompt import renderer
 from routerr1.rollout.local import LocalGenerator
-from routerr1.simulation.pool import SimulatedPool, known_facts, training_pool
+from routerr1.simulation.facts import known_facts
+from routerr1.simulation.pool import SimulatedPool, training_pool
 from routerr1.train import grpo
 from routerr1.train.context import Task, TrainingContext
 from routerr1.train.rollouts import TrainedPolicy

@@ -1,5 +1,6 @@
 """Imitating beside reinforcement learning: of what, and that nothing a reward should decide is imitated."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ from routerr1.config import Params
 from routerr1.data.embedded import World
 from routerr1.prompt import renderer
 from routerr1.rollout.local import LocalGenerator
+from routerr1.simulation.demonstrations import demonstrations
+from routerr1.simulation.facts import known_facts
 from routerr1.simulation.pool import SimulatedPool
 from routerr1.train import grpo
+from routerr1.train.demonstrations import Demonstration
 from routerr1.train.packing import Example
 from routerr1.train.rehearsal import Rehearsal, rehearsal
 from routerr1.train.warmstart import packed_loss
@@ -20,10 +24,30 @@ from routerr1.types import Question
 from tests.train.contexts import context_of
 
 
+class OnePool:
+    """Demonstrations that all show the cards of one pool."""
+
+    def __init__(
+        self, params: Params, world: World, pool: SimulatedPool, rows: list[Question]
+    ) -> None:
+        self._params, self._world, self._pool, self._rows = params, world, pool, rows
+
+    def draw(self, seed: int, count: int, *, first: int = 0) -> Iterator[Demonstration]:  # noqa: ARG002 - cards are the same everywhere
+        return demonstrations(
+            self._rows, self._world, known_facts(self._world), lambda _: self._pool.cards,
+            render=renderer("compact", self._params.rollout.max_rounds),
+            params=self._params.rollout, seed=seed, count=count,
+            stop_probability=self._params.warmstart.stop_probability,
+        )  # fmt: skip
+
+    def vocabulary(self) -> Iterator[str]:
+        return iter(())
+
+
 @pytest.fixture
 def rehearsed(params: Params, world: World, pool: SimulatedPool, rows: list[Question]) -> Rehearsal:
-    render = renderer("compact", params.rollout.max_rounds)
-    return rehearsal(rows, world, lambda _: pool.cards, params, 1, render=render)
+    source = OnePool(params, world, pool, rows)
+    return rehearsal(source, 1, params.train.rehearsal_batch, chat=params.prompt.chat)
 
 
 def runs(example: Example, tokenizer: Any, weight: int) -> list[str]:

@@ -9,20 +9,17 @@ import pytest
 
 from routerr1.config import EmbeddedParams
 from routerr1.data.embedded import TOPICS, World, build_world
-from routerr1.simulation.pool import (
+from routerr1.simulation.candidates import (
     TRAINING_NAMES,
     UNSEEN_NAMES,
-    WHOLE_ACCURACY,
     Candidate,
-    Fact,
-    SimulatedPool,
     candidates_of,
     default_candidates,
-    drawn_pool,
-    known_facts,
-    training_pool,
+    measured_candidates,
 )
-from routerr1.types import Question
+from routerr1.simulation.facts import Fact, known_facts
+from routerr1.simulation.pool import WHOLE_ACCURACY, SimulatedPool, drawn_pool, training_pool
+from routerr1.types import Card, Question
 
 
 def test_each_knows_its_share_of_a_topic_and_whole_questions_almost_never() -> None:
@@ -96,3 +93,20 @@ def test_drawn_pools_differ_by_seed_and_use_the_names_they_are_given(world: Worl
     dear = [any(c.skill["money"] == 0.65 for c in each.candidates) for each in pools]
     assert 8 <= sum(dear) <= 32  # half of the pools have a generalist
     assert drawn_pool(known, 3).cards == drawn_pool(known, 3).cards
+
+
+async def test_stand_ins_for_real_candidates_are_as_good_as_their_cards_say(
+    world: World,
+) -> None:
+    known = known_facts(world)
+    cards = [
+        Card("Able 7B", completion_usd_per_mtok=2.0, performance=dict.fromkeys(TOPICS, 1.0)),
+        Card("Lost 7B", performance=dict.fromkeys(TOPICS, 0.0)),
+    ]
+    pool = SimulatedPool(measured_candidates(cards), known, seed=1, cards=cards)
+    query, fact = next((query, fact) for query, fact in known.items() if fact.hops == 1)
+    able, lost = await pool.ask("Able 7B", query), await pool.ask("Lost 7B", query)
+    assert fact.answer in able.text
+    assert able.cost_usd > 0
+    assert lost.failure is None
+    assert fact.answer not in lost.text

@@ -1,0 +1,168 @@
+"""Made-up models: two pools by hand, and random ones.
+
+Prices and latencies are of the order that hosted models had in 2025, and mean nothing more.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from routerr1.data.embedded import TOPICS
+from routerr1.types import Card
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One made-up model.
+
+    Attributes:
+        skill: accuracy by topic, in [0, 1].
+        latency_s: median; single calls are lognormal around it.
+        verbosity: 0 states the fact, 1 adds an opening, 2 a longer one.
+    """
+
+    name: str
+    skill: Mapping[str, float]
+    prompt_usd_per_mtok: float
+    completion_usd_per_mtok: float
+    latency_s: float
+    verbosity: int = 0
+    description: str = ""
+
+
+def default_candidates() -> tuple[Candidate, ...]:
+    """The pool `specialists`: three specialists, an expensive generalist, a middling and a cheap model.
+
+    The generalist comes first, and no candidate leads every shortlist on which it is best. An untrained
+    policy prefers some places in a list, and that preference alone must not find the best candidate.
+    """
+    return (
+        Candidate("Goliath", _skill(0.65), 1.0, 3.0, 1.5, 2, "large general model"),
+        Candidate("Penny", _skill(0.3, geography=0.6, chemistry=0.6), 0.05, 0.2, 0.2, 0,
+                  "smallest and cheapest model"),
+        Candidate("Mint", _skill(0.25, money=0.95, telephony=0.95), 0.3, 0.8, 0.5, 0,
+                  "finance and communications"),
+        Candidate("Scout", _skill(0.3, aviation=0.6, history=0.6), 0.1, 0.4, 0.3, 0,
+                  "small model for travel and history"),
+        Candidate("Atlas", _skill(0.25, geography=0.95, aviation=0.95), 0.2, 0.6, 0.4, 0,
+                  "places, borders and travel"),
+        Candidate("Curie", _skill(0.25, chemistry=0.95, history=0.95), 0.3, 0.9, 0.7, 1,
+                  "science and its history"),
+    )  # fmt: skip
+
+
+def tiered_candidates() -> tuple[Candidate, ...]:
+    """The pool `tiers`, in which skill has a price.
+
+    Each topic has a good expensive candidate, and one at a tenth of the price that is nearly as good or
+    much worse. One more candidate is cheap and weak everywhere.
+    """
+    return (
+        Candidate("Penny", _skill(0.35), 0.05, 0.1, 0.2, 0, "smallest and cheapest model"),
+        Candidate("Scout", _skill(0.25, geography=0.9, aviation=0.8, history=0.65), 0.1, 0.3,
+                  0.3, 0, "small model for places and their past"),
+        Candidate("Goliath", _skill(0.65), 1.0, 3.0, 1.5, 2, "large general model"),
+        Candidate("Mint", _skill(0.25, money=0.95, telephony=0.95, chemistry=0.95), 1.0, 3.0,
+                  0.9, 0, "large model for finance, communications and science"),
+        Candidate("Atlas", _skill(0.25, geography=0.95, aviation=0.95, history=0.95), 1.0, 3.0,
+                  0.9, 0, "large model for places and their past"),
+        Candidate("Curie", _skill(0.25, money=0.9, telephony=0.8, chemistry=0.65), 0.1, 0.3,
+                  0.3, 0, "small model for finance, communications and science"),
+    )  # fmt: skip
+
+
+def candidates_of(kind: str) -> tuple[Candidate, ...]:
+    """The training pool of `pool.candidates`: `specialists` or `tiers`."""
+    return {"specialists": default_candidates, "tiers": tiered_candidates}[kind]()
+
+
+def measured_candidates(cards: Sequence[Card]) -> tuple[Candidate, ...]:
+    """Stand-ins for real candidates, as good as profiling measured them to be."""
+    return tuple(
+        Candidate(
+            card.name, card.performance, card.prompt_usd_per_mtok, card.completion_usd_per_mtok, 0.0
+        )
+        for card in cards
+    )
+
+
+_FAMILIES = ("Atlas", "Mint", "Curie", "Goliath", "Scout", "Penny", "Basil", "Cobra", "Drake", "Fargo", "Gecko",
+             "Hawk", "Iris", "Jasper", "Koala", "Lotus", "Mango", "Nimbus", "Otter", "Piper", "Raven", "Sirius",
+             "Tango", "Umbra")  # fmt: skip
+_VARIANTS = ("Arc", "Bay", "Cove", "Dune", "Elm", "Fen", "Glen", "Hill", "Isle", "Jade", "Knoll",
+             "Lake")  # fmt: skip
+
+
+def _names(held_out: bool) -> tuple[str, ...]:
+    """Family and variant, as real models are named; one pair in six is held out of training."""
+    return tuple(
+        family + variant
+        for i, family in enumerate(_FAMILIES)
+        for j, variant in enumerate(_VARIANTS)
+        if ((i + j) % 6 == 0) is held_out
+    )
+
+
+TRAINING_NAMES = (*_FAMILIES[:6], *_names(held_out=False))  # the default pool among them
+UNSEEN_NAMES = _names(held_out=True)
+
+
+def drawn_candidates(
+    seed: int,
+    names: Sequence[str] = UNSEEN_NAMES,
+    count: int = 6,
+    generalist_share: float = 1.0,
+) -> tuple[Candidate, ...]:
+    """A random pool like `specialists`: skills and prices are drawn.
+
+    Every topic has one candidate with accuracy 0.95. One candidate is cheap and weak; in
+    `generalist_share` of all pools one is expensive and middling everywhere. Names are of different
+    families.
+
+    Raises: ValueError if `count` is under 3 or above the number of families in `names`.
+    """
+    rng = Random(f"pool/{seed}")
+    families = {_family(name): name for name in rng.sample(list(names), len(names))}
+    if not 3 <= count <= len(families):
+        raise ValueError(
+            f"count is {count}, must be from 3 to the {len(families)} families of names"
+        )
+    chosen = rng.sample(sorted(families.values()), count)
+    generalist = rng.random() < generalist_share
+    topics = rng.sample(TOPICS, len(TOPICS))
+    specialists = chosen[: count - 1 - generalist]
+    best: dict[str, list[str]] = {name: [] for name in specialists}
+    for place, topic in enumerate(topics):
+        best[specialists[place % len(specialists)]].append(topic)
+    pool = [
+        Candidate(
+            name, _skill(0.25, **dict.fromkeys(mine, 0.95)), 0.3, round(rng.uniform(0.4, 1.2), 1),
+            round(rng.uniform(0.3, 0.9), 1), rng.randrange(2), f"knows {' and '.join(sorted(mine))}",
+        )
+        for name, mine in best.items()
+    ]  # fmt: skip
+    if generalist:
+        pool.append(Candidate(chosen[-2], _skill(0.65), 1.0, 3.0, 1.5, 2, "large general model"))
+    pool.append(
+        Candidate(chosen[-1], _skill(0.35), 0.05, 0.2, 0.2, 0, "smallest and cheapest model")
+    )
+    rng.shuffle(pool)
+    return tuple(pool)
+
+
+def _family(name: str) -> str:
+    return next((family for family in _FAMILIES if name.startswith(family)), name)
+
+
+def _skill(elsewhere: float, **topics: float) -> dict[str, float]:
+    return {topic: topics.get(topic, elsewhere) for topic in TOPICS}
+
+
+def card_of(candidate: Candidate) -> Card:
+    """The card before profiling: name, description and prices."""
+    return Card(
+        name=candidate.name,
+        description=candidate.description,
+        prompt_usd_per_mtok=candidate.prompt_usd_per_mtok,
+        completion_usd_per_mtok=candidate.completion_usd_per_mtok,
+    )
