@@ -309,10 +309,13 @@ def test_a_missing_key_is_told_when_the_pool_is_opened(tmp_path: Path, value: st
     "path", ["pool.yaml", "data/pool/pool.yaml", "/srv/pool.yaml", "pools/../pool.yaml", ""]
 )
 def test_a_pool_file_that_dvc_would_not_watch_is_refused(path: str):
+    """In params.yaml, whose name is the context; a served version has a pool file of its own."""
+    pool = http(Path(path)).model_dump()
+    generalize = {"pool_seed": 1, "file": Path(path), "added_models": 1, "max_questions": None}
     with pytest.raises(ValueError, match=r"a pool file's place is pools/"):
-        http(Path(path))
+        PoolParams.model_validate(pool, context=Path("params.yaml"))
     with pytest.raises(ValueError, match=r"a pool file's place is pools/"):
-        GeneralizeParams(pool_seed=1, file=Path(path), added_models=1, max_questions=None)
+        GeneralizeParams.model_validate(generalize, context=Path("params.yaml"))
 
 
 def test_a_store_that_dvc_would_delete_is_refused():
