@@ -22,7 +22,7 @@ from routerr1.config import Params, load_params
 from routerr1.errors import ConfigError
 from routerr1.files import atomic_path, atomic_write_text, read_json, write_json
 from routerr1.lineage import PATHS, hash_of
-from routerr1.pool.interface import Pool
+from routerr1.pool.base import Pool
 from routerr1.progress import track
 from routerr1.stages.train import training_context
 from routerr1.workspace import Workspace
@@ -38,7 +38,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "temperature 0.5": {"rollout.temperature": 0.5},
     "temperature 1": {"rollout.temperature": 1.0},
     "no cost": {"reward.cost_weight": 0.0},
-    "one candidate hidden in 0.3": {"pool.hide": 0.3},
     "learning rate 2e-3": {"train.learning_rate": 2e-3},
     "parts by themselves": {"train.multi_objective_aggregation": "normalize_then_sum"},
     "half of the pools redrawn": {"pool.redraw": 0.5},

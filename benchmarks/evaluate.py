@@ -40,6 +40,7 @@ from routerr1.evaluate import controls
 from routerr1.evaluate.rows import read_rows
 from routerr1.evaluate.run import Job, learn, play_all
 from routerr1.lineage import PATHS
+from routerr1.pool.base import Call
 from routerr1.pool.cards import read_cards
 from routerr1.rollout.generate import ScriptedGenerator
 from routerr1.simulation.candidates import default_candidates
@@ -69,13 +70,13 @@ class Billed(SimulatedPool):
         self.answered: Calls = Counter()
         self.under_way: Calls = Counter()
 
-    async def ask(self, name: str, query: str) -> Reply:
+    async def ask(self, call: Call) -> Reply:
         """Ask, wait, and count."""
-        self.under_way[name, query] += 1
-        reply = await super().ask(name, query)
+        self.under_way[call.candidate, call.query] += 1
+        reply = await super().ask(call)
         await asyncio.sleep(_SLOWER * reply.latency_s)
-        self.under_way[name, query] -= 1
-        self.answered[name, query] += 1
+        self.under_way[call.candidate, call.query] -= 1
+        self.answered[call.candidate, call.query] += 1
         return reply
 
 

@@ -31,6 +31,7 @@ from typing import Any
 import httpx
 import yaml
 
+from routerr1.pool.base import Call
 from routerr1.pool.budget import Budget, Limits
 from routerr1.pool.client import HttpPool
 from routerr1.pool.pool_file import read_pool_file
@@ -117,7 +118,7 @@ async def by_pool(
     pool = open_pool(url, folder, budget)
 
     async def ask(query: str) -> None:
-        reply = await pool.ask(NAME, query)
+        reply = await pool.ask(Call(NAME, query))
         assert reply.failure is None, reply.note
 
     found = [await timed(ask, batch) for batch in batches]

@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 
 from routerr1.config import RolloutParams
+from routerr1.pool.base import Call, Pool
 from routerr1.prompt import renderer
 from routerr1.rollout.generate import ScriptedGenerator
 from routerr1.rollout.loop import play
@@ -26,11 +27,11 @@ CALL = "<think> t</think><search> slow: question {}</search>"
 DONE = "<think> t</think><answer> x</answer>"
 
 
-class SlowPool:
+class SlowPool(Pool):
     """Answers after a latency fixed by (seed, query)."""
 
     def __init__(self, median_s: float, sigma: float, seed: int) -> None:
-        self.cards: Sequence[Card] = [Card("slow")]
+        self.cards = (Card("slow"),)
         self._median_s, self._sigma, self._seed = median_s, sigma, seed
 
     def latency_s(self, query: str) -> float:
@@ -38,14 +39,11 @@ class SlowPool:
         normal = random.Random(f"{self._seed}/{query}").gauss()
         return self._median_s * math.exp(self._sigma * normal)
 
-    async def ask(self, name: str, query: str) -> Reply:
+    async def ask(self, call: Call) -> Reply:
         """Wait, then answer."""
-        wait_s = self.latency_s(query)
+        wait_s = self.latency_s(call.query)
         await asyncio.sleep(wait_s)
-        return Reply(name, "x", 1, 1, 0.0, wait_s)
-
-    async def aclose(self) -> None:
-        """Nothing to release."""
+        return Reply(call.candidate, "x", 1, 1, 0.0, wait_s)
 
 
 def queries(count: int, rounds: int) -> list[list[str]]:
@@ -83,7 +81,7 @@ async def in_step(pool: SlowPool, count: int, rounds: int, threads: int) -> floa
 
     async def one(query: str) -> None:
         async with slots:
-            await pool.ask("slow", query)
+            await pool.ask(Call("slow", query))
 
     began = time.perf_counter()
     asked = queries(count, rounds)

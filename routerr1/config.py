@@ -168,10 +168,8 @@ class PoolParams(Section):
         kind: `recorded` answers from `store` with what the candidates of `file` said once; see docs/how-to/pool.md.
         calls: `live` asks, and forgets once a stage is done; `record` also writes every call to `store` and
             answers a repeated one from there; `replay` answers from `store` alone, without a network or a key.
-        nearest: similarity from which a replay may answer a question never recorded; None: never.
         redraw: share of training questions that come with a new simulated pool each, so that the policy has
             to read the cards.
-        hide: share of training questions whose pool lacks one of its candidates.
         candidates: of a simulated pool: `specialists` are as cheap as others, in `tiers` skill has its price.
     """
 
@@ -182,10 +180,8 @@ class PoolParams(Section):
     max_concurrency: int = Field(ge=1)
     calls: Literal["live", "record", "replay"] = "live"
     store: Path | None = None
-    nearest: float | None = Field(default=None, gt=0, le=1)
     budget: BudgetParams = BudgetParams()
     redraw: float = Field(default=0.0, ge=0, le=1)
-    hide: float = Field(default=0.0, ge=0, le=1)
     candidates: Literal["specialists", "tiers"] = "specialists"
 
     @model_validator(mode="after")
@@ -203,8 +199,6 @@ class PoolParams(Section):
                 f"{self.store}: data/pool is an output of the profile stage, which DVC empties before a run; "
                 "keep the file elsewhere, e.g. in data/calls/"
             )
-        if self.nearest is not None and self.calls != "replay":
-            raise ValueError("nearest is for calls: replay")
         return self
 
 
@@ -498,6 +492,8 @@ RENAMED_KEYS = {"profile": "preset", "gate.min_format_validity": "gate.min_forma
 REMOVED_KEYS = {
     "train.initial_cost_weight": "reward.cost_weight holds for the whole run; delete the key",
     "train.cost_weight_steps": "reward.cost_weight holds for the whole run; delete the key",
+    "pool.nearest": "a replay answers recorded questions only; delete the key, and record the missing calls",
+    "pool.hide": "pools vary by pool.redraw alone; delete the key",
 }
 """Old keys of params.yaml without successor, each with what holds now and what to do."""
 

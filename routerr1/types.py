@@ -16,7 +16,7 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 Failure = Literal["unknown_model", "malformed_call", "unavailable", "budget", "not_recorded"]
 Stopped = Literal["answered", "max_rounds", "no_action", "length"]
 Finish = Literal["stop", "eos", "length"]
-Circuit = Literal["closed", "open", "half-open"]
+BreakerState = Literal["closed", "open", "half-open"]
 Kept = Literal["first", "last"]
 
 
@@ -159,9 +159,9 @@ class Reply:
         retries: tries beyond the first.
         cached: answered from a store, nothing paid now; `cost_usd` still tells what it cost first.
         failure: why there is no reply; None if there is one.
-        circuit: state of the breaker of the candidate asked, when the call was made; None where there is
-            no breaker (in-process pools) or nothing was asked.
-        note: anything a reader of the record must know, e.g. that a nearest recorded question answered.
+        breaker_state: state of the candidate's circuit breaker before the first try; None for pools
+            without breakers and where no candidate was asked.
+        note: anything a reader of the record must know, e.g. that a fallback answered.
         cached_prompt_tokens: part of `prompt_tokens` that the server read from its cache.
         reasoning_tokens: part of `completion_tokens` that the candidate thought.
         thoughts: what the candidate thought, where the server says it; not part of `text`.
@@ -176,7 +176,7 @@ class Reply:
     retries: int = 0
     cached: bool = False
     failure: Failure | None = None
-    circuit: Circuit | None = None
+    breaker_state: BreakerState | None = None
     note: str | None = None
     cached_prompt_tokens: int = 0
     reasoning_tokens: int = 0
@@ -200,7 +200,7 @@ class Ledger:
     """What one trajectory used. Sums over its replies, plus the policy's own tokens.
 
     Attributes:
-        circuits: `Reply.circuit` of every call, in order.
+        breaker_states: `Reply.breaker_state` of every call, in order.
         cached_prompt_tokens: part of `prompt_tokens`.
         reasoning_tokens: part of `completion_tokens`.
     """
@@ -212,7 +212,7 @@ class Ledger:
     failures: int = 0
     cache_hits: int = 0
     cost_usd: float = 0.0
-    circuits: tuple[Circuit | None, ...] = ()
+    breaker_states: tuple[BreakerState | None, ...] = ()
     policy_tokens: int = 0
     round_wall_s: tuple[float, ...] = ()
     cached_prompt_tokens: int = 0

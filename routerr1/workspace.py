@@ -16,9 +16,9 @@ from routerr1.data.splits import read_questions
 from routerr1.errors import ConfigError, PoolError
 from routerr1.files import digest
 from routerr1.lineage import PATHS, fingerprint, hash_of, stage_inputs
-from routerr1.pool.build import ONE_RUN, guard, open_http_pool
+from routerr1.pool.base import Pool
+from routerr1.pool.build import ONE_RUN, open_http_pool, wrap_pool
 from routerr1.pool.cards import read_cards
-from routerr1.pool.interface import Pool
 from routerr1.pool.recording import Recorder
 from routerr1.pool.records import RecordStore
 from routerr1.prompt import Renderer, prompt_hash, renderer
@@ -105,7 +105,7 @@ class Workspace:
                 "run the profile stage again"
             )
         simulated = SimulatedPool(candidates, self.facts, seed=section.seed, cards=cards)
-        return guard(simulated, section, run=run)
+        return wrap_pool(simulated, section, run=run)
 
     def keep_calls(self, pool: Pool, path: Path) -> Pool:
         """`pool`, whose paid calls are kept in `path` until the stage is done.

@@ -122,6 +122,7 @@ def test_values_that_contradict_each_other_are_refused(
         ("preset: embedded", "profile: ci", r"params\.yaml: profile is now preset; rename the key"),
         ("  patience:", "  initial_cost_weight: null\n  patience:",
          r"params\.yaml: train\.initial_cost_weight is gone: reward\.cost_weight holds .*; delete the key"),
+        ("  redraw:", "  hide: 0.3\n  redraw:", r"params\.yaml: pool\.hide is gone: .*; delete the key"),
         (
             "knn_multi_turn", "knn_star",
             r"params\.yaml: baselines\.include: knn_star is now knn_multi_turn; rename it",

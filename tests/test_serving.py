@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from routerr1.config import BudgetParams, Params
-from routerr1.errors import ConfigError, PoolError
+from routerr1.errors import BudgetExceeded, ConfigError, PoolError
 from routerr1.pool.build import open_budget
 from routerr1.registry import promotion, versions
 from routerr1.simulation.candidates import default_candidates
@@ -136,9 +136,11 @@ def test_an_answer_for_which_the_money_ran_out_is_told(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     make_champion(chain, calling_policy)
-    answers = ask_all(load(budget={"run_usd": 0.0}), *[QUESTION] * 4)
+    answers = ask_all(load(budget={"question_usd": 0.0}), *[QUESTION] * 4)
     assert "budget" in failures(answers)
     assert "of 0.000000 USD are spent or set aside" in caplog.text
+    with pytest.raises(BudgetExceeded, match=r"^run serving \w+: the next call could cost"):
+        ask_all(load(budget={"run_usd": 0.0}), *[QUESTION] * 4)
     with pytest.raises(
         ConfigError, match=r"^model_config: budget: unknown key per_day; did you mean "
     ):
@@ -148,7 +150,7 @@ def test_an_answer_for_which_the_money_ran_out_is_told(
 def test_a_policy_of_recorded_calls_is_served_live(
     chain: Params, calling_policy: Path, load: Callable[..., Any]
 ) -> None:
-    calls = {"calls": "replay", "store": Path("data/calls/never-made.jsonl"), "nearest": 0.5}
+    calls = {"calls": "replay", "store": Path("data/calls/never-made.jsonl")}
     make_champion(chain, calling_policy, **calls)
     found = failures(ask_all(load(), *[QUESTION] * 4))
     assert None in found  # somebody replied

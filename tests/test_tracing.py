@@ -94,13 +94,13 @@ def test_of_more_than_mlflow_has_room_for_none_is_dropped(
 def test_a_row_stands_for_a_trajectory_that_was_played_elsewhere(
     pool: SimulatedPool, played: Trajectory
 ) -> None:
-    async def play(question: Question) -> Trajectory:
+    async def play(question: Question, *, player: str) -> Trajectory:  # noqa: ARG001 - as `Play`
         assert question == played.question
         return played
 
     kept = TraceBuffer()
     router = kept.keep(Router("policy", 1, "training", pool, play))
-    again = asyncio.run(router.play(played.question))
+    again = asyncio.run(router.play(played.question, player="p"))
     row = row_of(again, pool="training", router="policy", seed=1, cards=[Card("Atlas")])
     assert kept.of(row) is played
     from_row = TraceBuffer().of(row)

@@ -1,6 +1,6 @@
 """The paper's Table 1 as routers, ready to be played beside the policy and its controls."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -17,13 +17,12 @@ from routerr1.baselines.retrieval import NAME as RETRIEVER
 from routerr1.baselines.retrieval import RetrieverPool
 from routerr1.baselines.script import play_calls, play_once
 from routerr1.config import BaselineParams
-from routerr1.evaluate.controls import Policy, Router
+from routerr1.evaluate.controls import Play, Policy, Router
 from routerr1.evaluate.routers import RouterId
-from routerr1.pool.interface import Pool
+from routerr1.pool.base import Pool
 from routerr1.rollout.lazy import Lazy, LazyGenerator
 from routerr1.types import Ask, Question, Trajectory
 
-Play = Callable[[Question], Awaitable[Trajectory]]
 Lessons = Mapping[str, Lazy[Any]]
 """What routers learn, by name: a `Chooser` for each of LEARNED, a `Cascade` for `frugal`, for `sft` a generator."""
 
@@ -132,8 +131,9 @@ def _prompted(materials: Materials, seed: int) -> dict[str, Play]:
 
 
 def _single(chooser: Lazy[Chooser], base: Policy, pool: Pool, seed: int) -> Play:
-    async def play(question: Question) -> Trajectory:
-        return await play_once(question, chooser().choose(question.question), base, pool, seed=seed)
+    async def play(question: Question, *, player: str) -> Trajectory:
+        name = chooser().choose(question.question)
+        return await play_once(question, name, base, pool, seed=seed, player=player)
 
     return play
 
@@ -144,16 +144,18 @@ def _decomposed(chooser: Lazy[Chooser], base: Policy, pool: Pool, seed: int) -> 
     def reroute(ask: Ask) -> str:
         return chooser().choose(ask.query)
 
-    async def play(question: Question) -> Trajectory:
-        return await base.play(question, pool, seed=seed, reroute=reroute)
+    async def play(question: Question, *, player: str) -> Trajectory:
+        return await base.play(question, pool, seed=seed, player=player, reroute=reroute)
 
     return play
 
 
 def _cascade(cascade: Lazy[Cascade], base: Policy, pool: Pool, seed: int) -> Play:
-    async def play(question: Question) -> Trajectory:
+    async def play(question: Question, *, player: str) -> Trajectory:
         next_call = partial(cascade().next_call, question.question)
-        return await play_calls(question, next_call, base, pool, seed=seed, read_all=False)
+        return await play_calls(
+            question, next_call, base, pool, seed=seed, player=player, read_all=False
+        )
 
     return play
 
@@ -161,8 +163,10 @@ def _cascade(cascade: Lazy[Cascade], base: Policy, pool: Pool, seed: int) -> Pla
 def _retrieval(retriever: RetrieverPool, materials: Materials, seed: int) -> dict[str, Play]:
     writer, searcher = materials.base, materials.searcher
 
-    async def search(question: Question) -> Trajectory:
-        return await searcher.play(question, retriever, seed=seed, reroute=lambda _: RETRIEVER)
+    async def search(question: Question, *, player: str) -> Trajectory:
+        return await searcher.play(
+            question, retriever, seed=seed, player=player, reroute=lambda _: RETRIEVER
+        )
 
     return {
         "rag": partial(play_once, name=RETRIEVER, writer=writer, pool=retriever, seed=seed),

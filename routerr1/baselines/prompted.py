@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from routerr1.baselines.script import final_answer, finished, opened_answer
 from routerr1.evaluate.controls import Policy
-from routerr1.pool.interface import Pool
+from routerr1.pool.base import Call, Pool
 from routerr1.pool.usage import billed
 from routerr1.protocol import names_of, parse_action
+from routerr1.rollout.loop import call_scope
 from routerr1.types import Ask, Card, Question, Trajectory, Turn
 
 DIRECT = "Answer the question in as few words as possible, between <answer> and </answer>.\nQuestion: {}\n"
@@ -16,7 +17,14 @@ COT = (
 )
 
 
-async def direct(question: Question, base: Policy, pool: Pool, *, seed: int) -> Trajectory:  # noqa: ARG001 - as its siblings
+async def direct(
+    question: Question,
+    base: Policy,
+    pool: Pool,  # noqa: ARG001 - as its siblings
+    *,
+    seed: int,
+    player: str,  # noqa: ARG001 - as its siblings
+) -> Trajectory:
     """The base policy answers at once, asking nobody."""
     session = base.generator.start(DIRECT.format(question.question), seed=seed)
     try:
@@ -26,7 +34,12 @@ async def direct(question: Question, base: Policy, pool: Pool, *, seed: int) -> 
 
 
 async def chain_of_thought(
-    question: Question, base: Policy, pool: Pool, *, seed: int
+    question: Question,
+    base: Policy,
+    pool: Pool,
+    *,
+    seed: int,
+    player: str,  # noqa: ARG001 - as its siblings
 ) -> Trajectory:
     """The base policy thinks, then answers, asking nobody (two stages, as in arXiv 2205.11916)."""
     session = base.generator.start(COT.format(question.question), seed=seed)
@@ -37,7 +50,9 @@ async def chain_of_thought(
         session.close()
 
 
-async def prompted_choice(question: Question, base: Policy, pool: Pool, *, seed: int) -> Trajectory:
+async def prompted_choice(
+    question: Question, base: Policy, pool: Pool, *, seed: int, player: str
+) -> Trajectory:
     """The base policy reads the cards and names a candidate; that one gets the whole question.
 
     Without a name that is on a card, nobody is asked.
@@ -50,9 +65,10 @@ async def prompted_choice(question: Question, base: Policy, pool: Pool, *, seed:
         action = parse_action(said.text, names_of(pool.cards))
         turns = [Turn(said, action)]
         if isinstance(action, Ask):
-            reply = await pool.ask(action.name, question.question)
-            reply = billed(pool.cards, question.question, reply)
             asked = Ask(action.name, question.question)
+            scope = call_scope(question, seed, player)
+            reply = await pool.ask(Call(asked.name, asked.query, scope))
+            reply = billed(pool.cards, asked.query, reply)
             turns = [Turn(said, asked, reply, *base.insert(session, reply, pool))]
             turns += await final_answer(session, base, pool)
         return finished(question, session, turns)

@@ -12,6 +12,7 @@ import numpy as np
 
 from routerr1.errors import DataError
 from routerr1.files import atomic_directory
+from routerr1.pool.base import Call, Pool
 from routerr1.types import Card, Reply
 
 NAME = "Retriever"
@@ -31,8 +32,8 @@ class Index(Protocol):
         ...
 
 
-class RetrieverPool:
-    """The `Pool` interface over a corpus; RAG asks it once, Search-R1 in every round.
+class RetrieverPool(Pool):
+    """A pool over a corpus; RAG asks it once, Search-R1 in every round.
 
     Args:
         count: passages in a reply, best first.
@@ -43,25 +44,18 @@ class RetrieverPool:
     def __init__(self, index: Index, *, count: int, aliases: Sequence[str] = ()) -> None:
         self._index = index
         self._count = count
-        self._aliases = tuple(aliases)
+        self.cards = (Card(NAME, "searches passages for the words of the query", tuple(aliases)),)
 
-    @property
-    def cards(self) -> tuple[Card, ...]:
-        """The one card."""
-        return (Card(NAME, "searches passages for the words of the query", self._aliases),)
-
-    async def ask(self, name: str, query: str) -> Reply:
+    async def ask(self, call: Call) -> Reply:
         """See `Pool.ask`."""
-        if name != NAME:
-            return Reply(name, "", failure="unknown_model")
+        query = call.query
+        if call.candidate != NAME:
+            return Reply(call.candidate, "", failure="unknown_model")
         if self._index.quick:
             found = self._index.search(query, self._count)
         else:
             found = await asyncio.to_thread(self._index.search, query, self._count)
         return Reply(NAME, " ".join(found))
-
-    async def aclose(self) -> None:
-        """Nothing to release."""
 
 
 class MemoryIndex:

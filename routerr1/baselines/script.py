@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from routerr1.evaluate.controls import Policy
-from routerr1.pool.interface import Pool
+from routerr1.pool.base import Call, Pool
 from routerr1.pool.usage import billed
 from routerr1.protocol import extract_answer, names_of, parse_action
 from routerr1.rollout.generate import Session
-from routerr1.rollout.loop import trajectory_of
+from routerr1.rollout.loop import call_scope, trajectory_of
 from routerr1.types import (
     Answer,
     Ask,
@@ -39,15 +39,18 @@ async def play_calls(
     pool: Pool,
     *,
     seed: int,
+    player: str,
     read_all: bool = True,
 ) -> Trajectory:
     """Make the calls `next_call` decides, then let `writer` answer.
 
     Args:
+        player: see `rollout.loop.call_scope`.
         read_all: the writer reads every reply; otherwise the last alone, as the ones before were rejected.
             The trajectory holds them all the same: they were paid.
     """
     prompt = writer.render(question, pool.cards)
+    scope = call_scope(question, seed, player)
     session = writer.generator.start(prompt, seed=seed)
     try:
         turns: list[Turn] = []
@@ -56,7 +59,7 @@ async def play_calls(
             if replies and not read_all:
                 session.close()
                 session = writer.generator.start(prompt, seed=seed)
-            turns.append(await _call(session, ask, writer, pool))
+            turns.append(await _call(session, ask, writer, pool, scope))
             reply = turns[-1].reply
             assert reply is not None  # `_call` always sets it
             replies.append(reply)
@@ -67,20 +70,21 @@ async def play_calls(
 
 
 async def play_once(
-    question: Question, name: str, writer: Policy, pool: Pool, *, seed: int
+    question: Question, name: str, writer: Policy, pool: Pool, *, seed: int, player: str
 ) -> Trajectory:
     """One call: the whole question to `name`."""
 
     def next_call(replies: Sequence[Reply]) -> Ask | None:
         return None if replies else Ask(name, question.question)
 
-    return await play_calls(question, next_call, writer, pool, seed=seed)
+    return await play_calls(question, next_call, writer, pool, seed=seed, player=player)
 
 
-async def _call(session: Session, ask: Ask, writer: Policy, pool: Pool) -> Turn:
+async def _call(session: Session, ask: Ask, writer: Policy, pool: Pool, scope: str) -> Turn:
     text = f"<think> {ask.name}</think><search> {ask.name}: {ask.query}</search>"
     session.insert(text)
-    reply = billed(pool.cards, ask.query, await pool.ask(ask.name, ask.query))
+    reply = await pool.ask(Call(ask.name, ask.query, scope))
+    reply = billed(pool.cards, ask.query, reply)
     return Turn(Generation(text), ask, reply, *writer.insert(session, reply, pool))
 
 

@@ -235,10 +235,10 @@ def _ledger(row: Mapping[str, Any]) -> Iterator[Breach]:
     sums["cache_hits"] = sum(bool(reply["cached"]) for reply in replies)
     if row["prompt_ids"]:
         sums["policy_tokens"] = sum(len(t["generation"]["token_ids"]) for t in row["turns"])
-    circuits = [reply["circuit"] for reply in replies if reply["model"]]
-    told_circuits = list(row["ledger"].get("circuits", ()))  # rows of older versions have none
-    if told_circuits != circuits:
-        told = f"circuits are {told_circuits}, the replies' are {circuits}"
+    states = [reply["breaker_state"] for reply in replies if reply["model"]]
+    told_states = list(row["ledger"]["breaker_states"])
+    if told_states != states:
+        told = f"breaker states are {told_states}, the replies' are {states}"
         yield Breach("ledger_agrees", told)
     for name, total in sums.items():
         if not _equal(row["ledger"][name], total):

@@ -7,17 +7,17 @@ So a gain over the controls is a gain by routing, and not by extracting answers.
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 from routerr1.config import RolloutParams
 from routerr1.evaluate.routers import RouterId
 from routerr1.evaluate.rows import JudgeCall
-from routerr1.pool.interface import Pool
+from routerr1.pool.base import Call, GroundTruth, Pool, PoolWrapper, is_best
 from routerr1.prompt import Renderer
 from routerr1.rollout.generate import Generator, Session
 from routerr1.rollout.lazy import Lazy
 from routerr1.rollout.loop import insert_reply, kept_of, rollout
-from routerr1.simulation.ground_truth import Truth, truth_of
 from routerr1.types import Ask, Card, Question, Reply, Trajectory
 
 POLICY, RANDOM, ORACLE, CLOSED_BOOK, BEST_SINGLE, BEST_OF_SINGLES = (
@@ -29,6 +29,14 @@ BOUNDS = (ORACLE, BEST_OF_SINGLES)  # they know the answers, so they bound what 
 def fixed(candidate: str) -> str:
     """The name of the router that sends every call to one candidate."""
     return str(RouterId("fixed", candidate))
+
+
+class Play(Protocol):
+    """Turns a question into a trajectory."""
+
+    def __call__(self, question: Question, *, player: str) -> Awaitable[Trajectory]:
+        """Play `question`; the calls belong to `rollout.loop.call_scope` of `player`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +55,7 @@ class Router:
     seed: int
     pool_name: str
     pool: Pool
-    play: Callable[[Question], Awaitable[Trajectory]]
+    play: Play
     needs: tuple[str, Lazy[Any]] | None = None
 
 
@@ -67,6 +75,7 @@ class Policy:
         pool: Pool,
         *,
         seed: int,
+        player: str,
         reroute: Callable[[Ask], str] | None = None,
     ) -> Trajectory:
         """Roll out one question; `seed` is the seed of sampling, not of training."""
@@ -79,6 +88,7 @@ class Policy:
             seed=seed,
             temperature=self.temperature,
             reroute=reroute,
+            player=player,
         )
 
     def showing(self, cards: Sequence[Card]) -> "Policy":
@@ -95,8 +105,8 @@ class Policy:
 def policy_router(policy: Policy, pool: Pool, pool_name: str, seed: int) -> Router:
     """The trained policy as it is."""
 
-    async def play(question: Question) -> Trajectory:
-        return await policy.play(question, pool, seed=seed)
+    async def play(question: Question, *, player: str) -> Trajectory:
+        return await policy.play(question, pool, seed=seed, player=player)
 
     return Router(POLICY, policy.seed, pool_name, pool, play)
 
@@ -107,8 +117,8 @@ def control_routers(policy: Policy, pool: Pool, pool_name: str, seed: int) -> li
         closed_book_router(policy, pool, pool_name, seed),
         random_router(policy, pool, pool_name, seed),
     ]
-    truth = truth_of(pool)
-    if truth:
+    truth = pool.ground_truth
+    if truth is not None:
         built.append(oracle_router(policy, pool, truth, pool_name, seed))
     built += [fixed_router(policy, pool, card.name, pool_name, seed) for card in pool.cards]
     return built
@@ -117,8 +127,8 @@ def control_routers(policy: Policy, pool: Pool, pool_name: str, seed: int) -> li
 def fixed_router(policy: Policy, pool: Pool, name: str, pool_name: str, seed: int) -> Router:
     """Every call goes to `name`."""
 
-    async def play(question: Question) -> Trajectory:
-        return await policy.play(question, pool, seed=seed, reroute=lambda _: name)
+    async def play(question: Question, *, player: str) -> Trajectory:
+        return await policy.play(question, pool, seed=seed, player=player, reroute=lambda _: name)
 
     return Router(fixed(name), policy.seed, pool_name, pool, play)
 
@@ -127,14 +137,18 @@ def random_router(policy: Policy, pool: Pool, pool_name: str, seed: int) -> Rout
     """Every call goes to a candidate drawn uniformly, by seed and question."""
     names = [card.name for card in pool.cards]
 
-    async def play(question: Question) -> Trajectory:
+    async def play(question: Question, *, player: str) -> Trajectory:
         rng = random.Random(f"{seed}/{policy.seed}/{question.dataset}/{question.id}")
-        return await policy.play(question, pool, seed=seed, reroute=lambda _: rng.choice(names))
+        return await policy.play(
+            question, pool, seed=seed, player=player, reroute=lambda _: rng.choice(names)
+        )
 
     return Router(RANDOM, policy.seed, pool_name, pool, play)
 
 
-def oracle_router(policy: Policy, pool: Pool, truth: Truth, pool_name: str, seed: int) -> Router:
+def oracle_router(
+    policy: Policy, pool: Pool, truth: GroundTruth, pool_name: str, seed: int
+) -> Router:
     """Every call goes to the cheapest candidate that knows the answer; the cheapest if none does."""
     cheapest_first = sorted(pool.cards, key=_price)
 
@@ -142,44 +156,37 @@ def oracle_router(policy: Policy, pool: Pool, truth: Truth, pool_name: str, seed
         knowing = (card.name for card in cheapest_first if truth.knows(card.name, ask.query))
         return next(knowing, cheapest_first[0].name)
 
-    async def play(question: Question) -> Trajectory:
-        return await policy.play(question, pool, seed=seed, reroute=choose)
+    async def play(question: Question, *, player: str) -> Trajectory:
+        return await policy.play(question, pool, seed=seed, player=player, reroute=choose)
 
     return Router(ORACLE, policy.seed, pool_name, pool, play)
 
 
 def closed_book_router(policy: Policy, pool: Pool, pool_name: str, seed: int) -> Router:
     """The policy without the pool: every call is refused and costs nothing."""
-    closed = _Closed(pool)
+    closed = _ClosedPool(pool)
 
-    async def play(question: Question) -> Trajectory:
-        return await policy.play(question, closed, seed=seed)
+    async def play(question: Question, *, player: str) -> Trajectory:
+        return await policy.play(question, closed, seed=seed, player=player)
 
     return Router(CLOSED_BOOK, policy.seed, pool_name, pool, play)
 
 
 def judge_of(pool: Pool) -> JudgeCall | None:
     """Whether a call goes to the most accurate candidate on its topic; None for a pool without ground truth."""
-    truth = truth_of(pool)
-    return truth.is_best if truth else None
+    return partial(is_best, pool) if pool.ground_truth is not None else None
 
 
 def _price(card: Card) -> tuple[float, float, str]:
     return (card.completion_usd_per_mtok, card.prompt_usd_per_mtok, card.name)
 
 
-class _Closed:
+class _ClosedPool(PoolWrapper):
     """A pool that refuses every call."""
 
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
-
-    @property
-    def cards(self) -> Sequence[Card]:
-        return self._pool.cards
-
-    async def ask(self, name: str, query: str) -> Reply:
-        return Reply(name, "", failure="budget", note=f"no call is allowed here: {query}")
+    async def ask(self, call: Call) -> Reply:
+        note = f"no call is allowed here: {call.query}"
+        return Reply(call.candidate, "", failure="budget", note=note)
 
     async def aclose(self) -> None:
-        """Nothing of its own to release."""
+        """Do nothing: the inner pool belongs to its opener."""

@@ -38,7 +38,7 @@ from routerr1.evaluate.stats import SHARE, interval, paired_difference, ratio_in
 from routerr1.evaluate.store import Store
 from routerr1.evaluate.table import range_of_difference, summarise
 from routerr1.matching import normalise
-from routerr1.pool.interface import Pool
+from routerr1.pool.base import Pool
 from routerr1.prompt import Renderer
 from routerr1.rollout.generate import Generator
 from routerr1.types import Question

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 from routerr1.errors import PoolError
 from routerr1.evaluate.controls import Policy, Router, control_routers
-from routerr1.pool.changed import ChangedPool
-from routerr1.pool.interface import Pool
+from routerr1.pool.base import Pool
+from routerr1.pool.perturbed import PerturbedPool
 from routerr1.prompt import Renderer
 from routerr1.simulation.candidates import UNSEEN_NAMES
 from routerr1.types import Card, Question
@@ -67,9 +67,9 @@ def with_new_models(
     names = tuple(card.name for card in new)
     return Perturbations(
         (
-            Perturbation(DRAWN, ChangedPool(pool, new), names, control_routers),
+            Perturbation(DRAWN, PerturbedPool(pool, new), names, control_routers),
             Perturbation(
-                ADDED, ChangedPool(pool, [*cards, *new[:added]]), names[:added], control_routers
+                ADDED, PerturbedPool(pool, [*cards, *new[:added]]), names[:added], control_routers
             ),
         ),
         {},
@@ -104,15 +104,15 @@ def perturb_pool(pool: Pool, most_called: str, seed: int, render: Renderer) -> P
     named = dict(zip(spare_names(everyone), cards, strict=True))
     swapped = (most_called, partner.name)
 
-    def edited(**changed: Card) -> ChangedPool:
-        return ChangedPool(pool, [changed.get(card.name, card) for card in everyone])
+    def edited(**changed: Card) -> PerturbedPool:
+        return PerturbedPool(pool, [changed.get(card.name, card) for card in everyone])
 
     poisoned = replace(weakest, description=f"{weakest.description} {POISON}".strip())
     renamed = [replace(cards[old], name=new, aliases=()) for new, old in named.items()]
     variants = [
-        Perturbation("favourite_removed", ChangedPool(pool, rest), ()),
-        Perturbation("all_renamed", ChangedPool(pool, renamed, named), tuple(named)),
-        Perturbation("order_shuffled", ChangedPool(pool, _other_order(everyone, seed)), (most_called,)),
+        Perturbation("favourite_removed", PerturbedPool(pool, rest), ()),
+        Perturbation("all_renamed", PerturbedPool(pool, renamed, named), tuple(named)),
+        Perturbation("order_shuffled", PerturbedPool(pool, _other_order(everyone, seed)), (most_called,)),
         Perturbation(
             "prices_swapped", edited(**_swap(cards[most_called], partner, _PRICES)), swapped
         ),
@@ -121,7 +121,7 @@ def perturb_pool(pool: Pool, most_called: str, seed: int, render: Renderer) -> P
         ),
         Perturbation("claims_swapped", edited(**_swap(cards[most_called], partner, _CLAIMS)), swapped),
         Perturbation("description_poisoned", edited(**{weakest.name: poisoned}), (weakest.name,)),
-        Perturbation("favourite_down", ChangedPool(pool, everyone, down=(most_called,)), (most_called,)),
+        Perturbation("favourite_down", PerturbedPool(pool, everyone, down=(most_called,)), (most_called,)),
     ]  # fmt: skip
     # Both kinds would equal the training pool.
     why = {

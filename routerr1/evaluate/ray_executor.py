@@ -19,9 +19,7 @@ from routerr1.evaluate.controls import Router
 from routerr1.evaluate.rows import Row
 from routerr1.evaluate.run import Job, Progress, key_of, play_all
 from routerr1.evaluate.store import Key, Store
-from routerr1.pool.budget import exhausted
-from routerr1.pool.interface import Pool
-from routerr1.pool.scope import asked_for, asking_for
+from routerr1.pool.base import Call, Pool
 from routerr1.rollout.lazy import Lazy
 from routerr1.types import Card, Reply
 
@@ -207,35 +205,26 @@ class _Keeper:
         os.chdir(folder)
         self._pool = open_pool()
 
-    async def ask(
-        self, name: str, query: str, scope: str | None
-    ) -> tuple[Reply | RouterError, str | None]:
-        """The reply, or what the pool raised; and whether its budget is exhausted, and why."""
-        with asking_for(scope) if scope else nullcontext():
-            try:
-                reply: Reply | RouterError = await self._pool.ask(name, query)
-            except RouterError as error:
-                reply = error
-        return reply, exhausted(self._pool)
+    async def ask(self, call: Call) -> Reply | RouterError:
+        """The reply, or the error that the pool raised: Ray would wrap a raised one."""
+        try:
+            return await self._pool.ask(call)
+        except RouterError as error:
+            return error
 
     async def close(self) -> None:
         await self._pool.aclose()
 
 
-class _RemotePool:
-    """The `Pool` interface over a `_Keeper`."""
+class _RemotePool(Pool):
+    """The pool of a `_Keeper`, which also closes it."""
 
     def __init__(self, keeper: Any, cards: Sequence[Card]) -> None:
         self._keeper = keeper
         self.cards = tuple(cards)
-        self.exhausted: str | None = None
 
-    async def ask(self, name: str, query: str) -> Reply:
-        reply: Reply | RouterError
-        reply, self.exhausted = await self._keeper.ask.remote(name, query, asked_for())
+    async def ask(self, call: Call) -> Reply:
+        reply: Reply | RouterError = await self._keeper.ask.remote(call)
         if isinstance(reply, RouterError):
             raise reply
         return reply
-
-    async def aclose(self) -> None:
-        """The pool belongs to its keeper."""

@@ -11,7 +11,7 @@ from random import Random
 from routerr1.evaluate import controls
 from routerr1.evaluate.controls import Policy, Router
 from routerr1.evaluate.perturbations import Perturbation, Perturbations
-from routerr1.pool.interface import Pool
+from routerr1.pool.base import Pool
 from routerr1.simulation.facts import Fact
 from routerr1.simulation.pool import SimulatedPool, drawn_pool
 from routerr1.types import Ask, Question, Trajectory
@@ -52,14 +52,14 @@ def rerouted(policy: Policy, pool: Pool, pool_name: str, seed: int) -> list[Rout
     return [
         controls.random_router(policy, pool, pool_name, seed),
         _by_the_cards(policy, pool, pool_name, seed),
-        controls.oracle_router(policy, pool, pool, pool_name, seed),
+        controls.oracle_router(policy, pool, pool.ground_truth, pool_name, seed),
     ]
 
 
 def _by_the_cards(policy: Policy, pool: SimulatedPool, pool_name: str, seed: int) -> Router:
     """Every call goes to whoever the cards call best on its topic, figures rounded as the prompt shows them."""
 
-    async def play(question: Question) -> Trajectory:
+    async def play(question: Question, *, player: str) -> Trajectory:
         def choose(ask: Ask) -> str:
             fact = pool.fact(ask.query)
             topic = fact.topic if fact else ""
@@ -71,6 +71,6 @@ def _by_the_cards(policy: Policy, pool: SimulatedPool, pool_name: str, seed: int
                 key=lambda card: (round(card.performance.get(topic, 0) * 20), rng.random()),
             ).name
 
-        return await policy.play(question, pool, seed=seed, reroute=choose)
+        return await policy.play(question, pool, seed=seed, player=player, reroute=choose)
 
     return Router(CARDS, policy.seed, pool_name, pool, play)

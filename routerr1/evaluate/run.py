@@ -15,12 +15,10 @@ from routerr1.evaluate.controls import BEST_OF_SINGLES, BEST_SINGLE, ORACLE, Pol
 from routerr1.evaluate.routers import RouterId
 from routerr1.evaluate.rows import Row, row_of
 from routerr1.evaluate.store import Key, Store
-from routerr1.pool.budget import exhausted
-from routerr1.pool.interface import Pool
-from routerr1.pool.scope import asking_for
+from routerr1.pool.base import Pool
 from routerr1.prompt import Renderer
 from routerr1.rollout.generate import Generator
-from routerr1.types import Question, Trajectory
+from routerr1.types import Question
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) after each trajectory."""
@@ -144,11 +142,9 @@ async def play_all(
 
         async def one(router: Router, question: Question) -> None:
             # Each router has its own budget and its own record for a question.
-            who = f"{router.pool_name}/{router.name}/{router.seed}"
+            player = f"{router.pool_name}/{router.name}/{router.seed}"
             async with slots:
-                with asking_for(who):
-                    played = await router.play(question)
-                _refuse_unpaid(played, router.pool, len(found))
+                played = await router.play(question, player=player)
                 row = row_of(
                     played,
                     pool=router.pool_name,
@@ -165,10 +161,15 @@ async def play_all(
             if progress:
                 progress(len(found), len(jobs))
 
-        with ungrouped():
-            async with asyncio.TaskGroup() as group:
-                for router, question in missing:
-                    group.create_task(one(router, question))
+        try:
+            with ungrouped():
+                async with asyncio.TaskGroup() as group:
+                    for router, question in missing:
+                        group.create_task(one(router, question))
+        except BudgetExceeded as spent:
+            raise BudgetExceeded(
+                f"{spent}; {len(found)} rows are kept: raise pool.budget and run the stage again"
+            ) from None
     return [found[key] for key in wanted]
 
 
@@ -178,15 +179,6 @@ def learn(routers: Iterable[Router]) -> None:
         if router.needs is not None:
             _, lesson = router.needs
             lesson()
-
-
-def _refuse_unpaid(played: Trajectory, pool: Pool, kept: int) -> None:
-    """Refuse a rollout that a spent run or month cut short: it says nothing about the router."""
-    refused = any(turn.reply and turn.reply.failure == "budget" for turn in played.turns)
-    if refused and (why := exhausted(pool)) is not None:
-        raise BudgetExceeded(
-            f"{why}; {kept} rows are kept: raise pool.budget and run the stage again to go on"
-        )
 
 
 def key_of(router: Router, question: Question) -> Key:

@@ -10,9 +10,8 @@ from pydantic import ValidationError
 from routerr1 import files
 from routerr1.config import Params
 from routerr1.data.splits import read_questions
-from routerr1.errors import BudgetExceeded, RegistryError
+from routerr1.errors import RegistryError
 from routerr1.lineage import PATHS
-from routerr1.pool.budget import exhausted
 from routerr1.pool.cards import read_cards
 from routerr1.registry import evidence
 from routerr1.registry.gate import EvalSample
@@ -104,7 +103,7 @@ async def _play(
 
     pool = Workspace(params).open_pool(cards)
     try:
-        played = await play(
+        return await play(
             questions,
             generator,
             pool,
@@ -115,6 +114,3 @@ async def _play(
         )
     finally:
         await pool.aclose()
-    if (why := exhausted(pool)) is not None:
-        raise BudgetExceeded(why)
-    return played

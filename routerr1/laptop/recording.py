@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from routerr1.errors import PoolError, ungrouped
 from routerr1.files import digest, write_json
+from routerr1.pool.base import Call
 from routerr1.pool.client import HttpPool
 from routerr1.pool.pool_file import PoolFile
 from routerr1.pool.recorded import StoredReply, write_store
@@ -55,7 +56,7 @@ async def record(
     counts: Counter[bool] = Counter()
     in_a_row: Counter[str] = Counter()
     there = sum(
-        request_key(file.request(row.name, question)) in done
+        request_key(file.request(Call(row.name, question))) in done
         for row in file.candidates
         for question in questions
     )
@@ -66,7 +67,7 @@ async def record(
         async def work(name: str, left: list[str]) -> None:
             while left:
                 question = left.pop(0)
-                reply = await pool.ask(name, question)
+                reply = await pool.ask(Call(name, question))
                 counts[reply.failure is None] += 1
                 if reply.failure is not None:
                     in_a_row[name] += 1
@@ -78,7 +79,7 @@ async def record(
                 else:
                     in_a_row[name] = 0
                     await asyncio.to_thread(
-                        store.append, Record(file.request(name, question), reply)
+                        store.append, Record(file.request(Call(name, question)), reply)
                     )
                 progress(there + counts.total(), total)
 
@@ -88,7 +89,7 @@ async def record(
                     left = [
                         question
                         for question in questions[start : start + CHUNK]
-                        if request_key(file.request(name, question)) not in done
+                        if request_key(file.request(Call(name, question))) not in done
                     ]
                     async with asyncio.TaskGroup() as group:
                         for _ in range(_calls_at_once(file, server)):
@@ -168,7 +169,7 @@ def pack(
         )
         for row in file.candidates
         for question in questions
-        if (reply := found.get(request_key(file.request(row.name, question)))) is not None
+        if (reply := found.get(request_key(file.request(Call(row.name, question))))) is not None
     ]
     counts = Counter(row.candidate for row in rows)
     for candidate in file.candidates:

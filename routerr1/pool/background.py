@@ -1,4 +1,4 @@
-"""An event loop of its own in a thread."""
+"""An event loop in a thread of its own."""
 
 import asyncio
 import threading
@@ -9,13 +9,13 @@ T = TypeVar("T")
 
 
 class BackgroundLoop:
-    """Runs coroutines for callers on any event loop, one after another or at once.
+    """Runs coroutines for callers on any event loop.
 
-    Connections belong to the loop they were made on, and training starts a new one at every step. And a
-    policy that computes on the CPU holds its loop up for seconds: calls that waited on that loop would
-    seem slow, and would be timed out, though their replies had long come.
+    Connections belong to the loop that made them, and training starts a new loop at every step. A
+    policy that computes on the CPU also holds up its own loop for seconds: calls that wait on it
+    would look slow and time out, although their replies have arrived.
 
-    The thread starts with the first coroutine; it does not keep the process alive.
+    The thread starts with the first coroutine and does not keep the process alive.
     """
 
     def __init__(self, name: str) -> None:
@@ -25,7 +25,7 @@ class BackgroundLoop:
         self._lock = threading.Lock()
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Await `work` there; context variables go with it, and cancelling this cancels it."""
+        """Await `work` in the thread; cancelling this coroutine cancels it."""
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._started()))
 
     def _started(self) -> asyncio.AbstractEventLoop:
@@ -39,7 +39,7 @@ class BackgroundLoop:
             return self._loop
 
     def stop(self) -> None:
-        """Stop the loop and wait for its thread; what still runs there is abandoned."""
+        """Stop the loop and wait for its thread; coroutines that still run are abandoned."""
         if self._loop is None or self._thread is None:
             return
         self._loop.call_soon_threadsafe(self._loop.stop)

@@ -1,16 +1,21 @@
-"""A circuit breaker: a candidate that keeps failing is left alone for a while."""
+"""A circuit breaker: a candidate that keeps failing is not called for a while."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from routerr1.types import Circuit
+from routerr1.pool.failures import TryError
+from routerr1.types import BreakerState
 
 
 class Breaker:
-    """Closed: calls pass. Open, after `failures` failures in a row: none do, for `pause_s` seconds. Then
-    half-open: one call is let through, and closes the circuit or opens it again.
+    """Counts failures in a row, and refuses calls while there are too many.
+
+    - closed: calls pass.
+    - open: after `failures` failures in a row, no call passes for `pause_s` seconds.
+    - half-open: one trial call passes; it closes the breaker or opens it again.
 
     Args:
-        now: a clock in seconds that never goes back.
+        now: a monotonic clock, in seconds.
     """
 
     def __init__(self, failures: int, pause_s: float, now: Callable[[], float]) -> None:
@@ -18,39 +23,38 @@ class Breaker:
         self._pause_s = pause_s
         self._now = now
         self._in_a_row = 0
-        self._opened: float | None = None
-        self._trying = False
+        self._opened_s: float | None = None
+        self._on_trial = False
 
     @property
-    def state(self) -> Circuit:
-        """As it is now."""
-        if self._opened is None:
+    def state(self) -> BreakerState:
+        """The state at this moment."""
+        if self._opened_s is None:
             return "closed"
-        return "half-open" if self._now() - self._opened >= self._pause_s else "open"
+        return "half-open" if self._now() - self._opened_s >= self._pause_s else "open"
 
-    def admit(self) -> bool:
-        """May a call be made? If so, `succeeded`, `failed` or `forget` must follow."""
-        match self.state:
-            case "closed":
-                return True
-            case "open":
-                return False
-            case "half-open":
-                if self._trying:
-                    return False
-                self._trying = True
-                return True
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Around one try of a call; the exception it ends with, if any, decides the next state.
 
-    def succeeded(self) -> None:
-        """The candidate answered, or refused for reasons of the request or of its rate."""
-        self._in_a_row, self._opened, self._trying = 0, None, False
+        A TryError counts as a failure if it is `ill`. Any other exception, such as a cancellation
+        or a spent budget, says nothing about the candidate.
 
-    def failed(self) -> None:
-        """The candidate did not do its work."""
-        self._in_a_row += 1
-        if self._trying or self._in_a_row >= self._failures:
-            self._opened, self._trying = self._now(), False
-
-    def forget(self) -> None:
-        """The call told nothing of the candidate's health (it was cancelled, or throttled)."""
-        self._trying = False
+        Raises: TryError if the breaker lets no call pass.
+        """
+        state = self.state
+        trial = state == "half-open"
+        if state == "open" or (trial and self._on_trial):
+            raise TryError(f"circuit {state}, not asked", ill=False)
+        self._on_trial = self._on_trial or trial
+        try:
+            yield
+        except BaseException as error:
+            if isinstance(error, TryError) and error.ill:
+                self._in_a_row += 1
+                if trial or self._in_a_row >= self._failures:
+                    self._opened_s = self._now()
+            if trial:
+                self._on_trial = False
+            raise
+        self._in_a_row, self._opened_s, self._on_trial = 0, None, False

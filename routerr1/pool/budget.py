@@ -1,9 +1,9 @@
 """Hard limits on spending, shared by every process that opens the same file.
 
-Before a call its worst-case price is set aside in every limited scope, in one transaction; afterwards
-the price it really had takes its place. So the sum of what is spent and what is under way never passes a
-limit, whatever runs in parallel. What a killed process had set aside stays counted: its call may have
-been billed. Amounts are whole nano-dollars, rounded up.
+Before a call its worst-case price is set aside in every limited scope, in one transaction. Afterwards
+its real price takes the place of the worst case. The sum of what is spent and set aside therefore never
+passes a limit, whatever runs in parallel. What a killed process had set aside stays counted, because its
+call may have been billed. Amounts are whole nano-dollars, rounded up.
 """
 
 import json
@@ -12,18 +12,16 @@ import math
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
 
 from routerr1.errors import BudgetExceeded, PoolError
-from routerr1.pool.interface import Pool
+from routerr1.pool.base import Call, Pool, PoolWrapper
 from routerr1.pool.pricing import worst_case_usd
-from routerr1.pool.records import describe_of
-from routerr1.pool.scope import asked_for
-from routerr1.types import Card, Reply
+from routerr1.types import Reply
 
 log = logging.getLogger(__name__)
 
@@ -41,14 +39,18 @@ _ADD = (
 )
 
 
+class QuestionBudgetSpent(Exception):
+    """The limit of one question does not allow the call; other questions can still be asked."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """US dollars; None where there is no limit.
 
     Attributes:
-        question_usd: of one playing of one question (`scope.asking_for`).
-        run_usd: of one run, its restarts and parallel workers included.
-        month_usd: of everything that shares the file, per calendar month in UTC.
+        question_usd: for one rollout of one question (`Call.scope`).
+        run_usd: for one run, its restarts and parallel workers included.
+        month_usd: for everything that shares the file, per calendar month in UTC.
     """
 
     question_usd: float | None = None
@@ -56,14 +58,25 @@ class Limits:
     month_usd: float | None = None
 
 
+@dataclass(slots=True)
+class Reservation:
+    """Money set aside for a call.
+
+    Attributes:
+        cost_usd: what is counted when the call ends: the worst case until the caller knows better.
+    """
+
+    cost_usd: float
+
+
 class Budget:
-    """The purse of one run.
+    """The limits of one run, kept in a SQLite file.
 
     Args:
-        path: SQLite file; made if absent.
-        run: what the run's limit is counted under; a restart that gives the same name goes on counting.
+        path: SQLite file; created if absent.
+        run: name that the run's limit is counted under; a restart with the same name keeps counting.
 
-    Raises: PoolError if `path` is not such a file.
+    Raises: PoolError if `path` is not a budget file.
     """
 
     def __init__(
@@ -78,7 +91,6 @@ class Budget:
         self._run = run
         self._now = now
         self._lock = threading.Lock()
-        self._exhausted: str | None = None
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._db = sqlite3.connect(
@@ -91,61 +103,51 @@ class Budget:
         except sqlite3.DatabaseError as error:
             raise PoolError(f"{path}: cannot be used as a budget file ({error})") from None
 
-    @property
-    def exhausted(self) -> str | None:
-        """Why a call was refused for the run's or month's sake; None while neither has run out.
+    @contextmanager
+    def reserve(self, usd: float, scope: str | None = None) -> Iterator[Reservation]:
+        """Set `usd` aside while a call runs, then count `Reservation.cost_usd` in its place.
 
-        Once this is set no later call of the run is sure to be made: training stops here.
+        A call that is cancelled or breaks off may have been billed, so its worst case stays counted.
+
+        Args:
+            usd: the worst case, in US dollars.
+            scope: the rollout that pays; None: only the limits of run and month apply.
+
+        Raises:
+            BudgetExceeded: the limit of the run or month does not allow the call.
+            QuestionBudgetSpent: the limit of the question does not allow it.
+            ValueError: an amount is negative or not finite.
         """
-        return self._exhausted
+        number = self._set_aside(usd, scope)
+        reservation = Reservation(usd)
+        try:
+            yield reservation
+        finally:
+            self._settle(number, reservation.cost_usd)
 
-    def reserve(self, usd: float) -> int:
-        """Set `usd` aside in every scope.
-
-        Returns: a number for `settle`.
-        Raises: BudgetExceeded naming the scope whose limit would be passed; nothing is set aside.
-        """
+    def _set_aside(self, usd: float, scope: str | None) -> int:
         amount = _nano(usd)
-        scopes = self._scopes()
-        with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                for scope, limit in scopes:
-                    self._refuse_beyond(scope, limit, amount)
-                self._db.executemany(_ADD, [(scope, amount) for scope, _ in scopes])
-                cursor = self._db.execute(
-                    "INSERT INTO under_way (nano, scopes, pid, since) VALUES (?, ?, ?, ?)",
-                    (
-                        amount,
-                        json.dumps([scope for scope, _ in scopes]),
-                        os.getpid(),
-                        self._now().isoformat(),
-                    ),
-                )
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
-        return int(cursor.lastrowid or 0)
+        scopes = self._scopes(scope)
+        with self._lock, self._transaction():
+            for each in scopes:
+                self._check(each, amount)
+            self._db.executemany(_ADD, [(each.name, amount) for each in scopes])
+            names = json.dumps([each.name for each in scopes])
+            row = (amount, names, os.getpid(), self._now().isoformat())
+            cursor = self._db.execute(
+                "INSERT INTO under_way (nano, scopes, pid, since) VALUES (?, ?, ?, ?)", row
+            )
+            return int(cursor.lastrowid or 0)
 
-    def settle(self, reservation: int, usd: float) -> None:
-        """Put what the call really cost in place of what was set aside.
-
-        Raises: ValueError if there is no such reservation (settled twice).
-        """
+    def _settle(self, number: int, usd: float) -> None:
         actual = _nano(usd)
-        with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
+        with self._lock, self._transaction():
             row = self._db.execute(
-                "SELECT nano, scopes FROM under_way WHERE id = ?", (reservation,)
+                "SELECT nano, scopes FROM under_way WHERE id = ?", (number,)
             ).fetchone()
-            if row is None:
-                self._db.execute("ROLLBACK")
-                raise ValueError(f"reservation {reservation} is not open")
-            reserved, scopes = int(row[0]), json.loads(row[1])
-            self._db.executemany(_ADD, [(scope, actual - reserved) for scope in scopes])
-            self._db.execute("DELETE FROM under_way WHERE id = ?", (reservation,))
-            self._db.execute("COMMIT")
+            reserved, names = int(row[0]), json.loads(row[1])
+            self._db.executemany(_ADD, [(name, actual - reserved) for name in names])
+            self._db.execute("DELETE FROM under_way WHERE id = ?", (number,))
         if actual > reserved:
             log.warning(
                 "a call cost %.9f USD, more than its worst case of %.9f",
@@ -153,14 +155,24 @@ class Budget:
                 reserved / _NANO,
             )
 
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
     def spent_usd(self) -> dict[str, float]:
-        """Every scope of the file to what is spent and set aside in it."""
+        """Every scope of the file, with what is spent and set aside in it."""
         with self._lock:
             rows = self._db.execute("SELECT scope, nano FROM spent ORDER BY scope").fetchall()
         return {str(scope): nano / _NANO for scope, nano in rows}
 
     def under_way_usd(self) -> float:
-        """What is set aside and not settled, by anybody; with nobody running, what killed runs left."""
+        """The amount set aside by all processes; without running processes, what killed ones left."""
         with self._lock:
             (nano,) = self._db.execute("SELECT COALESCE(SUM(nano), 0) FROM under_way").fetchone()
         return float(nano) / _NANO
@@ -169,93 +181,66 @@ class Budget:
         """Close the file."""
         self._db.close()
 
-    def _scopes(self) -> list[tuple[str, float | None]]:
+    def _scopes(self, rollout: str | None) -> list["_Scope"]:
+        limits = self._limits
         scopes = [
-            (f"run {self._run}", self._limits.run_usd),
-            (f"month {self._now():%Y-%m}", self._limits.month_usd),
+            _Scope(f"run {self._run}", limits.run_usd, BudgetExceeded),
+            _Scope(f"month {self._now():%Y-%m}", limits.month_usd, BudgetExceeded),
         ]
-        key = asked_for()
-        if key is not None and self._limits.question_usd is not None:
-            scopes.append((f"question {key} of run {self._run}", self._limits.question_usd))
+        if rollout is not None and limits.question_usd is not None:
+            name = f"question {rollout} of run {self._run}"
+            scopes.append(_Scope(name, limits.question_usd, QuestionBudgetSpent))
         return scopes
 
-    def _refuse_beyond(self, scope: str, limit: float | None, amount: int) -> None:
-        if limit is None:
+    def _check(self, scope: "_Scope", amount: int) -> None:
+        if scope.limit_usd is None:
             return
-        row = self._db.execute("SELECT nano FROM spent WHERE scope = ?", (scope,)).fetchone()
+        row = self._db.execute("SELECT nano FROM spent WHERE scope = ?", (scope.name,)).fetchone()
         spent = int(row[0]) if row else 0
         # The limit is rounded down, amounts are rounded up.
-        if spent + amount > math.floor(limit * _NANO + 1e-6):
-            why = (
-                f"{scope}: the next call could cost {amount / _NANO:.6f} USD, and {spent / _NANO:.6f} "
-                f"of {limit:.6f} USD are spent or set aside"
+        if spent + amount > math.floor(scope.limit_usd * _NANO + 1e-6):
+            raise scope.refusal(
+                f"{scope.name}: the next call could cost {amount / _NANO:.6f} USD, and "
+                f"{spent / _NANO:.6f} of {scope.limit_usd:.6f} USD are spent or set aside"
             )
-            if not scope.startswith("question "):
-                self._exhausted = why
-            raise BudgetExceeded(why)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """One sum that a call counts towards, its limit, and what a refusal raises."""
+
+    name: str
+    limit_usd: float | None
+    refusal: type[BudgetExceeded | QuestionBudgetSpent]
 
 
 def _nano(usd: float) -> int:
     if not (math.isfinite(usd) and usd >= 0):
         raise ValueError(f"amount is {usd}, must be finite and at least 0")
-    # Less a hair, so that 0.1 USD held as a binary fraction does not become one nano-dollar more.
+    # Subtract a little, so that 0.1 USD as a binary fraction does not become one nano-dollar more.
     return math.ceil(usd * _NANO - 1e-6)
 
 
-@runtime_checkable
-class Limited(Protocol):
-    """A pool that a budget may stop."""
+class BudgetedPool(PoolWrapper):
+    """A budget before a pool that keeps none itself. (The HTTP pool counts every try by itself.)"""
 
-    @property
-    def exhausted(self) -> str | None:
-        """See `Budget.exhausted`."""
-        ...
-
-
-def exhausted(pool: Pool) -> str | None:
-    """Why the run's or month's budget refused a call of this pool; None if it did not."""
-    return pool.exhausted if isinstance(pool, Limited) else None
-
-
-class BudgetedPool:
-    """A budget before any pool that does not keep one itself (the HTTP pool does, try by try)."""
-
-    def __init__(self, pool: Pool, budget: Budget, *, max_reply_tokens: int) -> None:
-        self.inner = pool
+    def __init__(self, inner: Pool, budget: Budget, *, max_reply_tokens: int) -> None:
+        super().__init__(inner)
         self._budget = budget
         self._max_reply_tokens = max_reply_tokens
 
-    @property
-    def cards(self) -> Sequence[Card]:
-        """The wrapped pool's."""
-        return self.inner.cards
-
-    @property
-    def exhausted(self) -> str | None:
-        """See `Budget.exhausted`."""
-        return self._budget.exhausted
-
-    def request(self, name: str, query: str) -> dict[str, Any]:
-        """The wrapped pool's."""
-        return describe_of(self.inner)(name, query)
-
-    async def ask(self, name: str, query: str) -> Reply:
-        """See `Pool.ask`; at a limit the reply has failure `budget` and nothing was asked."""
-        card = next((card for card in self.cards if card.name == name), None)
+    async def ask(self, call: Call) -> Reply:
+        """See `Pool.ask`."""
+        card = next((card for card in self.cards if card.name == call.candidate), None)
         if card is None:
-            return Reply(name, "", failure="unknown_model")
-        worst = worst_case_usd(card, query, self._max_reply_tokens)
+            return Reply(call.candidate, "", failure="unknown_model")
+        worst = worst_case_usd(card, call.query, self._max_reply_tokens)
         try:
-            reservation = self._budget.reserve(worst)
-        except BudgetExceeded as error:
-            return Reply(name, "", failure="budget", note=str(error))
-        paid = worst
-        try:
-            reply = await self.inner.ask(name, query)
-            paid = 0.0 if reply.cached else reply.cost_usd
-        finally:
-            # Cancelled or broken off: it may have been billed, so the worst case stays.
-            self._budget.settle(reservation, paid)
+            with self._budget.reserve(worst, call.scope) as reservation:
+                reply = await self.inner.ask(call)
+                reservation.cost_usd = 0.0 if reply.cached else reply.cost_usd
+        except QuestionBudgetSpent as refused:
+            return Reply(call.candidate, "", failure="budget", note=str(refused))
         return reply
 
     async def aclose(self) -> None:

@@ -1,4 +1,4 @@
-"""Put a pool together from parameters: candidates, budget, recording."""
+"""Open a pool from parameters: candidates, budget, recording."""
 
 import codecs
 import io
@@ -9,21 +9,21 @@ from pathlib import Path
 from routerr1.config import BudgetParams, PoolParams
 from routerr1.errors import PoolError
 from routerr1.files import project_folder
+from routerr1.pool.base import Pool
 from routerr1.pool.budget import Budget, BudgetedPool, Limits
-from routerr1.pool.interface import Pool
 from routerr1.pool.pool_file import PoolFile, read_pool_file
 from routerr1.pool.recorded import RecordedPool, read_store
 from routerr1.pool.recording import Recorder, open_replay
-from routerr1.pool.records import RecordStore, describe_of
+from routerr1.pool.records import RecordStore
 from routerr1.types import Card
 
 BUDGET_FILE = Path("runs/budget.sqlite")
 RUN_VARIABLE = "ROUTERR1_RUN"  # names the run whose budget is used; restarts keep the name
-ONE_RUN = "default"  # where nobody names one
+ONE_RUN = "default"  # the run if the environment names none
 
 
 def environment(dotenv: Path = Path(".env")) -> dict[str, str]:
-    """The process's variables, with those of a `.env` file below them.
+    """The environment variables of the process; those of a `.env` file where the process has none.
 
     Raises: PoolError naming the file, and the line that is no text.
     """
@@ -62,14 +62,13 @@ def open_http_pool(
     """The pool of `params.file`: over HTTP, from a log of calls, or from its recorded replies.
 
     Args:
-        cards: profiled cards, shown in place of the file's.
-        added: another pool file, whose candidates can be asked too; they are shown if `cards` is None.
-        held_out: show the candidates that the file keeps from training too, if `cards` is None.
-        environ: where keys are looked up; the process's environment and `.env` if None.
+        cards: profiled cards to show instead of the file's.
+        added: another pool file whose candidates can be asked too; shown if `cards` is None.
+        held_out: also show the candidates that the file keeps from training, if `cards` is None.
+        environ: where keys are looked up; None: the environment of the process and `.env`.
         run: see `open_budget`.
 
-    Raises: PoolError for anything wrong with the file, its keys, the store or the cards; no call is
-        made before all of it is in order.
+    Raises: PoolError if the file, its keys, the store or the cards are invalid, before any call.
     """
     if params.file is None:
         raise PoolError("pool.file: an http pool needs a pool file, e.g. pools/paper.yaml")
@@ -79,16 +78,16 @@ def open_http_pool(
     kept = () if held_out else file.held_out
     own = tuple(card for card in file.cards if card.name not in kept)
     shown = own if cards is None else tuple(cards)
-    _refuse_strangers(shown, file)
+    _refuse_unknown_cards(shown, file)
     if params.kind == "recorded":
-        assert params.store is not None  # PoolParams sees to it
+        assert params.store is not None  # PoolParams checks this
         return RecordedPool(file, read_store(params.store), shown)
     if params.calls == "replay":
-        assert params.store is not None  # PoolParams sees to it
-        return open_replay(params.store, shown, describe=file.request, nearest=params.nearest)
+        assert params.store is not None  # PoolParams checks this
+        return open_replay(params.store, shown, request=file.request)
     environ = environment() if environ is None else environ
     keys = file.keys(environ)
-    # The SDK takes long to import, and a replay does not need it.
+    # The SDK is slow to import, and a replay does not need it.
     from routerr1.pool.client import HttpPool
 
     budget = open_budget(params.budget, environ, run=run)
@@ -104,19 +103,17 @@ def open_http_pool(
     return _recorded(pool, params)
 
 
-def guard(
+def wrap_pool(
     pool: Pool,
     params: PoolParams,
     *,
     environ: Mapping[str, str] | None = None,
     run: str = ONE_RUN,
 ) -> Pool:
-    """An in-process pool with the budget, recording or replay that `params` ask for; as it is if none."""
+    """Put the budget, recording or replay of `params` around an in-process pool; `pool` itself if none."""
     if params.calls == "replay":
-        assert params.store is not None  # PoolParams sees to it
-        return open_replay(
-            params.store, pool.cards, describe=describe_of(pool), nearest=params.nearest
-        )
+        assert params.store is not None  # PoolParams checks this
+        return open_replay(params.store, pool.cards, request=pool.request)
     budget = open_budget(params.budget, os.environ if environ is None else environ, run=run)
     if budget is not None:
         pool = BudgetedPool(pool, budget, max_reply_tokens=params.max_reply_tokens)
@@ -136,7 +133,7 @@ def open_budget(
     *,
     run: str = ONE_RUN,
 ) -> Budget | None:
-    """The budget of the run that the environment names, or else of `run`; None if nothing is limited."""
+    """The budget of the run that the environment names, else of `run`; None without limits."""
     limits = Limits(params.question_usd, params.run_usd, params.month_usd)
     if limits == Limits():
         return None
@@ -146,15 +143,15 @@ def open_budget(
 def _recorded(pool: Pool, params: PoolParams) -> Pool:
     if params.calls != "record":
         return pool
-    assert params.store is not None  # PoolParams sees to it
+    assert params.store is not None  # PoolParams checks this
     return Recorder(pool, RecordStore(params.store))
 
 
-def _refuse_strangers(cards: Sequence[Card], file: PoolFile) -> None:
+def _refuse_unknown_cards(cards: Sequence[Card], file: PoolFile) -> None:
     known = {row.name for row in file.candidates}
     for card in cards:
         if card.name not in known:
             raise PoolError(
-                f"{file.path}: the cards name candidate {card.name!r}, which the file does not hold; "
+                f"{file.path}: the cards name candidate {card.name!r}, which the file lacks; "
                 "run the profile stage again"
             )

@@ -1,10 +1,11 @@
-"""The pool over HTTP: any OpenAI-compatible servers, asked as one would ask with one's own money."""
+"""HTTP pool with retries, circuit breakers and hard budgets, for any OpenAI-compatible server."""
 
 import asyncio
 import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -13,12 +14,12 @@ import httpx2
 from openai import APIConnectionError, APIStatusError, AsyncOpenAI
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
-from routerr1.errors import BudgetExceeded
 from routerr1.pool.addresses import Access
 from routerr1.pool.attempts import Completion, read_completion
 from routerr1.pool.background import BackgroundLoop
+from routerr1.pool.base import Call, Pool
 from routerr1.pool.breaker import Breaker
-from routerr1.pool.budget import Budget
+from routerr1.pool.budget import Budget, QuestionBudgetSpent, Reservation
 from routerr1.pool.failures import (
     TryError,
     status_failure,
@@ -26,12 +27,11 @@ from routerr1.pool.failures import (
     transport_failure,
     without_secrets,
 )
-from routerr1.pool.interface import Told
 from routerr1.pool.pool_file import CandidateRow, Endpoint, PoolFile
 from routerr1.pool.pricing import is_free, usage_usd, worst_case_usd
 from routerr1.pool.tally import FailureTally
 from routerr1.pool.transport import LaneTransport
-from routerr1.types import Card, Circuit, Failure, Reply, Usage
+from routerr1.types import BreakerState, Card, Failure, Reply, Usage
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class _Bill:
     cost_usd: float = 0.0
     latency_s: float = 0.0
     unseen: int = 0
-    circuit: Circuit | None = None
+    breaker_state: BreakerState | None = None
     notes: list[str] = field(default_factory=list)
 
     def add(self, card: Card, usage: Usage, stated_usd: float | None) -> float:
@@ -80,7 +80,7 @@ class _Bill:
             self.latency_s,
             retries=max(self.tries - 1, 0),
             failure=failure,
-            circuit=self.circuit,
+            breaker_state=self.breaker_state,
             note="; ".join(self.notes) or None,
             cached_prompt_tokens=self.usage.cached_prompt_tokens,
             reasoning_tokens=self.usage.reasoning_tokens,
@@ -97,20 +97,20 @@ class _Live:
     all_slots: asyncio.Semaphore
 
 
-class HttpPool:
-    """The `Pool` interface over the candidates of a pool file.
+class HttpPool(Pool):
+    """The candidates of a pool file, over HTTP. It can be asked from any event loop.
 
     Args:
         keys: key of every endpoint, from `PoolFile.keys`.
-        max_concurrency: calls under way at once, over all endpoints.
-        budget: asked before every try for its worst-case price. A try whose usage was never seen
-            (cut off, timed out) stays counted at that price, since it may be billed.
+        max_concurrency: limit of calls under way over all endpoints.
+        budget: sets aside the worst-case price before every try. A try whose usage is unknown (cut
+            off, timed out) stays counted at that price, because it may be billed.
         cards: profiled cards to show instead of the file's; prices stay the file's.
         seed: of the jitter between tries.
         environ: where the headers and proxies of the file find their variables; the process's if None.
 
-    A reply's `latency_s` is the time its tries took, without the pauses between them and the wait for a
-    free slot. Its note tells of fallbacks, failed tries and estimated usage.
+    `Reply.latency_s` is the time of all tries, without the pauses between them and the wait for a free
+    slot. `Reply.note` names fallbacks, failed tries and estimated usage.
     """
 
     def __init__(
@@ -130,66 +130,44 @@ class HttpPool:
         self._max_concurrency = max_concurrency
         self._budget = budget
         self._priced = {card.name: card for card in file.cards}
-        self._cards = tuple(cards) if cards is not None else file.cards
+        self.cards = tuple(cards) if cards is not None else file.cards
         self._random = Random(seed)
         self._breakers = {row.name: self._new_breaker(row) for row in file.candidates}
         self._background = BackgroundLoop("routerr1-http-pool")
         self._live: _Live | None = None
         self._closed = False
         self._tally = FailureTally()
-        self.on_reply: Told | None = None
 
     def _new_breaker(self, row: CandidateRow) -> Breaker:
         endpoint = self._file.endpoints[row.endpoint]
         return Breaker(endpoint.breaker_failures, endpoint.breaker_s, time.monotonic)
 
-    @property
-    def cards(self) -> Sequence[Card]:
-        """One card per candidate."""
-        return self._cards
+    def request(self, call: Call) -> dict[str, Any]:
+        """The request body as it is sent."""
+        return self._file.request(call)
 
-    @property
-    def exhausted(self) -> str | None:
-        """See `Budget.exhausted`."""
-        return self._budget.exhausted if self._budget else None
-
-    def request(self, name: str, query: str) -> dict[str, Any]:
-        """The body of a call; what recordings hash."""
-        return self._file.request(name, query)
-
-    def breaker_states(self) -> dict[str, str]:
-        """Each candidate's circuit: closed, open or half-open."""
-        return {name: breaker.state for name, breaker in self._breakers.items()}
-
-    async def ask(self, name: str, query: str) -> Reply:
-        """See `Pool.ask`.
-
-        Raises: RuntimeError if the pool was closed.
-        """
+    async def ask(self, call: Call) -> Reply:
+        """See `Pool.ask`."""
         if self._closed:
             raise RuntimeError("this pool is closed")
-        if name not in self._breakers:
-            return Reply(name, "", failure="unknown_model")
-        return await self._background.run(self._told(name, query))
+        if call.candidate not in self._breakers:
+            return Reply(call.candidate, "", failure="unknown_model")
+        return await self._background.run(self._tallied(call))
 
-    async def _told(self, name: str, query: str) -> Reply:
-        reply = await self._ask(name, query)
-        self._tally.add(name, reply)
-        if self.on_reply is not None:
-            self.on_reply(name, query, reply)
+    async def _tallied(self, call: Call) -> Reply:
+        reply = await self._ask(call)
+        self._tally.add(call.candidate, reply)
         return reply
 
-    async def _ask(self, name: str, query: str) -> Reply:
+    async def _ask(self, call: Call) -> Reply:
         if self._live is None:
             self._live = self._connect()
-        live, bill = self._live, _Bill()
+        live, bill, name = self._live, _Bill(), call.candidate
         for row in self._file.chain(name):
             try:
-                completion: Completion = await self._retrying(row)(
-                    self._try, live, row, query, bill
-                )
-            except BudgetExceeded as error:
-                bill.notes.append(str(error))
+                completion: Completion = await self._retrying(row)(self._try, live, row, call, bill)
+            except QuestionBudgetSpent as refused:
+                bill.notes.append(str(refused))
                 return bill.reply(name, failure="budget")
             except TryError as failed:
                 bill.notes.append(f"{row.name}: {told(failed, self._secrets)}")
@@ -228,39 +206,28 @@ class HttpPool:
         asked = error.retry_after_s if isinstance(error, TryError) else None
         return jittered if asked is None else asked + min(jittered, endpoint.backoff_s)
 
-    async def _try(self, live: _Live, row: CandidateRow, query: str, bill: _Bill) -> Completion:
+    async def _try(self, live: _Live, row: CandidateRow, call: Call, bill: _Bill) -> Completion:
+        card, breaker = self._priced[row.name], self._breakers[row.name]
+        worst_usd = worst_case_usd(card, call.query, self._file.reply_tokens(row))
         # The endpoint's slot first: one slow endpoint must not fill the slots of all.
         async with live.slots[row.endpoint], live.all_slots:
-            breaker = self._breakers[row.name]
-            state = breaker.state
-            bill.circuit = (
-                bill.circuit or state
-            )  # of the first try: later ones are the call's own doing
-            if not breaker.admit():
-                raise TryError(f"circuit {state}, not asked", ill=False)
-            card = self._priced[row.name]
-            worst = worst_case_usd(card, query, self._file.reply_tokens(row))
-            paid = worst
-            try:
-                reservation = self._budget.reserve(worst) if self._budget else None
-            except BaseException:  # a breaker that waits for its one try would wait for good
-                breaker.forget()
-                raise
-            try:
-                completion = await self._send(live.clients[row.endpoint], row, query, bill)
-                paid = bill.add(card, completion.usage, self._stated_usd(row, completion.cost_usd))
-            except TryError as failed:
-                paid = self._count_failure(failed, breaker, row, worst, bill)
-                raise
-            except BaseException:
-                breaker.forget()
-                raise
-            finally:
-                if self._budget and reservation is not None:
-                    self._budget.settle(reservation, paid)
-            breaker.succeeded()
-            bill.notes.extend(completion.notes)
-            return completion
+            # The state before the first try; later tries change it themselves.
+            bill.breaker_state = bill.breaker_state or breaker.state
+            with breaker.attempt(), self._reserve(worst_usd, call.scope) as reservation:
+                try:
+                    completion = await self._send(live.clients[row.endpoint], row, call.query, bill)
+                except TryError as failed:
+                    reservation.cost_usd = self._failure_usd(failed, row, worst_usd, bill)
+                    raise
+                stated_usd = self._stated_usd(row, completion.cost_usd)
+                reservation.cost_usd = bill.add(card, completion.usage, stated_usd)
+        bill.notes.extend(completion.notes)
+        return completion
+
+    def _reserve(self, usd: float, scope: str | None) -> AbstractContextManager[Reservation]:
+        if self._budget is None:
+            return nullcontext(Reservation(usd))
+        return self._budget.reserve(usd, scope)
 
     async def _send(
         self, client: AsyncOpenAI, row: CandidateRow, query: str, bill: _Bill
@@ -275,7 +242,7 @@ class HttpPool:
                 answer = await client.post(
                     "/chat/completions",
                     cast_to=httpx2.Response,
-                    body=self._file.request(row.name, query),
+                    body=self._file.request(Call(row.name, query)),
                 )
             return read_completion(
                 answer.content, query, headers=answer.headers, thoughts=row.thoughts
@@ -291,22 +258,18 @@ class HttpPool:
         finally:
             bill.latency_s += time.perf_counter() - started
 
-    def _count_failure(
-        self, failed: TryError, breaker: Breaker, row: CandidateRow, worst: float, bill: _Bill
+    def _failure_usd(
+        self, failed: TryError, row: CandidateRow, worst_usd: float, bill: _Bill
     ) -> float:
-        """Returns: what the budget must count for this try, in USD."""
+        """What the budget counts for a failed try, in US dollars."""
         log.debug("%s: %s", row.name, failed.why)
         failed.__context__ = None  # its traceback holds the response's body
-        if failed.ill:
-            breaker.failed()
-        else:
-            breaker.forget()
         if failed.usage is not None and failed.usage != Usage():
-            stated = self._stated_usd(row, failed.cost_usd)
-            return bill.add(self._priced[row.name], failed.usage, stated)
+            stated_usd = self._stated_usd(row, failed.cost_usd)
+            return bill.add(self._priced[row.name], failed.usage, stated_usd)
         if failed.billable:
             bill.unseen += 1
-            return worst
+            return worst_usd
         return 0.0
 
     def _stated_usd(self, row: CandidateRow, cost_usd: float | None) -> float | None:

@@ -9,6 +9,7 @@ from typing import IO, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from routerr1.errors import PoolError
+from routerr1.pool.base import Call
 from routerr1.pool.cards import first_problem
 from routerr1.pool.pool_file import PoolFile
 from routerr1.pool.pricing import is_free, usage_usd
@@ -125,7 +126,9 @@ def _record(row: LogRow, card: Card, file: PoolFile, log: Path) -> Record:
         reasoning_tokens=usage.reasoning_tokens,
         thoughts=thoughts,
     )
-    return Record(file.request(card.name, row.query), reply, origin=f"{log.name}: {row.query_id}")
+    return Record(
+        file.request(Call(card.name, row.query)), reply, origin=f"{log.name}: {row.query_id}"
+    )
 
 
 def _rows(log: Path) -> Iterator[tuple[int, LogRow]]:

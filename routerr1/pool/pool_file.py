@@ -25,6 +25,7 @@ from pydantic import (
 from routerr1.errors import DataError, PoolError
 from routerr1.files import read_yaml
 from routerr1.pool import addresses
+from routerr1.pool.base import Call
 from routerr1.pool.cards import (
     Amount,
     CardRow,
@@ -203,17 +204,17 @@ class PoolFile:
         """The most tokens that a call of this candidate may be billed as replies."""
         return _replies_asked(row) * (_limit(row, self.max_reply_tokens) or row.context_window)
 
-    def request(self, name: str, query: str) -> dict[str, Any]:
+    def request(self, call: Call) -> dict[str, Any]:
         """The body of the call, as it is sent and as it is hashed.
 
         Raises: PoolError if there is no such candidate.
         """
-        row = self.candidate(name)
+        row = self.candidate(call.candidate)
         if row is None:
-            raise PoolError(f"{self.path}: no candidate is named {name!r}")
+            raise PoolError(f"{self.path}: no candidate is named {call.candidate!r}")
         body = {
             "model": row.model,
-            "messages": [{"role": "user", "content": query}],
+            "messages": [{"role": "user", "content": call.query}],
             "max_tokens": row.max_reply_tokens or self.max_reply_tokens,
             "temperature": row.temperature,
             **row.parameters,

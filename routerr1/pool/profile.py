@@ -17,13 +17,13 @@ from typing import Any, Literal, TypedDict
 from routerr1.errors import BudgetExceeded, DataError, PoolError, ungrouped
 from routerr1.files import atomic_path, write_json
 from routerr1.matching import Rule, contains, exact_match, token_f1
+from routerr1.pool.base import Call, Pool
 from routerr1.pool.cards import write_cards
-from routerr1.pool.interface import Pool
 from routerr1.pool.recording import Recorder
 from routerr1.pool.records import RecordStore
 from routerr1.pool.tally import FailureTally
 from routerr1.pool.thoughts import without_thoughts
-from routerr1.types import Card, Circuit, Failure, Question, Reply
+from routerr1.types import BreakerState, Card, Failure, Question, Reply
 
 MAX_OPEN_CALLS = 256
 
@@ -52,7 +52,7 @@ class ProbeRow(TypedDict):
     latency_s: float
     retries: int
     failure: Failure | None
-    circuit: Circuit | None
+    breaker_state: BreakerState | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,9 +161,8 @@ async def probe(
     """
     if not questions or not pool.cards:
         raise PoolError("profile: needs at least one probe question and one candidate")
-    # The caller keeps `pool`; only the store is opened and closed here.
-    records = RecordStore(store) if store is not None else None
-    asking: Pool = Recorder(pool, records) if records else pool
+    recorder = Recorder(pool, RecordStore(store)) if store is not None else None
+    asked: Pool = recorder or pool
     names = [card.name for card in pool.cards]
     total, done = len(questions) * len(names), 0
     slots = asyncio.Semaphore(MAX_OPEN_CALLS)
@@ -171,15 +170,11 @@ async def probe(
     async def ask(question: Question, name: str) -> ProbeRow:
         nonlocal done
         async with slots:
-            reply = await asking.ask(name, question.question)
+            reply = await asked.ask(Call(name, question.question))
         if tally is not None:
             tally.add(name, reply)
-        if reply.model != name:  # what a fallback knows says nothing of this candidate
+        if reply.model != name:  # a fallback's knowledge says nothing about this candidate
             reply = dataclasses.replace(reply, text="", failure="unavailable")
-        if reply.failure == "budget":
-            raise BudgetExceeded(
-                f"profile: budget reached after {done} of {total} calls: {reply.note}"
-            )
         done += 1
         if progress is not None:
             progress(done, total)
@@ -189,9 +184,14 @@ async def probe(
         with ungrouped():
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(ask(q, name)) for q in questions for name in names]
+    except BudgetExceeded as spent:
+        raise BudgetExceeded(
+            f"profile: budget spent after {done} of {total} calls: {spent}; "
+            "raise pool.budget and run the stage again"
+        ) from None
     finally:
-        if records is not None:
-            records.close()
+        if recorder is not None:
+            await recorder.finish()
     return tuple(task.result() for task in tasks)
 
 
@@ -215,7 +215,7 @@ def _row(question: Question, name: str, reply: Reply) -> ProbeRow:
         "latency_s": reply.latency_s,
         "retries": reply.retries,
         "failure": reply.failure,
-        "circuit": reply.circuit,
+        "breaker_state": reply.breaker_state,
     }
 
 
@@ -315,7 +315,7 @@ def write_profile(folder: Path, found: Profile) -> None:
             *((name, pa.float64()) for name in ("cost_usd", "latency_s")),
             ("retries", pa.int64()),
             ("failure", pa.string()),
-            ("circuit", pa.string()),
+            ("breaker_state", pa.string()),
         ]
     )
     table = pa.Table.from_pylist([dict(row) for row in found.rows], schema=schema)

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from routerr1.errors import PoolError
 from routerr1.files import atomic_write_bytes
 from routerr1.matching import normalise
+from routerr1.pool.base import Call, Pool
 from routerr1.pool.cards import first_problem
 from routerr1.pool.pool_file import PoolFile
 from routerr1.pool.pricing import usage_usd
@@ -78,8 +79,8 @@ def write_store(path: Path, rows: Iterable[StoredReply]) -> None:
     atomic_write_bytes(path, gzip.compress(text.encode(), compresslevel=9, mtime=0))
 
 
-class RecordedPool:
-    """The `Pool` interface over a store.
+class RecordedPool(Pool):
+    """A pool over a store.
 
     A question that was never put to a candidate gets a reply with failure `not_recorded`. Prices are the
     pool file's of today, so a changed price needs no new recording.
@@ -91,18 +92,14 @@ class RecordedPool:
     def __init__(self, file: PoolFile, store: Store, cards: Sequence[Card] | None = None) -> None:
         self._store = store
         self._priced = {card.name: card for card in file.cards}
-        self._cards = tuple(cards) if cards is not None else file.cards
+        self.cards = tuple(cards) if cards is not None else file.cards
         held = {candidate for candidate, _ in store.replies}
         for name in self._priced.keys() - held:
             raise PoolError(f"{store.path}: holds no reply of candidate {name!r} of {file.path}")
 
-    @property
-    def cards(self) -> Sequence[Card]:
-        """One card per candidate."""
-        return self._cards
-
-    async def ask(self, name: str, query: str) -> Reply:
+    async def ask(self, call: Call) -> Reply:
         """See `Pool.ask`."""
+        name, query = call.candidate, call.query
         if name not in self._priced:
             return Reply(name, "", failure="unknown_model")
         found = self._store.find(name, query)
@@ -123,6 +120,3 @@ class RecordedPool:
             found.latency_s,
             cached=True,
         )
-
-    async def aclose(self) -> None:
-        """Nothing to release."""

@@ -1,9 +1,9 @@
-"""The append-only store of calls: one JSON line per call, keyed by a hash of what was asked.
+"""The append-only store of calls: one JSON line per call, keyed by a hash of the request.
 
-A line is written with one system call and flushed to the disk before the call counts as recorded, so a
-crash loses at most the call it interrupted. An unfinished last line is dropped when the store is next
-opened for writing; a damaged line anywhere else is an error, never skipped. The file only grows, so DVC
-can version it like any other output.
+A line is written with one system call and flushed to disk before the call counts as recorded. A crash
+loses at most the call that it interrupted. An unfinished last line is dropped when the store is next
+opened for writing. A damaged line anywhere else is an error. The file only grows, so DVC can version it
+like any other output.
 """
 
 import dataclasses
@@ -16,10 +16,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Self
 
 from routerr1.errors import LockHeld, PoolError
-from routerr1.pool.interface import Pool
 from routerr1.types import Reply
 
 Request = Mapping[str, Any]
@@ -31,8 +30,8 @@ class Record:
 
     Attributes:
         request: model, messages and sampling parameters, as JSON values; never a key or a header.
-        scope: the trajectory it was made for (`scope.asking_for`); None if nobody said.
-        origin: where it came from if it was imported; None for a call made here.
+        scope: the rollout that made the call (`Call.scope`); None if there was none.
+        origin: source of an imported record; None for a call made here.
     """
 
     request: Request
@@ -52,21 +51,10 @@ def request_key(request: Request) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def plain_request(name: str, query: str) -> dict[str, Any]:
-    """The request of a pool that has no sampling parameters of its own."""
-    return {"model": name, "messages": [{"role": "user", "content": query}]}
-
-
-def question_of(request: Request) -> str:
-    """The text of the last user message; empty if there is none."""
-    users = [m["content"] for m in request.get("messages", ()) if m.get("role") == "user"]
-    return str(users[-1]) if users else ""
-
-
 def read_records(path: Path) -> Iterator[Record]:
-    """Every finished record in `path`, oldest first; an unfinished last line is left out.
+    """Every finished record in `path`, oldest first, without an unfinished last line.
 
-    Raises: PoolError naming the file and line of a damaged record, or that there is no such file.
+    Raises: PoolError naming the file and the damaged line, or that the file cannot be read.
     """
     try:
         stream = path.open("rb")
@@ -79,28 +67,10 @@ def read_records(path: Path) -> Iterator[Record]:
             yield _parse(line, path, number)
 
 
-Describe = Callable[[str, str], dict[str, Any]]
-"""(name, query) -> the request as it is sent: model, messages, sampling parameters."""
-
-
-@runtime_checkable
-class Describing(Protocol):
-    """A pool that knows how its requests are sent."""
-
-    def request(self, name: str, query: str) -> dict[str, Any]:
-        """Model, messages and sampling parameters of a call."""
-        ...
-
-
-def describe_of(pool: Pool) -> Describe:
-    """The pool's own `request`, or `plain_request` where it has none."""
-    return pool.request if isinstance(pool, Describing) else plain_request
-
-
 class RecordStore:
-    """The writing end; one process at a time.
+    """A store opened for writing, by one process at a time.
 
-    Raises: LockHeld if another process writes to `path`; PoolError if a record cannot be written.
+    Raises: LockHeld if another process has `path` open; PoolError if a record cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -108,7 +78,7 @@ class RecordStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            # Released by the system when the process dies, however it dies.
+            # The system releases it when the process dies, however it dies.
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(self._file)
@@ -125,23 +95,27 @@ class RecordStore:
             os.ftruncate(self._file, end)
 
     def append(self, record: Record) -> None:
-        """Write one record and wait until the disk has it; safe to call from several threads."""
+        """Write one record and wait for the disk. Threads can share the store."""
         self.write(record)
         self.flush()
 
     def write(self, record: Record) -> None:
-        """Write one record, so that it survives the death of this process."""
+        """Write one record; it survives the death of this process, not yet a power cut."""
         with self._thread_lock:
             self._write(record)
 
     def flush(self) -> None:
-        """Wait until the disk has all that is written, so that it survives a power cut."""
+        """Wait for the disk; everything written so far then survives a power cut."""
         os.fdatasync(self._file)
 
     def extend(
         self, records: Sequence[Record], progress: Callable[[int, int], None] | None = None
     ) -> None:
-        """Write many records and wait for the disk once; `progress` is told how many of how many are written."""
+        """Write many records and wait for the disk once.
+
+        Args:
+            progress: called with the numbers of written and of all records.
+        """
         with self._thread_lock:
             for number, record in enumerate(records, start=1):
                 self._write(record)
@@ -158,10 +132,10 @@ class RecordStore:
             raise PoolError(f"{self.path}: a record cannot be written ({error.strerror})") from None
         if written != len(line):
             os.ftruncate(self._file, before)
-            raise PoolError(f"{self.path}: a record could not be written whole; is the disk full?")
+            raise PoolError(f"{self.path}: a record cannot be written whole; is the disk full?")
 
     def close(self) -> None:
-        """Let others write."""
+        """Close the file and release its lock."""
         os.close(self._file)
 
     def __enter__(self) -> Self:
@@ -206,6 +180,6 @@ def _parse(line: bytes, path: Path, number: int) -> Record:
         intact = False
     if not intact:
         raise PoolError(
-            f"{path}, line {number}: is damaged (not a record, or its hash does not fit its request)"
+            f"{path}, line {number}: is damaged (no record, or its hash is not that of its request)"
         )
     return record

@@ -194,7 +194,7 @@ def _as_served(params: Params, *, pool: Path, prompt: Path, budget: Mapping[str,
     except ValidationError as error:
         raise ConfigError(f"model_config: budget: {explain(error)[1]}") from None
     file = None if own.kind == "simulated" else pool
-    live = own.replace(file=file, calls="live", store=None, nearest=None, budget=limits)
+    live = own.replace(file=file, calls="live", store=None, budget=limits)
     wording = params.prompt
     if wording.file is not None:
         wording = wording.replace(file=prompt)

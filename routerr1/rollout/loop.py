@@ -10,8 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from routerr1 import protocol
 from routerr1.config import RolloutParams
 from routerr1.errors import ungrouped
-from routerr1.pool.interface import Pool
-from routerr1.pool.scope import asking_for
+from routerr1.pool.base import Call, Pool
 from routerr1.pool.thoughts import without_thoughts
 from routerr1.pool.usage import billed
 from routerr1.prompt import Renderer
@@ -52,10 +51,12 @@ async def rollout(
     seed: int,
     temperature: float | None = None,
     reroute: Reroute | None = None,
+    player: str = "",
 ) -> Trajectory:
     """Play one question until it is answered, or the calls are spent and one last generation is made.
 
     Args:
+        player: see `call_scope`.
         temperature: instead of `params.temperature`; 0 is greedy.
         reroute: given a call, the name of the candidate that is asked instead; the policy's own text
             stays as it is. Controls use it to separate routing from writing and reading.
@@ -64,21 +65,20 @@ async def rollout(
     session = generator.start(render(question, pool.cards), seed=seed)
     heat = params.temperature if temperature is None else temperature
     turns: list[Turn] = []
-    # Budgets and recordings tell the calls of one playing from those of another by this.
-    playing = f"{question.dataset}/{question.id}/{seed}"
+    scope = call_scope(question, seed, player)
     try:
         for calls_made in range(params.max_rounds + 1):
-            with asking_for(playing):
-                turn, stopped = await _turn(
-                    session,
-                    pool,
-                    names,
-                    params=params,
-                    temperature=heat,
-                    reroute=reroute,
-                    form=render.reply,
-                    may_call=calls_made < params.max_rounds,
-                )
+            turn, stopped = await _turn(
+                session,
+                pool,
+                names,
+                params=params,
+                temperature=heat,
+                reroute=reroute,
+                scope=scope,
+                form=render.reply,
+                may_call=calls_made < params.max_rounds,
+            )
             turns.append(turn)
             if stopped:
                 break
@@ -95,6 +95,7 @@ async def _turn(
     params: RolloutParams,
     temperature: float,
     reroute: Reroute | None,
+    scope: str,
     form: str,
     may_call: bool,
 ) -> tuple[Turn, Stopped | None]:
@@ -108,11 +109,24 @@ async def _turn(
         if not closed:
             stopped = "length" if said.finish == "length" else "no_action"
         return Turn(said, action, wall_s=time.perf_counter() - began), stopped
-    reply = await _reply(action, pool, reroute)
+    reply = await _reply(action, pool, reroute, scope)
     kept = kept_of(pool.cards, reply)
     inserted, ids = insert_reply(session, reply, form, params.max_reply_tokens, kept)
     wall_s = time.perf_counter() - began
     return Turn(said, action, reply, inserted, ids, wall_s), None
+
+
+def call_scope(question: Question, seed: int, player: str = "") -> str:
+    """The scope of the calls of one rollout, by which budgets and recordings tell rollouts apart.
+
+    Args:
+        player: the router that plays, where several play the same question with the same seed.
+
+    >>> call_scope(Question("q1", "nq", "Why?", (), "test"), 7, "training/policy/1")
+    'training/policy/1/nq/q1/7'
+    """
+    rollout_id = f"{question.dataset}/{question.id}/{seed}"
+    return f"{player}/{rollout_id}" if player else rollout_id
 
 
 def insert_reply(
@@ -152,13 +166,14 @@ def _last_tokens(session: Session, text: str, max_tokens: int) -> str:
     return text[start:]
 
 
-async def _reply(action: Ask | Malformed, pool: Pool, reroute: Reroute | None) -> Reply:
+async def _reply(action: Ask | Malformed, pool: Pool, reroute: Reroute | None, scope: str) -> Reply:
     if isinstance(action, Malformed):
         return Reply("", "", failure=action.failure, note=action.why)
     name: str | Awaitable[str] = action.name if reroute is None else reroute(action)
     if inspect.isawaitable(name):
         name = await name
-    return billed(pool.cards, action.query, await pool.ask(name, action.query))
+    reply = await pool.ask(Call(name, action.query, scope))
+    return billed(pool.cards, action.query, reply)
 
 
 def trajectory_of(
@@ -189,7 +204,7 @@ def ledger(turns: Sequence[Turn]) -> Ledger:
         failures=sum(reply.failure is not None for reply in replies),
         cache_hits=sum(reply.cached for reply in replies),
         cost_usd=sum(reply.cost_usd for reply in replies),
-        circuits=tuple(reply.circuit for reply in calls),
+        breaker_states=tuple(reply.breaker_state for reply in calls),
         policy_tokens=sum(len(turn.generation.token_ids) for turn in turns),
         round_wall_s=tuple(turn.wall_s for turn in turns),
         cached_prompt_tokens=sum(reply.cached_prompt_tokens for reply in replies),

@@ -15,6 +15,7 @@ from dataclasses import replace
 from random import Random
 
 from routerr1.matching import normalise
+from routerr1.pool.base import Call, GroundTruth, Pool
 from routerr1.simulation.candidates import (
     TRAINING_NAMES,
     UNSEEN_NAMES,
@@ -71,8 +72,8 @@ def count_tokens(text: str) -> int:
     return math.ceil(len(text.split()) * 4 / 3)
 
 
-class SimulatedPool:
-    """The `Pool` interface over made-up candidates.
+class SimulatedPool(Pool):
+    """A pool of made-up candidates, which knows its own ground truth.
 
     Args:
         known: normalised question -> fact, from `known_facts`.
@@ -92,12 +93,7 @@ class SimulatedPool:
         self._known = known
         self._seed = seed
         self._sleep = sleep
-        self._cards = tuple(cards) if cards is not None else tuple(map(card_of, candidates))
-
-    @property
-    def cards(self) -> tuple[Card, ...]:
-        """Names, descriptions and prices; what a candidate is good at is for profiling to find out."""
-        return self._cards
+        self.cards = tuple(cards) if cards is not None else tuple(map(card_of, candidates))
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -108,22 +104,26 @@ class SimulatedPool:
         """What `query` asks, if it is a question of this world."""
         return self._known.get(normalise(query))
 
-    def knows(self, name: str, query: str) -> bool:
-        """Ground truth for controls: would this candidate answer right?"""
+    @property
+    def ground_truth(self) -> GroundTruth:
+        """The pool itself."""
+        return self
+
+    def knows(self, candidate: str, query: str) -> bool:
+        """See `GroundTruth.knows`."""
         fact = self.fact(query)
         if fact is None:
             return False
-        skill = self._candidates[name].skill.get(fact.topic, 0.0)
+        skill = self._candidates[candidate].skill.get(fact.topic, 0.0)
         accuracy = skill if fact.hops == 1 else min(skill, WHOLE_ACCURACY)
-        return self._uniform("knows", name, fact.key) < accuracy
+        return self._uniform("knows", candidate, fact.key) < accuracy
 
-    def is_best(self, name: str, query: str) -> bool | None:
-        """Ground truth: has nobody here a higher accuracy on the query's topic? None: it has no topic."""
+    def accuracy(self, candidate: str, query: str) -> float | None:
+        """See `GroundTruth.accuracy`."""
         fact = self.fact(query)
-        if fact is None:
+        if fact is None or candidate not in self._candidates:
             return None
-        skill = {each.name: each.skill.get(fact.topic, 0.0) for each in self.candidates}
-        return skill[name] == max(skill.values())
+        return self._candidates[candidate].skill.get(fact.topic, 0.0)
 
     def latency_s(self, name: str, query: str) -> float:
         """Seconds this call takes: lognormal around the candidate's median."""
@@ -149,8 +149,9 @@ class SimulatedPool:
             wrong[int(self._uniform("wrong", name, fact.key) * len(wrong))]
         )
 
-    async def ask(self, name: str, query: str) -> Reply:
+    async def ask(self, call: Call) -> Reply:
         """See `Pool.ask`."""
+        name, query = call.candidate, call.query
         candidate = self._candidates.get(name)
         if candidate is None:
             return Reply(name, "", failure="unknown_model")
@@ -164,9 +165,6 @@ class SimulatedPool:
             + completion_tokens * candidate.completion_usd_per_mtok
         ) / 1e6
         return Reply(name, text, prompt_tokens, completion_tokens, cost_usd, latency_s)
-
-    async def aclose(self) -> None:
-        """Nothing to release."""
 
     def _uniform(self, *key: object) -> float:
         """A number in (0, 1) fixed by the seed and `key`, equal on every machine."""

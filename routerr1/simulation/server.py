@@ -21,6 +21,7 @@ from pydantic import BaseModel, Field
 from starlette.types import Receive, Scope, Send
 
 from routerr1.errors import PoolError
+from routerr1.pool.base import Call
 from routerr1.simulation.faults import FaultDice, Faults
 from routerr1.simulation.pool import SimulatedPool, count_tokens
 from routerr1.types import Reply
@@ -168,7 +169,7 @@ async def _answer(
         return _error(429, "slow down", {"retry-after": f"{faults.retry_after_s:g}"})
     if kind == "server_error":
         return _error(500, "something broke")
-    reply = _shortened(await pool.ask(body.model, query), body)
+    reply = _shortened(await pool.ask(Call(body.model, query)), body)
     await asyncio.sleep(reply.latency_s * time_scale)
     completion = _completion(reply)
     content = json.dumps(completion).encode()

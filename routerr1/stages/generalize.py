@@ -10,9 +10,9 @@ from routerr1.evaluate.redrawn import not_redrawn, redrawn
 from routerr1.evaluate.rows import Row
 from routerr1.evaluate.run import policies_of
 from routerr1.evaluate.store import RowStore
-from routerr1.pool.build import guard, open_http_pool
-from routerr1.pool.changed import ChangedPool
-from routerr1.pool.interface import Pool
+from routerr1.pool.base import Pool
+from routerr1.pool.build import open_http_pool, wrap_pool
+from routerr1.pool.perturbed import PerturbedPool
 from routerr1.pool.profile import profile, sample_probes
 from routerr1.progress import Progress, track
 from routerr1.report.outputs import write_generalization
@@ -46,7 +46,7 @@ async def _play(
     async with aclosing(pool):
         return await play_on_changed_pools(
             workspace.policies(),
-            ChangedPool(pool, workspace.cards),
+            PerturbedPool(pool, workspace.cards),
             await _new_models(workspace, pool) + _redrawn(workspace, pool),
             workspace.questions(params.evaluate.split),
             render=workspace.renderer,
@@ -71,7 +71,7 @@ def _open_extended_pool(workspace: Workspace) -> Pool:
         seed=pool.seed,
         cards=(*workspace.cards, *unseen_cards),
     )
-    return guard(extended, pool)
+    return wrap_pool(extended, pool)
 
 
 async def _new_models(workspace: Workspace, pool: Pool) -> Perturbations:
@@ -83,7 +83,7 @@ async def _new_models(workspace: Workspace, pool: Pool) -> Perturbations:
     section = workspace.params.profile_pool
     probes = sample_probes(workspace.questions(section.split), section.probes, section.seed)
     store = workspace.probe_store("pool", "profile_pool", "generalize")
-    found = await profile(probes, ChangedPool(pool, new), store=store)
+    found = await profile(probes, PerturbedPool(pool, new), store=store)
     added = workspace.params.generalize.added_models
     return with_new_models(pool, workspace.cards, found.cards, added)
 

@@ -6,7 +6,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 from routerr1.config import Params
-from routerr1.pool.interface import Pool
+from routerr1.pool.base import Pool
 from routerr1.pool.profile import Profile, sample_probes, write_profile
 from routerr1.pool.profile import profile as profile_pool
 from routerr1.progress import track

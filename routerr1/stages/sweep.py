@@ -20,7 +20,7 @@ from routerr1.evaluate.run import TRAINING_POOL, choose_questions, play_all, pol
 from routerr1.evaluate.store import RowStore
 from routerr1.files import digest
 from routerr1.lineage import PATHS, hash_of
-from routerr1.pool.interface import Pool
+from routerr1.pool.base import Pool
 from routerr1.progress import track
 from routerr1.report.sweep import compare_swept, swept_name, write_swept
 from routerr1.stages.train import training_context

@@ -8,14 +8,13 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from routerr1.config import Params, PoolParams, TrainParams
+from routerr1.config import Params, TrainParams
 from routerr1.errors import DataError
 from routerr1.files import write_json
 from routerr1.lineage import PATHS, hash_of, known_commit
 from routerr1.metrics import mean_over_seeds
 from routerr1.policy.load import load_options
-from routerr1.pool.changed import ChangedPool
-from routerr1.pool.interface import Pool
+from routerr1.pool.base import Pool
 from routerr1.progress import track
 from routerr1.rollout.loop import stream_seed
 from routerr1.simulation.pool import training_pool
@@ -71,7 +70,7 @@ def read_inputs(workspace: Workspace) -> dict[int, Inputs]:
     for seed in seeds:
         read_manifest(workspace.warmstart_folder(seed))
     count, wanted = len(workspace.questions("train")), train.questions_per_step
-    if train.steps and count < (1 if _vary(workspace.params.pool) else wanted):
+    if train.steps and count < (1 if workspace.params.pool.redraw else wanted):
         raise DataError(
             f"{PATHS.questions}: holds {count} training questions, and a step takes {wanted} "
             "(train.questions_per_step)"
@@ -207,32 +206,25 @@ def training_context(workspace: Workspace, pool: Pool, seed: int) -> TrainingCon
 def _tasks(
     workspace: Workspace, questions: list[Question], pool: Pool, seed: int, count: int
 ) -> list[Task]:
-    """Every question on `pool`; if pools vary, `count` questions.
+    """Every question on `pool`; with `pool.redraw`, `count` questions, that share of them on a new pool each.
 
-    Of these the share `pool.redraw` has a new pool each, and the share `pool.hide` lacks one candidate.
+    One question can then come more than once in a step.
     """
-    section = workspace.params.pool
-    if not _vary(section):
+    share = workspace.params.pool.redraw
+    if not share:
         return [Task(question, pool) for question in questions]
     rng = Random(f"tasks/{seed}")
 
     def pool_of(place: int) -> Pool:
         chosen = pool
-        if section.redraw and rng.random() < section.redraw:
+        if rng.random() < share:
             chosen = training_pool(workspace.facts, stream_seed(seed, place))
-        if rng.random() >= section.hide:
-            return chosen
-        hidden = rng.choice(chosen.cards)
-        return ChangedPool(chosen, [card for card in chosen.cards if card != hidden])
+        rng.random()  # unused; without it, equal parameters would give other tasks than before
+        return chosen
 
     rounds = [rng.sample(questions, len(questions)) for _ in range(-(-count // len(questions)))]
     drawn = [question for each in rounds for question in each][:count]
     return [Task(question, pool_of(place)) for place, question in enumerate(drawn)]
-
-
-def _vary(pool: PoolParams) -> bool:
-    """Whether pools differ between questions; a step may then ask one question more than once."""
-    return bool(pool.redraw or pool.hide)
 
 
 def _sampled(questions: list[Question], count: int, seed: int) -> list[Question]:

@@ -114,8 +114,8 @@ class TraceBuffer:
     def keep(self, router: "Router") -> "Router":
         """The same router, whose trajectories are kept here."""
 
-        async def play(question: Question) -> Trajectory:
-            played = await router.play(question)
+        async def play(question: Question, *, player: str) -> Trajectory:
+            played = await router.play(question, player=player)
             key = (router.pool_name, router.name, router.seed, question.dataset, question.id)
             self._kept[key] = played
             return played
@@ -208,8 +208,8 @@ def _turn(root: "LiveSpan", number: int, turn: Turn, start_ns: int) -> int:
     )
     call.set_outputs(reply.text if reply.failure is None else f"no reply ({reply.failure})")
     call.set_attributes({"latency_s": reply.latency_s, "retries": reply.retries})
-    if reply.circuit is not None:
-        call.set_attribute("circuit", reply.circuit)
+    if reply.breaker_state is not None:
+        call.set_attribute("breaker_state", reply.breaker_state)
     call.set_attributes(_usage(reply.prompt_tokens, reply.completion_tokens, reply.cost_usd))
     call.end(end_time_ns=end, status="OK" if reply.failure is None else "ERROR")
     return end

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from routerr1.config import RewardParams, RolloutParams, TrainParams
 from routerr1.policy.load import CPU_FLOAT32, LoadOptions
-from routerr1.pool.interface import Pool
+from routerr1.pool.base import Pool
 from routerr1.prompt import Renderer
 from routerr1.reward import FrozenCostScale
 from routerr1.train.rehearsal import Rehearsal

@@ -13,7 +13,6 @@ from typing import Any, Protocol
 
 from routerr1.data.contracts import require_tokens, require_trajectories
 from routerr1.errors import BudgetExceeded
-from routerr1.pool.budget import exhausted
 from routerr1.reward import FrozenCostScale
 from routerr1.rollout.generate import Generator, Session
 from routerr1.rollout.loop import play, stream_seed
@@ -147,14 +146,16 @@ class RolloutWorker:
                     first=first,
                 )
 
+        trajectories: list[Trajectory] = []
+        spent: list[str] = []
         training = model.training
         model.eval()
         try:
             trajectories = asyncio.run(rolling())
+        except BudgetExceeded as error:
+            spent = [str(error)]
         finally:
             model.train(training)
-        pools = {id(task.pool): task.pool for task in tasks}.values()
-        spent = [why for pool in pools if (why := exhausted(pool)) is not None]
         # A process that stops alone would leave the others waiting, so all of them stop.
         for why in gathered(spent):
             raise BudgetExceeded(why)

@@ -7,9 +7,8 @@ from routerr1 import protocol
 from routerr1.config import RewardParams
 from routerr1.matching import exact_match, token_f1
 from routerr1.metrics import routing_metrics
-from routerr1.pool.interface import Pool
+from routerr1.pool.base import Pool, is_best
 from routerr1.reward import FrozenCostScale, components
-from routerr1.simulation.ground_truth import truth_of
 from routerr1.types import Ask, Card, Trajectory
 
 
@@ -72,11 +71,10 @@ def called(trajectory: Trajectory) -> list[str]:
 
 
 def best_model_share(played: Sequence[tuple[Trajectory, Pool]]) -> float | None:
-    """Share of calls that went to the best candidate for their topic; None where nobody knows it."""
+    """Share of calls that went to the best candidate for their topic; None without ground truth."""
     judged = [
-        truth.is_best(turn.reply.model, turn.action.query)
+        is_best(pool, turn.reply.model, turn.action.query)
         for trajectory, pool in played
-        if (truth := truth_of(pool)) is not None
         for turn in trajectory.turns
         if isinstance(turn.action, Ask) and turn.reply
     ]

@@ -22,6 +22,7 @@ from routerr1.baselines.script import play_calls, play_once
 from routerr1.config import BaselineParams
 from routerr1.errors import DataError
 from routerr1.evaluate.run import WHOLE, evaluation_of, play_all
+from routerr1.pool.base import Call
 from routerr1.pool.cards import write_cards
 from routerr1.pool.pool_file import read_pool_file
 from routerr1.pool.profile import Profile, write_profile
@@ -202,7 +203,7 @@ async def test_a_policy_that_would_rather_ask_on_is_made_to_answer(world):
     stubborn = world.policy(
         ScriptedGenerator(["<think> hm</think><search> Penny: what?</search>", " Paris</answer>"])
     )
-    found = await play_once(world.test[0], "Atlas", stubborn, world.pool, seed=0)
+    found = await play_once(world.test[0], "Atlas", stubborn, world.pool, seed=0, player="p")
     assert (found.answer, found.stopped) == ("Paris", "answered")
     assert [turn.reply.model for turn in found.turns if turn.reply] == ["Atlas"]
     assert not check(found.text, names_of(world.pool.cards))  # a call without a reply
@@ -210,13 +211,13 @@ async def test_a_policy_that_would_rather_ask_on_is_made_to_answer(world):
 
 async def test_who_never_answers_has_no_answer(world):
     mute = world.policy(ScriptedGenerator(["nothing", "nothing"]))
-    found = await play_once(world.test[0], "Atlas", mute, world.pool, seed=0)
+    found = await play_once(world.test[0], "Atlas", mute, world.pool, seed=0, player="p")
     assert (found.answer, found.stopped) == (None, "no_action")
 
 
 async def test_without_a_known_name_nobody_is_asked(world):
     base = world.policy(ScriptedGenerator(["<think> x</think><search> Nobody: q</search>"]))
-    found = await prompted_choice(world.test[0], base, world.pool, seed=0)
+    found = await prompted_choice(world.test[0], base, world.pool, seed=0, player="p")
     assert (found.ledger.calls, found.answer) == (0, None)
 
 
@@ -238,7 +239,7 @@ async def test_a_writer_does_not_read_what_a_cascade_rejected(world):
     for read_all, seen in ((True, 2), (False, 1)):
         found = await play_calls(
             world.test[0], lambda replies: asks[len(replies)] if len(replies) < 2 else None,
-            world.policy(ScriptedGenerator(note)), world.pool, seed=0, read_all=read_all,
+            world.policy(ScriptedGenerator(note)), world.pool, seed=0, player="p", read_all=read_all,
         )  # fmt: skip
         heard = [text for text in read[-1] if text.startswith("<information>")]
         assert len(heard) == seen
@@ -249,8 +250,8 @@ async def test_a_writer_does_not_read_what_a_cascade_rejected(world):
 async def test_retriever_finds_symbols_that_look_like_stop_words():
     passages = ["The symbol He stands for Helium.", "The symbol In is Indium."]
     pool = RetrieverPool(MemoryIndex(passages), count=1)
-    assert "Helium" in (await pool.ask("Retriever", "Which element has the symbol He?")).text
-    assert (await pool.ask("Other", "x")).failure == "unknown_model"
+    assert "Helium" in (await pool.ask(Call("Retriever", "Which element has the symbol He?"))).text
+    assert (await pool.ask(Call("Other", "x"))).failure == "unknown_model"
 
 
 def _corpus(path, texts) -> None:
@@ -268,8 +269,8 @@ async def test_a_corpus_file_is_indexed_once_and_answers_as_the_same_passages_in
     first = RetrieverPool(FileIndex(corpus, folder), count=3)
     memory = RetrieverPool(MemoryIndex(texts), count=3)
     queries = [f"Which Ländchen holds place {n}?" for n in range(20)]
-    there = await asyncio.gather(*(first.ask("Retriever", query) for query in queries))
-    here = [await memory.ask("Retriever", query) for query in queries]
+    there = await asyncio.gather(*(first.ask(Call("Retriever", query)) for query in queries))
+    here = [await memory.ask(Call("Retriever", query)) for query in queries]
     assert [reply.text for reply in there] == [reply.text for reply in here]
     assert "Place 7 lies in Ländchen 0." in there[7].text
     monkeypatch.setattr(retrieval, "_write_index", None)  # would fail if it were built again

@@ -10,7 +10,7 @@ from routerr1.config import EmbeddedParams, EvaluateParams, RolloutParams
 from routerr1.data.embedded import World, build_world, questions
 from routerr1.evaluate.perturbations import Perturbations, with_new_models
 from routerr1.evaluate.run import Evaluation, evaluation_jobs, evaluation_of, play_all
-from routerr1.pool.changed import ChangedPool
+from routerr1.pool.perturbed import PerturbedPool
 from routerr1.pool.profile import profile
 from routerr1.prompt import Renderer, renderer
 from routerr1.rollout.generate import ScriptedGenerator
@@ -60,7 +60,7 @@ async def new_models(stage: Stage) -> Perturbations:
     bare = SimulatedPool(drawn, known, seed=7)
     cards = (*stage.pool.cards, *bare.cards)
     everyone = SimulatedPool((*default_candidates(), *drawn), known, seed=7, cards=cards)
-    found = await profile(stage.train[:30], ChangedPool(everyone, bare.cards), store=None)
+    found = await profile(stage.train[:30], PerturbedPool(everyone, bare.cards), store=None)
     return with_new_models(everyone, stage.pool.cards, found.cards, 2)
 
 

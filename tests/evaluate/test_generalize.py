@@ -24,8 +24,9 @@ from routerr1.evaluate.perturbations import (
 from routerr1.evaluate.redrawn import redrawn
 from routerr1.evaluate.results import Estimate
 from routerr1.evaluate.run import policies_of
+from routerr1.pool.base import Call, Pool, is_best
 from routerr1.pool.build import open_http_pool
-from routerr1.pool.changed import ChangedPool
+from routerr1.pool.perturbed import PerturbedPool
 from routerr1.pool.profile import profile
 from routerr1.pool.recording import Recorder
 from routerr1.pool.records import RecordStore
@@ -35,7 +36,6 @@ from routerr1.report.glossary import label
 from routerr1.report.tables import controls_table, pools_section
 from routerr1.simulation.candidates import UNSEEN_NAMES, default_candidates, drawn_candidates
 from routerr1.simulation.facts import known_facts
-from routerr1.simulation.ground_truth import truth_of
 from routerr1.simulation.pool import SimulatedPool
 from routerr1.simulation.server import build_app, serving
 from routerr1.types import Card, Reply
@@ -78,7 +78,7 @@ def test_every_change_that_is_made_changes_the_prompt_but_a_candidate_that_is_do
     cards = [replace(card, performance={"capital": 0.5 + 0.05 * place})
              for place, card in enumerate(stage.pool.cards)]  # fmt: skip
     render = renderer(template, 4)
-    found = perturb_pool(ChangedPool(stage.pool, cards), "Atlas", 1, render)
+    found = perturb_pool(PerturbedPool(stage.pool, cards), "Atlas", 1, render)
     before = render(stage.test[0], cards)
     same = {v.name for v in found.made if render(stage.test[0], v.pool.cards) == before}
     assert same == {"favourite_down"}
@@ -213,8 +213,8 @@ def test_each_change_changes_what_it_says(stage):
 
 async def test_a_swapped_price_is_what_the_call_costs(stage):
     question = stage.test[0].question
-    before = await stage.pool.ask("Atlas", question)
-    after = await _changes(stage)["prices_swapped"].ask("Atlas", question)
+    before = await stage.pool.ask(Call("Atlas", question))
+    after = await _changes(stage)["prices_swapped"].ask(Call("Atlas", question))
     dear = max(stage.pool.cards, key=lambda card: card.completion_usd_per_mtok)
     assert after.text == before.text
     assert after.cost_usd == pytest.approx(
@@ -227,13 +227,13 @@ async def test_a_swapped_price_is_what_the_call_costs(stage):
 
 
 async def test_a_removed_candidate_is_unknown(stage):
-    reply = await _changes(stage)["favourite_removed"].ask("Atlas", "anything")
+    reply = await _changes(stage)["favourite_removed"].ask(Call("Atlas", "anything"))
     assert reply.failure == "unknown_model"
 
 
 def test_truth_follows_the_names_that_are_shown(stage):
     renamed = _changes(stage)["all_renamed"]
-    truth, real = truth_of(renamed), truth_of(stage.pool)
+    truth, real = renamed.ground_truth, stage.pool.ground_truth
     for question in stage.test[:40]:
         for shown, behind in renamed.behind.items():
             assert truth.knows(shown, question.question) == real.knows(behind, question.question)
@@ -241,33 +241,35 @@ def test_truth_follows_the_names_that_are_shown(stage):
 
 def test_truth_counts_only_who_is_there_and_up(stage):
     capital = next(q for q in stage.train if q.metadata["relation"] == "capital" and q.hops == 1)
-    assert truth_of(stage.pool).is_best("Atlas", capital.question) is True
-    assert truth_of(stage.pool).is_best("Mint", capital.question) is False
-    assert truth_of(stage.pool).is_best("Atlas", "gibberish") is None
+    assert is_best(stage.pool, "Atlas", capital.question) is True
+    assert is_best(stage.pool, "Mint", capital.question) is False
+    assert is_best(stage.pool, "Atlas", "gibberish") is None
     without = _changes(stage)["favourite_down"]
     others = [card.name for card in stage.pool.cards if card.name != "Atlas"]
-    assert any(truth_of(without).is_best(name, capital.question) for name in others)
-    assert truth_of(without).is_best("Atlas", capital.question) is False
-    assert truth_of(without).is_best("Atlas", "gibberish") is None
-    assert not any(truth_of(without).knows("Atlas", each.question) for each in stage.train)
-    again = ChangedPool(without, [c for c in without.cards if c.name != "Mint"])
-    assert truth_of(again).is_best("Mint", capital.question) is None
-    assert not truth_of(again).knows("Goliath", "gibberish")
+    assert any(is_best(without, name, capital.question) for name in others)
+    assert is_best(without, "Atlas", capital.question) is False
+    assert is_best(without, "Atlas", "gibberish") is None
+    assert not any(without.ground_truth.knows("Atlas", each.question) for each in stage.train)
+    again = PerturbedPool(without, [c for c in without.cards if c.name != "Mint"])
+    assert is_best(again, "Mint", capital.question) is None
+    assert not again.ground_truth.knows("Goliath", "gibberish")
 
 
 def test_truth_sees_through_a_recorder(stage, tmp_path):
     recorder = Recorder(stage.pool, RecordStore(tmp_path / "calls.jsonl"))
     question = stage.test[0].question
-    expected = truth_of(stage.pool).knows("Atlas", question)
-    assert truth_of(ChangedPool(recorder, stage.pool.cards)).knows("Atlas", question) == expected
-    assert truth_of(RetrieverPool(MemoryIndex(["a passage"]), count=1)) is None
+    expected = stage.pool.ground_truth.knows("Atlas", question)
+    assert (
+        PerturbedPool(recorder, stage.pool.cards).ground_truth.knows("Atlas", question) == expected
+    )
+    assert RetrieverPool(MemoryIndex(["a passage"]), count=1).ground_truth is None
 
 
 def test_what_a_pool_does_not_allow_is_said_and_not_played(stage):
     alike = [replace(c, completion_usd_per_mtok=1.0, prompt_usd_per_mtok=1.0, description="", performance={})
              for c in stage.pool.cards]  # fmt: skip
     render = renderer("full", 4)
-    found = perturb_pool(ChangedPool(stage.pool, alike), "Atlas", 1, render)
+    found = perturb_pool(PerturbedPool(stage.pool, alike), "Atlas", 1, render)
     assert found.not_made == {
         f"{what}_swapped": f"Atlas and Goliath have the same {what}"
         for what in ("prices", "descriptions", "claims")
@@ -276,9 +278,9 @@ def test_what_a_pool_does_not_allow_is_said_and_not_played(stage):
     with pytest.raises(PoolError, match="'Nobody'"):
         perturb_pool(stage.pool, "Nobody", 1, render)
     with pytest.raises(PoolError, match="another candidate"):
-        perturb_pool(ChangedPool(stage.pool, stage.pool.cards[:1]), "Atlas", 1, render)
+        perturb_pool(PerturbedPool(stage.pool, stage.pool.cards[:1]), "Atlas", 1, render)
     with pytest.raises(PoolError, match="no candidate 'Stranger'"):
-        ChangedPool(stage.pool, [Card("Stranger")])
+        PerturbedPool(stage.pool, [Card("Stranger")])
 
 
 def test_there_are_spare_names_for_any_pool():
@@ -289,20 +291,18 @@ def test_there_are_spare_names_for_any_pool():
 
 
 def test_who_answers_in_place_of_another_is_told_by_its_shown_name(stage):
-    class Falling:
+    class Falling(Pool):
         """A pool whose first candidate is out: the second answers for it, as a fallback does."""
 
         cards = stage.pool.cards[:2]
 
-        async def ask(self, *_):
+        async def ask(self, call):  # noqa: ARG002 - as `Pool.ask`
             return Reply(self.cards[1].name, "x", 10, 10, 1e-6)
-
-        async def aclose(self): ...
 
     first, second = Falling.cards
     shown = [replace(first, name="A"), replace(second, name="B", completion_usd_per_mtok=9.0)]
-    changed = ChangedPool(Falling(), shown, {"A": first.name, "B": second.name})
-    reply = asyncio.run(changed.ask("A", "?"))
+    changed = PerturbedPool(Falling(), shown, {"A": first.name, "B": second.name})
+    reply = asyncio.run(changed.ask(Call("A", "?")))
     assert reply.model == "B"
     assert reply.cost_usd == pytest.approx((10 * second.prompt_usd_per_mtok + 10 * 9.0) / 1e6)
 
@@ -327,11 +327,11 @@ async def test_the_suite_plays_on_a_pool_file_with_a_second_one_of_new_models(
         try:
             cards = everyone.cards[:6]
             probed = await profile(
-                stage.train[:6], ChangedPool(everyone, everyone.cards[6:]), store=None
+                stage.train[:6], PerturbedPool(everyone, everyone.cards[6:]), store=None
             )
             new = with_new_models(everyone, cards, probed.cards, 2)
             rows, changes = await generalize(
-                {1: stage.follower}, ChangedPool(everyone, cards), new, stage.test,
+                {1: stage.follower}, PerturbedPool(everyone, cards), new, stage.test,
                 limits=LIMITS.model_copy(update={"max_questions": 6}), **stage.settings(),
             )  # fmt: skip
         finally:

@@ -16,6 +16,7 @@ from routerr1.config import BudgetParams, Params, load_params
 from routerr1.errors import BudgetExceeded, ConfigError
 from routerr1.evaluate.rows import read_rows
 from routerr1.lineage import PATHS, fingerprint
+from routerr1.pool.base import Call
 from routerr1.report.sweep import STALE
 from routerr1.simulation.candidates import default_candidates, drawn_candidates
 from routerr1.simulation.facts import known_facts
@@ -113,9 +114,9 @@ class Counting(SimulatedPool):
 
     billed: Counter[tuple[str, str]]
 
-    async def ask(self, name: str, query: str) -> Reply:
-        self.billed[name, query] += 1
-        return await super().ask(name, query)
+    async def ask(self, call: Call) -> Reply:
+        self.billed[call.candidate, call.query] += 1
+        return await super().ask(call)
 
 
 @pytest.fixture(scope="module")

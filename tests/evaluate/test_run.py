@@ -11,7 +11,7 @@ from routerr1.evaluate.run import choose_questions, derived_rows, play_all
 from routerr1.evaluate.store import RowStore
 from routerr1.evaluate.table import headline, summarise
 from routerr1.pool.budget import Budget, BudgetedPool, Limits
-from routerr1.pool.changed import ChangedPool
+from routerr1.pool.perturbed import PerturbedPool
 from routerr1.report.tables import routers_table
 from routerr1.types import Question
 from tests.evaluate import made
@@ -160,10 +160,10 @@ async def test_a_slow_router_holds_nobody_up(stage):
             controls.Policy(1, stage.policy, stage.render, stage.rollout, 0.0), stage.pool, "p", 5
         )
 
-        async def play(question: Question):
+        async def play(question: Question, *, player: str):
             await asyncio.sleep(wait_s)
             order.append(name)
-            return await inner.play(question)
+            return await inner.play(question, player=player)
 
         return replace(inner, name=name, play=play)
 
@@ -175,7 +175,7 @@ async def test_a_slow_router_holds_nobody_up(stage):
 
 
 async def test_an_error_of_a_router_comes_out_as_itself(stage):
-    async def play(question: Question):
+    async def play(question: Question, *, player: str):  # noqa: ARG001 - as `Play`
         raise PoolError(f"no endpoint for {question.id}")
 
     policy = controls.Policy(1, stage.policy, stage.render, stage.rollout, 0.0)
@@ -190,7 +190,7 @@ async def test_a_spent_budget_stops_the_evaluation_and_makes_no_rows_of_refused_
     def jobs(run_usd: float):
         budget = Budget(tmp_path / "budget.sqlite", Limits(None, run_usd, None), run="r")
         guarded = BudgetedPool(stage.pool, budget, max_reply_tokens=60)
-        pool = ChangedPool(guarded, stage.pool.cards)
+        pool = PerturbedPool(guarded, stage.pool.cards)
         policy = controls.Policy(1, stage.policy, stage.render, stage.rollout, 0.0)
         router = controls.policy_router(policy, pool, "training", 5)
         return [(router, question) for question in stage.test[:30]], guarded

@@ -14,6 +14,7 @@ from routerr1.cli.app import app
 from routerr1.errors import PoolError
 from routerr1.files import sha256
 from routerr1.laptop.servers import ServerState, down, up
+from routerr1.pool.base import Call
 from routerr1.pool.client import HttpPool
 from routerr1.pool.pool_file import PoolFile, read_pool_file
 from tests.laptop.tiny_gguf import write_tiny_gguf
@@ -70,7 +71,7 @@ def state(tmp_path: Path, file: PoolFile) -> Iterator[Path]:
 async def say(file: PoolFile, name: str) -> tuple[str | None, str]:
     pool = HttpPool(file, file.keys({}), max_concurrency=4)
     try:
-        reply = await pool.ask(name, "Where is Lima?" if name == "Noted" else "Hello")
+        reply = await pool.ask(Call(name, "Where is Lima?" if name == "Noted" else "Hello"))
     finally:
         await pool.aclose()
     return reply.failure, reply.text

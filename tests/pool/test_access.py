@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from routerr1.errors import PoolError
+from routerr1.pool.base import Call
 from routerr1.pool.client import HttpPool
 from routerr1.pool.pool_file import read_pool_file
 from routerr1.pool.profile import profile
@@ -133,7 +134,7 @@ async def test_headers_are_sent_and_their_secrets_never_shown(tmp_path: Path):
             headers={"X-Title": "routerr1", "api-key": "$AZURE"},
             environ={"AZURE": "azure-secret-1"},
         )
-        reply = await pool.ask("One", "why?")
+        reply = await pool.ask(Call("One", "why?"))
         await pool.aclose()
     (_, headers, _) = seen[0]
     assert (headers["x-title"], headers["api-key"]) == ("routerr1", "azure-secret-1")
@@ -162,7 +163,7 @@ async def test_a_proxy_is_gone_through(tmp_path: Path, no_proxies: pytest.Monkey
             options = {"proxy": "$MY_PROXY" if way == "variable" else f"http://{address}"}
         environ = {"MY_PROXY": f"http://me:proxy-secret@{address}"}
         pool = open_pool(tmp_path, FAR, environ=environ, **options)
-        reply = await pool.ask("One", "why?")
+        reply = await pool.ask(Call("One", "why?"))
         await pool.aclose()
     assert reply.text == "Paris."
     (path, headers, _) = seen[0]
@@ -176,10 +177,10 @@ async def test_proxies_of_the_environment_can_be_turned_off(
     no_proxies.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     with stub() as (address, _):
         direct = open_pool(tmp_path, f"http://{address}/v1", trust_env=False)
-        assert (await direct.ask("One", "why?")).text == "Paris."
+        assert (await direct.ask(Call("One", "why?"))).text == "Paris."
         await direct.aclose()
         through = open_pool(tmp_path, f"http://{address}/v1")
-        reply = await through.ask("One", "why?")
+        reply = await through.ask(Call("One", "why?"))
         await through.aclose()
     assert reply.failure == "unavailable"
     assert reply.note is not None
@@ -192,7 +193,7 @@ async def test_a_proxy_that_refuses_says_so_without_its_password(
 ):
     no_proxies.setenv("ALL_PROXY", "http://me:proxy-secret@127.0.0.1:9")
     pool = open_pool(tmp_path, FAR)
-    reply = await pool.ask("One", "why?")
+    reply = await pool.ask(Call("One", "why?"))
     await pool.aclose()
     assert "proxy-secret" not in repr(reply)
 
@@ -234,7 +235,9 @@ async def test_a_certificate_is_trusted_if_the_file_says_so_and_named_if_not(
     with stub(context=context) as (address, _):
         trusting = open_pool(tmp_path, f"https://{address}/v1", verify=str(certificate))
         careful = open_pool(tmp_path, f"https://{address}/v1")
-        replies = await asyncio.gather(trusting.ask("One", "why?"), careful.ask("One", "why?"))
+        replies = await asyncio.gather(
+            trusting.ask(Call("One", "why?")), careful.ask(Call("One", "why?"))
+        )
         await trusting.aclose()
         await careful.aclose()
     assert replies[0].text == "Paris."
@@ -256,7 +259,7 @@ async def test_a_certificate_is_trusted_if_the_file_says_so_and_named_if_not(
 async def test_a_connection_that_fails_says_why(tmp_path: Path, url: str, why: str):
     with stub() as (address, _):
         pool = open_pool(tmp_path, url.format(address))
-        reply = await pool.ask("One", "why?")
+        reply = await pool.ask(Call("One", "why?"))
         await pool.aclose()
     assert reply.note is not None
     assert why in reply.note

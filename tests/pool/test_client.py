@@ -7,7 +7,7 @@ import sqlite3
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ import psutil
 import pytest
 
 from routerr1.config import RewardParams, RolloutParams
+from routerr1.errors import BudgetExceeded
 from routerr1.evaluate.rows import read_rows, row_of, write_rows
+from routerr1.pool.base import Call, Pool
 from routerr1.pool.breaker import Breaker
 from routerr1.pool.budget import Budget, Limits
 from routerr1.pool.client import HttpPool
-from routerr1.pool.failures import retry_after_s
-from routerr1.pool.interface import Pool
+from routerr1.pool.failures import TryError, retry_after_s
 from routerr1.pool.pool_file import read_pool_file
 from routerr1.pool.recording import Recorder, open_replay
 from routerr1.pool.records import RecordStore, read_records
@@ -54,10 +55,10 @@ async def test_a_reply_over_http_is_the_one_of_the_pool_behind_it(
 ):
     with serving(build_app(simulated, time_scale=0)) as url:
         pool = open_http(pool_file(url))
-        got = [await pool.ask("Curie", question.question) for question in asked[:5]]
+        got = [await pool.ask(Call("Curie", question.question)) for question in asked[:5]]
         await pool.aclose()
     for reply, question in zip(got, asked, strict=False):
-        direct = await simulated.ask("Curie", question.question)
+        direct = await simulated.ask(Call("Curie", question.question))
         assert (reply.text, reply.prompt_tokens, reply.completion_tokens) == (
             direct.text,
             direct.prompt_tokens,
@@ -94,7 +95,7 @@ async def test_two_thousand_calls_with_thirty_percent_faults(
         memory: list[int] = []
 
         async def ask(place: int, call: tuple[str, str]) -> Reply:
-            reply = await pool.ask(*call)
+            reply = await pool.ask(Call(*call))
             if place % 500 == 499:
                 memory.append(psutil.Process().memory_info().rss)
             return reply
@@ -164,7 +165,7 @@ async def test_each_fault_is_retried_only_if_worth_it(
                 url, endpoint={**QUICK, "max_tries": 3, "read_s": 1.0 if fault == "hang" else 30.0}
             )
         )
-        reply = await pool.ask("Mint", "What is the currency of Japan?")
+        reply = await pool.ask(Call("Mint", "What is the currency of Japan?"))
         await pool.aclose()
         assert stats(url)["total"]["requests"] == tries
     assert reply.failure == "unavailable"
@@ -183,7 +184,7 @@ async def test_slow_tokens_end_at_the_total_time_limit(
             pool_file(url, endpoint={**QUICK, "max_tries": 1, "read_s": 20, "total_s": 0.7})
         )
         started = time.perf_counter()
-        reply = await pool.ask("Mint", "What is the currency of Japan?")
+        reply = await pool.ask(Call("Mint", "What is the currency of Japan?"))
         assert 0.6 < time.perf_counter() - started < 3.5
         await pool.aclose()
     assert reply.failure == "unavailable"
@@ -196,7 +197,7 @@ async def test_retry_after_is_waited_for(simulated: SimulatedPool, pool_file: Wr
     with serving(build_app(simulated, faults=faults, time_scale=0)) as url:
         pool = open_http(pool_file(url, endpoint={**QUICK, "max_tries": 2}))
         started = time.perf_counter()
-        await pool.ask("Mint", "x")
+        await pool.ask(Call("Mint", "x"))
         assert time.perf_counter() - started >= 0.4
         await pool.aclose()
 
@@ -207,14 +208,14 @@ async def test_a_pause_longer_than_allowed_is_not_waited_for(
     faults = Faults(rate_limit=1.0, retry_after_s=60)
     with serving(build_app(simulated, faults=faults, time_scale=0)) as url:
         pool = open_http(pool_file(url, endpoint={**QUICK, "max_wait_s": 1.0}))
-        reply = await asyncio.wait_for(pool.ask("Mint", "x"), 30)
+        reply = await asyncio.wait_for(pool.ask(Call("Mint", "x")), 30)
         await pool.aclose()
     assert (reply.failure, reply.retries) == ("unavailable", 0)
 
 
 async def test_a_server_that_is_not_there(pool_file: WritePool):
     pool = open_http(pool_file("http://127.0.0.1:9", endpoint={**QUICK, "max_tries": 2}))
-    reply = await pool.ask("Mint", "x")
+    reply = await pool.ask(Call("Mint", "x"))
     await pool.aclose()
     assert (reply.failure, reply.retries, reply.cost_usd) == ("unavailable", 1, 0.0)
 
@@ -227,7 +228,7 @@ async def test_the_fallback_answers_and_the_record_says_so(
         text = path.read_text(encoding="utf-8").replace("model: Mint", "model: Gone")
         path.write_text(text, encoding="utf-8")
         pool = open_http(path)
-        reply = await pool.ask("Mint", asked[0].question)
+        reply = await pool.ask(Call("Mint", asked[0].question))
         await pool.aclose()
     assert (reply.model, reply.failure) == ("Curie", None)
     assert reply.note == (
@@ -243,20 +244,18 @@ async def test_the_circuit_opens_and_heals(
     with serving(build_app(simulated, faults=faults, time_scale=0)) as url:
         port = int(url.rpartition(":")[2])
         pool = open_http(pool_file(url, endpoint=endpoint))
-        notes = [(await pool.ask("Mint", asked[0].question)).note for _ in range(5)]
+        notes = [(await pool.ask(Call("Mint", asked[0].question))).note for _ in range(5)]
         assert (
             notes
             == ['Mint: status 500 "something broke"'] * 3 + ["Mint: circuit open, not asked"] * 2
         )
-        assert pool.breaker_states()["Mint"] == "open"
-        assert pool.breaker_states()["Curie"] == "closed"
         assert stats(url)["total"]["requests"] == 3
     with serving(build_app(simulated, time_scale=0), port=port):
         await asyncio.sleep(2.0)
-        assert pool.breaker_states()["Mint"] == "half-open"
-        healed = await pool.ask("Mint", asked[0].question)
-        assert (healed.failure, healed.note, healed.circuit) == (None, None, "half-open")
-        assert pool.breaker_states()["Mint"] == "closed"
+        healed = await pool.ask(Call("Mint", asked[0].question))
+        assert (healed.failure, healed.note, healed.breaker_state) == (None, None, "half-open")
+        after = await pool.ask(Call("Mint", asked[1].question))
+        assert (after.failure, after.breaker_state) == (None, "closed")
         await pool.aclose()
 
 
@@ -267,16 +266,16 @@ async def test_a_budget_file_that_breaks_does_not_keep_a_circuit_half_open(
     budget = Budget(path, Limits(run_usd=1.0), run="r")
     endpoint = {**QUICK, "max_tries": 1, "breaker_failures": 1, "breaker_s": 0.05}
     pool = open_http(pool_file("http://127.0.0.1:9", endpoint=endpoint), budget=budget)
-    await pool.ask("Mint", "x")
+    await pool.ask(Call("Mint", "x"))
     await asyncio.sleep(0.1)
     with closing(sqlite3.connect(path)) as other:
         other.execute("ALTER TABLE spent RENAME TO gone")
         with pytest.raises(sqlite3.OperationalError):
-            await pool.ask("Mint", "x")
+            await pool.ask(Call("Mint", "x"))
         other.execute("ALTER TABLE gone RENAME TO spent")
-    tried = await pool.ask("Mint", "x")
+    tried = await pool.ask(Call("Mint", "x"))
     await pool.aclose()
-    assert tried.circuit == "half-open"
+    assert tried.breaker_state == "half-open"
     assert "not asked" not in tried.note
 
 
@@ -305,16 +304,16 @@ async def test_the_ledger_tells_the_circuit_of_every_call_also_when_replayed_and
         await asyncio.sleep(1.0)
         healed = await played(pool, 2, [calls[0], calls[0]])
         await pool.aclose()
-    assert ill.ledger.circuits == ("closed", "closed", "open", "closed")
+    assert ill.ledger.breaker_states == ("closed", "closed", "open", "closed")
     assert (ill.ledger.calls, ill.ledger.failures) == (4, 4)
-    assert healed.ledger.circuits == (
+    assert healed.ledger.breaker_states == (
         "half-open",
         "half-open",
     )  # the second is answered from the store
-    replay = open_replay(store, file.cards, describe=file.request)
+    replay = open_replay(store, file.cards, request=file.request)
     for seed, script, live in ((1, calls, ill), (2, [calls[0], calls[0]], healed)):
         again = await played(replay, seed, script)
-        assert again.ledger.circuits == live.ledger.circuits
+        assert again.ledger.breaker_states == live.ledger.breaker_states
         assert from_row(json.loads(json.dumps(to_row(again)))) == again
     row = row_of(ill, pool="p", router="r", seed=1, cards=file.cards)
     write_rows(tmp_path / "rows.parquet", [row])
@@ -322,7 +321,9 @@ async def test_the_ledger_tells_the_circuit_of_every_call_also_when_replayed_and
     reward = RewardParams(answer="em", cost_weight=0.5, cost_basis="all", cost_window=10)
     reprice_rows(tmp_path / "rows.parquet", prices, reward, out=tmp_path / "new.parquet")
     (repriced,) = read_rows(tmp_path / "new.parquet")
-    assert json.loads(repriced.trajectory)["ledger"]["circuits"] == list(ill.ledger.circuits)
+    assert json.loads(repriced.trajectory)["ledger"]["breaker_states"] == list(
+        ill.ledger.breaker_states
+    )
 
 
 async def test_a_reply_is_written_down_while_whoever_asked_is_busy(
@@ -333,7 +334,7 @@ async def test_a_reply_is_written_down_while_whoever_asked_is_busy(
     with serving(build_app(simulated, time_scale=0)) as url:
         file = read_pool_file(pool_file(url, endpoint=QUICK))
         pool = Recorder(HttpPool(file, {"here": ""}, max_concurrency=4), RecordStore(store))
-        asking = asyncio.ensure_future(pool.ask("Mint", asked[0].question))
+        asking = asyncio.ensure_future(pool.ask(Call("Mint", asked[0].question)))
         for _ in range(5):
             await asyncio.sleep(0)  # until the call is with the pool
         busy_until = time.monotonic() + 30
@@ -349,18 +350,32 @@ async def test_a_reply_is_written_down_while_whoever_asked_is_busy(
 def test_breaker_lets_one_call_through_when_half_open_and_opens_again():
     clock = [0.0]
     breaker = Breaker(2, 10.0, lambda: clock[0])
-    breaker.failed()
-    assert breaker.admit()
-    breaker.failed()
-    assert (breaker.state, breaker.admit()) == ("open", False)
+    ill, harmless = TryError("status 500"), TryError("status 429", ill=False)
+
+    def attempt(error: BaseException | None) -> None:
+        with suppress(TryError, asyncio.CancelledError), breaker.attempt():
+            if error is not None:
+                raise error
+
+    attempt(ill)
+    attempt(harmless)
+    attempt(ill)
+    assert breaker.state == "open"
+    with pytest.raises(TryError, match="circuit open, not asked"), breaker.attempt():
+        raise AssertionError("the call was let through")
     clock[0] = 10.0
-    assert (breaker.admit(), breaker.admit()) == (True, False)
-    breaker.failed()
+    with suppress(TryError), breaker.attempt():
+        with pytest.raises(TryError, match="circuit half-open, not asked"), breaker.attempt():
+            raise AssertionError("two calls were let through")
+        raise ill
     assert breaker.state == "open"
     clock[0] = 20.0
-    assert breaker.admit()
-    breaker.succeeded()
-    assert (breaker.state, breaker.admit()) == ("closed", True)
+    attempt(asyncio.CancelledError())  # says nothing: the next call is the trial
+    assert breaker.state == "half-open"
+    attempt(None)
+    assert breaker.state == "closed"
+    attempt(ill)
+    assert breaker.state == "closed"
 
 
 async def test_concurrency_is_bounded_per_endpoint_and_overall(
@@ -370,7 +385,9 @@ async def test_concurrency_is_bounded_per_endpoint_and_overall(
         with serving(build_app(simulated, time_scale=0.2)) as url:
             path = pool_file(url, endpoint={"max_concurrency": limits[0]})
             pool = open_http(path, max_concurrency=limits[1])
-            await asyncio.gather(*(pool.ask("Mint", question.question) for question in asked[:25]))
+            await asyncio.gather(
+                *(pool.ask(Call("Mint", question.question)) for question in asked[:25])
+            )
             await pool.aclose()
             assert stats(url)["most_open"] == expected
 
@@ -381,7 +398,7 @@ def test_a_pool_works_from_one_event_loop_after_another(
     with serving(build_app(simulated, time_scale=0)) as url:
         pool = open_http(pool_file(url))
         for question in asked[:3]:
-            assert asyncio.run(pool.ask("Mint", question.question)).failure is None
+            assert asyncio.run(pool.ask(Call("Mint", question.question))).failure is None
         asyncio.run(pool.aclose())
 
 
@@ -390,8 +407,8 @@ async def test_a_busy_event_loop_does_not_make_a_call_slow(
 ):
     with serving(build_app(simulated, time_scale=0)) as url:
         pool = open_http(pool_file(url, endpoint={**QUICK, "read_s": 2.0, "total_s": 2.0}))
-        await pool.ask("Mint", asked[0].question)  # connects
-        call = asyncio.create_task(pool.ask("Mint", asked[1].question))
+        await pool.ask(Call("Mint", asked[0].question))  # connects
+        call = asyncio.create_task(pool.ask(Call("Mint", asked[1].question)))
         await asyncio.sleep(0)
         time.sleep(3.0)  # as a policy that computes
         reply = await call
@@ -407,7 +424,7 @@ async def test_a_cancelled_call_stays_in_the_budget(
         budget = Budget(tmp_path / "budget.sqlite", Limits(run_usd=1.0), run="r")
         pool = open_http(pool_file(url), budget=budget)
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(pool.ask("Mint", "x"), 2.0)
+            await asyncio.wait_for(pool.ask(Call("Mint", "x")), 2.0)
         await asyncio.sleep(0.1)
         assert budget.under_way_usd() == 0
         assert budget.spent_usd()["run r"] == pytest.approx(518.7e-6)
@@ -416,13 +433,27 @@ async def test_a_cancelled_call_stays_in_the_budget(
 
 async def test_misuse_is_told(pool_file: WritePool):
     pool = open_http(pool_file("http://127.0.0.1:9"))
-    assert (await pool.ask("Nobody", "x")).failure == "unknown_model"
+    assert (await pool.ask(Call("Nobody", "x"))).failure == "unknown_model"
     await pool.aclose()
     with pytest.raises(RuntimeError, match="closed"):
-        await pool.ask("Mint", "x")
+        await pool.ask(Call("Mint", "x"))
 
 
-async def test_budget_ends_retries_too(
+async def test_the_budget_of_a_question_ends_its_retries_in_a_reply(
+    simulated: SimulatedPool, pool_file: WritePool, tmp_path: Path
+):
+    with serving(build_app(simulated, faults=Faults(cut=1.0), time_scale=0)) as url:
+        budget = Budget(tmp_path / "budget.sqlite", Limits(question_usd=1.2e-3), run="r")
+        pool = open_http(pool_file(url, endpoint=QUICK), budget=budget)
+        reply = await pool.ask(Call("Mint", "x", "q1"))
+        other = await pool.ask(Call("Mint", "x", "q2"))
+        await pool.aclose()
+    assert (reply.failure, reply.retries) == (other.failure, other.retries) == ("budget", 1)
+    assert reply.note is not None
+    assert "question q1 of run r: the next call could cost" in reply.note
+
+
+async def test_the_budget_of_a_run_ends_retries_with_an_error(
     simulated: SimulatedPool, pool_file: WritePool, tmp_path: Path
 ):
     with serving(build_app(simulated, faults=Faults(cut=1.0), time_scale=0)) as url:
@@ -430,11 +461,9 @@ async def test_budget_ends_retries_too(
         # Worst case of one try: (128 + 1) prompt tokens at 0.3 and 600 at 0.8 = 518.7 micro-dollars.
         budget = Budget(tmp_path / "budget.sqlite", Limits(run_usd=1.2e-3), run="r")
         pool = open_http(path, budget=budget)
-        reply = await pool.ask("Mint", "x")
-        assert (reply.failure, reply.retries) == ("budget", 1)
+        with pytest.raises(BudgetExceeded, match="run r: the next call could cost"):
+            await pool.ask(Call("Mint", "x"))
         assert budget.spent_usd()["run r"] == pytest.approx(2 * 518.7e-6)
-        assert budget.exhausted is not None
-        assert "run r" in budget.exhausted
         await pool.aclose()
         assert stats(url)["total"]["requests"] == 2
 
@@ -487,10 +516,10 @@ async def test_a_key_sent_back_by_the_server_is_not_handed_on(
         path = pool_file(url, endpoint={"key_env": "TEST_POOL_KEY"})
         file = read_pool_file(path)
         pool = HttpPool(file, file.keys({"TEST_POOL_KEY": MARKED_KEY}), max_concurrency=2)
-        reply = await pool.ask("Mint", "x")
+        reply = await pool.ask(Call("Mint", "x"))
         await pool.aclose()
         wrong = HttpPool(file, {"here": "sk-WRONG-0123456789"}, max_concurrency=2)
-        refused = await wrong.ask("Mint", "x")
+        refused = await wrong.ask(Call("Mint", "x"))
         await wrong.aclose()
     assert reply.text == "Your key is [key]."
     assert refused.failure == "unavailable"

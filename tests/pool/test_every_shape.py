@@ -12,6 +12,7 @@ import yaml
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
+from routerr1.pool.base import Call
 from routerr1.pool.budget import Budget, Limits
 from routerr1.pool.client import HttpPool
 from routerr1.pool.pool_file import read_pool_file
@@ -113,7 +114,7 @@ async def test_two_thousand_calls_lose_no_text_and_the_ledger_is_the_bill(tmp_pa
         file = read_pool_file(pool_file(tmp_path / "pool.yaml", url))
         budget = Budget(tmp_path / "budget.sqlite", Limits(run_usd=1000.0), run="r")
         pool = HttpPool(file, file.keys({}), max_concurrency=AT_ONCE, budget=budget)
-        replies = await asyncio.gather(*(pool.ask(*call) for call in calls))
+        replies = await asyncio.gather(*(pool.ask(Call(*call)) for call in calls))
         spent = budget.spent_usd()["run r"]
         await pool.aclose()
     assert [reply.failure for reply in replies] == [None] * CALLS

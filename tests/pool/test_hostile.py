@@ -8,6 +8,7 @@ import pytest
 
 from routerr1 import protocol
 from routerr1.config import RolloutParams
+from routerr1.pool.base import Call, Pool
 from routerr1.prompt import Renderer
 from routerr1.rollout.generate import ScriptedGenerator
 from routerr1.rollout.loop import rollout
@@ -82,7 +83,7 @@ SCRIPT = [
 PARAMS = RolloutParams(max_rounds=4, max_new_tokens=100, temperature=1.0)
 
 
-class Hostile:
+class Hostile(Pool):
     """Says what it is told to."""
 
     def __init__(self, said: Sequence[str]) -> None:
@@ -90,11 +91,9 @@ class Hostile:
         self.asked: list[tuple[str, str]] = []
         self.said = list(said)
 
-    async def ask(self, name: str, query: str) -> Reply:
-        self.asked.append((name, query))
-        return Reply(name, self.said.pop(0), 1, 1)
-
-    async def aclose(self) -> None: ...
+    async def ask(self, call: Call) -> Reply:
+        self.asked.append((call.candidate, call.query))
+        return Reply(call.candidate, self.said.pop(0), 1, 1)
 
 
 @pytest.mark.parametrize("block", range(10))

@@ -11,6 +11,7 @@ import pytest
 from routerr1.data.contracts import require_evaluation
 from routerr1.errors import PoolError
 from routerr1.evaluate.rows import row_of
+from routerr1.pool.base import Call
 from routerr1.pool.importing import import_log
 from routerr1.pool.pool_file import read_pool_file
 from routerr1.pool.recording import open_replay
@@ -44,21 +45,21 @@ async def test_an_imported_row_answers_as_the_candidate_of_its_model(tmp_path: P
     )
     done = import_log(log(tmp_path / "log.jsonl", *rows), store, PAPER)
     assert (done.added, done.without_text) == (2, 1)
-    pool = open_replay(store, PAPER.cards, describe=PAPER.request)
-    reply = await pool.ask("Gemma-2-27B-Instruct", "who?")
+    pool = open_replay(store, PAPER.cards, request=PAPER.request)
+    reply = await pool.ask(Call("Gemma-2-27B-Instruct", "who?"))
     assert (reply.text, reply.completion_tokens, reply.cost_usd) == ("me", 2, 1.6e-6)
     assert reply.prompt_tokens == 1  # four letters
     assert reply.note == "imported; the log does not tell latency_s; estimated: prompt_tokens"
-    assert (await pool.ask("Mistral-7B-Instruct", "who?")).failure == "not_recorded"
-    assert (await pool.ask("Gemma-2-27B-Instruct", "empty?")).failure == "unavailable"
+    assert (await pool.ask(Call("Mistral-7B-Instruct", "who?"))).failure == "not_recorded"
+    assert (await pool.ask(Call("Gemma-2-27B-Instruct", "empty?"))).failure == "unavailable"
 
 
 async def test_a_log_that_tells_no_prices_can_be_evaluated(tmp_path: Path):
     unknown = {"prompt_tokens": None, "completion_tokens": None, "cost_usd": None}
     path = log(tmp_path / "log.jsonl", {**ROW, **unknown, "query": "who is the tallest?"})
     import_log(path, tmp_path / "calls.jsonl", PAPER)
-    pool = open_replay(tmp_path / "calls.jsonl", PAPER.cards, describe=PAPER.request)
-    reply = await pool.ask("Gemma-2-27B-Instruct", "who is the tallest?")
+    pool = open_replay(tmp_path / "calls.jsonl", PAPER.cards, request=PAPER.request)
+    reply = await pool.ask(Call("Gemma-2-27B-Instruct", "who is the tallest?"))
     # 19 letters are 5 tokens, 2 are 1; a million cost 0.8 dollars both ways.
     assert (reply.prompt_tokens, reply.completion_tokens) == (5, 1)
     assert reply.cost_usd == pytest.approx(6 * 0.8e-6)
@@ -79,8 +80,8 @@ async def test_zeros_beside_a_text_are_estimated_and_thoughts_are_kept_apart(tmp
     nothing = {"prompt_tokens": 0, "completion_tokens": 0, "cost_usd": 0}
     rows = ({**ROW, **nothing, "response": "<think>you?</think>me"},)
     import_log(log(tmp_path / "log.jsonl", *rows), tmp_path / "calls.jsonl", PAPER)
-    pool = open_replay(tmp_path / "calls.jsonl", PAPER.cards, describe=PAPER.request)
-    reply = await pool.ask("Gemma-2-27B-Instruct", "who?")
+    pool = open_replay(tmp_path / "calls.jsonl", PAPER.cards, request=PAPER.request)
+    reply = await pool.ask(Call("Gemma-2-27B-Instruct", "who?"))
     assert (reply.text, reply.thoughts) == ("me", "you?")
     # By length 1 token of the question, 1 of the thoughts, 1 of the answer; a million cost 0.8 dollars.
     assert (reply.prompt_tokens, reply.completion_tokens, reply.reasoning_tokens) == (1, 2, 1)
@@ -150,12 +151,12 @@ async def test_the_real_log_imports_whole_once_and_answers_every_question(tmp_pa
     again = import_log(LOG, store, PAPER)
     assert (again.added, again.already_there) == (0, 3000)
     assert store.read_bytes() == before
-    pool = open_replay(store, PAPER.cards, describe=PAPER.request)
+    pool = open_replay(store, PAPER.cards, request=PAPER.request)
     names = {row.model: row.name for row in PAPER.candidates}
     with gzip.open(LOG, "rt", encoding="utf-8") as lines:
         for line in lines:
             row = json.loads(line)
-            reply = await pool.ask(names[row["model"]], row["query"])
+            reply = await pool.ask(Call(names[row["model"]], row["query"]))
             assert (reply.text, reply.cost_usd) == (row["response"], row["cost_usd"])
             assert reply.completion_tokens == row["completion_tokens"]
     assert len(list(read_records(store))) == 3000

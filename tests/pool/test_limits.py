@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from routerr1.pool.base import Call
 from routerr1.pool.client import HttpPool
 from routerr1.pool.pool_file import CandidateRow, Endpoint, PoolFile, Prices
 from routerr1.types import Reply
@@ -49,7 +50,7 @@ def pool_of(*urls: str, **options: object) -> HttpPool:
 async def asked(url: str, **options: object) -> tuple[Reply, float]:
     pool = pool_of(url, **options)
     started = time.perf_counter()
-    reply = await pool.ask(url.rpartition("/")[2], "What is the capital of France?")
+    reply = await pool.ask(Call(url.rpartition("/")[2], "What is the capital of France?"))
     took = time.perf_counter() - started
     await pool.aclose()
     return reply, took
@@ -121,11 +122,11 @@ class Peak:
 async def test_sixty_four_unfair_calls_at_once_take_little_memory(server: str):
     kinds = ("bomb", "huge", "headers", "stream", "drip", "nested", "many", "circle")
     pool = pool_of(*(f"{server}/{kind}" for kind in kinds))
-    await asyncio.gather(*(pool.ask(kind, "warm up") for kind in kinds))
+    await asyncio.gather(*(pool.ask(Call(kind, "warm up")) for kind in kinds))
     idle = psutil.Process().memory_info().rss
     with Peak() as peak:
         replies = await asyncio.gather(
-            *(pool.ask(kind, f"{kind} {number}") for number in range(8) for kind in kinds)
+            *(pool.ask(Call(kind, f"{kind} {number}")) for number in range(8) for kind in kinds)
         )
     await pool.aclose()
     assert {reply.failure for reply in replies} == {"unavailable"}
@@ -136,9 +137,9 @@ async def test_sixty_four_unfair_calls_at_once_take_little_memory(server: str):
 @pytest.mark.parametrize("kind", ["bomb", "huge", "stream", "many"])
 async def test_sixty_four_calls_of_the_worst_kind_take_little_memory(server: str, kind: str):
     pool = pool_of(f"{server}/{kind}")
-    await pool.ask(kind, "warm up")
+    await pool.ask(Call(kind, "warm up"))
     idle = psutil.Process().memory_info().rss
     with Peak() as peak:
-        await asyncio.gather(*(pool.ask(kind, str(number)) for number in range(64)))
+        await asyncio.gather(*(pool.ask(Call(kind, str(number))) for number in range(64)))
     await pool.aclose()
     assert peak.most - idle < 100e6

@@ -12,6 +12,7 @@ import yaml
 from routerr1.config import GeneralizeParams, PoolParams
 from routerr1.errors import PoolError
 from routerr1.pool.addresses import proxy_for
+from routerr1.pool.base import Call
 from routerr1.pool.build import open_http_pool
 from routerr1.pool.pool_file import read_pool_file
 from routerr1.pool.pricing import cost_usd
@@ -58,7 +59,7 @@ def test_a_good_file_tells_cards_and_requests(tmp_path: Path):
     file = read_pool_file(written(tmp_path, good()), max_reply_tokens=50)
     assert [card.name for card in file.cards] == ["One", "Two", "Three"]
     assert (file.cards[0].aliases, file.cards[0].completion_usd_per_mtok) == (("Uno",), 2.0)
-    assert file.request("Two", "why?") == {
+    assert file.request(Call("Two", "why?")) == {
         "model": "maker/Two",
         "messages": [{"role": "user", "content": "why?"}],
         "max_tokens": 50,
@@ -146,14 +147,14 @@ def test_parameters_are_merged_into_the_call_and_null_removes_one(tmp_path: Path
         "chat_template_kwargs": {"enable_thinking": False},
     })(content)  # fmt: skip
     file = read_pool_file(written(tmp_path, content), max_reply_tokens=50)
-    assert file.request("One", "why?") == {
+    assert file.request(Call("One", "why?")) == {
         "model": "maker/One",
         "messages": [{"role": "user", "content": "why?"}],
         "max_completion_tokens": 600,
         "reasoning_effort": "low",
         "chat_template_kwargs": {"enable_thinking": False},
     }
-    assert "max_tokens" in file.request("Two", "why?")
+    assert "max_tokens" in file.request(Call("Two", "why?"))
 
 
 @pytest.mark.parametrize(
@@ -336,11 +337,11 @@ async def test_a_replay_needs_no_key(tmp_path: Path):
     from routerr1.types import Reply
 
     path, store = written(tmp_path, good()), tmp_path / "calls.jsonl"
-    request = read_pool_file(path, max_reply_tokens=10).request("One", "q")
+    request = read_pool_file(path, max_reply_tokens=10).request(Call("One", "q"))
     with RecordStore(store) as opened:
         opened.append(Record(request, Reply("One", "a")))
     pool = open_http_pool(http(calls="replay", store=store), environ={})
-    assert (await pool.ask("One", "q")).text == "a"
+    assert (await pool.ask(Call("One", "q"))).text == "a"
 
 
 def test_the_ready_made_files_hold_and_carry_the_papers_prices():

@@ -16,6 +16,7 @@ import pytest
 
 from routerr1.errors import BudgetExceeded, DataError, PoolError
 from routerr1.files import digest
+from routerr1.pool.base import Call, Pool
 from routerr1.pool.cards import read_cards
 from routerr1.pool.profile import (
     asked_in,
@@ -30,25 +31,23 @@ from routerr1.pool.records import read_records
 from routerr1.types import Card, Question, Reply
 
 
-class CountingPool:
+class CountingPool(Pool):
     """Answers at once, counts what it is asked, and fails where told to."""
 
-    def __init__(self, fails: Sequence[tuple[str, str]] = (), failure: str = "unavailable") -> None:
+    def __init__(self, fails: Sequence[tuple[str, str]] = ()) -> None:
         self.asked: list[tuple[str, str]] = []
         self.fails = set(fails)
-        self.failure = failure
         self.cards = (Card("Fast", completion_usd_per_mtok=1.0), Card("Slow"))
 
-    async def ask(self, name: str, query: str) -> Reply:
+    async def ask(self, call: Call) -> Reply:
+        name, query = call.candidate, call.query
         self.asked.append((name, query))
         await asyncio.sleep(0)
         if (name, query) in self.fails:
-            return Reply(name, "", failure=self.failure, note="told to")  # type: ignore[arg-type]
+            return Reply(name, "", failure="unavailable")
         place = int(query.removeprefix("q"))
         text = f"It is surely a{place}." if name == "Fast" else "I do not know."
         return Reply(name, text, 10, 4, 4e-6, latency_s=1.0 + place)
-
-    async def aclose(self) -> None: ...
 
 
 def ask(place: int, topic: str, hops: int | None = 1) -> Question:
@@ -98,8 +97,9 @@ async def test_a_candidate_that_never_answers_gets_no_card():
 
 async def test_what_a_fallback_answers_is_no_skill_of_the_candidate_asked():
     class Propped(CountingPool):
-        async def ask(self, name: str, query: str) -> Reply:
-            return await super().ask("Fast" if query in ("q0", "q2") else name, query)
+        async def ask(self, call: Call) -> Reply:
+            name = "Fast" if call.query in ("q0", "q2") else call.candidate
+            return await super().ask(Call(name, call.query))
 
     found = await profile(QUESTIONS, Propped(), store=None)
     assert found.summary["Fast"]["failures"] == 0
@@ -109,9 +109,16 @@ async def test_what_a_fallback_answers_is_no_skill_of_the_candidate_asked():
 
 
 async def test_a_reached_budget_stops_the_stage():
-    pool = CountingPool(fails=[("Slow", "q1")], failure="budget")
-    with pytest.raises(BudgetExceeded, match="of 8 calls: told to"):
-        await profile(QUESTIONS, pool, store=None)
+    class Purse(CountingPool):
+        async def ask(self, call: Call) -> Reply:
+            if (call.candidate, call.query) == ("Slow", "q1"):
+                raise BudgetExceeded("run r: nothing is left")
+            return await super().ask(call)
+
+    with pytest.raises(
+        BudgetExceeded, match=r"of 8 calls: run r: nothing is left; raise pool\.budget"
+    ):
+        await profile(QUESTIONS, Purse(), store=None)
 
 
 async def test_equal_runs_write_equal_bytes_whether_asked_or_from_the_store(tmp_path: Path):
@@ -141,14 +148,15 @@ def test_a_matrix_that_cannot_be_read_is_one_line(tmp_path: Path):
 SLOW_STAGE = """
 import asyncio, sys
 from pathlib import Path
+from routerr1.pool.base import Pool
 from routerr1.pool.profile import profile
 from routerr1.types import Card, Question, Reply
 
-class Slow:
+class Slow(Pool):
     cards = (Card("A"), Card("B"))
-    async def ask(self, name, query):
-        await asyncio.sleep(0.02 * int(query))
-        return Reply(name, "yes", 1, 1)
+    async def ask(self, call):
+        await asyncio.sleep(0.02 * int(call.query))
+        return Reply(call.candidate, "yes", 1, 1)
 
 asked = [Question(str(i), "s", str(i), ("yes",), "train") for i in range(200)]
 asyncio.run(profile(asked, Slow(), store=Path(sys.argv[1])))
@@ -168,14 +176,12 @@ async def test_a_killed_run_is_not_paid_twice(tmp_path: Path):
 
     asked: list[tuple[str, str]] = []
 
-    class Rest:
+    class Rest(Pool):
         cards = (Card("A"), Card("B"))
 
-        async def ask(self, name: str, query: str) -> Reply:
-            asked.append((name, query))
-            return Reply(name, "yes", 1, 1)
-
-        async def aclose(self) -> None: ...
+        async def ask(self, call: Call) -> Reply:
+            asked.append((call.candidate, call.query))
+            return Reply(call.candidate, "yes", 1, 1)
 
     questions = [Question(str(i), "s", str(i), ("yes",), "train") for i in range(200)]
     found = await profile(questions, Rest(), store=store)

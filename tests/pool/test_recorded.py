@@ -7,6 +7,7 @@ import pytest
 
 from routerr1.config import PoolParams
 from routerr1.errors import PoolError
+from routerr1.pool.base import Call
 from routerr1.pool.build import open_http_pool
 from routerr1.pool.pool_file import PoolFile, read_pool_file
 from routerr1.pool.recorded import RecordedPool, StoredReply, read_store, write_store
@@ -62,7 +63,7 @@ def store(tmp_path: Path) -> Path:
 async def test_a_question_is_found_whatever_its_case_blanks_and_punctuation(
     file: PoolFile, store: Path, question: str
 ) -> None:
-    reply = await RecordedPool(file, read_store(store)).ask("Big", question)
+    reply = await RecordedPool(file, read_store(store)).ask(Call("Big", question))
     assert (reply.text, reply.failure, reply.cached) == ("Lima.", None, True)
     assert (reply.prompt_tokens, reply.completion_tokens, reply.latency_s) == (100, 3, 0.25)
     # 100 tokens at 2 USD and 3 at 10 USD a million
@@ -71,10 +72,10 @@ async def test_a_question_is_found_whatever_its_case_blanks_and_punctuation(
 
 async def test_what_was_never_recorded_says_so(file: PoolFile, store: Path) -> None:
     pool = RecordedPool(file, read_store(store))
-    reply = await pool.ask("Big", "What is the capital of Chad?")
+    reply = await pool.ask(Call("Big", "What is the capital of Chad?"))
     assert (reply.text, reply.failure) == ("", "not_recorded")
     assert reply.note == "replies.jsonl.gz holds no reply of Big to this question"
-    assert (await pool.ask("Nobody", QUESTION)).failure == "unknown_model"
+    assert (await pool.ask(Call("Nobody", QUESTION))).failure == "unknown_model"
 
 
 def test_equal_rows_give_equal_bytes(tmp_path: Path) -> None:
@@ -127,7 +128,7 @@ async def test_parameters_open_it_without_the_candidates_kept_from_training(
     )
     pool = open_http_pool(params, environ={})
     assert [card.name for card in pool.cards] == ["Big"]
-    assert (await pool.ask("Big", QUESTION)).text == "Lima."
+    assert (await pool.ask(Call("Big", QUESTION))).text == "Lima."
     grown = open_http_pool(params, environ={}, held_out=True)
     assert [card.name for card in grown.cards] == ["Big", "Late"]
 

@@ -19,6 +19,7 @@ from routerr1.config import Params
 from routerr1.data.embedded import World
 from routerr1.errors import PoolError
 from routerr1.evaluate.rows import read_rows
+from routerr1.pool.base import Call
 from routerr1.pool.records import read_records
 from routerr1.rollout.record import from_row
 from routerr1.simulation.candidates import default_candidates
@@ -89,10 +90,10 @@ def failures(params: Params, url: str) -> Iterator[str]:
 
     async def ask() -> str:
         pool = Workspace(params).open_pool()
-        reply = await pool.ask("Mint", "x")
+        reply = await pool.ask(Call("Mint", "x"))
         await pool.aclose()
         try:
-            await pool.ask("Mint", "x")
+            await pool.ask(Call("Mint", "x"))
         except RuntimeError:
             return repr((pool, reply)) + traceback.format_exc()
         raise AssertionError("a closed pool was asked")

@@ -11,21 +11,20 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from routerr1.config import RolloutParams
-from routerr1.errors import LockHeld, PoolError
-from routerr1.pool.nearest import QuestionIndex
+from routerr1.errors import BudgetExceeded, LockHeld, PoolError
+from routerr1.pool.base import Call, Pool, plain_request
 from routerr1.pool.recording import Recorder, ReplayPool, open_replay
 from routerr1.pool.records import (
     Record,
     RecordStore,
-    plain_request,
     read_records,
     request_key,
 )
-from routerr1.pool.scope import asked_for, asking_for
 from routerr1.prompt import Renderer
 from routerr1.rollout.generate import ScriptedGenerator
 from routerr1.rollout.loop import play
@@ -36,7 +35,7 @@ LIMITS = RolloutParams(max_rounds=4, max_new_tokens=50, temperature=1.0)
 CARDS = (Card("A", completion_usd_per_mtok=1.0), Card("B"))
 
 
-class Moody:
+class Moody(Pool):
     """Says something new every time, and fails at one call in three: the hardest pool to replay."""
 
     def __init__(self, seed: int) -> None:
@@ -44,7 +43,8 @@ class Moody:
         self.asked: list[tuple[str, str]] = []
         self.cards: Sequence[Card] = CARDS
 
-    async def ask(self, name: str, query: str) -> Reply:
+    async def ask(self, call: Call) -> Reply:
+        name, query = call.candidate, call.query
         self.asked.append((name, query))
         await asyncio.sleep(self.random.random() * 0.01)
         if self.random.random() < 1 / 3:
@@ -52,11 +52,9 @@ class Moody:
         said = f"{query}? {self.random.random()}"
         return Reply(name, said, 3, 5, self.random.random(), self.random.random(), retries=1)
 
-    async def aclose(self) -> None: ...
-
 
 def record(query: str, text: str, *, scope: str | None = None, name: str = "A") -> Record:
-    return Record(plain_request(name, query), Reply(name, text), scope)
+    return Record(plain_request(Call(name, query)), Reply(name, text), scope)
 
 
 def test_equal_requests_have_equal_keys_and_any_change_another():
@@ -67,23 +65,17 @@ def test_equal_requests_have_equal_keys_and_any_change_another():
         assert request_key({**base, **change}) != request_key(base)
 
 
-def test_scopes_nest():
-    with asking_for("router"), asking_for("q1/7"):
-        assert asked_for() == "router/q1/7"
-    assert asked_for() is None
-
-
 async def test_a_run_replays_as_it_was_in_another_order_and_with_its_failures(tmp_path: Path):
     """30 trajectories of 6 calls over 4 questions, all at once, each asking some question twice."""
 
     async def trajectory(
         pool: Moody | Recorder | ReplayPool, number: int, slow: random.Random
     ) -> list[Reply]:
-        with asking_for(f"t{number}"):
-            got = []
-            for step in range(6):
-                await asyncio.sleep(slow.random() * 0.01)
-                got.append(await pool.ask("AB"[step % 2], f"q{(number + step) % 4}"))
+        got = []
+        for step in range(6):
+            await asyncio.sleep(slow.random() * 0.01)
+            call = Call("AB"[step % 2], f"q{(number + step) % 4}", f"t{number}")
+            got.append(await pool.ask(call))
         return got
 
     async def run(pool: Recorder | ReplayPool, order_seed: int) -> list[list[Reply]]:
@@ -96,16 +88,15 @@ async def test_a_run_replays_as_it_was_in_another_order_and_with_its_failures(tm
             for replies in played
         ]
 
-    for reuse in (False, True):
-        store = tmp_path / f"calls-{reuse}.jsonl"
-        recorder = Recorder(Moody(1), RecordStore(store), reuse=reuse)
-        live = await run(recorder, 1)
-        await recorder.aclose()
-        assert any(reply.failure for replies in live for reply in replies)
-        first = await run(open_replay(store, CARDS), 2)
-        second = await run(open_replay(store, CARDS), 3)
-        assert paid(first) == paid(live)
-        assert first == second
+    store = tmp_path / "calls.jsonl"
+    recorder = Recorder(Moody(1), RecordStore(store))
+    live = await run(recorder, 1)
+    await recorder.aclose()
+    assert any(reply.failure for replies in live for reply in replies)
+    first = await run(open_replay(store, CARDS), 2)
+    second = await run(open_replay(store, CARDS), 3)
+    assert paid(first) == paid(live)
+    assert first == second
 
 
 async def test_recorded_trajectories_replay_whole(tmp_path: Path):
@@ -139,31 +130,32 @@ async def test_recorded_trajectories_replay_whole(tmp_path: Path):
         return [json.dumps(row, sort_keys=True) for row in rows]
 
     store = tmp_path / "calls.jsonl"
-    live = await run(Recorder(Moody(3), RecordStore(store), reuse=False))
+    live = await run(Recorder(Moody(3), RecordStore(store)))
     assert len(set(live)) == 40
     assert await run(open_replay(store, CARDS)) == live
 
 
 async def test_a_repeated_question_is_asked_once_even_at_the_same_time(tmp_path: Path):
     class Steady(Moody):
-        async def ask(self, name: str, query: str) -> Reply:
-            self.asked.append((name, query))
+        async def ask(self, call: Call) -> Reply:
+            self.asked.append((call.candidate, call.query))
             await asyncio.sleep(0.01)
-            return Reply(name, "yes", 3, 5, 0.5, failure="unavailable" if query == "bad" else None)
+            failure = "unavailable" if call.query == "bad" else None
+            return Reply(call.candidate, "yes", 3, 5, 0.5, failure=failure)
 
     steady = Steady(1)
     recorder = Recorder(steady, RecordStore(tmp_path / "calls.jsonl"))
-    together = await asyncio.gather(*(recorder.ask("A", "q") for _ in range(5)))
-    later = await recorder.ask("A", "q")
+    together = await asyncio.gather(*(recorder.ask(Call("A", "q")) for _ in range(5)))
+    later = await recorder.ask(Call("A", "q"))
     assert steady.asked == [("A", "q")]
     assert sorted(reply.cached for reply in together) == [False, True, True, True, True]
     assert (later.text, later.cached, later.cost_usd) == ("yes", True, 0.5)
-    await recorder.ask("A", "bad")
-    await recorder.ask("A", "bad")
+    await recorder.ask(Call("A", "bad"))
+    await recorder.ask(Call("A", "bad"))
     assert steady.asked.count(("A", "bad")) == 2  # a failure is never reused
     await recorder.aclose()
     again = Recorder(steady, RecordStore(tmp_path / "calls.jsonl"))
-    assert (await again.ask("A", "q")).cached
+    assert (await again.ask(Call("A", "q"))).cached
     assert steady.asked.count(("A", "q")) == 1
     await again.aclose()
 
@@ -172,15 +164,15 @@ async def test_a_spent_budget_is_not_shared_with_who_waited_for_the_call(tmp_pat
     """The first fails for a reason of its own: its question's budget is spent, the others' are not."""
 
     class Purse(Moody):
-        async def ask(self, name: str, query: str) -> Reply:
-            scope = str(asked_for())
-            self.asked.append((scope, query))
+        async def ask(self, call: Call) -> Reply:
+            self.asked.append((str(call.scope), call.query))
             await asyncio.sleep(0.01)
-            return Reply(name, "", failure="budget") if scope == "poor" else Reply(name, "yes")
+            if call.scope == "poor":
+                return Reply(call.candidate, "", failure="budget")
+            return Reply(call.candidate, "yes")
 
     async def ask(scope: str) -> Reply:
-        with asking_for(scope):
-            return await recorder.ask("A", "q")
+        return await recorder.ask(Call("A", "q", scope))
 
     purse = Purse(1)
     recorder = Recorder(purse, RecordStore(tmp_path / "calls.jsonl"))
@@ -191,40 +183,60 @@ async def test_a_spent_budget_is_not_shared_with_who_waited_for_the_call(tmp_pat
     await recorder.aclose()
 
 
+async def test_a_spent_run_stops_every_caller_and_leaves_no_record(tmp_path: Path):
+    class Spent(Moody):
+        async def ask(self, call: Call) -> Reply:
+            self.asked.append((call.candidate, call.query))
+            await asyncio.sleep(0.01)
+            raise BudgetExceeded("run r: nothing is left")
+
+    spent, path = Spent(1), tmp_path / "calls.jsonl"
+    recorder = Recorder(spent, RecordStore(path))
+    asking = [recorder.ask(Call("A", "q", f"t{number}")) for number in range(3)]
+    refused = await asyncio.gather(*asking, return_exceptions=True)
+    assert [type(each) for each in refused] == [BudgetExceeded] * 3
+    assert spent.asked == [("A", "q")]
+    await recorder.aclose()
+    assert list(read_records(path)) == []
+
+
 async def test_what_a_fallback_said_is_not_kept_for_good(tmp_path: Path):
     class Propped(Moody):
-        async def ask(self, name: str, query: str) -> Reply:
-            self.asked.append((name, query))
-            return Reply("B" if len(self.asked) < 3 else name, "yes")
+        async def ask(self, call: Call) -> Reply:
+            self.asked.append((call.candidate, call.query))
+            return Reply("B" if len(self.asked) < 3 else call.candidate, "yes")
 
     propped = Propped(1)
     for _ in range(2):  # in one process, and from the store of an earlier one
         recorder = Recorder(propped, RecordStore(tmp_path / "calls.jsonl"))
-        assert [(await recorder.ask("A", "q")).model for _ in range(2)] in (["B", "B"], ["A", "A"])
+        assert [(await recorder.ask(Call("A", "q"))).model for _ in range(2)] in (
+            ["B", "B"],
+            ["A", "A"],
+        )
         await recorder.aclose()
     assert len(propped.asked) == 3
 
 
 async def test_a_call_that_nobody_waits_for_any_more_is_kept_because_it_is_paid(tmp_path: Path):
     class Slow(Moody):
-        async def ask(self, name: str, query: str) -> Reply:
-            self.asked.append((name, query))
+        async def ask(self, call: Call) -> Reply:
+            self.asked.append((call.candidate, call.query))
             await asyncio.sleep(0.05)
-            return Reply(name, "yes")
+            return Reply(call.candidate, "yes")
 
     slow, path = Slow(1), tmp_path / "calls.jsonl"
     recorder = Recorder(slow, RecordStore(path))
-    asking = asyncio.ensure_future(recorder.ask("A", "q"))
+    asking = asyncio.ensure_future(recorder.ask(Call("A", "q")))
     await asyncio.sleep(0.01)
     asking.cancel()
     await asyncio.sleep(0)
-    await recorder.ask("A", "q")  # joins the call of the one that broke off
-    broken_off = asyncio.ensure_future(recorder.ask("A", "p"))
+    await recorder.ask(Call("A", "q"))  # joins the call of the one that broke off
+    broken_off = asyncio.ensure_future(recorder.ask(Call("A", "p")))
     await asyncio.sleep(0.01)
     broken_off.cancel()
     await recorder.aclose()
     again = Recorder(slow, RecordStore(path))
-    assert [(await again.ask("A", query)).cached for query in "qp"] == [True, True]
+    assert [(await again.ask(Call("A", query))).cached for query in "qp"] == [True, True]
     assert slow.asked == [("A", "q"), ("A", "p")]
     await again.aclose()
 
@@ -232,7 +244,7 @@ async def test_a_call_that_nobody_waits_for_any_more_is_kept_because_it_is_paid(
 async def test_a_store_that_only_saves_calls_holds_each_once(tmp_path: Path):
     path = tmp_path / "calls.jsonl"
     recorder = Recorder(Moody(4), RecordStore(path), repeats=False)
-    replies = [await recorder.ask("A", "q") for _ in range(20)]
+    replies = [await recorder.ask(Call("A", "q")) for _ in range(20)]
     await recorder.aclose()
     answered = next(place for place, reply in enumerate(replies) if reply.failure is None)
     kept = list(read_records(path))
@@ -242,57 +254,27 @@ async def test_a_store_that_only_saves_calls_holds_each_once(tmp_path: Path):
 
 async def test_a_waiter_that_is_cancelled_leaves_the_call_to_the_others(tmp_path: Path):
     class Slow(Moody):
-        async def ask(self, name: str, query: str) -> Reply:
-            self.asked.append((name, query))
+        async def ask(self, call: Call) -> Reply:
+            self.asked.append((call.candidate, call.query))
             await asyncio.sleep(0.1)
-            return Reply(name, "yes")
+            return Reply(call.candidate, "yes")
 
     recorder = Recorder(Slow(1), RecordStore(tmp_path / "calls.jsonl"))
-    first = asyncio.create_task(recorder.ask("A", "q"))
+    first = asyncio.create_task(recorder.ask(Call("A", "q")))
     await asyncio.sleep(0.02)
-    second = asyncio.create_task(recorder.ask("A", "q"))
+    second = asyncio.create_task(recorder.ask(Call("A", "q")))
     await asyncio.sleep(0.02)
     first.cancel()
     assert (await second).text == "yes"
     await recorder.aclose()
 
 
-async def test_a_miss_is_a_failure_or_falls_through():
+async def test_a_call_without_a_record_is_a_failure():
     alone = ReplayPool([record("q", "yes")], CARDS)
-    assert (await alone.ask("A", "q")).text == "yes"
-    miss = await alone.ask("A", "other")
+    assert (await alone.ask(Call("A", "q"))).text == "yes"
+    miss = await alone.ask(Call("A", "other"))
     assert (miss.text, miss.failure) == ("", "not_recorded")
-    assert (await alone.ask("C", "q")).failure == "unknown_model"
-    moody = Moody(0)
-    backed = ReplayPool([record("q", "yes")], CARDS, fall_through=moody)
-    await backed.ask("A", "q")
-    await backed.ask("A", "other")
-    assert moody.asked == [("A", "other")]
-
-
-async def test_the_nearest_question_answers_only_if_allowed_and_says_so():
-    records = [
-        record("who painted the Mona Lisa", "Leonardo"),
-        record("what is the capital of France", "Paris"),
-    ]
-    asked = "who painted the Mona Lisa portrait?"
-    assert (await ReplayPool(records, CARDS).ask("A", asked)).failure == "not_recorded"
-    pool = ReplayPool(records, CARDS, nearest=0.75)
-    reply = await pool.ask("A", asked)
-    assert (reply.text, reply.cached, reply.failure) == ("Leonardo", True, None)
-    assert reply.note is not None
-    assert "nearest recorded question 'who painted the Mona Lisa' (similarity 0." in reply.note
-    assert (await pool.ask("A", "what is the capital of Zubrowka")).failure == "not_recorded"
-    assert (await pool.ask("B", asked)).failure == "not_recorded"  # never of another candidate
-
-
-def test_similarity_of_equal_and_of_unlike_questions():
-    index = QuestionIndex(["who painted the Mona Lisa", "how high is the Eiffel tower"])
-    assert index.nearest("Who painted the Mona Lisa?") == (
-        "who painted the Mona Lisa",
-        pytest.approx(1.0),
-    )
-    assert index.nearest("xylophone")[1] == 0.0
+    assert (await alone.ask(Call("C", "q"))).failure == "unknown_model"
 
 
 def test_what_is_written_is_read_back(tmp_path: Path):
@@ -312,17 +294,17 @@ def test_what_is_written_is_read_back(tmp_path: Path):
 
 async def test_one_model_at_two_endpoints_is_two_candidates(tmp_path: Path):
     class Hosts(Moody):
-        def request(self, _name: str, query: str) -> dict[str, object]:
-            return plain_request("the-model", query)
+        def request(self, call: Call) -> dict[str, Any]:
+            return plain_request(Call("the-model", call.query))
 
-        async def ask(self, name: str, query: str) -> Reply:
-            self.asked.append((name, query))
-            return Reply(name, f"{name} says so", 3, 5, 0.1)
+        async def ask(self, call: Call) -> Reply:
+            self.asked.append((call.candidate, call.query))
+            return Reply(call.candidate, f"{call.candidate} says so", 3, 5, 0.1)
 
     for first in (True, False):
         pool = Hosts(1)
         recorder = Recorder(pool, RecordStore(tmp_path / "calls.jsonl"))
-        replies = [await recorder.ask(name, "q") for name in ("A", "B", "A")]
+        replies = [await recorder.ask(Call(name, "q")) for name in ("A", "B", "A")]
         await recorder.aclose()
         assert [reply.model for reply in replies] == ["A", "B", "A"]
         assert pool.asked == ([("A", "q"), ("B", "q")] if first else [])
@@ -387,12 +369,14 @@ def test_an_empty_or_absent_store_cannot_be_replayed(tmp_path: Path):
 WRITER = """
 import sys
 from pathlib import Path
-from routerr1.pool.records import Record, RecordStore, plain_request
+from typing import Any
+from routerr1.pool.base import Call, plain_request
+from routerr1.pool.records import Record, RecordStore
 from routerr1.types import Reply
 store = RecordStore(Path(sys.argv[1]))
 number = int(sys.argv[2])
 while True:
-    store.append(Record(plain_request("A", str(number)), Reply("A", "x" * 3000)))
+    store.append(Record(plain_request(Call("A", str(number))), Reply("A", "x" * 3000)))
     print(number, flush=True)
     number += 1
 """
@@ -420,5 +404,5 @@ def test_records_hold_plain_json(tmp_path: Path):
     with RecordStore(path) as store:
         store.append(record("q", "a", scope="s"))
     body = json.loads(path.read_text())
-    assert body["key"] == request_key(plain_request("A", "q"))
+    assert body["key"] == request_key(plain_request(Call("A", "q")))
     assert (body["reply"]["text"], body["scope"], body["origin"]) == ("a", "s", None)

@@ -9,6 +9,7 @@ import pytest
 
 from routerr1.config import PoolParams
 from routerr1.errors import PoolError
+from routerr1.pool.base import Call
 from routerr1.pool.build import environment, open_http_pool
 from routerr1.simulation.pool import SimulatedPool
 from routerr1.simulation.server import build_app, serving
@@ -60,7 +61,7 @@ async def test_requests_and_errors_of_the_sdk_are_logged_without_the_key(
         path = pool_file(url, endpoint={"key_env": "MARKED_POOL_KEY"}).relative_to(tmp_path)
         params = PoolParams(kind="http", file=path, seed=1, max_reply_tokens=10, max_concurrency=2)
         pool = open_http_pool(params, environ={"MARKED_POOL_KEY": KEY})
-        replies = await asyncio.gather(*(pool.ask("Mint", str(n)) for n in range(3)))
+        replies = await asyncio.gather(*(pool.ask(Call("Mint", str(n))) for n in range(3)))
         await pool.aclose()
     assert {reply.note for reply in replies} == {'Mint: status 401 "wrong or missing key"'}
     assert caplog.records

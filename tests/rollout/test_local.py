@@ -10,6 +10,7 @@ import torch
 
 from routerr1.config import Params
 from routerr1.errors import CheckpointError
+from routerr1.pool.base import Call, Pool
 from routerr1.prompt import renderer
 from routerr1.rollout.local import LocalGenerator
 from routerr1.rollout.loop import play
@@ -123,17 +124,15 @@ async def test_samples_follow_the_distribution(generator: LocalGenerator) -> Non
     assert abs(share - p) < 4 * (p * (1 - p) / 2000) ** 0.5  # four standard errors
 
 
-class Tardy:
+class Tardy(Pool):
     """The simulated pool, with replies that come after pauses of their own."""
 
     def __init__(self, pool: SimulatedPool, seed: int) -> None:
         self.pool, self.cards, self.random = pool, pool.cards, Random(seed)
 
-    async def ask(self, name: str, query: str) -> Reply:
+    async def ask(self, call: Call) -> Reply:
         await asyncio.sleep(self.random.random() * 0.05)
-        return await self.pool.ask(name, query)
-
-    async def aclose(self) -> None: ...
+        return await self.pool.ask(call)
 
 
 async def test_in_lockstep_reply_times_do_not_matter(

@@ -10,7 +10,7 @@ import pytest
 from routerr1.config import RolloutParams
 from routerr1.data.contracts import require_trajectories
 from routerr1.errors import PoolError
-from routerr1.pool.interface import Pool
+from routerr1.pool.base import Call, Pool
 from routerr1.pool.recording import Recorder, open_replay
 from routerr1.pool.records import RecordStore, reply_row
 from routerr1.prompt import renderer
@@ -26,7 +26,7 @@ ASK = "<think>t</think><search>big: capital of France?</search>"
 DONE = "<think>t</think><answer>Paris</answer>"
 
 
-class Canned:
+class Canned(Pool):
     """A pool that gives what it is told and remembers what it was asked."""
 
     def __init__(
@@ -37,13 +37,11 @@ class Canned:
         self._reply = (text, failure)
         self._wait_s = wait_s
 
-    async def ask(self, name: str, query: str) -> Reply:
-        self.asked.append((name, query))
+    async def ask(self, call: Call) -> Reply:
+        self.asked.append((call.candidate, call.query))
         await asyncio.sleep(self._wait_s)
         text, failure = self._reply
-        return Reply(name, text, 5, 2, 0.25, 0.5, failure=failure)  # type: ignore[arg-type]
-
-    async def aclose(self) -> None: ...
+        return Reply(call.candidate, text, 5, 2, 0.25, 0.5, failure=failure)  # type: ignore[arg-type]
 
 
 async def run(script: list[str], pool: Pool, **options: object) -> Trajectory:
@@ -130,8 +128,8 @@ async def test_a_text_that_cost_nothing_is_priced_by_its_card() -> None:
     """As stores of other programs and older versions hold them: evaluated, they would be breaches."""
 
     class Uncounted(Canned):
-        async def ask(self, name: str, query: str) -> Reply:
-            return Reply(name, (await super().ask(name, query)).text)
+        async def ask(self, call: Call) -> Reply:
+            return Reply(call.candidate, (await super().ask(call)).text)
 
     pool = Uncounted()
     pool.cards = [Card("Big", "", ("big",), 1.0, 2.0), Card("Small")]
@@ -224,8 +222,8 @@ async def test_trajectories_do_not_wait_for_each_other() -> None:
 
 async def test_the_first_error_of_ours_ends_all_and_comes_alone() -> None:
     class Broken(Canned):
-        async def ask(self, name: str, query: str) -> Reply:
-            await super().ask(name, query)
+        async def ask(self, call: Call) -> Reply:
+            await super().ask(call)
             raise PoolError("the pool is gone")
 
     pool = Broken()

@@ -9,6 +9,7 @@ import pytest
 
 from routerr1.config import EmbeddedParams
 from routerr1.data.embedded import TOPICS, World, build_world
+from routerr1.pool.base import Call
 from routerr1.simulation.candidates import (
     TRAINING_NAMES,
     UNSEEN_NAMES,
@@ -50,17 +51,17 @@ def test_replies_are_sentences_and_right_exactly_when_known(
 ) -> None:
     for row in rows[:40]:
         for card in pool.cards:
-            reply = asyncio.run(pool.ask(card.name, row.question))
+            reply = asyncio.run(pool.ask(Call(card.name, row.question)))
             (gold,) = row.golden_answers
             assert pool.knows(card.name, row.question) == (gold in reply.text), reply.text
             assert " " in reply.text
-            assert reply == asyncio.run(pool.ask(card.name, row.question))
+            assert reply == asyncio.run(pool.ask(Call(card.name, row.question)))
             assert reply.cost_usd > 0
 
 
 def test_a_stranger_is_a_failure_and_nonsense_is_not_understood(pool: SimulatedPool) -> None:
-    assert asyncio.run(pool.ask("Nobody", "x")).failure == "unknown_model"
-    assert "not understand" in asyncio.run(pool.ask("Atlas", "What?")).text
+    assert asyncio.run(pool.ask(Call("Nobody", "x"))).failure == "unknown_model"
+    assert "not understand" in asyncio.run(pool.ask(Call("Atlas", "What?"))).text
 
 
 @pytest.mark.parametrize("kind", ["specialists", "tiers"])
@@ -105,7 +106,8 @@ async def test_stand_ins_for_real_candidates_are_as_good_as_their_cards_say(
     ]
     pool = SimulatedPool(measured_candidates(cards), known, seed=1, cards=cards)
     query, fact = next((query, fact) for query, fact in known.items() if fact.hops == 1)
-    able, lost = await pool.ask("Able 7B", query), await pool.ask("Lost 7B", query)
+    able = await pool.ask(Call("Able 7B", query))
+    lost = await pool.ask(Call("Lost 7B", query))
     assert fact.answer in able.text
     assert able.cost_usd > 0
     assert lost.failure is None

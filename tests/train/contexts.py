@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from routerr1.config import Params
-from routerr1.pool.interface import Pool
+from routerr1.pool.base import Pool
 from routerr1.prompt import renderer
 from routerr1.train.context import Task, TrainingContext
 from routerr1.types import Question

@@ -51,12 +51,3 @@ def test_a_share_of_the_questions_comes_with_a_pool_of_its_own(tasks_of: Any) ->
     assert own / 400 == pytest.approx(0.5, abs=0.08)
     assert max(count for _, count in others) == 1
     assert [names(task) for task in tasks] == [names(task) for task in tasks_of(redraw=0.5)]
-
-
-def test_any_candidate_may_be_hidden(tasks_of: Any) -> None:
-    tasks = tasks_of(hide=0.5)
-    whole = max(map(names, tasks), key=len)
-    missing = Counter(name for task in tasks for name in set(whole) - set(names(task)))
-    assert missing.keys() == set(whole)
-    assert missing.total() / 400 == pytest.approx(0.5, abs=0.08)
-    assert {len(names(task)) for task in tasks} == {len(whole), len(whole) - 1}
