@@ -1,7 +1,7 @@
-"""One row per pool, router, training seed and question: the only thing that tables and plots read.
+"""One row per pool, router, training seed and question; tables and plots read nothing else.
 
-No column holds a time of the clock: `latency_s` is what the candidates report, and rounds lose their wall
-seconds, so that the same evaluation writes the same bytes.
+No column holds wall-clock time: `latency_s` is what the candidates report, and rounds lose their wall seconds.
+So the same evaluation writes the same bytes.
 """
 
 import json
@@ -20,15 +20,15 @@ from routerr1.types import Ask, Card, Reply, Trajectory
 _NOT_ASKED = ("unknown_model", "malformed_call", "budget")  # failures in which nobody was called
 
 JudgeCall = Callable[[str, str], bool | None]
-"""(candidate, sub-question) -> was it the most accurate one there; None where nobody can tell."""
+"""(candidate, sub-question) -> True if it is the most accurate candidate; None if that is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """How one router did on one question.
+    """The result of one router on one question.
 
     Attributes:
-        pool: name of the pool it played on; "training" for the one it was trained on.
+        pool: name of the pool it played on; "training" for the pool of training.
         seed: training seed of the policy behind it.
         group: rows of one group ask the same thing; statistics resample groups.
         latency_s: sum of the replies' own seconds; the policy's are not in it.
@@ -65,7 +65,7 @@ class Row:
 
     @property
     def key(self) -> tuple[str, str, int, str, str]:
-        """What names a row: pool, router, seed, dataset, question."""
+        """Identity of a row: pool, router, seed, dataset, question."""
         return (self.pool, self.router, self.seed, self.dataset, self.question_id)
 
     @classmethod
@@ -90,7 +90,7 @@ def row_of(
     cards: Sequence[Card],
     judge: JudgeCall | None = None,
 ) -> Row:
-    """Score and price one trajectory; every router's goes through here."""
+    """Score and price one trajectory of any router."""
     question, ledger = trajectory.question, trajectory.ledger
     said = trajectory.answer or ""
     asked = [

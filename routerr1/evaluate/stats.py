@@ -1,18 +1,17 @@
-"""Intervals that say what a difference is worth: cluster bootstrap, training seeds, paired differences, Holm, power.
+"""Intervals and tests: cluster bootstrap, training seeds, paired differences, Holm, power.
 
-Questions that ask the same thing in other words share a `group`, and their results move together: so
-groups are resampled, not rows (Field & Welsh 2007, "Bootstrapping clustered data").
+Questions that ask the same thing in other words share a `group`, and their results are correlated. So groups
+are resampled, not rows (Field & Welsh 2007, "Bootstrapping clustered data").
 
-Values may have a line for each training seed. A few seeds cannot be resampled: over S of them a bootstrap is
-too narrow by (S - 1) / S in variance, and its tails are far too short. So the draws over groups get an error of
-the seeds added: the standard error of the seeds' own means, times Student's t on S - 1 degrees of freedom. What
-each seed makes of each question stands in those means; it is taken out of the draws, which keep what questions
-do to all seeds alike. That is the variance of few readers and many cases (Obuchowski & Rockette 1995; Hillis
-2007, Statistics in Medicine 26:596), and the two errors are added as Behrens and Fisher add those of two means.
-That few seeds happen to agree is no news: no interval is narrower than over questions alone. And a single seed
-tells nothing of others.
+Values may have a line for each training seed. A bootstrap over S seeds is too narrow by (S - 1) / S in variance,
+and its tails are far too short. So the draws over groups get an error of the seeds added: the standard error of
+the seeds' own means, times Student's t on S - 1 degrees of freedom. Those means already contain the interaction
+of seed and question, so it is removed from the draws. The draws keep the effect of questions on all seeds.
+This is the variance of few readers and many cases (Obuchowski & Rockette 1995; Hillis 2007, Statistics in
+Medicine 26:596). The two errors are added as Behrens and Fisher add those of two means. Agreement of a few
+seeds can be chance, so no interval is narrower than over questions alone. A single seed says nothing about others.
 
-Everything is seeded; the same arguments give the same numbers.
+The same arguments give the same numbers.
 """
 
 import math
@@ -25,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 Range = tuple[float, float]
-"""Between which values a figure can lie at all."""
+"""The smallest and the largest possible value."""
 
 ANYTHING: Range = (-math.inf, math.inf)
 AMOUNT: Range = (0.0, math.inf)
@@ -40,7 +39,7 @@ _POWER = 0.8
 class Interval:
     """A mean with its interval; `n` values in `groups` independent groups.
 
-    `low` and `high` are None where nothing can be said: for a single group.
+    `low` and `high` are None for a single group.
     """
 
     mean: float
@@ -52,7 +51,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Mean of a - b over the same questions; what a single group of questions cannot tell is None.
+    """Mean of a - b over the same questions; a single group of questions has no interval and no p.
 
     Attributes:
         p: two-sided p-value of "no difference", in (0, 1]; 1 where a and b never differ.
@@ -72,7 +71,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """How far training seeds lie apart; `sd` is the sample deviation, None for a single seed."""
+    """How far apart training seeds are; `sd` is the sample deviation, None for a single seed."""
 
     mean: float
     sd: float | None
@@ -83,7 +82,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BootstrapEstimate:
-    """A figure, the mean over training seeds, and how it moves with questions and seeds.
+    """A figure, the mean over training seeds, with its variation over questions and seeds.
 
     Attributes:
         draws: the figure on each bootstrap draw of groups.
@@ -101,7 +100,7 @@ class BootstrapEstimate:
 
 
 class Sample:
-    """Groups of questions and how they are resampled; what is measured on one sample can be compared.
+    """Groups of questions with their bootstrap draws; estimates of one sample can be compared.
 
     Values are one number per question, or seeds x questions.
 
@@ -261,7 +260,7 @@ def p_value(estimate: BootstrapEstimate) -> float | None:
 
 
 def least_p(resamples: int) -> float:
-    """The smallest p-value that so many draws can show; a p there is an upper bound."""
+    """The smallest p-value that `resamples` draws can show; such a p is an upper bound."""
     return 2 / (resamples + 1)
 
 

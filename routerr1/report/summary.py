@@ -76,6 +76,8 @@ def _cost_words(policy: RouterResult, best: RouterResult) -> str:
             "The policy costs the same." if mine == theirs else "The best model's calls are free."
         )
     change = mine / theirs - 1
+    if change >= 1:
+        return f"The policy costs {mine / theirs:.1f} times as much."
     return f"The policy costs {abs(change):.0%} {'more' if change > 0 else 'less'}."
 
 
@@ -131,14 +133,14 @@ def _models_table(table: EvaluationTable, rows: Sequence[Row]) -> Table | None:
         kept = shares.get(name, 0.0) >= _KEPT
         cells = (
             Cell(name),
-            Cell("keep" if kept else "hardly used", tone="better" if kept else ""),
-            Cell(f"{100 * shares.get(name, 0.0):.0f}"),
             measured(alone[name].em, "em"),
             measured(alone[name].cost_usd, "cost_usd"),
+            Cell(f"{100 * shares.get(name, 0.0):.0f}"),
+            Cell("keep" if kept else "hardly used", tone="better" if kept else ""),
             Cell(", ".join(best_at.get(name, ())) or "–", words=True),
         )
         lines.append(Line(cells))
-    heads = ("Model", "Advice", "Share of calls, %", "EM alone", "USD per 1,000 alone", "Best on")
+    heads = ("Model", "EM alone", "USD per 1,000 alone", "Share of calls, %", "Advice", "Best on")
     return Table(heads, tuple(lines))
 
 
