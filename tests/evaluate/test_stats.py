@@ -51,7 +51,7 @@ def test_three_seeds_that_are_all_there_is_give_the_textbook_t_interval():
     assert found.low == pytest.approx(0.4 - 4.3027 * error, abs=0.02)
     assert found.high == pytest.approx(0.4 + 4.3027 * error, abs=0.02)
     gap = paired_difference(seeds, 0 * seeds)
-    assert gap.resolvable == pytest.approx((4.3027 + 1.0607) * error, abs=1e-4)
+    assert gap.mde == pytest.approx((4.3027 + 1.0607) * error, abs=1e-4)
     assert 0.05 < gap.p < 0.1  # t = 3.46 with two degrees of freedom: p = .074
 
 
@@ -66,7 +66,7 @@ def test_errors_of_questions_and_of_seeds_worked_by_hand():
     reach = math.hypot(1.9600 * questions, 12.7062 * seeds)
     reach += math.hypot(0.8416 * questions, 1.3764 * seeds)
     found = paired_difference(values, 0 * values)
-    assert found.resolvable == pytest.approx(reach, rel=1e-4)
+    assert found.mde == pytest.approx(reach, rel=1e-4)
 
 
 def test_seeds_that_agree_change_nothing_and_ones_that_differ_widen():
@@ -120,7 +120,7 @@ def test_routers_of_different_seeds_are_compared_without_pairing_them():
     one = 0.2 / math.sqrt(3)
     reach = math.hypot(4.3027 * one, 12.7062 * 0.1) + math.hypot(1.0607 * one, 1.3764 * 0.1)
     assert found.mean == pytest.approx(0.2)
-    assert found.resolvable == pytest.approx(reach, rel=1e-4)
+    assert found.mde == pytest.approx(reach, rel=1e-4)
 
 
 def test_what_is_measured_on_one_sample_is_what_it_would_be_alone():
@@ -157,9 +157,9 @@ def test_an_average_is_no_surer_than_its_smallest_data_set():
 def test_a_single_group_gives_no_interval_and_no_p_value():
     found = paired_difference([1, 1, 1], [0, 1, 0], ["g"] * 3)
     assert found.mean == pytest.approx(2 / 3)
-    assert (found.low, found.high, found.p, found.resolvable) == (None, None, None, None)
+    assert (found.low, found.high, found.p, found.mde) == (None, None, None, None)
     seeds = paired_difference([[1, 1], [0, 1]], [[0, 0], [0, 0]], ["g", "g"])
-    assert (seeds.low, seeds.p, seeds.resolvable) == (None, None, None)
+    assert (seeds.low, seeds.p, seeds.mde) == (None, None, None)
     alone = interval([1, 0], ["g", "g"])
     assert (alone.mean, alone.low, alone.high) == (0.5, None, None)
 
@@ -192,7 +192,7 @@ def test_what_it_resolves_is_said_at_the_corrected_level():
     # .05 / 5 = .01: 2.5758 in the place of 1.96; the power's .8416 stays.
     values = [1, -1] * 50
     found = difference_of(Sample([str(p) for p in range(100)]).means([values])[0], comparisons=5)
-    assert found.resolvable == pytest.approx((2.5758 + 0.8416) * math.sqrt(1 / 99), abs=1e-4)
+    assert found.mde == pytest.approx((2.5758 + 0.8416) * math.sqrt(1 / 99), abs=1e-4)
 
 
 def test_many_groups_are_drawn_piece_by_piece():
@@ -239,7 +239,7 @@ def test_a_router_paired_with_itself_differs_by_exactly_nothing(values):
     for measured in (values, [values, values[::-1]]):
         same = paired_difference(measured, measured, resamples=100)
         assert (same.mean, same.low, same.high, same.p) == (0.0, 0.0, 0.0, 1.0)
-        assert same.resolvable is None
+        assert same.mde is None
 
 
 def test_a_share_of_calls_is_a_ratio_of_sums_worked_by_hand():
@@ -289,7 +289,7 @@ def test_p_value_is_bounded_by_the_number_of_draws():
 def test_resolvable_difference_is_the_textbook_one():
     # Differences +1 and -1, fifty each: sd = sqrt(100/99), standard error .1005; times 1.96 + .8416.
     found = paired_difference([1, 0] * 50, [0, 1] * 50)
-    assert found.resolvable == pytest.approx(2.8016 * math.sqrt(1 / 99), abs=1e-4)
+    assert found.mde == pytest.approx(2.8016 * math.sqrt(1 / 99), abs=1e-4)
 
 
 def test_holm_by_hand():
