@@ -37,7 +37,7 @@ GOOD = Metrics(
     call_entropy=1.5,
     unseen_em=0.4,
 )
-BETTER = Difference(mean=0.05, low=0.01, high=0.09, p=0.01, resolvable=0.06, n=100, groups=40)
+BETTER = Difference(mean=0.05, low=0.01, high=0.09, p=0.01, mde=0.06, n=100, groups=40)
 AGAINST = Comparison(
     same_pool=True,
     shared=1.0,
