@@ -139,7 +139,7 @@ class Provenance(BaseModel):
     pool_file: str
     models: dict[str, dict[str, str]]
     server: str
-    parameters: dict[str, float]
+    parameters: dict[str, int | float]
     machine: str
     recorded: date
     replies: dict[str, int]

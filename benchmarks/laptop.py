@@ -1,0 +1,273 @@
+"""What the recorded candidates of pools/laptop.yaml know, cost and get wrong together. Prints Markdown.
+
+    python benchmarks/laptop.py > docs/results/laptop.md
+
+Everything is computed from the committed store; no model runs. A reply is right if it contains a
+reference answer (`pool.profile.contains_gold`). Choices (best single candidate, best by topic, order of
+a cascade) are made on training questions and judged on test questions.
+"""
+
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from routerr1.config import load_params
+from routerr1.data.embedded import TOPICS, build_world, questions
+from routerr1.pool.pool_file import PoolFile, read_pool_file
+from routerr1.pool.pricing import cost_usd
+from routerr1.pool.profile import contains_gold, wilson
+from routerr1.pool.recorded import Store, StoredReply, read_store
+from routerr1.types import Question
+
+POOL = Path("pools/laptop.yaml")
+STORE = Path("pools/laptop/replies.jsonl.gz")
+REFUSAL = "not in my notes"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question and what every candidate said to it."""
+
+    question: Question
+    replies: dict[str, StoredReply]
+
+    def right(self, name: str) -> bool:
+        return contains_gold(self.replies[name].text, self.question.golden_answers) == 1.0
+
+    def refused(self, name: str) -> bool:
+        return REFUSAL in self.replies[name].text.lower()
+
+    @property
+    def topic(self) -> str:
+        return str(self.question.metadata["topic"])
+
+
+def asked_of(store: Store, names: Sequence[str], rows: Iterable[Question]) -> list[Asked]:
+    """The questions that every candidate has a reply to."""
+    found = []
+    for row in rows:
+        replies = {name: store.find(name, row.question) for name in names}
+        whole = {name: reply for name, reply in replies.items() if reply is not None}
+        if len(whole) == len(names):
+            found.append(Asked(row, whole))
+    return found
+
+
+def share(rows: Sequence[Asked], holds: Callable[[Asked], bool]) -> float:
+    return sum(map(holds, rows)) / len(rows)
+
+
+def right(name: str) -> Callable[[Asked], bool]:
+    return lambda asked: asked.right(name)
+
+
+def refused(name: str) -> Callable[[Asked], bool]:
+    return lambda asked: asked.refused(name)
+
+
+def last_is_right(path: Callable[[Asked], list[str]]) -> Callable[[Asked], bool]:
+    return lambda asked: asked.right(path(asked)[-1])
+
+
+def interval(rows: Sequence[Asked], holds: Callable[[Asked], bool]) -> str:
+    """`share [low, high]`; every phrasing of a fact counts."""
+    low, high = wilson(sum(map(holds, rows)), len(rows))
+    return f"{share(rows, holds):.3f} [{low:.3f}, {high:.3f}]"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def usd(file: PoolFile, asked: Asked, name: str) -> float:
+    card = next(card for card in file.cards if card.name == name)
+    reply = asked.replies[name]
+    return cost_usd(card, reply.prompt_tokens, reply.completion_tokens)
+
+
+def candidates_table(file: PoolFile, rows: Sequence[Asked], names: Sequence[str]) -> str:
+    """Accuracy by topic, refusals, tokens and price."""
+    lines = []
+    for name in names:
+        by_topic = [
+            f"{share([each for each in rows if each.topic == topic], right(name)):.2f}"
+            for topic in TOPICS
+        ]
+        tokens = statistics.mean(each.replies[name].prompt_tokens for each in rows)
+        said = statistics.mean(each.replies[name].completion_tokens for each in rows)
+        price = 1000 * statistics.mean(usd(file, each, name) for each in rows)
+        lines.append([
+            name + (" (held out)" if name in file.held_out else ""),
+            interval(rows, right(name)),
+            *by_topic,
+            f"{share(rows, refused(name)):.2f}",
+            f"{tokens:.0f} + {said:.0f}",
+            f"{price:.4f}",
+        ])  # fmt: skip
+    head = ["candidate", "right", *TOPICS, "refuses", "tokens", "USD per 1000 calls"]
+    return table(head, lines)
+
+
+def routing_table(
+    file: PoolFile, train: Sequence[Asked], test: Sequence[Asked], names: Sequence[str]
+) -> str:
+    """Simple routers on single facts: chosen on `train`, judged on `test`."""
+
+    def rank(rows: Sequence[Asked]) -> list[str]:
+        return sorted(names, key=lambda name: -share(rows, right(name)))
+
+    best = rank(train)[0]
+    orders = {topic: rank([a for a in train if a.topic == topic]) for topic in TOPICS}
+
+    def by_topic(asked: Asked) -> list[str]:
+        return orders[asked.topic][:1]
+
+    def again(count: int) -> Callable[[Asked], list[str]]:
+        def path(asked: Asked) -> list[str]:
+            order, calls = orders[asked.topic], 1
+            while asked.refused(order[calls - 1]) and calls < count:
+                calls += 1
+            return order[:calls]
+
+        return path
+
+    def oracle(asked: Asked) -> list[str]:
+        knowing = [name for name in names if asked.right(name)]
+        return [min(knowing or names, key=lambda name: usd(file, asked, name))]
+
+    routers: dict[str, Callable[[Asked], list[str]]] = {
+        "oracle: the cheapest candidate that is right": oracle,
+        "best of its topic; the next one after a refusal, at most 3 calls": again(3),
+        "best of its topic; the next one after a refusal, at most 2 calls": again(2),
+        "best of its topic": by_topic,
+        f"best single candidate ({best})": lambda _: [best],
+    }
+    lines = []
+    for label, path in routers.items():
+        calls = statistics.mean(len(path(asked)) for asked in test)
+        price = statistics.mean(
+            sum(usd(file, asked, name) for name in path(asked)) for asked in test
+        )
+        lines.append([
+            label,
+            interval(test, last_is_right(path)),
+            f"{calls:.2f}",
+            f"{1000 * price:.4f}",
+        ])  # fmt: skip
+    mean = statistics.mean(share(test, right(name)) for name in names)
+    lines.append(["random candidate", f"{mean:.3f}", "1.00", ""])
+    return table(["router", "right", "calls", "USD per 1000 questions"], lines)
+
+
+def correlation_table(rows: Sequence[Asked], names: Sequence[str]) -> tuple[str, float]:
+    """Pearson's correlation of being right, over the pairs of candidates; and its mean."""
+    marks = np.array([[each.right(name) for each in rows] for name in names], dtype=float)
+    matrix = np.corrcoef(marks)
+    lines = [
+        [name, *("" if j >= i else f"{matrix[i, j]:.2f}" for j in range(len(names)))]
+        for i, name in enumerate(names)
+    ]
+    pairs = [matrix[i, j] for i, j in combinations(range(len(names)), 2)]
+    return table(["", *names], lines), float(np.mean(pairs))
+
+
+def wrong_alike(rows: Sequence[Asked], names: Sequence[str]) -> tuple[int, int]:
+    """(pairs of wrong replies that are no refusals and equal, all such pairs) of different candidates."""
+    same = total = 0
+    for asked in rows:
+        wrong = [
+            asked.replies[name].text.strip(" .").lower()
+            for name in names
+            if not asked.right(name) and not asked.refused(name)
+        ]
+        for one, other in combinations(wrong, 2):
+            total += 1
+            same += one == other
+    return same, total
+
+
+def main() -> None:
+    """Print the page."""
+    file, store = read_pool_file(POOL), read_store(STORE)
+    section = load_params(Path("params.yaml")).dataset
+    every = questions(build_world(section.embedded), section.embedded, section.seed)
+    names = [card.name for card in file.cards]
+    trained = [name for name in names if name not in file.held_out]
+    facts = asked_of(store, names, [row for row in every if row.hops == 1])
+    whole = asked_of(store, names, [row for row in every if row.hops == 2])
+    by_split: dict[str, list[Asked]] = defaultdict(list)
+    for each in facts:
+        by_split[each.question.split].append(each)
+    provenance = json.loads(STORE.with_suffix("").with_suffix(".provenance.json").read_text())
+    print(f"""# Real models on a laptop
+
+Recorded replies of real models, no simulation: {len(names)} candidates on four open models,
+[pools/laptop.yaml](https://github.com/routerr1/routerr1/blob/main/pools/laptop.yaml). This page is
+printed by `python benchmarks/laptop.py > docs/results/laptop.md` from the committed store, which was
+recorded on {provenance["recorded"]} ({provenance["server"]}; {provenance["machine"]}). A reply is right if it
+contains a reference answer. Brackets are Wilson intervals of 95 % over questions; the phrasings of one
+fact count as questions of their own, so the true intervals are wider.
+
+## Candidates
+
+{len(facts)} questions for a single fact ({", ".join(f"{split} {len(rows)}" for split, rows in sorted(by_split.items()))}) have a reply of
+every candidate. `refuses`: the reply says that the notes hold nothing. `tokens`: mean of prompt and
+reply. A desk with a `least_score` refuses by itself when its search finds nothing, at no cost.
+""")
+    print(candidates_table(file, facts, names))
+    shown = ", ".join(f"{name} for {topic}" for topic, name in best_of(facts, names).items())
+    print(f"\nBest of each topic: {shown}.\n")
+    if whole:
+        print(
+            f"## Two facts asked at once\n\n{len(whole)} questions that need two facts, asked whole.\n"
+        )
+        print(
+            table(
+                ["candidate", "right"],
+                [[n, interval(whole, right(n))] for n in names],
+            )
+        )
+        print()
+    train, test = by_split["train"], by_split["test"]
+    print(f"""## What routing can gain
+
+Chosen on {len(train)} training questions, judged on {len(test)} test questions for single facts, among
+the {len(trained)} candidates that training may use.
+""")
+    print(routing_table(file, train, test, trained))
+    same, total = wrong_alike(facts, names)
+    correlations, mean = correlation_table(facts, names)
+    nobody = share(facts, lambda a: not any(a.right(name) for name in names))
+    print(f"""
+The oracle bounds what any router can reach. Asking the next candidate after a refusal is the gain
+of noticing a reply that cannot help.
+
+## How often they err alike
+
+Correlation of being right, {len(facts)} questions. The mean over pairs is {mean:.2f}: candidates fail on
+different questions. On {nobody:.3f} of the questions every candidate is wrong. Of {total} pairs of wrong
+replies that are no refusals, {same / total:.3f} say the same words.
+""")
+    print(correlations)
+
+
+def best_of(rows: Sequence[Asked], names: Sequence[str]) -> dict[str, str]:
+    """Topic -> the candidate that is right most often."""
+    return {
+        topic: max(
+            names,
+            key=lambda n, t=topic: share([a for a in rows if a.topic == t], right(n)),
+        )
+        for topic in TOPICS
+    }
+
+
+if __name__ == "__main__":
+    main()
