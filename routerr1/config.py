@@ -168,8 +168,8 @@ class PoolParams(Section):
         kind: `recorded` answers from `store` with what the candidates of `file` said once; see docs/how-to/pool.md.
         calls: `live` asks, and forgets once a stage is done; `record` also writes every call to `store` and
             answers a repeated one from there; `replay` answers from `store` alone, without a network or a key.
-        redraw: share of training questions that come with a new simulated pool each, so that the policy has
-            to read the cards.
+        redraw: share of training questions that come with a new pool each, simulated or drawn from the recorded
+            candidates, so that the policy has to read the cards.
         candidates: of a simulated pool: `specialists` are as cheap as others, in `tiers` skill has its price.
     """
 
@@ -186,8 +186,8 @@ class PoolParams(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "PoolParams":
-        if self.redraw and self.kind != "simulated":
-            raise ValueError("redraw is for kind: simulated")
+        if self.redraw and self.kind == "http":
+            raise ValueError("redraw is for the kinds simulated and recorded")
         if self.kind != "simulated" and self.file is None:
             raise ValueError(f"kind {self.kind} needs a pool file in `file`")
         if self.kind == "recorded" and (self.store is None or self.calls != "live"):

@@ -202,6 +202,7 @@ class Workspace:
             found["policies"] = [digest(paths.policy), digest(paths.other_policies)]
             found["warmstart"] = digest(paths.warmstart)
             found["matrix"] = digest(paths.matrix)
-            read = (params.baselines.corpus, params.pool.file, params.generalize.file)
+            replies = params.pool.store if params.pool.kind == "recorded" else None
+            read = (params.baselines.corpus, params.pool.file, params.generalize.file, replies)
             found["files"] = [digest(file) if file else None for file in read]
         return found

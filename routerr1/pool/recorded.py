@@ -90,7 +90,7 @@ class RecordedPool(Pool):
     """
 
     def __init__(self, file: PoolFile, store: Store, cards: Sequence[Card] | None = None) -> None:
-        self._store = store
+        self.store = store
         self._priced = {card.name: card for card in file.cards}
         self.cards = tuple(cards) if cards is not None else file.cards
         held = {candidate for candidate, _ in store.replies}
@@ -102,13 +102,13 @@ class RecordedPool(Pool):
         name, query = call.candidate, call.query
         if name not in self._priced:
             return Reply(name, "", failure="unknown_model")
-        found = self._store.find(name, query)
+        found = self.store.find(name, query)
         if found is None:
             return Reply(
                 name,
                 "",
                 failure="not_recorded",
-                note=f"{self._store.path.name} holds no reply of {name} to this question",
+                note=f"{self.store.path.name} holds no reply of {name} to this question",
             )
         usage = Usage(found.prompt_tokens, found.completion_tokens)
         return Reply(

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import aclosing
+from functools import partial
 
 from routerr1.config import Params
 from routerr1.evaluate.generalize import generalize as play_on_changed_pools
@@ -12,11 +13,12 @@ from routerr1.evaluate.run import policies_of
 from routerr1.evaluate.store import RowStore
 from routerr1.pool.base import Pool
 from routerr1.pool.build import open_http_pool, wrap_pool
+from routerr1.pool.drawn import DrawnPools, recorded_pool
 from routerr1.pool.perturbed import PerturbedPool
 from routerr1.pool.profile import profile, sample_probes
 from routerr1.progress import Progress, track
 from routerr1.report.outputs import write_generalization
-from routerr1.simulation.candidates import candidates_of, drawn_candidates
+from routerr1.simulation.candidates import UNSEEN_NAMES, candidates_of, drawn_candidates
 from routerr1.simulation.pool import SimulatedPool
 from routerr1.tracking.runs import resume_run
 from routerr1.workspace import Workspace
@@ -89,13 +91,16 @@ async def _new_models(workspace: Workspace, pool: Pool) -> Perturbations:
 
 
 def _redrawn(workspace: Workspace, pool: Pool) -> Perturbations:
-    """Another simulated pool for each question, also played by the policy before training."""
-    params = workspace.params
-    if params.pool.kind != "simulated":
-        return not_redrawn("real models cannot be drawn")
+    """Another drawn pool for each question, also played by the policy before training."""
+    params, draw = workspace.params, None
+    if params.pool.kind == "http":
+        return not_redrawn("pools are drawn from simulated or recorded candidates")
+    if params.pool.kind == "recorded":
+        drawn = DrawnPools(recorded_pool(pool), workspace.questions("train"))
+        draw = partial(drawn.draw, UNSEEN_NAMES)
     before = policies_of(
         {seed: workspace.warm_started(seed) for seed in params.seeds},
         render=workspace.renderer, rollout=params.rollout, params=params.evaluate,
     )  # fmt: skip
     by_seed = {policy.seed: policy for policy in before}
-    return redrawn(pool, workspace.facts, by_seed, params.generalize.pool_seed)
+    return redrawn(pool, workspace.facts, by_seed, params.generalize.pool_seed, draw)

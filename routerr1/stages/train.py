@@ -15,8 +15,10 @@ from routerr1.lineage import PATHS, hash_of, known_commit
 from routerr1.metrics import mean_over_seeds
 from routerr1.policy.load import load_options
 from routerr1.pool.base import Pool
+from routerr1.pool.drawn import DrawnPools, recorded_pool
 from routerr1.progress import track
 from routerr1.rollout.loop import stream_seed
+from routerr1.simulation.candidates import TRAINING_NAMES
 from routerr1.simulation.pool import training_pool
 from routerr1.stages.warmstart import demonstrations
 from routerr1.tracking.runs import Run, new_run
@@ -214,11 +216,20 @@ def _tasks(
     if not share:
         return [Task(question, pool) for question in questions]
     rng = Random(f"tasks/{seed}")
+    recorded = None
+    if workspace.params.pool.kind == "recorded":
+        recorded = DrawnPools(recorded_pool(pool), workspace.questions("train"))
+
+    def drawn_pool(place: int) -> Pool:
+        own = stream_seed(seed, place)
+        if recorded is None:
+            return training_pool(workspace.facts, own)
+        return recorded.draw(TRAINING_NAMES, own)
 
     def pool_of(place: int) -> Pool:
         chosen = pool
         if rng.random() < share:
-            chosen = training_pool(workspace.facts, stream_seed(seed, place))
+            chosen = drawn_pool(place)
         rng.random()  # unused; without it, equal parameters would give other tasks than before
         return chosen
 
