@@ -2,7 +2,7 @@
 
     python benchmarks/laptop.py > docs/results/laptop.md
 
-Everything is computed from the committed store; no model runs. A reply is right if it contains a
+Everything is computed from the committed store, and no model runs. A reply is right if it contains a
 reference answer (`pool.profile.contains_gold`). Choices (best single candidate, best by topic, order of
 a cascade) are made on training questions and judged on test questions.
 """
@@ -209,8 +209,7 @@ def main() -> None:
     print(f"""# Real models on a laptop
 
 Recorded replies of real models, no simulation: {len(names)} candidates on four open models,
-[pools/laptop.yaml](https://github.com/routerr1/routerr1/blob/main/pools/laptop.yaml). This page is
-printed by `python benchmarks/laptop.py > docs/results/laptop.md` from the committed store, which was
+`pools/laptop.yaml`, with the data card `pools/laptop/README.md`. This page is printed by `python benchmarks/laptop.py > docs/results/laptop.md` from the committed store, which was
 recorded on {provenance["recorded"]} ({provenance["server"]}; {provenance["machine"]}). A reply is right if it
 contains a reference answer. Brackets are Wilson intervals of 95 % over questions; the phrasings of one
 fact count as questions of their own, so the true intervals are wider.
@@ -260,13 +259,12 @@ replies that are no refusals, {same / total:.3f} say the same words.
 
 def best_of(rows: Sequence[Asked], names: Sequence[str]) -> dict[str, str]:
     """Topic -> the candidate that is right most often."""
-    return {
-        topic: max(
-            names,
-            key=lambda n, t=topic: share([a for a in rows if a.topic == t], right(n)),
-        )
-        for topic in TOPICS
-    }
+    found = {}
+    for topic in TOPICS:
+        own = [asked for asked in rows if asked.topic == topic]
+        shares = {name: share(own, right(name)) for name in names}
+        found[topic] = max(shares, key=shares.__getitem__)
+    return found
 
 
 if __name__ == "__main__":

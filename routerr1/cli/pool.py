@@ -225,14 +225,17 @@ def record(
     asked = worklist(questions(build_world(section.embedded), section.embedded, section.seed))
     asked = asked[:limit]
     pool = read_pool_file(file, max_reply_tokens=loaded.pool.max_reply_tokens)
+    known = recording.stored_before(pool, store)
     if ask:
         with track("record", 0) as bar:
-            found = asyncio.run(recording.record(pool, log, asked, progress=bar.update))
+            found = asyncio.run(
+                recording.record(pool, log, asked, known=known, progress=bar.update)
+            )
         Console().print(
-            f"{found.asked} calls made, {found.failed} failed, {found.there} were in {log} already"
+            f"{found.asked} calls made, {found.failed} failed, {found.there} were there already"
         )
     today = datetime.now(UTC).date()
-    written = recording.pack(pool, log, asked, store, latency=latency, today=today)
+    written = recording.pack(pool, log, asked, store, known=known, latency=latency, today=today)
     Console().print(
         f"{store}: {sum(written.replies.values())} replies; "
         f"{written.questions} questions have one of every candidate"

@@ -1,6 +1,8 @@
 """Put every question to every candidate, once, and pack the replies into a store that is committed."""
 
 import asyncio
+import hashlib
+import json
 import platform
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,11 +15,13 @@ import psutil
 from pydantic import BaseModel
 
 from routerr1.errors import PoolError, ungrouped
-from routerr1.files import digest, write_json
+from routerr1.files import digest, read_json, write_json
+from routerr1.laptop.servers import servers_of
+from routerr1.matching import normalise
 from routerr1.pool.base import Call
 from routerr1.pool.client import HttpPool
 from routerr1.pool.pool_file import PoolFile
-from routerr1.pool.recorded import StoredReply, write_store
+from routerr1.pool.recorded import Store, StoredReply, read_store, write_store
 from routerr1.pool.records import Record, RecordStore, read_records, request_key
 
 
@@ -39,11 +43,12 @@ async def record(
     log: Path,
     questions: Sequence[str],
     *,
+    known: Store | None = None,
     progress: Callable[[int, int], None],
 ) -> Recorded:
     """Ask every candidate of `file` every question and append each reply to `log` at once.
 
-    Calls whose reply is in `log` are left out, so the same call continues a stopped run. A failed call
+    Calls whose reply is in `log` or in `known` are left out, so the same call continues a stopped run. A failed call
     is not written down. Every server works through `questions` in order, a chunk at a time, and one
     of its candidates after the other: the beginning that all prompts of a candidate share is then
     computed once for each slot of the server.
@@ -51,15 +56,16 @@ async def record(
     Raises: LockHeld if another process records into `log`; PoolError if `log` is damaged, or if a
         candidate fails `FAILURES` times in a row.
     """
-    done = {record.key for record in read_records(log)} if log.exists() else set()
+    keys = {record.key for record in read_records(log)} if log.exists() else set()
+
+    def is_there(name: str, question: str) -> bool:
+        stored = known is not None and known.find(name, question) is not None
+        return stored or request_key(file.request(Call(name, question))) in keys
+
     total = len(file.candidates) * len(questions)
     counts: Counter[bool] = Counter()
     in_a_row: Counter[str] = Counter()
-    there = sum(
-        request_key(file.request(Call(row.name, question))) in done
-        for row in file.candidates
-        for question in questions
-    )
+    there = sum(is_there(row.name, question) for row in file.candidates for question in questions)
     progress(there, total)
     pool = HttpPool(file, file.keys({}), max_concurrency=max(total, 1))
     with RecordStore(log) as store:
@@ -89,7 +95,7 @@ async def record(
                     left = [
                         question
                         for question in questions[start : start + CHUNK]
-                        if request_key(file.request(Call(name, question))) not in done
+                        if not is_there(name, question)
                     ]
                     async with asyncio.TaskGroup() as group:
                         for _ in range(_calls_at_once(file, server)):
@@ -125,7 +131,7 @@ class Provenance(BaseModel):
     """Where the replies of a store come from; written beside it as JSON.
 
     Attributes:
-        pool_file: its digest, so that a store can be told to be of another file.
+        forms: digest of all that decides a reply but the weights (`forms_digest`).
         models: server name -> hub repository, file and digest of the weights.
         server: name and version of the software that computed the replies.
         parameters: of every request.
@@ -136,7 +142,7 @@ class Provenance(BaseModel):
         latency: how the latencies came about.
     """
 
-    pool_file: str
+    forms: str
     models: dict[str, dict[str, str]]
     server: str
     parameters: dict[str, int | float]
@@ -147,41 +153,91 @@ class Provenance(BaseModel):
     latency: str
 
 
+def forms_digest(file: PoolFile) -> str:
+    """Digest of the candidates' requests, the desks and their facts; prices and addresses play no part."""
+    servers = servers_of(file)
+    desks = {
+        name: [
+            server.model_dump(mode="json", exclude={"facts"}),
+            digest(file.path.parent / server.facts),
+        ]
+        for name, server in servers.desks.items()
+    }
+    requests = [[row.name, row.endpoint, file.request(Call(row.name, ""))] for row in file.candidates]
+    text = json.dumps([requests, desks], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def stored_before(file: PoolFile, out: Path) -> Store | None:
+    """The store that `out` already holds; None if there is none.
+
+    Raises: PoolError if it was recorded from candidates of another form or other weights.
+    """
+    if not out.exists():
+        return None
+    found = Provenance.model_validate(read_json(_provenance(out)))
+    weights = {name: server.sha256 for name, server in servers_of(file).models.items()}
+    if (found.forms, {name: row["sha256"] for name, row in found.models.items()}) != (
+        forms_digest(file),
+        weights,
+    ):
+        raise PoolError(
+            f"{out}: was recorded with other desks, requests or weights than {file.path} names; "
+            "write to another file"
+        )
+    return read_store(out)
+
+
+def _provenance(out: Path) -> Path:
+    return out.with_suffix("").with_suffix(".provenance.json")
+
+
 def pack(
-    file: PoolFile, log: Path, questions: Sequence[str], out: Path, *, latency: str, today: date
+    file: PoolFile,
+    log: Path,
+    questions: Sequence[str],
+    out: Path,
+    *,
+    known: Store | None = None,
+    latency: str,
+    today: date,
 ) -> Provenance:
-    """Write the replies that `log` holds to `questions` as a store, and its provenance beside it.
+    """Write the replies that `known` and `log` hold to `questions` as a store, and its provenance beside it.
 
     Args:
         latency: one sentence on the conditions of the recording.
 
-    Raises: PoolError if `log` is damaged, holds no reply of a candidate, or cannot be read.
+    Raises: PoolError if `log` is damaged or a candidate has no reply, or `file` has no servers.
     """
-    found = {record.key: record.reply for record in read_records(log)}
-    rows = [
-        StoredReply(
-            candidate=row.name,
+    found = {record.key: record.reply for record in read_records(log)} if log.exists() else {}
+
+    def stored(name: str, question: str) -> StoredReply | None:
+        before = known.find(name, question) if known is not None else None
+        reply = found.get(request_key(file.request(Call(name, question))))
+        if before is not None or reply is None:
+            return before
+        return StoredReply(
+            candidate=name,
             question=question,
             text=reply.text,
             prompt_tokens=reply.prompt_tokens,
             completion_tokens=reply.completion_tokens,
             latency_s=round(reply.latency_s, 3),
         )
-        for row in file.candidates
-        for question in questions
-        if (reply := found.get(request_key(file.request(Call(row.name, question))))) is not None
-    ]
+
+    each = [stored(row.name, question) for row in file.candidates for question in questions]
+    rows = [row for row in each if row is not None]
     counts = Counter(row.candidate for row in rows)
     for candidate in file.candidates:
         if not counts[candidate.name]:
             raise PoolError(f"{log}: holds no reply of candidate {candidate.name!r}; record on")
     write_store(out, rows)
-    whole = Counter(row.question for row in rows)
+    whole = Counter(normalise(row.question) for row in rows)
     provenance = Provenance(
-        pool_file=digest(file.path),
+        forms=forms_digest(file),
         models={
             name: {"hub": server.hub, "file": server.file, "sha256": server.sha256}
-            for name, server in (file.servers.models if file.servers else {}).items()
+            for name, server in servers_of(file).models.items()
         },
         server=f"llama.cpp through xllamacpp {version('xllamacpp')}",
         parameters={
@@ -194,9 +250,7 @@ def pack(
         questions=sum(count == len(file.candidates) for count in whole.values()),
         latency=latency,
     )
-    write_json(
-        out.with_suffix("").with_suffix(".provenance.json"), provenance.model_dump(mode="json")
-    )
+    write_json(_provenance(out), provenance.model_dump(mode="json"))
     return provenance
 
 

@@ -14,7 +14,7 @@ import pytest
 from routerr1.config import load_params
 from routerr1.data.embedded import build_world, questions
 from routerr1.errors import PoolError
-from routerr1.laptop.recording import pack, record
+from routerr1.laptop.recording import pack, record, stored_before
 from routerr1.laptop.worklist import worklist
 from routerr1.matching import normalise
 from routerr1.pool.pool_file import PoolFile, read_pool_file
@@ -22,7 +22,8 @@ from routerr1.pool.recorded import read_store
 
 TEXT = """
 prices: {{as_of: 2026-11-29, source: test}}
-endpoints: {{here: {{base_url: "http://127.0.0.1:{port}/v1", max_concurrency: 2, max_tries: 1}}}}
+endpoints: {{here: {{base_url: "http://127.0.0.1:{port}/v1", max_tries: 1}}}}
+servers: {{models: {{here: {{hub: a/b, file: c.gguf, sha256: "{digest}", license: none, slots: 2}}}}}}
 candidates:
   - {{name: One, endpoint: here, model: one, context_window: 700,
      prompt_usd_per_mtok: 2, completion_usd_per_mtok: 10}}
@@ -75,7 +76,7 @@ class Server:
 
 def pool_file(folder: Path, port: int) -> PoolFile:
     path = folder / "pool.yaml"
-    path.write_text(TEXT.format(port=port))
+    path.write_text(TEXT.format(port=port, digest="0" * 64))
     return read_pool_file(path)
 
 
@@ -117,6 +118,37 @@ async def test_a_packed_store_holds_every_reply_and_where_it_comes_from(tmp_path
     found = read_store(out).find("Two", "what is 1")
     assert found is not None
     assert (found.text, found.prompt_tokens, found.completion_tokens) == ("two: What is 1?", 7, 5)
+
+
+async def test_a_store_is_added_to_without_its_log(tmp_path: Path) -> None:
+    server, out = Server(), tmp_path / "store.jsonl.gz"
+    today = date(2026, 11, 29)
+    with server.running() as port:
+        file = pool_file(tmp_path, port)
+        await record(file, tmp_path / "first", QUESTIONS[:3], progress=lambda *_: None)
+        pack(file, tmp_path / "first", QUESTIONS, out, latency="alone", today=today)
+        known = stored_before(file, out)
+        done = await record(
+            file, tmp_path / "second", QUESTIONS[:5], known=known, progress=lambda *_: None
+        )
+        assert (done.asked, done.there) == (4, 6)
+    made = pack(file, tmp_path / "second", QUESTIONS, out, known=known, latency="", today=today)
+    assert made.replies == {"One": 5, "Two": 5}
+    assert set(server.asked.values()) == {1}
+
+
+async def test_a_store_of_other_requests_is_refused(tmp_path: Path) -> None:
+    with Server().running() as port:
+        file = pool_file(tmp_path, port)
+        await record(file, tmp_path / "log", QUESTIONS[:1], progress=lambda *_: None)
+    out = tmp_path / "store.jsonl.gz"
+    pack(file, tmp_path / "log", QUESTIONS, out, latency="", today=date(2026, 11, 29))
+    cheaper = file.path.read_text().replace("prompt_usd_per_mtok: 2", "prompt_usd_per_mtok: 1")
+    file.path.write_text(cheaper)
+    assert stored_before(read_pool_file(file.path), out) is not None
+    file.path.write_text(cheaper.replace("model: two", "model: three"))
+    with pytest.raises(PoolError, match="was recorded with other desks, requests or weights"):
+        stored_before(read_pool_file(file.path), out)
 
 
 def test_the_list_begins_with_every_fact_in_its_canonical_words() -> None:

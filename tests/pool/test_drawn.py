@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from routerr1.errors import PoolError
-from routerr1.pool.perturbed import PerturbedPool
 from routerr1.pool.base import Call
 from routerr1.pool.drawn import DrawnPools, recorded_pool
+from routerr1.pool.perturbed import PerturbedPool
 from routerr1.pool.pool_file import read_pool_file
 from routerr1.pool.recorded import RecordedPool, StoredReply, read_store, write_store
 from routerr1.simulation.candidates import UNSEEN_NAMES
