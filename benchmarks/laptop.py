@@ -9,6 +9,7 @@ a cascade) are made on training questions and judged on test questions.
 
 import json
 import statistics
+import textwrap
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -193,6 +194,12 @@ def wrong_alike(rows: Sequence[Asked], names: Sequence[str]) -> tuple[int, int]:
     return same, total
 
 
+def say(text: str) -> None:
+    """Print Markdown, its paragraphs wrapped."""
+    for paragraph in text.strip().split("\n\n"):
+        print(textwrap.fill(" ".join(paragraph.split()), 100, break_on_hyphens=False), end="\n\n")
+
+
 def main() -> None:
     """Print the page."""
     file, store = read_pool_file(POOL), read_store(STORE)
@@ -206,7 +213,7 @@ def main() -> None:
     for each in facts:
         by_split[each.question.split].append(each)
     provenance = json.loads(STORE.with_suffix("").with_suffix(".provenance.json").read_text())
-    print(f"""# Real models on a laptop
+    say(f"""# Real models on a laptop
 
 Recorded replies of real models, no simulation: {len(names)} candidates on four open models,
 `pools/laptop.yaml`, with the data card `pools/laptop/README.md`. This page is printed by `python benchmarks/laptop.py > docs/results/laptop.md` from the committed store, which was
@@ -220,9 +227,9 @@ fact count as questions of their own, so the true intervals are wider.
 every candidate. `refuses`: the reply says that the notes hold nothing. `tokens`: mean of prompt and
 reply. A desk with a `least_score` refuses by itself when its search finds nothing, at no cost.
 """)
-    print(candidates_table(file, facts, names))
+    print(candidates_table(file, facts, names), end="\n\n")
     shown = ", ".join(f"{name} for {topic}" for topic, name in best_of(facts, names).items())
-    print(f"\nBest of each topic: {shown}.\n")
+    say(f"\nBest of each topic: {shown}.\n")
     if whole:
         print(
             f"## Two facts asked at once\n\n{len(whole)} questions that need two facts, asked whole.\n"
@@ -235,16 +242,16 @@ reply. A desk with a `least_score` refuses by itself when its search finds nothi
         )
         print()
     train, test = by_split["train"], by_split["test"]
-    print(f"""## What routing can gain
+    say(f"""## What routing can gain
 
 Chosen on {len(train)} training questions, judged on {len(test)} test questions for single facts, among
 the {len(trained)} candidates that training may use.
 """)
-    print(routing_table(file, train, test, trained))
+    print(routing_table(file, train, test, trained), end="\n\n")
     same, total = wrong_alike(facts, names)
     correlations, mean = correlation_table(facts, names)
     nobody = share(facts, lambda a: not any(a.right(name) for name in names))
-    print(f"""
+    say(f"""
 The oracle bounds what any router can reach. Asking the next candidate after a refusal is the gain
 of noticing a reply that cannot help.
 
