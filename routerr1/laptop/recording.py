@@ -163,7 +163,9 @@ def forms_digest(file: PoolFile) -> str:
         ]
         for name, server in servers.desks.items()
     }
-    requests = [[row.name, row.endpoint, file.request(Call(row.name, ""))] for row in file.candidates]
+    requests = [
+        [row.name, row.endpoint, file.request(Call(row.name, ""))] for row in file.candidates
+    ]
     text = json.dumps([requests, desks], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
