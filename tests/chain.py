@@ -63,7 +63,7 @@ write_rows(Path("data/generalize/rows.parquet"), [
 write_cards(Path("data/pool/cards.json"), [Card("Atlas", prompt_usd_per_mtok=params["price"]), Card("Mint")])
 Path("data/questions").mkdir(parents=True)
 Path("data/questions/train.parquet").write_bytes(b"q")
-write_json(Path("data/train/metrics.json"), {"train_cost_usd": 0.5})
+write_json(Path("data/train/results.json"), {"train_cost_usd": 0.5, "seed_1": {"validation/em": 0.7}})
 write_json(Path("data/train/run.json"), {"training": "0" * 15 + str(params["size"] % 10)})
 '''
 

@@ -48,6 +48,7 @@ def test_a_version_carries_its_lineage_and_figures(chain: Params) -> None:
     assert version.tags["lineage.prompt_hash"] == "p1"
     assert (version.tags["metric.em"], version.tags["metric.cost_usd"]) == ("0.6", "0.001")
     assert version.tags["lineage.seeds"] == "1"
+    assert version.tags["train.validation_em"] == "0.7"
     judged_by = versions.read_version_evidence(version)
     samples, unseen, pool, _ = judged_by
     assert (len(samples), samples[1].called) == (40, ("Atlas",))

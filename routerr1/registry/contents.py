@@ -34,7 +34,7 @@ class Outputs:
     rows: Path = Path("data/eval/rows.parquet")
     unseen_rows: Path = Path("data/generalize/rows.parquet")
     run_file: Path = Path("data/train/run.json")
-    train_metrics: Path = Path("data/train/metrics.json")
+    train_results: Path = Path("data/train/results.json")
     report: Path = Path("data/report")
 
 
@@ -110,7 +110,7 @@ def tags_of(
         "lineage.preset": params.preset,
         "lineage.seeds": ",".join(map(str, params.seeds)),
     }
-    trained = flatten(files.read_json(outputs.train_metrics))
+    trained = flatten(files.read_json(outputs.train_results))
     first = f"seed_{params.seeds[0]}"
     figures = {
         "train.hours": train_hours,

@@ -119,7 +119,7 @@ def prepare(folder: Path, policy: Path, params: Params, rows: list[Question], wo
             folder / "data" / name / "rows.parquet",
             [row_of(one, pool=kind, router=POLICY, seed=1, cards=found.cards) for one in played],
         )
-    write_json(folder / "data/train/metrics.json", {"train_cost_usd": 0.5})
+    write_json(folder / "data/train/results.json", {"train_cost_usd": 0.5})
     write_json(folder / "data/train/run.json", {"training": "0" * 16})
 
 
