@@ -17,7 +17,7 @@ from routerr1.baselines.cascade import ReplyScorer, frugal
 from routerr1.baselines.learned import Majority
 from routerr1.baselines.matrix import Matrix, read_matrix
 from routerr1.baselines.prompted import largest, prompted_choice
-from routerr1.baselines.retrieval import FileIndex, MemoryIndex, RetrieverPool, statements
+from routerr1.baselines.retrieval import FileIndex, MemoryIndex, RetrieverPool
 from routerr1.baselines.script import play_calls, play_once
 from routerr1.config import BaselineParams
 from routerr1.errors import DataError
@@ -30,6 +30,7 @@ from routerr1.protocol import check, names_of
 from routerr1.rollout.generate import ScriptedGenerator
 from routerr1.rollout.lazy import Lazy
 from routerr1.simulation.candidates import default_candidates
+from routerr1.simulation.facts import statements
 from routerr1.types import Ask, Card, Reply
 
 ALL = (

@@ -44,7 +44,8 @@ def test_show_tells_prices_performance_and_spending(
     monkeypatch.chdir(tmp_path)
     budget = open_budget(BudgetParams(run_usd=1.0), {"ROUTERR1_RUN": "sweep"})
     assert budget is not None
-    budget.settle(budget.reserve(0.5), 0.25)
+    with budget.reserve(0.5) as reservation:
+        reservation.cost_usd = 0.25
     budget.close()
     cards = [
         Card("Atlas", completion_usd_per_mtok=0.6, latency_s=0.41, performance={"a": 0.1, "b": 0.9})
