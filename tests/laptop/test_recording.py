@@ -166,3 +166,18 @@ def test_the_list_begins_with_every_fact_in_its_canonical_words() -> None:
             asked = step.format(answer)
             assert asked in facts
             answer = next(each.golden_answers[0] for each in rows if each.question == asked)
+
+
+def test_the_committed_store_fits_its_pool_file_and_holds_every_fact_for_every_candidate() -> None:
+    file = read_pool_file(Path("pools/laptop.yaml"))
+    store = stored_before(file, Path("pools/laptop/replies.jsonl.gz"))
+    assert store is not None
+    assert store.path.stat().st_size < 5_000_000
+    section = load_params(Path("params.yaml")).dataset
+    rows = questions(build_world(section.embedded), section.embedded, section.seed)
+    needed = [
+        row for row in rows if row.hops == 1 and (row.id.endswith("#0") or row.split != "train")
+    ]
+    assert len(needed) > 400
+    for card in file.cards:
+        assert all(store.find(card.name, row.question) is not None for row in needed), card.name
