@@ -51,22 +51,23 @@ def spending(path: Path | None = None) -> Table | None:
 
 
 def servers(states: Sequence[ServerState]) -> Table:
-    """One line per server, and the memory of those that are up."""
+    """One line per server, with the memory of those that are up; narrow enough for 80 columns."""
     table = Table(box=None, pad_edge=False)
-    for column in ("server", "", "address", "log"):
+    for column in ("server", "", "address"):
         table.add_column(column, no_wrap=True)
     for column in ("process", "memory"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for each in states:
         table.add_row(
             each.name,
             each.did,
             each.address,
-            str(each.log),
             "" if each.pid is None else str(each.pid),
             "" if each.memory_mb is None else f"{each.memory_mb:,.0f} MB",
         )
-    known = [each.memory_mb for each in states if each.memory_mb is not None]
-    if known:
-        table.caption = f"{sum(known):,.0f} MB in all"
+    total = sum(each.memory_mb or 0.0 for each in states)
+    memory = f"{total:,.0f} MB in all; " if total else ""
+    table.caption = (
+        f"{memory}logs in {', '.join(sorted({str(each.log.parent) for each in states}))}"
+    )
     return table
