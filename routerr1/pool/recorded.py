@@ -15,11 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from routerr1.errors import PoolError
 from routerr1.files import atomic_write_bytes
 from routerr1.matching import normalise
-from routerr1.pool.base import Call, Pool
+from routerr1.pool.base import Call, Pool, PoolWrapper
 from routerr1.pool.cards import first_problem
 from routerr1.pool.pool_file import PoolFile
 from routerr1.pool.pricing import usage_usd
-from routerr1.types import Card, Reply, Usage
+from routerr1.types import Card, Question, Reply, Usage
 
 
 class StoredReply(BaseModel):
@@ -120,3 +120,13 @@ class RecordedPool(Pool):
             found.latency_s,
             cached=True,
         )
+
+
+def answerable(questions: Sequence[Question], pool: Pool) -> list[Question]:
+    """The questions to which a recorded pool holds a reply of each of its candidates; all for other pools."""
+    while isinstance(pool, PoolWrapper):
+        pool = pool.inner
+    if not isinstance(pool, RecordedPool):
+        return list(questions)
+    store, names = pool.store, [card.name for card in pool.cards]
+    return [row for row in questions if all(store.find(name, row.question) for name in names)]

@@ -16,6 +16,7 @@ from routerr1.pool.build import open_http_pool, wrap_pool
 from routerr1.pool.drawn import DrawnPools, recorded_pool
 from routerr1.pool.perturbed import PerturbedPool
 from routerr1.pool.profile import profile, sample_probes
+from routerr1.pool.recorded import answerable
 from routerr1.progress import Progress, track
 from routerr1.report.outputs import write_generalization
 from routerr1.simulation.candidates import UNSEEN_NAMES, candidates_of, drawn_candidates
@@ -83,7 +84,8 @@ async def _new_models(workspace: Workspace, pool: Pool) -> Perturbations:
     if not new:
         return without_new_models("neither generalize.file nor held_out names new models")
     section = workspace.params.profile_pool
-    probes = sample_probes(workspace.questions(section.split), section.probes, section.seed)
+    questions = answerable(workspace.questions(section.split), pool)
+    probes = sample_probes(questions, section.probes, section.seed)
     store = workspace.probe_store("pool", "profile_pool", "generalize")
     found = await profile(probes, PerturbedPool(pool, new), store=store)
     added = workspace.params.generalize.added_models

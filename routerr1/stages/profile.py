@@ -9,6 +9,7 @@ from routerr1.config import Params
 from routerr1.pool.base import Pool
 from routerr1.pool.profile import Profile, sample_probes, write_profile
 from routerr1.pool.profile import profile as profile_pool
+from routerr1.pool.recorded import answerable
 from routerr1.progress import track
 from routerr1.types import Question
 from routerr1.workspace import Workspace
@@ -18,8 +19,9 @@ def profile(params: Params) -> None:
     """Send probe questions to every candidate; write cards and answer matrix to data/pool."""
     workspace = Workspace(params)
     section = params.profile_pool
-    probes = sample_probes(workspace.questions(section.split), section.probes, section.seed)
     pool = workspace.open_pool()
+    questions = answerable(workspace.questions(section.split), pool)
+    probes = sample_probes(questions, section.probes, section.seed)
     for probe in probes[:1]:  # an unusable prompt is found before anything is paid
         workspace.renderer(probe, pool.cards)
     store = workspace.probe_store("pool", "profile_pool")

@@ -9,8 +9,10 @@ from routerr1.config import PoolParams
 from routerr1.errors import PoolError
 from routerr1.pool.base import Call
 from routerr1.pool.build import open_http_pool
+from routerr1.pool.perturbed import PerturbedPool
 from routerr1.pool.pool_file import PoolFile, read_pool_file
-from routerr1.pool.recorded import RecordedPool, StoredReply, read_store, write_store
+from routerr1.pool.recorded import RecordedPool, StoredReply, answerable, read_store, write_store
+from routerr1.types import Question
 
 TEXT = """
 prices: {as_of: 2026-11-29, source: test}
@@ -142,3 +144,12 @@ def test_a_recorded_pool_needs_its_store() -> None:
             max_reply_tokens=24,
             max_concurrency=1,
         )
+
+
+def test_probes_are_taken_from_questions_that_every_candidate_has_a_reply_to(
+    file: PoolFile, store: Path
+) -> None:
+    write_store(store, [row(), row("Late"), row("Big", "Another?")])
+    pool = RecordedPool(file, read_store(store))
+    rows = [Question(text, "test", text, ("x",), "train") for text in (QUESTION, "Another?")]
+    assert answerable(rows, PerturbedPool(pool, pool.cards)) == rows[:1]
