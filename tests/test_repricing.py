@@ -114,7 +114,7 @@ def test_the_rows_are_written_with_the_new_costs_and_nothing_else_changed(
 
 
 def test_a_candidate_without_a_price_is_named(rows: Path):
-    with pytest.raises(PoolError, match="the new prices hold none of 'Dear'"):
+    with pytest.raises(PoolError, match="the new prices lack 'Dear'"):
         reprice_rows(rows, prices(Cheap=1.0), REWARD)
 
 

@@ -1,4 +1,4 @@
-"""Take logs made elsewhere into a store of recorded calls."""
+"""Import logs of other programs into a store of recorded calls."""
 
 import gzip
 import json
@@ -52,11 +52,11 @@ def import_log(
 ) -> Imported:
     """Write the rows of a JSONL log (plain or gzip) to `store` as calls of the candidates of `file`.
 
-    A row belongs to the candidate whose `model` is the row's. It is stored under the request that `file`
-    would send today, since such logs tell nothing of sampling parameters; `origin` says where it is
-    from. Tokens that the log does not tell, or tells as 0 beside a text, are estimated by length, and costs
-    by the prices of `file`. Thoughts in a response are treated as in a reply of the candidate. Rows that
-    are there already are left alone, so an import can be repeated.
+    A row belongs to the candidate with the same `model`. Its request is the one that `file` sends
+    today, because such logs hold no sampling parameters; `origin` names the source. Token counts that
+    are missing, or 0 beside a text, are estimated by length, and costs by the prices of `file`.
+    Thoughts in a response are treated as in a reply of the candidate. Rows that the store already holds
+    are skipped, so an import can be repeated.
 
     Raises: PoolError naming the line that is malformed or of a model that the pool file does not have, or
         that the log holds no row; then nothing was added.

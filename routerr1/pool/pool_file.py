@@ -1,6 +1,6 @@
-"""The pool file: which candidates there are, where they answer, and what they cost.
+"""The pool file: the candidates, their endpoints and their prices.
 
-Everything that can be wrong with a pool file or its keys is found here, before any call is made.
+Every mistake in a pool file or its keys is found here, before any call.
 """
 
 import json
@@ -60,23 +60,23 @@ class _Section(BaseModel):
 
 
 class Prices(_Section):
-    """Where the prices of the file come from, and of which day they are."""
+    """Source and date of the prices."""
 
     as_of: date
     source: str = Field(min_length=1)
 
 
 class Endpoint(_Section):
-    """An OpenAI-compatible server, and how patient to be with it.
+    """An OpenAI-compatible server, with its limits and retries.
 
     Attributes:
         key_env: name of the environment variable that holds the key; null where none is needed.
         max_concurrency: calls under way at once.
-        total_s: longest time of one try; a try that takes longer is given up.
+        total_s: time limit of one try.
         max_tries: of one call, the first included.
         backoff_s: upper bound of the first pause between tries; it doubles from try to try.
-        max_wait_s: a server that asks for a longer pause (Retry-After) is given up instead.
-        breaker_failures: failures in a row after which a candidate is left alone for `breaker_s`.
+        max_wait_s: longest pause between tries; a longer Retry-After ends the tries of the candidate.
+        breaker_failures: failures in a row after which a candidate is not called for `breaker_s`.
         cost: what a call costs: what the server says if it says so, or what the prices of the file make.
         headers: sent with every call; `$NAME` in a value is an environment variable.
         proxy: address to go through, or `$NAME`; by default the environment's.
@@ -171,7 +171,7 @@ class PoolFile:
 
     @property
     def cards(self) -> tuple[Card, ...]:
-        """What the file says of each candidate; profiling adds the rest."""
+        """One card per candidate, with what the file holds; profiling adds measurements."""
         fields = set(CardRow.model_fields)
         return tuple(Card(**row.model_dump(include=fields)) for row in self.candidates)
 
@@ -183,18 +183,18 @@ class PoolFile:
         for name in self.endpoints.keys() & other.endpoints.keys():
             if self.endpoints[name] != other.endpoints[name]:
                 raise PoolError(
-                    f"{other.path}: endpoint {name!r} is another than that of {self.path}; rename it"
+                    f"{other.path}: endpoint {name!r} differs from that of {self.path}; rename it"
                 )
         rows = (*self.candidates, *other.candidates)
         refuse_shared_names(rows, other.path)
         return replace(self, endpoints={**self.endpoints, **other.endpoints}, candidates=rows)
 
     def candidate(self, name: str) -> CandidateRow | None:
-        """By canonical name."""
+        """The candidate with this canonical name; None if there is none."""
         return next((row for row in self.candidates if row.name == name), None)
 
     def chain(self, name: str) -> Iterator[CandidateRow]:
-        """The candidate of this name, its fallback, that one's, and so on; no circle gets past reading."""
+        """The candidate of this name, its fallback, the fallback's fallback, and so on; never a circle."""
         row = self.candidate(name)
         while row is not None:
             yield row

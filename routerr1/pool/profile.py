@@ -1,7 +1,7 @@
-"""The profile stage: put probe questions to every candidate, and write what that tells of them.
+"""The profile stage: ask every candidate the probe questions, and write cards from the replies.
 
-A candidate answers in sentences, so a probe counts as right if a gold answer stands in the reply, as
-whole words after SQuAD normalisation; exact match and token F1 of the whole reply stand beside it.
+A candidate answers in sentences, so a probe is correct if the reply contains a gold answer as whole
+words after normalisation. Exact match and token F1 of the whole reply are measured too.
 """
 
 import asyncio
@@ -31,8 +31,8 @@ MAX_OPEN_CALLS = 256
 class ProbeRow(TypedDict):
     """A row of matrix.parquet: one question put to one candidate.
 
-    The question stands in it as it was asked: by its id another one may be found later. `group` is that of an
-    evaluated row.
+    The row holds the text of the question, because the question of an id can change later. `group` is
+    the group of an evaluated row.
     """
 
     question_id: str
@@ -57,12 +57,12 @@ class ProbeRow(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What the probes showed.
+    """The result of the probes.
 
     Attributes:
         rows: questions in the order given, each with the candidates in card order.
-        cards: the pool's cards with latency, reply length and performance filled in.
-        summary: per candidate, accuracy with its 95 % interval and the number of probes behind it.
+        cards: the pool's cards with measured latency, reply length and performance.
+        summary: per candidate, accuracy with its 95 % interval and the number of probes.
     """
 
     rows: tuple[ProbeRow, ...]
@@ -71,10 +71,10 @@ class Profile:
 
 
 def sample_probes(questions: Iterable[Question], probes: int, seed: int) -> list[Question]:
-    """`probes` questions, as many of each topic (or data set) as the numbers allow.
+    """`probes` questions, spread evenly over topics (or data sets); all of them if there are fewer.
 
-    Only questions of one fact are taken where the data say which they are: calls are made of
-    sub-questions, so that is the skill a card should tell. Fewer come back if there are not enough.
+    If the data have `hops`, only questions of one fact are taken. The policy calls candidates with
+    sub-questions, so the card describes that skill.
     """
     pool = list(questions)
     single = [question for question in pool if question.hops == 1]
@@ -93,7 +93,7 @@ def sample_probes(questions: Iterable[Question], probes: int, seed: int) -> list
 
 
 def topic_of(question: Question) -> str:
-    """What performance is told apart by: the topic, or the data set where there is none."""
+    """The key of a card's performance: the topic, or the data set of a question without topic."""
     return str(question.metadata.get("topic") or question.dataset)
 
 
@@ -131,16 +131,16 @@ async def profile(
     store: Path | None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Profile:
-    """Put every question to every candidate of `pool`, and make cards of what came back.
+    """Put every question to every candidate of `pool`, and make cards from the replies.
 
     Args:
-        store: calls are recorded here and answered from here when the stage is run again, so that a
-            killed run is not paid twice. Keep one file per pool and parameters, outside DVC's outputs.
+        store: records the calls and answers them when the stage runs again, so that no call of a
+            killed run is paid twice. Use one file per pool and parameters, outside DVC's outputs.
         progress: called with (calls done, calls in all) after every call.
 
     Raises:
-        BudgetExceeded: a budget stopped a call; what was answered is in the store.
-        PoolError: there is nothing to ask, or a candidate answered none of its probes.
+        BudgetExceeded: the budget refused a call; the replies so far are in the store.
+        PoolError: there is no question or candidate, or a candidate answered none of its probes.
     """
     tally = FailureTally()
     rows = await probe(questions, pool, store=store, progress=progress, tally=tally)
@@ -155,9 +155,9 @@ async def probe(
     progress: Callable[[int, int], None] | None = None,
     tally: FailureTally | None = None,
 ) -> tuple[ProbeRow, ...]:
-    """The rows alone, as `profile` takes them; a candidate that answers nothing has failed calls in its own.
+    """The rows of `profile`; the rows of a candidate that never answers hold failed calls.
 
-    Raises: BudgetExceeded as `profile`; PoolError if there is nothing to ask.
+    Raises: BudgetExceeded as `profile`; PoolError if there is no question or candidate.
     """
     if not questions or not pool.cards:
         raise PoolError("profile: needs at least one probe question and one candidate")
@@ -222,12 +222,12 @@ def _row(question: Question, name: str, reply: Reply) -> ProbeRow:
 def summarise(
     rows: Sequence[ProbeRow], cards: Sequence[Card], tally: FailureTally | None = None
 ) -> Profile:
-    """Cards and summary from the matrix alone; a failed call is a wrong answer, and counted as failed.
+    """Cards and summary from the matrix alone; a failed call counts as wrong and as failed.
 
     Args:
         tally: why calls failed, for the error of a candidate that never answered.
 
-    Raises: PoolError naming a candidate none of whose calls was answered.
+    Raises: PoolError naming a candidate that answered none of its probes.
     """
     by_candidate: dict[str, list[ProbeRow]] = defaultdict(list)
     for row in rows:
@@ -326,7 +326,7 @@ def write_profile(folder: Path, found: Profile) -> None:
 
 
 def asked_in(rows: Iterable[ProbeRow]) -> list[Question]:
-    """The questions behind a matrix, each once, as they were asked: to ask them again gives rows that compare."""
+    """The questions of a matrix, each once and with the text that was asked, to repeat the probes."""
     found = {(row["dataset"], row["question_id"]): row for row in rows}
     return [
         Question(
@@ -334,7 +334,7 @@ def asked_in(rows: Iterable[ProbeRow]) -> list[Question]:
             row["dataset"],
             row["question"],
             tuple(row["golden_answers"]),
-            "train",  # no split's any more; nobody who is asked looks at it
+            "train",  # the matrix does not hold the split, and probes do not read it
             metadata={
                 "topic": row["topic"],
                 "group": row["group"].removeprefix(f"{row['dataset']}/"),

@@ -1,4 +1,4 @@
-"""Price played trajectories anew, and see whether that would change who is best."""
+"""Price evaluated trajectories with other prices, and check whether a ranking changes."""
 
 import json
 from collections import defaultdict
@@ -36,19 +36,19 @@ class RouterPrices:
 
     @property
     def moved(self) -> bool:
-        """Has another place now, by cost or by reward."""
+        """True if the rank by cost or by reward changes."""
         return len(set(self.cost_rank)) > 1 or len(set(self.reward_rank)) > 1
 
 
 @dataclass(frozen=True, slots=True)
 class Repriced:
-    """Every router, cheapest first as it was."""
+    """Every router, in the order of its old cost."""
 
     routers: tuple[RouterPrices, ...]
 
     @property
     def verdict(self) -> str:
-        """In a sentence: does any evaluated ranking change?"""
+        """A sentence that names the rankings that change."""
         moved = [f"{router.router} on {router.pool}" for router in self.routers if router.moved]
         if not moved:
             return "No evaluated ranking changes, neither by cost nor by reward."
@@ -67,14 +67,14 @@ def read_prices(path: Path) -> Prices:
 def reprice_rows(
     rows_path: Path, new: Prices, reward: RewardParams, *, out: Path | None = None
 ) -> Repriced:
-    """Read evaluated rows, price each reply by `new`, and rank the routers of each pool both ways.
+    """Read evaluated rows, price each reply by `new`, and rank the routers of each pool by both prices.
 
-    A reply's tokens, those of its failed tries included, are priced as the candidate that answered; after
-    a fallback that is an approximation. Rewards are of `reward`'s alpha and answer measure, with cost_score on
-    all that is billed and on the scale of all rows of the pool.
+    All tokens of a reply, failed tries included, have the price of the candidate that answered. After a
+    fallback this is an approximation. Rewards use the answer measure and alpha of `reward`. The cost
+    score covers everything that is billed, on the scale of all rows of the pool.
 
     Args:
-        out: written as `rows_path`, with the new costs in the rows and in their trajectories.
+        out: a copy of `rows_path` with the new costs in rows and trajectories.
 
     Raises: DataError if the rows cannot be read; PoolError naming a candidate without a price.
     """
@@ -104,7 +104,7 @@ def _priced(row: Mapping[str, Any], new: Prices, path: Path, number: int) -> dic
         if reply is None or not (reply["prompt_tokens"] or reply["completion_tokens"]):
             continue
         if reply["model"] not in new:
-            raise PoolError(f"{path}, row {number}: the new prices hold none of {reply['model']!r}")
+            raise PoolError(f"{path}, row {number}: the new prices lack {reply['model']!r}; add it")
         card = new[reply["model"]]
         reply["cost_usd"] = reply_usd(card, Reply(**reply))
         total += reply["cost_usd"]
