@@ -53,7 +53,8 @@ def shuffled(seed: int) -> Scorer:
         found = score(trajectory, cards, scale, params)
         if trajectory.question.split != "train":
             return found
-        earlier.append(found.parts)
-        return replace(found, parts=rng.choice(earlier))
+        dealt = replace(found, parts=rng.choice(earlier)) if earlier else found
+        earlier.append(found.parts)  # only now: a rollout must not get its own reward
+        return dealt
 
     return scorer
