@@ -35,13 +35,14 @@ CHAMPION = "models:/routerr1@champion"
 QUESTION = "What is the capital of France?"
 
 
-def make_champion(chain: Params, policy: Path, **pool: Any) -> Params:
+def make_champion(chain: Params, policy: Path, *, price: float = 0.0, **pool: Any) -> Params:
     """Register and promote a real policy with the cards that it was made for.
 
     Args:
+        price: on the cards, in USD per million prompt tokens.
         pool: changes of the parameters' section.
     """
-    put_policy(policy)
+    put_policy(policy, price)
     params = chain.model_copy(update={"pool": chain.pool.model_copy(update=pool)})
     versions.register(params)
     assert promotion.promote(params).record is not None
@@ -135,7 +136,7 @@ def test_an_answer_for_which_the_money_ran_out_is_told(
     load: Callable[..., Any],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    make_champion(chain, calling_policy)
+    make_champion(chain, calling_policy, price=1.0)
     answers = ask_all(load(budget={"question_usd": 0.0}), *[QUESTION] * 4)
     assert "budget" in failures(answers)
     assert "of 0.000000 USD are spent or set aside" in caplog.text
