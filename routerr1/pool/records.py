@@ -180,6 +180,7 @@ def _parse(line: bytes, path: Path, number: int) -> Record:
         intact = False
     if not intact:
         raise PoolError(
-            f"{path}, line {number}: is damaged (no record, or its hash is not that of its request)"
+            f"{path}, line {number}: is damaged or of an older version (no record, or its hash is not "
+            "that of its request); record the calls again"
         )
     return record
