@@ -17,12 +17,13 @@ import argparse
 import asyncio
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from routerr1.config import Params, load_params
 from routerr1.data.embedded import build_world, questions
 from routerr1.evaluate import controls
-from routerr1.evaluate.redrawn import REDRAWN, rerouted
+from routerr1.evaluate.redrawn import REDRAWN, TopicOf, rerouted
 from routerr1.evaluate.result_matrix import ResultMatrix
 from routerr1.evaluate.results import Estimate, RouterTable
 from routerr1.evaluate.rows import Row
@@ -35,7 +36,7 @@ from routerr1.report import markdown
 from routerr1.report.formatting import estimate, number
 from routerr1.report.sections import Cell, Section, table_of
 from routerr1.report.tables import how_to_read, routers_table
-from routerr1.simulation.facts import known_facts
+from routerr1.simulation.facts import known_facts, topic_in
 from routerr1.simulation.pool import SimulatedPool, drawn_pool
 from routerr1.workspace import Workspace
 
@@ -81,6 +82,7 @@ def play(params: Params, policies: dict[str, list[Path]], draw: int) -> list[Row
         for q in questions(world, params.dataset.embedded, params.dataset.seed)
         if q.split == "test"
     ]
+    topic_of = partial(topic_in, known)
     pools = {question.id: drawn_pool(known, draw + place) for place, question in enumerate(asked)}
     rows: list[Row] = []
     first = next(iter(policies))
@@ -98,7 +100,9 @@ def play(params: Params, policies: dict[str, list[Path]], draw: int) -> list[Row
                     question,
                 )
                 for question in asked
-                for router in routers(policy, pools[question.id], controlled=name == first)
+                for router in routers(
+                    policy, pools[question.id], topic_of, controlled=name == first
+                )
             ]
             with track(f"{name}, seed {policy.seed}", len(jobs)) as bar:
                 rows += asyncio.run(
@@ -108,11 +112,11 @@ def play(params: Params, policies: dict[str, list[Path]], draw: int) -> list[Row
 
 
 def routers(
-    policy: controls.Policy, pool: SimulatedPool, *, controlled: bool
+    policy: controls.Policy, pool: SimulatedPool, topic_of: TopicOf, *, controlled: bool
 ) -> list[controls.Router]:
     """The policy on one question's pool, and its controls."""
     own = controls.policy_router(policy, pool, REDRAWN, 0)
-    return [own, *(rerouted(policy, pool, REDRAWN, 0) if controlled else ())]
+    return [own, *(rerouted(policy, pool, topic_of, REDRAWN, 0) if controlled else ())]
 
 
 def best_calls(rows: list[Row], params: Params) -> dict[str, Estimate | None]:

@@ -10,9 +10,10 @@ import pytest
 
 from routerr1.errors import ConfigError
 from routerr1.policy.scratch import train_tokenizer
+from routerr1.pool.names import TRAINING_NAMES, UNSEEN_NAMES
 from routerr1.prompt import PUBLISHED, prompt_hash, renderer, shortlist
 from routerr1.protocol import information
-from routerr1.simulation.candidates import TRAINING_NAMES, UNSEEN_NAMES, drawn_candidates
+from routerr1.simulation.candidates import drawn_candidates
 from routerr1.simulation.pool import training_pool
 from routerr1.types import Card, Question
 

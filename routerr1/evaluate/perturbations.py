@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from routerr1.errors import PoolError
 from routerr1.evaluate.controls import Policy, Router, control_routers
 from routerr1.pool.base import Pool
+from routerr1.pool.names import UNSEEN_NAMES
 from routerr1.pool.perturbed import PerturbedPool
 from routerr1.prompt import Renderer
-from routerr1.simulation.candidates import UNSEEN_NAMES
 from routerr1.types import Card, Question
 
 DRAWN, ADDED = "drawn", "added"

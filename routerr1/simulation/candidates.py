@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from random import Random
 
 from routerr1.data.embedded import TOPICS
+from routerr1.pool.names import UNSEEN_NAMES, family_of
 from routerr1.types import Card
 
 
@@ -86,27 +87,6 @@ def measured_candidates(cards: Sequence[Card]) -> tuple[Candidate, ...]:
     )
 
 
-_FAMILIES = ("Atlas", "Mint", "Curie", "Goliath", "Scout", "Penny", "Basil", "Cobra", "Drake", "Fargo", "Gecko",
-             "Hawk", "Iris", "Jasper", "Koala", "Lotus", "Mango", "Nimbus", "Otter", "Piper", "Raven", "Sirius",
-             "Tango", "Umbra")  # fmt: skip
-_VARIANTS = ("Arc", "Bay", "Cove", "Dune", "Elm", "Fen", "Glen", "Hill", "Isle", "Jade", "Knoll",
-             "Lake")  # fmt: skip
-
-
-def _names(held_out: bool) -> tuple[str, ...]:
-    """Family and variant, as real models are named; one pair in six is held out of training."""
-    return tuple(
-        family + variant
-        for i, family in enumerate(_FAMILIES)
-        for j, variant in enumerate(_VARIANTS)
-        if ((i + j) % 6 == 0) is held_out
-    )
-
-
-TRAINING_NAMES = (*_FAMILIES[:6], *_names(held_out=False))  # the default pool among them
-UNSEEN_NAMES = _names(held_out=True)
-
-
 def drawn_candidates(
     seed: int,
     names: Sequence[str] = UNSEEN_NAMES,
@@ -122,7 +102,7 @@ def drawn_candidates(
     Raises: ValueError if `count` is under 3 or above the number of families in `names`.
     """
     rng = Random(f"pool/{seed}")
-    families = {_family(name): name for name in rng.sample(list(names), len(names))}
+    families = {family_of(name): name for name in rng.sample(list(names), len(names))}
     if not 3 <= count <= len(families):
         raise ValueError(
             f"count is {count}, must be from 3 to the {len(families)} families of names"
@@ -148,10 +128,6 @@ def drawn_candidates(
     )
     rng.shuffle(pool)
     return tuple(pool)
-
-
-def _family(name: str) -> str:
-    return next((family for family in _FAMILIES if name.startswith(family)), name)
 
 
 def _skill(elsewhere: float, **topics: float) -> dict[str, float]:

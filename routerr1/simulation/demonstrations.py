@@ -14,10 +14,11 @@ from random import Random
 
 from routerr1.config import RolloutParams
 from routerr1.data.embedded import TOPICS, World
+from routerr1.pool.names import TRAINING_NAMES, UNSEEN_NAMES
 from routerr1.prompt import Renderer, shortlist, shortlisted
 from routerr1.rollout.generate import ScriptedGenerator
 from routerr1.rollout.loop import rollout, stream_seed
-from routerr1.simulation.candidates import TRAINING_NAMES, UNSEEN_NAMES, Candidate
+from routerr1.simulation.candidates import Candidate
 from routerr1.simulation.facts import Fact
 from routerr1.simulation.pool import UNSURE, SimulatedPool, training_pool
 from routerr1.types import Card, Question, Trajectory

@@ -50,3 +50,9 @@ def known_facts(world: World) -> dict[str, Fact]:
 def statements(known: Mapping[str, Fact]) -> list[str]:
     """One sentence for each single fact, sorted: the embedded world as a corpus."""
     return sorted({f.statement.format(f.answer) for f in known.values() if f.hops == 1})
+
+
+def topic_in(known: Mapping[str, Fact], query: str) -> str | None:
+    """The topic of a query; None if it is no question of `known`."""
+    fact = known.get(normalise(query))
+    return fact.topic if fact else None

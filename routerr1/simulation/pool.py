@@ -16,13 +16,8 @@ from random import Random
 
 from routerr1.matching import normalise
 from routerr1.pool.base import Call, GroundTruth, Pool
-from routerr1.simulation.candidates import (
-    TRAINING_NAMES,
-    UNSEEN_NAMES,
-    Candidate,
-    card_of,
-    drawn_candidates,
-)
+from routerr1.pool.names import TRAINING_NAMES, UNSEEN_NAMES
+from routerr1.simulation.candidates import Candidate, card_of, drawn_candidates
 from routerr1.simulation.facts import Fact
 from routerr1.types import Card, Reply
 

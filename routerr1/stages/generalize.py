@@ -1,6 +1,7 @@
 """The stage generalize: the policy on pools that training never saw."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import aclosing
 from functools import partial
 
@@ -14,13 +15,15 @@ from routerr1.evaluate.store import RowStore
 from routerr1.pool.base import Pool
 from routerr1.pool.build import open_http_pool, wrap_pool
 from routerr1.pool.drawn import DrawnPools, recorded_pool
+from routerr1.pool.names import UNSEEN_NAMES
 from routerr1.pool.perturbed import PerturbedPool
 from routerr1.pool.profile import profile, sample_probes
 from routerr1.pool.recorded import answerable
 from routerr1.progress import Progress, track
 from routerr1.report.outputs import write_generalization
-from routerr1.simulation.candidates import UNSEEN_NAMES, candidates_of, drawn_candidates
-from routerr1.simulation.pool import SimulatedPool
+from routerr1.simulation.candidates import candidates_of, drawn_candidates
+from routerr1.simulation.facts import topic_in
+from routerr1.simulation.pool import SimulatedPool, drawn_pool
 from routerr1.tracking.runs import resume_run
 from routerr1.workspace import Workspace
 
@@ -94,7 +97,8 @@ async def _new_models(workspace: Workspace, pool: Pool) -> Perturbations:
 
 def _redrawn(workspace: Workspace, pool: Pool) -> Perturbations:
     """Another drawn pool for each question, also played by the policy before training."""
-    params, draw = workspace.params, None
+    params = workspace.params
+    draw: Callable[[int], Pool] = partial(drawn_pool, workspace.facts)
     if params.pool.kind == "http":
         return not_redrawn("pools are drawn from simulated or recorded candidates")
     if params.pool.kind == "recorded":
@@ -105,4 +109,5 @@ def _redrawn(workspace: Workspace, pool: Pool) -> Perturbations:
         render=workspace.renderer, rollout=params.rollout, params=params.evaluate,
     )  # fmt: skip
     by_seed = {policy.seed: policy for policy in before}
-    return redrawn(pool, workspace.facts, by_seed, params.generalize.pool_seed, draw)
+    topic_of = partial(topic_in, workspace.facts)
+    return redrawn(pool, draw, topic_of, by_seed, params.generalize.pool_seed)

@@ -16,9 +16,9 @@ from routerr1.metrics import mean_over_seeds
 from routerr1.policy.load import load_options
 from routerr1.pool.base import Pool
 from routerr1.pool.drawn import DrawnPools, recorded_pool
+from routerr1.pool.names import TRAINING_NAMES
 from routerr1.progress import track
 from routerr1.rollout.loop import stream_seed
-from routerr1.simulation.candidates import TRAINING_NAMES
 from routerr1.simulation.pool import training_pool
 from routerr1.stages.warmstart import demonstrations
 from routerr1.tracking.runs import Run, new_run

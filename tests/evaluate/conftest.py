@@ -1,8 +1,9 @@
 """A small world, its simulated pool, and a scripted policy that reads its questions perfectly."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 
@@ -15,8 +16,8 @@ from routerr1.pool.profile import profile
 from routerr1.prompt import Renderer, renderer
 from routerr1.rollout.generate import ScriptedGenerator
 from routerr1.simulation.candidates import default_candidates, drawn_candidates
-from routerr1.simulation.facts import known_facts
-from routerr1.simulation.pool import SimulatedPool
+from routerr1.simulation.facts import known_facts, topic_in
+from routerr1.simulation.pool import SimulatedPool, drawn_pool
 from routerr1.types import Question
 
 SIZES = EmbeddedParams(countries=12, airports=10, elements=10, test_share=0.3, validation_share=0.2)
@@ -105,3 +106,9 @@ def stage() -> Stage:
             seed=5, concurrency=16, executor="local", shards=2,
         ),
     )  # fmt: skip
+
+
+def drawing(world: World) -> tuple[Callable[[int], SimulatedPool], Callable[[str], str | None]]:
+    """The pool of a seed, and the topic of a query."""
+    known = known_facts(world)
+    return partial(drawn_pool, known), partial(topic_in, known)

@@ -26,6 +26,7 @@ from routerr1.evaluate.results import Estimate
 from routerr1.evaluate.run import policies_of
 from routerr1.pool.base import Call, Pool, is_best
 from routerr1.pool.build import open_http_pool
+from routerr1.pool.names import UNSEEN_NAMES
 from routerr1.pool.perturbed import PerturbedPool
 from routerr1.pool.profile import profile
 from routerr1.pool.recording import Recorder
@@ -34,12 +35,12 @@ from routerr1.prompt import renderer
 from routerr1.report import markdown
 from routerr1.report.glossary import label
 from routerr1.report.tables import controls_table, pools_section
-from routerr1.simulation.candidates import UNSEEN_NAMES, default_candidates, drawn_candidates
+from routerr1.simulation.candidates import default_candidates, drawn_candidates
 from routerr1.simulation.facts import known_facts
 from routerr1.simulation.pool import SimulatedPool
 from routerr1.simulation.server import build_app, serving
 from routerr1.types import Card, Reply
-from tests.evaluate.conftest import new_models
+from tests.evaluate.conftest import drawing, new_models
 from tests.evaluate.made import played
 from tests.servers import write_pool_file
 
@@ -54,7 +55,7 @@ def compared(stage):
 
 async def _compared(stage):
     before = _policies(stage, stage.policy)
-    new = await new_models(stage) + redrawn(stage.pool, known_facts(stage.world), before, seed=3)
+    new = await new_models(stage) + redrawn(stage.pool, *drawing(stage.world), before, seed=3)
     rows, changes = await generalize(
         {1: stage.follower}, stage.pool, new, stage.test, limits=LIMITS, **stage.settings()
     )
@@ -100,14 +101,14 @@ def test_the_favourite_is_targets_where_its_place_changes(stage):
 
 
 def test_every_question_has_a_drawn_pool_that_other_questions_do_not_change(stage):
-    known, before = known_facts(stage.world), _policies(stage, stage.policy)
-    (variant,) = redrawn(stage.pool, known, before, seed=3).made
+    before = _policies(stage, stage.policy)
+    (variant,) = redrawn(stage.pool, *drawing(stage.world), before, seed=3).made
     pools = [variant.redraw(question) for question in stage.test[:20]]
     names = {tuple(card.name for card in pool.cards) for pool in pools}
     assert len(names) == 20
     assert not {name for each in names for name in each} - set(UNSEEN_NAMES)
     assert variant.redraw(stage.test[7]).cards == pools[7].cards
-    (other,) = redrawn(stage.pool, known, before, seed=4).made
+    (other,) = redrawn(stage.pool, *drawing(stage.world), before, seed=4).made
     assert other.redraw(stage.test[7]).cards != pools[7].cards
 
 

@@ -21,8 +21,7 @@ from routerr1.report.page import SIMULATION, Sources, read_sources, write_report
 from routerr1.report.summary import cause_of
 from routerr1.report.sweep import STALE, compare_swept, write_swept
 from routerr1.report.training_gain import TITLE
-from routerr1.simulation.facts import known_facts
-from tests.evaluate.conftest import evaluated, new_models
+from tests.evaluate.conftest import drawing, evaluated, new_models
 from tests.evaluate.made import row
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -40,7 +39,7 @@ async def _play(stage, data: Path) -> None:
     write_evaluation(data / "eval", found, stage.params)
     limits = GeneralizeParams(pool_seed=1007, added_models=2, max_questions=30)
     before = {policy.seed: policy for policy in policies_of({1: stage.follower}, **common)}
-    new = await new_models(stage) + redrawn(stage.pool, known_facts(stage.world), before, seed=3)
+    new = await new_models(stage) + redrawn(stage.pool, *drawing(stage.world), before, seed=3)
     rows, changes = await generalize(
         {1: stage.policy}, stage.pool, new, stage.test, limits=limits, **common
     )

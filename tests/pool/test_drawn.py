@@ -7,10 +7,10 @@ import pytest
 from routerr1.errors import PoolError
 from routerr1.pool.base import Call
 from routerr1.pool.drawn import DrawnPools, recorded_pool
+from routerr1.pool.names import UNSEEN_NAMES
 from routerr1.pool.perturbed import PerturbedPool
 from routerr1.pool.pool_file import read_pool_file
 from routerr1.pool.recorded import RecordedPool, StoredReply, read_store, write_store
-from routerr1.simulation.candidates import UNSEEN_NAMES
 from routerr1.types import Question
 
 REAL = ("Ada", "Bob", "Cy", "Dee", "Eve")

@@ -10,9 +10,8 @@ import pytest
 from routerr1.config import EmbeddedParams
 from routerr1.data.embedded import TOPICS, World, build_world
 from routerr1.pool.base import Call
+from routerr1.pool.names import TRAINING_NAMES, UNSEEN_NAMES
 from routerr1.simulation.candidates import (
-    TRAINING_NAMES,
-    UNSEEN_NAMES,
     Candidate,
     candidates_of,
     default_candidates,
