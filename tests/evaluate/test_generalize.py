@@ -354,7 +354,7 @@ async def test_the_suite_plays_on_a_pool_file_with_a_second_one_of_new_models(
         with pytest.raises(PoolError, match="already belongs to candidate"):
             open_http_pool(params, added=files["old"])
     elsewhere = write_pool_file(Path("pools/elsewhere.yaml"), "http://127.0.0.1:9", drawn)
-    with pytest.raises(PoolError, match=r"elsewhere\.yaml: endpoint 'here' is another"):
+    with pytest.raises(PoolError, match=r"elsewhere\.yaml: endpoint 'here' differs from that of"):
         open_http_pool(params, added=elsewhere)
 
 
