@@ -141,7 +141,10 @@ def test_every_imported_row_carries_the_rule_it_is_matched_by(tmp_path: Path) ->
     assert (kept.matching, kept.metadata) == ("squad", {})
 
 
-def test_an_empty_split_is_named_by_the_import_and_refused_by_the_checks(tmp_path: Path) -> None:
+def test_an_empty_split_is_named_by_the_import_and_refused_by_the_checks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the list of imported files is written there
     path = jsonl(tmp_path, *(row(number) for number in range(12)))
     out = tmp_path / "out"
     told = CliRunner().invoke(
