@@ -14,9 +14,12 @@ import torch
 from routerr1.policy.load import CPU_FLOAT32, LoadOptions, load_model
 from routerr1.policy.tokens import encode_prompt, encode_text, truncate
 from routerr1.rollout.engine.cuda_graph import Capture, captured
+from routerr1.rollout.engine.fidelity import position_limit, require_fidelity
 from routerr1.rollout.engine.forward import ModelRunner
 from routerr1.rollout.engine.scheduler import Scheduler, Slot
 from routerr1.types import Generation
+
+_NO_LIMIT = 1 << 20  # of a model that names none, such as one with relative positions
 
 
 class LocalSession:
@@ -70,7 +73,7 @@ class LocalGenerator:
         autocast: torch.dtype | None = None,
         capture: Capture | None = None,
     ) -> None:
-        limit = model.config.max_position_embeddings
+        limit = position_limit(model) or max_length or _NO_LIMIT
         self.model = model
         self.tokenizer = tokenizer
         self.chat = chat
@@ -96,10 +99,11 @@ class LocalGenerator:
         Args:
             trained: see `load_model`; computation stays in `options.dtype`.
 
-        Raises: CheckpointError naming `source` if it cannot be loaded.
+        Raises: CheckpointError naming `source` if it cannot be loaded, or if the engine would not
+            play it as it was made.
         """
         model, tokenizer = load_model(source, options, trained=trained)
-        return cls(
+        generator = cls(
             model,
             tokenizer,
             max_length=options.max_length,
@@ -108,6 +112,8 @@ class LocalGenerator:
             autocast=torch.bfloat16 if options.dtype == "bfloat16" and trained else None,
             capture=captured if options.device.startswith("cuda") else None,
         )
+        require_fidelity(source, model, generator.max_length)
+        return generator
 
     def start(self, prompt: str, *, seed: int) -> LocalSession:
         """See `Generator.start`."""
