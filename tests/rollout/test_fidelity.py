@@ -116,3 +116,19 @@ def test_a_model_that_would_be_played_otherwise_is_refused(kind: str, tmp_path: 
 def test_a_window_that_no_session_outgrows_is_no_hindrance(tmp_path: Path) -> None:
     folder = make("mistral", {**_GROUPED, "sliding_window": 64}, tmp_path)
     assert LocalGenerator.load(folder, LoadOptions(max_length=64)).max_length == 64
+
+
+async def test_every_end_token_of_the_generation_config_ends_a_turn(tmp_path: Path) -> None:
+    generator = LocalGenerator.load(make("llama", _GROUPED, tmp_path))
+    said = await generator.start("Where?", seed=1).generate(max_new_tokens=8, temperature=0)
+    assert len(said.token_ids) > 1
+    third = said.token_ids[2]
+    from transformers import GenerationConfig
+
+    GenerationConfig(eos_token_id=[generator.tokenizer.eos_token_id, third]).save_pretrained(
+        tmp_path
+    )
+    again = LocalGenerator.load(tmp_path)
+    ended = await again.start("Where?", seed=1).generate(max_new_tokens=8, temperature=0)
+    first = said.token_ids.index(third)
+    assert (ended.token_ids, ended.finish) == (said.token_ids[: first + 1], "eos")

@@ -32,10 +32,15 @@ def sample(logits: Tensor, temperatures: Tensor, draws: Tensor) -> tuple[Tensor,
 
 
 class StopRules:
-    """When a generation ends: end token, stop string, or length."""
+    """When a generation ends: end token, stop string, or length.
 
-    def __init__(self, tokenizer: Any) -> None:
+    Args:
+        end_ids: tokens that end a turn, see `end_tokens`.
+    """
+
+    def __init__(self, tokenizer: Any, end_ids: frozenset[int]) -> None:
         self._tokenizer = tokenizer
+        self._end_ids = end_ids
         self._stop_ids = _single_tokens(tokenizer, STOPS)
         # A stop string can only be complete after a token that holds its last character.
         self._closers = _tokens_with(tokenizer, ">")
@@ -43,7 +48,7 @@ class StopRules:
     def finish(self, ids: Sequence[int], max_new_tokens: int) -> Finish | None:
         """Why the generation `ids` ends with its last token; None if it does not."""
         token = ids[-1]
-        if token == self._tokenizer.eos_token_id:
+        if token in self._end_ids:
             return "eos"
         if token in self._stop_ids:
             return "stop"
@@ -52,6 +57,13 @@ class StopRules:
             if tail.rstrip().endswith(STOPS):
                 return "stop"
         return "length" if len(ids) >= max_new_tokens else None
+
+
+def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Every token that ends a turn: the tokenizer's, and those of generation_config.json (Llama 3 has three)."""
+    named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    found = named if isinstance(named, list | tuple) else [named]
+    return frozenset(each for each in (*found, tokenizer.eos_token_id) if each is not None)
 
 
 def _single_tokens(tokenizer: Any, texts: Sequence[str]) -> frozenset[int]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from routerr1.rollout.engine.forward import ModelRunner
-from routerr1.rollout.engine.sampling import StopRules, sample
+from routerr1.rollout.engine.sampling import StopRules, end_tokens, sample
 from routerr1.types import Generation
 
 
@@ -69,7 +69,7 @@ class Scheduler:
         self._runner = runner
         self._tokenizer = tokenizer
         self._lockstep = lockstep
-        self._stops = StopRules(tokenizer)
+        self._stops = StopRules(tokenizer, end_tokens(runner.model, tokenizer))
         self._generating: dict[Slot, None] = {}  # an ordered set
         self._worker: asyncio.Task[None] | None = None
 
