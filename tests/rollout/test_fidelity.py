@@ -132,3 +132,4 @@ async def test_every_end_token_of_the_generation_config_ends_a_turn(tmp_path: Pa
     ended = await again.start("Where?", seed=1).generate(max_new_tokens=8, temperature=0)
     first = said.token_ids.index(third)
     assert (ended.token_ids, ended.finish) == (said.token_ids[: first + 1], "eos")
+    assert ended.text == again.tokenizer.decode(said.token_ids[:first])

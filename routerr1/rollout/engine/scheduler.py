@@ -222,7 +222,8 @@ class Scheduler:
             return
         text = self._tokenizer.decode(request.ids, skip_special_tokens=False)
         if finish == "eos":
-            text = text.removesuffix(self._tokenizer.eos_token)
+            end = self._tokenizer.decode(request.ids[-1:], skip_special_tokens=False)
+            text = text.removesuffix(end)
         request.done.set_result(
             Generation(text, tuple(request.ids), tuple(request.logprobs), finish)
         )
