@@ -144,7 +144,7 @@ def test_a_warm_start_without_validation_questions_does_not_begin(
 ) -> None:
     monkeypatch.setattr(training, "fit", lambda *_, **__: pytest.fail("it began"))
     params = only("train", "test")(folder)
-    with pytest.raises(DataError, match="judged by validation questions, and there are none"):
+    with pytest.raises(DataError, match="has no validation questions, which judge the warm start"):
         warmstart(params)
 
 

@@ -57,8 +57,8 @@ def test_replay_writes_a_table_for_every_metric(tmp_path, params):
     found = json.loads((out / "replay.json").read_text())
     assert set(found) == {"em_in_tag", "f1_in_tag", "gold_contained"}
     routers = {entry["router"]: entry for entry in found["em_in_tag"]["routers"]}
-    assert routers["knn"]["quality"]["mean"] > routers["best_single"]["quality"]["mean"]
-    assert "| single/one |" in (out / "replay.md").read_text()
+    assert routers["baseline/knn"]["quality"]["mean"] > routers["best_single"]["quality"]["mean"]
+    assert "Always one" in (out / "replay.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ NOTIFY = ("routerr1.cli", "ops", "notify", "routerr1.drift")
 def test_a_server_that_is_not_there_is_one_line_and_status_2(tmp_path: Path) -> None:
     assert run(tmp_path, *NOTIFY) == (
         2,
-        "routerr1: PREFECT_API_URL: not set; start `prefect server start` and name it there\n",
+        "routerr1: PREFECT_API_URL: not set; start `prefect server start` and set it to that server's address\n",
     )
     # As in Prefect's own documentation; no variable is set.
     run(tmp_path, "prefect", "config", "set", "PREFECT_API_URL=http://me:secret@127.0.0.1:9/api")
