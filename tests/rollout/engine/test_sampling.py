@@ -59,7 +59,7 @@ TOKENIZER = train_tokenizer(["<think> so </think> a > b, x </ search >"], 300)
 )
 def test_a_generation_ends_at_its_stop(text: str, finish: str | None) -> None:
     ids = TOKENIZER(text, add_special_tokens=False)["input_ids"]
-    rules = StopRules(TOKENIZER)
+    rules = StopRules(TOKENIZER, frozenset({TOKENIZER.eos_token_id}))
     assert rules.finish(ids, len(ids) + 1) == finish
     assert rules.finish(ids, len(ids)) == (finish or "length")
 
@@ -67,7 +67,7 @@ def test_a_generation_ends_at_its_stop(text: str, finish: str | None) -> None:
 def test_a_stop_string_of_several_tokens_is_found() -> None:
     ids = [i for part in ("</", "search", ">") for i in TOKENIZER(part)["input_ids"]]
     assert TOKENIZER.convert_tokens_to_ids("</search>") not in ids
-    rules = StopRules(TOKENIZER)
+    rules = StopRules(TOKENIZER, frozenset({TOKENIZER.eos_token_id}))
     assert [rules.finish(ids[:n], 99) for n in range(1, len(ids) + 1)] == [
         *[None] * (len(ids) - 1), "stop",
     ]  # fmt: skip
