@@ -354,7 +354,10 @@ def test_all_seven_real_sets_pass_dataset_and_checks(tmp_path: Path) -> None:
         "bamboogle": (0, 0, 125),
     }
     # One question stands in TriviaQA and PopQA; three of NQ's training rows resemble a held-out one.
-    assert metrics["refused"] == {"nq": {"answer_is_missing": 1, "near_duplicate": 3}, "popqa": {"duplicate": 1}}
+    assert metrics["refused"] == {
+        "nq": {"answer_is_missing": 1, "near_duplicate": 3},
+        "popqa": {"duplicate": 1},
+    }
     found = run_checks(tmp_path / "questions", params, checks_params(), tmp_path / "checks")
     assert found["passed"] == 19
     assert found["leaks"]["2wikimultihopqa"]["test"] == 179
