@@ -2,7 +2,8 @@
 
 Every part of the list completes a store that is usable by itself: first each single fact in its
 canonical words, which are also the sub-questions of every two-hop question; then the other words of
-the questions that are evaluated; then those of training; last the two-hop questions asked whole.
+the questions that are evaluated; then the two-hop questions that are evaluated, asked whole; then
+those of training in their first words; last the remaining words of training questions.
 """
 
 from collections.abc import Sequence
@@ -21,11 +22,10 @@ def worklist(questions: Sequence[Question]) -> list[str]:
 
 def _place(row: Question) -> tuple[int, int, str, str]:
     """(part, split, phrasing, id); the id ends in `#` and the phrasing."""
-    split = _SPLIT_ORDER[row.split]
+    trained = row.split == "train"
     phrasing = row.id.rpartition("#")[2]
     if row.hops == 1:
-        part = 0 if phrasing == "0" else 1 + (row.split == "train")
+        part = 0 if phrasing == "0" else 4 if trained else 1
     else:
-        part = 3
-        return part, int(phrasing), str(split), row.id
-    return part, split, phrasing, row.id
+        part = 2 if not trained else 3 if phrasing == "0" else 4
+    return part, _SPLIT_ORDER[row.split], phrasing, row.id
