@@ -30,17 +30,17 @@ gc.set_threshold(10_000)  # as the command line does
 
 ROOT = Path(__file__).parents[1]
 LONGEST = (
-    "flows/test_operations.py",
+    "test_operations.py",
     "flows/test_pipeline.py",  # and all that share its process
-    "test_registry.py",
+    "registry/test_promotion.py",
     "test_pipeline.py",
-    "test_registry_server.py",
-    "train/test_resume.py",
-    "evaluate/test_shards.py",
-    "evaluate/test_real_models.py",
+    "registry/test_promotion_server.py",
+    "stages/test_train_resume.py",
+    "evaluate/test_ray_executor.py",
+    "test_real_models.py",
     "benchmarks/test_smollm2.py",
-    "test_serving.py",
-    "train/test_distributed.py",
+    "registry/test_serving.py",
+    "train/test_grpo_distributed.py",
     "baselines/test_learned.py",
 )
 

@@ -19,7 +19,7 @@ from typer.main import get_command
 from routerr1.cli import app
 from routerr1.config import Params, Section
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 CHROMIUM = Path("/usr/bin/chromium")
 WRITTEN = [

@@ -124,5 +124,5 @@ def test_files_that_are_no_rows_or_prices_are_named(tmp_path: Path):
         reprice_rows(tmp_path / "rows.parquet", {}, REWARD)
     with pytest.raises(PoolError, match=r"none\.json"):
         read_prices(tmp_path / "none.json")
-    paper = Path(__file__).parents[1] / "pools" / "paper.yaml"
+    paper = Path(__file__).parents[2] / "pools" / "paper.yaml"
     assert read_prices(paper)["Gemma-2-27B-Instruct"].completion_usd_per_mtok == 0.8

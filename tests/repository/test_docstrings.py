@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SHOWN = [path for path in sorted(ROOT.glob("routerr1/**/*.py")) if ">>> " in path.read_text()]
 
 

@@ -1,6 +1,6 @@
 """Trainings of the ci preset that are killed: a process that imports everything once and forks each of them.
 
-    python -m tests.train.killed FOLDER
+    python -m tests.stages.killed FOLDER
 
 FOLDER holds `whole`, `broken` and `seeds`, working folders alike; `seeds` has a second warm start. Prints as JSON which steps each training played.
 """

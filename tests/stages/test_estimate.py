@@ -10,7 +10,7 @@ from routerr1.errors import PoolError
 from routerr1.stages.estimate import Inputs, Link, estimate, read_inputs
 from routerr1.types import Card
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def params() -> Params:

@@ -38,7 +38,7 @@ def test_training_killed_twice_ends_as_if_it_had_not_been(
         set_up(tmp_path / name, small_policy, mlflow_template)
     shutil.copytree(small_policy, tmp_path / "seeds/models/warmstart/seed-2")
     ran = subprocess.run(
-        [sys.executable, "-m", "tests.train.killed", str(tmp_path)], cwd=ROOT, check=True,
+        [sys.executable, "-m", "tests.stages.killed", str(tmp_path)], cwd=ROOT, check=True,
         capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert json.loads(ran.stdout.splitlines()[-1]) == {

@@ -36,7 +36,7 @@ from routerr1.types import Reply
 from routerr1.workspace import Workspace
 from tests.servers import write_pool_file
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 CANDIDATES, NEW = default_candidates()[:3], drawn_candidates(1007)[:2]
 QUESTIONS = 3
 

@@ -1,0 +1,27 @@
+"""The tests mirror the package, so that the tests of a module are found by its name."""
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+WHOLE_CHAIN = {  # what no single module holds
+    "test_dvc", "test_operations", "test_parity", "test_pipeline", "test_published",
+    "test_real_models", "test_recorded_run",
+}  # fmt: skip
+OTHER = {"benchmarks", "repository"}  # tests of what is not the package
+FILES = sorted(
+    path.relative_to(ROOT / "tests")
+    for path in (ROOT / "tests").rglob("test_*.py")
+    if path.relative_to(ROOT / "tests").parts[0] not in OTHER
+)
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_a_test_file_is_named_for_a_module(path: Path) -> None:
+    """`tests/X/test_Y.py` or `test_Y_ASPECT.py` is about `routerr1/X/Y.py`."""
+    words = path.stem.split("_")[1:]
+    modules = ["_".join(words[:number]) for number in range(1, len(words) + 1)]
+    package = ROOT / "routerr1" / path.parent
+    named = any((package / f"{module}.py").is_file() for module in modules)
+    assert named or (len(path.parts) == 1 and path.stem in WHOLE_CHAIN)
