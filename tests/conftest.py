@@ -14,6 +14,7 @@ os.environ.setdefault("DO_NOT_TRACK", "true")
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from filelock import FileLock
@@ -25,6 +26,9 @@ from routerr1.simulation.candidates import default_candidates
 from routerr1.simulation.facts import known_facts
 from routerr1.simulation.pool import SimulatedPool
 from routerr1.types import Question
+
+if TYPE_CHECKING:
+    from tests.evaluation import Stage
 
 gc.set_threshold(10_000)  # as the command line does
 
@@ -155,6 +159,14 @@ def warm_started(folder: Path, params: Params, world: World, rows: list[Question
     )  # fmt: skip
     held = [row for row in rows if row.split == "validation"]
     warm_start(demonstrations, held, pool, params, 1, folder)
+
+
+@pytest.fixture(scope="session")
+def stage() -> "Stage":
+    """A small evaluation with a scripted policy."""
+    from tests.evaluation import make_stage
+
+    return make_stage()
 
 
 @pytest.fixture(scope="session")

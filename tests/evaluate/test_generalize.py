@@ -40,8 +40,8 @@ from routerr1.simulation.facts import known_facts
 from routerr1.simulation.pool import SimulatedPool
 from routerr1.simulation.server import build_app, serving
 from routerr1.types import Card, Reply
-from tests.evaluate.conftest import drawing, new_models
 from tests.evaluate.made import played
+from tests.evaluation import drawing, new_models
 from tests.servers import write_pool_file
 
 LIMITS = GeneralizeParams(pool_seed=1007, added_models=2, max_questions=45)

@@ -15,7 +15,7 @@ from routerr1.pool.perturbed import PerturbedPool
 from routerr1.report.tables import routers_table
 from routerr1.types import Question
 from tests.evaluate import made
-from tests.evaluate.conftest import evaluated
+from tests.evaluation import evaluated
 
 FAVOURITE = "Goliath"  # whom the scripted policy always asks
 

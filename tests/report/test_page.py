@@ -21,8 +21,8 @@ from routerr1.report.page import SIMULATION, Sources, read_sources, write_report
 from routerr1.report.summary import cause_of
 from routerr1.report.sweep import STALE, compare_swept, write_swept
 from routerr1.report.training_gain import TITLE
-from tests.evaluate.conftest import drawing, evaluated, new_models
 from tests.evaluate.made import row
+from tests.evaluation import drawing, evaluated, new_models
 
 CHROMIUM = Path("/usr/bin/chromium")
 LOG = """step,reward,em,format_valid,cost_usd,entropy,kl,share/Atlas,share/Penny,calls_1hop,calls_2hop,validation/em,note

@@ -8,7 +8,7 @@ from routerr1.evaluate.pareto import fronts
 from routerr1.report import markdown
 from routerr1.report.sweep import Sweep, compare_swept, swept_name, write_swept
 from routerr1.report.tables import fronts_section
-from tests.evaluate.conftest import evaluated
+from tests.evaluation import evaluated
 
 
 def test_equal_quality_and_equal_cost_by_hand():

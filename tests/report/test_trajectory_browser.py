@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from routerr1.report.trajectory_browser import Browsable, browsable
-from tests.evaluate.conftest import evaluated
+from tests.evaluation import evaluated
 
 
 @pytest.fixture(scope="module")

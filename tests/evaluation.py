@@ -5,8 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import pytest
-
 from routerr1.config import EmbeddedParams, EvaluateParams, RolloutParams
 from routerr1.data.embedded import World, build_world, questions
 from routerr1.evaluate.perturbations import Perturbations, with_new_models
@@ -87,8 +85,7 @@ def scripted(rows: Sequence[Question], model: str | None = FAVOURITE) -> Scripte
     return ScriptedGenerator(script)
 
 
-@pytest.fixture(scope="session")
-def stage() -> Stage:
+def make_stage() -> Stage:
     world = build_world(SIZES)
     rows = questions(world, SIZES, seed=42)
     return Stage(
