@@ -11,13 +11,13 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from routerr1.errors import ConfigError
-from routerr1.protocol import INSERTED
+from routerr1.protocol import INSERTED, handles
 from routerr1.types import Card, Question
 
 Template = Literal["compact", "full", "file"]
@@ -69,8 +69,9 @@ class Renderer:
     reply: str = INSERTED
 
     def __call__(self, question: Question, cards: Sequence[Card]) -> str:
-        """The text before the policy's first token."""
-        return self.prompt(question, cards)
+        """The text before the policy's first token, with the candidates by their handles."""
+        shown = handles(cards)
+        return self.prompt(question, [replace(card, name=shown[card.name]) for card in cards])
 
 
 def renderer(template: Template, max_rounds: int, file: Path | None = None) -> Renderer:

@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from routerr1.naming import IN_CALL, fit_names
 from routerr1.types import Action, Answer, Ask, Card, Malformed
 
 TAGS = ("think", "search", "information", "answer")
@@ -41,10 +42,15 @@ class _Block(NamedTuple):
 
 
 def names_of(cards: Iterable[Card]) -> dict[str, str]:
-    """Every name and alias in lower case, to the canonical name."""
-    return {
-        known.strip().lower(): card.name for card in cards for known in (card.name, *card.aliases)
-    }
+    """Every handle and alias in lower case, to the canonical name."""
+    offered = list(cards)
+    known = {alias.strip().lower(): card.name for card in offered for alias in card.aliases}
+    return known | {handle.lower(): name for name, handle in handles(offered).items()}
+
+
+def handles(cards: Iterable[Card]) -> dict[str, str]:
+    """Canonical name -> the name by which a call names the candidate: the same, if a call can hold it."""
+    return fit_names((card.name for card in cards), IN_CALL)
 
 
 def parse_action(text: str, names: Mapping[str, str]) -> Action:

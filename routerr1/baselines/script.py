@@ -11,7 +11,7 @@ from dataclasses import replace
 from routerr1.evaluate.controls import Policy
 from routerr1.pool.base import Call, Pool
 from routerr1.pool.usage import billed
-from routerr1.protocol import extract_answer, names_of, parse_action
+from routerr1.protocol import extract_answer, handles, names_of, parse_action
 from routerr1.rollout.generate import Session
 from routerr1.rollout.loop import call_scope, trajectory_of
 from routerr1.types import (
@@ -81,7 +81,8 @@ async def play_once(
 
 
 async def _call(session: Session, ask: Ask, writer: Policy, pool: Pool, scope: str) -> Turn:
-    text = f"<think> {ask.name}</think><search> {ask.name}: {ask.query}</search>"
+    name = handles(pool.cards).get(ask.name, ask.name)
+    text = f"<think> {name}</think><search> {name}: {ask.query}</search>"
     session.insert(text)
     reply = await pool.ask(Call(ask.name, ask.query, scope))
     reply = billed(pool.cards, ask.query, reply)

@@ -209,7 +209,9 @@ def compare(
     from routerr1.evaluate.rows import read_rows
     from routerr1.report.terminal import side_by_side
 
-    Console().print(side_by_side(read_rows(rows), one, other, load_params(params).evaluate))
+    Console(markup=False, emoji=False).print(
+        side_by_side(read_rows(rows), one, other, load_params(params).evaluate)
+    )
 
 
 for _name, _commands, _summary in (

@@ -110,7 +110,7 @@ def show(
         (("data set", "source", "licence"), [list(row) for row in origins]),
         (("file", "SHA-256"), [list(item) for item in card.digests(folder).items()]),
     )
-    console = Console()
+    console = Console(markup=False, emoji=False)
     for headings, rows in tables:
         table = Table(*headings)
         for row in rows:
@@ -130,7 +130,7 @@ def card(
 
     from routerr1.data.card import findings, read
 
-    Console().print(Markdown(f"{read(folder)}\n{findings(checks)}"))
+    Console(markup=False, emoji=False).print(Markdown(f"{read(folder)}\n{findings(checks)}"))
 
 
 @app.command()

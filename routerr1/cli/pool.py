@@ -81,7 +81,7 @@ def import_(
         done = import_log(
             log, store, read_pool_file(file, max_reply_tokens=limit), progress=bar.update
         )
-    Console().print(
+    Console(markup=False, emoji=False).print(
         f"{store}: {done.added} calls added, {done.already_there} were there already, "
         f"{done.without_text} rows hold no text"
     )
@@ -101,7 +101,7 @@ def show(
     from routerr1.pool.cards import read_cards
     from routerr1.pool.pool_file import read_pool_file
 
-    console = Console()
+    console = Console(markup=False, emoji=False)
     if file is not None:
         found = read_pool_file(file)
         console.print(showing.candidates(found.cards))
@@ -121,7 +121,7 @@ def estimate(params: ParamsFile = PARAMS) -> None:
     from routerr1.stages import estimate as estimating
 
     loaded = load_params(params)
-    console = Console()
+    console = Console(markup=False, emoji=False)
     found = estimating.estimate(loaded, estimating.read_inputs(loaded))
     console.print(estimating.table(found))
     for line in found.assumptions:
@@ -147,7 +147,7 @@ def reprice(
 
     new = repricing.read_prices(prices)
     found = repricing.reprice_rows(rows, new, load_params(params).reward, out=out)
-    console = Console()
+    console = Console(markup=False, emoji=False)
     console.print(repricing.table(found))
     console.print(found.verdict, highlight=False)
 
@@ -174,7 +174,7 @@ def up(
     from routerr1.pool.pool_file import read_pool_file
 
     states = servers.up(read_pool_file(file), models, only=only or ())
-    Console().print(tables.servers(states))
+    Console(markup=False, emoji=False).print(tables.servers(states))
 
 
 @app.command()
@@ -186,7 +186,9 @@ def down(file: PoolFileArgument, only: OnlyServers = None) -> None:
     from routerr1.laptop import servers
     from routerr1.pool.pool_file import read_pool_file
 
-    Console().print(tables.servers(servers.down(read_pool_file(file), only=only or ())))
+    Console(markup=False, emoji=False).print(
+        tables.servers(servers.down(read_pool_file(file), only=only or ()))
+    )
 
 
 @app.command()
@@ -231,12 +233,12 @@ def record(
             found = asyncio.run(
                 recording.record(pool, log, asked, known=known, progress=bar.update)
             )
-        Console().print(
+        Console(markup=False, emoji=False).print(
             f"{found.asked} calls made, {found.failed} failed, {found.there} were there already"
         )
     today = datetime.now(UTC).date()
     written = recording.pack(pool, log, asked, store, known=known, latency=latency, today=today)
-    Console().print(
+    Console(markup=False, emoji=False).print(
         f"{store}: {sum(written.replies.values())} replies; "
         f"{written.questions} questions have one of every candidate"
     )

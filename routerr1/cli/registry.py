@@ -70,7 +70,7 @@ def promote(
     done = promotion.promote(
         load_params(params), which, why=why or "by hand", without_comparison=without_comparison
     )
-    Console().print(Markdown(done.result.markdown))
+    Console(markup=False, emoji=False).print(Markdown(done.result.markdown))
     if done.record is not None:
         before = "none" if done.record.before is None else f"version {done.record.before}"
         typer.echo(f"champion is version {done.record.after}, was {before}")
@@ -109,7 +109,7 @@ def list_(params: ParamsFile = PARAMS) -> None:
         table.add_column(column, no_wrap=True)
     for version in versions.list_versions(open_client(), name):
         table.add_row(*_row(version))
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)
 
 
 def _row(version: "Version") -> tuple[str, ...]:

@@ -1,20 +1,34 @@
 """Cards on disk: data/pool/cards.json, one object per candidate in the order the prompt shows them."""
 
 import dataclasses
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from routerr1.errors import DataError, PoolError
 from routerr1.files import read_json, write_json
 from routerr1.types import Card, Kept
 
+
+def _printable(name: str) -> str:
+    """Joiners and other format characters are a part of some scripts and emoji."""
+    hidden = any(
+        unicodedata.category(char) in ("Cc", "Cs", "Co", "Cn", "Zl", "Zp") for char in name
+    )
+    if hidden or not name or name.strip() != name or not any(char.isprintable() for char in name):
+        raise ValueError("must be printable, on one line, and not begin or end with a space")
+    return name
+
+
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-# A call is written `Name: question` between tags, so a name can hold neither a colon nor a bracket.
-Name = Annotated[str, Field(min_length=1, pattern=r"^[^:<>\s]([^:<>\r\n]*[^:<>\s])?$")]
+# Any printable name; calls show it by its handle (`protocol.handles`).
+Name = Annotated[str, AfterValidator(_printable)]
+# A call is written `Name: question` between tags, so an alias can hold neither a colon nor a bracket.
+Alias = Annotated[str, Field(min_length=1, pattern=r"^[^:<>\s]([^:<>\r\n]*[^:<>\s])?$")]
 Row = TypeVar("Row", bound=BaseModel)
 
 
@@ -25,7 +39,7 @@ class CardRow(BaseModel):
 
     name: Name
     description: str = ""
-    aliases: tuple[Name, ...] = ()
+    aliases: tuple[Alias, ...] = ()
     prompt_usd_per_mtok: Amount = 0.0
     completion_usd_per_mtok: Amount = 0.0
     latency_s: Amount | None = None
@@ -109,19 +123,26 @@ def first_problem(error: ValidationError) -> str:
 
 
 def refuse_shared_names(cards: Iterable[Card | CardRow], path: Path) -> None:
-    """Names and aliases, ignoring case, must each mean one candidate.
+    """Names must differ, and aliases, ignoring case, also from the names.
 
     Raises: PoolError naming the file, both candidates and the name.
     """
+    offered = list(cards)
     owners: dict[str, str] = {}
-    for card in cards:
-        for position, name in enumerate((card.name, *card.aliases)):
-            key = name.strip().lower()
-            if key not in owners:
-                owners[key] = card.name
-                continue
-            kind = "name" if position == 0 else "alias"
-            raise PoolError(
-                f"{path}: candidate {card.name!r}: {kind} {name!r} already belongs to candidate "
-                f"{owners[key]!r} (case is ignored); give it another"
-            )
+    for card in offered:
+        _own(owners, card.name, "name", card.name, card.name, path)
+    owners = {name.lower(): owner for name, owner in owners.items()}
+    for card in offered:
+        for alias in card.aliases:
+            _own(owners, alias.strip().lower(), "alias", alias, card.name, path)
+
+
+def _own(
+    owners: dict[str, str], key: str, kind: str, name: str, candidate: str, path: Path
+) -> None:
+    if key in owners:
+        raise PoolError(
+            f"{path}: candidate {candidate!r}: {kind} {name!r} already belongs to candidate "
+            f"{owners[key]!r}; give it another"
+        )
+    owners[key] = candidate

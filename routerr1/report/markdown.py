@@ -49,5 +49,5 @@ def _cell(cell: Cell) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Text that cannot end its cell: questions and replies are not ours."""
-    return " ".join(text.replace("|", "\\|").split())
+    """Text that cannot end its cell or become a tag: names, questions and replies are not ours."""
+    return " ".join(text.replace("|", "\\|").replace("<", "\\<").split())

@@ -37,6 +37,7 @@ _STYLE: dict[Any, Any] = {
     "ytick.labelcolor": _TEXT, "xtick.labelsize": 8.5, "ytick.labelsize": 8.5,
     "legend.frameon": False, "legend.fontsize": 8.5, "lines.linewidth": 1.6,
     "svg.fonttype": "none", "font.family": "sans-serif",
+    "text.parse_math": False,  # a name may hold "$"
 }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from routerr1.errors import CheckpointError, ConfigError
 from routerr1.files import atomic_directory, write_json
 from routerr1.lineage import PATHS
 from routerr1.metrics import mean_over_seeds
+from routerr1.protocol import handles
 from routerr1.simulation.candidates import candidates_of, measured_candidates
 from routerr1.simulation.demonstrations import ScriptedDemonstrations
 from routerr1.simulation.pool import SimulatedPool
@@ -95,7 +96,7 @@ def demonstrations(workspace: Workspace, seed: int) -> ScriptedDemonstrations:
 
 def names_shown(cards: Sequence[Card], pool: PoolParams) -> list[str]:
     """Names that demonstrations show beside random ones: those that training calls, if it calls any."""
-    return [card.name for card in cards] if pool.redraw < 1 else []
+    return list(handles(cards).values()) if pool.redraw < 1 else []
 
 
 def validation_pool(workspace: Workspace) -> SimulatedPool:

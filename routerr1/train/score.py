@@ -7,6 +7,7 @@ from routerr1 import protocol
 from routerr1.config import RewardParams
 from routerr1.matching import exact_match, token_f1
 from routerr1.metrics import routing_metrics
+from routerr1.naming import IN_KEY, fit_names
 from routerr1.pool.base import Pool, is_best
 from routerr1.reward import FrozenCostScale, components
 from routerr1.types import Ask, Card, Trajectory
@@ -90,11 +91,11 @@ def batch_figures(
     Where the batch holds several data sets, each one's figures follow as `data set/figure`.
     """
     figures = _figures(trajectories, scores, names)
-    datasets = sorted({t.question.dataset for t in trajectories})
-    for dataset in datasets if len(datasets) > 1 else []:
+    datasets = fit_names(sorted({t.question.dataset for t in trajectories}), IN_KEY)
+    for dataset, key in datasets.items() if len(datasets) > 1 else ():
         mine = [i for i, t in enumerate(trajectories) if t.question.dataset == dataset]
         own = _figures([trajectories[i] for i in mine], [scores[i] for i in mine], names)
-        figures |= {f"{dataset}/{name}": value for name, value in own.items()}
+        figures |= {f"{key}/{name}": value for name, value in own.items()}
     return figures
 
 
@@ -111,7 +112,8 @@ def zero_variance(rollouts: Sequence[tuple[str, Score]], size: int) -> dict[str,
         flat.setdefault(group[0][0], []).append(float(max(rewards) - min(rewards) < 1e-9))
     found = {"zero_variance_groups": _mean([each for values in flat.values() for each in values])}
     if len(flat) > 1:
-        found |= {f"{name}/zero_variance_groups": _mean(flat[name]) for name in sorted(flat)}
+        keys = fit_names(sorted(flat), IN_KEY)
+        found |= {f"{key}/zero_variance_groups": _mean(flat[name]) for name, key in keys.items()}
     return found
 
 
@@ -137,8 +139,8 @@ def _figures(
         "top_model_share": routing.top_model_share,
         "call_entropy": routing.call_entropy,
     }
-    for name in names:
-        figures[f"share/{name}"] = routing.call_share.get(name, 0.0)
+    for name, key in fit_names(names, IN_KEY).items():
+        figures[f"share/{key}"] = routing.call_share.get(name, 0.0)
     for hops in sorted({t.question.hops for t in trajectories if t.question.hops}):
         mine = [i for i, t in enumerate(trajectories) if t.question.hops == hops]
         figures[f"em_{hops}hop"] = _mean([scores[i].em for i in mine])

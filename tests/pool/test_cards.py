@@ -48,11 +48,14 @@ def test_a_size_is_kept_and_changes_neither_the_prompt_nor_the_files_of_pools_wi
         ({"performance": {"x": 1.5}}, r"candidate 'Atlas': performance\.x: "),
         ({"completion_usd_per_mtok": "dear"}, "candidate 'Atlas': completion_usd_per_mtok: "),
         ({"size_b": 0}, "candidate 'Atlas': size_b: Input should be greater"),
-        ({"name": "At:las"}, "candidate 'At:las': name: must not"),
+        ({"name": "At\nlas"}, r"candidate 'At\\nlas': name: must be printable"),
+        ({"name": "Atlas "}, "candidate 'Atlas ': name: must be printable"),
         ({"name": ""}, "candidate number 1: name: "),
+        ({"name": "Mint"}, "candidate 'Mint': name 'Mint' already belongs to candidate 'Mint'"),
+        ({"aliases": ["At:las"]}, r"candidate 'Atlas': aliases\.0: must not"),
         (
             {"aliases": ["mint"]},
-            "candidate 'Mint': name 'Mint' already belongs to candidate 'Atlas'",
+            "candidate 'Atlas': alias 'mint' already belongs to candidate 'Mint'",
         ),
     ],
 )
@@ -79,6 +82,6 @@ def test_a_missing_file_is_named(tmp_path: Path):
 
 
 def test_cards_that_share_a_name_are_not_written(tmp_path: Path):
-    with pytest.raises(PoolError, match="'atlas'"):
-        write_cards(tmp_path / "cards.json", [Card("Atlas"), Card("atlas")])
+    with pytest.raises(PoolError, match="'Atlas'"):
+        write_cards(tmp_path / "cards.json", [Card("Atlas"), Card("Atlas")])
     assert not (tmp_path / "cards.json").exists()

@@ -71,7 +71,7 @@ def test_a_good_file_tells_cards_and_requests(tmp_path: Path):
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (edit(1, name="one"), "candidate 'one': name 'one' already belongs to candidate 'One'"),
+        (edit(1, name="One"), "candidate 'One': name 'One' already belongs to candidate 'One'"),
         (edit(1, aliases=["UNO"]), "candidate 'Two': alias 'UNO' already belongs to candidate 'One'"),
         (edit(2, aliases=["two"]), "candidate 'Three': alias 'two' already belongs to candidate 'Two'"),
         (edit(0, prompt_usd_per_mtok=-0.1), "candidate 'One': prompt_usd_per_mtok: "),
