@@ -1,10 +1,10 @@
-"""Does a policy read its cards? Every test question is asked on a drawn pool of its own.
+"""A test of whether a policy reads its cards: every test question has its own drawn pool.
 
-The pools are simulated. Names, strengths and prices are drawn anew for every question, the names from
-those that no training uses, so nothing about a candidate can be known but what its card says. Policies
-are compared on the same questions and pools: with each other, and the first of them also with every call
-rerouted at random, to whoever the cards call best on the topic asked about (figures rounded as the prompt
-shows them), and to the cheapest candidate that knows the answer (oracle).
+The pools are simulated. Names, strengths and prices are drawn for every question, the names from
+those that no training uses, so the card is the only source about a candidate. Policies are compared
+with each other on the same questions and pools. The first is also compared with its calls rerouted
+in three ways: at random, to the best candidate for the topic by card (figures rounded as in the
+prompt), and to the cheapest candidate that knows the answer (oracle).
 
 Prints one JSON object; --out also writes it, with a table as Markdown.
 
@@ -91,9 +91,7 @@ def play(params: Params, policies: dict[str, list[Path]], draw: int) -> list[Row
             seed: LocalGenerator.load(folder) for seed, folder in enumerate(folders, start=1)
         }
         render = Workspace(params).renderer
-        for policy in policies_of(
-            generators, render=render, rollout=params.rollout, params=params.evaluate
-        ):
+        for policy in policies_of(generators, render, params):
             jobs = [
                 (
                     replace(router, name=name if router.name == controls.POLICY else router.name),

@@ -449,7 +449,7 @@ class PromoteParams(Section):
     """Approval of a promotion by a person, and where a refusal is sent.
 
     Attributes:
-        approval_timeout_s: without an answer after so many seconds the flow fails and the champion stays.
+        approval_timeout_s: seconds to wait for an answer; then the flow fails and the champion stays.
         notify: name of a Prefect notification block, e.g. slack-webhook/ops; None sends nothing.
     """
 
@@ -473,7 +473,7 @@ class TraceParams(Section):
     Attributes:
         evaluate: of the questions that the evaluate stage puts to the policy; None: all of them. Of those
             that generalize asks again on other pools none is traced.
-        train: over a training run, one from each of so many steps.
+        train: number of traces of a training run, each from another step.
     """
 
     evaluate: int | None = Field(ge=0)
@@ -599,9 +599,9 @@ def _refuse_overruled(
     shown = subprocess.run(
         command, cwd=path.parent, capture_output=True, text=True, encoding="utf-8", check=False
     )
-    before = _leaves(yaml.safe_load(shown.stdout) or {}) if shown.returncode == 0 else {}
-    set_by_preset = _leaves(overlay)
-    for key, value in _leaves(base).items():
+    before = flatten(yaml.safe_load(shown.stdout) or {}) if shown.returncode == 0 else {}
+    set_by_preset = flatten(overlay)
+    for key, value in flatten(base).items():
         if key in before and before[key] != value and set_by_preset.get(key, value) != value:
             raise ConfigError(
                 f"{path}: {key}: {value} has no effect, because {overlay_path} sets {set_by_preset[key]}; "
@@ -609,15 +609,19 @@ def _refuse_overruled(
             )
 
 
-def _leaves(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Values by dotted key; sections are opened, lists are not."""
-    found: dict[str, Any] = {}
+def flatten(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Nested mappings as one level, keys joined by dots.
+
+    >>> flatten({"train": {"steps": 3}, "preset": "ci"})
+    {'train.steps': 3, 'preset': 'ci'}
+    """
+    flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            found |= _leaves(value, f"{above}{key}.")
+            flat |= flatten(value, f"{above}{key}.")
         else:
-            found[f"{above}{key}"] = value
-    return found
+            flat[f"{above}{key}"] = value
+    return flat
 
 
 def _read_mapping(path: Path, edited: Mapping[Path, str]) -> dict[str, Any]:

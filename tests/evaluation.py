@@ -7,6 +7,7 @@ from functools import partial
 
 from routerr1.config import EmbeddedParams, EvaluateParams, RolloutParams
 from routerr1.data.embedded import World, build_world, questions
+from routerr1.evaluate.controls import Policy
 from routerr1.evaluate.perturbations import Perturbations, with_new_models
 from routerr1.evaluate.run import Evaluation, evaluation_jobs, evaluation_of, play_all
 from routerr1.pool.perturbed import PerturbedPool
@@ -29,7 +30,7 @@ class Stage:
     validation: list[Question]
     pool: SimulatedPool
     policy: ScriptedGenerator
-    follower: ScriptedGenerator  # asks whoever is shown first
+    follower: ScriptedGenerator  # asks the first candidate shown
     train: list[Question]
     world: World
     render: Renderer
@@ -41,15 +42,15 @@ class Stage:
         """The candidates."""
         return tuple(card.name for card in self.pool.cards)
 
-    def settings(self) -> dict:
-        return {"render": self.render, "rollout": self.rollout, "params": self.params}
+    def policies(self, generator: ScriptedGenerator) -> list[Policy]:
+        """The policy of training seed 1."""
+        return [Policy(1, generator, self.render, self.rollout, self.params.temperature)]
 
 
 async def evaluated(stage: Stage, **playing) -> Evaluation:
     """The scripted policy with every control."""
-    jobs = evaluation_jobs(
-        {1: stage.policy}, stage.pool, stage.test, stage.validation, **stage.settings()
-    )
+    policies = stage.policies(stage.policy)
+    jobs = evaluation_jobs(policies, stage.pool, stage.test, stage.validation, stage.params)
     return evaluation_of(await play_all(jobs, concurrency=stage.params.concurrency, **playing))
 
 

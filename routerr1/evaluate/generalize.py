@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypedDict
 
-from routerr1.config import EvaluateParams, GeneralizeParams, RolloutParams
+from routerr1.config import EvaluateParams, GeneralizeParams
 from routerr1.errors import DataError
 from routerr1.evaluate import controls
 from routerr1.evaluate.controls import POLICY, Policy, Router
@@ -32,15 +32,12 @@ from routerr1.evaluate.run import (
     choose_questions,
     derived_rows,
     play_all,
-    policies_of,
 )
 from routerr1.evaluate.stats import SHARE, interval, paired_difference, ratio_interval
 from routerr1.evaluate.store import Store
 from routerr1.evaluate.table import range_of_difference, summarise
 from routerr1.matching import normalise
 from routerr1.pool.base import Pool
-from routerr1.prompt import Renderer
-from routerr1.rollout.generate import Generator
 from routerr1.types import Question
 
 _Place = tuple[int, str, str]  # seed, data set, question
@@ -48,15 +45,13 @@ _Rows = Mapping[_Place, Row]
 
 
 async def generalize(
-    generators: Mapping[int, Generator],
+    policies: Sequence[Policy],
     pool: Pool,
     new_models: Perturbations,
     questions: Sequence[Question],
-    *,
-    render: Renderer,
-    rollout: RolloutParams,
     params: EvaluateParams,
     limits: GeneralizeParams,
+    *,
     store: Store | None = None,
     progress: Progress | None = None,
 ) -> tuple[list[Row], Perturbations]:
@@ -66,10 +61,11 @@ async def generalize(
     Raises: DataError without questions; PoolError if the pool is too small to be perturbed.
     """
     chosen = choose_questions(questions, limits.max_questions, params.seed)
-    policies = policies_of(generators, render=render, rollout=rollout, params=params)
     home = [controls.policy_router(policy, pool, TRAINING_POOL, params.seed) for policy in policies]
     base = await play_all(_jobs(home, chosen), concurrency=params.concurrency, store=store)
-    perturbations = new_models + perturb_pool(pool, most_called(base, pool), params.seed, render)
+    perturbations = new_models + perturb_pool(
+        pool, most_called(base, pool), params.seed, policies[0].render
+    )
     away = [
         job for each in perturbations.made for job in _jobs_on(each, policies, chosen, params.seed)
     ]

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from routerr1.config import EvaluateParams, RolloutParams
+from routerr1.config import EvaluateParams, Params
 from routerr1.data.contracts import require_evaluation
 from routerr1.errors import BudgetExceeded, DataError, ungrouped
 from routerr1.evaluate import controls
@@ -52,14 +52,12 @@ def choose_questions(questions: Sequence[Question], limit: int | None, seed: int
 
 
 def evaluation_jobs(
-    generators: Mapping[int, Generator],
+    policies: Iterable[Policy],
     pool: Pool,
     questions: Sequence[Question],
     validation: Sequence[Question],
-    *,
-    render: Renderer,
-    rollout: RolloutParams,
     params: EvaluateParams,
+    *,
     others: Iterable[Router] = (),
     wholes: Iterable[Router] = (),
     pool_name: str = TRAINING_POOL,
@@ -67,12 +65,13 @@ def evaluation_jobs(
     """The policy of each training seed, every control and `others`, all on the same questions.
 
     Args:
-        generators: training seed -> policy.
+        policies: one per training seed.
         questions: of the split to report, limited to `params.max_questions`.
-        validation: the best single model is chosen on these, so that the choice never sees the test. The
-            runs on them come last.
+        validation: the best single model is chosen on these, so that the choice never sees the
+            test. The runs on them come last.
         others: further routers, such as baselines.
-        wholes: each candidate with whole questions, on the pool `WHOLE`; only the best of them is reported.
+        wholes: each candidate with whole questions, on the pool `WHOLE`; only the best of them is
+            reported.
 
     Raises: DataError without questions.
     """
@@ -80,7 +79,7 @@ def evaluation_jobs(
     held = choose_questions(validation, params.max_questions, params.seed)
     routers: list[Router] = []
     tryouts: list[Router] = []
-    for policy in policies_of(generators, render=render, rollout=rollout, params=params):
+    for policy in policies:
         routers.append(controls.policy_router(policy, pool, pool_name, params.seed))
         routers += controls.control_routers(policy, pool, pool_name, params.seed)
         tryouts += [
@@ -107,15 +106,12 @@ def evaluation_of(rows: Sequence[Row]) -> Evaluation:
 
 
 def policies_of(
-    generators: Mapping[int, Generator],
-    *,
-    render: Renderer,
-    rollout: RolloutParams,
-    params: EvaluateParams,
+    generators: Mapping[int, Generator], render: Renderer, params: Params
 ) -> list[Policy]:
-    """One policy per training seed, all with the same settings."""
+    """The policy of each training seed, as it is evaluated."""
+    temperature = params.evaluate.temperature
     return [
-        Policy(seed, generator, render, rollout, params.temperature)
+        Policy(seed, generator, render, params.rollout, temperature)
         for seed, generator in generators.items()
     ]
 
@@ -130,7 +126,8 @@ async def play_all(
     """Run every job that `store` does not have, at most `concurrency` at a time; rows in the jobs' order.
 
     Routers and data sets run side by side, so a slow one does not delay the others.
-    Raises: the first RouterError of a router, or of a row that breaks a contract; `store` keeps the other rows.
+    Raises: the first RouterError of a router, or of a row that breaks a contract; `store` keeps the
+        other rows.
     """
     slots = asyncio.Semaphore(concurrency)
     found: dict[Key, Row] = {}
@@ -205,8 +202,9 @@ def best_single(rows: Iterable[Row], seed: int) -> str:
 def derived_rows(rows: Sequence[Row], pool_name: str, seed: int, best: str) -> list[Row]:
     """Rows that are chosen among the runs with one candidate: best single and, if not there, the oracle.
 
-    The oracle takes for each question the run with the highest EM, then F1, then the lowest cost. All have
-    the trained policy's text. A baseline has another policy's text, so it may be above the oracle.
+    The oracle takes for each question the run with the highest EM, then F1, then the lowest cost.
+    All have the trained policy's text. A baseline has another policy's text, so it may be above the
+    oracle.
     """
     mine = [row for row in rows if row.pool == pool_name and row.seed == seed]
     runs = [row for row in mine if RouterId.parse(row.router).kind == "fixed"]

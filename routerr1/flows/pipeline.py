@@ -24,13 +24,13 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Failed
 
 from routerr1.config import load_params
-from routerr1.errors import LockHeld, RouterError
+from routerr1.errors import LockHeld
 from routerr1.flows import baseline
 from routerr1.flows.links import link_to_run
 from routerr1.flows.params import set_values
 from routerr1.flows.promote import REFUSED, promote_if_better
 from routerr1.flows.stages import run_stage, spending_as, stages
-from routerr1.flows.triggers import DRIFT, POOL_CHANGED, check_server, resource_of
+from routerr1.flows.triggers import DRIFT, POOL_CHANGED, resource_of, run_here
 from routerr1.lineage import PATHS
 from routerr1.registry.versions import Version, register
 from routerr1.tracking.store import file_lock
@@ -102,8 +102,8 @@ def retrain(
         cost_weight: alpha of the reward, likewise.
         promote: false leaves the version challenger without asking the gate.
         wait_s: seconds to wait for another retrain to end.
-        trigger: the event that started this run. Within `watch.cooldown_s` of the last retrain such a run is
-            cancelled; a run by schedule or by hand never is.
+        trigger: the event that started this run. Within `watch.cooldown_s` of the last retrain such
+            a run is cancelled; a run by schedule or by hand never is.
 
     Raises: ConfigError if params.yaml would be invalid with these values; it then stays unchanged.
     """
@@ -125,8 +125,8 @@ def retrain(
 def _run_stages(trigger: str | None) -> None:
     """Run all stages, then update the baseline of the watch.
 
-    DVC sees an edited pool file, but not an endpoint that answers differently. So the candidates are
-    profiled again after drift, and after a pool change that file and parameters do not show.
+    DVC sees an edited pool file, but not an endpoint that answers differently. So the candidates
+    are profiled again after drift, and after a pool change that file and parameters do not show.
     """
     now = baseline.fingerprints(load_params())
     other_pool = POOL_CHANGED in baseline.changed(now)
@@ -141,8 +141,8 @@ def _run_stages(trigger: str | None) -> None:
 def _cooldown_left_s() -> float:
     """Seconds until an event may start a retrain again, counted from the last run that reached its stages.
 
-    It counts from the end of that run, however it ended: a failed run would fail again, and a run that a
-    person cancelled would be started again by the next look of the watch.
+    It counts from the end of that run, however it ended: a failed run would fail again, and a run
+    that a person cancelled would be started again by the next look of the watch.
     """
     params = load_params()
     ours = FlowRunFilterTags(all_=[resource_of(params.registry.model)])
@@ -171,7 +171,7 @@ def _set_params(preset: str | None, cost_weight: float | None) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the flow here. Status 1 for a refused challenger; our own errors are one line and status 2."""
+    """See `run_here`."""
     parser = argparse.ArgumentParser(
         prog="routerr1.flows.pipeline",
         description="Run the stages, register a version, ask the gate.",
@@ -181,17 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--no-promote", dest="promote", action="store_false", help="leave the version challenger"
     )
-    given = parser.parse_args(arguments)
-    try:
-        check_server()
-        retrain(**vars(given))
-    except FailedRun as refusal:
-        sys.stderr.write(f"routerr1.flows.pipeline: {refusal}\n")
-        return 1
-    except RouterError as error:
-        sys.stderr.write(f"routerr1.flows.pipeline: {error}\n")
-        return 2
-    return 0
+    return run_here(parser.prog, retrain, **vars(parser.parse_args(arguments)))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.blocks.core import Block
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.exceptions import FailedRun
 from prefect.flows import Flow
 from prefect.input import RunInput
 from prefect.runtime import flow_run
@@ -18,12 +17,12 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 from routerr1.config import load_params
-from routerr1.errors import RegistryError, RouterError
+from routerr1.errors import RegistryError
 from routerr1.files import sha256
 from routerr1.flows.links import link_to_run
 from routerr1.flows.replay import questions_of, replay
 from routerr1.flows.stages import spending_as
-from routerr1.flows.triggers import check_server
+from routerr1.flows.triggers import run_here
 from routerr1.lineage import PATHS
 from routerr1.registry.gate import Evidence
 from routerr1.registry.lock import registry_lock
@@ -47,8 +46,8 @@ class Approval(RunInput):
 def judge_task(which: str) -> GateResult:
     """Ask the gate, and publish its decision as an artifact.
 
-    If data or candidates changed since the champion was judged, the champion is first evaluated on the
-    challenger's questions, on the pool as it is now.
+    If data or candidates changed since the champion was judged, the champion is first evaluated on
+    the challenger's questions, on the pool as it is now.
     """
     params = load_params()
     result = judge(params, which)
@@ -116,8 +115,8 @@ def notify_refused(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -
 def promote_if_better(which: str = "challenger", why: str = "by hand") -> Any:
     """Promote a version if it passes the gate and, with `promote.require_approval`, a person agrees.
 
-    A refusal, by the gate or by the person, ends the flow in the state `Refused`, once per version. Without an answer within
-    `promote.approval_timeout_s` the flow fails, and the champion stays.
+    A refusal, by the gate or by the person, ends the flow in the state `Refused`, once per version.
+    Without an answer within `promote.approval_timeout_s` the flow fails, and the champion stays.
 
     Returns: True if the champion changed, False if the version was champion already.
     """
@@ -160,23 +159,13 @@ def refused(number: int, reason: str) -> State[Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the flow here. Status 1 for a refusal; our own errors are one line and status 2."""
+    """See `run_here`."""
     parser = argparse.ArgumentParser(
         prog="routerr1.flows.promote", description=promote_if_better.__doc__
     )
     parser.add_argument("--which", default="challenger", help="number or alias of a version")
     parser.add_argument("--why", default="by hand", help="reason, kept in the promotion log")
-    given = parser.parse_args(arguments)
-    try:
-        check_server()
-        promote_if_better(which=given.which, why=given.why)
-    except FailedRun as refusal:
-        sys.stderr.write(f"routerr1.flows.promote: {refusal}\n")
-        return 1
-    except RouterError as error:
-        sys.stderr.write(f"routerr1.flows.promote: {error}\n")
-        return 2
-    return 0
+    return run_here(parser.prog, promote_if_better, **vars(parser.parse_args(arguments)))
 
 
 if __name__ == "__main__":

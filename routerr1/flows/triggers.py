@@ -1,8 +1,10 @@
 """The events that start a retrain: their names, the model they concern, and how to send one to Prefect."""
 
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from routerr1.config import load_params
 from routerr1.errors import ConfigError, RouterError
@@ -26,7 +28,8 @@ def resource_of(model: str) -> str:
 def notify(event: str, why: str) -> None:
     """Send an event to Prefect; automations that expect it run. Returns once the server has it.
 
-    Raises: ConfigError if no server is named; ServerUnreachable if the server does not take the event.
+    Raises: ConfigError if no server is named; ServerUnreachable if the server does not take the
+        event.
     """
     from prefect.client.orchestration import get_client
     from prefect.events import Event
@@ -60,6 +63,22 @@ def check_server() -> None:
     if _server_url():
         with server_errors(), get_client(sync_client=True) as client:
             client.hello()
+
+
+def run_here(program: str, flow: Callable[..., Any], **given: Any) -> int:
+    """Run a flow in this process.
+
+    Returns: exit status: 1 for a refused challenger, 2 for an error of ours; both are one line.
+    """
+    from prefect.exceptions import FailedRun
+
+    try:
+        check_server()
+        flow(**given)
+    except (FailedRun, RouterError) as error:
+        sys.stderr.write(f"{program}: {error}\n")
+        return 1 if isinstance(error, FailedRun) else 2
+    return 0
 
 
 def _server_url() -> str | None:

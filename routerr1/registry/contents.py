@@ -9,14 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from routerr1 import files, lineage
-from routerr1.config import Params
+from routerr1.config import Params, flatten
 from routerr1.errors import RegistryError
 from routerr1.lineage import hash_of, sections
 from routerr1.pool.cards import read_cards
 from routerr1.registry import evidence, gate
 from routerr1.registry.model_card import model_card
 from routerr1.registry.sbom import sbom
-from routerr1.tracking.runs import flatten
 from routerr1.train.checkpoint import read_manifest, write_manifest
 
 KEY_TAG = "routerr1.key"
@@ -94,7 +93,8 @@ def tags_of(
     Args:
         train_hours: None if the store does not know the run that trained.
 
-    Raises: RegistryError without a commit; DataError, CheckpointError naming the file that cannot be read.
+    Raises: RegistryError without a commit; DataError, CheckpointError naming the file that cannot
+        be read.
     """
     state = State.now()
     manifest = read_manifest(outputs.checkpoint)
@@ -143,8 +143,8 @@ def packed(
 ) -> Iterator[dict[str, Path]]:
     """The folders of a version by name: `checkpoint`, `context` and, if there is one, `report`.
 
-    The context holds what the policy is run with, judged by and made from. Folders with symbolic links, as
-    a shared DVC cache makes them, are copied first, because MLflow refuses links.
+    The context holds what the policy is run with, judged by and made from. Folders with symbolic
+    links, as a shared DVC cache makes them, are copied first, because MLflow refuses links.
     """
     with tempfile.TemporaryDirectory() as temporary:
         context = Path(temporary) / "context"

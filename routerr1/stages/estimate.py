@@ -16,7 +16,7 @@ from routerr1.pool.pool_file import read_pool_file
 from routerr1.pool.pricing import TEMPLATE_TOKENS, cost_usd
 from routerr1.types import Card, Split
 
-# No token of a usual tokenizer stands for more bytes of ordinary text.
+# No token of a usual tokenizer encodes more bytes of ordinary text.
 _BYTES_PER_POLICY_TOKEN = 32
 _BYTES_PER_CHAR = 4  # UTF-8's longest
 _POOL_CHANGES = 8  # variants of the pool in the generalize stage, beside the pool itself
@@ -68,7 +68,7 @@ class Link:
 
 
 Chains = Mapping[str, Sequence[Link]]
-"""Candidate -> whom a call to it may reach at worst, one after another."""
+"""By candidate: the chain of candidates that a call may reach through fallbacks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +225,7 @@ def _plays(params: Params, inputs: Inputs) -> tuple[_Plays, ...]:
     validated = (train.steps // train.validate_every + 2) * train.validation_questions
     training = seeds * (trained + validated)
     ours = seeds * (split * (1 + controls) + held * candidates)
-    # As if each baseline asked, and a cascade everybody.
+    # As if each baseline asked one candidate, and a cascade all of them.
     others = seeds * split * baselines
     # Where a baseline asks one candidate the whole question, all are asked it, to know the best.
     wholes = seeds * split * candidates * bool({*SINGLE} & {*params.baselines.include})

@@ -89,13 +89,11 @@ def jobs_of(workspace: Workspace, pool: Pool, learnt: Learnt) -> list[Job]:
     params = workspace.params
     baselines, wholes = _baselines(workspace, pool, learnt)
     return evaluation_jobs(
-        workspace.policies(),
+        policies_of(workspace.policies(), workspace.renderer, params),
         pool,
         workspace.questions(params.evaluate.split),
         workspace.questions("validation"),
-        render=workspace.renderer,
-        rollout=params.rollout,
-        params=params.evaluate,
+        params.evaluate,
         others=baselines,
         wholes=wholes,
     )
@@ -117,12 +115,7 @@ def _baselines(
     routers, wholes = [], []
     for seed in workspace.params.seeds:
         base = Lazy(partial(workspace.load, workspace.warmstart_folder(seed)))
-        (policy,) = policies_of(
-            {seed: LazyGenerator(base)},
-            render=workspace.renderer,
-            rollout=workspace.params.rollout,
-            params=workspace.params.evaluate,
-        )
+        (policy,) = policies_of({seed: LazyGenerator(base)}, workspace.renderer, workspace.params)
         known = {
             **lessons(matrix, section, seed=seed, descriptions=described),
             "sft": Lazy(partial(_fine_tuned, workspace, base, seed)),

@@ -51,14 +51,12 @@ async def _play(
     params = workspace.params
     async with aclosing(pool):
         return await play_on_changed_pools(
-            workspace.policies(),
+            policies_of(workspace.policies(), workspace.renderer, params),
             PerturbedPool(pool, workspace.cards),
             await _new_models(workspace, pool) + _redrawn(workspace, pool),
             workspace.questions(params.evaluate.split),
-            render=workspace.renderer,
-            rollout=params.rollout,
-            params=params.evaluate,
-            limits=params.generalize,
+            params.evaluate,
+            params.generalize,
             store=store,
             progress=bar.update,
         )
@@ -105,9 +103,8 @@ def _redrawn(workspace: Workspace, pool: Pool) -> Perturbations:
         drawn = DrawnPools(recorded_pool(pool), workspace.questions("train"))
         draw = partial(drawn.draw, UNSEEN_NAMES)
     before = policies_of(
-        {seed: workspace.warm_started(seed) for seed in params.seeds},
-        render=workspace.renderer, rollout=params.rollout, params=params.evaluate,
-    )  # fmt: skip
+        {seed: workspace.warm_started(seed) for seed in params.seeds}, workspace.renderer, params
+    )
     by_seed = {policy.seed: policy for policy in before}
     topic_of = partial(topic_in, workspace.facts)
     return redrawn(pool, draw, topic_of, by_seed, params.generalize.pool_seed)

@@ -1,9 +1,9 @@
 """`routerr1 sweep`: policies for other weights of cost, and all of them on one plot with every other router.
 
-By default each weight goes on from the policy of the one before, the first from the trained policy: that
-takes far fewer steps than a run of its own, since neighbouring weights want almost the same policy. What
-is given up: a policy that has stopped calling a model explores it little again. So it can also start every
-weight from the warm start, which costs a whole training run each.
+By default each weight goes on from the policy of the one before, the first from the trained policy:
+that takes far fewer steps than a run of its own, since neighbouring weights want almost the same
+policy. What is given up: a policy that has stopped calling a model explores it little again. So it
+can also start every weight from the warm start, which costs a whole training run each.
 """
 
 import asyncio
@@ -36,14 +36,15 @@ POLICIES = Path("models/sweep")
 def sweep(params: Params, cost_weights: Sequence[float], steps: int, *, restart: bool) -> None:
     """Train and play one policy for each weight and training seed, lowest weight first.
 
-    Results lie beside the evaluation's in `RESULTS`. Of these git keeps sweep.json, which the report stage
-    draws: whoever commits dvc.lock after that commits it too. A weight whose policy is there,
+    Results lie beside the evaluation's in `RESULTS`. Of these git keeps sweep.json, which the
+    report stage draws: a later commit of dvc.lock includes it. A weight whose policy is there,
     made from the same start with the same parameters and data, is not trained again.
 
     Args:
         restart: go on from the policy of the weight before, not from the warm start.
 
-    Raises: DataError if there is no evaluation to compare with; this is seen before anything is trained.
+    Raises: DataError if there is no evaluation to compare with; this is seen before anything is
+        trained.
     """
     others, compared = read_rows(PATHS.rows), digest(PATHS.rows)
     workspace = Workspace(params)
@@ -122,10 +123,7 @@ async def _play(
     questions = choose_questions(
         workspace.questions(section.split), section.max_questions, section.seed
     )
-    (policy,) = policies_of(
-        {seed: workspace.load(folder)},
-        render=workspace.renderer, rollout=workspace.params.rollout, params=section,
-    )  # fmt: skip
+    (policy,) = policies_of({seed: workspace.load(folder)}, workspace.renderer, workspace.params)
     router = policy_router(policy, pool, TRAINING_POOL, section.seed)
     jobs = [(router, question) for question in questions]
     return await play_all(jobs, concurrency=section.concurrency, store=store)

@@ -28,7 +28,7 @@ from routerr1.train.context import Task, TrainingContext
 from routerr1.train.grpo import Trained
 from routerr1.train.grpo import train as train_grpo
 from routerr1.train.log import train_cost_usd, train_hours, write_log
-from routerr1.train.process_lock import die_with_pipeline, only_trainer
+from routerr1.train.process_lock import exit_with_parent, only_trainer
 from routerr1.train.rehearsal import Rehearsal, rehearsal
 from routerr1.types import Question, Trajectory
 from routerr1.workspace import Workspace
@@ -39,7 +39,7 @@ Inputs = Mapping[str, Any]
 
 def train(params: Params) -> None:
     """Train with GRPO for every seed; the first seed's policy becomes models/policy."""
-    die_with_pipeline()
+    exit_with_parent()
     workspace = Workspace(params)
     if int(os.environ.get("RANK", "0")):
         _follow(workspace)
@@ -64,7 +64,8 @@ def _run_name(preset: str, seeds: Sequence[int]) -> str:
 def read_inputs(workspace: Workspace) -> dict[int, Inputs]:
     """Check all that training reads, and give what the policy of each seed depends on.
 
-    Raises: ConfigError, DataError, PoolError, CheckpointError: before a run is opened or anything is paid.
+    Raises: ConfigError, DataError, PoolError, CheckpointError: before a run is opened or anything
+        is paid.
     """
     train, seeds = workspace.params.train, workspace.params.seeds
     asyncio.run(workspace.open_pool(workspace.cards).aclose())

@@ -17,7 +17,7 @@ from routerr1.simulation.candidates import candidates_of, measured_candidates
 from routerr1.simulation.demonstrations import ScriptedDemonstrations
 from routerr1.simulation.pool import SimulatedPool
 from routerr1.train.checkpoint import read_manifest
-from routerr1.train.process_lock import die_with_pipeline, only_trainer
+from routerr1.train.process_lock import exit_with_parent, only_trainer
 from routerr1.train.warmstart import use_pretrained, warm_start
 from routerr1.types import Card
 from routerr1.workspace import Workspace
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 def warmstart(params: Params) -> None:
     """Train a policy on demonstrations, or take a pretrained one; write models/warmstart and its metrics."""
-    die_with_pipeline()
+    exit_with_parent()
     pretrained = params.model.init != "scratch" and not params.warmstart.steps
     if not pretrained:
         _require_demonstrations(params.dataset)

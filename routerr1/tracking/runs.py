@@ -1,8 +1,9 @@
 """One MLflow run per training, which the later stages find by what was trained.
 
-`train` writes a digest of everything that decides its result to data/train/run.json and tags its run with
-it. Later stages look the run up by that tag. The file holds no id and no time, so the same training leaves
-the same bytes; and a stage that DVC restores from its cache, which starts no process, still has its run.
+`train` writes a digest of everything that decides its result to data/train/run.json and tags its
+run with it. Later stages look the run up by that tag. The file holds no id and no time, so the same
+training leaves the same bytes; and a stage that DVC restores from its cache, which starts no
+process, still has its run.
 """
 
 import sys
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from routerr1 import files
-from routerr1.config import RegistryParams
+from routerr1.config import RegistryParams, flatten
 from routerr1.errors import DataError
 from routerr1.tracking import traces
 from routerr1.tracking.store import (
@@ -118,21 +119,6 @@ class Run:
         traces.hand_over(trajectories, self._experiment, run_id=self.id, tags=tags)
 
 
-def flatten(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Nested mappings as one level, keys joined by dots.
-
-    >>> flatten({"train": {"steps": 3}, "preset": "ci"})
-    {'train.steps': 3, 'preset': 'ci'}
-    """
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{above}{key}.")
-        else:
-            flat[f"{above}{key}"] = value
-    return flat
-
-
 @contextmanager
 def new_run(
     params: RegistryParams,
@@ -144,7 +130,8 @@ def new_run(
 ) -> Iterator[Run]:
     """Open a run for a training; it ends FINISHED, FAILED on an exception, KILLED on an interrupt.
 
-    A run whose process was killed stays RUNNING until the next run is opened, which marks it KILLED.
+    A run whose process was killed stays RUNNING until the next run is opened, which marks it
+    KILLED.
 
     Args:
         run_file: where later stages read `training`.
@@ -173,7 +160,8 @@ def resume_run(
 ) -> Iterator[Run]:
     """Reopen the last run of the training that `run_file` names; it ends as `new_run` says.
 
-    A store without such a run, because another machine trained, gets one with the tag `routerr1.restored`.
+    A store without such a run, because another machine trained, gets one with the tag
+    `routerr1.restored`.
 
     Raises: DataError if `run_file` cannot be read; RegistryError if the store refuses.
     """

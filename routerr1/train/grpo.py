@@ -1,7 +1,7 @@
 """GRPO (arXiv 2402.03300) through TRL, over the one rollout loop.
 
-TRL computes the update. This file connects the parts of a run: rollouts, validation, callbacks and the
-state that checkpoints keep.
+TRL computes the update. This file connects the parts of a run: rollouts, validation, callbacks and
+the state that checkpoints keep.
 """
 
 import logging
@@ -36,8 +36,8 @@ class Trained:
     Attributes:
         folder: of the best weights.
         rows: one mapping per step, the columns of log.csv; equal for equal params, data and seed.
-        timing: seconds per step of generation (with calls and rewards), training and validation; they
-            differ from run to run.
+        timing: seconds per step of generation (with calls and rewards), training and validation;
+            they differ from run to run.
         start: validation figures of the policy before training, named as in `rows`.
     """
 
@@ -60,6 +60,7 @@ def train(
     context: TrainingContext,
     folder: Path,
     *,
+    policy: TrainedPolicy | None = None,
     progress: Callable[[dict[str, float]], None],
     log_step: LogStep = lambda _step, _row: None,
     log_rollouts: LogRollouts = lambda _step, _trajectories: None,
@@ -67,39 +68,26 @@ def train(
     """Train from the checkpoint `start` in `folder`, or resume its last complete checkpoint there.
 
     The best weights are those of the step with the highest mean validation reward (greedy, on
-    `train.validation_questions` questions). The start and the last step are candidates; the later of
-    equal ones wins.
+    `train.validation_questions` questions). The start and the last step are candidates; the later
+    of equal ones wins.
 
     Args:
+        policy: what `start` holds, loaded; its weights are trained in place. None loads it.
         log_step: called with the figures and seconds of each step.
         log_rollouts: called with the trajectories that a step learns from.
 
     Raises:
         CheckpointError: `start` cannot be loaded.
         ConfigError: params ask for what these processes cannot do.
-        BudgetExceeded: the pool's budget refused a call. No step used refused calls, and `folder` holds
-            a checkpoint of the last step.
+        BudgetExceeded: the pool's budget refused a call. No step used refused calls, and `folder`
+            holds a checkpoint of the last step.
     """
-    policy = LocalGenerator.load(
-        start, context.load, lockstep=context.lockstep, trained=context.train.lora is None
-    )
+    if policy is None:
+        policy = LocalGenerator.load(
+            start, context.load, lockstep=context.lockstep, trained=context.train.lora is None
+        )
     if context.train.steps == 0:
         return _untrained(start, policy, context, progress)
-    return train_policy(
-        policy, context, folder, progress=progress, log_step=log_step, log_rollouts=log_rollouts
-    )
-
-
-def train_policy(
-    policy: TrainedPolicy,
-    context: TrainingContext,
-    folder: Path,
-    *,
-    progress: Callable[[dict[str, float]], None],
-    log_step: LogStep = lambda _step, _row: None,
-    log_rollouts: LogRollouts = lambda _step, _trajectories: None,
-) -> Trained:
-    """See `train`; `policy` is loaded, and its weights are trained in place."""
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     from routerr1.train import trl_adapter
     from routerr1.train.callbacks import TrainingCallback
@@ -199,7 +187,7 @@ def _trainer(
 
 def _untrained(
     start: Path,
-    policy: LocalGenerator,
+    policy: TrainedPolicy,
     context: TrainingContext,
     progress: Callable[[dict[str, float]], None],
 ) -> Trained:

@@ -1,7 +1,7 @@
 """From prompts to scored rollouts, as TRL takes them.
 
-The rollouts of a group are identified by position, never by text. The cost scale is frozen while a step
-is scored, and extended after it.
+The rollouts of a group are identified by position, never by text. The cost scale is frozen while a
+step is scored, and extended after it.
 """
 
 import asyncio
@@ -62,8 +62,8 @@ class RolloutBatch:
     def columns(self, eos: int) -> dict[str, list[Any]]:
         """The columns that TRL reads; `env_mask` is 1 where the policy wrote the token.
 
-        An answered trajectory is closed with the end token, mask 0: TRL counts one without it as cut
-        off.
+        An answered trajectory is closed with the end token, mask 0: TRL counts one without it as
+        cut off.
 
         Args:
             eos: id of the end token.
@@ -90,20 +90,6 @@ class RolloutBatch:
             columns["reward"].append(scored.reward)
             columns["parts"].append(scored.parts)
         return columns
-
-
-class RunsTasks(Protocol):
-    """What `RolloutWorker` does; see there."""
-
-    def run(
-        self,
-        tasks: Sequence[Task],
-        generation: Generation,
-        *,
-        seed: int,
-        temperature: float | None = None,
-        first: int = 0,
-    ) -> list[Trajectory]: ...
 
 
 class RolloutWorker:
@@ -197,7 +183,7 @@ class StepRollouts:
     def __init__(
         self,
         context: TrainingContext,
-        worker: RunsTasks,
+        worker: RolloutWorker,
         by_prompt: Mapping[str, Task],
         state: TrainingState,
         *,

@@ -3,13 +3,13 @@
 from routerr1.reward import CostScale, FrozenCostScale
 from routerr1.train.context import TrainingContext
 from routerr1.train.processes import gathered, own_share
-from routerr1.train.rollouts import Generation, RunsTasks, score_batch
+from routerr1.train.rollouts import Generation, RolloutWorker, score_batch
 from routerr1.train.score import micro_usd
 
 
 def validate(
     context: TrainingContext,
-    worker: RunsTasks,
+    worker: RolloutWorker,
     generation: Generation,
     scale: FrozenCostScale | None,
 ) -> tuple[dict[str, float], FrozenCostScale]:

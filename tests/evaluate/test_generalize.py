@@ -23,7 +23,6 @@ from routerr1.evaluate.perturbations import (
 )
 from routerr1.evaluate.redrawn import redrawn
 from routerr1.evaluate.results import Estimate
-from routerr1.evaluate.run import policies_of
 from routerr1.pool.base import Call, Pool, is_best
 from routerr1.pool.build import open_http_pool
 from routerr1.pool.names import UNSEEN_NAMES
@@ -49,7 +48,7 @@ LIMITS = GeneralizeParams(pool_seed=1007, added_models=2, max_questions=45)
 
 @pytest.fixture(scope="module")
 def compared(stage):
-    """A policy that asks whoever is shown first, on every changed pool."""
+    """A policy that asks the first candidate shown, on every perturbed pool."""
     return asyncio.run(_compared(stage))
 
 
@@ -57,14 +56,14 @@ async def _compared(stage):
     before = _policies(stage, stage.policy)
     new = await new_models(stage) + redrawn(stage.pool, *drawing(stage.world), before, seed=3)
     rows, changes = await generalize(
-        {1: stage.follower}, stage.pool, new, stage.test, limits=LIMITS, **stage.settings()
+        stage.policies(stage.follower), stage.pool, new, stage.test, stage.params, LIMITS
     )
     found = compare_pools(rows, changes, stage.params)
     return found, {entry.pool: entry for entry in found.pools}
 
 
 def _policies(stage, generator):
-    return {policy.seed: policy for policy in policies_of({1: generator}, **stage.settings())}
+    return {policy.seed: policy for policy in stage.policies(generator)}
 
 
 def _changes(stage):
@@ -117,7 +116,7 @@ def test_on_redrawn_pools_the_cards_and_the_truth_bound_what_routing_can_win(com
     lines = {line.router: line for line in table.routers}
     assert set(lines) == {"policy", "policy_before_rl", "random", "best_on_cards", "oracle"}
     em = {name: line.em.mean for name, line in lines.items()}
-    assert em["oracle"] > em["best_on_cards"] > em["policy"] + 0.1  # the first shown, whoever it is
+    assert em["oracle"] > em["best_on_cards"] > em["policy"] + 0.1  # it asks the first one shown
     assert em["policy_before_rl"] == 0.0  # it asks for a candidate that is in none of these pools
     assert lines["best_on_cards"].collapse.best_model_share > 0.9
     assert 0.0 < lines["policy"].collapse.best_model_share < 0.5
@@ -148,7 +147,7 @@ def test_renaming_changes_nothing_for_a_policy_that_reads_names_from_the_prompt(
 def test_swapped_prices_change_the_bill_and_no_answer(compared):
     entry = compared[1]["prices_swapped"]
     assert entry.flipped.answer.mean == 0.0
-    # Whoever is shown first is the dearest of the pool; it is swapped with the cheapest.
+    # The first candidate shown is the most expensive; it is swapped with the cheapest.
     assert entry.difference["cost_usd"].high < 0
 
 
@@ -168,7 +167,7 @@ def test_pools_of_new_models_get_all_controls(compared):
     assert compared[1]["drawn"].target_share.mean == 1.0
     assert compared[1]["added"].target_share.mean == 0.0  # the first shown is an old one
     assert compared[1]["favourite_removed"].table is None
-    assert compared[1]["favourite_removed"].target_share is None  # nobody is new there
+    assert compared[1]["favourite_removed"].target_share is None  # no candidate is new there
 
 
 def test_metrics_and_markdown_name_every_pool(compared):
@@ -332,15 +331,15 @@ async def test_the_suite_plays_on_a_pool_file_with_a_second_one_of_new_models(
             )
             new = with_new_models(everyone, cards, probed.cards, 2)
             rows, changes = await generalize(
-                {1: stage.follower}, PerturbedPool(everyone, cards), new, stage.test,
-                limits=LIMITS.model_copy(update={"max_questions": 6}), **stage.settings(),
+                stage.policies(stage.follower), PerturbedPool(everyone, cards), new, stage.test,
+                stage.params, LIMITS.model_copy(update={"max_questions": 6}),
             )  # fmt: skip
         finally:
             await everyone.aclose()
         found = compare_pools(rows, changes, stage.params)
         entries = {entry.pool: entry for entry in found.pools}
         assert set(entries) | set(found.not_made) == {"drawn", "added", *_changes(stage)}
-        # Before profiling no card tells any performance, and the compact prompt shows no description.
+        # Before profiling cards have no performance, and the compact prompt shows no description.
         assert set(found.not_made) == {
             "descriptions_swapped", "claims_swapped", "description_poisoned"
         }  # fmt: skip
@@ -363,8 +362,8 @@ def test_without_new_models_the_rest_is_played_and_the_reason_stands_in_the_tabl
     limits = LIMITS.model_copy(update={"max_questions": 6})
     rows, changes = asyncio.run(
         generalize(
-            {1: stage.follower}, stage.pool, without_new_models(why), stage.test,
-            limits=limits, **stage.settings(),
+            stage.policies(stage.follower), stage.pool, without_new_models(why), stage.test,
+            stage.params, limits,
         )
     )  # fmt: skip
     found = compare_pools(rows, changes, stage.params)

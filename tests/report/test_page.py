@@ -13,7 +13,7 @@ from routerr1.evaluate.generalize import generalize
 from routerr1.evaluate.redrawn import redrawn
 from routerr1.evaluate.results import EvaluationTable, Generalization, SeedTable
 from routerr1.evaluate.rows import read_rows
-from routerr1.evaluate.run import Evaluation, policies_of
+from routerr1.evaluate.run import Evaluation
 from routerr1.files import digest, read_json, write_json
 from routerr1.report.glossary import label
 from routerr1.report.outputs import write_evaluation, write_generalization
@@ -34,14 +34,13 @@ TRAINED = {"best_step": 20, "start/em": 0.125, "validation/em": 0.5, "validation
 
 
 async def _play(stage, data: Path) -> None:
-    common = stage.settings()
     found = await evaluated(stage)
     write_evaluation(data / "eval", found, stage.params)
     limits = GeneralizeParams(pool_seed=1007, added_models=2, max_questions=30)
-    before = {policy.seed: policy for policy in policies_of({1: stage.follower}, **common)}
+    before = {policy.seed: policy for policy in stage.policies(stage.follower)}
     new = await new_models(stage) + redrawn(stage.pool, *drawing(stage.world), before, seed=3)
     rows, changes = await generalize(
-        {1: stage.policy}, stage.pool, new, stage.test, limits=limits, **common
+        stage.policies(stage.policy), stage.pool, new, stage.test, stage.params, limits
     )
     write_generalization(data / "generalize", rows, changes, stage.params)
     played = [row for row in found.rows if row.router in ("policy", "closed_book")]
@@ -84,7 +83,7 @@ def test_page_and_markdown_say_that_the_pool_is_simulated(data):
 
 @pytest.fixture(scope="module")
 def wide(stage, data, tmp_path_factory) -> Path:
-    """Three training seeds, the third of which calls nobody, on two data sets."""
+    """Three training seeds, the third without calls, on two data sets."""
     folder = tmp_path_factory.mktemp("wide")
     rows = read_rows(data / "eval" / "rows.parquet")
     ids = sorted({row.question_id for row in rows})
@@ -398,7 +397,7 @@ def test_filters_and_search_work_in_a_real_browser(data, browser):
     page.select_option("#count", "")
     page.select_option("#router", "fixed/Atlas")
     page.select_option("#model", "Penny")
-    shows(0)  # who is forced to Atlas calls nobody else
+    shows(0)  # a router fixed to Atlas calls no other
     page.select_option("#model", "Atlas")
     shows(60)
     page.fill("#search", "capital")
@@ -413,7 +412,7 @@ def test_filters_and_search_work_in_a_real_browser(data, browser):
     page.select_option("#model", "")
     page.select_option("#router", "closed_book")
     played.first.click()
-    # A failed call tells its price and its time like any other.
+    # A failed call shows price and time like any other.
     expect(open_ones.first).to_contain_text(
         re.compile(r"failed: budget, 0\.00 s, 0 reply tokens, \$0")
     )

@@ -1,4 +1,4 @@
-"""What the stages check before they begin, what they keep when they are cut short, and what they ask anew."""
+"""What the stages check first, what they keep after a kill, and what they ask again."""
 
 import json
 import logging
@@ -140,12 +140,12 @@ def test_shares_of_calls_are_logged_by_name_as_long_as_some_are_made_on_the_own_
 
 
 def test_a_warm_start_without_validation_questions_does_not_begin(
-    folder: Params, monkeypatch: pytest.MonkeyPatch
+    folder: Params,
 ) -> None:
-    monkeypatch.setattr(training, "fit", lambda *_, **__: pytest.fail("it began"))
     params = only("train", "test")(folder)
     with pytest.raises(DataError, match="has no validation questions, which judge the warm start"):
         warmstart(params)
+    assert not PATHS.warmstarted.exists()
 
 
 def test_seeds_that_are_warm_started_outlive_a_kill_in_a_later_one(
@@ -167,7 +167,7 @@ def test_seeds_that_are_warm_started_outlive_a_kill_in_a_later_one(
     with pytest.raises(KeyboardInterrupt):
         warmstart(params)
     assert (PATHS.warmstart / "seed-1/model.safetensors").read_bytes() == before
-    # One is damaged while nobody looks: that one is made again.
+    # A damaged one is made again.
     (kept,) = PATHS.warmstarted.glob("*-seed-2")
     (kept / "config.json").write_text("{}")
     with caplog.at_level(logging.INFO, logger="routerr1"):
@@ -178,7 +178,7 @@ def test_seeds_that_are_warm_started_outlive_a_kill_in_a_later_one(
     assert [metrics[f"seed_{seed}"]["vocabulary"] > 300 for seed in params.seeds] == [True] * 3
     assert {path.name for path in PATHS.warmstart.iterdir()} == {"seed-1", "seed-2", "seed-3"}
     assert not PATHS.warmstarted.exists()
-    # Two steps teach nobody the format, which is said of each of the four.
+    # Two steps do not teach the format, and each of the four logs it.
     told = "0% of the sampled trajectories keep the format"
     assert sum(told in message for message in caplog.messages) == 4
 

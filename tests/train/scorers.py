@@ -9,52 +9,44 @@ from routerr1.config import RewardParams
 from routerr1.reward import FrozenCostScale
 from routerr1.train.context import Scorer
 from routerr1.train.score import Score, score
-from routerr1.types import Card, Trajectory
+from routerr1.types import Card, Split, Trajectory
+
+Parts = tuple[float, float, float]
 
 
-def by_place(parts: Callable[[int], tuple[float, float, float]]) -> Scorer:
-    """The n-th training rollout has the reward `parts(n)`; validation is scored as ever."""
-    places = count()
+def _scorer(split: Split, parts: Callable[[Score], Parts]) -> Scorer:
+    """Rollouts of `split` have the rewards that `parts` makes of their scores; others keep theirs."""
 
     def scorer(
         trajectory: Trajectory, cards: Sequence[Card], scale: FrozenCostScale, params: RewardParams
     ) -> Score:
         found = score(trajectory, cards, scale, params)
-        if trajectory.question.split != "train":
-            return found
-        return replace(found, parts=parts(next(places)))
+        ours = trajectory.question.split == split
+        return replace(found, parts=parts(found)) if ours else found
 
     return scorer
+
+
+def by_place(parts: Callable[[int], Parts]) -> Scorer:
+    """The n-th training rollout has the reward `parts(n)`."""
+    places = count()
+    return _scorer("train", lambda _: parts(next(places)))
 
 
 def by_validation(rewards: Sequence[float], held: int) -> Scorer:
     """Every rollout of the n-th validation, of `held` questions, has the reward `rewards[n]`."""
     places = count()
-
-    def scorer(
-        trajectory: Trajectory, cards: Sequence[Card], scale: FrozenCostScale, params: RewardParams
-    ) -> Score:
-        found = score(trajectory, cards, scale, params)
-        if trajectory.question.split != "validation":
-            return found
-        return replace(found, parts=(0.0, rewards[next(places) // held], 0.0))
-
-    return scorer
+    return _scorer("validation", lambda _: (0.0, rewards[next(places) // held], 0.0))
 
 
 def shuffled(seed: int) -> Scorer:
     """Training rollouts get the reward of a random earlier one: rewards without information."""
     rng = Random(seed)
-    earlier: list[tuple[float, float, float]] = []
+    earlier: list[Parts] = []
 
-    def scorer(
-        trajectory: Trajectory, cards: Sequence[Card], scale: FrozenCostScale, params: RewardParams
-    ) -> Score:
-        found = score(trajectory, cards, scale, params)
-        if trajectory.question.split != "train":
-            return found
-        dealt = replace(found, parts=rng.choice(earlier)) if earlier else found
+    def dealt(found: Score) -> Parts:
+        given = rng.choice(earlier) if earlier else found.parts
         earlier.append(found.parts)  # only now: a rollout must not get its own reward
-        return dealt
+        return given
 
-    return scorer
+    return _scorer("train", dealt)

@@ -1,4 +1,4 @@
-"""Training on the real trainer: masks, seeds, resume, and that rewards are what is learnt from."""
+"""Training on the real trainer: masks, seeds, resume, and that training follows the rewards."""
 
 import csv
 from collections.abc import Sequence
@@ -199,7 +199,7 @@ def test_reply_tokens_get_no_gradient(
     policy = ScriptedPolicy(LocalGenerator.load(small_policy), scripts)
     # Rewards differ within a group, or there would be no gradient to compare.
     context = replace(context, scorer=by_place(lambda n: (float(n % 3), 0.0, 0.0)))
-    grpo.train_policy(policy, context, tmp_path / "run", progress=lambda _: None)
+    grpo.train(small_policy, context, tmp_path / "run", policy=policy, progress=lambda _: None)
     (loss, grads), (other_loss, other_grads) = found[:2]
     assert other_loss == pytest.approx(loss, abs=1e-6)
     assert any(float(grad.abs().max()) > 0 for grad in grads.values())

@@ -117,8 +117,8 @@ def train(
     policy: TrainedPolicy, context: TrainingContext, folder: Path
 ) -> tuple[list[dict[str, float]], list[Sequence[Trajectory]]]:
     played: list[Sequence[Trajectory]] = []
-    trained = grpo.train_policy(
-        policy, context, folder, progress=lambda _: None,
+    trained = grpo.train(
+        folder, context, folder, policy=policy, progress=lambda _: None,
         log_rollouts=lambda _step, trajectories: played.append(trajectories),
     )  # fmt: skip
     return trained.rows, played

@@ -12,15 +12,14 @@ from routerr1.train import process_lock as guard
 
 
 def test_a_lock_that_training_waits_for_in_vain_is_not_taken_for_another_trainer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(guard, "_WAIT_S", 0.1)
     other = tmp_path / "other.lock"
-    with FileLock(other), pytest.raises(Timeout), guard.only_trainer(tmp_path):
+    with FileLock(other), pytest.raises(Timeout), guard.only_trainer(tmp_path, 0.1):
         FileLock(other).acquire(timeout=0)
-    again = guard.only_trainer(tmp_path)
+    again = guard.only_trainer(tmp_path, 0.1)
     with (
-        guard.only_trainer(tmp_path),
+        guard.only_trainer(tmp_path, 0.1),
         pytest.raises(LockHeld, match=r"train\.lock: another"),
         again,
     ):

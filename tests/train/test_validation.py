@@ -9,12 +9,13 @@ from routerr1.config import Params
 from routerr1.rollout.generate import ScriptedGenerator
 from routerr1.simulation.pool import SimulatedPool
 from routerr1.train.context import Task
+from routerr1.train.rollouts import RolloutWorker
 from routerr1.train.validation import validate
 from routerr1.types import Answer, Ask, Generation, Ledger, Question, Reply, Trajectory, Turn
 from tests.train.contexts import context_of
 
 
-class Bills:
+class Bills(RolloutWorker):
     """A worker whose n-th run calls Atlas once for each task, with these completion tokens."""
 
     def __init__(self, *tokens: Sequence[int]) -> None:
@@ -28,7 +29,7 @@ class Bills:
 
 
 def answered(question: Question, tokens: int) -> Trajectory:
-    """One call with so many tokens, then the right answer."""
+    """One call with this many tokens, then the right answer."""
     ask = Turn(
         Generation("<think>t</think><search>Atlas: x?</search>", (5,), (-0.1,)),
         Ask("Atlas", "x?"),
