@@ -33,20 +33,6 @@ if TYPE_CHECKING:
 gc.set_threshold(10_000)  # as the command line does
 
 ROOT = Path(__file__).parents[1]
-LONGEST = (
-    "test_operations.py",
-    "flows/test_pipeline.py",  # and all that share its process
-    "registry/test_promotion.py",
-    "test_pipeline.py",
-    "registry/test_promotion_server.py",
-    "stages/test_train_resume.py",
-    "evaluate/test_ray_executor.py",
-    "test_real_models.py",
-    "benchmarks/test_smollm2.py",
-    "registry/test_serving.py",
-    "train/test_grpo_distributed.py",
-    "baselines/test_learned.py",
-)
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -54,24 +40,14 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) + 2
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """By file, but the flows in one process: each of their Prefect servers takes twenty seconds of a core."""
-    from xdist.scheduler import LoadFileScheduling
-
-    class Scheduling(LoadFileScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            file: str = super()._split_scope(nodeid)
-            apart = file.endswith("test_operations.py")  # has servers of its own
-            return "flows" if file.startswith("tests/flows/") and not apart else file
-
-    return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
-
-
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first, so that none of them is what all others wait for in the end."""
-    assert all((ROOT / "tests" / name).is_file() for name in LONGEST), "LONGEST names no file"
-    places = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(item.path, len(places)))
+    """Files with slow tests first; one process runs all tests of a file, or of a group that they name."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:

@@ -25,6 +25,8 @@ from routerr1.types import Ask, Question
 from routerr1.workspace import Workspace
 from tests.published import make_checkpoint
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 

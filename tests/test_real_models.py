@@ -36,6 +36,8 @@ from routerr1.types import Reply
 from routerr1.workspace import Workspace
 from tests.servers import write_pool_file
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 CANDIDATES, NEW = default_candidates()[:3], drawn_candidates(1007)[:2]
 QUESTIONS = 3
@@ -128,7 +130,7 @@ def served(stage) -> Counting:
 
 @pytest.fixture(scope="module")
 def ran(stage, served, mlflow_template, tmp_path_factory):
-    """Every stage but training, in a folder of their own; the base model stands for the trained policy."""
+    """Every stage but training, in a folder of their own; the base model serves as the trained policy."""
     folder = tmp_path_factory.mktemp("real")
     (folder / "mlflow.db").write_bytes(mlflow_template.read_bytes())
     with pytest.MonkeyPatch.context() as patch, serving(build_app(served, time_scale=0)) as url:
@@ -183,7 +185,7 @@ def test_new_models_of_a_second_pool_file_are_played(ran):
     entries = {entry["pool"]: entry for entry in pools["pools"]}
     assert entries["drawn"]["target"] == [each.name for each in NEW]
     played = {line["router"] for line in entries["drawn"]["table"]["routers"]}
-    derived = {"oracle", "best_single"}  # nobody knows who knows: from the forced runs
+    derived = {"oracle", "best_single"}  # no ground truth: derived from the fixed runs
     forced = {f"fixed/{each.name}" for each in NEW}
     assert played == {"policy", "closed_book", "random"} | derived | forced
     assert set(entries) | set(pools["not_made"]) >= {"added", "favourite_down", "all_renamed"}
@@ -305,7 +307,6 @@ def test_live_calls_that_were_paid_before_a_stop_are_not_paid_again(
     assert not list(Path("runs").glob(f"calls/{name}-*"))
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # Ray leaves its log files open
 def test_on_ray_all_players_ask_one_pool_and_none_asks_again(ran, served, monkeypatch):
     pytest.importorskip("ray", reason="needs ray (pip install -e '.[ray]')")

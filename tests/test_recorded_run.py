@@ -35,6 +35,8 @@ from routerr1.stages.train import train
 from routerr1.workspace import Workspace
 from tests.folder import make_folder
 
+pytestmark = pytest.mark.slow
+
 KEY = "sk-MARKED-7f3a9c52e8d14b60"
 STORE = Path("runs/calls.jsonl")
 POOL_FILE = Path("pools/pool.yaml")
@@ -85,7 +87,7 @@ def pool_file(url: str) -> str:
 
 
 def failures(params: Params, url: str) -> Iterator[str]:
-    """What is said where the server is gone, the pool closed, the pool file broken, and the key refused."""
+    """Messages for a missing server, a closed pool, a broken pool file and a refused key."""
     params = params.model_copy(update={"pool": params.pool.model_copy(update={"calls": "live"})})
 
     async def ask() -> str:
@@ -119,7 +121,7 @@ def recorded(
     world: World,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Recorded]:
-    """dataset, profile, train, evaluate, traces and report, with everything that is said in debug.log."""
+    """dataset, profile, train, evaluate, traces and report, with all output in debug.log."""
     from routerr1.tracking.store import experiment_id, open_client
     from routerr1.tracking.traces import log_traces
 

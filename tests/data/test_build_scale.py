@@ -9,6 +9,8 @@ import pytest
 
 from tests.data.conftest import ROOT, dataset_params, worded
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_benchmark_measures_both_stages_and_draws_the_curve(tmp_path: Path) -> None:
     command = [

@@ -2,7 +2,6 @@ import asyncio
 import os
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
@@ -10,15 +9,7 @@ from routerr1.errors import BudgetExceeded
 from routerr1.evaluate.rows import write_rows
 from routerr1.evaluate.run import evaluation_jobs, evaluation_of, play_all
 from routerr1.evaluate.store import RowStore
-from routerr1.files import sha256
-from routerr1.lineage import PATHS
 from routerr1.pool.budget import Budget, BudgetedPool, Limits
-from routerr1.stages.dataset import dataset
-from routerr1.stages.evaluate import evaluate
-from routerr1.stages.profile import profile
-from routerr1.stages.warmstart import warmstart
-from routerr1.tracking.runs import new_run
-from routerr1.train.checkpoint import save_policy
 
 pytestmark = [
     pytest.mark.slow,
@@ -38,10 +29,8 @@ def _ray(monkeypatch):
 
 def _jobs(stage, pool, _):
     params = stage.params.model_copy(update={"max_questions": 12})
-    return evaluation_jobs(
-        {1: stage.policy}, pool, stage.test, stage.validation,
-        render=stage.render, rollout=stage.rollout, params=params,
-    )  # fmt: skip
+    policies = stage.policies(stage.policy)
+    return evaluation_jobs(policies, pool, stage.test, stage.validation, params)
 
 
 def _budgeted(stage, path, run_usd):
@@ -73,32 +62,3 @@ def test_rows_come_back_in_chunks_and_survive_a_spent_budget(stage, tmp_path):
     assert (tmp_path / "here").read_bytes() == (tmp_path / "there").read_bytes()
     assert told[-1] == (16 * 12, 16 * 12)
     assert max(after[0] - before[0] for before, after in pairwise(told)) <= CHUNK
-
-
-@pytest.mark.usefixtures("mlflow_store")
-def test_the_stage_writes_the_same_bytes_on_ray_as_without(params):
-    """What baselines learn, an embedder of 22 million weights among it, is sent to two other processes."""
-    section = params.baselines.model_copy(
-        update={
-            "include": ("sft", "knn", "knn_multi_turn", "bert", "frugal", "rag"),
-            "embedder": "minilm",
-        }
-    )
-    few = params.evaluate.model_copy(update={"max_questions": 12})
-    params = params.model_copy(update={"baselines": section, "evaluate": few})
-    dataset(params)
-    profile(params)
-    warmstart(params)
-    save_policy(PATHS.warmstart / "seed-1", PATHS.policy, {"seed": 1})
-    PATHS.other_policies.mkdir()
-    with new_run(params.registry, PATHS.run, "test"):
-        pass
-    written = []
-    for changed in ({}, {"executor": "ray", "shards": 2}):
-        played = params.evaluate.model_copy(update=changed)
-        evaluate(params.model_copy(update={"evaluate": played}))
-        files = sorted(PATHS.evaluate.rglob("*"))
-        written.append({path.name: sha256(path) for path in files})
-        assert not (PATHS.runs / "eval.jsonl").exists()
-    assert written[0] == written[1]
-    assert Path("rows.parquet").name in written[0]

@@ -68,7 +68,7 @@ def test_the_interval_of_a_median_is_that_of_the_tables(
 
 def test_a_candidate_that_no_longer_answers_has_moved() -> None:
     assert drift.compare_latency("x", [], [], 1.5).moved
-    assert not drift.compare_latency("x", [1.0], [9.0], 1.5).moved  # one call tells nothing
+    assert not drift.compare_latency("x", [1.0], [9.0], 1.5).moved  # one call is no evidence
 
 
 def test_calls_whose_seconds_nobody_took_tell_nothing_of_latency() -> None:

@@ -19,7 +19,11 @@ from routerr1.flows.params import set_values
 from routerr1.flows.triggers import TRIGGERS
 from tests.clone import ROOT
 
-pytestmark = pytest.mark.usefixtures("prefect", "chain")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("prefect", "chain"),
+    pytest.mark.xdist_group("prefect"),  # starting a Prefect server takes twenty seconds of a core
+]
 
 
 @pytest.fixture
@@ -52,7 +56,7 @@ def state(client: Any) -> list[Any]:
 
 @contextmanager
 def watched(deployment: Any) -> Iterator[list[bool]]:
-    """Whether the deployment is paused, asked again and again while something else goes on."""
+    """Whether the deployment is paused, polled while another command runs."""
     from prefect.client.orchestration import get_client
 
     seen: list[bool] = []
@@ -110,7 +114,7 @@ def test_installing_again_changes_nothing_and_switches_nothing_on(client: Any) -
 
 
 def test_prefects_own_deploy_switches_everything_on(client: Any) -> None:
-    """Why `ops install` exists; where this fails, Prefect has learnt to leave switches alone."""
+    """Why `ops install` exists; if this fails, Prefect leaves switches alone now."""
     from routerr1.flows.install import install
 
     install()
@@ -142,7 +146,7 @@ def test_prefect_deploys_without_a_question(client: Any) -> None:
 
     _work_pool(client)
     master, terminal = pty.openpty()
-    os.write(master, b"\x04")  # who is asked sees the end of the input, and fails
+    os.write(master, b"\x04")  # a prompt would read the end of input, and fail
     command = [sys.executable, "-m", "prefect", "deploy", "--all"]
     process = subprocess.Popen(
         command, stdin=terminal, stdout=terminal, stderr=terminal,

@@ -15,7 +15,11 @@ from tests.chain import make_outputs, put_policy
 from tests.flows.conftest import Artifacts
 from tests.servers import write_pool_file
 
-pytestmark = pytest.mark.usefixtures("prefect", "chain")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("prefect", "chain"),
+    pytest.mark.xdist_group("prefect"),  # starting a Prefect server takes twenty seconds of a core
+]
 
 
 def test_a_champion_of_another_pool_plays_the_challengers_questions_first(

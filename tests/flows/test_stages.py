@@ -1,4 +1,4 @@
-"""Stages run in a process group that never outlives who started it; real processes, real DVC."""
+"""Stages run in a process group that never outlives its parent; real processes, real DVC."""
 
 import os
 import signal

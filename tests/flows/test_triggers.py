@@ -11,7 +11,7 @@ pytestmark = pytest.mark.usefixtures("chain")
 
 
 def run(home: Path, *arguments: str) -> tuple[int, str]:
-    """A Python module of a user who has nothing set; its status, and what it said."""
+    """A Python module of a user without settings; its status and output."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", *arguments],

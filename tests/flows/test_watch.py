@@ -1,4 +1,4 @@
-"""What watching finds, what it tells Prefect, and when it is told no more."""
+"""What the watch finds, its events for Prefect, and when it stops sending them."""
 
 import time
 from collections.abc import Iterator
@@ -29,7 +29,11 @@ from tests.chain import make_outputs
 from tests.flows.conftest import Artifacts
 from tests.servers import write_pool_file
 
-pytestmark = pytest.mark.usefixtures("prefect", "chain")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("prefect", "chain"),
+    pytest.mark.xdist_group("prefect"),  # starting a Prefect server takes twenty seconds of a core
+]
 PARAMS, POOL_FILE = Path("params.yaml"), Path("pools/pool.yaml")
 
 
@@ -226,7 +230,9 @@ def test_drift_is_told_until_a_retrain_answers_it_and_again_once_it_has_moved_on
     assert artifacts["drift"].startswith("# Watch: no drift")
     priced(served, 3)
     assert evaluate_champion() is True
-    retrain(promote=False)  # as on every night: no candidate is profiled anew, nothing is answered
+    retrain(
+        promote=False
+    )  # as on every night: no candidate is profiled again, no change is acknowledged
     assert evaluate_champion() is True
     retrain(trigger=DRIFT, promote=False)
     assert evaluate_champion() is False

@@ -19,6 +19,8 @@ from routerr1.pool.client import HttpPool
 from routerr1.pool.pool_file import PoolFile, read_pool_file
 from tests.laptop.tiny_gguf import write_tiny_gguf
 
+pytestmark = pytest.mark.slow
+
 TEXT = """
 prices: {{as_of: 2026-11-29, source: test}}
 endpoints:

@@ -27,6 +27,8 @@ from tests.chain import commit_nothing, dvc, make_outputs
 from tests.clone import replace
 from tests.forked import ended, fork, promote, promote_and_die, register_and_die
 
+pytestmark = pytest.mark.slow
+
 WEIGHTS = Path("models/policy/model.safetensors")
 
 
@@ -543,7 +545,7 @@ def test_a_mutex_that_another_took_is_told_before_anything_is_changed(chain: Par
     client = open_client()
     with registry_lock(client, chain.registry.model) as lease:
         lease.check()
-        client.delete_registered_model("routerr1.lock")  # as one does who saw the lease end
+        client.delete_registered_model("routerr1.lock")  # as a process does after the lease ends
         client.create_registered_model("routerr1.lock", tags={"routerr1.owner": "elsewhere 1 0 ab"})
         with pytest.raises(LockHeld, match="this process held it too long"):
             lease.check()

@@ -25,7 +25,7 @@ def server(
     folder = tmp_path_factory.mktemp("server")
     with postgresql(folder) as backend, mlflow_server(folder, backend) as address:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-        Path("mlflow.db").unlink()  # nobody may use it by mistake
+        Path("mlflow.db").unlink()  # so that no command uses it by mistake
         yield address
 
 

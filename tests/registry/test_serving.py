@@ -1,6 +1,6 @@
 """A registered version is used as any MLflow model: loaded, asked, served over HTTP, traced.
 
-The policy has learnt to call candidates and not much else; what it says does not matter here.
+The policy calls candidates and does little else; its text does not matter here.
 """
 
 import json
@@ -86,7 +86,7 @@ def test_the_champion_answers_and_is_traced(
     make_champion(chain, calling_policy)
     model = load()
     with closing(sqlite3.connect("mlflow.db")) as busy:
-        busy.execute("BEGIN EXCLUSIVE")  # who is asked does not wait for traces to be stored
+        busy.execute("BEGIN EXCLUSIVE")  # an answer does not wait for stored traces
         answers = ask_all(model, QUESTION, "What is 2 + 2?")
         busy.rollback()
     assert [set(answer) for answer in answers] == [
@@ -154,7 +154,7 @@ def test_a_policy_of_recorded_calls_is_served_live(
     calls = {"calls": "replay", "store": Path("data/calls/never-made.jsonl")}
     make_champion(chain, calling_policy, **calls)
     found = failures(ask_all(load(), *[QUESTION] * 4))
-    assert None in found  # somebody replied
+    assert None in found  # at least one replied
     assert "not_recorded" not in found
 
 

@@ -4,6 +4,7 @@ import functools
 import importlib.util
 import os
 import re
+import shlex
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 from typer.core import TyperGroup
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from routerr1.cli import app
 from routerr1.config import Params, Section
@@ -77,6 +79,7 @@ def keys(section: type[Section], above: str = "") -> Iterator[str]:
             yield f"{above}{name}"
 
 
+@pytest.mark.slow
 def test_parameter_page_has_every_key(site: Path):
     page = (site / "reference" / "params.html").read_text(encoding="utf-8")
     shown, heading = set(), ""
@@ -90,6 +93,7 @@ def test_parameter_page_has_every_key(site: Path):
     assert wanted <= shown | sections
 
 
+@pytest.mark.slow
 def test_command_page_has_every_command(site: Path):
     page = (site / "reference" / "cli.html").read_text(encoding="utf-8")
     group = get_command(app)
@@ -109,6 +113,7 @@ def test_committed_pictures_are_as_the_script_draws_them():
         assert committed == content, f"run scripts/diagrams.py: {name}"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CHROMIUM.exists(), reason="needs /usr/bin/chromium")
 def test_pages_and_search_ask_nothing_of_other_hosts(address: str):
     from playwright.sync_api import expect, sync_playwright
@@ -185,6 +190,36 @@ def test_paths_modules_and_commands_exist(page: Path):
         assert f"routerr1 {first}" in known_commands, line
         nested = any(name.startswith(f"routerr1 {first} ") for name in known_commands)
         assert not nested or not second or f"routerr1 {line}" in known_commands, line
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=ids)
+def test_command_lines_have_options_that_exist(page: Path):
+    for line in code_of(page.read_text(encoding="utf-8")):
+        words = shlex.split(re.sub(r"(?<!\")\.\.\.|[|>].*", "", line), comments=True)[1:]
+        done = CliRunner().invoke(app, [*words, "--help"])
+        assert done.exit_code == 0, f"{line}: {done.output}"
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=ids)
+def test_parameters_exist(page: Path):
+    text = page.read_text(encoding="utf-8")
+    first = "|".join(Params.model_fields)
+    named = re.findall(rf"`((?:{first})(?:\.[a-z_0-9]+)+)[`:= ]", text)
+    named += re.findall(r" -S '?([a-z_.0-9]+)=", text)
+    known = set(keys(Params))
+    sections = {key[:at] for key in known for at, letter in enumerate(key) if letter == "."}
+    for key in named:
+        is_file = key.rpartition(".")[2] in {
+            "csv",
+            "json",
+            "jsonl",
+            "lock",
+            "md",
+            "parquet",
+            "yaml",
+        }
+        is_tag = key == "gate.refused_by"
+        assert is_file or is_tag or key in known | sections, key
 
 
 def code_of(text: str) -> list[str]:

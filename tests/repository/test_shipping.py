@@ -15,6 +15,8 @@ from packaging.version import Version
 
 from tests.clone import ROOT, make_clone
 
+pytestmark = pytest.mark.slow
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 

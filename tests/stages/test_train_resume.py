@@ -1,4 +1,4 @@
-"""The train stage and `kill -9`: what goes on, what starts anew, and who has to wait."""
+"""The train stage and `kill -9`: what resumes, what starts over, and what waits."""
 
 import json
 import os
@@ -13,6 +13,8 @@ import pytest
 from routerr1.stages.dataset import dataset
 from routerr1.stages.profile import profile
 from tests.folder import make_folder
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,6 +63,6 @@ def test_training_killed_twice_ends_as_if_it_had_not_been(
         whole, broken = ((tmp_path / each / name).read_bytes() for each in ("whole", "broken"))
         assert whole == broken, name
     for folder in ("whole", "broken", "seeds"):
-        # A simulated pool is asked anew each time; what training worked with is gone once it is done.
+        # A simulated pool is asked again each time; training removes its working files at the end.
         assert not (tmp_path / folder / "runs/profile").exists()
     assert [path.name for path in (tmp_path / "seeds/runs/train").iterdir()] == ["seconds.csv"]

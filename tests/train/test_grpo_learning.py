@@ -1,4 +1,4 @@
-"""What is learnt comes from the rewards: the same training with rewards dealt out at random learns nothing."""
+"""Learning comes from the rewards: the same training with shuffled rewards learns nothing."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,8 @@ from routerr1.train import grpo
 from routerr1.train.context import Task, TrainingContext
 from routerr1.types import Question
 from tests.train.scorers import shuffled
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
