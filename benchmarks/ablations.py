@@ -1,11 +1,11 @@
 """What keeps training from collapsing onto one model: the same start, one parameter changed at a time.
 
-Trains from the warm starts of the chain as it stands (run `dvc repro warmstart` with these seeds first), once
-per variant and training seed, and reads each run's own log: greedy validation figures of the step that is kept,
-figures of the last tenth of the steps at the training temperature, and the first step from which on, over ten
-steps, four calls in five went to the candidate that is best on their topic. A run that is done is kept in
-runs/ablations and not trained again; several processes may share the work by seeds. The table holds all that
-is there: means, and the range over seeds. Curves are written beside it.
+Trains from the chain's present warm starts (run `dvc repro warmstart` with these seeds first), once
+per variant and training seed. Each run's log gives greedy validation figures of the best step,
+figures of the last tenth of the steps at the training temperature, and a first step: from there,
+over ten steps, four of five calls went to the best candidate for their topic. Finished runs stay in
+runs/ablations and are not trained again; several processes may share the work by seeds. The table
+holds means and ranges over seeds of all finished runs. Curves are written beside it.
 
     python benchmarks/ablations.py [--seeds 1,2,3] [--steps 60] [--only NAME,NAME] --out docs/results/ablations
 """

@@ -2,9 +2,9 @@
 
     python benchmarks/data.py --rows 10000 100000 1000000 2000000 --out docs/results
 
-Every size runs in a process of its own, so that its peak memory is its own. One row in a hundred is held
-out for testing, one in two hundred for validation; one in a hundred training rows repeats another, and
-one in two hundred resembles a held-out one. Writes data-scale.json and data-scale.svg.
+Every size runs in its own process, so that peak memory is measured per size. One row in a hundred
+is held out for testing, one in two hundred for validation; one in a hundred training rows repeats
+another, and one in two hundred resembles a held-out one. Writes data-scale.json and data-scale.svg.
 """
 
 import argparse

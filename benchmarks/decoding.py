@@ -1,10 +1,11 @@
-"""What CUDA graphs do for decoding: the same tokens, in how much less time? Needs a GPU.
+"""Time that CUDA graphs save in decoding the same tokens. Needs a GPU.
 
     python benchmarks/decoding.py --base models/policy --out docs/results/decoding.json
 
-First 24 sessions of two turns are played greedily in float32, kernels launched one by one and as graphs, and
-compared. Then `--rows` sessions are sampled from in bfloat16 over float32 weights, as in training: milliseconds per
-token of the longest session, at a first time, in which graphs are captured, and at a second.
+First it compares 24 greedy sessions of two turns in float32, with single kernels and with graphs.
+Then it samples `--rows` sessions in bfloat16 over float32 weights, as in training. It reports
+milliseconds per token of the longest session, for a first pass, which captures the graphs, and for
+a second.
 """
 
 import argparse

@@ -1,17 +1,17 @@
-"""How close does an evaluation come to the shortest time it can take, and is anything paid twice?
+"""An evaluation's time against the shortest possible one, and a check that no call is paid twice.
 
-Sets up the ci chain in a folder of its own, with a policy whose warm start is a little longer, so that it
-calls candidates; then writes one JSON object to --out:
-- `schedule`: every router of the evaluate stage on the simulated pool, whose calls really wait for their
-  latency, as many trajectories at a time as the stage plays. No schedule ends before the longest single
-  trajectory, before all waiting divided by the trajectories under way at once, or before the computing is done,
-  for which one process has one core: the longest of the three is the critical path. What routers learn is learnt
-  before. `scripted` is the same with
-  a policy that computes nothing, and controls alone. On a machine that others use too the process waits for
-  a core now and then; that is told apart;
-- `kill`: the stage itself (`routerr1 evaluate`) with the candidates behind a loopback server and `calls: live`,
-  killed with SIGKILL half-way and started again. Calls are counted at the server. Those under way at the
-  kill are counted apart: whether they are billed, and what they would have said, nobody here can know.
+Sets up the ci chain in its own folder, with a slightly longer warm start, so that the policy calls
+candidates. Then it writes one JSON object to --out:
+- `schedule`: every router of the evaluate stage on the simulated pool, with real waiting and the
+  stage's concurrency. Three bounds hold for every schedule: the longest single trajectory, all
+  waiting divided by the concurrency, and the computing time on the one core of a process. The
+  largest is the critical path. Baselines are fitted before. `scripted` is the same with a policy
+  that computes nothing, and controls alone. Waiting for a core on a busy machine is measured
+  separately;
+- `kill`: the stage (`routerr1 evaluate`) with the candidates behind a loopback server and
+  `calls: live`, killed with SIGKILL half-way and started again. The server counts calls. Calls that
+  were open at the kill are counted separately, because this benchmark cannot know whether they are
+  billed.
 
     python benchmarks/evaluate.py [--questions 24] [--out docs/results/evaluate.json]
 """

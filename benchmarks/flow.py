@@ -1,10 +1,10 @@
-"""What `retrain` costs over plain `dvc repro` where nothing has changed, with a Prefect server running.
+"""Overhead of `retrain` over plain `dvc repro` if nothing has changed, with a Prefect server running.
 
-The chain is the repository's own, eight stages, in a clone set to the ci preset and run once before. After
-that both find nothing to do. `dvc repro` looks at the stages; the flow also checks the parameters, asks for the
-cool-down, its limit and its lock, finds the version registered, and asks the gate about it. Prints JSON: seconds
-of both (medians), their difference, every run's, and the processor time in each, which a busy machine leaves as
-it is. In the repository's root:
+The chain is the repository's own, eight stages, in a clone with the ci preset that ran once before.
+Then neither has work to do. `dvc repro` checks the stages. The flow also checks the parameters, the
+cool-down, its limit and its lock, finds the registered version, and asks the gate. Prints JSON:
+median seconds of both, their difference, every run, and the processor time of each, which does not
+depend on other load. In the repository's root:
 
     python benchmarks/flow.py [--repeats 3] [--out FILE]
 """

@@ -1,12 +1,12 @@
-"""Who is killed, when, and what is left: `kill -9` of each process of a retrain, at three moments each.
+"""`kill -9` of each process of a retrain, at three moments each, and the state that it leaves.
 
-Real parts: Prefect server and worker, MLflow server, DVC, git, and the ci preset's stages up to and with
-`train`. What comes after them is one small stage that makes up an evaluation, for it is not what is killed
-here. A row is one retrain that is started, disturbed, and followed by another. These must hold: after the kill
-no process is left and the champion is what it was; the next run succeeds and its version becomes champion; no
-version or logged model is partial; and never were there two trainers. Where the worker is killed, a retrain is
-started by hand at once beside the orphan that the worker left, and the next run is one of a new worker. Writes JSON
-and a table; run it in the repository's root:
+Real parts: Prefect server and worker, MLflow server, DVC, git, and the ci preset's stages up to
+`train`. One small stage makes up an evaluation after them, because no process is killed there. A
+row is one retrain that is started, disturbed, and followed by another. Four things must hold. After
+the kill no process is left and the champion is unchanged. The next run succeeds and its version
+becomes champion. No version or logged model is partial. There are never two trainers. After a kill
+of the worker, a retrain is started by hand beside the orphan, and the next run belongs to a new
+worker. Writes JSON and a table; run it in the repository's root:
 
     python benchmarks/kills.py --out docs/results/kill-matrix.json [--victims dvc trainer] [--folder DIR]
 """

@@ -1,10 +1,10 @@
-"""What the recorded candidates of pools/laptop.yaml know, cost and get wrong together. Prints Markdown.
+"""Accuracy, cost and common errors of the recorded candidates of pools/laptop.yaml. Prints Markdown.
 
     python benchmarks/laptop.py > docs/results/laptop.md
 
-Everything is computed from the committed store, and no model runs. A reply is right if it contains a
-reference answer (`pool.profile.contains_gold`). Choices (best single candidate, best by topic, order of
-a cascade) are made on training questions and judged on test questions.
+Everything is computed from the committed store, and no model runs. A reply is right if it contains
+a reference answer (`pool.profile.contains_gold`). Choices (best single candidate, best by topic,
+order of a cascade) are made on training questions and judged on test questions.
 """
 
 import json

@@ -1,15 +1,16 @@
-"""How fast the HTTP pool is, and what it adds to a call. Prints JSON.
+"""Throughput of the HTTP pool, and the time that it adds to a call. Prints JSON.
 
     python benchmarks/pool.py [--repeats 3] [--out FILE]
 
-Throughput: 256 calls to the simulated server (a process of its own, 0.3 s median latency, lognormal with
-sigma 0.6) by the pool at concurrency 256, and by ten threads of the OpenAI client, as in the Router-R1
-release. Every repeat asks other questions, so it meets other latencies; both sides meet the same. Connections
-are open before the clock starts, on both sides, as in the middle of a run. No wall time can be shorter than
-the longest single call, so `longest_call_s` bounds what is possible.
+Throughput: 256 calls to the simulated server (a process of its own, 0.3 s median latency, lognormal
+with sigma 0.6) by the pool at concurrency 256, and by ten threads of the OpenAI client, as in the
+Router-R1 release. Every repeat asks other questions, so it has other latencies, the same for both
+sides. Connections are open before the clock starts, as in the middle of a run. `longest_call_s` is
+a lower bound of the wall time.
 
-Overhead: what a call takes beyond the server's own waiting, as a median over calls, for the pool and for
-raw httpx, at concurrency 1 (server answers at once) and at concurrency 256; and CPU time of a call.
+Overhead: time of a call beyond the server's own waiting, as a median over calls, for the pool and
+for raw httpx, at concurrency 1 (the server answers at once) and at concurrency 256; and CPU time of
+a call.
 """
 
 import argparse

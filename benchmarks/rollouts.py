@@ -1,9 +1,9 @@
-"""How much faster is a loop in which every trajectory moves on its own?
+"""Speed of a loop in which every trajectory proceeds by itself, against lockstep rounds.
 
-Plays the same trajectories (two calls each, an instant policy) against a pool with lognormal latency, once
-through the rollout loop and once as the published code does: round by round, all waiting for the slowest
-call, at most ten at a time. Prints one JSON object. The critical path is the longest single trajectory:
-no schedule can end before it.
+Runs the same trajectories (two calls each, an instant policy) against a pool with lognormal
+latency. One side is the rollout loop. The other is the published code's way: round by round, ten
+calls at a time, all waiting for the slowest. Prints one JSON object. The critical path, the longest
+single trajectory, is a lower bound.
 
     python benchmarks/rollouts.py
 """

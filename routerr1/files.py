@@ -22,8 +22,8 @@ from routerr1.errors import DataError
 def project_folder() -> Path:
     """The folder of everything that outlives an experiment: MLflow's store and the budget.
 
-    It is the working directory or, in the temporary copy that `dvc exp run --temp` and `--queue` make and
-    delete, the repository that was copied.
+    It is the working directory or, in the temporary copy that `dvc exp run --temp` and `--queue`
+    make and delete, the repository that was copied.
     """
     here = Path.cwd()
     for place in range(len(here.parts)):
@@ -33,7 +33,7 @@ def project_folder() -> Path:
 
 
 def _aside(path: Path) -> Path:
-    """A new name beside `path`, which tells whose it is; what killed writers of `path` left is removed."""
+    """A new name beside `path` that names this process; files of killed writers of `path` are removed."""
     ours = f".{path.name}.{socket.gethostname()}."
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         known = re.fullmatch(rf"{re.escape(ours)}(\d+)\.[0-9a-f]{{8}}\.tmp", left.name)

@@ -1,6 +1,7 @@
 """Every metric by its one name, and how calls are spread over the candidates.
 
-Training logs, evaluation, gate, MLflow, plots and docs/reference/metrics.md use the names of `METRICS`.
+Training logs, evaluation, gate, MLflow, plots and docs/reference/metrics.md use the names of
+`METRICS`.
 """
 
 import math
@@ -19,7 +20,7 @@ class Metric:
     """What is measured, and how a table shows it.
 
     Attributes:
-        name: in logs, files and MLflow; `NAME` or `N` in it stands for a candidate or a number of hops.
+        name: in logs, files and MLflow; `NAME` or `N` in it is a candidate or a number of hops.
         unit: of the stored value.
         low, high: range of the stored value.
         meaning: one line.

@@ -24,7 +24,7 @@ class Progress:
         """Set what is done (one more by default), and a short note such as the current reward."""
         self.done = self.done + 1 if done is None else done
         self.total = self.total if total is None else total
-        # Work that goes on begins with what was done before, which took no time now.
+        # Resumed work starts with what was done before, which took no time now.
         self._first = self._first or (time.monotonic(), self.done)
         self._show(note)
 

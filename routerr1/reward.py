@@ -66,8 +66,8 @@ class CostScale:
     """Thrift relative to the last `window` costs, on a square-root scale between the 5th and 95th percentile.
 
     `score` takes one cost at a time, adding it before it is scored, as the reference does. Training
-    freezes the scale for a step and adds the step's costs afterwards: otherwise two equal costs of one
-    GRPO group would earn different rewards. Training and evaluation each keep their own scale.
+    freezes the scale for a step and adds the step's costs afterwards: otherwise two equal costs of
+    one GRPO group would earn different rewards. Training and evaluation each keep their own scale.
     """
 
     def __init__(self, window: int = 1000, costs: Iterable[float] = ()) -> None:
@@ -89,7 +89,7 @@ class CostScale:
             self._roots.append(sqrt(cost))
 
     def freeze(self) -> FrozenCostScale:
-        """The scale as it stands, for a whole training step; all-equal while it is empty."""
+        """The present scale, for a whole training step; all-equal while it is empty."""
         if not self._roots:
             return FrozenCostScale(0.0, 0.0)
         low, high = np.percentile(np.fromiter(self._roots, float), [_LOW, _HIGH])

@@ -47,7 +47,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What the policy is told of one candidate, and what its tokens cost.
+    """One candidate as the policy sees it, and the prices of its tokens.
 
     Attributes:
         aliases: other names it answers to; unique over the pool, like names, ignoring case.
@@ -56,7 +56,7 @@ class Card:
         latency_s: median seconds to a whole reply; None before profiling.
         performance: share of probe questions answered right, by topic or data set, in [0, 1].
         completion_tokens: mean reply length; None before profiling.
-        size_b: billions of parameters, all experts counted; None where nobody says. Never shown to the policy.
+        size_b: billions of parameters, all experts counted; None if unknown. Never shown to the policy.
         cached_prompt_usd_per_mtok: price of a million cached prompt tokens; None: as any other.
         reasoning_usd_per_mtok: price of a million reasoning tokens; None: as any other of a reply.
         request_usd: price of a call beside its tokens.
@@ -157,7 +157,7 @@ class Reply:
         completion_tokens: reply tokens billed, reasoning and failed tries included.
         cost_usd: what the call cost in all, failed tries included.
         retries: tries beyond the first.
-        cached: answered from a store, nothing paid now; `cost_usd` still tells what it cost first.
+        cached: answered from a store, not paid now; `cost_usd` is still its first cost.
         failure: why there is no reply; None if there is one.
         breaker_state: state of the candidate's circuit breaker before the first try; None for pools
             without breakers and where no candidate was asked.

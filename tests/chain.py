@@ -124,7 +124,7 @@ def commit_nothing() -> None:
 
 
 def commit_all(message: str) -> None:
-    """Everything in the working folder, as somebody."""
+    """Commit everything in the working folder."""
     _run("git", "add", ".")
     _commit(message)
 

@@ -30,7 +30,7 @@ def make_clone(folder: Path) -> Path:
 
 
 def commit(folder: Path, message: str) -> None:
-    """Everything in `folder`, as somebody."""
+    """Commit everything in `folder`."""
     subprocess.run(["git", "add", "-A"], cwd=folder, check=True)
     who = ["-c", "user.name=t", "-c", "user.email=t@t"]
     subprocess.run(["git", *who, "commit", "-qm", message], cwd=folder, check=True)

@@ -1,4 +1,4 @@
-"""What tells whether dvc.lock describes the workspace; real DVC."""
+"""Whether dvc.lock describes the workspace; real DVC."""
 
 import json
 import os

@@ -1,6 +1,6 @@
 """From nothing to a champion by schedule, event and rollback: real Prefect server, worker, MLflow server.
 
-The chain is the repository's own with the ci preset, in a clone. As it stands that preset's policy writes
+The chain is the repository's own with the ci preset, in a clone. Unchanged, that preset's policy writes
 hardly a tag, so its warm start is made long enough for the policy to have something to lose, and its gate has
 a floor. All is one test: the runs build upon each other, and the first takes a minute and more.
 """

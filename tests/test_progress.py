@@ -1,4 +1,4 @@
-"""What a person is told of how far a piece of work is."""
+"""Progress as a person sees it."""
 
 import logging
 
@@ -40,7 +40,7 @@ def test_a_terminal_shows_a_bar_and_what_has_no_parts_a_clock(
         bar.update(3, 8, "x")
         bar.update(8)
     shown = capsys.readouterr().err
-    assert "0/?" in shown  # nobody knows yet
+    assert "0/?" in shown  # not known yet
     assert "8/8" in shown
     with progress.working("loading models/policy"):
         pass

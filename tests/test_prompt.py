@@ -1,4 +1,4 @@
-"""The one renderer: what a policy is told of its candidates, and how replies are put before it."""
+"""The one renderer: what a policy reads of its candidates, and how it reads replies."""
 
 import gzip
 import json

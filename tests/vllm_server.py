@@ -41,7 +41,7 @@ class Served:
 
 
 class TinyEngine:
-    """One sequence at a time, with the whole of it read anew for every token."""
+    """One sequence at a time, all of it read again for every token."""
 
     def __init__(self, folder: Path) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer

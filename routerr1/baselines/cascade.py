@@ -28,7 +28,7 @@ class Cascade:
     scorer: "ReplyScorer"
 
     def next_call(self, query: str, replies: Sequence[Reply]) -> Ask | None:
-        """The next candidate, or None once a reply is believed or nobody is left."""
+        """The next candidate, or None once a reply is accepted or no candidate is left."""
         if len(replies) == len(self.order):
             return None
         if replies and not replies[-1].failure:
@@ -39,7 +39,7 @@ class Cascade:
 
 
 class ReplyScorer:
-    """Is this reply right? A logistic regression over the words of question and reply, and who said it.
+    """Predicts whether a reply is right: logistic regression over words of question and reply, and its author.
 
     FrugalGPT fine-tunes DistilBERT; this needs no download and sees the same text.
     """
@@ -88,11 +88,11 @@ def frugal(
 ) -> Cascade:
     """Choose the candidates, their order and the thresholds on the matrix.
 
-    Scores for the choice come from scorers that have not seen the question (`folds`-fold), or a scorer
-    that memorised its training replies would pass everything.
+    Scores for the choice come from scorers that have not seen the question (`folds`-fold), or a
+    scorer that memorised its training replies would pass everything.
 
     Args:
-        stages: at most so many candidates, cheaper ones first.
+        stages: most candidates to ask, cheaper ones first.
         cost_weight: quality given up for saving as much as the dearest candidate costs.
     """
     sure = _held_out_scores(matrix, seed, min(folds, len(matrix.questions)))

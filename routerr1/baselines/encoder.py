@@ -1,7 +1,7 @@
-"""BERT router: a text encoder, averaged over its tokens, trained on who answered right.
+"""BERT router: a text encoder, averaged over its tokens, trained on which candidates were right.
 
-The paper's BERT router fine-tunes a pretrained encoder. That takes minutes on a CPU even for a small one
-(`minilm`), so the default is a smaller one made from scratch with its own byte pairs.
+The paper's BERT router fine-tunes a pretrained encoder. That takes minutes on a CPU even for a
+small one (`minilm`), so the default is a smaller one made from scratch with its own byte pairs.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,15 +1,15 @@
 """GraphRouter (arXiv 2410.03834): tasks, questions and candidates as a graph, its edges to be predicted.
 
-A training question has an edge to its task and one to each candidate, which carries how right and how dear
-the reply was. Nodes start from text: question, task, the candidate's card. Two rounds of messages run along
-the edges that are shown; then the edge of a question and a candidate is predicted from the question with its
-task, as they started, and the candidate, as the graph has made it. A new question brings no edge but the one
-to its task, so its candidates are those of training.
+A training question has an edge to its task and one to each candidate, which carries how right and
+how dear the reply was. Nodes start from text: question, task, the candidate's card. Two rounds of
+messages run along the edges that are shown; then the edge of a question and a candidate is
+predicted from the question with its task, as they started, and the candidate, as the graph has made
+it. A new question brings no edge but the one to its task, so its candidates are those of training.
 
-Departures: tasks are clusters of questions and start from their centre, as our sets come without the
-paper's task descriptions; a step hides all edges of a question or none, as a new question has none, where
-the released code hides single edges; an edge is trained towards how right the reply was, not towards being
-the question's single best, since here most best ones are ties.
+Departures: tasks are clusters of questions and start from their centre, as our sets come without
+the paper's task descriptions; a step hides all edges of a question or none, as a new question has
+none, where the released code hides single edges; an edge is trained towards how right the reply
+was, not towards being the question's single best, since here most best ones are ties.
 """
 
 from collections.abc import Mapping
@@ -57,8 +57,9 @@ def graph_router(
     """Train on hidden edges: each step hides those of half the questions and predicts them.
 
     Args:
-        descriptions: text of a candidate's card, from which its node starts; its name where there is none.
-        tasks: how many clusters of questions stand for the tasks.
+        descriptions: text of a candidate's card, from which its node starts; its name where there
+            is none.
+        tasks: number of clusters of questions, which represent the tasks.
     """
     import torch
     from sklearn.cluster import KMeans

@@ -1,4 +1,4 @@
-"""Routers that learn from the matrix who answers what: kNN, MLP, and the majority they must beat."""
+"""Routers that learn candidates' skills from the matrix: kNN, MLP, and the majority they must beat."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

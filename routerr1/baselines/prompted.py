@@ -25,7 +25,7 @@ async def direct(
     seed: int,
     player: str,  # noqa: ARG001 - as its siblings
 ) -> Trajectory:
-    """The base policy answers at once, asking nobody."""
+    """The base policy answers at once, without a call."""
     session = base.generator.start(DIRECT.format(question.question), seed=seed)
     try:
         return finished(question, session, [await opened_answer(session, base)])
@@ -41,7 +41,7 @@ async def chain_of_thought(
     seed: int,
     player: str,  # noqa: ARG001 - as its siblings
 ) -> Trajectory:
-    """The base policy thinks, then answers, asking nobody (two stages, as in arXiv 2205.11916)."""
+    """The base policy thinks, then answers, without a call (two stages, as in arXiv 2205.11916)."""
     session = base.generator.start(COT.format(question.question), seed=seed)
     try:
         turns = await final_answer(session, base, pool, opening="<think>")
@@ -55,7 +55,7 @@ async def prompted_choice(
 ) -> Trajectory:
     """The base policy reads the cards and names a candidate; that one gets the whole question.
 
-    Without a name that is on a card, nobody is asked.
+    Without a name that is on a card there is no call.
     """
     session = base.generator.start(base.render(question, pool.cards), seed=seed)
     try:

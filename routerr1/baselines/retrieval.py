@@ -24,7 +24,7 @@ class Index(Protocol):
 
     @property
     def quick(self) -> bool:
-        """A search takes so little that nobody else need go on meanwhile."""
+        """Search at once: it is too short to run beside other work."""
         ...
 
     def search(self, query: str, count: int) -> list[str]:
@@ -37,8 +37,8 @@ class RetrieverPool(Pool):
 
     Args:
         count: passages in a reply, best first.
-        aliases: further names for the search. A search action names no model, so a policy that was taught
-            names may write any of them.
+        aliases: further names for the search. A search action names no model, so a policy that was
+            taught names may write any of them.
     """
 
     def __init__(self, index: Index, *, count: int, aliases: Sequence[str] = ()) -> None:
@@ -79,9 +79,10 @@ class FileIndex:
     """A corpus file with its index beside it, both read where needed and never held in memory as a whole.
 
     Args:
-        corpus: JSON lines with the passage in `contents` or `text`, as FlashRAG's; it must not change.
-        folder: the index, made there if there is none: name it by the corpus's digest. One that was begun
-            and not finished leaves nothing.
+        corpus: JSON lines with the passage in `contents` or `text`, as FlashRAG's; it must not
+            change.
+        folder: the index, made there if there is none: name it by the corpus's digest. One that was
+            begun and not finished leaves nothing.
 
     Raises: DataError naming the file and line of what cannot be read.
     """
@@ -145,7 +146,7 @@ def _best(index: Any, query: str, count: int) -> Sequence[int]:
 
 
 def _quiet() -> None:
-    logging.getLogger("bm25s").setLevel(logging.WARNING)  # it tells every step of an index
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # it logs every step of an index
 
 
 def _lines(path: Path) -> Iterator[tuple[bytes, str]]:

@@ -139,7 +139,7 @@ def reprice(
     out: Annotated[Path | None, typer.Option(help="Write the re-priced rows here.")] = None,
     params: ParamsFile = PARAMS,
 ) -> None:
-    """Price evaluated trajectories anew, without playing them again; tell whether a ranking changes."""
+    """Recompute the cost of evaluated trajectories under other prices; show whether a ranking changes."""
     from rich.console import Console
 
     from routerr1.config import load_params
@@ -199,7 +199,8 @@ def record(
         Path, typer.Option(help="Log of the calls made so far; the next run continues it.")
     ] = Path("runs/record/calls.jsonl"),
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Ask only the first so many questions of the list.")
+        int | None,
+        typer.Option(min=1, help="Number of questions to ask, from the start of the list."),
     ] = None,
     ask: Annotated[
         bool, typer.Option(help="--no-ask packs what the log holds and asks nothing.")

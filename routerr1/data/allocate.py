@@ -1,4 +1,4 @@
-"""Which rows are kept, and for which split: decided on numbers, not on texts.
+"""Choice of rows and splits, from numbers alone, not from texts.
 
 A row is 40-odd bytes here (keys, rank, place), so millions fit while their texts stay on disk.
 """
@@ -43,10 +43,10 @@ class Rows:
     def add(
         self, stock: int, line: int, dataset: str, row_id: str, question: str, seed: int
     ) -> None:
-        """Take down a row.
+        """Add a row.
 
-        The rank is a random number of its own: whether a row is drawn does not depend on which others
-        were read before it, nor on their order.
+        Each rank is an independent random number, so the draw does not depend on other rows or on
+        their order.
         """
         drawn = blake2b(f"{seed}\0{dataset}\0{row_id}".encode(), digest_size=8).digest()
         self.stock.append(stock)
@@ -60,7 +60,7 @@ class Rows:
 
 
 class Repeat(NamedTuple):
-    """A row that says what another says; both by number."""
+    """A row with the same text as another; both by number."""
 
     row: int
     kept: int
@@ -75,7 +75,7 @@ class Allocation:
         self._stocks = stocks
         self._stock = np.frombuffer(rows.stock, np.uint16)
         self._rank = np.frombuffer(rows.rank, np.uint64)
-        # Of two copies the one that may serve the most reserved split stays; then the one read first.
+        # Of two copies the one for the most reserved split stays, then the one that was read first.
         reserved = [min(SPLITS[::-1].index(split) for split in stock.takes) for stock in stocks]
         order = np.lexsort((np.arange(len(rows)), np.array(reserved)[self._stock]))
         self._usable = np.ones(len(rows), bool)
@@ -125,5 +125,5 @@ class Allocation:
         self._draw("train")
 
     def split_codes(self) -> Any:
-        """The split of each row in turn: an index of SPLITS, or -1 for a row that is not used."""
+        """The split of each row, in order: an index of SPLITS, or -1 for an unused row."""
         return self._split

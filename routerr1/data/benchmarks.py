@@ -16,10 +16,10 @@ from routerr1.errors import DataError
 
 
 class Benchmark(NamedTuple):
-    """What is known of a data set beyond its rows.
+    """Facts about a data set beyond its rows.
 
     Attributes:
-        hops: facts each question needs, where it is the same for all.
+        hops: facts each question needs, if all need the same number.
         licence: as its authors state it.
     """
 
@@ -52,7 +52,7 @@ def hops_of(dataset: str, row_id: str, metadata: Mapping[str, Any]) -> int | Non
 
 
 def origin(params: BenchmarksParams, dataset: str, split: str) -> str:
-    """Where the rows of an upstream split come from, for messages and records."""
+    """Origin of an upstream split's rows, for messages and records."""
     if params.folder is not None:
         return str(_local_file(params.folder, dataset, split))
     return f"{params.repo}@{params.revision}/{dataset}/{split}.jsonl"
@@ -86,7 +86,7 @@ def _hub_rows(
     file = f"{dataset}/{split}.jsonl"
     number = 0
     try:
-        # Streamed: some sets hold gigabytes of context that is thrown away row by row.
+        # Streamed, because some sets hold gigabytes of context that no row keeps.
         rows = load_dataset(
             repo, data_files={split: file}, split=split, revision=revision, streaming=True
         )

@@ -35,10 +35,10 @@ def build_dataset(
     """Write the split files, card.md, metrics.json and refused.jsonl into `folder`, all or nothing.
 
     Args:
-        progress: told the number of rows read, now and then.
+        progress: called with the number of rows read.
 
-    Returns: what metrics.json holds: per data set the rows of each split, how many rows were read, how
-        many were left out by reason, and how many golds were dropped from rows that were kept.
+    Returns: what metrics.json holds: per data set the rows of each split, how many rows were read,
+        how many were left out by reason, and how many golds were dropped from rows that were kept.
     Raises: DataError naming file and line of a source that cannot be understood.
     """
     with atomic_directory(folder) as aside:
@@ -49,7 +49,7 @@ def build_dataset(
 
 
 class _Build:
-    """One run of the stage; the spool and the list of refusals lie in `folder` meanwhile."""
+    """One run of the stage; `folder` holds the spool and the list of refusals meanwhile."""
 
     def __init__(self, params: DatasetParams, folder: Path, progress: Progress) -> None:
         self.params = params
@@ -165,7 +165,7 @@ class _Build:
 
 
 def wanted_rows(params: DatasetParams) -> Mapping[str, Mapping[str, int | None]]:
-    """Rows that `params` ask for, by data set and split; None where any number will do."""
+    """Rows that `params` require, by data set and split; None for any number."""
     wanted: dict[str, dict[str, int | None]] = {}
     for origin in origins(params):
         splits = wanted.setdefault(origin.stock.dataset, dict.fromkeys(SPLITS, 0))

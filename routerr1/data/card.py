@@ -1,4 +1,4 @@
-"""What the written questions are, for people: tables on the console and a data card beside the files."""
+"""Description of the questions for people: tables on the console and a data card beside the files."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ HEADINGS = ("data set", "split", "rows", "hops: rows", "chars mean / longest", "
 
 
 def describe(folder: Path) -> dict[tuple[str, str], Group]:
-    """Rows, hops and lengths by (data set, split), from the files, in a stream.
+    """Rows, hops and lengths by (data set, split), streamed from the files.
 
     Raises: DataError naming a file that is missing or not a split file.
     """

@@ -1,8 +1,9 @@
-"""What must hold of the questions before anything is paid for, checked by Great Expectations.
+"""Checks of the questions by Great Expectations, before any call is paid.
 
-Writes checks.json, metrics.json, checks.md and the profile that later data can be compared with: the same
-bytes for the same data and parameters. The Data Docs of Great Expectations name the time at which they were
-made. Everything is written before a failure is raised, so that the offending rows can be inspected.
+Writes checks.json, metrics.json, checks.md and a profile for comparison with later data. The same
+data and parameters give the same bytes. Only the Data Docs of Great Expectations contain their time
+of creation. Everything is written before a failure is raised, so that the offending rows can be
+inspected.
 """
 
 import json
@@ -21,7 +22,7 @@ from routerr1.data.measure import Measured, Progress, measure_columns, measure_r
 from routerr1.errors import CheckFailed
 from routerr1.files import atomic_directory, atomic_write_text, write_json
 
-_SHOWN_ROWS = 5  # offending rows told of each failed expectation
+_SHOWN_ROWS = 5  # offending rows named for each failed expectation
 _log = logging.getLogger(__name__)
 
 
@@ -38,14 +39,14 @@ def run_checks(
 
     Args:
         docs: folder of the Data Docs; None puts them into `out`.
-        progress: told how many rows were read, and of how many, now and then.
+        progress: called with the rows read and their total.
 
     Returns: what checks.json holds.
     Raises: CheckFailed naming the first expectation that does not hold, with rows that offend;
         DataError if a split file is missing or cannot be read.
     """
     with atomic_directory(out) as aside:
-        # Beside the outputs and not in /tmp, which may be small: it is as large as the questions.
+        # Beside the outputs, because it is as large as the questions and /tmp may be small.
         database = aside / "questions.sqlite"
         seen = None
         chosen = rules(params.max_question_chars)
@@ -81,11 +82,11 @@ def run_checks(
 
 
 def validate(database: Path, chosen: Sequence[Rule], docs: Path) -> list[dict[str, Any]]:
-    """Put `chosen` to the tables of `database` and build the Data Docs in `docs`.
+    """Check `chosen` on the tables of `database` and build the Data Docs in `docs`.
 
     Returns: name, suite, says, success, offending (how many) and rows (the first of them) of each.
-    Raises: RuntimeError if an expectation was lost on the way or could not be evaluated: no data can
-        cause that, and a suite that is quietly smaller would pass.
+    Raises: RuntimeError if an expectation is missing or could not be evaluated. Data cannot cause
+        that, but a smaller suite would pass.
     """
     gx = _great_expectations()
     context = gx.get_context(mode="ephemeral")
@@ -107,7 +108,7 @@ def validate(database: Path, chosen: Sequence[Rule], docs: Path) -> list[dict[st
 
 
 def _great_expectations() -> Any:
-    # Before the import: it decides then whether to report to its makers.
+    # Before the import, at which the library decides whether to send usage reports.
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     with warnings.catch_warnings():
         # It imports sre_constants and sre_parse, which Python 3.11 deprecates.

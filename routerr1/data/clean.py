@@ -1,4 +1,4 @@
-"""A row as it came -> a question that can be used, or the reason why not."""
+"""From a raw row to a usable question, or the reason for its refusal."""
 
 import json
 import math
@@ -51,7 +51,7 @@ _MISSING = {"nan", "-nan", "null", "(null)", "n/a", "#n/a", "#na", "<na>"}
 
 
 class RefusedError(Exception):
-    """A row that cannot be used; caught and counted by whoever reads the file."""
+    """A row that cannot be used; the reader of the file catches and counts it."""
 
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason)
@@ -63,7 +63,7 @@ class Cleaned:
     """A usable row.
 
     Attributes:
-        dropped_golds: how many of its golds normalised to nothing or stood twice.
+        dropped_golds: how many of its golds are empty after normalisation or repeated.
     """
 
     id: str
@@ -74,7 +74,7 @@ class Cleaned:
     dropped_golds: int
 
     def to_question(self, dataset: str, split: Split, hops: int | None = None) -> Question:
-        """The row as a question; `hops` counts where the row does not say."""
+        """The row as a question; `hops` is the default for a row without hops."""
         return Question(
             id=self.id,
             dataset=dataset,
@@ -93,7 +93,7 @@ def clean(
 
     Args:
         fallback_id: the id of a row whose source has no id column.
-        matching: the rule by which answers are compared; another than `squad` is kept in the metadata.
+        matching: the rule that compares answers; the metadata keep it unless it is `squad`.
 
     Raises: RefusedError.
     """
@@ -125,7 +125,7 @@ def _answers(value: Any, columns: ColumnsParams) -> list[str]:
     elif not isinstance(value, list | tuple):
         value = [] if value is None else [value]
     answers = [text.squeeze(_gold(gold)) for gold in _listed(value)]
-    # One alias among others may look so: TriviaQA lists the colour (0, 255, 0).
+    # A single alias may look like a list: TriviaQA has the colour (0, 255, 0).
     if answers and all(text.looks_serialised(gold) for gold in answers):
         raise RefusedError("answers_as_text")
     if answers and all(gold.casefold() in _MISSING for gold in answers):
@@ -134,7 +134,7 @@ def _answers(value: Any, columns: ColumnsParams) -> list[str]:
 
 
 def _unpack(cell: str, separator: str | None) -> list[Any]:
-    """One cell may hold a JSON list or object, or several answers with a separator between them, or one."""
+    """Answers of a cell: a JSON list or object, several answers with a separator, or one answer."""
     if text.looks_serialised(cell):
         try:
             value = json.loads(cell)
@@ -145,7 +145,7 @@ def _unpack(cell: str, separator: str | None) -> list[Any]:
 
 
 def _listed(values: Iterable[Any]) -> Iterator[Any]:
-    """SQuAD's and TriviaQA's answer objects stand for the answers in them."""
+    """The answers inside SQuAD's and TriviaQA's answer objects."""
     for value in values:
         if isinstance(value, Mapping):
             held = [value[key] for key in _ANSWER_KEYS if key in value]
@@ -209,7 +209,7 @@ def _hops(value: Any) -> int | None:
 
 
 def _metadata(value: Any) -> dict[str, Any]:
-    """The plain values only: the benchmarks' metadata holds whole Wikipedia paragraphs otherwise."""
+    """The plain values only, because benchmarks' metadata contain whole Wikipedia paragraphs."""
     if isinstance(value, str):
         try:
             value = json.loads(value)

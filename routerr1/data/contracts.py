@@ -1,8 +1,8 @@
-"""What must hold of every trajectory that training and evaluation write.
+"""Contracts of every trajectory that training and evaluation write.
 
-Pure functions over stored rows (`rollout/record.py`, `evaluate/rows.py`). A policy may write anything,
-so a badly formed text breaks no contract; calling it well formed does, and so does a loop that inserts
-what it should not, loses a token, or keeps books that do not add up.
+Pure functions over stored rows (`rollout/record.py`, `evaluate/rows.py`). A policy may write
+anything, so malformed text breaks no contract. A breach is a wrong verdict on the format, a wrong
+insertion, a lost token, or sums that do not add up.
 """
 
 import json
@@ -96,7 +96,7 @@ def trajectory_breaches(
     """Every rule that a row of `record.to_row` breaks.
 
     Args:
-        format_valid: what the row was scored as, if it was.
+        format_valid: the score of the row, if it has one.
     """
     names = protocol.names_of(cards)
     return [
@@ -161,7 +161,7 @@ def _models(row: Mapping[str, Any], names: Mapping[str, str]) -> Iterator[Breach
 
 
 def _turn_tokens(row: Mapping[str, Any]) -> Iterator[Breach]:
-    """A row without prompt ids comes from a router that holds no tokens, or was stored without them."""
+    """A row has no prompt ids if its router has no tokens or if it was stored without them."""
     if not row["prompt_ids"]:
         return
     for number, turn in enumerate(row["turns"]):

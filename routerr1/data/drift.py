@@ -1,4 +1,4 @@
-"""Have question lengths or kinds of answers moved since the data that were last accepted?"""
+"""Drift of question lengths and kinds of answers since the last accepted data."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,8 +12,8 @@ from routerr1.errors import DataError
 from routerr1.files import read_json, write_json
 
 _BIN_CHARS, _NUM_BINS = 10, 60  # question lengths; the last bin takes everything longer
-# Two samples of one distribution stay within this over sqrt(harmonic size) in all but 1 of 1000 cases
-# (Kolmogorov-Smirnov); without it small data sets would seem to drift by chance.
+# Two samples of one distribution differ by less than this over sqrt(harmonic size) in 999 of 1000 cases
+# (Kolmogorov-Smirnov). Without it small data sets would drift by chance.
 _CHANCE = 1.95
 
 
@@ -41,7 +41,7 @@ class Profile:
 
     @classmethod
     def read(cls, path: Path | None) -> Self:
-        """The accepted profile; an empty one if `path` is None or nothing was accepted yet.
+        """The accepted profile; an empty one if `path` is None or no data were accepted yet.
 
         Raises: DataError naming the file if it is not what `write` writes.
         """
@@ -63,10 +63,10 @@ class Profile:
 def drifts(
     now: Profile, accepted: Profile, max_drift: float
 ) -> Iterator[tuple[str, str, str, float, float]]:
-    """(data set, split, measure, distance, limit) for what both profiles hold.
+    """(data set, split, measure, distance, limit) of everything in both profiles.
 
-    Distances lie in [0, 1]: Kolmogorov-Smirnov for lengths, total variation for answer types. The limit
-    is `max_drift` plus what chance alone does to samples of these sizes.
+    Distances lie in [0, 1]: Kolmogorov-Smirnov for lengths, total variation for answer types. The
+    limit is `max_drift` plus the effect of chance on samples of these sizes.
     """
     for place in sorted(now.lengths.keys() & accepted.lengths.keys()):
         rows, before = now.lengths[place].total(), accepted.lengths[place].total()
@@ -101,7 +101,8 @@ def _total_variation(
 def accept_profile(checks: Path, accepted: Path | None) -> None:
     """Make the profile in the folder `checks` the accepted one.
 
-    Raises: DataError if the checks were not run, failed on anything but drift, or if params name no file.
+    Raises: DataError if the checks were not run, failed on anything but drift, or if params name no
+        file.
     """
     if accepted is None:
         raise DataError("params.yaml: checks.accepted: is null, so there is nowhere to write to")

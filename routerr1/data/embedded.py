@@ -5,8 +5,8 @@ airports from airportsdata (IATA codes), elements with symbol and place of disco
 Only names of one ASCII word are taken, so that a very small policy can learn to copy them.
 
 A country belongs to one split, and with it every fact that names it: its capital and codes, its
-airports, the elements first found there and their symbols. Both facts of a two-hop question meet in one
-country, so no fact that one split asks, by itself or as a hop, is asked in another.
+airports, the elements first found there and their symbols. Both facts of a two-hop question meet in
+one country, so no fact that one split asks, by itself or as a hop, is asked in another.
 """
 
 import random
@@ -39,7 +39,7 @@ class Relation:
 
     Attributes:
         phrasings: questions with `{}` for the subject; the first is the canonical one.
-        noun: the object described through its subject, to be nested into another question.
+        noun: a phrase for the object by its subject, for use inside another question.
         statement: a sentence that states the fact; `{}` twice, subject then object.
     """
 
@@ -139,14 +139,14 @@ class World:
         return relations[chain[-1].relation].phrasings[phrasing].format(described)
 
     def steps(self, chain: tuple[Step, ...]) -> list[str]:
-        """The canonical sub-questions; in a later one `{0}` stands for the answer before it."""
+        """The canonical sub-questions; `{0}` in a later one is the answer before it."""
         relations = self.relations
         first = relations[chain[0].relation].phrasings[0].format(chain[0].subject)
         return [first, *(relations[s.relation].phrasings[0].format("{0}") for s in chain[1:])]
 
 
 def build_world(params: EmbeddedParams) -> World:
-    """Read the packages and keep the sizes asked for; the same params give the same world.
+    """Read the packages and keep the sizes of `params`; the same params give the same world.
 
     Raises: ConfigError if the packages do not hold that many usable entities.
     """
@@ -207,8 +207,8 @@ def questions(world: World, params: EmbeddedParams, seed: int) -> list[Question]
 def _split_countries(world: World, params: EmbeddedParams, seed: int) -> dict[str, Split]:
     """Split the countries so that each split holds about its share of the questions, and every topic.
 
-    Countries with discoveries are dealt apart from the others: they are few and have the most questions.
-    In a seeded order each country goes to the split that is furthest from its share.
+    Countries with discoveries are dealt separately, because they are few and have the most
+    questions. In a seeded order each country goes to the split that is furthest from its share.
     """
     questions = Counter(world.country(chain[0]) for chain in world.chains())
     discovering = {found for step, found in world.facts.items() if step.relation == "discovery"}
@@ -235,8 +235,8 @@ def _word(text: str) -> bool:
 def _elements() -> list[tuple[str, str, str | None]]:
     """(name, symbol, place of discovery) of every element.
 
-    From the table in the package: importing mendeleev, and with it pandas and SQLAlchemy, takes longer than
-    all else here.
+    Read from the package's table, because importing mendeleev also imports pandas and SQLAlchemy,
+    which is slow.
     """
     table = Path(str(distribution("mendeleev").locate_file("mendeleev/elements.db")))
     with closing(sqlite3.connect(f"{table.as_uri()}?immutable=1", uri=True)) as opened:
@@ -291,7 +291,7 @@ def _ranked(facts: Mapping[str, str]) -> list[str]:
 
 
 def _spread(facts: Mapping[str, str]) -> list[str]:
-    """Subjects in an order that takes one for each object before it takes a second for any."""
+    """Subjects, reordered: one for each object first, then a second for each, and so on."""
     seen: dict[str, int] = {}
     rank = {}
     for subject in sorted(facts):

@@ -1,6 +1,7 @@
-"""Every expectation about the questions: what it says, and the SQL that finds the rows that offend.
+"""Every expectation about the questions: its statement, and SQL that finds offending rows.
 
-`{batch}` is the table of the suite (see `measure.py`). No row may come back.
+`{batch}` is the table of the suite (see `measure.py`). An expectation holds if the SQL finds no
+row.
 """
 
 from typing import Literal, NamedTuple
@@ -14,7 +15,7 @@ class Rule(NamedTuple):
     Attributes:
         suite: the suite it belongs to, which is also the name of the table it reads.
         says: what must hold, for people.
-        offending: SQL that returns the rows for which it does not.
+        offending: SQL that returns the rows that break it.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""A user's own file of questions -> rows like any other's, and a report of what was refused and why."""
+"""Import of a user's file of questions, with a report of the refused rows and the reasons."""
 
 import json
 import re
@@ -24,7 +24,7 @@ _RESERVED = {embedded.DATASET, *BENCHMARKS}
 
 
 KNOWN = Path("data/imported.json")
-"""Digest of every imported file, by its path: kept by git, and what DVC goes by where the files are not."""
+"""Digest of every imported file, by path. Git keeps it, and DVC uses it in a clone without the files."""
 
 
 class Shares(NamedTuple):
@@ -35,11 +35,11 @@ class Shares(NamedTuple):
 
 
 class Imported(NamedTuple):
-    """What became of a file.
+    """The result of an import.
 
     Attributes:
-        refused: how many rows, by reason; each stands in the report with its line.
-        dropped_golds: golds that said nothing or stood twice, in rows that were kept.
+        refused: number of rows by reason; the report lists each with its line.
+        dropped_golds: empty or repeated golds in rows that were kept.
     """
 
     path: Path
@@ -64,13 +64,13 @@ def import_file(
     """Turn `file` into out/NAME.parquet, with out/NAME.refused.jsonl beside it.
 
     Args:
-        shares: used unless `split_column` names a column that holds the splits. Which split a question
-            goes to depends on its wording and `seed` only, not on the rest of the file.
-        matching: the rule by which answers are compared; each row carries it.
+        shares: used unless `split_column` names a column that holds the splits. Which split a
+            question goes to depends on its wording and `seed` only, not on the rest of the file.
+        matching: the rule that compares answers; each row has it.
         header: names of the columns of a CSV file without a header line.
 
-    Raises: DataError naming file and line if the file cannot be understood, if no row can be used, if a
-        split is unknown, or if the name is taken by a benchmark.
+    Raises: DataError naming file and line if the file cannot be understood, if no row can be used,
+        if a split is unknown, or if the name is taken by a benchmark.
     """
     if not _NAME.fullmatch(name) or name in _RESERVED:
         raise DataError(
@@ -98,13 +98,13 @@ def import_file(
 def remember(path: Path) -> None:
     """Note an imported file's digest in `KNOWN`.
 
-    Raises: DataError if that is no such list.
+    Raises: DataError if `KNOWN` is not such a list.
     """
     write_json(KNOWN, {**_known(), path.as_posix(): sha256(path)})
 
 
 def require_known(paths: Iterable[Path]) -> None:
-    """Refuse what `KNOWN` does not know: DVC would not see it change.
+    """Refuse files that `KNOWN` does not list, because DVC would not see them change.
 
     Raises: DataError naming the file that is missing, or is not the one that was imported.
     """

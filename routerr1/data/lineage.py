@@ -1,4 +1,4 @@
-"""Data sets as MLflow inputs: which bytes, by DVC's digest, what is in them, and how to get them back."""
+"""Data sets as MLflow inputs: DVC's digest, contents, and a source that fetches them."""
 
 import json
 from collections.abc import Mapping
@@ -47,7 +47,7 @@ class DvcSource(DatasetSource):
         raise DataError(f"{raw_source}: name a DVC path by DvcSource, not by a string")
 
     def load(self, dst_path: str | None = None) -> str:
-        """Fetch this very version from the repository's cache or remote; returns where it was put.
+        """Fetch this version from the repository's cache or remote; returns its folder.
 
         Raises: DataError if DVC cannot find it.
         """
@@ -96,9 +96,10 @@ def inputs(path: Path, context: str) -> list[DatasetInput]:
     """What to log for `path`: one input per data set of a folder of questions, one for anything else.
 
     Args:
-        context: what the run uses it for, e.g. "training".
+        context: the use of the data in the run, e.g. "training".
 
-    All data sets of a folder carry the folder's digest: they were written, and are fetched, together.
+    All data sets of a folder have the folder's digest, because they are written and fetched
+    together.
     """
     from routerr1.lineage import dvc_digest, known_commit
 

@@ -1,7 +1,7 @@
-"""Split files -> a SQLite file that expectations are put to, one row of it per question.
+"""A SQLite file with one row per question, on which expectations are checked.
 
-SQLite holds the rows on disk, sorts and groups them there, and tells exactly which rows offend: the
-memory stays the same for a thousand rows and for millions, and nothing is sampled.
+SQLite holds, sorts and groups the rows on disk and finds each offending row. Memory is the same for
+a thousand rows and for millions, and no row is sampled.
 """
 
 import json
@@ -49,7 +49,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass
 class Measured:
-    """What was seen on the way through, per data set and split."""
+    """Counts of the pass over the files, per data set and split."""
 
     counts: Counts = field(default_factory=dict)
     leaks: Counts = field(default_factory=dict)
@@ -90,18 +90,18 @@ def measure_rows(
 
     Args:
         near_duplicate: similarity from which a training question may not resemble a held-out one.
-        wanted: rows that params ask for, by data set and split; None where any number will do.
-        accepted: what the last accepted data looked like; empty if there was none.
-        progress: told how many rows were read, and of how many.
+        wanted: rows that params require, by data set and split; None for any number.
+        accepted: profile of the last accepted data; empty if there is none.
+        progress: called with the rows read and their total.
     """
     seen = Measured()
     with closing(sqlite3.connect(database)) as store, store:
-        # A crash throws the whole file away, so nothing in it needs to survive one.
+        # The file need not survive a crash, which discards it.
         store.execute("PRAGMA journal_mode = OFF")
         store.execute("PRAGMA synchronous = OFF")
         held_out = near.HeldOut(near_duplicate)
         total = sum(_num_rows(split_path(folder, split)) for split in SPLITS)
-        # What is held out comes first, so that every training row finds it indexed.
+        # Held-out rows first, so that the index is complete for training rows.
         for split in reversed(SPLITS):
             for read in _load(store, folder, split, held_out, seen):
                 progress(read, total)
@@ -119,7 +119,7 @@ def measure_rows(
 def _load(
     store: sqlite3.Connection, folder: Path, split: Split, held_out: near.HeldOut, seen: Measured
 ) -> Iterator[int]:
-    """Load one file, and tell how many rows there are so far."""
+    """Load one file; returns the number of rows so far."""
     path = split_path(folder, split)
     first = store.execute("SELECT coalesce(max(row), 0) + 1 FROM questions").fetchone()[0]
     for table in read_tables(path):
@@ -170,7 +170,7 @@ def _compare(
             "SELECT id, question, key FROM questions WHERE row = ?", (pair.held_out,)
         ).fetchone()
         if other[2] == row.key:
-            continue  # an exact duplicate is the business of another expectation
+            continue  # another expectation covers exact duplicates
         seen.num_near += 1
         store.execute(
             "INSERT INTO near VALUES (?, ?, ?, ?, ?, ?)",
@@ -186,13 +186,13 @@ def _set_rows(
         for split in SPLITS:
             rows = seen.counts.get(dataset, {}).get(split, 0)
             leaks = seen.leaks.get(dataset, {}).get(split, 0)
-            # A data set that params do not know should have no row.
+            # A data set that params do not name must have no row.
             want = wanted[dataset].get(split, 0) if dataset in wanted else 0
             yield dataset, split, rows, want, leaks, leaks / rows if rows else 0.0, limit
 
 
 class _Row:
-    """One question as it lies in the file, right or wrong, and what can be told of it."""
+    """One question as the file has it, valid or not, and its measurements."""
 
     def __init__(self, number: int, row: Mapping[str, Any]) -> None:
         self.number = number
@@ -223,7 +223,7 @@ class _Row:
         )  # fmt: skip
 
     def facts(self, split: Split) -> Iterator[tuple[object, ...]]:
-        """The facts a row with `steps` asks for: its `group` names them, joined by slashes."""
+        """The facts that a row with `steps` needs: the names in its `group`, joined by slashes."""
         group = self.metadata.get("group") if self.metadata else None
         if self.by_wording or not isinstance(group, str):
             return

@@ -1,12 +1,12 @@
-"""Near-duplicates between what is trained on and what is held out.
+"""Near-duplicates between training and held-out questions.
 
-MinHash over character 4-grams finds the candidates (datasketch), exact Jaccard similarity decides, so
-that a reported pair is never an artefact of hashing. Only held-out questions are indexed: the memory
-grows with them and not with the training rows.
+MinHash over character 4-grams finds candidate pairs (datasketch), and exact Jaccard similarity
+decides, so no reported pair is an artefact of hashing. Only held-out questions are indexed, so
+memory does not grow with the training rows.
 
-A row that names the facts it asks for (metadata `steps`, as the embedded benchmark's rows do) is not
-compared by wording: questions made from one template differ in a name only and would all be called
-near-duplicates. Such rows are compared by their facts instead (expectation `no_fact_overlap`).
+A row that names its facts (metadata `steps`, as in the embedded benchmark) is not compared by
+wording, because questions from one template differ only in a name and would all be near-duplicates.
+Such rows are compared by their facts (expectation `no_fact_overlap`).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 from zlib import crc32
 
 _SHINGLE, _PERMUTATIONS, _SEED = 4, 96, 1
-# Of what a lost pair and a needless comparison weigh; a pair right at a threshold of 0.7 is then lost in
-# 1 of 700 cases, one at 0.75 in 1 of 10,000, and exact similarity sorts out what was compared for nothing.
+# Weights of a lost pair and of a needless comparison. A pair at a threshold of 0.7 is lost in 1 of 700
+# cases, one at 0.75 in 1 of 10,000; exact similarity drops the needless ones.
 _WEIGHTS = (0.002, 0.998)
 _HIGHEST = 0.95  # towards 1 the index has no bands left; a lower one only finds more to compare
 
@@ -30,7 +30,7 @@ class Near(NamedTuple):
 
 
 def by_wording(metadata: Mapping[str, Any]) -> bool:
-    """Is a row compared by its wording, for want of named facts?"""
+    """True if a row is compared by its wording, because it names no facts."""
     return not metadata.get("steps")
 
 
@@ -41,7 +41,7 @@ def shingles(comparable: str) -> set[str]:
 
 
 class HeldOut:
-    """The held-out questions, to be asked which of them a training question resembles.
+    """An index of held-out questions that finds those a training question resembles.
 
     Args:
         threshold: Jaccard similarity from which two questions are near-duplicates, in (0, 1].
@@ -74,7 +74,7 @@ class HeldOut:
             if near:
                 yield max(near, key=lambda pair: pair.similarity)
 
-    # Both wait for a first text, for datasketch takes a second to import and many data have none to compare.
+    # Made for the first text: importing datasketch takes a second, and many data sets have none to compare.
     @cached_property
     def _index(self) -> Any:
         from datasketch import MinHashLSH
@@ -95,6 +95,6 @@ class HeldOut:
 
 
 def jaccard(left: set[str], right: set[str]) -> float:
-    """Share of the pieces of both that both hold, in [0, 1]."""
+    """Jaccard similarity of two sets of pieces, in [0, 1]."""
     shared = len(left & right)
     return shared / (len(left) + len(right) - shared)

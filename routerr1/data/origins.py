@@ -1,4 +1,4 @@
-"""Every place the questions of a data set can come from, behind one small interface."""
+"""The origins of questions, behind one small interface."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ from routerr1.types import SPLITS, Question, Split
 
 
 class Read(NamedTuple):
-    """A row and where it was read; its split is decided later unless its stock has only one."""
+    """A row and its position; its split is decided later unless its stock has only one."""
 
     line: int
     row: Question | RefusedError
@@ -41,15 +41,15 @@ class Origin(Protocol):
         ...
 
     def wanted(self) -> Mapping[Split, int | None]:
-        """Rows each split should have of it; None where any number will do."""
+        """Rows each split needs from it; None for any number."""
         ...
 
 
 def origins(params: DatasetParams) -> list[Origin]:
     """What `params` name, in a fixed order.
 
-    Raises: ConfigError for an unknown benchmark, or if no source is named; DataError for an imported
-        file that is missing.
+    Raises: ConfigError for an unknown benchmark, or if no source is named; DataError for an
+        imported file that is missing.
     """
     found: list[Origin] = []
     if params.source == "embedded":
@@ -131,5 +131,5 @@ class _Imported:
                 yield Read(line, row)
 
     def wanted(self) -> Mapping[Split, int | None]:
-        # Duplicates of other sets may go, so only that there are rows can be asked for.
+        # Duplicates of other sets may be dropped, so no exact number can be required.
         return dict.fromkeys(self.stock.takes)

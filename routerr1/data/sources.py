@@ -1,7 +1,7 @@
 """Files of questions, row by row: JSONL, JSON, CSV (each may be gzipped), Parquet and Excel.
 
-A file that cannot be understood is an error with file and line. A row that can be read but not used
-is the business of `clean.py`.
+A file that cannot be parsed is an error with file and line. `clean.py` decides whether a row that
+was read can be used.
 """
 
 import codecs
@@ -20,18 +20,19 @@ from routerr1.data.splits import first_line, open_parquet
 from routerr1.errors import DataError
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".parquet", ".xlsx")
-MAX_LINE_BYTES = 1 << 20  # a question is no book; a longer line is skipped without being held
-_MAX_CELL_CHARS = 16 << 20  # a quote left open would hold the rest of the file
+MAX_LINE_BYTES = 1 << 20  # a longer line is skipped without being held
+_MAX_CELL_CHARS = 16 << 20  # an open quote would hold the rest of the file
 _MAX_JSON_BYTES = 1 << 30  # a JSON document is held whole
 _UNPACKING = (EOFError, gzip.BadGzipFile, zlib.error)
 _BYTE_ORDER_MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
 class Raw(NamedTuple):
-    """One row as it lies in a file.
+    """One row of a file.
 
     Attributes:
-        line: where it begins, from 1, as an editor counts; in Parquet and JSON documents the number of the row.
+        line: its first line, from 1, as an editor counts; in Parquet and JSON documents the number
+            of the row.
         values: by column; None if the line is longer than `MAX_LINE_BYTES`.
     """
 
@@ -46,8 +47,9 @@ def read_rows(path: Path, columns: Sequence[str], header: Sequence[str] = ()) ->
         columns: that the first row must have.
         header: names of the columns of a CSV file whose first line is already a row.
 
-    Raises: DataError naming the file, and the line where there is one: missing, empty or unknown kind
-        of file, a broken encoding, JSON, CSV or gzip, a missing column, two columns of one name.
+    Raises: DataError naming the file, and the line where there is one: missing, empty or unknown
+        kind of file, a broken encoding, JSON, CSV or gzip, a missing column, two columns of one
+        name.
     """
     if not path.is_file():
         raise DataError(f"{path}: not found")
@@ -90,14 +92,14 @@ def _open(path: Path) -> io.BufferedReader | gzip.GzipFile:
 
 
 def _encoding(path: Path) -> str:
-    """UTF-16 where its byte order mark says so, else UTF-8 with or without a mark."""
+    """UTF-16 if the byte order mark says so, else UTF-8 with or without a mark."""
     with _open(path) as stream:
         start = stream.read(2)
     return _BYTE_ORDER_MARKS.get(start, "utf-8-sig")
 
 
 def _lines(stream: io.BufferedReader | gzip.GzipFile) -> Iterator[tuple[int, bytes | None]]:
-    """Numbered lines; None for one that is too long, which is never held whole."""
+    """Numbered lines; None for one that is too long, which is not held whole."""
     number = 0
     while line := stream.readline(MAX_LINE_BYTES + 1):
         number += 1
@@ -174,7 +176,7 @@ def _flat(entry: Any) -> Iterator[Any]:
 
 def _csv_rows(path: Path, header: Sequence[str] = ()) -> Iterator[Raw]:
     encoding = _encoding(path)
-    # The module's own limit of 128 KiB would stop the whole file; a long row is refused by itself below.
+    # The module's limit of 128 KiB would end the whole file; below, a long row alone is refused.
     csv.field_size_limit(_MAX_CELL_CHARS)
     with _open(path) as stream:
         text = io.TextIOWrapper(stream, encoding=encoding, newline="")
@@ -209,7 +211,7 @@ def _csv_rows(path: Path, header: Sequence[str] = ()) -> Iterator[Raw]:
 
 
 def _broken_line(path: Path) -> int:
-    """The first line that is not UTF-8: a text stream reads ahead and cannot tell."""
+    """The first line that is not UTF-8; a text stream reads ahead and does not know it."""
     with _open(path) as stream:
         for number, line in enumerate(stream, start=1):
             try:

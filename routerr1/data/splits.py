@@ -1,7 +1,7 @@
 """data/questions/{train,validation,test}.parquet: written in a stream, read back as Questions.
 
 The same rows give the same bytes: row groups have a fixed size whatever the batches that came in,
-metadata is JSON with sorted keys, and nothing of the machine is written beside the columns.
+metadata is JSON with sorted keys, and the files contain nothing about the machine.
 """
 
 import json
@@ -42,7 +42,7 @@ def schema() -> "pa.Schema":
 
 
 def split_path(folder: Path, split: Split) -> Path:
-    """Where a split of the questions in `folder` lies."""
+    """Path of a split of the questions in `folder`."""
     return folder / f"{split}.parquet"
 
 
@@ -135,7 +135,7 @@ def metadata_json(metadata: Mapping[str, Any]) -> str:
 def write_questions(folder: Path, questions: Iterable[Question]) -> Counts:
     """Stream `questions` into the split files of `folder`, in the order given.
 
-    Returns: rows per data set and split. On an error the files that were there stay as they were.
+    Returns: rows per data set and split. An error leaves earlier files unchanged.
     """
     with SplitWriter(folder) as writer:
         for some in chunks(questions, GROUP_ROWS):
@@ -153,7 +153,8 @@ def chunks(rows: Iterable[T], size: int) -> Iterator[list[T]]:
 def read_questions(folder: Path, split: Split) -> list[Question]:
     """The questions of one split, in file order.
 
-    Raises: DataError naming the file, and the column or row, if it is not what `write_questions` writes.
+    Raises: DataError naming the file, and the column or row, if it is not what `write_questions`
+        writes.
     """
     return list(read_file(split_path(folder, split)))
 
@@ -201,7 +202,7 @@ def open_parquet(path: Path) -> "pq.ParquetFile":
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, for messages of one line."""
+    """The first line of an error's message."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 

@@ -1,4 +1,4 @@
-"""What two questions are compared by, and what can be read off a question and its answers."""
+"""Comparison of questions by their text, and measurements of a question and its answers."""
 
 import re
 import sys
@@ -17,7 +17,7 @@ _MONTHS = "january|february|march|april|may|june|july|august|september|october|n
 _YEAR = r"[12]\d{3}"
 _DATE = re.compile(rf"(?:\b(?:{_MONTHS})\b.*\d|^{_YEAR}s?$|\b{_YEAR}\b.*\b(?:{_MONTHS})\b)")
 _NUMBER = re.compile(r"^\W*\d[\d.,:/ –-]*\W*(?:\w+\W*){0,2}$")
-# A tuple is told from a remark in brackets by its comma behind a quote or a number.
+# A tuple, unlike a remark in brackets, has a comma after a quote or a number.
 _SERIALISED = re.compile(
     r"\[.*\]|\{.*\}|array\(.*\)|\((?:'[^']*'|\"[^\"]*\"|[\d.]+)\s*,.*\)", re.DOTALL
 )
@@ -57,12 +57,12 @@ def key(text: str) -> int:
 
 
 def says_something(gold: str, rule: Rule = "squad") -> bool:
-    """Whether a gold survives the scorer's normalisation. One that does not would match everything."""
+    """True if a gold is not empty after the scorer's normalisation. An empty one would match everything."""
     return bool(normalise(gold, rule))
 
 
 def looks_serialised(gold: str) -> bool:
-    """Whether a list, tuple, set, dict or array was written out as text instead of being one.
+    """True if the text is a written-out list, tuple, set, dict or array.
 
     >>> [looks_serialised(each) for each in ("['x']", "('x', 'y')", "{'text': 1}", "(1997)", "(a band)")]
     [True, True, True, False, False]
@@ -72,7 +72,7 @@ def looks_serialised(gold: str) -> bool:
 
 
 def leaks(question: str, golds: Iterable[str], rule: Rule = "squad") -> bool:
-    """Does a gold stand word for word in its question? Yes and no cannot leak.
+    """True if a gold occurs word for word in its question. Yes and no cannot leak.
 
     >>> leaks("Is Paris older than Rome?", ["paris"]), leaks("Who wrote Parisian?", ["paris"])
     (True, False)

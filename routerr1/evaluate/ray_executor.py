@@ -1,8 +1,8 @@
-"""Evaluation by several processes, on one machine or many: Ray actors play small chunks of the work.
+"""Evaluation by several processes, on one machine or many: Ray actors evaluate small chunks of the work.
 
-What baselines learn is learnt once, here, and sent to all. Actors open pools of their own where that
-costs nothing; a pool that is paid is kept by one actor, and the others ask it, so that there is one budget,
-one record of calls, and one count of calls under way.
+Baselines are fitted once, here, and sent to all actors. Each actor opens its own pool if calls are
+free. One actor holds a paid pool, and the others call it, so there is one budget, one record of
+calls and one count of open calls.
 """
 
 import asyncio
@@ -26,11 +26,11 @@ from routerr1.types import Card, Reply
 CHUNK = 32  # trajectories handed out, and their rows handed back, at a time
 
 Learnt = Mapping[tuple[int, str], Lazy[Any]]
-"""What routers need, by training seed and the name in `Router.needs`."""
+"""Fitted models that routers need, by training seed and the name in `Router.needs`."""
 
 MakeJobs = Callable[[Pool, Learnt], Sequence[Job]]
-"""Builds policies and routers anew, wherever it is called, and gives the same jobs everywhere. What is
-learnt is taken from its second argument, or learnt at first need."""
+"""Builds policies and routers, the same jobs in every process. Fitted models come from its second argument,
+or are fitted when first needed."""
 
 
 def play_on_ray(
@@ -43,17 +43,17 @@ def play_on_ray(
     store: Store | None = None,
     progress: Progress | None = None,
 ) -> list[Row]:
-    """Play all jobs by `players` actors; rows in the jobs' order.
+    """Run all jobs by `players` actors; rows in the jobs' order.
 
-    A running cluster is used if RAY_ADDRESS names one, else one is started on this machine. A chunk whose
-    actor dies is played again by Ray.
+    RAY_ADDRESS may name a running cluster; otherwise one is started on this machine. Ray repeats a
+    chunk whose actor dies.
 
     Args:
         shared: all players ask one pool, opened once; otherwise each opens one.
-        concurrency: trajectories that each player plays side by side, at most.
+        concurrency: most trajectories that each actor runs at once.
 
-    Raises: ConfigError if ray is not installed; the first RouterError that a player met, once the chunks
-        under way are done and their rows are in `store`.
+    Raises: ConfigError if ray is not installed; the first RouterError of an actor, after the rows
+        of the open chunks are in `store`.
     """
     try:
         import ray
@@ -82,9 +82,9 @@ def play_on_ray(
                 progress(len(found), len(wanted))
 
         with _cluster(ray):
-            # Pickled only now, and only what the missing rows need: that is when it is learnt.
+            # Pickling fits the models, so only those of missing rows are pickled.
             learnt = ray.put(_needed(jobs[place][0] for place in missing))
-            keeper = _actor(ray, _Keeper).remote(open_pool, Path.cwd()) if shared else None
+            keeper = _actor(ray, PoolActor).remote(open_pool, Path.cwd()) if shared else None
             crew = [
                 _actor(ray, _Player).remote(make, open_pool, keeper, cards, learnt, Path.cwd())
                 for _ in range(min(players, -(-len(missing) // CHUNK)))
@@ -109,11 +109,11 @@ def _cluster(ray: Any) -> Iterator[None]:
 
 
 def _actor(ray: Any, kind: type) -> Any:
-    """`kind` as an actor that Ray starts again should it die; it sees the GPUs of its machine."""
+    """`kind` as an actor that Ray restarts after a crash; it sees the GPUs of its machine."""
     import torch
 
     variables = {
-        # Ray sets it to 1 otherwise; as many threads as here, so that sums round as they do here.
+        # Ray would set it to 1. The same number of threads as here gives the same rounding of sums.
         "OMP_NUM_THREADS": str(torch.get_num_threads()),
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     }
@@ -134,7 +134,7 @@ def _hand_out(
     concurrency: int,
     keep: Callable[[Sequence[Row]], None],
 ) -> RouterError | None:
-    """Keep every player busy until all chunks are played, or one has failed; gives the first error."""
+    """Keep every actor busy until all chunks are done or one has failed; gives the first error."""
     chunks = (places[at : at + CHUNK] for at in range(0, len(places), CHUNK))
     failed: RouterError | None = None
     first = itertools.islice(chunks, len(crew) * max(1, concurrency // CHUNK))
@@ -154,7 +154,7 @@ def _hand_out(
 
 
 class _Player:
-    """Plays jobs by their places in the list that it builds for itself."""
+    """Runs jobs by their positions in the list that it builds itself."""
 
     def __init__(
         self,
@@ -165,14 +165,16 @@ class _Player:
         learnt: Learnt,
         folder: Path,
     ) -> None:
-        os.chdir(folder)  # Ray starts it in a folder of its own; stages name theirs from the root
+        os.chdir(
+            folder
+        )  # Ray starts it in another folder; paths of stages are relative to the root
         self._pool: Pool = _RemotePool(keeper, cards) if keeper else open_pool()
         self._jobs = make(self._pool, learnt)
 
     async def play(
         self, places: Sequence[int], concurrency: int
     ) -> tuple[list[Row], RouterError | None]:
-        """Their rows; fewer, and why, if there was an error."""
+        """Their rows; after an error the finished rows and the error."""
         mine, done = [self._jobs[place] for place in places], _Rows()
         try:
             await play_all(mine, concurrency=concurrency, store=done)
@@ -185,7 +187,7 @@ class _Player:
 
 
 class _Rows:
-    """A store in memory, for what is sent back."""
+    """A store in memory, for the rows to send back."""
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
@@ -198,15 +200,15 @@ class _Rows:
         self.rows.append(row)
 
 
-class _Keeper:
-    """Holds the one pool that all players ask."""
+class PoolActor:
+    """Holds the pool that all actors share."""
 
     def __init__(self, open_pool: Callable[[], Pool], folder: Path) -> None:
         os.chdir(folder)
         self._pool = open_pool()
 
     async def ask(self, call: Call) -> Reply | RouterError:
-        """The reply, or the error that the pool raised: Ray would wrap a raised one."""
+        """The reply, or the pool's error as a value, because Ray wraps a raised one."""
         try:
             return await self._pool.ask(call)
         except RouterError as error:
@@ -217,7 +219,7 @@ class _Keeper:
 
 
 class _RemotePool(Pool):
-    """The pool of a `_Keeper`, which also closes it."""
+    """The pool of a `PoolActor`, which also closes it."""
 
     def __init__(self, keeper: Any, cards: Sequence[Card]) -> None:
         self._keeper = keeper

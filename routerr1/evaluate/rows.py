@@ -1,7 +1,7 @@
 """One row per pool, router, training seed and question; tables and plots read nothing else.
 
-No column holds wall-clock time: `latency_s` is what the candidates report, and rounds lose their wall seconds.
-So the same evaluation writes the same bytes.
+No column holds wall-clock time: `latency_s` is what the candidates report, and rounds lose their
+wall seconds. So the same evaluation writes the same bytes.
 """
 
 import json
@@ -17,7 +17,7 @@ from routerr1.protocol import check, names_of
 from routerr1.rollout.record import to_row
 from routerr1.types import Ask, Card, Reply, Trajectory
 
-_NOT_ASKED = ("unknown_model", "malformed_call", "budget")  # failures in which nobody was called
+_NOT_ASKED = ("unknown_model", "malformed_call", "budget")  # failures without a call
 
 JudgeCall = Callable[[str, str], bool | None]
 """(candidate, sub-question) -> True if it is the most accurate candidate; None if that is unknown."""
@@ -137,8 +137,8 @@ def _latency_s(replies: Iterable[Reply]) -> float:
 def _for_readers(trajectory: Trajectory) -> Trajectory:
     """Without times of the clock, and without the ids and logprobs that only training needs.
 
-    Whether a reply came from a store is left out too: a row tells what its trajectory costs, and stays
-    the same if the evaluation was killed and went on with what it had paid for.
+    Whether a reply came from a store is left out too: a row shows what its trajectory costs, and
+    stays the same if the evaluation was killed and went on with what it had paid for.
     """
     turns = tuple(
         replace(

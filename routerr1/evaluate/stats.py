@@ -1,15 +1,16 @@
 """Intervals and tests: cluster bootstrap, training seeds, paired differences, Holm, power.
 
-Questions that ask the same thing in other words share a `group`, and their results are correlated. So groups
-are resampled, not rows (Field & Welsh 2007, "Bootstrapping clustered data").
+Questions that ask the same in other words share a `group`, and their results are correlated. So
+groups are resampled, not rows (Field & Welsh 2007, "Bootstrapping clustered data").
 
-Values may have a line for each training seed. A bootstrap over S seeds is too narrow by (S - 1) / S in variance,
-and its tails are far too short. So the draws over groups get an error of the seeds added: the standard error of
-the seeds' own means, times Student's t on S - 1 degrees of freedom. Those means already contain the interaction
-of seed and question, so it is removed from the draws. The draws keep the effect of questions on all seeds.
-This is the variance of few readers and many cases (Obuchowski & Rockette 1995; Hillis 2007, Statistics in
-Medicine 26:596). The two errors are added as Behrens and Fisher add those of two means. Agreement of a few
-seeds can be chance, so no interval is narrower than over questions alone. A single seed says nothing about others.
+Values may have a line for each training seed. A bootstrap over S seeds is too narrow by (S - 1) / S
+in variance, and its tails are far too short. So the draws over groups get an error of the seeds
+added: the standard error of the seeds' own means, times Student's t on S - 1 degrees of freedom.
+Those means already contain the interaction of seed and question, so it is removed from the draws.
+The draws keep the effect of questions on all seeds. This is the variance of few readers and many
+cases (Obuchowski & Rockette 1995; Hillis 2007, Statistics in Medicine 26:596). The two errors are
+added as Behrens and Fisher add those of two means. Agreement of a few seeds can be chance, so no
+interval is narrower than over questions alone. A single seed says nothing about others.
 
 The same arguments give the same numbers.
 """
@@ -24,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 Range = tuple[float, float]
-"""The smallest and the largest possible value."""
+"""Smallest and largest possible value."""
 
 ANYTHING: Range = (-math.inf, math.inf)
 AMOUNT: Range = (0.0, math.inf)
@@ -86,9 +87,10 @@ class BootstrapEstimate:
 
     Attributes:
         draws: the figure on each bootstrap draw of groups.
-        blocks: seeds x groups: how much each group takes its seed's figure away from the mean over seeds,
-            so that a line sums to that. One block for each set of seeds that is independent of the others.
-        groups: those that have a say.
+        blocks: seeds x groups: how much each group takes its seed's figure away from the mean over
+            seeds, so that a line sums to that. One block for each set of seeds that is independent
+            of the others.
+        groups: those that count.
     """
 
     value: float
@@ -161,7 +163,7 @@ class Sample:
         return BootstrapEstimate(value, draws, (block,), int(total), groups, self._seed)
 
     def _sums(self, values: ArrayLike) -> Array:
-        """Sums of groups, seeds x groups."""
+        """Sums by group, seeds x groups."""
         given = np.asarray(values, float)
         if given.ndim not in (1, 2) or given.size == 0:
             raise ValueError("needs a list of at least one value, or one such list for each seed")
@@ -189,8 +191,8 @@ def subtract(a: BootstrapEstimate, b: BootstrapEstimate) -> BootstrapEstimate:
 def average(parts: Sequence[BootstrapEstimate]) -> BootstrapEstimate:
     """The mean of figures on samples that have no group in common and were drawn with other seeds.
 
-    It can tell no more than if each sample were as small as the smallest, which weighs as much as the others:
-    that is what its `groups` say.
+    Every sample has the same weight, so the precision is that of the smallest: its `groups` is the
+    smallest number.
     """
     count = len(parts)
     fewest = min(part.groups for part in parts)
@@ -205,7 +207,7 @@ def average(parts: Sequence[BootstrapEstimate]) -> BootstrapEstimate:
 
 
 def per_seed(estimate: BootstrapEstimate) -> list[float]:
-    """The figure of each training seed; of a difference of independent seeds it says nothing."""
+    """The figure of each training seed; undefined for a difference of independent seeds."""
     return [float(found) for found in estimate.value + estimate.blocks[0].sum(axis=1)]
 
 
@@ -214,8 +216,9 @@ def interval_of(
 ) -> Interval:
     """The figure with its percentile interval, cut to what is possible.
 
-    Where every value lies at an end of `within`, as in 0 right of n, no draw can differ: the rule of three
-    then gives the other bound (Hanley & Lippman-Hand 1983), exactly 1 - (1 - confidence)^(1 / groups) away.
+    If every value is at one end of `within`, as in 0 right of n, no draw differs. The rule of three
+    then gives the other bound (Hanley & Lippman-Hand 1983), exactly 1 - (1 - confidence)^(1 /
+    groups) away.
     """
     low = high = None
     if estimate.groups > 1:
@@ -230,7 +233,7 @@ def difference_of(
     comparisons: int = 1,
     within: Range = ANYTHING,
 ) -> Difference:
-    """What `subtract` gave, with its interval, p-value and what it can resolve.
+    """A result of `subtract` with its interval, p-value and minimum detectable effect.
 
     Args:
         comparisons: how many p-values are to be corrected together; `mde` is at the level
@@ -280,7 +283,7 @@ def interval(
         groups: the group of each question; None makes every question its own.
         resamples: bootstrap draws, at least 1.
         confidence: of the interval, in (0, 1).
-        within: between what the mean can lie.
+        within: range of the mean.
 
     Raises: ValueError for no values, values that are not finite, or lengths that differ.
 
@@ -327,7 +330,7 @@ def paired_difference(
     """Mean of `a - b`, both measured on the same questions (and with the same seeds) in the same order.
 
     Args:
-        within: no difference lies outside of it.
+        within: range of differences.
 
     Raises: ValueError for no values, values that are not finite, or lengths that differ.
 
@@ -371,19 +374,19 @@ def spread(per_seed: Sequence[float]) -> Spread:
 
 def _sample(values: ArrayLike, groups: Sequence[str] | None, resamples: int, seed: int) -> Sample:
     if groups is None:
-        # Names that sort as the questions stand.
+        # Names that sort in the order of the questions.
         groups = [f"{place:09}" for place in range(np.atleast_2d(np.asarray(values)).shape[1])]
     return Sample(groups, resamples=resamples, seed=seed)
 
 
 def _draws(num_groups: int, resamples: int, seed: int) -> Iterator[Array]:
-    """How often each draw takes each group, draws x groups, one piece that fits into memory after another."""
+    """How often each draw takes each group, draws x groups, in pieces that fit into memory."""
     rows = max(1, _CHUNK // num_groups)
     for start in range(0, resamples, rows):
         yield _drawn(num_groups, min(rows, resamples - start), start, seed)
 
 
-# A table asks for the same draws many times; they depend on nothing but these numbers.
+# A table needs the same draws many times; they depend only on these numbers.
 @lru_cache(maxsize=2)
 def _drawn(num_groups: int, size: int, start: int, seed: int) -> Array:
     rng = np.random.default_rng([seed, start])
@@ -394,7 +397,7 @@ def _drawn(num_groups: int, size: int, start: int, seed: int) -> Array:
 
 
 def _all_draws(estimate: BootstrapEstimate) -> list[Array]:
-    """The draws over groups; where seeds differ also those with what other training seeds would add."""
+    """The draws over groups; if seeds differ, also the draws with the error of the seeds."""
     seeds = _seed_errors(estimate)
     if not seeds:
         return [estimate.draws]
@@ -412,7 +415,7 @@ def _student(freedom: int, size: int, seed: int, place: int) -> Array:
 
 
 def _group_errors(estimate: BootstrapEstimate) -> tuple[float, float]:
-    """Cluster-robust standard errors over groups: in all, and of what groups do to all seeds alike."""
+    """Cluster-robust standard errors over groups: in total, and of the effect common to all seeds."""
     groups = estimate.blocks[0].shape[1]
     parts = np.sum([block.mean(axis=0) for block in estimate.blocks], axis=0)
     variance = groups / (groups - 1) * float((parts**2).sum())
@@ -432,7 +435,7 @@ def _seed_errors(estimate: BootstrapEstimate) -> list[tuple[float, int]]:
 
 
 def _noise(block: Array) -> float:
-    """The variance of the mean over seeds that comes from what each seed makes of each group."""
+    """Variance of the mean over seeds from the interaction of seed and group."""
     seeds, groups = block.shape
     if seeds == 1 or groups == 1:
         return 0.0
@@ -441,7 +444,7 @@ def _noise(block: Array) -> float:
 
 
 def _is_constant(estimate: BootstrapEstimate) -> bool:
-    """Does every group and every seed give the same?"""
+    """True if all groups and seeds have the same value."""
     size = max(float(np.abs(estimate.draws).max()), abs(estimate.value))
     return all(float(np.abs(b).sum(axis=1).max()) <= _NOTHING * size for b in estimate.blocks)
 

@@ -1,4 +1,4 @@
-"""Rows that survive a kill: appended one by one, read back by the next start of the same evaluation."""
+"""Rows that survive a kill: appended one by one, and read by the next start of the same evaluation."""
 
 import json
 import logging
@@ -19,21 +19,21 @@ class Store(Protocol):
     """Where rows go as they are played."""
 
     def open(self) -> AbstractContextManager[Mapping[Key, Row]]:
-        """For the time of an evaluation; gives the rows of earlier ones."""
+        """Open the store for one evaluation; gives the rows of earlier ones."""
         ...
 
     def add(self, row: Row) -> None:
-        """Keep one more."""
+        """Add one row."""
         ...
 
 
 class RowStore:
-    """What is already played. Lies outside the stage's outputs, which DVC deletes before a run.
+    """Finished rows, outside the stage's outputs, which DVC deletes before a run.
 
     Args:
         path: JSON lines; the first holds `fingerprint`.
-        fingerprint: digest of everything a row depends on (parameters, questions, cards, checkpoint); a
-            file with another one is started anew.
+        fingerprint: digest of everything a row depends on (parameters, questions, cards,
+            checkpoint); a file with another digest is replaced.
     """
 
     def __init__(self, path: Path, fingerprint: str) -> None:
@@ -43,7 +43,7 @@ class RowStore:
 
     @contextmanager
     def open(self) -> Iterator[Mapping[Key, Row]]:
-        """Hold the file open for `add`; gives the rows it had. A torn last line is dropped.
+        """Open the file for `add`; gives its rows. A partly written last line is dropped.
 
         Raises: DataError naming file and line of what else is damaged.
         """
@@ -61,7 +61,7 @@ class RowStore:
                 self._stream = None
 
     def add(self, row: Row) -> None:
-        """Append one row, so that a kill right after loses nothing.
+        """Append one row; a kill after this call does not lose it.
 
         Raises: RuntimeError outside of `open`.
         """
@@ -91,7 +91,7 @@ class RowStore:
                 break
             value = self._parsed(line, number + 1)
             if number == 0 and value.get("fingerprint") != self._fingerprint:
-                _log.info("%s: was made by another evaluation, starting anew", self._path)
+                _log.info("%s: belongs to another evaluation; starting over", self._path)
                 return {}, 0
             if number:
                 row = Row.from_dict(value)
@@ -104,5 +104,5 @@ class RowStore:
             return dict(json.loads(line))
         except (ValueError, TypeError):
             raise DataError(
-                f"{self._path}, line {number}: is damaged; delete the file to play all of it anew"
+                f"{self._path}, line {number}: is damaged; delete the file to evaluate again"
             ) from None

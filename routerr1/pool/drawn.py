@@ -1,7 +1,8 @@
 """Pools drawn from recorded candidates: other names, other prices, cards from a few recorded probes.
 
-What the candidates say is what they said; only what is shown of them is drawn. A policy that plays on
-another drawn pool for every question has to read the cards, since no name means the same model twice.
+What the candidates say is what they said; only what is shown of them is drawn. A policy that plays
+on another drawn pool for every question has to read the cards, since no name means the same model
+twice.
 """
 
 import statistics
@@ -33,10 +34,12 @@ class DrawnPools:
     """Draws pools from the candidates that `pool` shows.
 
     Args:
-        pool: whose candidates stand behind the drawn ones; it stays open as long as they are asked.
-        probes: questions that cards are made from; those without a reply of every candidate are left out.
+        pool: its candidates answer for the drawn ones; it stays open as long as they are called.
+        probes: questions that cards are made from; those without a reply of every candidate are
+            left out.
 
-    Raises: PoolError if no question has a reply of every candidate, or `pool` shows fewer than three.
+    Raises: PoolError if no question has a reply of every candidate, or `pool` shows fewer than
+        three.
     """
 
     def __init__(self, pool: RecordedPool, probes: Sequence[Question]) -> None:

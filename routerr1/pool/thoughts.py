@@ -1,4 +1,4 @@
-"""Thoughts that a model writes into its reply, told apart from the reply itself."""
+"""Separates thoughts that a model writes into its reply from the reply itself."""
 
 import re
 

@@ -24,16 +24,16 @@ class UnaskedEncoding(httpx2.TransportError):
 class LaneTransport(httpx2.AsyncBaseTransport):
     """One connection per call under way, kept for the next call to the same server.
 
-    httpx2's own pool checks every connection at the start and end of every request. With 256 of them a
-    call takes 4.0 ms of CPU time, and 1.8 ms here, where a free connection is the top of a stack. The
-    caller (`client.HttpPool`) limits the number of connections.
+    httpx2's own pool checks every connection at the start and end of every request. With 256 of
+    them a call takes 4.0 ms of CPU time, and 1.8 ms here, where a free connection is the top of a
+    stack. The caller (`client.HttpPool`) limits the number of connections.
 
-    A redirect that keeps the method (307, 308) is followed to the same server, or to its TLS side, a few
-    times. Any other redirect is returned: a key must not travel to another server.
+    A redirect that keeps the method (307, 308) is followed to the same server, or to its TLS side,
+    a few times. Any other redirect is returned: a key must not travel to another server.
 
     Args:
-        max_reply_bytes: a body that is longer, on the wire or unpacked, ends in `ReplyTooLarge`; at most
-            this much of it is held.
+        max_reply_bytes: a body that is longer, on the wire or unpacked, ends in `ReplyTooLarge`; at
+            most this much of it is held.
         proxy: address of the proxy to go through; None connects directly.
         verify: what a server's certificate is checked against; the system's authorities if None.
     """
@@ -178,7 +178,7 @@ class _Bounded(httpx2.AsyncByteStream):
     def _unpack(self, piece: bytes, left: int) -> bytes:
         assert self._unpacker is not None
         try:
-            # One byte more than may come tells a body that is too long from one that just fits.
+            # One byte above the limit distinguishes a body that is too long from one that just fits.
             unpacked = self._unpacker.decompress(piece, left + 1)
         except zlib.error:
             raise UnaskedEncoding("the reply is compressed and damaged") from None

@@ -32,7 +32,7 @@ class Reported:
     Attributes:
         prompt_tokens: cached ones included.
         completion_tokens: reasoning included, also where the server counts it apart.
-        hidden_tokens: part of `completion_tokens` that only the total tells.
+        hidden_tokens: part of `completion_tokens` that only the total contains.
     """
 
     prompt_tokens: int | None = None
@@ -57,11 +57,12 @@ class Reported:
 def read_usage(usage: object) -> Reported:
     """The counts of a `usage` object.
 
-    Reasoning is billed like a completion. OpenAI counts it in completion_tokens; xAI and Gemini's endpoint
-    count it beside them, so the total exceeds the sum of prompt and completion.
+    Reasoning is billed like a completion. OpenAI counts it in completion_tokens; xAI and Gemini's
+    endpoint count it beside them, so the total exceeds the sum of prompt and completion.
 
     >>> read_usage({"prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 519})
-    Reported(prompt_tokens=12, completion_tokens=507, cached_prompt_tokens=None, reasoning_tokens=500, hidden_tokens=500)
+    Reported(prompt_tokens=12, completion_tokens=507, cached_prompt_tokens=None,
+    reasoning_tokens=500, hidden_tokens=500)
     """
     if not isinstance(usage, Mapping):
         return Reported()
@@ -154,8 +155,9 @@ def billed(cards: Iterable[Card], query: str, reply: Reply) -> Reply:
 def reported_cost_usd(usage: object, headers: Mapping[str, str]) -> float | None:
     """What the server says the call costs, in USD; None where it says nothing usable.
 
-    OpenRouter and LiteLLM state USD in `usage.cost` or a header, Perplexity an object with `total_cost`,
-    xAI ticks. With a key of one's own OpenRouter bills its fee, and the provider bills the rest.
+    OpenRouter and LiteLLM state USD in `usage.cost` or a header, Perplexity an object with
+    `total_cost`, xAI ticks. With a key of one's own OpenRouter bills its fee, and the provider
+    bills the rest.
     """
     found: object = None
     upstream = 0.0

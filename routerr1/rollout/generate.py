@@ -1,4 +1,4 @@
-"""What the loop asks of a policy: start a session on a prompt, generate, insert, generate again."""
+"""The interface of a policy: start a session on a prompt, generate, insert, generate again."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -7,33 +7,33 @@ from routerr1.types import Generation
 
 
 class Session(Protocol):
-    """One trajectory's side of the policy; holds what it has read and said so far."""
+    """The policy's state for one trajectory: the tokens that it has read and written."""
 
     @property
     def prompt_ids(self) -> tuple[int, ...]:
-        """The prompt as the policy read it; empty where the policy is remote and counts for itself."""
+        """Token ids of the prompt; empty for a remote policy, which counts its own tokens."""
         ...
 
     async def generate(self, *, max_new_tokens: int, temperature: float) -> Generation:
-        """Go on until a closing search or answer tag, the end token, or `max_new_tokens`.
+        """Generate up to a closing search or answer tag, the end token, or `max_new_tokens`.
 
         Temperature 0 takes the likeliest token.
         """
         ...
 
     def truncate(self, text: str, max_tokens: int) -> str:
-        """The longest beginning of `text` that `insert` would make at most so many tokens of."""
+        """Longest prefix of `text` that `insert` encodes to at most `max_tokens` tokens."""
         ...
 
     def insert(self, text: str) -> tuple[int, ...]:
         """Append text that the policy did not write; returns its token ids.
 
-        Nothing in it becomes a special token of the policy's tokenizer, whatever it looks like.
+        No part of it becomes a special token of the policy's tokenizer.
         """
         ...
 
     def close(self) -> None:
-        """Forget the session; it is not used again."""
+        """Free the session, which is not used again."""
         ...
 
 
@@ -41,12 +41,12 @@ class Generator(Protocol):
     """A policy that can hold many sessions at once."""
 
     def start(self, prompt: str, *, seed: int) -> Session:
-        """A new session; `seed` alone decides what it samples."""
+        """Start a session; `seed` alone decides its samples."""
         ...
 
 
 class ScriptedGenerator:
-    """A policy that says what it is told, for tests and for routers that are programs.
+    """A policy that follows a script, for tests and for routers that are programs.
 
     Args:
         script: either the generations in order, the same for every prompt, or a function from
@@ -94,9 +94,9 @@ class ScriptedSession:
         return text.encode()[:max_tokens].decode(errors="ignore")
 
     def insert(self, text: str) -> tuple[int, ...]:
-        """Keep what was inserted for the script to read."""
+        """Keep the text for the script to read."""
         self.inserted.append(text)
         return tuple(text.encode())
 
     def close(self) -> None:
-        """Nothing to forget."""
+        """Nothing to free."""

@@ -1,4 +1,4 @@
-"""What takes long to load or to train, made when it is first needed: what goes on after a kill may not need it."""
+"""Lazily created values; a resumed run may not need them."""
 
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -11,7 +11,7 @@ T = TypeVar("T")
 class Lazy(Generic[T]):
     """A value made by `make` at the first call.
 
-    Pickled it travels made, so that it is made once, wherever it is used.
+    Pickling makes the value first, so it is made once and sent to other processes.
     """
 
     def __init__(self, make: Callable[[], T]) -> None:

@@ -1,7 +1,7 @@
-"""vLLM as a Generator: a server that each trajectory talks to on its own, or an engine in this process.
+"""vLLM as a Generator: a server that each trajectory calls by itself, or an engine in this process.
 
-Both are given token ids and give token ids back, so what is trained on is what was sampled. A session
-sends all it has read each time; vLLM's prefix cache keeps that cheap.
+Both take and return token ids, so training sees the tokens that were sampled. A session sends its
+whole context each time; vLLM's prefix cache keeps that cheap.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ class VllmSession:
         room = self._owner.max_length - len(self._ids)
         if room <= 0:
             return Generation("", finish="length")
-        # All that a model's generation_config.json could change is said: Qwen's asks for top_p .8.
+        # Every setting that generation_config.json could change is explicit: Qwen's file sets top_p to .8.
         sampling = {
             "max_tokens": min(max_new_tokens, room),
             "temperature": temperature,
@@ -111,11 +111,11 @@ class ServerGenerator:
         await self._client.close()
 
     def start(self, prompt: str, *, seed: int) -> VllmSession:
-        """See `Generator.start`; the same server and batch give the same samples, another batch may not."""
+        """See `Generator.start`; samples may differ in another batch or on another server."""
         return VllmSession(self, encode_prompt(self.tokenizer, prompt, chat=self._chat), seed)
 
     async def complete(self, ids: Sequence[int], sampling: dict[str, Any]) -> Generation:
-        """One request of its own. Raises: CheckpointError naming the server and what it said."""
+        """Send one request. Raises: CheckpointError naming the server and its message."""
         from openai import OpenAIError
 
         ours = ("max_tokens", "temperature", "top_p", "seed", "stop", "logprobs")
@@ -144,13 +144,13 @@ class ServerGenerator:
         )
 
     def released(self) -> None:
-        """Nothing is held for a session."""
+        """The server holds nothing for a session."""
 
 
 class ColocatedGenerator:
     """vLLM's engine in this process: a round of all open trajectories is one batch.
 
-    The engine blocks while it generates, so it starts only once nobody waits for the pool.
+    The engine blocks while it generates, so it starts only when no session waits for the pool.
 
     Args:
         engine: a `vllm.LLM`.
@@ -189,7 +189,7 @@ class ColocatedGenerator:
         return await done
 
     def released(self) -> None:
-        """A session less to wait for."""
+        """Count one open session less."""
         self._open -= 1
         if self._waiting:
             asyncio.get_running_loop().call_soon(self._step)
@@ -233,7 +233,7 @@ def _generation(
     finish: str | None,
     stopped_by: int | str | None,
 ) -> Generation:
-    """vLLM names the string that stopped it, or an end token other than the tokenizer's; None is that one."""
+    """vLLM's stop reason: a stop string, or an end token other than the tokenizer's; None for that one."""
     if finish == "length":
         return Generation(text, tuple(ids), tuple(logprobs), "length")
     if isinstance(stopped_by, str):

@@ -1,4 +1,4 @@
-"""What can go wrong with a hosted model, as rates, for the simulated server to do on purpose."""
+"""Faults of hosted models, as rates at which the simulated server injects them."""
 
 import dataclasses
 import hashlib
@@ -21,7 +21,7 @@ class Faults:
         broken_json: a whole body that is not JSON.
         empty_choice: a well-formed completion without a choice; its usage is billed.
         huge: a body of `huge_bytes`.
-        tags: a right reply wrapped in protocol tags that would end the trajectory.
+        tags: a correct reply inside protocol tags that would end the trajectory.
         slow: the body dribbles in over `slow_s`.
     """
 
@@ -58,9 +58,9 @@ KINDS = tuple(
 
 
 def parse_faults(text: str) -> Faults:
-    """`0.3` spreads that share over all kinds; `hang=0.1,slow=0.05,hang_s=30` sets each by name.
+    """Parse `0.3`, a share spread over all kinds, or `hang=0.1,slow=0.05,hang_s=30`, each by name.
 
-    Raises: PoolError naming the part that makes no sense.
+    Raises: PoolError naming the part that is invalid.
     """
     values: dict[str, Any] = {}
     known = [field.name for field in dataclasses.fields(Faults)]
@@ -79,9 +79,9 @@ def parse_faults(text: str) -> Faults:
 
 
 class FaultDice:
-    """Which request meets which fault.
+    """Decides the fault of each request.
 
-    The n-th request of one text to one model always meets the same, in whatever order requests come.
+    The n-th request of one text to one model always gets the same fault, in any order of requests.
     """
 
     def __init__(self, faults: Faults, seed: int) -> None:

@@ -1,7 +1,7 @@
 """The simulated pool behind a real OpenAI-compatible HTTP server, with faults on request.
 
-This is a simulation (see `simulated.py`): its answers, prices and latencies are made up, but sockets,
-status codes, headers and waiting are real, so a client that holds up here has met what it will meet.
+This is a simulation (see `pool.py`): answers, prices and latencies are made up. Sockets, status
+codes, headers and waiting are real, so a client meets the failures of a real server.
 `POST /v1/chat/completions`, `GET /v1/models`, and `GET /stats` with the server's own count.
 """
 
@@ -38,7 +38,7 @@ class Message(BaseModel):
 
 
 class ChatRequest(BaseModel):
-    """The part of a chat completion request that is read; other fields are ignored."""
+    """The fields of a chat completion request that are read; others are ignored."""
 
     model: str
     messages: list[Message] = Field(min_length=1)
@@ -48,15 +48,15 @@ class ChatRequest(BaseModel):
 
 @dataclass
 class Stats:
-    """What the server did, by model.
+    """Counts of the server, by model.
 
     Attributes:
-        requests: well-formed chat requests, whatever they met.
+        requests: well-formed chat requests, with or without a fault.
         faults: by kind.
         prompt_tokens, completion_tokens: of replies whose usage was sent whole; a huge reply is not
-            counted here, since a client is right to refuse it.
-        unreported_prompt_tokens, unreported_completion_tokens: of replies that were made (and would be
-            billed) but whose usage was never seen: hung, cut, broken and huge ones.
+            counted here, because a client should refuse it.
+        unreported_prompt_tokens, unreported_completion_tokens: of replies that were made (and would
+            be billed) but whose usage was never seen: hung, cut, broken and huge ones.
     """
 
     requests: Counter[str] = field(default_factory=Counter)
@@ -70,13 +70,13 @@ class Stats:
     most_open: int = 0
 
     def reported(self, reply: Reply) -> None:
-        """Usage went out with a whole body."""
+        """Count usage that was sent with a whole body."""
         self.replies[reply.model] += 1
         self.prompt_tokens[reply.model] += reply.prompt_tokens
         self.completion_tokens[reply.model] += reply.completion_tokens
 
     def unreported(self, reply: Reply) -> None:
-        """The tokens were made, and the client cannot know how many."""
+        """Count tokens that the client cannot know of."""
         self.unreported_prompt_tokens[reply.model] += reply.prompt_tokens
         self.unreported_completion_tokens[reply.model] += reply.completion_tokens
 
@@ -97,7 +97,7 @@ class _CutShort(Response):
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         half = bytes(self.body)[: len(self.body) // 2]
         await send({"type": "http.response.body", "body": half, "more_body": True})
-        # The server answers an application that dies half-way by closing the connection.
+        # uvicorn closes the connection of an application that raises half-way.
         raise ConnectionAbortedError("cut on purpose")
 
 
@@ -113,10 +113,10 @@ def build_app(
     """The server's application.
 
     Args:
-        pool: made without `sleep`; the server does the waiting itself.
-        time_scale: simulated seconds are slept this many times; 0 answers at once.
-        key: if given, a request must carry it as a bearer token, or meets 401.
-        max_open: more requests at once than this meet 429, as at a hosted model with a limit.
+        pool: made without `sleep`, because the server waits itself.
+        time_scale: factor on simulated seconds; 0 answers at once.
+        key: if given, requests without it as bearer token get 401.
+        max_open: most open requests; further ones get 429, as at a hosted model.
     """
     faults = faults or Faults()
     dice = FaultDice(faults, seed)
@@ -198,7 +198,7 @@ async def _answer(
 
 
 def _shortened(reply: Reply, body: ChatRequest) -> Reply:
-    """Cut to the tokens asked for, as a real server does."""
+    """Truncate to `max_tokens`, as a real server does."""
     most = body.max_completion_tokens or body.max_tokens
     if most is None or reply.completion_tokens <= most:
         return reply
@@ -265,7 +265,7 @@ def serving(app: FastAPI, *, host: str = "127.0.0.1", port: int = 0) -> Iterator
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     try:
-        # The socket listens already: a request that comes early waits in its queue.
+        # The socket listens already, so early requests wait in its queue.
         yield f"http://{host}:{listening.getsockname()[1]}"
     finally:
         server.should_exit = True
@@ -286,7 +286,7 @@ def serve_forever(app: FastAPI, host: str, port: int, ready: Callable[[str], Non
 
 
 def server_config(app: FastAPI) -> Any:
-    """uvicorn's settings: quiet, and not waiting for hung requests when it is told to stop."""
+    """uvicorn's settings: quiet, and a stop does not wait for hung requests."""
     import uvicorn
 
     return uvicorn.Config(

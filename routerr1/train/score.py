@@ -1,4 +1,4 @@
-"""What a played trajectory earns, and the figures of a batch that show a collapse coming."""
+"""The reward of a trajectory, and figures of a batch that give early warning of a collapse."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -100,7 +100,7 @@ def batch_figures(
 
 
 def zero_variance(rollouts: Sequence[tuple[str, Score]], size: int) -> dict[str, float]:
-    """Share of groups whose rewards are all equal, from which nothing is learnt; for each data set too.
+    """Share of groups whose rewards are all equal, which teach nothing; for each data set too.
 
     Args:
         rollouts: data set and score of each, the `size` rollouts of a question side by side.

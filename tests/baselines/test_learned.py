@@ -1,4 +1,4 @@
-"""A planted matrix: the question's topic decides who is right. Shuffled, nothing can be learnt from it."""
+"""A planted matrix: the question's topic decides which candidate is right. Shuffled, it teaches nothing."""
 
 import math
 
@@ -160,7 +160,7 @@ def test_the_loss_of_questions_and_candidates_by_hand():
     wrong = 1 + math.exp(-1) + math.exp(0.5)
     found = sample_llm_loss(near, torch.tensor([[1.0, 0.0, 0.0, 0.0]]))
     assert float(found) == pytest.approx(-math.log(math.e / (math.e + wrong)))
-    # All right: nobody to be told apart from; nobody right: nobody to be drawn to.
+    # All right: no outsider to contrast; none right: no candidate to attract.
     assert float(sample_llm_loss(near, torch.ones(1, 4))) == pytest.approx(0.0, abs=1e-6)
     assert float(sample_llm_loss(near, torch.zeros(1, 4))) == 0.0
 
@@ -170,7 +170,7 @@ def test_the_loss_of_questions_and_questions_by_hand():
     hidden = torch.tensor([[1.0, 0.0]] * 3 + [[0.0, 1.0]] * 3)
     found = sample_sample_loss(hidden, torch.tensor([0, 0, 0, 1, 1, 1]))
     assert float(found) == pytest.approx(-math.log(math.e / (math.e + 3)))
-    # One cluster alone has no outsiders to be told apart from.
+    # A single cluster has no outsiders.
     assert float(sample_sample_loss(hidden, torch.zeros(6, dtype=torch.long))) == 0.0
 
 

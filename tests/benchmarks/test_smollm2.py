@@ -40,7 +40,7 @@ def test_the_gpu_script_runs_through_with_a_tiny_model(tmp_path: Path) -> None:
         in told
     )
     assert yaml.safe_load((work / "presets/smollm2.yaml").read_text())["train"]["kl_weight"] == 0.02
-    # The figures told are those of the files beside them.
+    # The figures are those of the files beside them.
     with (out / "train-log.csv").open() as stream:
         tokens = sum(4 * float(row["policy_tokens"]) for row in csv.DictReader(stream))
     with (work / "runs/train/seconds.csv").open() as stream:

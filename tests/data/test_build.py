@@ -353,7 +353,7 @@ def test_all_seven_real_sets_pass_dataset_and_checks(tmp_path: Path) -> None:
         "musique": (0, 0, 500),
         "bamboogle": (0, 0, 125),
     }
-    # One question stands in TriviaQA and PopQA; three of NQ's training rows resemble a held-out one.
+    # One question is in TriviaQA and PopQA; three of NQ's training rows resemble a held-out one.
     assert metrics["refused"] == {
         "nq": {"answer_is_missing": 1, "near_duplicate": 3},
         "popqa": {"duplicate": 1},

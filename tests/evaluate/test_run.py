@@ -108,7 +108,7 @@ async def test_headline_metrics_compare_the_policy_with_its_controls(stage):
     policy = [row for row in found.rows if row.router == "policy"]
     assert flat["em"] == pytest.approx(sum(row.em for row in policy) / 60)
     assert flat["format_valid"] == 1.0
-    assert flat["top_model_share"] == 1.0  # the script asks nobody else
+    assert flat["top_model_share"] == 1.0  # the script asks no other candidate
     assert flat["call_entropy"] == 0.0
     best = table.router("best_single")
     assert flat["em_over_best_single"] == pytest.approx(flat["em"] - best.em.mean)

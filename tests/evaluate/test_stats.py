@@ -149,7 +149,7 @@ def test_an_average_is_no_surer_than_its_smallest_data_set():
     small = Sample([str(place) for place in range(10)], seed=2).means([[0.0] * 10])[0]
     found = interval_of(average([large, small]), within=SHARE)
     assert (found.low, found.high) == (0.0, pytest.approx(0.1391, abs=1e-4))
-    # What a set of one group may be, nobody knows, and so nobody knows it of the mean.
+    # A set of one group has no interval, so the mean has none.
     alone = Sample(["one"], seed=3).means([[0.0]])[0]
     assert interval_of(average([large, alone])).high is None
 
@@ -256,7 +256,7 @@ def test_a_share_of_calls_is_a_ratio_of_sums_worked_by_hand():
 
 
 def test_a_ratio_over_seeds_is_the_mean_of_their_own():
-    # Seed 1: 3 of 4, seed 2: 1 of 2, seed 3 calls nobody and has no say.
+    # Seed 1: 3 of 4, seed 2: 1 of 2, seed 3 has no calls and does not count.
     found = ratio_interval([[2, 1], [1, 0], [0, 0]], [[2, 2], [1, 1], [0, 0]])
     assert (found.mean, found.n) == (0.625, 6)
 

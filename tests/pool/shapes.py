@@ -21,7 +21,7 @@ PROMPT_PRICE, CACHED_PRICE, COMPLETION_PRICE, REASONING_PRICE, REQUEST_USD = (
 
 @dataclass(frozen=True)
 class Said:
-    """What a model said and the server counted. `completion` includes `reasoning`, as it is billed."""
+    """A model's text and the server's counts. `completion` includes `reasoning`, as it is billed."""
 
     text: str = "Paris."
     thought: str = "Lyon? No."
@@ -167,7 +167,7 @@ def xai(said: Said) -> dict[str, Any]:
 
 
 def gemini(said: Said) -> dict[str, Any]:
-    """Gemini's endpoint: thoughts are neither said nor detailed, only the total tells of them."""
+    """Gemini's endpoint: thoughts are neither shown nor detailed; only the total contains them."""
     usage = {
         "prompt_tokens": said.prompt,
         "completion_tokens": said.completion - said.reasoning,

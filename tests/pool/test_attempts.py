@@ -69,7 +69,7 @@ def test_the_shape_of_every_server_is_read_alike(shape: Shape):
         ({"completion_tokens": 4, "total_tokens": 16}, (12, 4), None),
         ({"input_tokens": 12, "output_tokens": 2}, (12, 2), None),
         ({"prompt_tokens": "12", "completion_tokens": 2.0}, (12, 2), None),
-        # Reasoning that no total tells of, and more of it than of the completion: beside it.
+        # Reasoning that is in no total and exceeds the completion counts beside it.
         ({"prompt_tokens": 12, "completion_tokens": 7,
           "completion_tokens_details": {"reasoning_tokens": 500}}, (12, 507), None),
         # Less than the completion: a part of it.

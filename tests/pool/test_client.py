@@ -124,7 +124,7 @@ async def test_two_thousand_calls_with_thirty_percent_faults(
             )
             / 1e6
         )
-    # The budget also holds what may be billed though nobody saw its usage.
+    # The budget also holds calls that may be billed without known usage.
     unseen = sum(
         count["unreported_prompt_tokens"].get(card.name, 0) * card.prompt_usd_per_mtok
         + count["unreported_completion_tokens"].get(card.name, 0) * card.completion_usd_per_mtok

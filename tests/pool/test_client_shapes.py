@@ -65,7 +65,7 @@ class Servers:
         return Response(content, headers=shape.headers(said), media_type="application/json")
 
     def _failure(self, call: tuple[str, str], rng: Random) -> Response:
-        """A failure that is not billed and is gone on the next try."""
+        """A failure that is not billed and succeeds on the next try."""
         self.failed[call] += 1
         status, error = rng.choice(
             [

@@ -32,7 +32,7 @@ from routerr1.types import Card, Question, Reply
 
 
 class CountingPool(Pool):
-    """Answers at once, counts what it is asked, and fails where told to."""
+    """Answers at once, counts what it is asked, and fails on request."""
 
     def __init__(self, fails: Sequence[tuple[str, str]] = ()) -> None:
         self.asked: list[tuple[str, str]] = []

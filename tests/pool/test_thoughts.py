@@ -1,4 +1,4 @@
-"""Thoughts are told apart from replies in every form that models write them."""
+"""Thoughts are separated from replies in every form that models write them."""
 
 import time
 

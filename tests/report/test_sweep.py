@@ -30,7 +30,7 @@ def test_when_nobody_pays_there_is_no_area_and_no_crash():
 
 @pytest.fixture(scope="module")
 def found(stage):
-    """Two weights of cost beside an evaluation; every other question is said to be of another data set."""
+    """Two weights of cost beside an evaluation; every second question belongs to another data set."""
     rows = asyncio.run(evaluated(stage)).rows
     ids = sorted({row.question_id for row in rows})
     rows = [replace(row, dataset=("one", "two")[ids.index(row.question_id) % 2]) for row in rows]

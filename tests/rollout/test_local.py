@@ -1,4 +1,4 @@
-"""The batched generator says what the model says, whoever else is in the batch."""
+"""The batched generator gives the model's tokens, whatever else is in the batch."""
 
 import asyncio
 from pathlib import Path
@@ -21,7 +21,7 @@ from routerr1.types import Generation, Question, Reply
 
 @pytest.fixture(params=["launched", "replayed"])
 def generator(small_policy: Path, request: pytest.FixtureRequest) -> LocalGenerator:
-    """Without graphs, and with what would be captured run anew on the tensors of its capture."""
+    """Without graphs, and with the captured function run again on the tensors of its capture."""
     loaded = LocalGenerator.load(small_policy)
     if request.param == "launched":
         return loaded

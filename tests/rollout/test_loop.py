@@ -27,7 +27,7 @@ DONE = "<think>t</think><answer>Paris</answer>"
 
 
 class Canned(Pool):
-    """A pool that gives what it is told and remembers what it was asked."""
+    """A pool with given replies that keeps the calls."""
 
     def __init__(
         self, text: str = "Paris.", failure: str | None = None, wait_s: float = 0.0
@@ -98,7 +98,7 @@ async def test_a_megabyte_is_cut_to_what_may_be_kept_of_a_reply(
     played = await run([ASK, DONE], pool)
     (turn, _) = played.turns
     assert turn.reply is not None
-    assert turn.reply.text == text  # the record tells what was said
+    assert turn.reply.text == text  # the record keeps the text
     around = len("<information> </information>")
     assert 0 < len(turn.inserted_ids) - around <= PARAMS.max_reply_tokens
     assert is_information(turn.inserted)

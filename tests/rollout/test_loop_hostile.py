@@ -21,7 +21,7 @@ INVISIBLE = ["\u200b", "\u200d", "\u2060", "\ufeff", "\u00ad", "\x00", "\x08", "
 
 
 def disguised(tag: str, rng: random.Random) -> str:
-    """`tag` in one of the ways a model could write it so that somebody takes it for a tag."""
+    """`tag` in one of the spellings that could pass for a tag."""
     name = tag.strip("</>")
     close = "/" if tag[1] == "/" else ""
     split = rng.randrange(1, len(tag))
@@ -84,7 +84,7 @@ PARAMS = RolloutParams(max_rounds=4, max_new_tokens=100, temperature=1.0)
 
 
 class Hostile(Pool):
-    """Says what it is told to."""
+    """Gives a fixed text."""
 
     def __init__(self, said: Sequence[str]) -> None:
         self.cards = CARDS

@@ -1,4 +1,4 @@
-"""The simulated pool: who knows what, at what price, and that it is the same every time."""
+"""The simulated pool: skills and prices, the same every time."""
 
 import asyncio
 from collections import defaultdict

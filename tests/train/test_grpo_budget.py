@@ -1,4 +1,4 @@
-"""Training stops when the money is spent, and goes on from there when there is more."""
+"""Training stops when the budget is spent, and resumes with a larger one."""
 
 from collections.abc import Sequence
 from dataclasses import replace

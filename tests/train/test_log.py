@@ -1,4 +1,4 @@
-"""What a training run is said to have cost."""
+"""The reported cost of a training run."""
 
 import pytest
 

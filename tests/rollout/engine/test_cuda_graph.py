@@ -53,7 +53,7 @@ async def test_what_is_captured_is_dropped_once_the_cache_lies_elsewhere(
     await sampled_in_two_turns(replayed, 70)
     again = captures
     await sampled_in_two_turns(replayed, 70)
-    assert captures == again  # once it grows no more, nothing is captured anew
+    assert captures == again  # nothing is captured again once it stops growing
 
 
 async def test_a_model_that_cannot_be_captured_decodes_without(
