@@ -487,6 +487,39 @@ class RegistryParams(Section):
     experiment: str
 
 
+class ServeParams(Section):
+    """The gateway; see docs/how-to/serve.md.
+
+    Attributes:
+        database: SQLAlchemy address of keys, limits, requests and feedback; None is runs/serve.sqlite.
+        candidates: that clients may ask by name; `all` of the pool's, or a list of names.
+        keep: of each request nothing, its figures, or its texts too.
+        max_question_usd: ceiling of what one request may spend; a request can only lower it.
+        timeout_s: for a whole answer.
+        watch_s: between looks at the champion's alias.
+        drain_s: that requests under way have when a version or the process ends.
+        cors: origins of web pages that may ask.
+        max_connections: open at once; more meet status 503.
+    """
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    port: int = Field(default=8080, ge=0, le=65535)
+    database: str | None = None
+    candidates: Literal["all"] | tuple[str, ...] = ()
+    keep: Literal["none", "metadata", "full"] = "metadata"
+    spend: float = Field(default=5.0, ge=0, le=10)
+    max_question_usd: float | None = Field(default=None, ge=0)
+    timeout_s: float = Field(default=120.0, gt=0)
+    watch_s: float = Field(default=10.0, gt=0)
+    drain_s: float = Field(default=30.0, ge=0)
+    max_question_chars: int = Field(default=16_000, ge=100)
+    max_body_bytes: int = Field(default=1_000_000, ge=1000)
+    max_header_bytes: int = Field(default=16_384, ge=1000)
+    header_s: float = Field(default=10.0, gt=0)
+    max_connections: int = Field(default=4096, ge=1)
+    cors: tuple[str, ...] = ()
+
+
 RENAMED_KEYS = {"profile": "preset", "gate.min_format_validity": "gate.min_format_valid"}
 """Old keys of params.yaml, each with the key that took its place."""
 REMOVED_KEYS = {
@@ -521,6 +554,7 @@ class Params(Section):
     watch: WatchParams
     trace: TraceParams
     registry: RegistryParams
+    serve: ServeParams = ServeParams()
 
     @model_validator(mode="after")
     def _seeds_differ(self) -> "Params":

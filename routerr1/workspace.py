@@ -17,6 +17,7 @@ from routerr1.errors import ConfigError, PoolError
 from routerr1.files import digest
 from routerr1.lineage import PATHS, fingerprint, hash_of, stage_inputs
 from routerr1.pool.base import Pool
+from routerr1.pool.budget import Budget
 from routerr1.pool.build import ONE_RUN, open_http_pool, wrap_pool
 from routerr1.pool.cards import read_cards
 from routerr1.pool.recording import Recorder
@@ -83,18 +84,25 @@ class Workspace:
         section = self.params.prompt
         return renderer(section.template, self.params.rollout.max_rounds, section.file)
 
-    def open_pool(self, cards: Sequence[Card] | None = None, *, run: str = ONE_RUN) -> Pool:
+    def open_pool(
+        self,
+        cards: Sequence[Card] | None = None,
+        *,
+        run: str = ONE_RUN,
+        budget: Budget | None = None,
+    ) -> Pool:
         """The pool that the parameters name.
 
         Args:
             cards: replace the pool's own cards, usually by the profiled ones.
             run: pays the calls if the environment names no run.
+            budget: see `open_http_pool`.
 
         Raises: ConfigError, PoolError: the pool cannot answer these questions, or lacks a candidate of `cards`.
         """
         section = self.params.pool
         if section.kind != "simulated":
-            return open_http_pool(section, cards, run=run)
+            return open_http_pool(section, cards, run=run, budget=budget)
         if self.params.dataset.source != "embedded":
             raise ConfigError("params.yaml: pool.kind: simulated answers embedded questions only")
         candidates = candidates_of(section.candidates)
@@ -105,7 +113,7 @@ class Workspace:
                 "run the profile stage again"
             )
         simulated = SimulatedPool(candidates, self.facts, seed=section.seed, cards=cards)
-        return wrap_pool(simulated, section, run=run)
+        return wrap_pool(simulated, section, run=run, budget=budget)
 
     def keep_calls(self, pool: Pool, path: Path) -> Pool:
         """`pool`, whose paid calls are kept in `path` until the stage is done.

@@ -29,7 +29,8 @@ ROLLOUT = (
 )
 HOLDS = {
     "cli": "one module per group of commands",
-    "flows": "when things run, limits, approval (Prefect)",
+    "flows": "when things run, approval (Prefect)",
+    "serve": "the gateway: OpenAI's protocol",
     "registry": "versions, the gate, promotion, serving (MLflow)",
     "stages": "the stages of dvc.yaml",
     "laptop": "local servers for real models, and their recording",

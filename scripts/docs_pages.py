@@ -2,13 +2,15 @@
 
 `reference/params.md` comes from the pydantic models of `routerr1.config` and the comments of
 params.yaml, `reference/pool-file.md` from those of `routerr1.pool.pool_file`, `reference/cli.md` from
-the Typer application, `reference/metrics.md` from `routerr1.metrics.METRICS`.
+the Typer application, `reference/metrics.md` from `routerr1.metrics.METRICS`, `reference/http.md` from
+the gateway's OpenAPI description.
 """
 
 import inspect
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from types import SimpleNamespace
+from typing import Any, cast, get_args
 
 import griffe
 from mkdocs.config.defaults import MkDocsConfig
@@ -28,6 +30,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "pool-file": pool_file_page(),
         "cli": cli_page(),
         "metrics": metrics_page(),
+        "http": http_page(),
     }
     for name, text in pages.items():
         files.append(File.generated(config, f"reference/{name}.md", content=text))
@@ -50,6 +53,51 @@ def params_page() -> str:
     for name, section in _sections(Params):
         lines += _section(name, section, shipped.get(name))
     return "\n".join(lines) + "\n"
+
+
+def http_page() -> str:
+    """Every path of the gateway, and every object that is sent or received."""
+    from routerr1.config import ServeParams
+    from routerr1.serve.app import build_app
+
+    found = build_app(cast("Any", SimpleNamespace(params=ServeParams()))).openapi()
+    lines = [
+        "# HTTP interface",
+        "",
+        "The paths of `routerr1 serve`. The gateway describes them itself at `/openapi.json`.",
+        "",
+        "| path | what it does |",
+        "|---|---|",
+    ]
+    for path, operations in found["paths"].items():
+        for method, operation in operations.items():
+            about = operation.get("description") or operation["summary"]
+            lines.append(f"| `{method.upper()} {path}` | {' '.join(about.split())} |")
+    for name, schema in sorted(found["components"]["schemas"].items()):
+        lines += ["", f"## {name}", "", _sentence(schema.get("description", "")), ""]
+        if fields := schema.get("properties"):
+            lines += ["| field | type |", "|---|---|"]
+            lines += [f"| `{field}` | {_json_type(value)} |" for field, value in fields.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _sentence(description: str) -> str:
+    """The prose of a docstring, without its sections."""
+    return description.partition("\n\nAttributes:")[0]
+
+
+def _json_type(schema: Mapping[str, Any]) -> str:
+    if "$ref" in schema:
+        return str(schema["$ref"]).rpartition("/")[2]
+    if "anyOf" in schema:
+        return " or ".join(_json_type(each) for each in schema["anyOf"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    if "enum" in schema:
+        return " or ".join(f"`{value}`" for value in schema["enum"])
+    if schema.get("type") == "array":
+        return f"list of {_json_type(schema.get('items', {}))}"
+    return str(schema.get("type", "any"))
 
 
 def pool_file_page() -> str:

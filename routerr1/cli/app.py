@@ -20,6 +20,7 @@ from routerr1.cli.data import app as data_app
 from routerr1.cli.options import PARAMS, ParamsFile
 from routerr1.cli.pool import app as pool_app
 from routerr1.cli.registry import add_commands
+from routerr1.cli.serve import add_serving
 from routerr1.errors import RouterError
 
 if TYPE_CHECKING:
@@ -220,6 +221,7 @@ for _name, _commands, _summary in (
 ):
     app.add_typer(_commands, name=_name, help=_summary, rich_help_panel="Questions and candidates")
 add_commands(app)
+add_serving(app)
 
 
 if __name__ == "__main__":

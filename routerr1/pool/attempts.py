@@ -167,6 +167,25 @@ def read_completion(
     return Completion(text, usage, cost, thought, tuple(notes))
 
 
+def read_forwarded(content: bytes, query: str, headers: Mapping[str, str]) -> Completion:
+    """The bill of a completion that is passed on as it is; it may hold no text, only calls of tools.
+
+    Raises: TryError if the body is an error or no completion.
+    """
+    body = _read(content)
+    reported = read_usage(body.usage)
+    cost = reported_cost_usd(body.usage, headers)
+    if body.error:
+        status = status_of(body.error) or _UNKNOWN_STATUS
+        raise failure_of(status, words_of(body.error), usage=reported.whole, cost_usd=cost)
+    if not body.readable:
+        raise TryError("the body is no chat completion", said=_beginning(content), billable=True)
+    said = "".join(part for choice in body.choices.values() for part in choice.said)
+    thought = "".join(part for choice in body.choices.values() for part in choice.thought)
+    usage, notes = estimated(reported, query, said, thought)
+    return Completion(said, usage, cost, thought, tuple(notes))
+
+
 def _read(content: bytes) -> _Body:
     body = _Body(streamed=is_event_stream(content))
     if body.streamed:

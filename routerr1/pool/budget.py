@@ -58,6 +58,54 @@ class Limits:
     month_usd: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Payer:
+    """One more sum that the calls of a rollout count towards.
+
+    Attributes:
+        name: of the sum, the same for every process that shares the file.
+        limit_usd: of the sum; None counts without a limit.
+    """
+
+    name: str
+    limit_usd: float | None = None
+
+
+class Grant:
+    """What one rollout may spend, beside the limits of question, run and month.
+
+    Args:
+        limit_usd: for this rollout alone; None for no limit.
+        payers: sums that its calls count towards.
+    """
+
+    def __init__(self, limit_usd: float | None = None, payers: tuple[Payer, ...] = ()) -> None:
+        self.limit_usd = limit_usd
+        self.payers = payers
+        self._nano = 0
+
+    @property
+    def spent_usd(self) -> float:
+        """What is spent and set aside; the worst case of a call that was broken off is included."""
+        return self._nano / _NANO
+
+    def add(self, nano: int) -> None:
+        """Set an amount aside.
+
+        Raises: QuestionBudgetSpent if it would pass the limit.
+        """
+        if self.limit_usd is not None and self._nano + nano > _floor(self.limit_usd):
+            raise QuestionBudgetSpent(
+                f"the next call could cost {nano / _NANO:.6f} USD, and {self.spent_usd:.6f} of "
+                f"{self.limit_usd:.6f} USD are spent or set aside"
+            )
+        self._nano += nano
+
+    def settle(self, nano: int) -> None:
+        """Count the difference between what a call cost and what was set aside for it."""
+        self._nano += nano
+
+
 @dataclass(slots=True)
 class Reservation:
     """Money set aside for a call.
@@ -91,6 +139,7 @@ class Budget:
         self._run = run
         self._now = now
         self._lock = threading.Lock()
+        self._grants: dict[str, Grant] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._db = sqlite3.connect(
@@ -102,6 +151,15 @@ class Budget:
             self._db.executescript(_SCHEMA)
         except sqlite3.DatabaseError as error:
             raise PoolError(f"{path}: cannot be used as a budget file ({error})") from None
+
+    @contextmanager
+    def granted(self, scope: str, grant: Grant) -> Iterator[None]:
+        """Count the calls of the rollout `scope` towards `grant` while the block runs."""
+        self._grants[scope] = grant
+        try:
+            yield
+        finally:
+            del self._grants[scope]
 
     @contextmanager
     def reserve(self, usd: float, scope: str | None = None) -> Iterator[Reservation]:
@@ -118,19 +176,22 @@ class Budget:
             QuestionBudgetSpent: the limit of the question does not allow it.
             ValueError: an amount is negative or not finite.
         """
-        number = self._set_aside(usd, scope)
+        grant = self._grants.get(scope) if scope is not None else None
+        number = self._set_aside(usd, scope, grant)
         reservation = Reservation(usd)
         try:
             yield reservation
         finally:
-            self._settle(number, reservation.cost_usd)
+            self._settle(number, reservation.cost_usd, grant)
 
-    def _set_aside(self, usd: float, scope: str | None) -> int:
+    def _set_aside(self, usd: float, scope: str | None, grant: Grant | None) -> int:
         amount = _nano(usd)
-        scopes = self._scopes(scope)
+        scopes = self._scopes(scope, grant)
         with self._lock, self._transaction():
             for each in scopes:
                 self._check(each, amount)
+            if grant is not None:
+                grant.add(amount)
             self._db.executemany(_ADD, [(each.name, amount) for each in scopes])
             names = json.dumps([each.name for each in scopes])
             row = (amount, names, os.getpid(), self._now().isoformat())
@@ -139,7 +200,7 @@ class Budget:
             )
             return int(cursor.lastrowid or 0)
 
-    def _settle(self, number: int, usd: float) -> None:
+    def _settle(self, number: int, usd: float, grant: Grant | None) -> None:
         actual = _nano(usd)
         with self._lock, self._transaction():
             row = self._db.execute(
@@ -148,6 +209,8 @@ class Budget:
             reserved, names = int(row[0]), json.loads(row[1])
             self._db.executemany(_ADD, [(name, actual - reserved) for name in names])
             self._db.execute("DELETE FROM under_way WHERE id = ?", (number,))
+            if grant is not None:
+                grant.settle(actual - reserved)
         if actual > reserved:
             log.warning(
                 "a call cost %.9f USD, more than its worst case of %.9f",
@@ -181,7 +244,7 @@ class Budget:
         """Close the file."""
         self._db.close()
 
-    def _scopes(self, rollout: str | None) -> list["_Scope"]:
+    def _scopes(self, rollout: str | None, grant: Grant | None) -> list["_Scope"]:
         limits = self._limits
         scopes = [
             _Scope(f"run {self._run}", limits.run_usd, BudgetExceeded),
@@ -190,15 +253,15 @@ class Budget:
         if rollout is not None and limits.question_usd is not None:
             name = f"question {rollout} of run {self._run}"
             scopes.append(_Scope(name, limits.question_usd, QuestionBudgetSpent))
-        return scopes
+        payers = grant.payers if grant is not None else ()
+        return [*scopes, *(_Scope(each.name, each.limit_usd, BudgetExceeded) for each in payers)]
 
     def _check(self, scope: "_Scope", amount: int) -> None:
         if scope.limit_usd is None:
             return
         row = self._db.execute("SELECT nano FROM spent WHERE scope = ?", (scope.name,)).fetchone()
         spent = int(row[0]) if row else 0
-        # The limit is rounded down, amounts are rounded up.
-        if spent + amount > math.floor(scope.limit_usd * _NANO + 1e-6):
+        if spent + amount > _floor(scope.limit_usd):
             raise scope.refusal(
                 f"{scope.name}: the next call could cost {amount / _NANO:.6f} USD, and "
                 f"{spent / _NANO:.6f} of {scope.limit_usd:.6f} USD are spent or set aside"
@@ -214,6 +277,11 @@ class _Scope:
     refusal: type[BudgetExceeded | QuestionBudgetSpent]
 
 
+def _floor(limit_usd: float) -> int:
+    """A limit is rounded down, amounts are rounded up."""
+    return math.floor(limit_usd * _NANO + 1e-6)
+
+
 def _nano(usd: float) -> int:
     if not (math.isfinite(usd) and usd >= 0):
         raise ValueError(f"amount is {usd}, must be finite and at least 0")
@@ -222,11 +290,18 @@ def _nano(usd: float) -> int:
 
 
 class BudgetedPool(PoolWrapper):
-    """A budget before a pool that keeps none itself. (The HTTP pool counts every try by itself.)"""
+    """A budget before a pool that keeps none itself. (The HTTP pool counts every try by itself.)
 
-    def __init__(self, inner: Pool, budget: Budget, *, max_reply_tokens: int) -> None:
+    Args:
+        count_cached: also count replies that were paid for earlier, as if they were paid now.
+    """
+
+    def __init__(
+        self, inner: Pool, budget: Budget, *, max_reply_tokens: int, count_cached: bool = False
+    ) -> None:
         super().__init__(inner)
         self._budget = budget
+        self._count_cached = count_cached
         self._max_reply_tokens = max_reply_tokens
 
     async def ask(self, call: Call) -> Reply:
@@ -238,7 +313,8 @@ class BudgetedPool(PoolWrapper):
         try:
             with self._budget.reserve(worst, call.scope) as reservation:
                 reply = await self.inner.ask(call)
-                reservation.cost_usd = 0.0 if reply.cached else reply.cost_usd
+                free = reply.cached and not self._count_cached
+                reservation.cost_usd = 0.0 if free else reply.cost_usd
         except QuestionBudgetSpent as refused:
             return Reply(call.candidate, "", failure="budget", note=str(refused))
         return reply

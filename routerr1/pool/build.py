@@ -58,6 +58,7 @@ def open_http_pool(
     added: Path | None = None,
     held_out: bool = False,
     run: str = ONE_RUN,
+    budget: Budget | None = None,
 ) -> Pool:
     """The pool of `params.file`: over HTTP, from a log of calls, or from its recorded replies.
 
@@ -67,6 +68,8 @@ def open_http_pool(
         held_out: also show the candidates that the file keeps from training, if `cards` is None.
         environ: where keys are looked up; None: the environment of the process and `.env`.
         run: see `open_budget`.
+        budget: pays in place of the one that `params` describe. It counts recorded replies as if they
+            were made now.
 
     Raises: PoolError if the file, its keys, the store or the cards are invalid, before any call.
     """
@@ -81,7 +84,7 @@ def open_http_pool(
     _refuse_unknown_cards(shown, file)
     if params.kind == "recorded":
         assert params.store is not None  # PoolParams checks this
-        return RecordedPool(file, read_store(params.store), shown)
+        return _budgeted(RecordedPool(file, read_store(params.store), shown), params, budget)
     if params.calls == "replay":
         assert params.store is not None  # PoolParams checks this
         return open_replay(params.store, shown, request=file.request)
@@ -90,7 +93,7 @@ def open_http_pool(
     # The SDK is slow to import, and a replay does not need it.
     from routerr1.pool.client import HttpPool
 
-    budget = open_budget(params.budget, environ, run=run)
+    budget = budget or open_budget(params.budget, environ, run=run)
     pool = HttpPool(
         file,
         keys,
@@ -109,15 +112,25 @@ def wrap_pool(
     *,
     environ: Mapping[str, str] | None = None,
     run: str = ONE_RUN,
+    budget: Budget | None = None,
 ) -> Pool:
     """Put the budget, recording or replay of `params` around an in-process pool; `pool` itself if none."""
     if params.calls == "replay":
         assert params.store is not None  # PoolParams checks this
         return open_replay(params.store, pool.cards, request=pool.request)
-    budget = open_budget(params.budget, os.environ if environ is None else environ, run=run)
-    if budget is not None:
-        pool = BudgetedPool(pool, budget, max_reply_tokens=params.max_reply_tokens)
+    if budget is None:
+        budget = open_budget(params.budget, os.environ if environ is None else environ, run=run)
+        if budget is not None:
+            pool = BudgetedPool(pool, budget, max_reply_tokens=params.max_reply_tokens)
+    else:
+        pool = _budgeted(pool, params, budget)
     return _recorded(pool, params)
+
+
+def _budgeted(pool: Pool, params: PoolParams, budget: Budget | None) -> Pool:
+    if budget is None:
+        return pool
+    return BudgetedPool(pool, budget, max_reply_tokens=params.max_reply_tokens, count_cached=True)
 
 
 def budget_file() -> Path:

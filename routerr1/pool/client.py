@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from random import Random
@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx2
 from openai import APIConnectionError, APIStatusError, AsyncOpenAI
+from pydantic import JsonValue
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
 from routerr1.pool.addresses import Access
@@ -27,6 +28,7 @@ from routerr1.pool.failures import (
     transport_failure,
     without_secrets,
 )
+from routerr1.pool.forward import Forwarded, Passing, Target
 from routerr1.pool.pool_file import CandidateRow, Endpoint, PoolFile
 from routerr1.pool.pricing import is_free, usage_usd, worst_case_usd
 from routerr1.pool.tally import FailureTally
@@ -36,6 +38,8 @@ from routerr1.types import BreakerState, Card, Failure, Reply, Usage
 log = logging.getLogger(__name__)
 
 _NO_KEY = "no-key-needed"  # the SDK insists on one
+_Sender = Callable[["_Connections", CandidateRow, Call], Awaitable[Completion]]
+"""Makes one try of a call."""
 
 
 @dataclass
@@ -89,10 +93,18 @@ class _Bill:
 
 
 @dataclass(frozen=True)
+class _Connections:
+    """One endpoint: the SDK's client, and where requests are forwarded to over the same connections."""
+
+    sdk: AsyncOpenAI
+    target: Target
+
+
+@dataclass(frozen=True)
 class _Live:
     """Connections, and how many calls may use them at once."""
 
-    clients: dict[str, AsyncOpenAI]
+    clients: dict[str, _Connections]
     slots: dict[str, asyncio.Semaphore]
     all_slots: asyncio.Semaphore
 
@@ -154,18 +166,55 @@ class HttpPool(Pool):
             return Reply(call.candidate, "", failure="unknown_model")
         return await self._background.run(self._tallied(call))
 
-    async def _tallied(self, call: Call) -> Reply:
-        reply = await self._ask(call)
+    async def forward(
+        self,
+        call: Call,
+        body: Mapping[str, JsonValue],
+        emit: Callable[[bytes], None] | None = None,
+    ) -> Forwarded:
+        """Send a client's own request to a candidate, and give back what came as it came.
+
+        Retries, fallbacks, breakers and budgets are those of `ask`. Once a part of a stream is emitted,
+        nothing is tried again.
+
+        Args:
+            call: the candidate, and all of the request as one text, by which its price is bounded.
+            body: the request; model and sampling parameters of the pool file take the place of its own.
+            emit: called in another thread with the JSON of each event of a stream; None asks for no stream.
+
+        Raises: BudgetExceeded: the budget of the run, the month or a payer does not allow the call.
+        """
+        if self._closed:
+            raise RuntimeError("this pool is closed")
+        if call.candidate not in self._breakers:
+            return Forwarded(Reply(call.candidate, "", failure="unknown_model"))
+        passing = Passing(body, emit)
+
+        async def send(endpoint: _Connections, row: CandidateRow, _: Call) -> Completion:
+            total_s = self._file.endpoints[row.endpoint].total_s
+            return await passing.send(endpoint.target, self._file, row, call.query, total_s)
+
+        reply = await self._background.run(self._tallied(call, send))
+        return Forwarded(reply, passing.content, emitted=passing.emitted, status=passing.status)
+
+    def breaker_states(self) -> dict[str, BreakerState]:
+        """The state of every candidate's circuit breaker."""
+        return {name: breaker.state for name, breaker in self._breakers.items()}
+
+    async def _tallied(self, call: Call, send: _Sender | None = None) -> Reply:
+        reply = await self._ask(call, send or self._send)
         self._tally.add(call.candidate, reply)
         return reply
 
-    async def _ask(self, call: Call) -> Reply:
+    async def _ask(self, call: Call, send: _Sender) -> Reply:
         if self._live is None:
             self._live = self._connect()
         live, bill, name = self._live, _Bill(), call.candidate
         for row in self._file.chain(name):
             try:
-                completion: Completion = await self._retrying(row)(self._try, live, row, call, bill)
+                completion: Completion = await self._retrying(row)(
+                    self._try, live, row, call, bill, send
+                )
             except QuestionBudgetSpent as refused:
                 bill.notes.append(str(refused))
                 return bill.reply(name, failure="budget")
@@ -206,7 +255,9 @@ class HttpPool(Pool):
         asked = error.retry_after_s if isinstance(error, TryError) else None
         return jittered if asked is None else asked + min(jittered, endpoint.backoff_s)
 
-    async def _try(self, live: _Live, row: CandidateRow, call: Call, bill: _Bill) -> Completion:
+    async def _try(
+        self, live: _Live, row: CandidateRow, call: Call, bill: _Bill, send: _Sender
+    ) -> Completion:
         card, breaker = self._priced[row.name], self._breakers[row.name]
         worst_usd = worst_case_usd(card, call.query, self._file.reply_tokens(row))
         # The endpoint's slot first: one slow endpoint must not fill the slots of all.
@@ -214,11 +265,15 @@ class HttpPool(Pool):
             # The state before the first try; later tries change it themselves.
             bill.breaker_state = bill.breaker_state or breaker.state
             with breaker.attempt(), self._reserve(worst_usd, call.scope) as reservation:
+                bill.tries += 1
+                started = time.perf_counter()
                 try:
-                    completion = await self._send(live.clients[row.endpoint], row, call.query, bill)
+                    completion = await send(live.clients[row.endpoint], row, call)
                 except TryError as failed:
                     reservation.cost_usd = self._failure_usd(failed, row, worst_usd, bill)
                     raise
+                finally:
+                    bill.latency_s += time.perf_counter() - started
                 stated_usd = self._stated_usd(row, completion.cost_usd)
                 reservation.cost_usd = bill.add(card, completion.usage, stated_usd)
         bill.notes.extend(completion.notes)
@@ -229,23 +284,19 @@ class HttpPool(Pool):
             return nullcontext(Reservation(usd))
         return self._budget.reserve(usd, scope)
 
-    async def _send(
-        self, client: AsyncOpenAI, row: CandidateRow, query: str, bill: _Bill
-    ) -> Completion:
+    async def _send(self, endpoint: _Connections, row: CandidateRow, call: Call) -> Completion:
         total_s = self._file.endpoints[row.endpoint].total_s
-        bill.tries += 1
-        started = time.perf_counter()
         try:
             async with asyncio.timeout(total_s):
                 # `chat.completions.create` refuses keywords that it does not know, which a pool file may
                 # set, and takes twice the CPU time (0.7 against 0.34 ms), because it renames all keys.
-                answer = await client.post(
+                answer = await endpoint.sdk.post(
                     "/chat/completions",
                     cast_to=httpx2.Response,
-                    body=self._file.request(Call(row.name, query)),
+                    body=self._file.request(Call(row.name, call.query)),
                 )
             return read_completion(
-                answer.content, query, headers=answer.headers, thoughts=row.thoughts
+                answer.content, call.query, headers=answer.headers, thoughts=row.thoughts
             )
         except TimeoutError:
             raise TryError(
@@ -255,8 +306,6 @@ class HttpPool(Pool):
             raise status_failure(error) from None
         except APIConnectionError as error:
             raise transport_failure(error) from None
-        finally:
-            bill.latency_s += time.perf_counter() - started
 
     def _failure_usd(
         self, failed: TryError, row: CandidateRow, worst_usd: float, bill: _Bill
@@ -281,7 +330,7 @@ class HttpPool(Pool):
         clients = {name: self._client(each, self._access[name]) for name, each in endpoints.items()}
         return _Live(clients, slots, asyncio.Semaphore(self._max_concurrency))
 
-    def _client(self, endpoint: Endpoint, access: Access) -> AsyncOpenAI:
+    def _client(self, endpoint: Endpoint, access: Access) -> _Connections:
         transport = LaneTransport(
             self._file.max_reply_bytes, proxy=access.proxy, verify=access.context
         )
@@ -289,22 +338,26 @@ class HttpPool(Pool):
         http = httpx2.AsyncClient(
             transport=transport, headers={"accept-encoding": "identity"}, trust_env=False
         )
-        return AsyncOpenAI(
+        timeout = httpx2.Timeout(endpoint.read_s, connect=endpoint.connect_s)
+        sdk = AsyncOpenAI(
             api_key=access.key or _NO_KEY,
             base_url=endpoint.base_url,
             max_retries=0,
             default_headers=access.headers,
             http_client=http,
-            timeout=httpx2.Timeout(endpoint.read_s, connect=endpoint.connect_s),
+            timeout=timeout,
         )
+        url = str(sdk.base_url.join("chat/completions"))
+        headers = {**sdk.auth_headers, **access.headers}
+        return _Connections(sdk, Target(http, url, headers, timeout))
 
     async def aclose(self) -> None:
         """Close the connections and the budget, and log which calls failed and why."""
         self._closed = True
         self._tally.log_once(self._file.path)
         if self._live is not None:
-            for client in self._live.clients.values():
-                await self._background.run(client.close())
+            for endpoint in self._live.clients.values():
+                await self._background.run(endpoint.sdk.close())
             self._live = None
         self._background.stop()
         if self._budget is not None:

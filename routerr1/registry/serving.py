@@ -12,7 +12,7 @@ import re
 import signal
 import threading
 import uuid
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
 from importlib import metadata
 from pathlib import Path
@@ -20,11 +20,11 @@ from typing import Any, TypedDict, TypeVar
 
 import mlflow
 from mlflow.pyfunc.model import PythonModel
-from pydantic import ValidationError
 
-from routerr1.config import BudgetParams, Params, explain
-from routerr1.errors import ConfigError, PoolError, RegistryError
+from routerr1.config import Params
+from routerr1.errors import RegistryError
 from routerr1.files import read_json
+from routerr1.registry.served import as_served, check_cards
 from routerr1.rollout.record import to_row
 from routerr1.tracking.store import experiment_id, open_client
 from routerr1.tracking.traces import hand_over
@@ -80,9 +80,10 @@ class RouterModel(PythonModel):
         folder = Path(context.artifacts["context"])
         read_manifest(folder)
         config = {**SETTINGS, **(getattr(context, "model_config", None) or {})}
-        self._params = _as_served(
+        self._params = as_served(
             Params.model_validate(read_json(folder / "params.json")),
-            pool=Path(config["pool_file"] or folder / "pool.yaml"),
+            pool=_path(config["pool_file"]),
+            packed=folder / "pool.yaml",
             prompt=folder / "prompt.txt",
             budget=config["budget"],
         )
@@ -179,26 +180,15 @@ class RouterModel(PythonModel):
         return future.result()
 
 
+def _path(named: str | None) -> Path | None:
+    return None if named is None else Path(named)
+
+
 def _experiment(params: Params) -> str | None:
     """The experiment for traces, or None if there is no store yet; serving makes none."""
     if not os.environ.get("MLFLOW_TRACKING_URI") and not Path("mlflow.db").is_file():
         return None
     return experiment_id(open_client(), params.registry.experiment)
-
-
-def _as_served(params: Params, *, pool: Path, prompt: Path, budget: Mapping[str, Any]) -> Params:
-    """The parameters of training with serving's own files and limits, and with live calls."""
-    own = params.pool
-    try:
-        limits = BudgetParams.model_validate({**own.budget.model_dump(), **budget})
-    except ValidationError as error:
-        raise ConfigError(f"model_config: budget: {explain(error)[1]}") from None
-    file = None if own.kind == "simulated" else pool
-    live = own.replace(file=file, calls="live", store=None, budget=limits)
-    wording = params.prompt
-    if wording.file is not None:
-        wording = wording.replace(file=prompt)
-    return params.replace(pool=live, prompt=wording)
 
 
 def _warn_of_refused_calls(trajectory: Trajectory) -> None:
@@ -215,18 +205,6 @@ def _offered(params: Params) -> Sequence[Card]:
     pool = Workspace(params).open_pool()
     asyncio.run(pool.aclose())
     return pool.cards
-
-
-def check_cards(offered: Sequence[Card], needed: Sequence[Card]) -> None:
-    """Confirm that the pool has every candidate that the policy may name.
-
-    Raises: PoolError naming the missing cards.
-    """
-    missing = sorted({card.name for card in needed} - {card.name for card in offered})
-    if missing:
-        raise PoolError(
-            f"the pool lacks {', '.join(missing)}, which the policy was trained to call"
-        )
 
 
 mlflow.models.set_model(RouterModel())

@@ -398,6 +398,19 @@ def save_report(version: Version) -> Path:
     return target / "index.html"
 
 
+@contextmanager
+def version_files(version: Version) -> Iterator[tuple[Path, Path]]:
+    """Verified local copies of a version's checkpoint and of the context that goes with it.
+
+    Raises: RegistryError if a file is missing or was changed since the version was registered.
+    """
+    with (
+        _verified(version.model_id, "artifacts/policy") as checkpoint,
+        _context(version.model_id, version.tags.get(_CONTEXT)) as context,
+    ):
+        yield checkpoint, context
+
+
 def read_version_evidence(version: Version) -> gate.Evidence:
     """What a version was judged by.
 

@@ -1,0 +1,172 @@
+"""A client's own request on its way to a candidate: sent with its messages, passed back as it came."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import httpx2
+from openai import APIConnectionError, APITimeoutError
+from pydantic import JsonValue
+
+from routerr1.pool.attempts import Completion, read_forwarded
+from routerr1.pool.base import Call
+from routerr1.pool.failures import (
+    TryError,
+    failure_of,
+    retry_after_s,
+    transport_failure,
+    words_of,
+)
+from routerr1.pool.pool_file import CandidateRow, PoolFile
+from routerr1.pool.wire import parse_body
+from routerr1.types import Reply
+
+_LIMITS = ("max_tokens", "max_completion_tokens")
+_DONE = b"[DONE]"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An endpoint as requests reach it; the headers hold its key."""
+
+    http: httpx2.AsyncClient
+    url: str
+    headers: Mapping[str, str]
+    timeout: httpx2.Timeout
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarded:
+    """What came of a forwarded request.
+
+    Attributes:
+        reply: the bill, and why there is no reply if there is none.
+        content: the whole body; of a stream, all of its bytes.
+        emitted: whether a part of a stream was passed on.
+        status: of the last response; 0 without one.
+    """
+
+    reply: Reply
+    content: bytes = b""
+    emitted: bool = False
+    status: int = 0
+
+
+class Passing:
+    """One request while it is tried."""
+
+    def __init__(self, body: Mapping[str, JsonValue], emit: Callable[[bytes], None] | None) -> None:
+        self._body = body
+        self._emit = emit
+        self.content = b""
+        self.emitted = False
+        self.status = 0
+
+    async def send(
+        self,
+        target: Target,
+        file: PoolFile,
+        row: CandidateRow,
+        query: str,
+        total_s: float,
+    ) -> Completion:
+        """Make one try.
+
+        Raises: TryError; it is not to be retried if a part of a stream is passed on already.
+        """
+        if self.emitted:
+            raise TryError("the stream broke off before its end", ill=False)
+        request = target.http.build_request(
+            "POST",
+            target.url,
+            json=forwarded_body(self._body, file, row, stream=self._emit is not None),
+            headers=target.headers,
+            timeout=target.timeout,
+        )
+        try:
+            async with asyncio.timeout(total_s):
+                return await self._sent(target.http, request, query)
+        except TimeoutError:
+            raise self._final(
+                TryError(f"no whole reply within {total_s:g} s", retry=True, billable=True)
+            ) from None
+        except httpx2.TimeoutException as error:
+            raise self._broken(APITimeoutError(request=error.request), error) from None
+        except httpx2.TransportError as error:
+            raise self._broken(APIConnectionError(request=request), error) from None
+
+    async def _sent(
+        self, http: httpx2.AsyncClient, request: httpx2.Request, query: str
+    ) -> Completion:
+        response = await http.send(request, stream=True)
+        try:
+            self.status = response.status_code
+            if response.status_code != httpx2.codes.OK:
+                raise _refused(response, await response.aread())
+            if self._emit is None:
+                self.content = await response.aread()
+            else:
+                self.content = await self._streamed(response, self._emit)
+            return read_forwarded(self.content, query, response.headers)
+        finally:
+            await response.aclose()
+
+    async def _streamed(self, response: httpx2.Response, emit: Callable[[bytes], None]) -> bytes:
+        lines: list[bytes] = []
+        rest = b""
+        async for piece in response.aiter_bytes():
+            *whole, rest = (rest + piece).split(b"\n")
+            for line in whole:
+                lines.append(line)
+                self._pass_on(line, emit)
+        self._pass_on(rest, emit)
+        return b"\n".join([*lines, rest])
+
+    def _pass_on(self, line: bytes, emit: Callable[[bytes], None]) -> None:
+        event = line.removeprefix(b"data:").strip()
+        if line.startswith(b"data:") and event != _DONE and b'"error"' not in event[:10]:
+            self.emitted = True
+            emit(event)
+
+    def _broken(self, named: APIConnectionError, cause: httpx2.TransportError) -> TryError:
+        named.__cause__ = cause
+        return self._final(transport_failure(named))
+
+    def _final(self, failed: TryError) -> TryError:
+        failed.retry = failed.retry and not self.emitted
+        return failed
+
+
+def forwarded_body(
+    body: Mapping[str, JsonValue], file: PoolFile, row: CandidateRow, *, stream: bool
+) -> dict[str, JsonValue]:
+    """A client's request as the candidate gets it.
+
+    The limit of tokens is the smaller one of client and pool file. What the pool file sets under
+    `parameters` holds for clients too.
+    """
+    fixed = file.request(Call(row.name, ""))
+    most = file.reply_tokens(row)
+    asked = [value for name in _LIMITS if isinstance(value := body.get(name), int)]
+    own = {name: value for name, value in body.items() if name not in _LIMITS}
+    limit = {"max_tokens": min([*asked, most])} if "max_tokens" in fixed or asked else {}
+    sent: dict[str, JsonValue] = {
+        "temperature": row.temperature,
+        **own,
+        **limit,
+        **row.parameters,
+        "model": row.model,
+    }
+    sent.pop("stream_options", None)
+    sent["stream"] = stream or None
+    if stream:
+        sent["stream_options"] = {"include_usage": True}  # or the call could not be priced
+    return {name: value for name, value in sent.items() if value is not None}
+
+
+def _refused(response: httpx2.Response, content: bytes) -> TryError:
+    return failure_of(
+        response.status_code,
+        words_of(parse_body(content), response.text),
+        retry_after_s=retry_after_s(response.headers.get("retry-after")),
+    )

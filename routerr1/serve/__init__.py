@@ -1,0 +1,1 @@
+"""The gateway: a policy or any evaluated router behind OpenAI's protocol."""

@@ -1,0 +1,186 @@
+"""From a trajectory to what a client gets: the answer or an error, the usage, and the object `routerr1`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+
+from routerr1.serve.engine import Identity
+from routerr1.serve.errors import ApiError, over_budget
+from routerr1.types import Ledger, Reply, Trajectory
+
+_NO_ANSWER = {
+    "max_rounds": "the policy asked for another call after its last one",
+    "no_action": "the policy ended without a call or an answer",
+    "length": "the policy used up its tokens",
+}
+
+
+class PromptDetails(BaseModel):
+    """Part of the prompt tokens that candidates read from their caches."""
+
+    cached_tokens: int = 0
+
+
+class CompletionDetails(BaseModel):
+    """Part of the completion tokens that is not the answer of a candidate or the policy."""
+
+    reasoning_tokens: int = 0
+
+
+class UsageBody(BaseModel):
+    """Tokens of the policy and of all candidates together, and what the candidates cost."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    cost: float
+    prompt_tokens_details: PromptDetails = PromptDetails()
+    completion_tokens_details: CompletionDetails = CompletionDetails()
+
+
+class CallBody(BaseModel):
+    """One call to a candidate.
+
+    Attributes:
+        seconds: of all its tries.
+        failure: why there is no reply; None if there is one.
+    """
+
+    model: str
+    cost: float
+    seconds: float
+    prompt_tokens: int
+    completion_tokens: int
+    retries: int = 0
+    failure: str | None = None
+    recorded: bool = False
+
+
+class AboutBody(BaseModel):
+    """The object `routerr1` of a response.
+
+    Attributes:
+        version: of the policy: number in the registry, or a digest of its files.
+        pool: `http`, `recorded` (replies of real models, made earlier) or `simulated`.
+        cost: what the calls cost, equal to the sum over `calls`.
+    """
+
+    version: str
+    router: str
+    pool: str
+    spend: float
+    cost: float
+    calls: list[CallBody]
+    policy_tokens: int
+    seconds: float
+    trace_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a trajectory comes to.
+
+    Attributes:
+        finish: `stop`, or `length` if the answer was cut.
+    """
+
+    text: str
+    finish: str
+    usage: UsageBody
+    about: AboutBody
+
+
+def require_answer(trajectory: Trajectory) -> str:
+    """The answer of a trajectory.
+
+    Raises: ApiError if there is none, or if no candidate replied: what a policy says then is a guess.
+    """
+    replies = [turn.reply for turn in trajectory.turns if turn.reply is not None]
+    failed = [reply for reply in replies if reply.failure is not None]
+    if replies and len(failed) == len(replies):
+        refused = [reply for reply in failed if reply.failure == "budget"]
+        if refused:
+            raise over_budget(_words(refused))
+        asked = any(reply.model for reply in failed)
+        raise ApiError(503 if asked else 502, _words(failed), "no_candidate_replied")
+    if trajectory.answer is None:
+        reason = _NO_ANSWER[trajectory.stopped]
+        raise ApiError(502, f"there is no answer: {reason}", "no_answer", retry=False)
+    if not trajectory.answer.strip():
+        raise ApiError(
+            502, "there is no answer: the policy answered nothing", "no_answer", retry=False
+        )
+    return trajectory.answer.strip()
+
+
+def _words(replies: Sequence[Reply]) -> str:
+    reasons = dict.fromkeys(
+        f"{reply.model or 'no model'}: {reply.note or reply.failure}" for reply in replies
+    )
+    return f"no candidate replied ({'; '.join(reasons)})"
+
+
+def usage_of(trajectory: Trajectory) -> UsageBody:
+    """The tokens of a trajectory. The policy reads its prompt and every inserted reply once."""
+    ledger = trajectory.ledger
+    read = len(trajectory.prompt_ids) + sum(len(turn.inserted_ids) for turn in trajectory.turns)
+    return usage_body(ledger, read)
+
+
+def usage_body(ledger: Ledger, policy_prompt_tokens: int = 0) -> UsageBody:
+    """The usage of a ledger."""
+    prompt = policy_prompt_tokens + ledger.prompt_tokens
+    completion = ledger.policy_tokens + ledger.completion_tokens
+    return UsageBody(
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        total_tokens=prompt + completion,
+        cost=ledger.cost_usd,
+        prompt_tokens_details=PromptDetails(cached_tokens=ledger.cached_prompt_tokens),
+        completion_tokens_details=CompletionDetails(reasoning_tokens=ledger.reasoning_tokens),
+    )
+
+
+def about_of(
+    replies: Sequence[Reply],
+    identity: Identity,
+    *,
+    spend: float,
+    policy_tokens: int,
+    seconds: float,
+    trace_id: str,
+) -> AboutBody:
+    """What the object `routerr1` says."""
+    asked = [reply for reply in replies if reply.model]
+    return AboutBody(
+        version=identity.version,
+        router=identity.router,
+        pool=identity.pool,
+        spend=spend,
+        cost=sum(reply.cost_usd for reply in asked),
+        calls=[call_body(reply) for reply in asked],
+        policy_tokens=policy_tokens,
+        seconds=round(seconds, 6),
+        trace_id=trace_id,
+    )
+
+
+def call_body(reply: Reply) -> CallBody:
+    """One call as clients see it."""
+    return CallBody(
+        model=reply.model,
+        cost=reply.cost_usd,
+        seconds=round(reply.latency_s, 6),
+        prompt_tokens=reply.prompt_tokens,
+        completion_tokens=reply.completion_tokens,
+        retries=reply.retries,
+        failure=reply.failure,
+        recorded=reply.cached,
+    )
+
+
+def stopped_at(text: str, stops: Sequence[str]) -> str:
+    """`text` up to the first of `stops`."""
+    places = [place for stop in stops if (place := text.find(stop)) >= 0]
+    return text[: min(places)] if places else text

@@ -1,0 +1,221 @@
+"""Engines from what a user names: a folder with a policy, a registered version, or an evaluated router."""
+
+import uuid
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from routerr1.baselines.build import LEARNED, Materials, baseline_routers, lessons
+from routerr1.baselines.matrix import read_matrix
+from routerr1.config import Baseline, Params
+from routerr1.errors import ConfigError
+from routerr1.evaluate.controls import Policy, Router, fixed_router, policy_router
+from routerr1.evaluate.routers import RouterId
+from routerr1.files import read_json
+from routerr1.lineage import PATHS, hash_of
+from routerr1.pool.base import Pool
+from routerr1.pool.budget import Budget, Limits
+from routerr1.pool.build import budget_file
+from routerr1.pool.cards import read_cards
+from routerr1.prompt import Renderer
+from routerr1.registry.served import as_served
+from routerr1.registry.versions import Version, version_files
+from routerr1.rollout.generate import Generator
+from routerr1.serve.engine import Engine, Identity, Route
+from routerr1.serve.hearing import Heard, HearingGenerator
+from routerr1.train.checkpoint import MANIFEST, read_manifest
+from routerr1.workspace import Workspace
+
+SERVED = "served"  # pool and data set of what is played here
+_BASELINES = (*LEARNED, "largest", "frugal", "prompted", "policy_before_rl", "knn_multi_turn")
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What the person who starts the gateway decides.
+
+    Attributes:
+        demo: simulated candidates may answer.
+        live: candidates of a recorded pool are asked at their endpoints.
+        pool_file: takes the place of the pool file of parameters or version.
+    """
+
+    demo: bool = False
+    live: bool = False
+    pool_file: Path | None = None
+
+
+def policy_engine(folder: Path, params: Params, choices: Choices) -> Engine:
+    """The policy in a folder, with the pool and the cards of the working directory.
+
+    Raises: CheckpointError, ConfigError, PoolError.
+    """
+    params = _as_chosen(params, choices)
+    workspace = Workspace(params)
+    ours = (folder / MANIFEST).is_file()
+    digest = hash_of(read_manifest(folder)["files"]) if ours else ""
+    opened = _Opened(workspace, params)
+    try:
+        generator = workspace.load(folder) if ours else workspace.load_unchecked(folder)
+        route = policy_route(generator, workspace.renderer, params)
+    except BaseException:
+        opened.give_up()
+        raise
+    return opened.engine(folder.name if not digest else digest[:12], "policy", route, digest)
+
+
+def version_engine(version: Version, choices: Choices) -> Engine:
+    """A registered version, with its own cards and parameters.
+
+    Raises: RegistryError, CheckpointError if its files were changed; PoolError naming the cards that the
+        pool lacks; ConfigError if it was made for simulated models.
+    """
+    with version_files(version) as (checkpoint, context):
+        trained = Params.model_validate(read_json(context / "params.json"))
+        params = as_served(
+            trained,
+            pool=choices.pool_file,
+            packed=context / "pool.yaml",
+            prompt=context / "prompt.txt",
+            budget={},
+        )
+        params = _as_chosen(params, replace(choices, pool_file=None))
+        workspace = Workspace(params)
+        opened = _Opened(workspace, params, context / "cards.json")
+        try:
+            generator = workspace.load(checkpoint)
+            route = policy_route(generator, workspace.renderer, params)
+        except BaseException:
+            opened.give_up()
+            raise
+        digest = hash_of(read_manifest(checkpoint)["files"])
+    return opened.engine(str(version.number), "policy", route, digest)
+
+
+def router_engine(name: str, params: Params, choices: Choices) -> Engine:
+    """An evaluated router by its name in the table: `policy`, `fixed/NAME` or `baseline/NAME`.
+
+    Raises: ConfigError for a router that is not served; DataError if what it learns from is missing.
+    """
+    kind, router = RouterId.parse(name)
+    params = _as_chosen(params, choices)
+    workspace = Workspace(params)
+    if (kind, router) == ("control", "policy"):
+        return policy_engine(PATHS.policy, params, choices)
+    if kind == "baseline" and router in _BASELINES:
+        route = _baseline_route(router, workspace)
+    elif kind == "fixed":
+        route = _fixed_route(router, workspace)
+    else:
+        known = ", ".join(f"baseline/{each}" for each in _BASELINES)
+        raise ConfigError(
+            f"--router {name}: is not served (there are: policy, fixed/NAME, {known})"
+        )
+    opened = _Opened(workspace, params)
+    if kind == "fixed" and router not in {card.name for card in opened.pool.cards}:
+        opened.give_up()
+        raise ConfigError(f"--router {name}: the pool has no candidate {router!r}")
+    return opened.engine(name, name, route, "")
+
+
+def policy_route(generator: Generator, renderer: Renderer, params: Params) -> Route:
+    """A policy as it is evaluated."""
+    policy = _policy_of(generator, renderer, params)
+
+    def route(pool: Pool, heard: Heard) -> Router:
+        hearing = replace(policy, generator=HearingGenerator(generator, heard))
+        return policy_router(hearing, pool, SERVED, params.evaluate.seed)
+
+    return route
+
+
+def _fixed_route(name: str, workspace: Workspace) -> Route:
+    params = workspace.params
+    generator = workspace.load(PATHS.policy)
+    policy = _policy_of(generator, workspace.renderer, params)
+
+    def route(pool: Pool, heard: Heard) -> Router:
+        hearing = replace(policy, generator=HearingGenerator(generator, heard))
+        return fixed_router(hearing, pool, name, SERVED, params.evaluate.seed)
+
+    return route
+
+
+def _baseline_route(name: str, workspace: Workspace) -> Route:
+    """A router of the literature, which learns from the matrix now; the warm start writes its answers."""
+    params = workspace.params
+    seed = params.seeds[0]
+    section = params.baselines.replace(include=(_baseline(name),))
+    described = {card.name: card.description for card in workspace.cards}
+    known = lessons(read_matrix(PATHS.matrix), section, seed=seed, descriptions=described)
+    fitted = "knn" if name == "knn_multi_turn" else name
+    if fitted in known:
+        known[fitted]()
+    generator = workspace.load(workspace.warmstart_folder(seed))
+    policy = _policy_of(generator, workspace.renderer, params)
+
+    def route(pool: Pool, heard: Heard) -> Router:
+        hearing = replace(policy, generator=HearingGenerator(generator, heard))
+        materials = Materials(hearing, hearing, pool, known, None)
+        (router,) = baseline_routers(materials, section, pool_name=SERVED, seed=seed)
+        return router
+
+    return route
+
+
+def _baseline(name: str) -> Baseline:
+    found: Baseline = name  # type: ignore[assignment]  # `replace` validates it
+    return found
+
+
+def _policy_of(generator: Generator, renderer: Renderer, params: Params) -> Policy:
+    section = params.evaluate
+    return Policy(params.seeds[0], generator, renderer, params.rollout, section.temperature)
+
+
+def _as_chosen(params: Params, choices: Choices) -> Params:
+    """The parameters with the pool that was chosen.
+
+    Raises: ConfigError if candidates are simulated, and that was not asked for.
+    """
+    pool = params.pool
+    if choices.pool_file is not None:
+        pool = pool.replace(
+            kind="http", file=choices.pool_file, calls="live", store=None, redraw=0.0
+        )
+    elif choices.live and pool.kind == "recorded":
+        pool = pool.replace(kind="http", store=None, redraw=0.0)
+    if pool.kind == "simulated" and not choices.demo:
+        raise ConfigError(
+            "the candidates are simulated: their answers are made up; serve another policy or pool, or "
+            "say --demo"
+        )
+    return params.replace(pool=pool)
+
+
+class _Opened:
+    """Pool and budget of an engine that is being built."""
+
+    def __init__(self, workspace: Workspace, params: Params, cards: Path | None = None) -> None:
+        limits = params.pool.budget
+        run = f"serving {uuid.uuid4().hex}"
+        self._kind = params.pool.kind
+        self._name = params.registry.model
+        self._budget = Budget(
+            budget_file(),
+            Limits(limits.question_usd, limits.run_usd, limits.month_usd),
+            run=run,
+        )
+        try:
+            shown = workspace.cards if cards is None else read_cards(cards)
+            self.pool = workspace.open_pool(shown, run=run, budget=self._budget)
+        except BaseException:
+            self._budget.close()
+            raise
+
+    def engine(self, version: str, router: str, route: Route, digest: str) -> Engine:
+        identity = Identity(self._name, version, router, self._kind, digest)
+        return Engine(identity, route, self.pool, self._budget)
+
+    def give_up(self) -> None:
+        """Close what was opened for an engine that cannot be built."""
+        self._budget.close()

@@ -1,0 +1,106 @@
+"""One router with its pool, on an event loop of its own: a policy that computes must not hold up the server."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+
+from routerr1.evaluate.controls import Router
+from routerr1.pool.background import BackgroundLoop
+from routerr1.pool.base import Pool
+from routerr1.pool.budget import Budget, Grant
+from routerr1.serve.hearing import Heard, HearingPool
+from routerr1.types import Card, Question, Trajectory
+
+Route = Callable[[Pool, Heard], Router]
+"""Makes the router of one request, around the request's own pool and what listens to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What an answer says of its router.
+
+    Attributes:
+        name: the model's name for clients.
+        version: number of the registered version, or a digest of the policy's files.
+        router: `policy`, or a baseline.
+        pool: kind of the pool: http, recorded or simulated.
+        digest: of the policy's files; "" for a router without one.
+    """
+
+    name: str
+    version: str
+    router: str
+    pool: str
+    digest: str = ""
+
+    @property
+    def label(self) -> str:
+        """Name and version in one, for fingerprints and metrics."""
+        return f"{self.name}@{self.version}"
+
+
+class Engine:
+    """Plays questions concurrently; they share the batches of the policy.
+
+    Args:
+        pool: closed with the engine, and the budget with it.
+    """
+
+    def __init__(self, identity: Identity, route: Route, pool: Pool, budget: Budget) -> None:
+        self.identity = identity
+        self.pool = pool
+        self._route = route
+        self._budget = budget
+        self._background = BackgroundLoop(f"routerr1-engine-{identity.version}")
+        self._under_way = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def cards(self) -> Sequence[Card]:
+        """The candidates, as the policy knows them."""
+        return self.pool.cards
+
+    @property
+    def under_way(self) -> int:
+        """Requests that are being answered."""
+        return self._under_way
+
+    async def play(self, question: Question, heard: Heard, grant: Grant) -> Trajectory:
+        """Answer one question; cancelling this cancels its generation and its calls.
+
+        Raises: BudgetExceeded if the run, the month or a payer cannot pay another call; RouterError.
+        """
+        with self.holding():
+            return await self._background.run(self._play(question, heard, grant))
+
+    async def _play(self, question: Question, heard: Heard, grant: Grant) -> Trajectory:
+        with self._budget.granted(heard.scope, grant):
+            router = self._route(HearingPool(self.pool, heard), heard)
+            return await router.play(question, player=heard.scope)
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """Keep the engine open while the block runs; only on the server's event loop."""
+        self._under_way += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._idle.set()
+
+    def granted(self, scope: str, grant: Grant) -> AbstractContextManager[None]:
+        """Count calls that are made past the router; see `Budget.granted`."""
+        return self._budget.granted(scope, grant)
+
+    async def drained(self) -> None:
+        """Wait until no request is under way."""
+        await self._idle.wait()
+
+    async def aclose(self) -> None:
+        """Close the pool and end the thread; requests still under way end in an error."""
+        await self.pool.aclose()
+        self._background.stop()

@@ -1,0 +1,379 @@
+"""What the gateway does with a request, whatever protocol it came by: admit, answer, bill, keep."""
+
+import asyncio
+import json
+import logging
+import secrets
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from pydantic import JsonValue
+
+from routerr1.config import ServeParams
+from routerr1.errors import BudgetExceeded, RouterError
+from routerr1.pool.base import Call
+from routerr1.pool.budget import Grant, Payer
+from routerr1.pool.client import HttpPool
+from routerr1.pool.forward import Forwarded
+from routerr1.serve.answers import (
+    Answer,
+    about_of,
+    call_body,
+    require_answer,
+    stopped_at,
+    usage_of,
+)
+from routerr1.serve.build import SERVED
+from routerr1.serve.engine import Engine
+from routerr1.serve.errors import ApiError, over_budget
+from routerr1.serve.hearing import Event, Heard
+from routerr1.serve.keys import Keyring
+from routerr1.serve.metrics import Metrics, best_single, single_usd
+from routerr1.serve.requests import ChatRequest, question_of, refuse_unsupported
+from routerr1.serve.store import Key, RequestRow, Store, Writer
+from routerr1.types import Question, Reply, Trajectory
+
+_log = logging.getLogger(__name__)
+CLIENT_GONE = 499  # nginx's word for a client that does not wait
+
+
+@dataclass
+class Asked:
+    """One request on its way.
+
+    Attributes:
+        budget_usd: X-Budget-USD; None without one.
+    """
+
+    id: str
+    request: ChatRequest
+    key: Key | None = None
+    budget_usd: float | None = None
+    trace_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    began: float = field(default_factory=time.perf_counter)
+    first_s: float | None = None
+
+    def answered(self) -> None:
+        """Note that the first visible token is decided."""
+        if self.first_s is None:
+            self.first_s = time.perf_counter() - self.began
+
+
+class Gateway:
+    """The engine that takes new requests, and what all requests share.
+
+    Args:
+        traced: is handed every trajectory, on another thread; None traces nothing.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        params: ServeParams,
+        store: Store,
+        *,
+        traced: Callable[[Trajectory, Asked], None] | None = None,
+    ) -> None:
+        self.engine = engine
+        self.params = params
+        self.store = store
+        self.keyring = Keyring(store)
+        self.metrics = Metrics()
+        self.draining = False
+        self._traced = traced
+        self._writer = Writer(store)
+        self.metrics.serving.labels(engine.identity.label).set(1)
+
+    def models(self, key: Key | None) -> list[str]:
+        """The router, and every candidate that this key may ask by name."""
+        return [self.engine.identity.name, *self._candidates(key)]
+
+    def _candidates(self, key: Key | None) -> list[str]:
+        allowed = self.params.candidates
+        return [
+            card.name
+            for card in self.engine.cards
+            if (allowed == "all" or card.name in allowed)
+            and (key is None or key.candidates is None or card.name in key.candidates)
+        ]
+
+    def asked(
+        self, request: ChatRequest, key: Key | None, budget_usd: float | None, trace: str | None
+    ) -> Asked:
+        """A request that was admitted.
+
+        Raises: ApiError 404 for a model that there is not; 403 for a spend level above the key's.
+        """
+        if self.draining:
+            raise ApiError(503, "the gateway is ending; ask again", "draining", retry=True)
+        if request.model not in self.models(key):
+            raise ApiError(
+                404,
+                f"the model {request.model[:100]!r} does not exist; GET /v1/models lists the models",
+                "model_not_found",
+                "model",
+            )
+        spend = self.params.spend if request.spend is None else request.spend
+        if key is not None and key.max_spend is not None:
+            if request.spend is not None and spend > key.max_spend:
+                raise ApiError(
+                    403,
+                    f"spend: this key may ask for {key.max_spend:g} at most",
+                    "spend_too_high",
+                    "spend",
+                )
+            spend = min(spend, key.max_spend)
+        number = f"chatcmpl-{secrets.token_hex(16)}"
+        made = Asked(number, request.model_copy(update={"spend": spend}), key, budget_usd)
+        if trace is not None:
+            made.trace_id = trace
+        return made
+
+    def is_router(self, asked: Asked) -> bool:
+        """Whether the router is asked, and not a candidate by its name."""
+        return asked.request.model == self.engine.identity.name
+
+    def _grant(self, asked: Asked) -> Grant:
+        limits = [asked.budget_usd, self.params.max_question_usd]
+        stated = [limit for limit in limits if limit is not None]
+        key = asked.key
+        payers: tuple[Payer, ...] = ()
+        if key is not None:
+            payers = (Payer(f"key {key.id} month {datetime.now(UTC):%Y-%m}", key.month_usd),)
+        return Grant(min(stated) if stated else None, payers)
+
+    async def answer(
+        self,
+        asked: Asked,
+        tell: Callable[[Event], None] | None = None,
+        engine: Engine | None = None,
+    ) -> Answer:
+        """The router's answer.
+
+        Args:
+            tell: called with what happens, on the thread of the router.
+
+        Raises: ApiError.
+        """
+        engine = engine or self.engine
+        request, spend = asked.request, asked.request.spend or 0.0
+        refuse_unsupported(request)
+        text = question_of(request.messages)
+        if len(text) > self.params.max_question_chars:
+            raise ApiError(
+                400,
+                f"messages: {len(text)} characters, of which {self.params.max_question_chars} are taken",
+                "context_length_exceeded",
+                "messages",
+            )
+        question = Question(asked.id, SERVED, text, (), "test", metadata=_metadata(request))
+        allowed = asked.key.candidates if asked.key is not None else None
+        heard = Heard(f"{SERVED}/{asked.id}", allowed, tell)
+        grant = self._grant(asked)
+        with self._kept(asked, engine, heard.replies, grant, text) as kept:
+            try:
+                async with asyncio.timeout(self.params.timeout_s):
+                    trajectory = await engine.play(question, heard, grant)
+            except TimeoutError:
+                raise ApiError(
+                    504, f"no answer within {self.params.timeout_s:g} s", "timeout"
+                ) from None
+            if self._traced is not None:
+                self._traced(trajectory, asked)
+            _refuse_too_long(trajectory)
+            said = require_answer(trajectory)
+            said, finish = _shortened(said, request, heard)
+            asked.answered()
+            kept.answer = said
+            seconds = time.perf_counter() - asked.began
+            own_s = max(seconds - heard.generation_s - heard.call_s, 0.0)
+            self.metrics.overhead_s.labels(engine.identity.label).observe(own_s)
+            self._count_savings(engine, text, said, trajectory.ledger.cost_usd)
+            about = about_of(
+                heard.replies,
+                engine.identity,
+                spend=spend,
+                policy_tokens=trajectory.ledger.policy_tokens,
+                seconds=seconds,
+                trace_id=asked.trace_id,
+            )
+            return Answer(said, finish, usage_of(trajectory), about)
+
+    async def forward(
+        self,
+        asked: Asked,
+        body: dict[str, JsonValue],
+        emit: Callable[[bytes], None] | None = None,
+    ) -> Forwarded:
+        """Pass a request on to a candidate.
+
+        Args:
+            emit: called with each event of a stream, on another thread.
+
+        Raises: ApiError.
+        """
+        engine = self.engine
+        name = asked.request.model
+        call = Call(name, json.dumps(body, ensure_ascii=False), f"{SERVED}/{asked.id}")
+        grant = self._grant(asked)
+        replies: list[Reply] = []
+        with self._kept(asked, engine, replies, grant, call.query) as kept, engine.holding():
+            with engine.granted(call.scope or "", grant):
+                if isinstance(engine.pool, HttpPool):
+                    found = await engine.pool.forward(call, body, emit)
+                else:
+                    query = question_of(asked.request.messages)
+                    found = Forwarded(await engine.pool.ask(replace(call, query=query)))
+            replies.append(found.reply)
+            asked.answered()
+            reply = found.reply
+            if reply.failure == "budget":
+                raise over_budget(reply.note or "the budget of this request is spent")
+            if reply.failure is not None:
+                raise ApiError(
+                    503 if found.status != 400 else 400,
+                    f"{name}: {reply.note or reply.failure}",
+                    "candidate_failed",
+                )
+            kept.answer = reply.text
+            return found
+
+    def _kept(
+        self, asked: Asked, engine: Engine, replies: list[Reply], grant: Grant, text: str
+    ) -> "_Kept":
+        return _Kept(self, asked, engine, replies, grant, text)
+
+    def keep(self, row: RequestRow) -> None:
+        """Write a finished request, as far as the parameters say."""
+        if self.params.keep == "none":
+            return
+        if self.params.keep == "metadata":
+            row = replace(row, question=None, answer=None)
+        self._writer.put(row)
+
+    def flush(self) -> None:
+        """Wait until finished requests can be looked up."""
+        self._writer.flush()
+
+    def _count_savings(self, engine: Engine, text: str, said: str, cost_usd: float) -> None:
+        best = best_single(engine.cards)
+        if best is not None:
+            self.metrics.saved(engine.identity.label, single_usd(best, text, said) - cost_usd)
+
+    async def aclose(self) -> None:
+        """Close engine, writer and store."""
+        await self.engine.aclose()
+        await asyncio.to_thread(self._writer.close)
+        self.store.close()
+
+
+class _Kept:
+    """Around the answering of one request: turns errors into those of the protocol, counts and keeps."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        asked: Asked,
+        engine: Engine,
+        replies: list[Reply],
+        grant: Grant,
+        question: str,
+    ) -> None:
+        self._gateway = gateway
+        self._asked = asked
+        self._engine = engine
+        self._replies = replies
+        self._grant = grant
+        self._question = question
+        self.answer: str | None = None
+
+    def __enter__(self) -> "_Kept":
+        self._gateway.metrics.under_way.inc()
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        failed = _as_api_error(error)
+        self._gateway.metrics.under_way.dec()
+        if failed is not None:
+            self._write(failed.status, failed.code)
+        elif isinstance(error, asyncio.CancelledError):
+            self._write(CLIENT_GONE, "cancelled")
+        else:
+            self._write(200 if error is None else 500, None if error is None else "internal_error")
+        if failed is not None and failed is not error:
+            raise failed from error
+
+    def _write(self, status: int, code: str | None) -> None:
+        metrics, asked, label = self._gateway.metrics, self._asked, self._engine.identity.label
+        model, spend = asked.request.model, asked.request.spend or 0.0
+        seconds = time.perf_counter() - asked.began
+        cost_usd = sum(reply.cost_usd for reply in self._replies)
+        if status != 200:  # a call that broke off is on no reply, but it is booked
+            cost_usd = max(cost_usd, self._grant.spent_usd)
+        metrics.requests.labels(label, model, f"{spend:g}", str(status)).inc()
+        metrics.seconds.labels(label, model).observe(seconds)
+        metrics.request_usd.labels(label, model).observe(cost_usd)
+        if asked.first_s is not None:
+            metrics.first_s.labels(label, model).observe(asked.first_s)
+        if status == 429:
+            metrics.over_budget.inc()
+        metrics.replied(label, self._replies)
+        self._gateway.keep(
+            RequestRow(
+                id=asked.id,
+                at_s=time.time(),
+                key_id=asked.key.id if asked.key is not None else None,
+                user_name=asked.request.user,
+                version=label,
+                model=model,
+                spend=spend,
+                status=status,
+                code=code,
+                cost_usd=cost_usd,
+                seconds=seconds,
+                calls=[call_body(reply).model_dump() for reply in self._replies],
+                question=self._question,
+                answer=self.answer,
+            )
+        )
+
+
+def _as_api_error(error: BaseException | None) -> ApiError | None:
+    match error:
+        case ApiError():
+            return error
+        case BudgetExceeded():
+            return over_budget(str(error), "insufficient_quota")
+        case RouterError():
+            _log.warning("a request failed: %s", error)
+            return ApiError(502, str(error), "router_failed")
+    return None
+
+
+def _metadata(request: ChatRequest) -> dict[str, JsonValue]:
+    """What the question carries beside its text."""
+    found: dict[str, JsonValue] = {"spend": request.spend}
+    if len(request.messages) > 1:
+        found["messages"] = [
+            {"role": message.role, "content": message.text} for message in request.messages
+        ]
+    return found
+
+
+def _refuse_too_long(trajectory: Trajectory) -> None:
+    first = trajectory.turns[0].generation
+    if first.finish == "length" and not first.token_ids:
+        raise ApiError(
+            400, "messages: longer than the policy's context", "context_length_exceeded", "messages"
+        )
+
+
+def _shortened(said: str, request: ChatRequest, heard: Heard) -> tuple[str, str]:
+    said = stopped_at(said, request.stops)
+    if request.limit is None or heard.session is None:
+        return said, "stop"
+    cut = heard.session.truncate(said, request.limit)
+    return cut, "stop" if cut == said else "length"

@@ -1,0 +1,82 @@
+"""From a command to a running gateway."""
+
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from routerr1.config import Params
+from routerr1.errors import ConfigError
+from routerr1.registry.versions import CHAMPION, get_version
+from routerr1.serve.build import Choices, policy_engine, router_engine, version_engine
+from routerr1.serve.engine import Engine
+from routerr1.serve.gateway import Gateway
+from routerr1.serve.server import require_keys, serve_forever
+from routerr1.serve.store import Store
+from routerr1.tracking.store import open_client
+
+_log = logging.getLogger(__name__)
+_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<number>\d+))")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What is served; the champion if nothing is named."""
+
+    model: str | None = None
+    policy: Path | None = None
+    router: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A version as an address names it: by its number, or by an alias that may move."""
+
+    name: str
+    which: str
+    moves: bool
+
+
+def named_version(uri: str | None, params: Params) -> Named:
+    """The version that an address of MLflow names; the champion without an address.
+
+    Raises: ConfigError for another kind of address.
+    """
+    if uri is None:
+        return Named(params.registry.model, CHAMPION, moves=True)
+    found = _URI.fullmatch(uri)
+    if found is None:
+        raise ConfigError(f"--model {uri}: write models:/NAME@ALIAS or models:/NAME/NUMBER")
+    return Named(found["name"], found["alias"] or found["number"], moves=found["alias"] is not None)
+
+
+def open_engine(source: Source, params: Params, choices: Choices) -> Engine:
+    """The engine of what is served.
+
+    Raises: RouterError naming what cannot be used.
+    """
+    if source.policy is not None:
+        return policy_engine(source.policy, params, choices)
+    if source.router is not None:
+        return router_engine(source.router, params, choices)
+    named = named_version(source.model, params)
+    return version_engine(get_version(open_client(), named.name, named.which), choices)
+
+
+def run(source: Source, params: Params, choices: Choices, *, ready: Callable[[str], None]) -> None:
+    """Serve until a signal.
+
+    Raises: RouterError if nothing can be served.
+    """
+    section = params.serve
+    store = Store(section.database)
+    require_keys(section.host, keys=bool(store.read_keys()))
+    engine = open_engine(source, params, choices)
+    identity = engine.identity
+    _log.info("%s: %s on %s candidates", identity.label, identity.router, _WORDS[identity.pool])
+    gateway = Gateway(engine, section, store)
+    serve_forever(gateway, section.host, section.port, ready)
+
+
+_WORDS = {"http": "live", "recorded": "recorded", "simulated": "simulated"}

@@ -1,0 +1,132 @@
+"""The process: a socket, uvicorn, and an end that waits for the requests under way."""
+
+import asyncio
+import ipaddress
+import logging
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from routerr1.config import ServeParams
+from routerr1.errors import ConfigError
+from routerr1.serve.app import build_app
+from routerr1.serve.gateway import Gateway
+
+_log = logging.getLogger(__name__)
+_SWITCH_S = (
+    0.0005  # a policy that computes in another thread must not keep the server's thread waiting
+)
+
+
+def require_keys(host: str, *, keys: bool) -> None:
+    """Refuse to listen to other machines without keys.
+
+    Raises: ConfigError.
+    """
+    if not keys and not is_loopback(host):
+        raise ConfigError(
+            f"serve: {host} can be reached from other machines, and there is no key; make one with "
+            "`routerr1 keys add NAME`, or listen on 127.0.0.1"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises: ConfigError naming the address that cannot be used.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # With the protocol named, asyncio turns Nagle's algorithm off; else each reply waits 40 ms for an ACK.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen(2048)
+    except OSError as error:
+        listening.close()
+        raise ConfigError(
+            f"serve: cannot listen on {host}:{port} ({error.strerror}); is it taken?"
+        ) from None
+    return listening
+
+
+class Server(uvicorn.Server):
+    """uvicorn, which lets requests under way end before it does."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+        self._params = gateway.params
+        super().__init__(_config(gateway))
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """Take no new requests; a second signal ends at once."""
+        self.gateway.draining = True
+        super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Wait for the requests under way, then close everything."""
+        await super().shutdown(sockets)
+        await self.gateway.aclose()
+
+
+def serve_forever(gateway: Gateway, host: str, port: int, ready: Callable[[str], None]) -> None:
+    """Serve until a signal; `ready` is called with the address once connections are taken.
+
+    Raises: ConfigError if the address cannot be used.
+    """
+    listening = listen(host, port)
+    shown = f"[{host}]" if ":" in host else host
+    ready(f"http://{shown}:{listening.getsockname()[1]}")
+    sys.setswitchinterval(_SWITCH_S)
+    Server(gateway).run(sockets=[listening])
+
+
+def _config(gateway: Gateway) -> uvicorn.Config:
+    params = gateway.params
+    return uvicorn.Config(
+        build_app(gateway),
+        http=_timed(params),
+        loop="asyncio",
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=max(int(params.drain_s), 1),
+        timeout_keep_alive=30,
+        limit_concurrency=params.max_connections,
+        h11_max_incomplete_event_size=2 * params.max_header_bytes,
+    )
+
+
+def _timed(params: ServeParams) -> type[H11Protocol]:
+    """uvicorn's protocol, which closes a connection that sends no whole header in time."""
+
+    class Timed(H11Protocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._until_header = self.loop.call_later(params.header_s, self._too_slow)
+
+        def _too_slow(self) -> None:
+            if self.cycle is None and not self.transport.is_closing():
+                self.transport.close()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._until_header.cancel()
+            super().connection_lost(exc)
+
+    return Timed

@@ -1,0 +1,319 @@
+"""What gateways share: keys, counts of requests, requests and feedback, in SQLite or PostgreSQL."""
+
+import json
+import logging
+import queue
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from routerr1.errors import ConfigError
+from routerr1.files import project_folder
+from routerr1.tracking.store import redact
+
+FILE = Path("runs/serve.sqlite")
+_log = logging.getLogger(__name__)
+_tables = sa.MetaData()
+
+_keys = sa.Table(
+    "serve_keys",
+    _tables,
+    sa.Column("id", sa.String(16), primary_key=True),
+    sa.Column("name", sa.String(200), nullable=False, unique=True),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("created_s", sa.Float, nullable=False),
+    sa.Column("rate_per_minute", sa.Integer),
+    sa.Column("month_usd", sa.Float),
+    sa.Column("max_spend", sa.Float),
+    sa.Column("candidates", sa.Text),
+)
+_rates = sa.Table(
+    "serve_rates",
+    _tables,
+    sa.Column("key_id", sa.String(16), primary_key=True),
+    sa.Column("minute", sa.BigInteger, primary_key=True),
+    sa.Column("requests", sa.Integer, nullable=False),
+)
+_requests = sa.Table(
+    "serve_requests",
+    _tables,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("at_s", sa.Float, nullable=False),
+    sa.Column("key_id", sa.String(16)),
+    sa.Column("user_name", sa.String(512)),
+    sa.Column("version", sa.String(200), nullable=False),
+    sa.Column("model", sa.String(512), nullable=False),
+    sa.Column("spend", sa.Float, nullable=False),
+    sa.Column("status", sa.Integer, nullable=False),
+    sa.Column("code", sa.String(64)),
+    sa.Column("cost_usd", sa.Float, nullable=False),
+    sa.Column("seconds", sa.Float, nullable=False),
+    sa.Column("calls", sa.Text, nullable=False),
+    sa.Column("question", sa.Text),
+    sa.Column("answer", sa.Text),
+)
+_feedback = sa.Table(
+    "serve_feedback",
+    _tables,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("request_id", sa.String(64), nullable=False, index=True),
+    sa.Column("at_s", sa.Float, nullable=False),
+    sa.Column("key_id", sa.String(16)),
+    sa.Column("score", sa.Float),
+    sa.Column("answer", sa.Text),
+    sa.Column("comment", sa.Text),
+    sa.Column("consent", sa.Boolean, nullable=False),
+    sa.Column("question", sa.Text),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Who may ask, and how much; the key itself is kept nowhere.
+
+    Attributes:
+        id: first digits of the digest, which names it in logs and budgets.
+        digest: SHA-256 of the key.
+        candidates: that it may reach; None for all.
+    """
+
+    id: str
+    name: str
+    digest: str
+    created_s: float
+    rate_per_minute: int | None = None
+    month_usd: float | None = None
+    max_spend: float | None = None
+    candidates: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRow:
+    """One request as it is kept.
+
+    Attributes:
+        calls: one object a call: model, cost, seconds, failure.
+        question, answer: None unless texts are kept.
+    """
+
+    id: str
+    at_s: float
+    key_id: str | None
+    user_name: str | None
+    version: str
+    model: str
+    spend: float
+    status: int
+    code: str | None
+    cost_usd: float
+    seconds: float
+    calls: Sequence[dict[str, Any]]
+    question: str | None = None
+    answer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackRow:
+    """What a user said of an answer.
+
+    Attributes:
+        score: from 0 (wrong) to 1 (right).
+        answer: the right answer, where the user gave one.
+        consent: whether it may become data.
+        question: the question, where it is known.
+    """
+
+    request_id: str
+    at_s: float
+    key_id: str | None
+    score: float | None
+    answer: str | None
+    comment: str | None
+    consent: bool
+    question: str | None
+
+
+class Store:
+    """The database of the gateway.
+
+    Args:
+        url: SQLAlchemy address; None is runs/serve.sqlite in the project folder.
+
+    Raises: ConfigError if it cannot be opened.
+    """
+
+    def __init__(self, url: str | None) -> None:
+        if url is None:
+            file = project_folder() / FILE
+            file.parent.mkdir(parents=True, exist_ok=True)
+            url = f"sqlite:///{file}"
+        try:
+            options: dict[str, Any] = (
+                {"connect_args": {"timeout": 30}} if url.startswith("sqlite") else {}
+            )
+            self._engine = sa.create_engine(url, pool_pre_ping=True, **options)
+            if self._engine.dialect.name == "sqlite":
+                sa.event.listen(self._engine, "connect", _tune)
+            _tables.create_all(self._engine)
+        except (sa.exc.SQLAlchemyError, ImportError) as error:
+            first = str(error).splitlines()[0]
+            raise ConfigError(
+                f"params.yaml: serve.database: {redact(url)}: cannot be opened ({redact(first)})"
+            ) from None
+        insert: Any = sqlite.insert if self._engine.dialect.name == "sqlite" else postgresql.insert
+        self._count = (
+            insert(_rates)
+            .values(key_id=sa.bindparam("k"), minute=sa.bindparam("m"), requests=1)
+            .on_conflict_do_update(
+                index_elements=["key_id", "minute"], set_={"requests": _rates.c.requests + 1}
+            )
+            .returning(_rates.c.requests)
+        )
+
+    def read_keys(self) -> list[Key]:
+        """Every key, oldest first."""
+        with self._engine.connect() as db:
+            rows = db.execute(sa.select(_keys).order_by(_keys.c.created_s)).mappings().all()
+        return [
+            Key(
+                **{
+                    **row,
+                    "candidates": frozenset(json.loads(row["candidates"]))
+                    if row["candidates"] is not None
+                    else None,
+                }
+            )
+            for row in rows
+        ]
+
+    def add_key(self, key: Key) -> None:
+        """Keep a key's digest and limits.
+
+        Raises: ConfigError if another key has its name.
+        """
+        allowed = None if key.candidates is None else json.dumps(sorted(key.candidates))
+        values = {name: getattr(key, name) for name in Key.__dataclass_fields__}
+        try:
+            with self._engine.begin() as db:
+                db.execute(_keys.insert().values({**values, "candidates": allowed}))
+        except sa.exc.IntegrityError:
+            raise ConfigError(
+                f"key {key.name!r}: exists already; remove it or choose another name"
+            ) from None
+
+    def remove_key(self, name: str) -> None:
+        """Forget a key.
+
+        Raises: ConfigError if there is none of this name.
+        """
+        with self._engine.begin() as db:
+            found = db.execute(_keys.delete().where(_keys.c.name == name)).rowcount
+        if not found:
+            raise ConfigError(f"key {name!r}: there is none of this name")
+
+    def count_request(self, key_id: str, minute: int) -> int:
+        """Count one more request of a key in a minute; gives the count of all gateways."""
+        with self._engine.begin() as db:
+            count = db.execute(self._count, {"k": key_id, "m": minute}).scalar_one()
+            if count == 1:
+                db.execute(
+                    _rates.delete().where(_rates.c.key_id == key_id, _rates.c.minute < minute - 1)
+                )
+        return int(count)
+
+    def write_requests(self, rows: Iterable[RequestRow]) -> None:
+        """Keep finished requests."""
+        values = [
+            {
+                **{name: getattr(row, name) for name in RequestRow.__dataclass_fields__},
+                "calls": json.dumps(list(row.calls)),
+            }
+            for row in rows
+        ]
+        with self._engine.begin() as db:
+            db.execute(_requests.insert(), values)
+
+    def request(self, number: str) -> RequestRow | None:
+        """A request by its id."""
+        with self._engine.connect() as db:
+            row = (
+                db.execute(sa.select(_requests).where(_requests.c.id == number)).mappings().first()
+            )
+        return None if row is None else RequestRow(**{**row, "calls": json.loads(row["calls"])})
+
+    def requests(self, since_s: float = 0.0) -> list[RequestRow]:
+        """The requests since a time, oldest first."""
+        query = sa.select(_requests).where(_requests.c.at_s >= since_s).order_by(_requests.c.at_s)
+        with self._engine.connect() as db:
+            rows = db.execute(query).mappings().all()
+        return [RequestRow(**{**row, "calls": json.loads(row["calls"])}) for row in rows]
+
+    def write_feedback(self, row: FeedbackRow) -> None:
+        """Keep what a user said."""
+        values = {name: getattr(row, name) for name in FeedbackRow.__dataclass_fields__}
+        with self._engine.begin() as db:
+            db.execute(_feedback.insert().values(values))
+
+    def feedback(self) -> list[FeedbackRow]:
+        """All feedback, oldest first."""
+        query = sa.select(_feedback).order_by(_feedback.c.at_s, _feedback.c.id)
+        with self._engine.connect() as db:
+            rows = db.execute(query).mappings().all()
+        names = FeedbackRow.__dataclass_fields__
+        return [FeedbackRow(**{name: row[name] for name in names}) for row in rows]
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+
+class Writer:
+    """Writes finished requests in a thread of its own, several in one transaction."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._waiting: queue.Queue[RequestRow | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._run, name="routerr1-serve-writer", daemon=True)
+        self._thread.start()
+
+    def put(self, row: RequestRow) -> None:
+        """Write a row soon."""
+        self._waiting.put(row)
+
+    def flush(self) -> None:
+        """Wait until what was put is written; used before a request is looked up."""
+        deadline = time.monotonic() + 5
+        while self._waiting.unfinished_tasks and time.monotonic() < deadline:
+            time.sleep(0.002)
+
+    def close(self) -> None:
+        """Write what waits, and end the thread."""
+        self._waiting.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            rows = [self._waiting.get()]
+            while len(rows) < 500 and not self._waiting.empty():
+                rows.append(self._waiting.get())
+            kept = [row for row in rows if row is not None]
+            try:
+                if kept:
+                    self._store.write_requests(kept)
+            except sa.exc.SQLAlchemyError as error:
+                _log.error("%d requests are not kept: %s", len(kept), str(error).splitlines()[0])
+            for _ in rows:
+                self._waiting.task_done()
+            if len(kept) < len(rows):
+                return
+
+
+def _tune(connection: Any, _: object) -> None:
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")

@@ -1,0 +1,77 @@
+"""A real checkpoint behind the gateway: batches are shared, and the server's loop stays free."""
+
+import asyncio
+import json
+import shutil
+import statistics
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from routerr1.config import Params
+from routerr1.errors import ConfigError
+from routerr1.pool.cards import write_cards
+from routerr1.serve.build import Choices, policy_engine
+from routerr1.serve.engine import Engine
+from routerr1.serve.gateway import Gateway
+from routerr1.serve.store import Store
+from routerr1.simulation.pool import SimulatedPool
+from tests.serve.conftest import FRANCE, serving
+
+BODY = {"model": "routerr1", "messages": [{"role": "user", "content": FRANCE}]}
+
+
+@pytest.fixture
+def folder(
+    small_policy: Path, pool: SimulatedPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_cards(tmp_path / "data/pool/cards.json", list(pool.cards))
+    shutil.copytree(small_policy, tmp_path / "models/policy")
+    return tmp_path
+
+
+def opened(params: Params) -> Engine:
+    return policy_engine(Path("models/policy"), params, Choices(demo=True))
+
+
+@pytest.mark.usefixtures("folder")
+def test_simulated_candidates_are_refused_unless_it_is_a_demonstration(params: Params) -> None:
+    with pytest.raises(ConfigError, match="the candidates are simulated"):
+        policy_engine(Path("models/policy"), params, Choices())
+
+
+async def test_forty_at_once_share_batches_and_health_is_answered_meanwhile(
+    params: Params, folder: Path
+) -> None:
+    engine = opened(params)
+    gateway = Gateway(engine, params.serve, Store(f"sqlite:///{folder / 's.sqlite'}"))
+    with serving(gateway) as (url, _):
+        async with httpx2.AsyncClient(base_url=url, trust_env=False, timeout=120) as http:
+            began = time.perf_counter()
+            alone = await http.post("/v1/chat/completions", json=BODY)
+            alone_s = time.perf_counter() - began
+            began = time.perf_counter()
+            asking = [
+                asyncio.ensure_future(http.post("/v1/chat/completions", json=BODY))
+                for _ in range(40)
+            ]
+            healthy: list[float] = []
+            while not all(each.done() for each in asking):
+                at = time.perf_counter()
+                assert (await http.get("/healthz")).status_code == 200
+                healthy.append(time.perf_counter() - at)
+            found = [await each for each in asking]
+            together_s = time.perf_counter() - began
+    assert {each.status_code for each in found} == {alone.status_code}
+    if alone.status_code == 200:
+        assert {each.json()["choices"][0]["message"]["content"] for each in found} == {
+            alone.json()["choices"][0]["message"]["content"]
+        }
+        about = alone.json()["routerr1"]
+        assert about["version"] == engine.identity.digest[:12] != ""
+        assert json.loads(alone.text)["usage"]["cost"] == about["cost"]
+    assert together_s < 20 * alone_s + 5  # one after another it would take forty times as long
+    assert statistics.median(healthy) < 0.25
