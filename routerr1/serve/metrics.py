@@ -7,7 +7,6 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
-    disable_created_metrics,
     generate_latest,
 )
 
@@ -17,7 +16,6 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120
 _USD = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0)
 _SPACE = "routerr1"
 _STATES: Mapping[BreakerState, int] = {"closed": 0, "half-open": 1, "open": 2}
-disable_created_metrics()
 
 
 class Metrics:
