@@ -249,6 +249,8 @@ class ModelParams(Section):
     """The policy, made from scratch with these sizes or loaded; a loaded one ignores the sizes.
 
     Attributes:
+        init: `scratch`, `none`, or a folder or hub name. With `none` no policy is trained: the routers that
+            need none are evaluated, with the chosen candidate's reply as the answer.
         heads: at least two, each of an even size; they attend to the tokens just before.
         device: `auto` uses a GPU if there is one.
         dtype: precision of the computation; `auto` is bfloat16 on a GPU. Trained weights stay float32.
@@ -555,6 +557,11 @@ class Params(Section):
     trace: TraceParams
     registry: RegistryParams
     serve: ServeParams = ServeParams()
+
+    @property
+    def has_policy(self) -> bool:
+        """False if only routers without a policy are trained."""
+        return self.model.init != "none"
 
     @model_validator(mode="after")
     def _seeds_differ(self) -> "Params":

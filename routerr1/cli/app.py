@@ -143,6 +143,13 @@ def ask(
         str,
         typer.Option(help="Folder of a trained policy; or any causal LM, as a folder or hub name."),
     ] = "models/policy",
+    router: Annotated[
+        str | None,
+        typer.Option(
+            help="Answer without a policy: knn, mlp, router_dc, frugal, largest, best_single, or a candidate. "
+            "The default where model.init is none: the router that the evaluation prefers."
+        ),
+    ] = None,
     seed: Annotated[
         int, typer.Option(help="Seed of the sampling; it has no effect at temperature 0.")
     ] = 0,
@@ -156,11 +163,16 @@ def ask(
     # Importing torch and transformers is most of the time, and a tenth of it is looking for garbage
     # (measured). This process ends before there is any.
     gc.disable()
-    from routerr1.cli.ask import ask_once, show
+    from routerr1.cli.ask import ask_once, ask_router, evaluated_router, show
     from routerr1.config import load_params
 
     loaded = load_params(params)
-    played = ask_once(question, policy, loaded, seed=seed, temperature=temperature)
+    if router is None and not loaded.has_policy and policy == "models/policy":
+        router = evaluated_router()
+    if router is not None:
+        played = ask_router(question, router, loaded)
+    else:
+        played = ask_once(question, policy, loaded, seed=seed, temperature=temperature)
     show(played, simulated=loaded.pool.kind == "simulated")
 
 

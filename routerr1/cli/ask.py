@@ -5,18 +5,22 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from routerr1.baselines.replies import NO_REPLY, answer_with_reply, next_call_of
+from routerr1.baselines.saved import SavedRouter, fit_router
 from routerr1.config import Params
+from routerr1.evaluate.results import EvaluationTable
 from routerr1.lineage import PATHS
 from routerr1.progress import working
 from routerr1.rollout.loop import rollout
 from routerr1.train.checkpoint import MANIFEST
-from routerr1.types import Ask, Question, Trajectory
+from routerr1.types import Ask, Malformed, Question, Trajectory
 from routerr1.workspace import Workspace
 
 THINKS = "Thinks"
 _NO_ANSWER = {
     "max_rounds": "the policy asked for another call after its last one (rollout.max_rounds)",
     "no_action": "the policy ended without a call or an answer",
+    "no_reply": "the candidate did not reply",
     "length": "the policy used up its tokens (rollout.max_new_tokens, or the context)",
 }
 
@@ -65,6 +69,43 @@ def ask_once(
         return asyncio.run(play())
 
 
+def ask_router(question: str, router: str, params: Params) -> Trajectory:
+    """Answer `question` with a router without a policy: the reply of the candidate that it chooses.
+
+    The router is fitted on the answers of the profile stage, which takes seconds.
+
+    Args:
+        router: see `saved.router_name`; `best_single` is the one that the evaluation found, if there was one.
+
+    Raises: ConfigError, DataError, PoolError: router or pool cannot be used.
+    """
+    workspace = Workspace(params)
+    asked = uuid.uuid4().hex
+    what = SavedRouter(router=router, seed=params.seeds[0], baselines=params.baselines)
+    with working(f"fitting {router}"):
+        fitted = fit_router(what, workspace.paths.matrix, workspace.paths.cards)
+    pool = workspace.open_pool(workspace.cards, run=f"ask {asked}")
+
+    async def play() -> Trajectory:
+        try:
+            return await answer_with_reply(
+                Question(asked, "asked", question, (), "test"), next_call_of(fitted), pool, seed=0
+            )
+        finally:
+            await pool.aclose()
+
+    with working("answering"):
+        return asyncio.run(play())
+
+
+def evaluated_router() -> str:
+    """The router that the last evaluation without a policy prefers.
+
+    Raises: DataError if nothing was evaluated.
+    """
+    return EvaluationTable.read(PATHS.evaluate / "table.json").reference
+
+
 def show(trajectory: Trajectory, *, simulated: bool) -> None:
     """Print thoughts, calls with model, price and latency, replies, the answer and its cost."""
     from rich.console import Console
@@ -103,7 +144,8 @@ def told(trajectory: Trajectory) -> Iterator[tuple[str, str]]:
         read = turn.inserted.strip().removeprefix("<information>").removesuffix("</information>")
         yield f"{label} ({_spent(reply.cost_usd, reply.latency_s)})", _printable(read)
     if trajectory.answer is None:
-        yield "Answer", f"none: {_NO_ANSWER[trajectory.stopped]}"
+        unanswered = trajectory.turns[-1].action == Malformed(NO_REPLY)
+        yield "Answer", f"none: {_NO_ANSWER['no_reply' if unanswered else trajectory.stopped]}"
     else:
         yield "Answer", _printable(trajectory.answer)
 

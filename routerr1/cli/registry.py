@@ -32,12 +32,21 @@ def add_commands(app: typer.Typer) -> None:
     app.add_typer(ops_app, name="ops", rich_help_panel=_PANEL)
 
 
-def register(params: ParamsFile = PARAMS) -> None:
-    """Register the outputs of the stages as a version with the alias challenger; once per state."""
+def register(
+    router: Annotated[
+        str | None,
+        typer.Option(
+            help="Router to register: policy, knn, mlp, router_dc, frugal, largest, best_single, or a candidate. "
+            "Default: the policy; without one, the router that the evaluation prefers."
+        ),
+    ] = None,
+    params: ParamsFile = PARAMS,
+) -> None:
+    """Register the outputs of the stages as a version with the alias challenger; once per state and router."""
     from routerr1.registry import versions
 
     with working("register"):
-        made = versions.register(load_params(params))
+        made = versions.register(load_params(params), router=router)
     typer.echo(f"version {made.number} of {made.name}: {', '.join(made.aliases) or 'no alias'}")
 
 

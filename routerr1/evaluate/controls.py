@@ -49,6 +49,7 @@ class Router:
         pool_name: the column `pool` of the rows.
         pool: gives the names for the format check; a router need not call it.
         needs: name and value of the model that is fitted before the router runs; None without one.
+        whole_reply: a candidate's whole reply is the answer; it is right if it contains a reference answer.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Router:
     pool: Pool
     play: Play
     needs: tuple[str, Lazy[Any]] | None = None
+    whole_reply: bool = False
 
 
 @dataclass(frozen=True, slots=True)

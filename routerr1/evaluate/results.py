@@ -14,6 +14,7 @@ from routerr1.evaluate import stats
 from routerr1.files import read_json, write_json
 
 _DIGITS = 9  # significant
+_POLICY = "policy"
 
 Measure = Literal[
     "em",
@@ -214,6 +215,11 @@ class RouterTable(Result):
                 return entry
         known = ", ".join(entry.router for entry in self.routers)
         raise DataError(f"the table has no router {name!r} (it has: {known})")
+
+    @property
+    def has_policy(self) -> bool:
+        """False if only routers without a policy were evaluated, whose answers are whole replies."""
+        return any(entry.router == _POLICY for entry in self.routers)
 
     @property
     def has_several_seeds(self) -> bool:

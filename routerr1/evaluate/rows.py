@@ -12,10 +12,10 @@ from typing import Any, Self, get_type_hints
 
 from routerr1.errors import DataError
 from routerr1.files import atomic_path
-from routerr1.matching import exact_match, token_f1
+from routerr1.matching import contains, exact_match, token_f1
 from routerr1.protocol import check, names_of
 from routerr1.rollout.record import to_row
-from routerr1.types import Ask, Card, Reply, Trajectory
+from routerr1.types import Ask, Card, Question, Reply, Trajectory
 
 _NOT_ASKED = ("unknown_model", "malformed_call", "budget")  # failures without a call
 
@@ -31,6 +31,7 @@ class Row:
         pool: name of the pool it played on; "training" for the pool of training.
         seed: training seed of the policy behind it.
         group: rows of one group ask the same thing; statistics resample groups.
+        em: exact match; for a router without a policy, whether the reply contains a reference answer.
         latency_s: sum of the replies' own seconds; the policy's are not in it.
         called: canonical name of the candidate of each call, in order.
         best_calls: calls that went to the candidate most accurate on that sub-question's topic.
@@ -89,8 +90,13 @@ def row_of(
     seed: int,
     cards: Sequence[Card],
     judge: JudgeCall | None = None,
+    whole_reply: bool = False,
 ) -> Row:
-    """Score and price one trajectory of any router."""
+    """Score and price one trajectory of any router.
+
+    Args:
+        whole_reply: see `controls.Router`; such a router writes no text, so its format is valid.
+    """
     question, ledger = trajectory.question, trajectory.ledger
     said = trajectory.answer or ""
     asked = [
@@ -100,6 +106,8 @@ def row_of(
     ]
     verdicts = [judge(reply.model, ask.query) for ask, reply in asked] if judge else []
     topic = question.metadata.get("topic")
+    answered = trajectory.answer is not None
+    em = _right(said, question, whole_reply=whole_reply) if answered else 0.0
     return Row(
         pool=pool,
         router=router,
@@ -111,11 +119,9 @@ def row_of(
         hops=question.hops,
         topic=str(topic) if topic is not None else None,
         answer=trajectory.answer,
-        em=exact_match(said, question.golden_answers, question.matching)
-        if trajectory.answer is not None
-        else 0.0,
-        f1=token_f1(said, question.golden_answers, question.matching),
-        format_valid=check(trajectory.text, names_of(cards)),
+        em=em,
+        f1=_f1(said, question, em),
+        format_valid=whole_reply or check(trajectory.text, names_of(cards)),
         cost_usd=ledger.cost_usd,
         calls=len(asked),
         failures=ledger.failures,
@@ -128,6 +134,16 @@ def row_of(
         judged_calls=sum(verdict is not None for verdict in verdicts),
         trajectory=json.dumps(to_row(_for_readers(trajectory)), sort_keys=True, ensure_ascii=False),
     )
+
+
+def _right(said: str, question: Question, *, whole_reply: bool) -> float:
+    compare = contains if whole_reply else exact_match
+    return compare(said, question.golden_answers, question.matching)
+
+
+def _f1(said: str, question: Question, em: float) -> float:
+    """Token F1; that of a right answer is 1, though a right reply may hold more words than the reference."""
+    return max(em, token_f1(said, question.golden_answers, question.matching))
 
 
 def _latency_s(replies: Iterable[Reply]) -> float:

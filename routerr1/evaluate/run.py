@@ -11,7 +11,14 @@ from routerr1.config import EvaluateParams, Params
 from routerr1.data.contracts import require_evaluation
 from routerr1.errors import BudgetExceeded, DataError, ungrouped
 from routerr1.evaluate import controls
-from routerr1.evaluate.controls import BEST_OF_SINGLES, BEST_SINGLE, ORACLE, Policy, Router
+from routerr1.evaluate.controls import (
+    BEST_OF_SINGLES,
+    BEST_SINGLE,
+    ORACLE,
+    POLICY,
+    Policy,
+    Router,
+)
 from routerr1.evaluate.routers import RouterId
 from routerr1.evaluate.rows import Row, row_of
 from routerr1.evaluate.store import Key, Store
@@ -28,14 +35,21 @@ Job = tuple[Router, Question]
 TRAINING_POOL = "training"
 WHOLE = "whole"  # pool of the rows that `best_of_singles` is chosen from
 _VALIDATION = "validation"
+_ALIKE = 0.02  # difference in EM on validation below which the cheaper router is preferred
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Rows of the evaluated split, and the candidate that is best on validation by training seed."""
+    """Rows of the evaluated split.
+
+    Attributes:
+        best_single: training seed -> the candidate that is best on validation.
+        reference: the router that the others are compared with.
+    """
 
     rows: list[Row]
     best_single: Mapping[int, str]
+    reference: str = POLICY
 
 
 def choose_questions(questions: Sequence[Question], limit: int | None, seed: int) -> list[Question]:
@@ -102,7 +116,51 @@ def evaluation_of(rows: Sequence[Row]) -> Evaluation:
         tested += derived_rows(tested, pool_name, seed, name)
     wholes = _best_of_each([row for row in rows if row.pool == WHOLE])
     tested += [replace(row, pool=pool_name, router=BEST_OF_SINGLES) for row in wholes]
-    return Evaluation(tested, best)
+    reference = POLICY if any(row.router == POLICY for row in tested) else preferred(tried, best)
+    return Evaluation(tested, best, reference)
+
+
+def jobs_without_policy(
+    routers: Callable[[str], Iterable[Router]],
+    questions: Sequence[Question],
+    validation: Sequence[Question],
+    *,
+    params: EvaluateParams,
+    pool_name: str = TRAINING_POOL,
+) -> list[Job]:
+    """Every router on the evaluated questions, then on those of validation, by which one is preferred.
+
+    Args:
+        routers: makes the routers for the pool of a name.
+
+    Raises: DataError without questions.
+    """
+    chosen = choose_questions(questions, params.max_questions, params.seed)
+    held = choose_questions(validation, params.max_questions, params.seed)
+    return [(router, question) for router in routers(pool_name) for question in chosen] + [
+        (router, question)
+        for router in routers(_VALIDATION)
+        if router.name != controls.RANDOM
+        for question in held
+    ]
+
+
+def preferred(tried: Sequence[Row], best_single: Mapping[int, str]) -> str:
+    """The router to use, by the rows of validation: of those within `_ALIKE` of the highest EM the cheapest.
+
+    One candidate for every question counts as one router, the best single model.
+    """
+    runs: dict[str, list[Row]] = {}
+    for row in tried:
+        kind, name = RouterId.parse(row.router)
+        if kind != "fixed":
+            runs.setdefault(row.router, []).append(row)
+        elif name == best_single[row.seed]:
+            runs.setdefault(BEST_SINGLE, []).append(row)
+    em = {name: float(np.mean([row.em for row in rows])) for name, rows in runs.items()}
+    cost = {name: float(np.mean([row.cost_usd for row in rows])) for name, rows in runs.items()}
+    good = [name for name in sorted(runs) if em[name] >= max(em.values()) - _ALIKE]
+    return min(good, key=lambda name: cost[name])
 
 
 def policies_of(
@@ -149,6 +207,7 @@ async def play_all(
                     seed=router.seed,
                     cards=router.pool.cards,
                     judge=controls.judge_of(router.pool),
+                    whole_reply=router.whole_reply,
                 )
             # Checked before it is stored: a row that breaks a contract is a bug, not a result.
             require_evaluation([asdict(row)], router.pool.cards, f"{row.pool} pool")

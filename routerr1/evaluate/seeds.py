@@ -29,11 +29,14 @@ _ESTIMATED = ("em", "em_of_oracle", "over_best_fixed", "best_model_share")
 _COUNTED = ("top_model_share", "format_valid")
 
 
-def by_seed(rows: Sequence[Row], params: EvaluateParams) -> SeedTable:
+def by_seed(rows: Sequence[Row], params: EvaluateParams, reference: str = POLICY) -> SeedTable:
     """One entry for each training seed, then one over all of them.
 
     Figures over all seeds are means of the seeds' own. Only the best single model is one for all of
     them. Their intervals cover questions and seeds.
+
+    Args:
+        reference: the router whose seeds are shown.
     """
     bounds = {
         row.router
@@ -42,26 +45,33 @@ def by_seed(rows: Sequence[Row], params: EvaluateParams) -> SeedTable:
     }
     matrices = {
         name: ResultMatrix([row for row in rows if row.router == name])
-        for name in {POLICY, *bounds}
+        for name in {reference, *bounds}
     }
     each = [
-        _entry(seed, {name: matrix.only(seed) for name, matrix in matrices.items()}, params)
-        for seed in matrices[POLICY].seeds
+        _entry(
+            seed, {name: matrix.only(seed) for name, matrix in matrices.items()}, params, reference
+        )
+        for seed in matrices[reference].seeds
     ]
-    together = _entry(None, matrices, params).model_copy(update={"sd": _deviations(each)})
+    together = _entry(None, matrices, params, reference).model_copy(
+        update={"sd": _deviations(each)}
+    )
     return SeedTable(seeds=(*each, SeedResult.model_validate(together.model_dump())))
 
 
 def _entry(
-    seed: int | None, matrices: Mapping[str, ResultMatrix], params: EvaluateParams
+    seed: int | None,
+    matrices: Mapping[str, ResultMatrix],
+    params: EvaluateParams,
+    reference: str,
 ) -> SeedResult:
-    policy, oracle = matrices[POLICY], matrices.get(ORACLE)
+    policy, oracle = matrices[reference], matrices.get(ORACLE)
     sample = Sample(policy.groups, resamples=params.bootstrap, seed=params.seed)
     fixed = sorted(name for name in matrices if RouterId.parse(name).kind == "fixed")
-    names = [POLICY, *fixed]
+    names = list(dict.fromkeys([reference, *fixed]))
     em = dict(zip(names, sample.means([matrices[n].values("em") for n in names]), strict=True))
     best = max(fixed, key=lambda name: em[name].value, default=None)
-    gap = difference_of(subtract(em[POLICY], em[best]), params.confidence) if best else None
+    gap = difference_of(subtract(em[reference], em[best]), params.confidence) if best else None
     of_oracle = sample.ratio(policy.values("em"), oracle.values("em")) if oracle else None
     share = sample.ratio(
         policy.map(lambda row: row.best_calls), policy.map(lambda row: row.judged_calls)
@@ -72,7 +82,7 @@ def _entry(
 
     return SeedResult(
         seed=seed,
-        em=estimate(em[POLICY], SHARE),
+        em=estimate(em[reference], SHARE),
         em_of_oracle=estimate(of_oracle, AMOUNT) if of_oracle else None,
         best_fixed=RouterId.parse(best).name if best else None,
         over_best_fixed=Comparison.of(gap) if gap else None,

@@ -256,12 +256,12 @@ def _spreads(measured: Mapping[Measure, BootstrapEstimate]) -> dict[Measure, Spr
 
 
 def headline(table: RouterTable) -> dict[str, float]:
-    """The policy's headline metrics for `dvc metrics show` and MLflow; the table has everything.
+    """The reference's headline metrics for `dvc metrics show` and MLflow; the table has everything.
 
-    `cost_over_best_single` is the policy's cost over that of the best single model, and
-    `em_over_best_single` the difference in exact match.
+    The reference is the policy if there is one. `cost_over_best_single` is its cost over that of the best
+    single model, and `em_over_best_single` the difference in exact match.
     """
-    policy = table.router(POLICY)
+    policy = table.router(table.reference)
     found: dict[str, float | None] = {
         "em": policy.em.mean,
         "em_low": policy.em.low,
@@ -274,7 +274,7 @@ def headline(table: RouterTable) -> dict[str, float]:
         "call_entropy": policy.collapse.call_entropy,
     }
     for entry in table.routers:
-        if entry.router == BEST_SINGLE:
+        if entry.router == BEST_SINGLE and entry.difference:
             found["em_over_best_single"] = entry.difference["em"].mean
             if entry.cost_usd.mean:
                 ratio = policy.cost_usd.mean / entry.cost_usd.mean

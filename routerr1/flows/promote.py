@@ -18,6 +18,7 @@ from pydantic import Field
 
 from routerr1.config import load_params
 from routerr1.errors import RegistryError
+from routerr1.evaluate.controls import POLICY
 from routerr1.files import sha256
 from routerr1.flows.links import link_to_run
 from routerr1.flows.replay import questions_of, replay
@@ -57,7 +58,8 @@ def judge_task(which: str) -> GateResult:
         with file_lock("pipeline", timeout_s=600), spending_as(f"flow run {flow_run.id}"):
             samples = replay(params, result.champion, questions_of(params, asked))
             cards = sha256(PATHS.cards)
-        result = judge(params, which, Evidence(samples, (), cards, ""))
+        router = result.champion.tags.get("lineage.router", POLICY)
+        result = judge(params, which, Evidence(samples, (), cards, "", router))
     create_markdown_artifact(
         key="gate",
         markdown=f"{result.markdown}\nThe challenger's {link_to_run(result.challenger)}.\n",

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +33,14 @@ def questions_of(params: Params, contents: Collection[str] | None = None) -> lis
 
 
 def replay(params: Params, version: Version, questions: Sequence[Question]) -> list[EvalSample]:
-    """Answer `questions` with the version's policy as it is served, on the pool as it is now.
+    """Answer `questions` with the version's router as it is served, on the pool as it is now.
 
     The policy reads the cards that it was registered with; calls cost what the candidates cost now.
 
     Raises: RegistryError if the version's parameters cannot be read, or the pool lacks a candidate of its
         cards; BudgetExceeded if a budget is spent, because refused calls would count as mistakes of the version.
     """
+    from routerr1.baselines.saved import ROUTER, load_router
     from routerr1.evaluate.controls import POLICY
     from routerr1.evaluate.rows import row_of
 
@@ -51,9 +53,15 @@ def replay(params: Params, version: Version, questions: Sequence[Question]) -> l
     with fetched(version.model_id, "artifacts/context") as context:
         params = with_live_calls(_with_its_own(params, version, context))
         with fetched(version.model_id, "artifacts/policy") as checkpoint:
-            generator = Workspace(params).load(checkpoint)
-        played = asyncio.run(_play(params, generator, cards, questions))
-    rows = [row_of(one, pool="replay", router=POLICY, seed=0, cards=cards) for one in played]
+            if whole := (checkpoint / ROUTER).is_file():
+                play = partial(_answer, params, load_router(checkpoint))
+            else:
+                play = partial(_play, params, Workspace(params).load(checkpoint))
+        played = asyncio.run(play(cards, questions))
+    rows = [
+        row_of(one, pool="replay", router=POLICY, seed=0, cards=cards, whole_reply=whole)
+        for one in played
+    ]
     return [evidence.sample_of(row) for row in rows]
 
 
@@ -112,5 +120,17 @@ async def _play(
             seed=params.evaluate.seed,
             temperature=params.evaluate.temperature,
         )
+    finally:
+        await pool.aclose()
+
+
+async def _answer(
+    params: Params, router: Any, cards: Sequence[Card], questions: Sequence[Question]
+) -> Any:
+    from routerr1.baselines.replies import answer_all
+
+    pool = Workspace(params).open_pool(cards)
+    try:
+        return await answer_all(questions, router, pool, seed=params.evaluate.seed)
     finally:
         await pool.aclose()

@@ -9,8 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from routerr1 import files, lineage
+from routerr1.baselines.saved import SavedRouter, router_name, save_router
 from routerr1.config import Params, flatten
-from routerr1.errors import RegistryError
+from routerr1.errors import ConfigError, RegistryError
+from routerr1.evaluate.controls import BEST_SINGLE, POLICY, fixed
+from routerr1.evaluate.results import EvaluationTable
 from routerr1.lineage import hash_of, sections
 from routerr1.pool.cards import read_cards
 from routerr1.registry import evidence, gate
@@ -35,6 +38,8 @@ class Outputs:
     run_file: Path = Path("data/train/run.json")
     train_results: Path = Path("data/train/results.json")
     report: Path = Path("data/report")
+    matrix: Path = Path("data/pool/matrix.parquet")
+    table: Path = Path("data/eval/table.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +73,42 @@ class State:
         return ".".join(filter(None, (self.commit, self.dvc_lock, self.changes)))
 
 
-def evidence_of(params: Params, outputs: Outputs) -> gate.Evidence:
+def router_to_register(params: Params, outputs: Outputs, asked: str | None) -> str:
+    """The router that becomes a version, as in the rows.
+
+    Args:
+        asked: as a user names it; None: the policy, or without one the router that the evaluation prefers.
+
+    Raises: ConfigError if there is no such router, or it needs a policy and is not the policy itself;
+        DataError if nothing was evaluated.
+    """
+    if asked == POLICY and not params.has_policy:
+        raise ConfigError("params.yaml: model.init is none, so there is no policy to register")
+    if asked == POLICY or (asked is None and params.has_policy):
+        return POLICY
+    if params.has_policy:
+        raise ConfigError(
+            f"--router {asked}: was evaluated with a policy that reads the replies; set model.init to none, run "
+            "`dvc repro` and register again"
+        )
+    if asked is None:
+        return EvaluationTable.read(outputs.table).reference
+    return router_name(asked, [card.name for card in read_cards(outputs.cards)])
+
+
+def key_of(state: State, router: str) -> str:
+    """What identifies a version: the state, and the router if it is not the policy."""
+    return state.key if router == POLICY else f"{state.key}.{router}"
+
+
+def evidence_of(params: Params, outputs: Outputs, router: str = POLICY) -> gate.Evidence:
     """What the gate judges a version by.
 
     Raises: DataError naming the file that cannot be read.
     """
-    samples, unseen = evidence.read_samples(outputs.rows, outputs.unseen_rows, params.seeds[0])
+    samples, unseen = evidence.read_samples(
+        outputs.rows, outputs.unseen_rows, params.seeds[0], router
+    )
     pool = files.sha256(outputs.cards)
     file = params.generalize.file
     decides = {
@@ -82,7 +117,7 @@ def evidence_of(params: Params, outputs: Outputs) -> gate.Evidence:
         "seeds": [params.pool.seed, params.evaluate.seed],
         **sections(params, "generalize", "profile_pool"),
     }
-    return gate.Evidence(samples, unseen, pool, hash_of(decides))
+    return gate.Evidence(samples, unseen, pool, hash_of(decides), router)
 
 
 def tags_of(
@@ -96,10 +131,11 @@ def tags_of(
     Raises: RegistryError without a commit; DataError, CheckpointError naming the file that cannot
         be read.
     """
-    state = State.now()
-    manifest = read_manifest(outputs.checkpoint)
+    state, router = State.now(), judged_by.router
+    manifest = read_manifest(outputs.checkpoint) if router == POLICY else {}
     found = {
-        KEY_TAG: state.key,
+        KEY_TAG: key_of(state, router),
+        "lineage.router": router,
         "lineage.git_commit": state.commit,
         "lineage.git_dirty": str(bool(state.changes)).lower(),
         "lineage.dvc_lock": state.dvc_lock,
@@ -130,7 +166,7 @@ def description_of(tags: Mapping[str, str]) -> str:
     """One line for the lists of a registry."""
     cost = float(tags.get("metric.cost_usd", "nan"))
     return (
-        f"Preset {tags['lineage.preset']}, seeds {tags['lineage.seeds']}: "
+        f"Router {tags['lineage.router']}, preset {tags['lineage.preset']}, seeds {tags['lineage.seeds']}: "
         f"exact match {tags.get('metric.em', 'unknown')}, {cost * 1000:.4g} USD per 1000 questions; "
         f"commit {tags['lineage.git_commit'][:7]}. "
         f"Model card and SBOM: artifacts/context/{MODEL_CARD}, {SBOM}; report: artifacts/report."
@@ -143,19 +179,34 @@ def packed(
 ) -> Iterator[dict[str, Path]]:
     """The folders of a version by name: `checkpoint`, `context` and, if there is one, `report`.
 
-    The context holds what the policy is run with, judged by and made from. Folders with symbolic
-    links, as a shared DVC cache makes them, are copied first, because MLflow refuses links.
+    The checkpoint is the policy, or what another router is fitted on. The context holds what it is
+    run with, judged by and made from. Folders with symbolic links, as a shared DVC cache makes them,
+    are copied first, because MLflow refuses links.
     """
     with tempfile.TemporaryDirectory() as temporary:
         context = Path(temporary) / "context"
         context.mkdir()
-        _write_context(context, params, outputs, judged_by, tags)
-        folders = {"checkpoint": outputs.checkpoint, "report": outputs.report}
+        checkpoint = outputs.checkpoint
+        if judged_by.router != POLICY:
+            checkpoint = Path(temporary) / outputs.checkpoint.name
+            save_router(
+                checkpoint, _saved(params, outputs, judged_by.router), outputs.matrix, outputs.cards
+            )
+        _write_context(context, params, outputs, judged_by, tags, checkpoint)
+        folders = {"checkpoint": checkpoint, "report": outputs.report}
         yield {"context": context} | {
             name: _without_links(folder, Path(temporary) / folder.name)
             for name, folder in folders.items()
             if folder.is_dir()
         }
+
+
+def _saved(params: Params, outputs: Outputs, router: str) -> SavedRouter:
+    """The router to save; the best single model is saved as the candidate that was evaluated."""
+    seed = params.seeds[0]
+    if router == BEST_SINGLE:
+        router = fixed(EvaluationTable.read(outputs.table).best_single[seed])
+    return SavedRouter(router=router, seed=seed, baselines=params.baselines)
 
 
 def _without_links(folder: Path, copy: Path) -> Path:
@@ -171,6 +222,7 @@ def _write_context(
     outputs: Outputs,
     judged_by: gate.Evidence,
     tags: Mapping[str, str],
+    checkpoint: Path,
 ) -> None:
     shutil.copyfile(outputs.cards, folder / "cards.json")
     if params.pool.file is not None:
@@ -183,7 +235,7 @@ def _write_context(
     metrics = gate.measure(judged_by, gate.sampling_of(params.evaluate))
     page = model_card(params, read_cards(outputs.cards), metrics, tags)
     files.atomic_write_text(folder / MODEL_CARD, page)
-    weights: dict[str, str] = read_manifest(outputs.checkpoint)["files"]
+    weights: dict[str, str] = read_manifest(checkpoint)["files"]
     bill = sbom(params.registry.model, tags[KEY_TAG], weights)
     files.atomic_write_text(folder / SBOM, bill)
     if diff := lineage.git_diff():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from routerr1 import files
 from routerr1.errors import DataError
+from routerr1.evaluate.controls import POLICY
 from routerr1.lineage import hash_of
 from routerr1.registry.gate import EvalSample, Evidence
 
@@ -20,31 +21,33 @@ NEW_MODELS = ("drawn", "added", "redrawn")
 
 
 def read_samples(
-    rows: Path, unseen_rows: Path, seed: int
+    rows: Path, unseen_rows: Path, seed: int, router: str = POLICY
 ) -> tuple[list[EvalSample], list[EvalSample]]:
-    """The policy's samples: on its own pool, and on pools with unseen models.
+    """A router's samples: on its own pool, and on pools with unseen models.
 
     Args:
-        seed: training seed of the policy.
+        unseen_rows: read for the policy alone; other routers call no unseen model.
+        seed: training seed of the router.
 
-    Raises: DataError naming the file that cannot be read, or `rows` if it holds no row of the policy.
+    Raises: DataError naming the file that cannot be read, or `rows` if it holds no row of the router.
     """
     from routerr1.evaluate.run import TRAINING_POOL
 
-    samples = _samples(rows, seed, (TRAINING_POOL,))
+    samples = _samples(rows, seed, (TRAINING_POOL,), router)
     if not samples:
-        raise DataError(f"{rows}: holds no row of the policy, seed {seed}, on its own pool")
-    return samples, _samples(unseen_rows, seed, NEW_MODELS)
+        raise DataError(
+            f"{rows}: holds no row of the router {router}, seed {seed}, on its own pool"
+        )
+    return samples, _samples(unseen_rows, seed, NEW_MODELS, router) if router == POLICY else []
 
 
-def _samples(rows: Path, seed: int, pools: tuple[str, ...]) -> list[EvalSample]:
-    from routerr1.evaluate.controls import POLICY
+def _samples(rows: Path, seed: int, pools: tuple[str, ...], router: str) -> list[EvalSample]:
     from routerr1.evaluate.rows import read_rows
 
     return [
         sample_of(row)
         for row in read_rows(rows)
-        if (row.router, row.seed) == (POLICY, seed) and row.pool in pools
+        if (row.router, row.seed) == (router, seed) and row.pool in pools
     ]
 
 

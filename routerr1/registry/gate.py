@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from routerr1.config import EvaluateParams, GateParams
+from routerr1.evaluate.controls import BEST_SINGLE, POLICY
+from routerr1.evaluate.routers import RouterId
 from routerr1.metrics import routing_metrics
 
 if TYPE_CHECKING:
@@ -49,12 +51,14 @@ class Evidence(NamedTuple):
         unseen: on pools with models that training never saw; may be empty.
         pool: digest of the cards of its own pool: candidates, prices, measured skill.
         unseen_pool: digest of everything that decides the pools of `unseen`.
+        router: the router that was evaluated, as in the rows.
     """
 
     samples: Sequence[EvalSample]
     unseen: Sequence[EvalSample]
     pool: str
     unseen_pool: str
+    router: str = POLICY
 
 
 class Sampling(NamedTuple):
@@ -77,6 +81,7 @@ class Metrics:
         call_entropy: of the shares of calls to each candidate, in bits; 0 without calls.
         unseen_em: exact match on pools with models that training never saw.
         intervals: of the metrics that are means, by name.
+        router: the router that was evaluated, as in the rows.
     """
 
     questions: int
@@ -88,6 +93,7 @@ class Metrics:
     call_entropy: float | None
     unseen_em: float | None = None
     intervals: Mapping[str, Bounds] = field(default_factory=dict)
+    router: str = POLICY
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +155,7 @@ def measure(evidence: Evidence, sampling: Sampling) -> Metrics:
     """The metrics of a version by itself."""
     samples = evidence.samples
     if not samples:
-        return Metrics(0, None, None, None, None, None, None)
+        return Metrics(0, None, None, None, None, None, None, router=evidence.router)
     routing = routing_metrics([play.called for play in samples])
     means = {
         "em": _mean(samples, lambda play: play.em, sampling),
@@ -174,6 +180,7 @@ def measure(evidence: Evidence, sampling: Sampling) -> Metrics:
             for name, each in means.items()
             if each is not None and (bounds := _bounds(each)) is not None
         },
+        router=evidence.router,
     )
 
 
@@ -195,7 +202,12 @@ def _mean(
 
 
 def compare(challenger: Evidence, champion: Evidence, sampling: Sampling) -> Comparison:
-    """Compare challenger and champion question by question."""
+    """Compare challenger and champion question by question.
+
+    A policy's exact match and a reply that contains the answer are different measures, so they are not
+    compared.
+    """
+    same_measure = (challenger.router == POLICY) == (champion.router == POLICY)
     pairs = _pairs(challenger.samples, champion.samples, lambda play: play.content)
     unseen = (
         _pairs(challenger.unseen, champion.unseen, lambda play: (play.pool, play.content))
@@ -206,7 +218,7 @@ def compare(challenger: Evidence, champion: Evidence, sampling: Sampling) -> Com
     return Comparison(
         same_pool=challenger.pool == champion.pool,
         shared=len(pairs) / max(len(challenger.samples), 1),
-        em=_difference(pairs, sampling),
+        em=_difference(pairs, sampling) if same_measure else None,
         cost_ratio=ratio,
         cost_bounds=bounds,
         # Over fewer pools it would measure something else than the floor does.
@@ -276,39 +288,56 @@ def decide(challenger: Metrics, comparison: Comparison | None, params: GateParam
             )
         ]
     )
-    return Decision(
-        (
-            *versus,
-            *ceiling,
-            _at_least(
-                "format",
-                challenger.format_valid,
-                params.min_format_valid,
-                "share of trajectories that keep the protocol",
-                bounds.get("format_valid"),
-            ),
-            _at_most(
-                "top_model",
-                challenger.top_model_share,
-                params.max_top_model_share,
-                "share of calls to the most called candidate",
-            ),
-            _at_most(
-                "no_call",
-                challenger.no_call_rate,
-                params.max_no_call_rate,
-                "share of questions without a call",
-                bounds.get("no_call_rate"),
-            ),
-            _at_least(
-                "call_entropy",
-                challenger.call_entropy,
-                params.min_call_entropy,
-                "entropy of the calls in bits",
-            ),
-            *_unseen(challenger, comparison, params),
-        )
+    rules = (
+        *versus,
+        *ceiling,
+        _at_least(
+            "format",
+            challenger.format_valid,
+            params.min_format_valid,
+            "share of trajectories that keep the protocol",
+            bounds.get("format_valid"),
+        ),
+        _at_most(
+            "top_model",
+            challenger.top_model_share,
+            params.max_top_model_share,
+            "share of calls to the most called candidate",
+        ),
+        _at_most(
+            "no_call",
+            challenger.no_call_rate,
+            params.max_no_call_rate,
+            "share of questions without a call",
+            bounds.get("no_call_rate"),
+        ),
+        _at_least(
+            "call_entropy",
+            challenger.call_entropy,
+            params.min_call_entropy,
+            "entropy of the calls in bits",
+        ),
+        *_unseen(challenger, comparison, params),
     )
+    needless = _not_applicable(challenger.router)
+    return Decision(tuple(rule for rule in rules if rule.name not in needless))
+
+
+def _not_applicable(router: str) -> tuple[str, ...]:
+    """Rules that do not apply to a router without a policy.
+
+    It writes no protocol and calls only the candidates of its own pool. One candidate for every question is
+    a choice, not a collapse.
+    """
+    if router == POLICY:
+        return ()
+    without_policy = ("format", "unseen_pool", "unseen_difference")
+    return (*without_policy, "top_model", "call_entropy") if is_single(router) else without_policy
+
+
+def is_single(router: str) -> bool:
+    """True for a router that is one candidate for every question."""
+    return router in (BEST_SINGLE, "baseline/largest") or RouterId.parse(router).kind == "fixed"
 
 
 def _against(comparison: Comparison, params: GateParams) -> list[Rule]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from routerr1.config import Params
+from routerr1.evaluate.controls import POLICY
 from routerr1.metrics import metric
 from routerr1.registry.gate import Metrics
 from routerr1.types import Card
@@ -22,11 +23,7 @@ def model_card(
     """
     return "\n".join(
         [
-            f"# {params.registry.model}: a policy that routes questions over {len(cards)} models",
-            "",
-            "The policy is a small language model. It answers a question by writing thoughts, calling",
-            "models of the pool on sub-questions, reading their replies, and writing an answer.",
-            "",
+            *_purpose(params, len(cards), metrics.router),
             *_training(params, tags),
             *_results(params, metrics),
             *_candidates(cards),
@@ -36,7 +33,31 @@ def model_card(
     )
 
 
+def _purpose(params: Params, models: int, router: str) -> list[str]:
+    if router != POLICY:
+        return [
+            f"# {params.registry.model}: the router {router} over {models} models",
+            "",
+            "The router chooses a model for a question. The model gets the whole question, and its reply",
+            "is the answer. A reply counts as right (em) if it contains a reference answer.",
+            "",
+        ]
+    return [
+        f"# {params.registry.model}: a policy that routes questions over {models} models",
+        "",
+        "The policy is a small language model. It answers a question by writing thoughts, calling",
+        "models of the pool on sub-questions, reading their replies, and writing an answer.",
+        "",
+    ]
+
+
 def _training(params: Params, tags: Mapping[str, str]) -> list[str]:
+    if not params.has_policy:
+        rows = {
+            "data": params.dataset.source,
+            "probes": "data/pool/matrix.parquet of the profile stage",
+        }
+        return ["## Training", "", *(f"- {name}: {value}" for name, value in rows.items()), ""]
     base = "from scratch" if params.model.init == "scratch" else f"from {params.model.init}"
     rows = {
         "base model": base,

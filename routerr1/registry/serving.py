@@ -12,8 +12,9 @@ import re
 import signal
 import threading
 import uuid
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
@@ -32,6 +33,7 @@ from routerr1.types import Card, Question, Trajectory
 from routerr1.workspace import Workspace
 
 Result = TypeVar("Result")
+Answerer = Callable[[Sequence[Question]], Coroutine[Any, Any, list[Trajectory]]]
 _log = logging.getLogger(__name__)
 # Keys of `model_config`, with their defaults; MLflow ignores any other key.
 SETTINGS: dict[str, Any] = {"pool_file": None, "budget": {}, "trace": True}
@@ -92,8 +94,7 @@ class RouterModel(PythonModel):
         # The limit of a run applies to this process, and spending of earlier processes does not count.
         workspace = Workspace(self._params)
         self._pool = workspace.open_pool(cards, run=f"serving {uuid.uuid4().hex}")
-        self._generator = workspace.load(Path(context.artifacts["checkpoint"]))
-        self._renderer = workspace.renderer
+        self._answer = self._answerer(workspace, Path(context.artifacts["checkpoint"]))
         self._experiment = _experiment(self._params) if config["trace"] else None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="routerr1", daemon=True)
@@ -104,6 +105,26 @@ class RouterModel(PythonModel):
         )  # the handler of SIGTERM that runs once traces are stored
         if self._experiment is not None:
             self._store_traces_at_the_end()
+
+    def _answerer(self, workspace: Workspace, checkpoint: Path) -> Answerer:
+        """How questions are answered: by the policy of `checkpoint`, or by the router that it holds."""
+        from routerr1.baselines.replies import answer_all
+        from routerr1.baselines.saved import ROUTER, load_router
+        from routerr1.rollout.loop import play
+
+        params = workspace.params
+        if (checkpoint / ROUTER).is_file():
+            router = load_router(checkpoint)
+            return partial(answer_all, router=router, pool=self._pool, seed=params.evaluate.seed)
+        return partial(
+            play,
+            generator=workspace.load(checkpoint),
+            pool=self._pool,
+            render=workspace.renderer,
+            params=params.rollout,
+            seed=params.evaluate.seed,
+            temperature=params.evaluate.temperature,
+        )
 
     def _store_traces_at_the_end(self) -> None:
         """Store waiting traces on SIGTERM, which ends servers without MLflow's own exit handler.
@@ -162,18 +183,8 @@ class RouterModel(PythonModel):
             _log.warning("not traced: %s", error)
 
     async def _play(self, texts: Sequence[str]) -> list[Trajectory]:
-        from routerr1.rollout.loop import play
-
-        params = self._params
-        return await play(
-            [Question(uuid.uuid4().hex, "served", text, (), "test") for text in texts],
-            self._generator,
-            self._pool,
-            render=self._renderer,
-            params=params.rollout,
-            seed=params.evaluate.seed,
-            temperature=params.evaluate.temperature,
-        )
+        questions = [Question(uuid.uuid4().hex, "served", text, (), "test") for text in texts]
+        return await self._answer(questions)
 
     def _run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
         future: Future[Result] = asyncio.run_coroutine_threadsafe(coroutine, self._loop)

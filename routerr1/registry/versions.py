@@ -39,9 +39,7 @@ if TYPE_CHECKING:
 CHAMPION, CHALLENGER = "champion", "challenger"
 _MODEL_ID, _CONTEXT, _PROCESS = "routerr1.model_id", "routerr1.context", "routerr1.process"
 REPORTS = Path("runs/reports")
-_ABOUT = (
-    "Policies that route questions over a pool of models. The gate decides which one is champion."
-)
+_ABOUT = "Routers of questions over a pool of models, trained policies or others. The gate decides which one is champion."
 _ABANDONED_S = 7 * 86400.0  # after this an upload of another machine counts as dead
 
 _log = logging.getLogger(__name__)
@@ -66,12 +64,17 @@ class Version:
     description: str = ""
 
 
-def register(params: Params, outputs: Outputs | None = None) -> Version:
+def register(
+    params: Params, outputs: Outputs | None = None, *, router: str | None = None
+) -> Version:
     """Register the outputs of the stages as a version with the alias challenger.
 
     The same state (git commit, dvc.lock, uncommitted changes) is one version, however often it is registered.
     What a killed call left behind is removed first. A version with broken or missing files is never changed;
     its state is registered again beside it.
+
+    Args:
+        router: see `contents.router_to_register`. Each router of one state is a version of its own.
 
     Raises: RegistryError if the outputs differ from dvc.lock or change meanwhile, if the logged model is not
         READY or a file differs from its manifest, or if the state's version is champion and broken;
@@ -79,7 +82,8 @@ def register(params: Params, outputs: Outputs | None = None) -> Version:
     """
     made_of = outputs or Outputs()
     _refuse_stale_outputs()
-    judged_by = contents.evidence_of(params, made_of)
+    chosen = contents.router_to_register(params, made_of, router)
+    judged_by = contents.evidence_of(params, made_of, chosen)
     client = open_client()
     name = params.registry.model
     with file_lock(f"{name}.register", timeout_s=1800):
@@ -93,7 +97,7 @@ def register(params: Params, outputs: Outputs | None = None) -> Version:
         found = _first_whole(client, known)
         if found is None:
             model_id = _log_model(client, params, made_of, judged_by, tags)
-            _refuse_another_state(tags)
+            _refuse_another_state(tags, chosen)
             found = _create_version(client, name, model_id, tags, known)
         with registry_lock(client, name), store_errors():
             if CHAMPION not in found.aliases:
@@ -109,10 +113,10 @@ def _refuse_stale_outputs() -> None:
         )
 
 
-def _refuse_another_state(tags: Mapping[str, str]) -> None:
+def _refuse_another_state(tags: Mapping[str, str], router: str) -> None:
     """The outputs are not locked, so a stage may have rewritten them while they were copied."""
     _refuse_stale_outputs()
-    if State.now().key != tags[KEY_TAG]:
+    if contents.key_of(State.now(), router) != tags[KEY_TAG]:
         raise RegistryError(
             f"{lineage.DVC_LOCK}: the outputs changed while they were registered; register again"
         )

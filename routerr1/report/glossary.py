@@ -42,6 +42,11 @@ _BASELINES = {
     "graph_router": Entry("GraphRouter", "a graph of questions, their clusters and candidates chooses the candidate"),
     "frugal": Entry("FrugalGPT", "a cascade: candidates by rising price until a reply is trusted"),
 }  # fmt: skip
+_WITHOUT_POLICY = {
+    "best_single": "the candidate that is best on validation gets every question",
+    "random": "a random candidate gets the question",
+    "oracle": "bound: the best reply to each question counts; the cheapest on ties",
+}
 _KNOWING_ORACLE = (
     "bound: the policy's text; each call goes to the cheapest candidate that knows the answer"
 )
@@ -51,17 +56,24 @@ _CHOOSING_ORACLE = (
 )
 
 
-def entry_of(router: str, *, simulated: bool = True) -> Entry:
+def entry_of(router: str, *, simulated: bool = True, policy: bool = True) -> Entry:
     """Label and meaning of a router; an unknown one has its name as label and no meaning.
 
     Args:
         router: as in the rows.
         simulated: the pool is simulated. Only then the oracle knows the right candidate for each call.
+        policy: a policy writes and reads for controls and baselines; without one, replies are the answers.
 
     >>> entry_of("fixed/Atlas")
     Entry(label='Always Atlas', meaning="the policy's text; every call goes to Atlas")
     """
     match RouterId.parse(router):
+        case ("fixed", name) if not policy:
+            return Entry(f"Always {name}", f"{name} gets every question")
+        case (_, name) if not policy and name in _WITHOUT_POLICY:
+            return Entry(
+                _CONTROLS[name].label if name in _CONTROLS else "Oracle", _WITHOUT_POLICY[name]
+            )
         case ("fixed", name):
             return Entry(f"Always {name}", f"the policy's text; every call goes to {name}")
         case ("swept", weight):
@@ -81,9 +93,11 @@ def label(router: str) -> str:
     return entry_of(router).label
 
 
-def routers_section(routers: Iterable[str], *, simulated: bool) -> Section:
+def routers_section(routers: Iterable[str], *, simulated: bool, policy: bool = True) -> Section:
     """What each router is, with its name in files and for `routerr1 compare`."""
-    entries = {name: entry_of(name, simulated=simulated) for name in dict.fromkeys(routers)}
+    entries = {
+        name: entry_of(name, simulated=simulated, policy=policy) for name in dict.fromkeys(routers)
+    }
     rows = [(each.label, name, each.meaning) for name, each in entries.items() if each.meaning]
     return Section(
         "What each router is",

@@ -22,7 +22,7 @@ def write_evaluation(folder: Path, found: Evaluation, params: EvaluateParams) ->
     Returns: the headline metrics.
     """
     compared = evaluation_table(found, params)
-    seeds = by_seed(found.rows, params)
+    seeds = by_seed(found.rows, params, found.reference)
     metrics = table.headline(compared)
     write_rows(folder / "rows.parquet", found.rows)
     compared.write(folder / "table.json")
@@ -37,7 +37,7 @@ def evaluation_table(found: Evaluation, params: EvaluateParams) -> EvaluationTab
     """Everything that the rows say of the routers."""
     datasets, macro = table.by_dataset(found.rows, params)
     return EvaluationTable(
-        **dict(table.summarise(found.rows, params)),
+        **dict(table.summarise(found.rows, params, found.reference)),
         by_dataset=datasets,
         macro=macro,
         pairs=all_pairs(found.rows, params),

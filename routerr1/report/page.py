@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from routerr1.errors import DataError
-from routerr1.evaluate.controls import BOUNDS, POLICY
+from routerr1.evaluate.controls import BOUNDS
 from routerr1.evaluate.pareto import Fronts, fronts
 from routerr1.evaluate.redrawn import REDRAWN
 from routerr1.evaluate.results import EvaluationTable, Generalization, Quality, SeedTable
@@ -52,6 +52,10 @@ SIMULATION = (
     "The candidate models in this report are a simulation. The questions and their reference answers are "
     "real. A seeded program decides which candidate knows which answer, how fast and at what price. Nothing "
     "here says how any real model performs."
+)
+NO_POLICY = (
+    "No policy was trained. A router chooses a model, the model gets the whole question, and its reply is the "
+    "answer. A reply is right if it contains a reference answer; EM is the share of such replies."
 )
 ONE_SEED = "One training seed: the intervals cover other questions, not another training run of the same policy."
 
@@ -116,7 +120,9 @@ def write_report(folder: Path, sources: Sources) -> None:
     """Write index.html, report.md and an .svg for each plot; the same sources give the same bytes."""
     drawn = draw(sources)
     sections = sections_of(sources, drawn)
-    notice = SIMULATION if sources.simulated else ""
+    notice = " ".join(
+        [SIMULATION] * sources.simulated + [NO_POLICY] * (not sources.table.has_policy)
+    )
     page = html.render(sections, drawn, browsable(sources.rows), notice=notice, facts=sources.facts)
     for name, svg in drawn.items():
         atomic_write_text(folder / f"{name}.svg", svg)
@@ -137,7 +143,7 @@ def sections_of(sources: Sources, drawn: Mapping[str, str]) -> list[Section]:
     found = [
         summary_section(table, sources.rows),
         topics_section(table, sources.rows),
-        failures_section(sources.rows),
+        failures_section(sources.rows, table.reference),
         _routers_section(sources, drawn),
         datasets_section(table),
         _fronts_section(table, drawn),
@@ -160,7 +166,7 @@ def _routers_section(sources: Sources, drawn: Mapping[str, str]) -> Section:
     parts = [
         usage_section(table),
         pairs_section(table.pairs),
-        routers_section(names, simulated=sources.simulated),
+        routers_section(names, simulated=sources.simulated, policy=table.has_policy),
         how_to_read(table),
         seeds_section(sources.seeds) if len(sources.seeds.seeds) > 2 else None,
     ]
@@ -176,7 +182,8 @@ def _routers_section(sources: Sources, drawn: Mapping[str, str]) -> Section:
 
 def _fronts_section(table: EvaluationTable, drawn: Mapping[str, str]) -> Section:
     ours = label(table.reference)
-    caption = "Dashed: what mixing routers at random reaches. Diamond: the policy. Hollow: bounds that know the answers."
+    mark = "the policy" if table.has_policy else ours
+    caption = f"Dashed: what mixing routers at random reaches. Diamond: {mark}. Hollow: bounds that know the answers."
     paretos = [
         Plot(name, caption if name == "pareto" else f"Data set {name.removeprefix('pareto-')}.", large=True)
         for name in drawn
@@ -242,7 +249,7 @@ def _call_shares(table: EvaluationTable) -> dict[str, Mapping[str, float]]:
         if entry.collapse.calls and RouterId.parse(entry.router).kind != "fixed":
             name = label(entry.router)
             shares[name] = entry.collapse.call_share
-            if entry.router == POLICY and len(entry.collapse_by_dataset) > 1:
+            if entry.router == table.reference and len(entry.collapse_by_dataset) > 1:
                 for dataset, found in entry.collapse_by_dataset.items():
                     shares[f"{name}, {dataset}"] = found.call_share
     return shares

@@ -21,17 +21,39 @@ _NO_TOPIC = "no single topic"
 
 def summary_section(table: EvaluationTable, rows: Sequence[Row]) -> Section:
     """The answers in sentences, headline figures and a line for each candidate."""
-    policy = table.router(POLICY)
-    mine = _rows_of(rows, POLICY)
+    policy = table.router(table.reference)
+    mine = _rows_of(rows, table.reference)
     points = [_quality_point(policy, table), *_against_best(policy, table)]
     points += [_models_point(policy), *_failures_point(mine)]
     return Section(
         "Summary",
         points=tuple(points),
-        tiles=_tiles(policy),
+        tiles=_tiles(policy)[: None if table.has_policy else 3],
         table=_models_table(table, rows),
-        note="Each model's own figures are with the policy's text and that model for every call.",
+        note=f"Each model's own figures are {_alone_words(table)}.",
     )
+
+
+def _alone_words(table: EvaluationTable) -> str:
+    """How a candidate was evaluated alone."""
+    if table.has_policy:
+        return "with the policy's text and that model for every call"
+    return "of its replies to the whole questions"
+
+
+def _alone_at_once(table: EvaluationTable) -> str:
+    if table.has_policy:
+        return "with one model for every call and the policy's text"
+    return "with one model for all of them"
+
+
+def _subject(router: str) -> str:
+    """A router at the beginning of a sentence."""
+    return "The policy" if router == POLICY else label(router)
+
+
+def _possessive(router: str) -> str:
+    return "the policy's" if router == POLICY else f"{label(router)}'s"
 
 
 def _tiles(policy: RouterResult) -> tuple[Tile, ...]:
@@ -52,7 +74,8 @@ def _quality_point(policy: RouterResult, table: EvaluationTable) -> str:
         else f" ({round(100 * table.confidence)} % interval {em.low:.1%} to {em.high:.1%})"
     )
     return (
-        f"The policy answers {em.mean:.1%} of {table.n} questions exactly{interval}. Its calls cost "
+        f"{_subject(policy.router)} answers {em.mean:.1%} of {table.n} questions "
+        f"{'exactly' if table.has_policy else 'right'}{interval}. Its calls cost "
         f"{_per_thousand(policy)} USD per 1,000 questions."
     )
 
@@ -60,7 +83,7 @@ def _quality_point(policy: RouterResult, table: EvaluationTable) -> str:
 def _against_best(policy: RouterResult, table: EvaluationTable) -> list[str]:
     known = {entry.router: entry for entry in table.routers}
     best = known.get(BEST_SINGLE)
-    if best is None:
+    if best is None or best.router == policy.router:
         return []
     names = " or ".join(dict.fromkeys(table.best_single.values()))
     return [
@@ -70,15 +93,16 @@ def _against_best(policy: RouterResult, table: EvaluationTable) -> list[str]:
 
 
 def _cost_words(policy: RouterResult, best: RouterResult) -> str:
+    subject = _subject(policy.router)
     mine, theirs = policy.cost_usd.mean, best.cost_usd.mean
     if theirs == 0 or mine == theirs:
         return (
-            "The policy costs the same." if mine == theirs else "The best model's calls are free."
+            f"{subject} costs the same." if mine == theirs else "The best model's calls are free."
         )
     change = mine / theirs - 1
     if change >= 1:
-        return f"The policy costs {mine / theirs:.1f} times as much."
-    return f"The policy costs {abs(change):.0%} {'more' if change > 0 else 'less'}."
+        return f"{subject} costs {mine / theirs:.1f} times as much."
+    return f"{subject} costs {abs(change):.0%} {'more' if change > 0 else 'less'}."
 
 
 def _em_words(gap: Comparison) -> str:
@@ -97,7 +121,8 @@ def _models_point(policy: RouterResult) -> str:
     if not kept:
         return "Models to keep: the policy makes no calls, so it needs none of them."
     return (
-        f"Models to keep: {', '.join(kept)}. Each gets at least {_KEPT:.0%} of the policy's calls."
+        f"Models to keep: {', '.join(kept)}. Each gets at least {_KEPT:.0%} of "
+        f"{_possessive(policy.router)} calls."
     )
 
 
@@ -121,7 +146,7 @@ def _failures_point(mine: Sequence[Row]) -> list[str]:
 
 def _models_table(table: EvaluationTable, rows: Sequence[Row]) -> Table | None:
     """Every candidate: its part in the policy's calls, its own figures and its best topics."""
-    shares = table.router(POLICY).collapse.call_share
+    shares = table.router(table.reference).collapse.call_share
     alone = _alone(table)
     if not alone:
         return None
@@ -164,13 +189,15 @@ def _best_topics(rows: Sequence[Row]) -> dict[str, list[str]]:
 def topics_section(table: EvaluationTable, rows: Sequence[Row]) -> Section | None:
     """EM of each candidate, and of the policy, on each topic; None without candidates or topics."""
     cells = _candidate_topics(rows)
-    mine = _topics(_rows_of(rows, POLICY))
+    reference = table.reference
+    mine = _topics(_rows_of(rows, reference))
     if not cells or len(mine) < 2:
         return None
     topics = sorted(mine, key=lambda topic: (-len(mine[topic]), topic))[:_MAX_TOPICS]
     left_out = len(mine) - len(topics)
     alone = _alone(table)
-    lines = [_topics_line(label(POLICY), mine, topics, table.router(POLICY).em.mean, marked=True)]
+    overall = table.router(reference).em.mean
+    lines = [_topics_line(label(reference), mine, topics, overall, marked=True)]
     best = {
         topic: max(_em(own[topic]) for own in cells.values() if topic in own) for topic in topics
     }
@@ -180,7 +207,7 @@ def topics_section(table: EvaluationTable, rows: Sequence[Row]) -> Section | Non
     more = f" The {left_out} topics with the fewest questions are left out." if left_out else ""
     return Section(
         "Models and topics",
-        "EM on the questions of each topic, with one model for every call and the policy's text. Green: the "
+        f"EM on the questions of each topic, {_alone_at_once(table)}. Green: the "
         f"best model of the topic. In brackets: questions.{more}",
         Table(("Model", "All", *sizes), tuple(lines)),
     )
@@ -203,9 +230,9 @@ def _topics_line(
     return Line(tuple(cells), marked=marked)
 
 
-def failures_section(rows: Sequence[Row]) -> Section:
-    """The policy's failures by topic and cause, with examples."""
-    mine = _rows_of(rows, POLICY)
+def failures_section(rows: Sequence[Row], reference: str = POLICY) -> Section:
+    """The failures of a router by topic and cause, with examples."""
+    mine = _rows_of(rows, reference)
     topics = _topics(mine)
     failed = {topic: [row for row in own if row.em < 1] for topic, own in topics.items()}
     causes = sorted({cause_of(row) for own in failed.values() for row in own})
@@ -220,7 +247,8 @@ def failures_section(rows: Sequence[Row]) -> Section:
         lines.append(Line(tuple(cells)))
     return Section(
         "Failures",
-        "The policy's wrong answers by topic, and the first cause that applies to each.",
+        f"{_possessive(reference).capitalize() if reference == POLICY else _possessive(reference)} wrong "
+        "answers by topic, and the first cause that applies to each.",
         Table(("Topic", "Failures", "Answers", "EM", *map(str.capitalize, causes)), tuple(lines)),
         parts=(_examples(failed),) if any(failed.values()) else (),
     )

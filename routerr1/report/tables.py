@@ -23,6 +23,7 @@ from routerr1.report.sections import Cell, Line, Plot, Section, Table, table_of
 _USAGE: tuple[Measure, ...] = (
     "f1", "format_valid", "latency_s", "policy_tokens", "prompt_tokens", "completion_tokens",
 )  # fmt: skip
+_USAGE_OF_REPLIES: tuple[Measure, ...] = ("latency_s", "prompt_tokens", "completion_tokens")
 _BY_DATASET: tuple[Measure, ...] = ("em", "f1", "cost_usd")
 WORST_SEED = "Means over training seeds; in brackets the worst seed."
 
@@ -81,17 +82,19 @@ def _sd(entry: Quality, measure: Measure = "em") -> Cell:
 
 def usage_section(table: RouterTable) -> Section:
     """What each router uses beside money."""
-    heads = ["Router", *(metric(what).label for what in _USAGE)]
+    shown = _USAGE if table.has_policy else _USAGE_OF_REPLIES
+    heads = ["Router", *(metric(what).label for what in shown)]
     lines = [
         Line(
-            (Cell(label(e.router)), *(measured(e.estimate(what), what) for what in _USAGE)),
+            (Cell(label(e.router)), *(measured(e.estimate(what), what) for what in shown)),
             marked=e.router == table.reference,
         )
         for e in by_em(table.routers)
     ]
+    title, without = "F1, format, time and tokens", ", without the policy's time"
     return Section(
-        "F1, format, time and tokens",
-        "Reply time is the sum of the replies' own seconds, without the policy's time.",
+        title if table.has_policy else "Time and tokens",
+        f"Reply time is the sum of the replies' own seconds{without if table.has_policy else ''}.",
         Table(tuple(heads), tuple(lines)),
         folded=True,
     )

@@ -1,13 +1,16 @@
 """The stage evaluate: the policy, its controls and the baselines on the same questions."""
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from routerr1.baselines.build import SINGLE, Materials, baseline_routers, lessons, whole_routers
 from routerr1.baselines.matrix import read_matrix
 from routerr1.baselines.replay_study import METRICS, read_log, study
+from routerr1.baselines.replies import reply_routers
 from routerr1.baselines.retrieval import FileIndex, Index, MemoryIndex, RetrieverPool
 from routerr1.baselines.tuned import fine_tune
 from routerr1.config import BaselineParams, EvaluateParams, Params
@@ -21,6 +24,7 @@ from routerr1.evaluate.run import (
     Job,
     evaluation_jobs,
     evaluation_of,
+    jobs_without_policy,
     play_all,
     policies_of,
 )
@@ -61,9 +65,12 @@ def evaluate(params: Params) -> None:
         run.log_metrics({"evaluate": figures})
         run.log_artifact(PATHS.evaluate / "table.md")
         policy = [row for row in rows if (row.pool, row.router) == (TRAINING_POOL, POLICY)]
-        run.log_traces(
-            [traces.of(row) for row in policy], {"stage": "evaluate"}, sample=params.trace.evaluate
-        )
+        if policy:
+            run.log_traces(
+                [traces.of(row) for row in policy],
+                {"stage": "evaluate"},
+                sample=params.trace.evaluate,
+            )
     store.discard()
     calls.unlink(missing_ok=True)
 
@@ -87,6 +94,13 @@ async def _play(
 def jobs_of(workspace: Workspace, pool: Pool, learnt: Learnt) -> list[Job]:
     """Every router and question of the stage, from files alone, so that each Ray worker can build them."""
     params = workspace.params
+    if not params.has_policy:
+        return jobs_without_policy(
+            partial(_reply_routers, workspace, pool, _lessons(workspace, pool, learnt)),
+            workspace.questions(params.evaluate.split),
+            workspace.questions("validation"),
+            params=params.evaluate,
+        )
     baselines, wholes = _baselines(workspace, pool, learnt)
     return evaluation_jobs(
         policies_of(workspace.policies(), workspace.renderer, params),
@@ -97,6 +111,38 @@ def jobs_of(workspace: Workspace, pool: Pool, learnt: Learnt) -> list[Job]:
         others=baselines,
         wholes=wholes,
     )
+
+
+def _lessons(workspace: Workspace, pool: Pool, learnt: Learnt) -> dict[int, dict[str, Lazy[Any]]]:
+    """What the learned routers of each training seed learn, by name."""
+    section = workspace.params.baselines
+    matrix = read_matrix(PATHS.matrix)
+    described = {card.name: card.description for card in pool.cards}
+    return {
+        seed: {
+            **lessons(matrix, section, seed=seed, descriptions=described),
+            **{name: lesson for (its_seed, name), lesson in learnt.items() if its_seed == seed},
+        }
+        for seed in workspace.params.seeds
+    }
+
+
+def _reply_routers(
+    workspace: Workspace,
+    pool: Pool,
+    fitted: Mapping[int, Mapping[str, Lazy[Any]]],
+    pool_name: str,
+) -> list[Router]:
+    """The routers without a policy, for every training seed."""
+    params = workspace.params
+    return [
+        router
+        for seed in params.seeds
+        for router in reply_routers(
+            fitted[seed], params.baselines, pool,
+            pool_name=pool_name, seed=seed, call_seed=params.evaluate.seed,
+        )
+    ]  # fmt: skip
 
 
 def _baselines(
@@ -110,16 +156,14 @@ def _baselines(
     if not section.include:
         return [], []
     retriever = _retriever(workspace, pool)
-    matrix = read_matrix(PATHS.matrix)
-    described = {card.name: card.description for card in pool.cards}
+    fitted = _lessons(workspace, pool, learnt)
     routers, wholes = [], []
     for seed in workspace.params.seeds:
         base = Lazy(partial(workspace.load, workspace.warmstart_folder(seed)))
         (policy,) = policies_of({seed: LazyGenerator(base)}, workspace.renderer, workspace.params)
         known = {
-            **lessons(matrix, section, seed=seed, descriptions=described),
             "sft": Lazy(partial(_fine_tuned, workspace, base, seed)),
-            **{name: lesson for (its_seed, name), lesson in learnt.items() if its_seed == seed},
+            **fitted[seed],
         }
         # The compact prompt has no place for a tool without figures: its policies still read the
         # candidates' cards, and whichever name they write is a search.

@@ -12,6 +12,7 @@ from routerr1.evaluate.redrawn import not_redrawn, redrawn
 from routerr1.evaluate.rows import Row
 from routerr1.evaluate.run import policies_of
 from routerr1.evaluate.store import RowStore
+from routerr1.files import atomic_directory, write_json
 from routerr1.pool.base import Pool
 from routerr1.pool.build import open_http_pool, wrap_pool
 from routerr1.pool.drawn import DrawnPools, recorded_pool
@@ -29,8 +30,15 @@ from routerr1.workspace import Workspace
 
 
 def generalize(params: Params) -> None:
-    """Play the policy on perturbed pools; write rows, comparison and metrics to data/generalize."""
+    """Play the policy on perturbed pools; write rows, comparison and metrics to data/generalize.
+
+    A router without a policy calls only candidates of its own pool, so nothing is played for it.
+    """
     workspace = Workspace(params)
+    if not params.has_policy:
+        with atomic_directory(workspace.paths.generalize) as aside:
+            write_json(aside / "metrics.json", {})
+        return
     paths, fingerprint = workspace.paths, workspace.fingerprint("generalize")
     store = RowStore(paths.runs / "generalize.jsonl", fingerprint)
     calls = paths.calls / f"generalize-{fingerprint}.jsonl"

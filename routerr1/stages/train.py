@@ -10,7 +10,7 @@ from typing import Any
 
 from routerr1.config import Params, TrainParams
 from routerr1.errors import DataError
-from routerr1.files import write_json
+from routerr1.files import digest, write_json
 from routerr1.lineage import PATHS, hash_of, known_commit
 from routerr1.metrics import mean_over_seeds
 from routerr1.policy.load import load_options
@@ -20,7 +20,7 @@ from routerr1.pool.names import TRAINING_NAMES
 from routerr1.progress import track
 from routerr1.rollout.loop import stream_seed
 from routerr1.simulation.pool import training_pool
-from routerr1.stages.warmstart import demonstrations
+from routerr1.stages.warmstart import demonstrations, write_none
 from routerr1.tracking.runs import Run, new_run
 from routerr1.tracking.traces import spread
 from routerr1.train.checkpoint import read_manifest, save_policy
@@ -38,9 +38,16 @@ Inputs = Mapping[str, Any]
 
 
 def train(params: Params) -> None:
-    """Train with GRPO for every seed; the first seed's policy becomes models/policy."""
+    """Train with GRPO for every seed; the first seed's policy becomes models/policy.
+
+    Without a policy notes take their places, and the run is that of the routers that `evaluate`
+    trains.
+    """
     exit_with_parent()
     workspace = Workspace(params)
+    if not params.has_policy:
+        _open_run_without_policy(workspace)
+        return
     if int(os.environ.get("RANK", "0")):
         _follow(workspace)
         return
@@ -52,6 +59,26 @@ def train(params: Params) -> None:
         # Only now: a kill before it would cost the seeds that are done.
         for seed in params.seeds:
             shutil.rmtree(_working_folder(inputs[seed], seed), ignore_errors=True)
+
+
+def _open_run_without_policy(workspace: Workspace) -> None:
+    params = workspace.params
+    made_of = {
+        "policy": None,
+        "seeds": params.seeds,
+        "data": digest(PATHS.questions),
+        "cards": digest(PATHS.cards),
+    }
+    write_none(PATHS.policy)
+    write_none(PATHS.other_policies)
+    name = _run_name(params.preset, params.seeds)
+    with new_run(params.registry, PATHS.run, hash_of(made_of), name=name) as run:
+        run.log_params(params)
+        run.log_dataset(PATHS.questions, "training")
+        costs = {"train_cost_usd": 0.0}
+        run.log_metrics({"train_hours": 0.0, **costs})
+    write_json(PATHS.train / "results.json", costs)
+    write_json(PATHS.train / "metrics.json", costs)
 
 
 def _run_name(preset: str, seeds: Sequence[int]) -> str:

@@ -27,8 +27,15 @@ _log = logging.getLogger(__name__)
 
 
 def warmstart(params: Params) -> None:
-    """Train a policy on demonstrations, or take a pretrained one; write models/warmstart and its metrics."""
+    """Train a policy on demonstrations, or take a pretrained one; write models/warmstart and its metrics.
+
+    Without a policy a note takes its place.
+    """
     exit_with_parent()
+    if not params.has_policy:
+        write_none(PATHS.warmstart)
+        write_json(PATHS.warmstart_metrics, {})
+        return
     pretrained = params.model.init != "scratch" and not params.warmstart.steps
     if not pretrained:
         _require_demonstrations(params.dataset)
@@ -47,6 +54,12 @@ def warmstart(params: Params) -> None:
         headline = mean_over_seeds(metrics, {"em": "em", "format_valid": "format_valid"})
         write_json(PATHS.warmstart_metrics, headline)
         shutil.rmtree(PATHS.warmstarted, ignore_errors=True)
+
+
+def write_none(folder: Path) -> None:
+    """Put a note in the place of a policy that the parameters do not ask for: DVC warns of empty folders."""
+    with atomic_directory(folder) as aside:
+        write_json(aside / "none.json", {"model.init": "none"})
 
 
 def _require_demonstrations(dataset: DatasetParams) -> None:

@@ -1,0 +1,110 @@
+"""A router without a policy as a folder of files: what it learns from, and how.
+
+Loading fits it again, in seconds: the same matrix, parameters and seed give the same router, and the folder
+holds no pickled code.
+"""
+
+import shutil
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from routerr1.baselines.build import LEARNED, lessons
+from routerr1.baselines.cascade import Cascade
+from routerr1.baselines.learned import Chooser, Majority
+from routerr1.baselines.matrix import read_matrix
+from routerr1.baselines.prompted import largest
+from routerr1.baselines.replies import Always
+from routerr1.config import BaselineParams, explain
+from routerr1.errors import CheckpointError, ConfigError
+from routerr1.evaluate.controls import BEST_SINGLE, fixed
+from routerr1.evaluate.routers import RouterId
+from routerr1.files import read_json, write_json
+from routerr1.pool.cards import read_cards
+from routerr1.train.checkpoint import read_manifest, write_manifest
+
+ROUTER = "router.json"
+FITTED = (*LEARNED, "frugal", "largest")
+"""Baselines that can be fitted without a policy."""
+
+
+class SavedRouter(BaseModel):
+    """What router.json holds.
+
+    Attributes:
+        router: `str` of a `RouterId`.
+        seed: training seed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    router: str
+    seed: int
+    baselines: BaselineParams
+
+
+def router_name(text: str, candidates: list[str]) -> str:
+    """The router as it is named in rows.
+
+    Args:
+        text: a baseline (`knn` or `baseline/knn`), `best_single`, or a candidate (`Atlas` or `fixed/Atlas`).
+
+    Raises: ConfigError naming the routers that there are.
+    """
+    for name in (text, f"baseline/{text}", fixed(text)):
+        kind, which = RouterId.parse(name)
+        if (kind == "baseline" and which in FITTED) or (kind == "fixed" and which in candidates):
+            return name
+    if text == BEST_SINGLE:
+        return text
+    known = ", ".join((*FITTED, BEST_SINGLE))
+    raise ConfigError(
+        f"router {text!r}: needs a policy, or does not exist; there are {known}, and each candidate by name"
+    )
+
+
+def fit_router(what: SavedRouter, matrix: Path, cards: Path) -> Chooser | Cascade:
+    """Fit a router on the answers of the profile stage.
+
+    Args:
+        matrix: matrix.parquet of the profile stage.
+        cards: its cards.json.
+
+    Raises: ConfigError if there is no such router; DataError, PoolError naming a file that cannot be read.
+    """
+    known = read_cards(cards)
+    kind, name = RouterId.parse(router_name(what.router, [card.name for card in known]))
+    if kind == "fixed":
+        return Always(name)
+    if name == "largest":
+        return Always(largest(known))
+    learnt_from = read_matrix(matrix)
+    if name == BEST_SINGLE:
+        return Majority(learnt_from)
+    described = {card.name: card.description for card in known}
+    fitted: Chooser | Cascade = lessons(
+        learnt_from, what.baselines, seed=what.seed, descriptions=described
+    )[name]()
+    return fitted
+
+
+def save_router(folder: Path, what: SavedRouter, matrix: Path, cards: Path) -> None:
+    """Write a router with all that it is fitted on, and a manifest, into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(matrix, folder / "matrix.parquet")
+    shutil.copyfile(cards, folder / "cards.json")
+    write_json(folder / ROUTER, what.model_dump(mode="json"))
+    write_manifest(folder, {"router": what.router, "seed": what.seed})
+
+
+def load_router(folder: Path) -> Chooser | Cascade:
+    """Fit the router that `save_router` wrote.
+
+    Raises: CheckpointError naming the file that is missing, corrupt, or of another version.
+    """
+    read_manifest(folder)
+    try:
+        what = SavedRouter.model_validate(read_json(folder / ROUTER))
+    except ValidationError as error:
+        raise CheckpointError(f"{folder / ROUTER}: {explain(error)[1]}") from None
+    return fit_router(what, folder / "matrix.parquet", folder / "cards.json")
