@@ -112,7 +112,7 @@ def show(trajectory: Trajectory, *, simulated: bool) -> None:
     from rich.text import Text
 
     console = Console(highlight=False)
-    for label, text in told(trajectory):
+    for label, text in steps_shown(trajectory):
         style = "dim italic" if label == THINKS else ""
         console.print(Text.assemble((f"{label}: ", "bold"), (text, style)))
     replies = [turn.reply for turn in trajectory.turns if turn.reply is not None]
@@ -123,7 +123,7 @@ def show(trajectory: Trajectory, *, simulated: bool) -> None:
         console.print(Text("The called models are simulated (README.md).", style="dim"))
 
 
-def told(trajectory: Trajectory) -> Iterator[tuple[str, str]]:
+def steps_shown(trajectory: Trajectory) -> Iterator[tuple[str, str]]:
     """A trajectory as lines of label and text, without control characters.
 
     A reply is shown as the policy read it.

@@ -68,8 +68,8 @@ class _Build:
             self._ingest()
             if not len(self.rows):
                 reasons = sum(self.refused.values(), Counter[Reason]())
-                told = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
-                raise DataError(f"params.yaml: dataset: no usable row in any source ({told})")
+                counts = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+                raise DataError(f"params.yaml: dataset: no usable row in any source ({counts})")
             allocation = Allocation(self.rows, [origin.stock for origin in self.origins])
             self._note_repeats("duplicate_id", allocation.repeated_ids)
             self._note_repeats("duplicate", allocation.repeated)
@@ -110,8 +110,8 @@ class _Build:
 
     def _refuse(self, origin: Origin, line: int, reason: Reason, **more: object) -> None:
         self.refused.setdefault(origin.stock.dataset, Counter())[reason] += 1
-        told = {"file": origin.name, "line": line, "reason": reason, "says": SAYS[reason], **more}
-        self._refusals.write(json.dumps(told, ensure_ascii=False, sort_keys=True) + "\n")
+        entry = {"file": origin.name, "line": line, "reason": reason, "says": SAYS[reason], **more}
+        self._refusals.write(json.dumps(entry, ensure_ascii=False, sort_keys=True) + "\n")
 
     def _note_repeats(self, reason: Reason, repeats: list[Repeat]) -> None:
         for repeat in repeats:

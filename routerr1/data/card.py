@@ -57,18 +57,18 @@ def describe(folder: Path) -> dict[tuple[str, str], Group]:
 
 def sources(params: DatasetParams, datasets: Sequence[str]) -> list[tuple[str, str, str]]:
     """(data set, where it comes from, licence) of each."""
-    told = []
+    found = []
     for dataset in datasets:
         if dataset == embedded.DATASET:
-            told += [(dataset, package, terms) for package, terms in embedded.SOURCES.items()]
+            found += [(dataset, package, terms) for package, terms in embedded.SOURCES.items()]
         elif dataset in BENCHMARKS and params.source == "benchmarks":
             at = params.benchmarks
             where = at.folder or f"{at.repo} at {at.revision}"
             known = BENCHMARKS[dataset]
-            told.append((dataset, f"{known.source}, through {where}", known.licence))
+            found.append((dataset, f"{known.source}, through {where}", known.licence))
         else:
-            told.append((dataset, "imported", "as its owner says"))
-    return told
+            found.append((dataset, "imported", "as its owner says"))
+    return found
 
 
 def digests(folder: Path) -> dict[str, str]:

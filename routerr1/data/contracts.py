@@ -115,11 +115,11 @@ def evaluation_breaches(row: Mapping[str, Any], cards: Sequence[Card]) -> list[B
     found = trajectory_breaches(played, cards, format_valid=row["format_valid"])
     found += _finite({name: value for name, value in row.items() if name != "trajectory"})
     if not _equal(row["cost_usd"], played["ledger"]["cost_usd"]):
-        told = f"cost_usd is {row['cost_usd']}, the trajectory's is {played['ledger']['cost_usd']}"
-        found.append(Breach("ledger_agrees", told))
+        text = f"cost_usd is {row['cost_usd']}, the trajectory's is {played['ledger']['cost_usd']}"
+        found.append(Breach("ledger_agrees", text))
     if row["calls"] != len(row["called"]):
-        told = f"calls is {row['calls']}, {len(row['called'])} are listed"
-        found.append(Breach("ledger_agrees", told))
+        text = f"calls is {row['calls']}, {len(row['called'])} are listed"
+        found.append(Breach("ledger_agrees", text))
     known = {card.name for card in cards}
     found += [
         Breach("model_known", f"no card is named {name!r}")
@@ -177,8 +177,8 @@ def _token_breaches(
     ids: Sequence[int], env_mask: Sequence[int], logprobs: Sequence[float]
 ) -> Iterator[Breach]:
     if not len(ids) == len(env_mask) == len(logprobs):
-        told = f"{len(ids)} tokens, {len(env_mask)} mask values, {len(logprobs)} logprobs"
-        yield Breach("mask_length", told)
+        text = f"{len(ids)} tokens, {len(env_mask)} mask values, {len(logprobs)} logprobs"
+        yield Breach("mask_length", text)
     if not set(env_mask) <= {0, 1}:
         yield Breach(
             "mask_length", f"the mask holds {sorted(set(env_mask) - {0, 1})[0]}, not 0 or 1"
@@ -236,14 +236,14 @@ def _ledger(row: Mapping[str, Any]) -> Iterator[Breach]:
     if row["prompt_ids"]:
         sums["policy_tokens"] = sum(len(t["generation"]["token_ids"]) for t in row["turns"])
     states = [reply["breaker_state"] for reply in replies if reply["model"]]
-    told_states = list(row["ledger"]["breaker_states"])
-    if told_states != states:
-        told = f"breaker states are {told_states}, the replies' are {states}"
-        yield Breach("ledger_agrees", told)
+    shown_states = list(row["ledger"]["breaker_states"])
+    if shown_states != states:
+        text = f"breaker states are {shown_states}, the replies' are {states}"
+        yield Breach("ledger_agrees", text)
     for name, total in sums.items():
         if not _equal(row["ledger"][name], total):
-            told = f"{name} is {row['ledger'][name]}, the turns add up to {total}"
-            yield Breach("ledger_agrees", told)
+            text = f"{name} is {row['ledger'][name]}, the turns add up to {total}"
+            yield Breach("ledger_agrees", text)
 
 
 def _equal(left: float, right: float) -> bool:

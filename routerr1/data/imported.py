@@ -183,8 +183,8 @@ class _Importer:
 
     def _refuse(self, line: int, reason: Reason) -> None:
         self.refused[reason] += 1
-        told = {"file": str(self.file), "line": line, "reason": reason, "says": SAYS[reason]}
-        self.report.write(json.dumps(told, ensure_ascii=False, sort_keys=True) + "\n")
+        entry = {"file": str(self.file), "line": line, "reason": reason, "says": SAYS[reason]}
+        self.report.write(json.dumps(entry, ensure_ascii=False, sort_keys=True) + "\n")
 
     def _split(self, raw: Raw, row: Cleaned) -> Split:
         if self.split_column is not None:

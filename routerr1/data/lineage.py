@@ -86,10 +86,10 @@ class _DataSet(MetaDataset):
 
     def to_dict(self) -> dict[str, str]:
         """MLflow's fields; it leaves the profile to subclasses."""
-        told: dict[str, str] = super().to_dict()
+        fields: dict[str, str] = super().to_dict()
         if self._profile is not None:
-            told["profile"] = json.dumps(self._profile, sort_keys=True)
-        return told
+            fields["profile"] = json.dumps(self._profile, sort_keys=True)
+        return fields
 
 
 def inputs(path: Path, context: str) -> list[DatasetInput]:
@@ -127,8 +127,8 @@ def _profiles(folder: Path) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for (dataset, split), group in card.describe(folder).items():
         hops = {str(number): rows for number, rows in group.hops.items()}
-        told = {"rows": group.rows, "hops": hops, "longest_question_chars": group.longest}
-        found.setdefault(dataset, {})[split] = told
+        fields = {"rows": group.rows, "hops": hops, "longest_question_chars": group.longest}
+        found.setdefault(dataset, {})[split] = fields
     return found
 
 

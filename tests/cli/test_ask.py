@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from routerr1.cli.ask import ask_once, show, told
+from routerr1.cli.ask import ask_once, show, steps_shown
 from routerr1.config import BudgetParams, Params, RolloutParams
 from routerr1.pool.build import open_budget
 from routerr1.pool.cards import write_cards
@@ -42,7 +42,7 @@ async def test_every_thought_call_price_and_reply_is_told(
     reply = trajectory.turns[0].reply
     assert reply is not None
     figures = f"${reply.cost_usd:.6f}, {reply.latency_s:.2f} s"
-    assert list(told(trajectory)) == [
+    assert list(steps_shown(trajectory)) == [
         ("Thinks", "geography: Atlas"),
         ("Asks Atlas", FRANCE),
         (f"Reply ({figures})", reply.text),
@@ -66,7 +66,7 @@ async def test_every_thought_call_price_and_reply_is_told(
 )
 async def test_why_there_is_no_answer_is_told(pool: SimulatedPool, last: str, why: str) -> None:
     call = f"<think>t</think><search>Atlas: {FRANCE}</search>"
-    *_, (label, text) = told(await played(pool, "compact", call, call, last))
+    *_, (label, text) = steps_shown(await played(pool, "compact", call, call, last))
     assert (label, text[:6]) == ("Answer", "none: ")
     assert why in text
 
