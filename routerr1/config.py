@@ -534,10 +534,16 @@ REMOVED_KEYS = {
 
 
 class Params(Section):
-    """All of params.yaml, with the preset laid over it."""
+    """All of params.yaml, with the preset laid over it.
+
+    Attributes:
+        max_rejected: share of a stage's trajectories, or of a file's stored calls, that may be put aside in
+            runs/rejected because they break a contract; 0 stops at the first.
+    """
 
     preset: str
     seeds: tuple[int, ...] = Field(min_length=1)
+    max_rejected: float = Field(ge=0, le=1)
     dataset: DatasetParams
     checks: ChecksParams
     pool: PoolParams

@@ -45,6 +45,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("answer", "em", "share", 0, 1, "exact match with the best reference answer after SQuAD normalisation", "EM"),
     Metric("answer", "f1", "share", 0, 1, "token F1 with the best reference answer", "F1"),
     Metric("answer", "format_valid", "share", 0, 1, "rollouts that keep the format (`routerr1.protocol.check`)", "Valid format, %", 0, 100),
+    Metric("answer", "rejected", "count", 0, _INF, "trajectories put aside in runs/rejected because they break a contract", "Put aside", 0),
     Metric("answer", "em_Nhop", "share", 0, 1, "exact match over the questions of N hops", "EM by hops"),
     Metric("reward", "reward", "", -1, 1, "what GRPO maximises", "Reward"),
     Metric("reward", "reward_format", "", -1, 0, "its part for the format: −1 if broken, else 0", "Reward for format"),

@@ -14,7 +14,7 @@ Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 Failure = Literal["unknown_model", "malformed_call", "unavailable", "budget", "not_recorded"]
-Stopped = Literal["answered", "max_rounds", "no_action", "length"]
+Stopped = Literal["answered", "max_rounds", "no_action", "length", "rejected"]
 Finish = Literal["stop", "eos", "length"]
 BreakerState = Literal["closed", "open", "half-open"]
 Kept = Literal["first", "last"]
@@ -226,6 +226,7 @@ class Trajectory:
     Attributes:
         prompt_ids: the prompt as the policy read it; empty for routers that hold no tokens.
         text: everything after the prompt: generations and inserted replies, in order.
+        stopped: why it ended; `rejected`: it broke a contract, and nothing else of it is kept.
         answer: the content of the final answer tag; None without one.
     """
 

@@ -102,7 +102,9 @@ class Workspace:
         """
         section = self.params.pool
         if section.kind != "simulated":
-            return open_http_pool(section, cards, run=run, budget=budget)
+            return open_http_pool(
+                section, cards, run=run, budget=budget, max_rejected=self.params.max_rejected
+            )
         if self.params.dataset.source != "embedded":
             raise ConfigError("params.yaml: pool.kind: simulated answers embedded questions only")
         candidates = candidates_of(section.candidates)
@@ -113,7 +115,8 @@ class Workspace:
                 "run the profile stage again"
             )
         simulated = SimulatedPool(candidates, self.facts, seed=section.seed, cards=cards)
-        return wrap_pool(simulated, section, run=run, budget=budget)
+        limit = self.params.max_rejected
+        return wrap_pool(simulated, section, run=run, budget=budget, max_rejected=limit)
 
     def keep_calls(self, pool: Pool, path: Path) -> Pool:
         """`pool`, whose paid calls are kept in `path` until the stage is done.
@@ -124,7 +127,8 @@ class Workspace:
         """
         if self.params.pool.kind != "http" or self.params.pool.calls != "live":
             return pool
-        return Recorder(pool, RecordStore(path), repeats=False)
+        store = RecordStore(path)
+        return Recorder(pool, store, repeats=False, max_rejected=self.params.max_rejected)
 
     def probe_store(self, *sections: str) -> Path | None:
         """Where replies to probe questions are kept for a resumed stage; None if they are free.

@@ -38,7 +38,7 @@ def test_a_stage_without_a_list_depends_on_everything(params: Params, tmp_path: 
     missing = stage_inputs("train", params, file)
     assert missing["code"] == code_digest([PACKAGE])
     assert missing["params"].keys() == {
-        name for name in Params.model_fields if name not in ("preset", "seeds")
+        name for name in Params.model_fields if name not in ("preset", "seeds", "max_rejected")
     }
     file.write_text("stages: {own: {cmd: x}}")
     assert stage_inputs("train", params, file) == missing
@@ -68,7 +68,7 @@ EXEMPT = {
     "config.py": "dvc.yaml lists the parameters themselves",
     "data/card.py": "describes data that MLflow logs",
     "data/benchmarks.py": "names sources of data that MLflow logs",
-    "data/contracts.py": "refuses broken rows, and changes none",
+    "data/contracts.py": "finds broken rows, and changes no other",
     "data/lineage.py": "describes data that MLflow logs",
     "data/sources.py": "names sources of data that MLflow logs",
     "data/splits.py": "reads and writes files of questions",
@@ -77,6 +77,7 @@ EXEMPT = {
     "lineage.py": "names files and digests them",
     "pool": "asks candidates; the stage profile lists it, and its cards come before all else",
     "progress.py": "shows progress",
+    "rejected.py": "puts broken rows aside, and changes no other",
     "tracking": "talks to MLflow",
     "train/checkpoint.py": "reads and writes checkpoints",
     "types.py": "values without behaviour",
@@ -91,10 +92,10 @@ EXEMPT_IN = {
         "report": _TEXT,
         "reward.py": "imported only for the cost scale that a checkpoint stores",
     },
-    "profile": dict.fromkeys(("policy", "prompt.py", "protocol.py", "reward.py", "rollout"), _NO_POLICY),
+    "profile": dict.fromkeys(("naming.py", "policy", "prompt.py", "protocol.py", "reward.py", "rollout"), _NO_POLICY),
     "report": dict.fromkeys(
         (
-            "data/embedded.py", "matching.py", "prompt.py", "protocol.py", "rollout", "simulation",
+            "data/embedded.py", "matching.py", "naming.py", "prompt.py", "protocol.py", "rollout", "simulation",
         ),
         _RESULTS_ONLY,
     ),

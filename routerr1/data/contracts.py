@@ -7,11 +7,10 @@ insertion, a lost token, or sums that do not add up.
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from routerr1 import protocol
-from routerr1.errors import DataError
 from routerr1.types import Card
 
 Rule = Literal[
@@ -33,61 +32,8 @@ class Breach(NamedTuple):
     rule: Rule
     why: str
 
-
-def require_trajectories(
-    rows: Iterable[Mapping[str, Any]], cards: Sequence[Card], where: str
-) -> int:
-    """Check rows of `record.to_row`.
-
-    Args:
-        where: the file or stage, for the message.
-
-    Returns: how many rows were checked.
-    Raises: DataError naming the question of the first row that breaks a rule, and the rule.
-    """
-    num_rows = 0
-    for row in rows:
-        num_rows += 1
-        for breach in trajectory_breaches(row, cards):
-            raise _error(where, str(row["question"]["id"]), breach)
-    return num_rows
-
-
-def require_evaluation(rows: Iterable[Mapping[str, Any]], cards: Sequence[Card], where: str) -> int:
-    """Check rows of `evaluate/rows.py` (as dicts), each with the trajectory inside it.
-
-    Returns and raises: as `require_trajectories`.
-    """
-    num_rows = 0
-    for row in rows:
-        num_rows += 1
-        for breach in evaluation_breaches(row, cards):
-            raise _error(where, f"{row['router']}/{row['question_id']}", breach)
-    return num_rows
-
-
-def require_tokens(
-    ids_N_T: Sequence[Sequence[int]],
-    env_mask_N_T: Sequence[Sequence[int]],
-    logprobs_N_T: Sequence[Sequence[float]],
-    where: str,
-) -> int:
-    """Check what a training step hands to the trainer: one mask and one logprob for every token.
-
-    Returns: how many rows were checked.
-    Raises: DataError naming the first row, counted from 0, that breaks a rule, and the rule.
-    """
-    lengths = {len(ids_N_T), len(env_mask_N_T), len(logprobs_N_T)}
-    if len(lengths) > 1:
-        raise DataError(f"{where}: mask_length: batches of {sorted(lengths)} rows")
-    for number, row in enumerate(zip(ids_N_T, env_mask_N_T, logprobs_N_T, strict=True)):
-        for breach in _token_breaches(*row):
-            raise _error(where, f"row {number}", breach)
-    return len(ids_N_T)
-
-
-def _error(where: str, which: str, breach: Breach) -> DataError:
-    return DataError(f"{where}: trajectory {which}: {breach.rule}: {breach.why}")
+    def __str__(self) -> str:
+        return f"{self.rule}: {self.why}"
 
 
 def trajectory_breaches(
@@ -173,9 +119,10 @@ def _turn_tokens(row: Mapping[str, Any]) -> Iterator[Breach]:
             yield Breach("mask_length", f"turn {number}: text without tokens, or the reverse")
 
 
-def _token_breaches(
+def token_breaches(
     ids: Sequence[int], env_mask: Sequence[int], logprobs: Sequence[float]
 ) -> Iterator[Breach]:
+    """Every rule that a trajectory breaks as the tokens that a training step hands to the trainer."""
     if not len(ids) == len(env_mask) == len(logprobs):
         text = f"{len(ids)} tokens, {len(env_mask)} mask values, {len(logprobs)} logprobs"
         yield Breach("mask_length", text)
@@ -200,7 +147,7 @@ def _costs(row: Mapping[str, Any], cards: Mapping[str, Card]) -> Iterator[Breach
             + card.completion_usd_per_mtok * reply["completion_tokens"]
         )
         free = card.prompt_usd_per_mtok == card.completion_usd_per_mtok == 0
-        if not free and not (reply["cost_usd"] > 0 and priced > 0):
+        if not free and (reply["cost_usd"] <= 0 or priced <= 0):
             yield Breach("cost_above_zero", f"turn {number}: {card.name} answered for nothing")
 
 

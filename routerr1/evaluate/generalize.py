@@ -38,6 +38,7 @@ from routerr1.evaluate.store import Store
 from routerr1.evaluate.table import range_of_difference, summarise
 from routerr1.matching import normalise
 from routerr1.pool.base import Pool
+from routerr1.rejected import Rejected
 from routerr1.types import Question
 
 _Place = tuple[int, str, str]  # seed, data set, question
@@ -54,6 +55,7 @@ async def generalize(
     *,
     store: Store | None = None,
     progress: Progress | None = None,
+    rejected: Rejected | None = None,
 ) -> tuple[list[Row], Perturbations]:
     """Evaluate each policy on the training pool, with new models and on every perturbation.
 
@@ -62,14 +64,18 @@ async def generalize(
     """
     chosen = choose_questions(questions, limits.max_questions, params.seed)
     home = [controls.policy_router(policy, pool, TRAINING_POOL, params.seed) for policy in policies]
-    base = await play_all(_jobs(home, chosen), concurrency=params.concurrency, store=store)
+    base = await play_all(
+        _jobs(home, chosen), concurrency=params.concurrency, store=store, rejected=rejected
+    )
     perturbations = new_models + perturb_pool(
         pool, most_called(base, pool), params.seed, policies[0].render
     )
     away = [
         job for each in perturbations.made for job in _jobs_on(each, policies, chosen, params.seed)
     ]
-    rows = await play_all(away, concurrency=params.concurrency, store=store, progress=progress)
+    rows = await play_all(
+        away, concurrency=params.concurrency, store=store, progress=progress, rejected=rejected
+    )
     for perturbation in perturbations.made:
         if perturbation.controls and not perturbation.redraw:
             best = _best_on_cards(perturbation.pool)

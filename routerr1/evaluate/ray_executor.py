@@ -11,15 +11,17 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from routerr1.errors import ConfigError, RouterError
+from routerr1.errors import ConfigError, DataError, RouterError
 from routerr1.evaluate.controls import Router
 from routerr1.evaluate.rows import Row
 from routerr1.evaluate.run import Job, Progress, key_of, play_all
 from routerr1.evaluate.store import Key, Store
 from routerr1.pool.base import Call, Pool
+from routerr1.rejected import Fault, Rejected
 from routerr1.rollout.lazy import Lazy
 from routerr1.types import Card, Reply
 
@@ -42,6 +44,7 @@ def play_on_ray(
     concurrency: int,
     store: Store | None = None,
     progress: Progress | None = None,
+    rejected: Rejected | None = None,
 ) -> list[Row]:
     """Run all jobs by `players` actors; rows in the jobs' order.
 
@@ -51,6 +54,7 @@ def play_on_ray(
     Args:
         shared: all players ask one pool, opened once; otherwise each opens one.
         concurrency: most trajectories that each actor runs at once.
+        rejected: see `play_all`.
 
     Raises: ConfigError if ray is not installed; the first RouterError of an actor, after the rows
         of the open chunks are in `store`.
@@ -66,6 +70,8 @@ def play_on_ray(
     finally:
         asyncio.run(pool.aclose())
     wanted = [key_of(router, question) for router, question in jobs]
+    rejected = rejected or Rejected("evaluate")
+    rejected.total += len(jobs)
     found: dict[Key, Row] = {}
     with store.open() if store else nullcontext(found) as earlier:
         found.update({key: earlier[key] for key in wanted if key in earlier})
@@ -89,7 +95,7 @@ def play_on_ray(
                 _actor(ray, _Player).remote(make, open_pool, keeper, cards, learnt, Path.cwd())
                 for _ in range(min(players, -(-len(missing) // CHUNK)))
             ]
-            failed = _hand_out(ray, crew, missing, concurrency, keep)
+            failed = _hand_out(ray, crew, missing, concurrency, keep, rejected)
             ray.get([each.close.remote() for each in (*crew, *([keeper] if keeper else []))])
     if failed is not None:
         raise failed
@@ -133,6 +139,7 @@ def _hand_out(
     places: Sequence[int],
     concurrency: int,
     keep: Callable[[Sequence[Row]], None],
+    rejected: Rejected,
 ) -> RouterError | None:
     """Keep every actor busy until all chunks are done or one has failed; gives the first error."""
     chunks = (places[at : at + CHUNK] for at in range(0, len(places), CHUNK))
@@ -145,9 +152,14 @@ def _hand_out(
     while waiting:
         (done,), _ = ray.wait(list(waiting), num_returns=1)
         player = waiting.pop(done)
-        rows, error = ray.get(done)
+        rows, faults, error = ray.get(done)
         keep(rows)
         failed = failed or error
+        try:
+            for fault in faults:
+                rejected.add(fault)
+        except DataError as too_many:
+            failed = failed or too_many
         if failed is None and (chunk := next(chunks, None)) is not None:
             waiting[player.play.remote(chunk, concurrency)] = player
     return failed
@@ -173,14 +185,14 @@ class _Player:
 
     async def play(
         self, places: Sequence[int], concurrency: int
-    ) -> tuple[list[Row], RouterError | None]:
-        """Their rows; after an error the finished rows and the error."""
-        mine, done = [self._jobs[place] for place in places], _Rows()
+    ) -> tuple[list[Row], list[Fault], RouterError | None]:
+        """Their rows and what broke a contract; after an error what is finished, and the error."""
+        mine, done, faults = [self._jobs[place] for place in places], _Rows(), _Faults("evaluate")
         try:
-            await play_all(mine, concurrency=concurrency, store=done)
+            await play_all(mine, concurrency=concurrency, store=done, rejected=faults)
         except RouterError as error:
-            return done.rows, error
-        return done.rows, None
+            return done.rows, faults.found, error
+        return done.rows, faults.found, None
 
     async def close(self) -> None:
         await self._pool.aclose()
@@ -198,6 +210,16 @@ class _Rows:
 
     def add(self, row: Row) -> None:
         self.rows.append(row)
+
+
+@dataclass
+class _Faults(Rejected):
+    """Faults in memory, for what is sent back."""
+
+    found: list[Fault] = field(default_factory=list)
+
+    def add(self, fault: Fault) -> None:
+        self.found.append(fault)
 
 
 class PoolActor:

@@ -14,7 +14,7 @@ from routerr1.errors import DataError
 from routerr1.files import atomic_path
 from routerr1.matching import contains, exact_match, token_f1
 from routerr1.protocol import check, names_of
-from routerr1.rollout.record import to_row
+from routerr1.rollout.record import to_row, without_tokens
 from routerr1.types import Ask, Card, Question, Reply, Trajectory
 
 _NOT_ASKED = ("unknown_model", "malformed_call", "budget")  # failures without a call
@@ -68,6 +68,11 @@ class Row:
     def key(self) -> tuple[str, str, int, str, str]:
         """Identity of a row: pool, router, seed, dataset, question."""
         return (self.pool, self.router, self.seed, self.dataset, self.question_id)
+
+    @property
+    def rejected(self) -> bool:
+        """True if it stands for a trajectory that broke a contract."""
+        return '"stopped": "rejected"' in self.trajectory  # in a text its quotes are escaped
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -157,17 +162,11 @@ def _for_readers(trajectory: Trajectory) -> Trajectory:
     stays the same if the evaluation was killed and went on with what it had paid for.
     """
     turns = tuple(
-        replace(
-            turn,
-            wall_s=0.0,
-            reply=replace(turn.reply, cached=False) if turn.reply else None,
-            inserted_ids=(),
-            generation=replace(turn.generation, token_ids=(), logprobs=()),
-        )
+        replace(turn, wall_s=0.0, reply=replace(turn.reply, cached=False) if turn.reply else None)
         for turn in trajectory.turns
     )
     ledger = replace(trajectory.ledger, round_wall_s=(), cache_hits=0)
-    return replace(trajectory, turns=turns, ledger=ledger, prompt_ids=())
+    return without_tokens(replace(trajectory, turns=turns, ledger=ledger))
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:

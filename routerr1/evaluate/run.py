@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from routerr1.config import EvaluateParams, Params
-from routerr1.data.contracts import require_evaluation
+from routerr1.data.contracts import evaluation_breaches
 from routerr1.errors import BudgetExceeded, DataError, ungrouped
 from routerr1.evaluate import controls
 from routerr1.evaluate.controls import (
@@ -24,8 +25,10 @@ from routerr1.evaluate.rows import Row, row_of
 from routerr1.evaluate.store import Key, Store
 from routerr1.pool.base import Pool
 from routerr1.prompt import Renderer
+from routerr1.rejected import Fault, Rejected
 from routerr1.rollout.generate import Generator
-from routerr1.types import Question
+from routerr1.rollout.loop import rejected as placeholder
+from routerr1.types import Question, Trajectory
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) after each trajectory."""
@@ -180,14 +183,21 @@ async def play_all(
     concurrency: int,
     store: Store | None = None,
     progress: Progress | None = None,
+    rejected: Rejected | None = None,
 ) -> list[Row]:
     """Run every job that `store` does not have, at most `concurrency` at a time; rows in the jobs' order.
 
     Routers and data sets run side by side, so a slow one does not delay the others.
-    Raises: the first RouterError of a router, or of a row that breaks a contract; `store` keeps the
-        other rows.
+
+    Args:
+        rejected: where a row that breaks a contract is put; a row without answer, calls and cost stands for it.
+
+    Raises: the first RouterError of a router, or DataError if too many rows break a contract (by default one);
+        `store` keeps the other rows.
     """
     slots = asyncio.Semaphore(concurrency)
+    rejected = rejected or Rejected("evaluate")
+    rejected.total += len(jobs)
     found: dict[Key, Row] = {}
     with store.open() if store else nullcontext(found) as earlier:
         wanted = [key_of(router, question) for router, question in jobs]
@@ -200,17 +210,7 @@ async def play_all(
             player = f"{router.pool_name}/{router.name}/{router.seed}"
             async with slots:
                 played = await router.play(question, player=player)
-                row = row_of(
-                    played,
-                    pool=router.pool_name,
-                    router=router.name,
-                    seed=router.seed,
-                    cards=router.pool.cards,
-                    judge=controls.judge_of(router.pool),
-                    whole_reply=router.whole_reply,
-                )
-            # Checked before it is stored: a row that breaks a contract is a bug, not a result.
-            require_evaluation([asdict(row)], router.pool.cards, f"{row.pool} pool")
+                row = _checked_row(router, played, rejected)
             found[row.key] = row
             if store:
                 store.add(row)
@@ -227,6 +227,26 @@ async def play_all(
                 f"{spent}; {len(found)} rows are kept: raise pool.budget and run the stage again"
             ) from None
     return [found[key] for key in wanted]
+
+
+def _checked_row(router: Router, played: Trajectory, rejected: Rejected) -> Row:
+    """The row of a trajectory, or of its placeholder if it breaks a contract."""
+    row_for = partial(
+        row_of,
+        pool=router.pool_name,
+        router=router.name,
+        seed=router.seed,
+        cards=router.pool.cards,
+        judge=controls.judge_of(router.pool),
+        whole_reply=router.whole_reply,
+    )
+    row = row_for(played)
+    breaches = evaluation_breaches(asdict(row), router.pool.cards)
+    if not breaches:
+        return row
+    where = f"{row.pool} pool: trajectory {row.router}/{row.question_id}"
+    rejected.add(Fault(where, str(breaches[0]), asdict(row)))
+    return row_for(placeholder(played))
 
 
 def learn(routers: Iterable[Router]) -> None:

@@ -10,6 +10,7 @@ from typing import IO, Any, Protocol
 
 from routerr1.errors import DataError
 from routerr1.evaluate.rows import Row
+from routerr1.rejected import Fault, Rejected
 
 _log = logging.getLogger(__name__)
 Key = tuple[str, str, int, str, str]
@@ -31,13 +32,15 @@ class RowStore:
     """Finished rows, outside the stage's outputs, which DVC deletes before a run.
 
     Args:
-        path: JSON lines; the first holds `fingerprint`.
+        path: JSON lines; the first holds `fingerprint`. A damaged line is put aside and played again.
         fingerprint: digest of everything a row depends on (parameters, questions, cards,
             checkpoint); a file with another digest is replaced.
+        max_rejected: share of the lines that may be damaged.
     """
 
-    def __init__(self, path: Path, fingerprint: str) -> None:
+    def __init__(self, path: Path, fingerprint: str, max_rejected: float = 0.0) -> None:
         self._path = path
+        self._max_rejected = max_rejected
         self._fingerprint = fingerprint
         self._stream: IO[str] | None = None
 
@@ -45,7 +48,7 @@ class RowStore:
     def open(self) -> Iterator[Mapping[Key, Row]]:
         """Open the file for `add`; gives its rows. A partly written last line is dropped.
 
-        Raises: DataError naming file and line of what else is damaged.
+        Raises: DataError naming file and line if too much else is damaged.
         """
         rows, intact = self._read()
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,29 +83,35 @@ class RowStore:
     def _read(self) -> tuple[dict[Key, Row], int]:
         """Rows, and how many bytes of the file are whole lines of this evaluation.
 
-        Raises: DataError naming file and line of a whole line that is damaged.
+        Raises: DataError as `open`.
         """
         if not self._path.is_file():
             return {}, 0
+        first, *lines = self._path.read_bytes().splitlines(keepends=True) or [b""]
+        if _parsed(first).get("fingerprint") != self._fingerprint:
+            _log.info("%s: was made by another evaluation, starting anew", self._path)
+            return {}, 0
         rows: dict[Key, Row] = {}
-        intact = 0
-        for number, line in enumerate(self._path.read_bytes().splitlines(keepends=True)):
+        intact = len(first)
+        remedy = f"delete {self._path} to play all of it again"
+        rejected = Rejected("rows", self._max_rejected, len(lines), remedy=remedy)
+        for number, line in enumerate(lines, start=2):
             if not line.endswith(b"\n"):
                 break
-            value = self._parsed(line, number + 1)
-            if number == 0 and value.get("fingerprint") != self._fingerprint:
-                _log.info("%s: belongs to another evaluation; starting over", self._path)
-                return {}, 0
-            if number:
-                row = Row.from_dict(value)
-                rows[row.key] = row
             intact += len(line)
+            try:
+                row = Row.from_dict(_parsed(line))
+            except DataError:
+                content = line.decode(errors="replace")
+                rejected.add(Fault(f"{self._path}, line {number}", "is damaged", content))
+            else:
+                rows[row.key] = row
         return rows, intact
 
-    def _parsed(self, line: bytes, number: int) -> dict[str, Any]:
-        try:
-            return dict(json.loads(line))
-        except (ValueError, TypeError):
-            raise DataError(
-                f"{self._path}, line {number}: is damaged; delete the file to evaluate again"
-            ) from None
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    """The values of a line; none if it is damaged."""
+    try:
+        return dict(json.loads(line))
+    except (ValueError, TypeError):
+        return {}

@@ -59,6 +59,7 @@ def open_http_pool(
     held_out: bool = False,
     run: str = ONE_RUN,
     budget: Budget | None = None,
+    max_rejected: float = 0.0,
 ) -> Pool:
     """The pool of `params.file`: over HTTP, from a log of calls, or from its recorded replies.
 
@@ -70,6 +71,7 @@ def open_http_pool(
         run: see `open_budget`.
         budget: pays in place of the one that `params` describe. It counts recorded replies as if they
             were made now.
+        max_rejected: share of the stored calls that may be put aside; see `Params`.
 
     Raises: PoolError if the file, its keys, the store or the cards are invalid, before any call.
     """
@@ -84,10 +86,11 @@ def open_http_pool(
     _refuse_unknown_cards(shown, file)
     if params.kind == "recorded":
         assert params.store is not None  # PoolParams checks this
-        return _budgeted(RecordedPool(file, read_store(params.store), shown), params, budget)
+        store = read_store(params.store, max_rejected)
+        return _budgeted(RecordedPool(file, store, shown), params, budget)
     if params.calls == "replay":
         assert params.store is not None  # PoolParams checks this
-        return open_replay(params.store, shown, request=file.request)
+        return open_replay(params.store, shown, request=file.request, max_rejected=max_rejected)
     environ = environment() if environ is None else environ
     keys = file.keys(environ)
     # The SDK is slow to import, and a replay does not need it.
@@ -103,7 +106,7 @@ def open_http_pool(
         seed=params.seed,
         environ=environ,
     )
-    return _recorded(pool, params)
+    return _recorded(pool, params, max_rejected)
 
 
 def wrap_pool(
@@ -113,18 +116,21 @@ def wrap_pool(
     environ: Mapping[str, str] | None = None,
     run: str = ONE_RUN,
     budget: Budget | None = None,
+    max_rejected: float = 0.0,
 ) -> Pool:
     """Put the budget, recording or replay of `params` around an in-process pool; `pool` itself if none."""
     if params.calls == "replay":
         assert params.store is not None  # PoolParams checks this
-        return open_replay(params.store, pool.cards, request=pool.request)
+        return open_replay(
+            params.store, pool.cards, request=pool.request, max_rejected=max_rejected
+        )
     if budget is None:
         budget = open_budget(params.budget, os.environ if environ is None else environ, run=run)
         if budget is not None:
             pool = BudgetedPool(pool, budget, max_reply_tokens=params.max_reply_tokens)
     else:
         pool = _budgeted(pool, params, budget)
-    return _recorded(pool, params)
+    return _recorded(pool, params, max_rejected)
 
 
 def _budgeted(pool: Pool, params: PoolParams, budget: Budget | None) -> Pool:
@@ -153,11 +159,11 @@ def open_budget(
     return Budget(path or budget_file(), limits, run=environ.get(RUN_VARIABLE) or run)
 
 
-def _recorded(pool: Pool, params: PoolParams) -> Pool:
+def _recorded(pool: Pool, params: PoolParams, max_rejected: float) -> Pool:
     if params.calls != "record":
         return pool
     assert params.store is not None  # PoolParams checks this
-    return Recorder(pool, RecordStore(params.store))
+    return Recorder(pool, RecordStore(params.store), max_rejected=max_rejected)
 
 
 def _refuse_unknown_cards(cards: Sequence[Card], file: PoolFile) -> None:

@@ -129,6 +129,7 @@ async def profile(
     pool: Pool,
     *,
     store: Path | None,
+    max_rejected: float = 0.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Profile:
     """Put every question to every candidate of `pool`, and make cards from the replies.
@@ -136,6 +137,7 @@ async def profile(
     Args:
         store: records the calls and answers them when the stage runs again, so that no call of a
             killed run is paid twice. Use one file per pool and parameters, outside DVC's outputs.
+        max_rejected: share of the stored calls that may be damaged.
         progress: called with (calls done, calls in all) after every call.
 
     Raises:
@@ -143,7 +145,9 @@ async def profile(
         PoolError: there is no question or candidate, or a candidate answered none of its probes.
     """
     tally = FailureTally()
-    rows = await probe(questions, pool, store=store, progress=progress, tally=tally)
+    rows = await probe(
+        questions, pool, store=store, max_rejected=max_rejected, progress=progress, tally=tally
+    )
     return summarise(rows, pool.cards, tally)
 
 
@@ -152,6 +156,7 @@ async def probe(
     pool: Pool,
     *,
     store: Path | None,
+    max_rejected: float = 0.0,
     progress: Callable[[int, int], None] | None = None,
     tally: FailureTally | None = None,
 ) -> tuple[ProbeRow, ...]:
@@ -161,7 +166,9 @@ async def probe(
     """
     if not questions or not pool.cards:
         raise PoolError("profile: needs at least one probe question and one candidate")
-    recorder = Recorder(pool, RecordStore(store)) if store is not None else None
+    recorder = None
+    if store is not None:
+        recorder = Recorder(pool, RecordStore(store), max_rejected=max_rejected)
     asked: Pool = recorder or pool
     names = [card.name for card in pool.cards]
     total, done = len(questions) * len(names), 0

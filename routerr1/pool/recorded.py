@@ -19,6 +19,7 @@ from routerr1.pool.base import Call, Pool, PoolWrapper
 from routerr1.pool.cards import first_problem
 from routerr1.pool.pool_file import PoolFile
 from routerr1.pool.pricing import usage_usd
+from routerr1.rejected import Fault, Rejected
 from routerr1.types import Card, Question, Reply, Usage
 
 
@@ -51,22 +52,30 @@ class Store:
         return self.replies.get((candidate, normalise(question)))
 
 
-def read_store(path: Path) -> Store:
+def read_store(path: Path, max_rejected: float = 0.0) -> Store:
     """The store at `path`.
+
+    Args:
+        max_rejected: share of the lines that may be damaged; these are put aside.
 
     Raises: PoolError naming the file, and the line at fault.
     """
     replies: dict[tuple[str, str], StoredReply] = {}
     try:
-        with gzip.open(path, "rt", encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                try:
-                    row = StoredReply.model_validate_json(line)
-                except ValidationError as error:
-                    raise PoolError(f"{path}, line {number}: {first_problem(error)}") from None
-                replies[row.candidate, normalise(row.question)] = row
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+        with gzip.open(path) as stream:
+            lines = stream.readlines()
+    except (OSError, EOFError) as error:
         raise PoolError(f"{path}: cannot be read as a store of replies ({error})") from None
+    rejected = Rejected("replies", max_rejected, len(lines), error=PoolError)
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = StoredReply.model_validate_json(line)
+        except ValidationError as error:
+            rejected.add(
+                Fault(f"{path}, line {number}", first_problem(error), line.decode(errors="replace"))
+            )
+        else:
+            replies[row.candidate, normalise(row.question)] = row
     if not replies:
         raise PoolError(f"{path}: holds no recorded reply")
     return Store(path, replies)

@@ -36,15 +36,23 @@ class Recorder(PoolWrapper):
     Args:
         repeats: also record what is answered from the store, with its scope. A replay needs this to
             tell rollouts apart; a store that only saves calls does not.
+        max_rejected: see `read_records`.
     """
 
-    def __init__(self, inner: Pool, store: RecordStore, *, repeats: bool = True) -> None:
+    def __init__(
+        self,
+        inner: Pool,
+        store: RecordStore,
+        *,
+        repeats: bool = True,
+        max_rejected: float = 0.0,
+    ) -> None:
         super().__init__(inner)
         self._store = store
         self._repeats = repeats
         self._known: dict[_Key, Reply] = {
             (record.reply.model, record.key): record.reply
-            for record in read_records(store.path)
+            for record in read_records(store.path, max_rejected)
             if record.reply.failure is None
         }
         self._under_way: dict[_Key, asyncio.Task[Reply]] = {}
@@ -168,12 +176,16 @@ def open_replay(
     cards: Sequence[Card],
     *,
     request: Callable[[Call], dict[str, Any]] = plain_request,
+    max_rejected: float = 0.0,
 ) -> ReplayPool:
     """A `ReplayPool` over the store at `path`.
 
+    Args:
+        max_rejected: see `read_records`.
+
     Raises: PoolError if the store is missing, damaged or empty.
     """
-    records = list(read_records(path))
+    records = list(read_records(path, max_rejected))
     if not records:
         raise PoolError(f"{path}: holds no recorded call; record some, or name another store")
     return ReplayPool(records, cards, request=request)

@@ -10,6 +10,7 @@ import dataclasses
 import fcntl
 import hashlib
 import json
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +19,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from pydantic import TypeAdapter
+
 from routerr1.errors import LockHeld, PoolError
+from routerr1.rejected import Fault, Rejected
 from routerr1.types import Reply
 
 Request = Mapping[str, Any]
@@ -51,11 +55,17 @@ def request_key(request: Request) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def read_records(path: Path) -> Iterator[Record]:
+def read_records(path: Path, max_rejected: float = 0.0) -> Iterator[Record]:
     """Every finished record in `path`, oldest first, without an unfinished last line.
+
+    Args:
+        max_rejected: share of the lines that may be damaged; these are put aside.
 
     Raises: PoolError naming the file and the damaged line, or that the file cannot be read.
     """
+    rejected = Rejected(
+        "calls", max_rejected, remedy=f"delete {path} and make its calls again", error=PoolError
+    )
     try:
         stream = path.open("rb")
     except OSError as error:
@@ -64,7 +74,17 @@ def read_records(path: Path) -> Iterator[Record]:
         for number, line in enumerate(stream, start=1):
             if not line.endswith(b"\n"):
                 return
-            yield _parse(line, path, number)
+            try:
+                record = _parse(line)
+            except ValueError as error:
+                if not rejected.total:
+                    with path.open("rb") as lines:
+                        rejected.total = sum(1 for _ in lines)
+                rejected.add(
+                    Fault(f"{path}, line {number}", str(error), line.decode(errors="replace"))
+                )
+            else:
+                yield record
 
 
 class RecordStore:
@@ -171,16 +191,28 @@ def _line(record: Record) -> bytes:
     return json.dumps(body, sort_keys=True, ensure_ascii=True, allow_nan=False).encode() + b"\n"
 
 
-def _parse(line: bytes, path: Path, number: int) -> Record:
+_REPLY = TypeAdapter(Reply)
+_AMOUNTS = ("prompt_tokens", "completion_tokens", "cost_usd", "latency_s", "retries", "cached_prompt_tokens", "reasoning_tokens")  # fmt: skip
+
+
+def _parse(line: bytes) -> Record:
+    """The record of a line.
+
+    Raises: ValueError saying what is wrong with it.
+    """
     try:
         body = json.loads(line)
-        record = Record(body["request"], Reply(**body["reply"]), body["scope"], body["origin"])
+        reply = _REPLY.validate_python(body["reply"])
+        record = Record(body["request"], reply, body["scope"], body["origin"])
         intact = body["key"] == record.key
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         intact = False
     if not intact:
-        raise PoolError(
-            f"{path}, line {number}: is damaged or of an older version (no record, or its hash is not "
-            "that of its request); record the calls again"
+        raise ValueError(
+            "is damaged or of an older version (no record, or its hash is not that of its request)"
         )
+    for name in _AMOUNTS:
+        amount = getattr(record.reply, name)
+        if not (math.isfinite(amount) and amount >= 0):
+            raise ValueError(f"{name} is {amount}")
     return record

@@ -16,14 +16,19 @@ from routerr1.report import markdown
 from routerr1.report.tables import evaluation_sections, pools_section, seeds_section
 
 
-def write_evaluation(folder: Path, found: Evaluation, params: EvaluateParams) -> dict[str, float]:
+def write_evaluation(
+    folder: Path, found: Evaluation, params: EvaluateParams, num_rejected: int = 0
+) -> dict[str, float]:
     """Write rows.parquet, table and seeds (.json and .md), and metrics.json.
+
+    Args:
+        num_rejected: trajectories that were put aside.
 
     Returns: the headline metrics.
     """
     compared = evaluation_table(found, params)
     seeds = by_seed(found.rows, params, found.reference)
-    metrics = table.headline(compared)
+    metrics = {**table.headline(compared), "rejected": num_rejected}
     write_rows(folder / "rows.parquet", found.rows)
     compared.write(folder / "table.json")
     atomic_write_text(folder / "table.md", markdown.render(evaluation_sections(compared)))
@@ -53,7 +58,7 @@ def write_generalization(
     Returns: the headline metrics.
     """
     compared = generalize.compare_pools(rows, perturbations, params)
-    metrics = generalize.headline(compared)
+    metrics = {**generalize.headline(compared), "rejected": sum(row.rejected for row in rows)}
     write_rows(folder / "rows.parquet", rows)
     compared.write(folder / "pools.json")
     atomic_write_text(folder / "pools.md", markdown.render([pools_section(compared)]))

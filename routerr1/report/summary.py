@@ -280,6 +280,8 @@ def _examples(failed: Mapping[str, Sequence[Row]]) -> Section:
 
 def cause_of(row: Row) -> str:
     """Why a wrong answer is wrong: the first of the causes, in the order of a rollout, that applies."""
+    if row.rejected:
+        return "put aside"
     if not row.format_valid:
         return "broken format"
     if not row.called:

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import inspect
+import math
 import time
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -190,6 +191,13 @@ def trajectory_of(
         ledger=ledger(turns),
         prompt_ids=prompt_ids,
     )
+
+
+def rejected(trajectory: Trajectory) -> Trajectory:
+    """What stands for a trajectory that breaks a contract: the question and, if it is a number, the cost."""
+    spent = trajectory.ledger.cost_usd
+    kept = Ledger(cost_usd=spent if math.isfinite(spent) and spent > 0 else 0.0)
+    return Trajectory(trajectory.question, (), "rejected", None, "", kept, trajectory.prompt_ids)
 
 
 def ledger(turns: Sequence[Turn]) -> Ledger:

@@ -1,6 +1,6 @@
 """Trajectories as plain values, to be stored and read again."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from routerr1.pool.records import reply_row
@@ -39,6 +39,17 @@ def to_row(trajectory: Trajectory) -> dict[str, Any]:
             stored["reply"] = reply_row(turn.reply)
         stored["action"] = {"kind": type(turn.action).__name__.lower(), **asdict(turn.action)}
     return row
+
+
+def without_tokens(trajectory: Trajectory) -> Trajectory:
+    """The trajectory without ids and log-probabilities, which only training needs."""
+    turns = tuple(
+        replace(
+            turn, inserted_ids=(), generation=replace(turn.generation, token_ids=(), logprobs=())
+        )
+        for turn in trajectory.turns
+    )
+    return replace(trajectory, turns=turns, prompt_ids=())
 
 
 def from_row(row: dict[str, Any]) -> Trajectory:

@@ -33,6 +33,7 @@ from routerr1.files import atomic_write_text, digest, write_json
 from routerr1.lineage import PATHS
 from routerr1.pool.base import Pool
 from routerr1.progress import Progress, track
+from routerr1.rejected import Rejected
 from routerr1.report.outputs import write_evaluation
 from routerr1.report.replay import studies_text
 from routerr1.rollout.lazy import Lazy, LazyGenerator
@@ -47,7 +48,8 @@ def evaluate(params: Params) -> None:
     """Play all routers on the chosen split; write rows, table and metrics to data/eval."""
     workspace = Workspace(params)
     section, fingerprint = params.evaluate, workspace.fingerprint("evaluate")
-    store = RowStore(PATHS.runs / "eval.jsonl", fingerprint)
+    store = RowStore(PATHS.runs / "eval.jsonl", fingerprint, params.max_rejected)
+    rejected = Rejected("evaluate", params.max_rejected)
     calls = PATHS.calls / f"evaluate-{fingerprint}.jsonl"
     open_pool = partial(_open_pool, workspace, calls)
     traces = TraceBuffer()
@@ -56,11 +58,13 @@ def evaluate(params: Params) -> None:
             rows = play_on_ray(
                 partial(jobs_of, workspace), open_pool, shared=params.pool.kind != "simulated",
                 players=section.shards, concurrency=section.concurrency, store=store,
-                progress=bar.update,
+                progress=bar.update, rejected=rejected,
             )  # fmt: skip
         else:
-            rows = asyncio.run(_play(workspace, open_pool(), traces, store, bar))
-    figures = write_evaluation(PATHS.evaluate, evaluation_of(rows), section)
+            rows = asyncio.run(_play(workspace, open_pool(), traces, store, bar, rejected))
+    rejected.tell()
+    num_rejected = sum(row.rejected for row in rows)
+    figures = write_evaluation(PATHS.evaluate, evaluation_of(rows), section, num_rejected)
     with resume_run(params.registry, PATHS.run) as run:
         run.log_metrics({"evaluate": figures})
         run.log_artifact(PATHS.evaluate / "table.md")
@@ -80,7 +84,12 @@ def _open_pool(workspace: Workspace, calls: Path) -> Pool:
 
 
 async def _play(
-    workspace: Workspace, pool: Pool, traces: TraceBuffer, store: RowStore, bar: Progress
+    workspace: Workspace,
+    pool: Pool,
+    traces: TraceBuffer,
+    store: RowStore,
+    bar: Progress,
+    rejected: Rejected,
 ) -> list[Row]:
     async with aclosing(pool):
         jobs = [
@@ -88,7 +97,9 @@ async def _play(
             for router, question in jobs_of(workspace, pool, {})
         ]
         concurrency = workspace.params.evaluate.concurrency
-        return await play_all(jobs, concurrency=concurrency, store=store, progress=bar.update)
+        return await play_all(
+            jobs, concurrency=concurrency, store=store, progress=bar.update, rejected=rejected
+        )
 
 
 def jobs_of(workspace: Workspace, pool: Pool, learnt: Learnt) -> list[Job]:

@@ -21,6 +21,7 @@ from routerr1.pool.perturbed import PerturbedPool
 from routerr1.pool.profile import profile, sample_probes
 from routerr1.pool.recorded import answerable
 from routerr1.progress import Progress, track
+from routerr1.rejected import Rejected
 from routerr1.report.outputs import write_generalization
 from routerr1.simulation.candidates import candidates_of, drawn_candidates
 from routerr1.simulation.facts import topic_in
@@ -40,12 +41,14 @@ def generalize(params: Params) -> None:
             write_json(aside / "metrics.json", {})
         return
     paths, fingerprint = workspace.paths, workspace.fingerprint("generalize")
-    store = RowStore(paths.runs / "generalize.jsonl", fingerprint)
+    store = RowStore(paths.runs / "generalize.jsonl", fingerprint, params.max_rejected)
+    rejected = Rejected("generalize", params.max_rejected)
     calls = paths.calls / f"generalize-{fingerprint}.jsonl"
     # One pool answers for trained and new models alike: one budget, one recording.
     pool = workspace.keep_calls(_open_extended_pool(workspace), calls)
     with track("generalize", 0) as bar:
-        rows, perturbations = asyncio.run(_play(workspace, pool, store, bar))
+        rows, perturbations = asyncio.run(_play(workspace, pool, store, bar, rejected))
+    rejected.tell()
     figures = write_generalization(paths.generalize, rows, perturbations, params.evaluate)
     with resume_run(params.registry, paths.run) as run:
         run.log_metrics({"generalize": figures})
@@ -54,7 +57,7 @@ def generalize(params: Params) -> None:
 
 
 async def _play(
-    workspace: Workspace, pool: Pool, store: RowStore, bar: Progress
+    workspace: Workspace, pool: Pool, store: RowStore, bar: Progress, rejected: Rejected
 ) -> tuple[list[Row], Perturbations]:
     params = workspace.params
     async with aclosing(pool):
@@ -67,6 +70,7 @@ async def _play(
             params.generalize,
             store=store,
             progress=bar.update,
+            rejected=rejected,
         )
 
 
@@ -74,7 +78,9 @@ def _open_extended_pool(workspace: Workspace) -> Pool:
     """The training pool, followed by models that training never saw if the parameters name any."""
     pool, section = workspace.params.pool, workspace.params.generalize
     if pool.kind != "simulated":
-        return open_http_pool(pool, added=section.file, held_out=True)
+        return open_http_pool(
+            pool, added=section.file, held_out=True, max_rejected=workspace.params.max_rejected
+        )
     unseen = drawn_candidates(section.pool_seed)
     unseen_cards = SimulatedPool(unseen, workspace.facts, seed=pool.seed).cards
     extended = SimulatedPool(
@@ -83,7 +89,7 @@ def _open_extended_pool(workspace: Workspace) -> Pool:
         seed=pool.seed,
         cards=(*workspace.cards, *unseen_cards),
     )
-    return wrap_pool(extended, pool)
+    return wrap_pool(extended, pool, max_rejected=workspace.params.max_rejected)
 
 
 async def _new_models(workspace: Workspace, pool: Pool) -> Perturbations:
@@ -96,7 +102,9 @@ async def _new_models(workspace: Workspace, pool: Pool) -> Perturbations:
     questions = answerable(workspace.questions(section.split), pool)
     probes = sample_probes(questions, section.probes, section.seed)
     store = workspace.probe_store("pool", "profile_pool", "generalize")
-    found = await profile(probes, PerturbedPool(pool, new), store=store)
+    found = await profile(
+        probes, PerturbedPool(pool, new), store=store, max_rejected=workspace.params.max_rejected
+    )
     added = workspace.params.generalize.added_models
     return with_new_models(pool, workspace.cards, found.cards, added)
 

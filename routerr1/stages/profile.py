@@ -25,10 +25,16 @@ def profile(params: Params) -> None:
     for probe in probes[:1]:  # an unusable prompt is found before anything is paid
         workspace.renderer(probe, pool.cards)
     store = workspace.probe_store("pool", "profile_pool")
-    write_profile(workspace.paths.pool, asyncio.run(_profile(probes, pool, store)))
+    write_profile(
+        workspace.paths.pool, asyncio.run(_profile(probes, pool, store, params.max_rejected))
+    )
 
 
-async def _profile(probes: Sequence[Question], pool: Pool, store: Path | None) -> Profile:
+async def _profile(
+    probes: Sequence[Question], pool: Pool, store: Path | None, max_rejected: float
+) -> Profile:
     async with aclosing(pool):
         with track("profile", len(probes) * len(pool.cards)) as bar:
-            return await profile_pool(probes, pool, store=store, progress=bar.update)
+            return await profile_pool(
+                probes, pool, store=store, max_rejected=max_rejected, progress=bar.update
+            )

@@ -22,6 +22,7 @@ from routerr1.files import digest
 from routerr1.lineage import PATHS, hash_of
 from routerr1.pool.base import Pool
 from routerr1.progress import track
+from routerr1.rejected import Rejected
 from routerr1.report.sweep import compare_swept, swept_name, write_swept
 from routerr1.stages.train import training_context
 from routerr1.train.checkpoint import read_manifest, save_policy
@@ -62,7 +63,7 @@ def sweep(params: Params, cost_weights: Sequence[float], steps: int, *, restart:
             for weight in sorted(set(cost_weights)):
                 folder = POLICIES / f"seed-{seed}" / swept_name(weight)
                 _train(Workspace(_with_weight(params, weight, steps)), pool, start, seed, folder)
-                stores.append(_store(fingerprint, folder))
+                stores.append(_store(fingerprint, folder, params.max_rejected))
                 played = asyncio.run(_play(workspace, kept, seed, folder, stores[-1]))
                 rows += [replace(row, router=swept_name(weight)) for row in played]
                 start = folder if restart else start
@@ -77,10 +78,11 @@ def sweep(params: Params, cost_weights: Sequence[float], steps: int, *, restart:
     calls.unlink(missing_ok=True)
 
 
-def _store(fingerprint: str, policy: Path) -> RowStore:
+def _store(fingerprint: str, policy: Path, max_rejected: float) -> RowStore:
     """Rows of one policy; a policy that is trained again has rows of its own."""
     name = f"{policy.parent.name}-{policy.name}-rows.jsonl"
-    return RowStore(PATHS.runs / "sweep" / name, hash_of([fingerprint, digest(policy)]))
+    path = PATHS.runs / "sweep" / name
+    return RowStore(path, hash_of([fingerprint, digest(policy)]), max_rejected)
 
 
 def _with_weight(params: Params, weight: float, steps: int) -> Params:
@@ -126,4 +128,5 @@ async def _play(
     (policy,) = policies_of({seed: workspace.load(folder)}, workspace.renderer, workspace.params)
     router = policy_router(policy, pool, TRAINING_POOL, section.seed)
     jobs = [(router, question) for question in questions]
-    return await play_all(jobs, concurrency=section.concurrency, store=store)
+    rejected = Rejected("sweep", workspace.params.max_rejected)
+    return await play_all(jobs, concurrency=section.concurrency, store=store, rejected=rejected)

@@ -18,6 +18,7 @@ from routerr1.pool.base import Pool
 from routerr1.pool.drawn import DrawnPools, recorded_pool
 from routerr1.pool.names import TRAINING_NAMES
 from routerr1.progress import track
+from routerr1.rejected import Rejected
 from routerr1.rollout.loop import stream_seed
 from routerr1.simulation.pool import training_pool
 from routerr1.stages.warmstart import demonstrations, write_none
@@ -126,12 +127,14 @@ def _train_seeds(workspace: Workspace, inputs: Mapping[int, Inputs], run: Run) -
     # By steps: a resumed process knows only its own seconds.
     hours = train_hours(row for found in timing.values() for row in found)
     cost = sum(found.pop("train_cost_usd") for found in metrics.values())
-    run.log_metrics({"train": metrics, "train_hours": hours, "train_cost_usd": cost})
+    rejected = sum(found.pop("rejected") for found in metrics.values())
+    whole = {"train_cost_usd": cost, "rejected": rejected}
+    run.log_metrics({"train": metrics, "train_hours": hours, **whole})
     write_log(PATHS.train / "log.csv", rows[seeds[0]])
     write_log(PATHS.train / "seeds.csv", _by_seed(rows))
-    write_json(PATHS.train / "results.json", {**metrics, "train_cost_usd": cost})
+    write_json(PATHS.train / "results.json", {**metrics, **whole})
     headline = mean_over_seeds(metrics, {"em": "validation/em", "reward": "validation/reward"})
-    write_json(PATHS.train / "metrics.json", {**headline, "train_cost_usd": cost})
+    write_json(PATHS.train / "metrics.json", {**headline, **whole})
     # Times differ from run to run, so they are no output that DVC hashes.
     write_log(PATHS.train_seconds, _by_seed(timing))
     for path in (PATHS.train / "log.csv", PATHS.train / "seeds.csv", PATHS.train_seconds):
@@ -170,6 +173,7 @@ def _train_seed(
             )  # fmt: skip
     finally:
         asyncio.run(pool.aclose())
+        context.rejected.tell()
     save_policy(
         trained.folder,
         workspace.policy_folder(seed),
@@ -184,6 +188,11 @@ def _metrics(trained: Trained, train: TrainParams, validation_questions: int) ->
     return {
         "best_step": trained.best_step,
         "steps": int(trained.rows[-1]["step"]),
+        "rejected": sum(
+            row.get(f"{part}rejected", 0)
+            for row in by_step.values()
+            for part in ("", "validation/")
+        ),
         "train_cost_usd": train_cost_usd(by_step.values(), per_step, validation_questions),
         **{
             key: value
@@ -230,6 +239,9 @@ def training_context(workspace: Workspace, pool: Pool, seed: int) -> TrainingCon
         lockstep=params.pool.calls != "live",
         load=load_options(params),
         rehearsal=_rehearsal(workspace, seed),
+        rejected=Rejected(
+            "train", params.max_rejected, steps * train.rollouts_per_question + len(held_out)
+        ),
     )
 
 

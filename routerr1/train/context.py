@@ -1,12 +1,14 @@
 """What a training run is given, and what stays fixed while it learns."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 from routerr1.config import RewardParams, RolloutParams, TrainParams
 from routerr1.policy.load import CPU_FLOAT32, LoadOptions
 from routerr1.pool.base import Pool
 from routerr1.prompt import Renderer
+from routerr1.rejected import Rejected
 from routerr1.reward import FrozenCostScale
 from routerr1.train.rehearsal import Rehearsal
 from routerr1.train.score import Score, score
@@ -33,6 +35,7 @@ class TrainingContext:
         load: where and how the policy computes.
         rehearsal: demonstrations that each step imitates beside its rollouts; None for none.
         scorer: what a rollout earns.
+        rejected: where rollouts and questions are put that break a contract; by default the first one stops.
     """
 
     tasks: Sequence[Task]
@@ -47,3 +50,4 @@ class TrainingContext:
     load: LoadOptions = CPU_FLOAT32
     rehearsal: Rehearsal | None = None
     scorer: Scorer = score
+    rejected: Rejected = field(default_factory=partial(Rejected, "train"))

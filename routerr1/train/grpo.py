@@ -8,14 +8,15 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from routerr1.config import TrainParams
-from routerr1.errors import BudgetExceeded, ConfigError, DataError
+from routerr1.errors import BudgetExceeded, ConfigError
 from routerr1.pool.build import RUN_VARIABLE
+from routerr1.rejected import Fault
 from routerr1.reward import CostScale, FrozenCostScale
 from routerr1.rollout.local import LocalGenerator
 from routerr1.train.checkpoint import BEST, TrainingState, last_complete, restore_best
@@ -96,9 +97,9 @@ def train(
     last = last_complete(folder)
     state = TrainingState.load(last) if last else TrainingState(_new_scale(context))
     worker = RolloutWorker(context, policy)
-    prompts = [context.render(task.question, task.pool.cards) for task in context.tasks]
+    by_prompt, prompts = _by_prompt(context)
     rollouts = StepRollouts(
-        context, worker, _by_prompt(prompts, context.tasks), state,
+        context, worker, by_prompt, state,
         eos=policy.tokenizer.eos_token_id,
         open_generation=lambda trainer: trl_adapter.open_generation(trainer, policy, vllm),
         log_rollouts=log_rollouts,
@@ -281,16 +282,20 @@ def grpo_config(context: TrainingContext, folder: Path) -> Any:
     )
 
 
-def _by_prompt(prompts: Sequence[str], tasks: Sequence[Task]) -> dict[str, Task]:
+def _by_prompt(context: TrainingContext) -> tuple[dict[str, Task], list[str]]:
+    """The task of each prompt, and the prompts; a question with the prompt of another is put aside."""
     by_prompt: dict[str, Task] = {}
-    for prompt, task in zip(prompts, tasks, strict=True):
-        known = by_prompt.setdefault(prompt, task)
-        if known.question.id != task.question.id:
-            raise DataError(
-                f"training questions {known.question.id} and {task.question.id} give the same prompt; "
-                "remove one of them"
-            )
-    return by_prompt
+    prompts: list[str] = []
+    for task in context.tasks:
+        prompt = context.render(task.question, task.pool.cards)
+        known = by_prompt.setdefault(prompt, task).question.id
+        if known == task.question.id:
+            prompts.append(prompt)
+            continue
+        why = f"gives the same prompt as {known}"
+        where = f"train: question {task.question.id}"
+        context.rejected.add(Fault(where, why, asdict(task.question)))
+    return by_prompt, prompts
 
 
 def _reward(prompts: list[str], reward: list[float], **_: Any) -> list[float]:

@@ -1,17 +1,23 @@
 import asyncio
+import json
+import math
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
+from routerr1.data.contracts import evaluation_breaches
 from routerr1.errors import BudgetExceeded, DataError, PoolError
 from routerr1.evaluate import controls
 from routerr1.evaluate.rows import read_rows, write_rows
 from routerr1.evaluate.run import choose_questions, derived_rows, play_all
 from routerr1.evaluate.store import RowStore
 from routerr1.evaluate.table import headline, summarise
+from routerr1.pool.base import PoolWrapper
 from routerr1.pool.budget import Budget, BudgetedPool, Limits
 from routerr1.pool.perturbed import PerturbedPool
+from routerr1.rejected import Rejected
 from routerr1.report.tables import routers_table
 from routerr1.types import Question
 from tests.evaluate import made
@@ -150,6 +156,79 @@ def test_a_damaged_row_of_an_earlier_start_is_named_with_its_line(tmp_path):
     path.write_bytes(lines[0] + b"\x00" * 9 + b"\n" + lines[2])
     with pytest.raises(DataError, match=r"rows\.jsonl, line 2: is damaged"), store.open():
         pass
+
+
+def test_a_damaged_row_is_put_aside_and_played_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "rows.jsonl"
+    store = RowStore(path, "f", max_rejected=0.01)
+    with store.open():
+        for number in range(300):
+            store.add(made.row(question_id=f"q{number}"))
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[7] = b'{"pool": 1}\n'
+    path.write_bytes(b"".join(lines))
+    with store.open() as kept:
+        assert len(kept) == 299
+        store.add(made.row(question_id="q6"))
+    with store.open() as kept:
+        assert len(kept) == 300
+    (line,) = Path("runs/rejected/rows.jsonl").read_text().splitlines()
+    assert json.loads(line)["where"] == f"{path}, line 8"
+    path.write_bytes(lines[0] + b"x\n" * 4 + b"".join(lines[5:]))
+    with (
+        pytest.raises(DataError, match=r"4 of 300 are put aside .* max_rejected \(0\.01\)"),
+        store.open(),
+    ):
+        pass
+    path.unlink()  # the remedy that the line names
+    with store.open() as kept:
+        assert kept == {}
+
+
+class _Glitch(PoolWrapper):
+    """Bills one question with a number that is none."""
+
+    def __init__(self, inner, query):
+        super().__init__(inner)
+        self.query = query
+
+    async def ask(self, call):
+        reply = await super().ask(call)
+        return replace(reply, cost_usd=math.nan) if call.query == self.query else reply
+
+
+async def test_a_trajectory_that_breaks_a_contract_costs_itself_alone(stage, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    policy = controls.Policy(1, stage.policy, stage.render, stage.rollout, 0.0)
+    whole = controls.policy_router(policy, stage.pool, "training", 5)
+    questions = stage.test[:30]
+    plain = await play_all([(whole, question) for question in questions], concurrency=4)
+    asked = json.loads(plain[3].trajectory)["turns"][0]["action"]["query"]
+    broken = controls.policy_router(policy, _Glitch(stage.pool, asked), "training", 5)
+    jobs = [(broken, question) for question in questions]
+    hit = [
+        place
+        for place, row in enumerate(plain)
+        if f'"query": {json.dumps(asked)}' in row.trajectory
+    ]
+    with pytest.raises(DataError, match=r"training pool: trajectory policy/.*: numbers_finite: "):
+        await play_all(jobs, concurrency=4)
+    rejected = Rejected("evaluate", max_share=len(hit) / 30)
+    store = RowStore(tmp_path / "rows.jsonl", "f")
+    rows = await play_all(jobs, concurrency=4, store=store, rejected=rejected)
+    assert [place for place, row in enumerate(rows) if row.rejected] == hit
+    assert [row for place, row in enumerate(rows) if place not in hit] == [
+        row for place, row in enumerate(plain) if place not in hit
+    ]
+    row = rows[hit[0]]
+    assert (row.em, row.answer, row.calls, row.cost_usd) == (0.0, None, 0, 0.0)
+    assert evaluation_breaches(asdict(row), stage.pool.cards) == []
+    aside = [json.loads(line) for line in rejected.path.read_text().splitlines()]
+    assert len(aside) == rejected.count == len(hit)
+    assert "numbers_finite" in aside[0]["why"]
+    again = await play_all(jobs, concurrency=4, store=store, rejected=Rejected("evaluate"))
+    assert again == rows  # rows that are kept are not played again
 
 
 async def test_a_slow_router_holds_nobody_up(stage):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from routerr1.data.contracts import require_evaluation
+from routerr1.data.contracts import evaluation_breaches
 from routerr1.errors import PoolError
 from routerr1.evaluate.rows import row_of
 from routerr1.pool.base import Call
@@ -73,7 +73,7 @@ async def test_a_log_that_tells_no_prices_can_be_evaluated(tmp_path: Path):
         trajectory_of(question, (), turns, "answered"),
         pool="training", router="policy", seed=1, cards=PAPER.cards,
     )  # fmt: skip
-    assert require_evaluation([asdict(row)], PAPER.cards, "here") == 1
+    assert evaluation_breaches(asdict(row), PAPER.cards) == []
 
 
 async def test_zeros_beside_a_text_are_estimated_and_thoughts_are_kept_apart(tmp_path: Path):

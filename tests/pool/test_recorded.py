@@ -104,6 +104,22 @@ def test_a_damaged_store_is_told(tmp_path: Path, content: bytes | None, said: st
         read_store(path)
 
 
+def test_a_damaged_line_of_a_store_costs_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "store.jsonl.gz"
+    write_store(path, [row("Big", f"{number}?") for number in range(150)])
+    lines = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
+    lines[3] = b'{"candidate": "Big", "text": "\xff"}\n'
+    path.write_bytes(gzip.compress(b"".join(lines)))
+    with pytest.raises(PoolError, match=r"line 4: "):
+        read_store(path)
+    assert len(read_store(path, max_rejected=0.01).replies) == 149
+    (aside,) = Path("runs/rejected/replies.jsonl").read_text().splitlines()
+    assert f"{path}, line 4" in aside
+
+
 def test_a_truncated_store_is_told(store: Path) -> None:
     store.write_bytes(store.read_bytes()[:-12])
     with pytest.raises(PoolError, match="cannot be read as a store"):

@@ -358,6 +358,34 @@ def test_a_torn_last_line_is_dropped_and_a_damaged_one_is_an_error(tmp_path: Pat
             list(read_records(path))
 
 
+def test_a_damaged_line_costs_itself_and_a_damaged_store_names_a_remedy_that_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "calls.jsonl"
+    with RecordStore(path) as store:
+        for number in range(200):
+            store.append(record(f"q{number}", "a"))
+    lines = path.read_bytes().splitlines(keepends=True)
+    reply = json.loads(lines[1])
+    reply["reply"] |= {"cost_usd": float("nan")}
+    odd = [b"\xff\n", json.dumps(reply).encode() + b"\n", b"[" * 100_000 + b"\n"]
+    path.write_bytes(b"".join([*odd[:2], *lines[2:]]))
+    assert len(list(read_records(path, 0.01))) == 198
+    aside = [
+        json.loads(line) for line in Path("runs/rejected/calls.jsonl").read_text().splitlines()
+    ]
+    assert [fault["where"] for fault in aside] == [f"{path}, line 1", f"{path}, line 2"]
+    assert aside[1]["why"] == "cost_usd is nan"
+    path.write_bytes(b"".join([*odd, *lines[3:]]))
+    with pytest.raises(
+        PoolError, match=r"3 of 200 .* max_rejected \(0\.01\) allows: delete .*, or raise"
+    ):
+        list(read_records(path, 0.01))
+    assert len(list(read_records(path, 0.02))) == 197
+    assert len(open_replay(path, CARDS, max_rejected=0.02).cards) == len(CARDS)
+
+
 def test_an_empty_or_absent_store_cannot_be_replayed(tmp_path: Path):
     with pytest.raises(PoolError, match="cannot be read"):
         open_replay(tmp_path / "none", CARDS)

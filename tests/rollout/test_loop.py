@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from routerr1.config import RolloutParams
-from routerr1.data.contracts import require_trajectories
+from routerr1.data.contracts import trajectory_breaches
 from routerr1.errors import PoolError
 from routerr1.pool.base import Call, Pool
 from routerr1.pool.recording import Recorder, open_replay
@@ -140,7 +140,7 @@ async def test_a_text_that_cost_nothing_is_priced_by_its_card() -> None:
     assert (reply.prompt_tokens, reply.completion_tokens) == (5, 2)
     assert played.ledger.cost_usd == pytest.approx(9e-6)
     assert reply.note == ("usage not reported, estimated by length; cost by the prices of the card")
-    assert require_trajectories([to_row(played)], pool.cards, "data/eval") == 1
+    assert trajectory_breaches(to_row(played), pool.cards) == []
 
 
 def test_rows_and_records_without_the_new_counts_are_written_as_they_were() -> None:

@@ -1,9 +1,14 @@
 """Training on the real trainer: masks, seeds, resume, and that training follows the rewards."""
 
 import csv
+import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from statistics import fmean
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,14 +16,18 @@ import torch
 from safetensors.torch import load_file
 
 from routerr1.config import Params
+from routerr1.errors import DataError
+from routerr1.pool.base import Call, Pool, PoolWrapper
+from routerr1.rejected import Rejected
 from routerr1.reward import CostScale, FrozenCostScale
 from routerr1.rollout.local import LocalGenerator
 from routerr1.simulation.pool import SimulatedPool
 from routerr1.train import grpo
+from routerr1.train.checkpoint import TrainingState
 from routerr1.train.context import TrainingContext
 from routerr1.train.grpo import Trained
 from routerr1.train.log import train_cost_usd, write_log
-from routerr1.train.rollouts import RolloutBatch
+from routerr1.train.rollouts import RolloutBatch, RolloutWorker, StepRollouts
 from routerr1.train.score import batch_figures, score, zero_variance
 from routerr1.types import Answer, Ask, Card, Generation, Ledger, Question, Reply, Trajectory, Turn
 from tests.train.contexts import context_of
@@ -267,6 +276,65 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(
     assert again.rows == whole.rows
     assert weights[0].read_bytes() == (again.folder / "model.safetensors").read_bytes()
     assert again.cost_scale.state() == whole.cost_scale.state()
+
+
+class _Glitch(PoolWrapper):
+    """Bills every eighth call with a number that is none."""
+
+    def __init__(self, inner: Pool) -> None:
+        super().__init__(inner)
+        self._asked = count(1)
+
+    async def ask(self, call: Call) -> Reply:
+        reply = await super().ask(call)
+        return reply if next(self._asked) % 8 else replace(reply, cost_usd=math.nan)
+
+
+def test_a_rollout_that_breaks_a_contract_costs_itself_alone(
+    small_policy: Path, context: TrainingContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    policy = LocalGenerator.load(small_policy, trained=True)
+    asks = "<think>t</think><search>Atlas: x?</search>", "<think>u</think><answer>y</answer>"
+    worker = RolloutWorker(context, ScriptedPolicy(policy, [asks]))
+    tasks = [replace(task, pool=_Glitch(task.pool)) for task in context.tasks[:1]] * 8
+    with pytest.raises(DataError, match=r"train: trajectory .*: numbers_finite: "):
+        worker.run(tasks, nullcontext(ScriptedPolicy(policy, [asks])), seed=1)
+    context = replace(context, rejected=Rejected("train", 0.01, total=100))
+    state = TrainingState(CostScale())
+    prompt = context.render(tasks[0].question, tasks[0].pool.cards)
+    rollouts = StepRollouts(
+        context, RolloutWorker(context, ScriptedPolicy(policy, [asks])), {prompt: tasks[0]}, state,
+        eos=99, open_generation=lambda _: nullcontext(ScriptedPolicy(policy, [asks])),
+        log_rollouts=lambda _step, _played: None,
+    )  # fmt: skip
+    trainer = SimpleNamespace(
+        state=SimpleNamespace(global_step=0), accelerator=SimpleNamespace(process_index=0)
+    )
+    columns = rollouts([prompt] * 8, trainer)
+    (bad,) = [place for place, ids in enumerate(columns["completion_ids"]) if ids == [99]]
+    group = context.train.rollouts_per_question
+    mates = [i for i in range(8) if i // group == bad // group and i != bad]
+    assert columns["env_mask"][bad] == [0]
+    assert columns["reward"][bad] == pytest.approx(fmean(columns["reward"][i] for i in mates))
+    assert rollouts.report.figures["rejected"] == 1
+    assert all(math.isfinite(value) for value in rollouts.report.figures.values())
+    assert len(context.rejected.path.read_text().splitlines()) == 1
+
+
+def test_a_question_with_the_prompt_of_another_is_put_aside(
+    context: TrainingContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = context.tasks[0]
+    twin = replace(first, question=replace(first.question, id="twin"))
+    rejected = Rejected("train", 0.01, total=100)
+    doubled = replace(context, tasks=[*context.tasks, twin], rejected=rejected)
+    by_prompt, prompts = grpo._by_prompt(doubled)
+    assert len(prompts) == len(by_prompt) == len(context.tasks)
+    assert rejected.count == 1
+    with pytest.raises(DataError, match="question twin: gives the same prompt as"):
+        grpo._by_prompt(replace(doubled, rejected=Rejected("train")))
 
 
 def test_a_checkpoint_without_our_state_is_not_resumed_from(
