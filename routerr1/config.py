@@ -453,11 +453,13 @@ class PromoteParams(Section):
     Attributes:
         approval_timeout_s: seconds to wait for an answer; then the flow fails and the champion stays.
         notify: name of a Prefect notification block, e.g. slack-webhook/ops; None sends nothing.
+        gateways: addresses that learn of a new champion at once; see `registry/announce.py`.
     """
 
     require_approval: bool
     approval_timeout_s: int = Field(ge=1)
     notify: str | None
+    gateways: tuple[str, ...] = ()
 
 
 class WatchParams(Section):

@@ -145,3 +145,40 @@ def accept(
     path = load_params(params).checks.accepted
     accept_profile(checks, path)
     typer.echo(f"{path}: written; commit it, and run the checks again")
+
+
+@app.command("from-feedback")
+def from_feedback(
+    name: Annotated[str, typer.Option(help="Name of the data set.")] = "feedback",
+    remove: Annotated[
+        str,
+        typer.Option(
+            help="What is removed from texts: email, iban, card, phone, address, key, or regular "
+            "expressions, separated by commas."
+        ),
+    ] = "email,iban,card,phone,address,key",
+    test: Annotated[float, typer.Option(help="Share held out for the test split.")] = 0.2,
+    validation: Annotated[float, typer.Option(help="Share held out for validation.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Of the split.")] = 42,
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = IMPORTED,
+    params: ParamsFile = PARAMS,
+) -> None:
+    """Make questions of what users of the gateway said; only with their consent, and once each."""
+    from routerr1.config import load_params
+    from routerr1.data.imported import Shares
+    from routerr1.serve.feedback import import_feedback
+    from routerr1.serve.store import Store
+
+    store = Store(load_params(params).serve.database)
+    try:
+        made, skipped = import_feedback(
+            store, name, [part for part in remove.split(",") if part],
+            out=out, shares=Shares(test, validation), seed=seed,
+        )  # fmt: skip
+    finally:
+        store.close()
+    typer.echo(f"{made.path}: {sum(made.rows.values())} rows, {sum(made.refused.values())} refused")
+    typer.echo(
+        f"not used: {skipped.no_consent} without consent, {skipped.no_answer} without a right "
+        f"answer, {skipped.no_question} without a question"
+    )

@@ -50,6 +50,9 @@ def serve(
         bool,
         typer.Option("--demo", help="Let simulated candidates answer; what they say is made up."),
     ] = False,
+    page: Annotated[
+        bool, typer.Option("--ui/--no-ui", help="Serve the page for people at /.")
+    ] = True,
     params: ParamsFile = PARAMS,
 ) -> None:
     """Serve a policy or a router behind OpenAI's protocol, by default the champion."""
@@ -68,7 +71,7 @@ def serve(
     logging.getLogger("routerr1").setLevel(logging.INFO)
     source = Source(model=model, policy=policy, router=router)
     choices = Choices(demo=demo, live=live, pool_file=pool_file)
-    run(source, loaded.replace(serve=section), choices, ready=_say_ready)
+    run(source, loaded.replace(serve=section), choices, ready=_say_ready, page=page)
 
 
 def _say_ready(address: str) -> None:

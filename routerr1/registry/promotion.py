@@ -17,6 +17,7 @@ from routerr1 import files, lineage
 from routerr1.config import Params
 from routerr1.errors import RegistryError
 from routerr1.registry import gate
+from routerr1.registry.announce import announce
 from routerr1.registry.gate import Decision, Evidence
 from routerr1.registry.lock import Lease, registry_lock
 from routerr1.registry.versions import (
@@ -186,7 +187,9 @@ def promote(
         if not result.decision.passed:
             return Promotion(result, None)
         reason = f"without comparison: {why}" if without_comparison else why
-        return Promotion(result, _move(client, lease, challenger, champion, "promote", reason))
+        record = _move(client, lease, challenger, champion, "promote", reason)
+    announce(params.promote.gateways, challenger.name, record.after)
+    return Promotion(result, record)
 
 
 def _refuse_other_than_approved(result: GateResult, approved: GateResult | None) -> None:
@@ -219,7 +222,45 @@ def rollback(params: Params, *, why: str) -> PromotionRecord:
         found, now = _previous(client, name)
         if found.number != target.number:
             raise RegistryError(f"model {name!r}: the champion changed meanwhile; try again")
-        return _move(client, lease, target, now, "rollback", why)
+        record = _move(client, lease, target, now, "rollback", why)
+    announce(params.promote.gateways, name, record.after)
+    return record
+
+
+def put_back(client: "MlflowClient", name: str) -> tuple[int, int | None] | None:
+    """Undo a change of the champion that is on no record, such as by a button of MLflow's pages.
+
+    Returns: the version that was champion without a decision of the gate, and the one that is champion
+        again (None if there never was one, so that the alias is removed); None if the champion is on record.
+    """
+    if is_on_record(client, name):
+        return None
+    with registry_lock(client, name) as lease:
+        _recover(client, name)
+        now = champion_of(client, name)
+        stack = champions(promotion_log(client, name))
+        if now is None or (stack and stack[-1] == now.number):
+            return None
+        known = {version.number for version in list_versions(client, name)}
+        before = next((number for number in reversed(stack) if number in known), None)
+        lease.check()
+        with store_errors():
+            if before is None:
+                client.delete_registered_model_alias(name, CHAMPION)
+            else:
+                client.set_registered_model_alias(name, CHAMPION, str(before))
+    _log.warning(
+        "model %s: version %d became champion past the gate; champion is %s again",
+        name, now.number, "none" if before is None else f"version {before}",
+    )  # fmt: skip
+    return now.number, before
+
+
+def is_on_record(client: "MlflowClient", name: str) -> bool:
+    """Whether the champion is the one that the promotion log names; true without a champion."""
+    now = champion_of(client, name)
+    stack = champions(promotion_log(client, name))
+    return now is None or (bool(stack) and stack[-1] == now.number)
 
 
 def _previous(client: "MlflowClient", name: str) -> tuple[Version, Version | None]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import time
 import uuid
@@ -17,9 +18,12 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, Response
 
 from routerr1.pool.forward import Forwarded
+from routerr1.registry.announce import HEADER, PATH, SECRET, is_signed
 from routerr1.serve import chat, responses
 from routerr1.serve.answers import Answer, about_of, call_body
+from routerr1.serve.champion import Watch
 from routerr1.serve.errors import ApiError, ErrorResponse, of_validation
+from routerr1.serve.feedback import FeedbackRequest, FeedbackResponse, take
 from routerr1.serve.gateway import Asked, Gateway
 from routerr1.serve.hearing import Event
 from routerr1.serve.requests import ChatRequest, ResponsesRequest, budget_header
@@ -29,11 +33,14 @@ from routerr1.serve.transport import (
     EventStream,
     Guard,
     error_response,
+    read_body,
     read_json,
     unless_gone,
 )
+from routerr1.serve.webpage import add_page
 
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+_MOST_HOOK_BYTES = 10_000
 _LAYOUT = "Errors have the form of OpenAI's protocol: `{error: {message, type, param, code}}`."
 
 
@@ -60,17 +67,26 @@ class Health(BaseModel):
 
 
 class Ready(BaseModel):
-    """Whether new requests are taken, and by what."""
+    """Whether new requests are taken, and by what.
+
+    Attributes:
+        refused: a version that was not taken into service, and why.
+    """
 
     status: str
     version: str
     router: str
     pool: str
     under_way: int
+    refused: str | None = None
 
 
-def build_app(gateway: Gateway) -> FastAPI:
-    """The application of a gateway."""
+def build_app(gateway: Gateway, watch: Watch | None = None, *, page: bool = True) -> FastAPI:
+    """The application of a gateway.
+
+    Args:
+        page: serve the page for people at `/`.
+    """
     app = FastAPI(
         title="routerr1 gateway",
         description=f"A router of language models behind OpenAI's protocol. {_LAYOUT}",
@@ -91,10 +107,15 @@ def build_app(gateway: Gateway) -> FastAPI:
     app.add_exception_handler(ApiError, _on_api_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(ClientGone, _on_gone)
+    app.add_exception_handler(Exception, _on_bug)
     _add_models(app, gateway)
     _add_chat(app, gateway)
     _add_responses(app, gateway)
-    _add_health(app, gateway)
+    _add_feedback(app, gateway)
+    _add_health(app, gateway, watch)
+    _add_hook(app, watch)
+    if page:
+        add_page(app)
     _describe(app)
     return app
 
@@ -138,13 +159,13 @@ def _add_chat(app: FastAPI, gateway: Gateway) -> None:
         key = await admitted(gateway, request)
         body = await read_json(request, gateway.params.max_body_bytes)
         asked = _asked(gateway, request, _validated(ChatRequest, body), key)
-        headers = _headers(gateway, asked)
+        headers = _headers(asked)
         if not gateway.is_router(asked):
             if asked.request.stream:
                 return EventStream(_forwarded_events(gateway, asked, body), headers=headers)
             found = await unless_gone(request, gateway.forward(asked, body))
-            return JSONResponse(_forwarded_body(gateway, asked, found), headers=headers)
-        label = gateway.engine.identity.label
+            return JSONResponse(_forwarded_body(asked, found), headers=headers)
+        label = asked.engine.identity.label
         if asked.request.stream:
             options = asked.request.stream_options
             chunks = chat.Chunks(
@@ -178,7 +199,7 @@ def _add_responses(app: FastAPI, gateway: Gateway) -> None:
                 "model",
             )
         number = asked.id.replace("chatcmpl-", "resp_")
-        headers = _headers(gateway, asked)
+        headers = _headers(asked)
         if asked_for.stream:
 
             async def events() -> AsyncIterator[bytes]:
@@ -191,7 +212,40 @@ def _add_responses(app: FastAPI, gateway: Gateway) -> None:
         return JSONResponse(whole.model_dump(), headers=headers)
 
 
-def _add_health(app: FastAPI, gateway: Gateway) -> None:
+def _add_feedback(app: FastAPI, gateway: Gateway) -> None:
+    @app.post(
+        "/v1/feedback",
+        tags=["feedback"],
+        status_code=201,
+        response_model=FeedbackResponse,
+        openapi_extra=_body_of(FeedbackRequest, budget=False),
+    )
+    async def feedback(request: Request) -> FeedbackResponse:
+        """Say whether an answer is right, or what the right answer is."""
+        key = await admitted(gateway, request)
+        body = await read_json(request, gateway.params.max_body_bytes)
+        said: FeedbackRequest = _validated(FeedbackRequest, body)
+        await asyncio.to_thread(gateway.flush)
+        await asyncio.to_thread(take, gateway.store, said, key, keep=gateway.params.keep)
+        return FeedbackResponse(request_id=said.request_id)
+
+
+def _add_hook(app: FastAPI, watch: Watch | None) -> None:
+    @app.post(PATH, tags=["operation"], status_code=202, response_model=Health)
+    async def champion(request: Request) -> Health:
+        """A signed message of `routerr1 promote`: look for a new champion now."""
+        secret = os.environ.get(SECRET)
+        body = await read_body(request, _MOST_HOOK_BYTES)
+        header = request.headers.get(HEADER, "")
+        if not secret or not is_signed(secret, body, header, time.time()):
+            raise ApiError(401, "the message is not signed", "invalid_signature")
+        if watch is None:
+            raise ApiError(409, "no alias is watched here", "not_watching")
+        watch.look_now()
+        return Health(status="looking")
+
+
+def _add_health(app: FastAPI, gateway: Gateway, watch: Watch | None) -> None:
     @app.get("/healthz", tags=["operation"], response_model=Health)
     async def healthy() -> Health:
         """The process answers."""
@@ -207,6 +261,7 @@ def _add_health(app: FastAPI, gateway: Gateway) -> None:
             router=identity.router,
             pool=identity.pool,
             under_way=gateway.engine.under_way,
+            refused=_refusal(watch),
         )
         return JSONResponse(body.model_dump(), 503 if gateway.draining else 200)
 
@@ -219,16 +274,24 @@ def _add_health(app: FastAPI, gateway: Gateway) -> None:
         return Response(content, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
+def _refusal(watch: Watch | None) -> str | None:
+    if watch is None or watch.refused is None:
+        return None
+    return f"version {watch.refused.version}: {watch.refused.why}"
+
+
 def _asked(gateway: Gateway, request: Request, asked_for: ChatRequest, key: Key | None) -> Asked:
     parent = _TRACEPARENT.fullmatch(request.headers.get("traceparent", ""))
     budget = budget_header(request.headers.get("x-budget-usd"))
-    return gateway.asked(asked_for, key, budget, parent[1] if parent else None)
+    asked = gateway.asked(asked_for, key, budget, parent[1] if parent else None)
+    request.state.asked = asked
+    return asked
 
 
-def _headers(gateway: Gateway, asked: Asked) -> dict[str, str]:
+def _headers(asked: Asked) -> dict[str, str]:
     return {
         "x-request-id": asked.id,
-        "x-routerr1-version": gateway.engine.identity.version,
+        "x-routerr1-version": asked.engine.identity.version,
         "traceparent": f"00-{asked.trace_id}-{uuid.uuid4().hex[:16]}-01",
     }
 
@@ -279,9 +342,9 @@ def _put(loop: asyncio.AbstractEventLoop, to: "asyncio.Queue[Any]", value: objec
     loop.call_soon_threadsafe(to.put_nowait, value)
 
 
-def _forwarded_body(gateway: Gateway, asked: Asked, found: Forwarded) -> dict[str, Any]:
+def _forwarded_body(asked: Asked, found: Forwarded) -> dict[str, Any]:
     """A candidate's response with our id, its name, and its price."""
-    reply, identity = found.reply, gateway.engine.identity
+    reply, identity = found.reply, asked.engine.identity
     about = about_of(
         [reply], identity, spend=asked.request.spend or 0.0, policy_tokens=0,
         seconds=_seconds(asked), trace_id=asked.trace_id,
@@ -398,9 +461,14 @@ def _validated(kind: type[Any], body: dict[str, Any]) -> Any:
         raise of_validation(error) from None
 
 
-async def _on_api_error(_: Request, error: Exception) -> Response:
+async def _on_api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    return error_response(error)
+    asked = getattr(request.state, "asked", None)
+    return error_response(error, _headers(asked) if asked is not None else {})
+
+
+async def _on_bug(_: Request, __: Exception) -> Response:
+    return error_response(ApiError(500, "the gateway failed; its log says why", "internal_error"))
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
@@ -415,16 +483,21 @@ async def _on_gone(_: Request, __: Exception) -> Response:
     return Response(status_code=499)  # is read by no client
 
 
-def _body_of(model: type[BaseModel]) -> dict[str, Any]:
+def _body_of(model: type[BaseModel], *, budget: bool = True) -> dict[str, Any]:
     schema = {"$ref": f"#/components/schemas/{model.__name__}"}
     content = {"application/json": {"schema": schema}}
-    budget = {
+    if not budget:
+        return {"requestBody": {"required": True, "content": content}}
+    header = {
         "name": "X-Budget-USD",
         "in": "header",
         "schema": {"type": "number", "minimum": 0},
         "description": "The most US dollars that this request may spend.",
     }
-    return {"requestBody": {"required": True, "content": content}, "parameters": [budget]}
+    return {"requestBody": {"required": True, "content": content}, "parameters": [header]}
+
+
+_SENT = (ChatRequest, ResponsesRequest, FeedbackRequest, ErrorResponse)
 
 
 def _describe(app: FastAPI) -> None:
@@ -436,7 +509,7 @@ def _describe(app: FastAPI) -> None:
                 title=app.title, version=app.version, description=app.description, routes=app.routes
             )
             _, found = models_json_schema(
-                [(model, "validation") for model in (ChatRequest, ResponsesRequest, ErrorResponse)],
+                [(model, "validation") for model in _SENT],
                 ref_template="#/components/schemas/{model}",
             )
             schema.setdefault("components", {}).setdefault("schemas", {}).update(found["$defs"])

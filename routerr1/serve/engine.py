@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
+from routerr1.errors import CheckpointError
 from routerr1.evaluate.controls import Router
 from routerr1.pool.background import BackgroundLoop
-from routerr1.pool.base import Pool
+from routerr1.pool.base import Call, Pool, PoolWrapper
 from routerr1.pool.budget import Budget, Grant
 from routerr1.serve.hearing import Heard, HearingPool
-from routerr1.types import Card, Question, Trajectory
+from routerr1.types import Card, Question, Reply, Trajectory
 
 Route = Callable[[Pool, Heard], Router]
 """Makes the router of one request, around the request's own pool and what listens to it."""
@@ -80,6 +81,22 @@ class Engine:
             router = self._route(HearingPool(self.pool, heard), heard)
             return await router.play(question, player=heard.scope)
 
+    async def check(self) -> None:
+        """Let the router play one question without asking anything, so that a broken one shows.
+
+        Raises: CheckpointError if it writes nothing; whatever playing raises.
+        """
+        heard = Heard(f"check/{self.identity.version}")
+        question = Question("check", "served", "What is the capital of France?", (), "test")
+        with self.holding():
+            played = await self._background.run(self._closed_book(question, heard))
+        if not any(turn.generation.text for turn in played.turns):
+            raise CheckpointError(f"{self.identity.label}: writes nothing")
+
+    async def _closed_book(self, question: Question, heard: Heard) -> Trajectory:
+        router = self._route(HearingPool(_Refusing(self.pool), heard), heard)
+        return await router.play(question, player=heard.scope)
+
     @contextmanager
     def holding(self) -> Iterator[None]:
         """Keep the engine open while the block runs; only on the server's event loop."""
@@ -104,3 +121,11 @@ class Engine:
         """Close the pool and end the thread; requests still under way end in an error."""
         await self.pool.aclose()
         self._background.stop()
+
+
+class _Refusing(PoolWrapper):
+    """A pool that is not asked."""
+
+    async def ask(self, call: Call) -> Reply:
+        """A failure."""
+        return Reply(call.candidate, "", failure="unavailable", note="not asked")

@@ -37,6 +37,7 @@ from routerr1.serve.store import Key, RequestRow, Store, Writer
 from routerr1.types import Question, Reply, Trajectory
 
 _log = logging.getLogger(__name__)
+_ADMITTED_S = 1.0  # by then a request that was admitted is under way
 CLIENT_GONE = 499  # nginx's word for a client that does not wait
 
 
@@ -45,11 +46,13 @@ class Asked:
     """One request on its way.
 
     Attributes:
+        engine: that took the request; a version that takes over later leaves it alone.
         budget_usd: X-Budget-USD; None without one.
     """
 
     id: str
     request: ChatRequest
+    engine: Engine
     key: Key | None = None
     budget_usd: float | None = None
     trace_id: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -85,6 +88,7 @@ class Gateway:
         self.draining = False
         self._traced = traced
         self._writer = Writer(store)
+        self._ending: set[asyncio.Task[None]] = set()
         self.metrics.serving.labels(engine.identity.label).set(1)
 
     def models(self, key: Key | None) -> list[str]:
@@ -127,14 +131,16 @@ class Gateway:
                 )
             spend = min(spend, key.max_spend)
         number = f"chatcmpl-{secrets.token_hex(16)}"
-        made = Asked(number, request.model_copy(update={"spend": spend}), key, budget_usd)
+        made = Asked(
+            number, request.model_copy(update={"spend": spend}), self.engine, key, budget_usd
+        )
         if trace is not None:
             made.trace_id = trace
         return made
 
     def is_router(self, asked: Asked) -> bool:
         """Whether the router is asked, and not a candidate by its name."""
-        return asked.request.model == self.engine.identity.name
+        return asked.request.model == asked.engine.identity.name
 
     def _grant(self, asked: Asked) -> Grant:
         limits = [asked.budget_usd, self.params.max_question_usd]
@@ -149,7 +155,6 @@ class Gateway:
         self,
         asked: Asked,
         tell: Callable[[Event], None] | None = None,
-        engine: Engine | None = None,
     ) -> Answer:
         """The router's answer.
 
@@ -158,7 +163,7 @@ class Gateway:
 
         Raises: ApiError.
         """
-        engine = engine or self.engine
+        engine = asked.engine
         request, spend = asked.request, asked.request.spend or 0.0
         refuse_unsupported(request)
         text = question_of(request.messages)
@@ -173,7 +178,7 @@ class Gateway:
         allowed = asked.key.candidates if asked.key is not None else None
         heard = Heard(f"{SERVED}/{asked.id}", allowed, tell)
         grant = self._grant(asked)
-        with self._kept(asked, engine, heard.replies, grant, text) as kept:
+        with self._kept(asked, heard.replies, grant, text) as kept:
             try:
                 async with asyncio.timeout(self.params.timeout_s):
                     trajectory = await engine.play(question, heard, grant)
@@ -215,12 +220,12 @@ class Gateway:
 
         Raises: ApiError.
         """
-        engine = self.engine
+        engine = asked.engine
         name = asked.request.model
         call = Call(name, json.dumps(body, ensure_ascii=False), f"{SERVED}/{asked.id}")
         grant = self._grant(asked)
         replies: list[Reply] = []
-        with self._kept(asked, engine, replies, grant, call.query) as kept, engine.holding():
+        with self._kept(asked, replies, grant, call.query) as kept, engine.holding():
             with engine.granted(call.scope or "", grant):
                 if isinstance(engine.pool, HttpPool):
                     found = await engine.pool.forward(call, body, emit)
@@ -241,10 +246,8 @@ class Gateway:
             kept.answer = reply.text
             return found
 
-    def _kept(
-        self, asked: Asked, engine: Engine, replies: list[Reply], grant: Grant, text: str
-    ) -> "_Kept":
-        return _Kept(self, asked, engine, replies, grant, text)
+    def _kept(self, asked: Asked, replies: list[Reply], grant: Grant, text: str) -> "_Kept":
+        return _Kept(self, asked, replies, grant, text)
 
     def keep(self, row: RequestRow) -> None:
         """Write a finished request, as far as the parameters say."""
@@ -263,8 +266,21 @@ class Gateway:
         if best is not None:
             self.metrics.saved(engine.identity.label, single_usd(best, text, said) - cost_usd)
 
+    def take_over(self, engine: Engine) -> None:
+        """Let `engine` answer new requests; the present one ends when its last request does."""
+        before, self.engine = self.engine, engine
+        self.metrics.serving.labels(before.identity.label).set(0)
+        self.metrics.serving.labels(engine.identity.label).set(1)
+        _log.info("%s takes over from %s", engine.identity.label, before.identity.label)
+        ending = asyncio.ensure_future(_ended(before))
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
+
     async def aclose(self) -> None:
-        """Close engine, writer and store."""
+        """Close engines, writer and store."""
+        for ending in self._ending:
+            ending.cancel()
+        await asyncio.gather(*self._ending, return_exceptions=True)
         await self.engine.aclose()
         await asyncio.to_thread(self._writer.close)
         self.store.close()
@@ -277,14 +293,12 @@ class _Kept:
         self,
         gateway: Gateway,
         asked: Asked,
-        engine: Engine,
         replies: list[Reply],
         grant: Grant,
         question: str,
     ) -> None:
         self._gateway = gateway
         self._asked = asked
-        self._engine = engine
         self._replies = replies
         self._grant = grant
         self._question = question
@@ -307,7 +321,11 @@ class _Kept:
             raise failed from error
 
     def _write(self, status: int, code: str | None) -> None:
-        metrics, asked, label = self._gateway.metrics, self._asked, self._engine.identity.label
+        metrics, asked, label = (
+            self._gateway.metrics,
+            self._asked,
+            self._asked.engine.identity.label,
+        )
         model, spend = asked.request.model, asked.request.spend or 0.0
         seconds = time.perf_counter() - asked.began
         cost_usd = sum(reply.cost_usd for reply in self._replies)
@@ -339,6 +357,15 @@ class _Kept:
                 answer=self.answer,
             )
         )
+
+
+async def _ended(engine: Engine) -> None:
+    """Close an engine after its last request."""
+    try:
+        await asyncio.sleep(_ADMITTED_S)
+        await engine.drained()
+    finally:
+        await engine.aclose()
 
 
 def _as_api_error(error: BaseException | None) -> ApiError | None:

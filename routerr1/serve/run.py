@@ -4,17 +4,18 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from routerr1.config import Params
 from routerr1.errors import ConfigError
-from routerr1.registry.versions import CHAMPION, get_version
+from routerr1.registry.versions import CHAMPION
 from routerr1.serve.build import Choices, policy_engine, router_engine, version_engine
+from routerr1.serve.champion import Named, Watch, find_version
 from routerr1.serve.engine import Engine
 from routerr1.serve.gateway import Gateway
 from routerr1.serve.server import require_keys, serve_forever
 from routerr1.serve.store import Store
-from routerr1.tracking.store import open_client
 
 _log = logging.getLogger(__name__)
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<number>\d+))")
@@ -27,15 +28,6 @@ class Source:
     model: str | None = None
     policy: Path | None = None
     router: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """A version as an address names it: by its number, or by an alias that may move."""
-
-    name: str
-    which: str
-    moves: bool
 
 
 def named_version(uri: str | None, params: Params) -> Named:
@@ -61,11 +53,22 @@ def open_engine(source: Source, params: Params, choices: Choices) -> Engine:
     if source.router is not None:
         return router_engine(source.router, params, choices)
     named = named_version(source.model, params)
-    return version_engine(get_version(open_client(), named.name, named.which), choices)
+    return version_engine(find_version(named), choices)
 
 
-def run(source: Source, params: Params, choices: Choices, *, ready: Callable[[str], None]) -> None:
+def run(
+    source: Source,
+    params: Params,
+    choices: Choices,
+    *,
+    ready: Callable[[str], None],
+    page: bool = True,
+) -> None:
     """Serve until a signal.
+
+    Args:
+        ready: called with the address once connections are taken.
+        page: serve the page for people at `/`.
 
     Raises: RouterError if nothing can be served.
     """
@@ -76,7 +79,13 @@ def run(source: Source, params: Params, choices: Choices, *, ready: Callable[[st
     identity = engine.identity
     _log.info("%s: %s on %s candidates", identity.label, identity.router, _WORDS[identity.pool])
     gateway = Gateway(engine, section, store)
-    serve_forever(gateway, section.host, section.port, ready)
+    watch = None
+    if source.policy is None and source.router is None:
+        named = named_version(source.model, params)
+        if named.moves:
+            build = partial(version_engine, choices=choices)
+            watch = Watch(gateway, named, build, every_s=section.watch_s)
+    serve_forever(gateway, section.host, section.port, ready, watch, page=page)
 
 
 _WORDS = {"http": "live", "recorded": "recorded", "simulated": "simulated"}

@@ -14,6 +14,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from routerr1.config import ServeParams
 from routerr1.errors import ConfigError
 from routerr1.serve.app import build_app
+from routerr1.serve.champion import Watch
 from routerr1.serve.gateway import Gateway
 
 _log = logging.getLogger(__name__)
@@ -67,10 +68,24 @@ def listen(host: str, port: int) -> socket.socket:
 class Server(uvicorn.Server):
     """uvicorn, which lets requests under way end before it does."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, watch: Watch | None = None, *, page: bool = True) -> None:
         self.gateway = gateway
-        self._params = gateway.params
-        super().__init__(_config(gateway))
+        self._watch = watch
+        self._watching: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        super().__init__(_config(gateway, watch, page=page))
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take connections, and begin to watch the champion."""
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+        if self._watch is not None:
+            self._watching = asyncio.ensure_future(self._watch.run())
+
+    def call(self, change: Callable[[], None]) -> None:
+        """Do something on the server's event loop; may be called from any thread."""
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(change)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Take no new requests; a second signal ends at once."""
@@ -79,11 +94,22 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Wait for the requests under way, then close everything."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait({self._watching})
         await super().shutdown(sockets)
         await self.gateway.aclose()
 
 
-def serve_forever(gateway: Gateway, host: str, port: int, ready: Callable[[str], None]) -> None:
+def serve_forever(
+    gateway: Gateway,
+    host: str,
+    port: int,
+    ready: Callable[[str], None],
+    watch: Watch | None = None,
+    *,
+    page: bool = True,
+) -> None:
     """Serve until a signal; `ready` is called with the address once connections are taken.
 
     Raises: ConfigError if the address cannot be used.
@@ -92,13 +118,13 @@ def serve_forever(gateway: Gateway, host: str, port: int, ready: Callable[[str],
     shown = f"[{host}]" if ":" in host else host
     ready(f"http://{shown}:{listening.getsockname()[1]}")
     sys.setswitchinterval(_SWITCH_S)
-    Server(gateway).run(sockets=[listening])
+    Server(gateway, watch, page=page).run(sockets=[listening])
 
 
-def _config(gateway: Gateway) -> uvicorn.Config:
+def _config(gateway: Gateway, watch: Watch | None, *, page: bool) -> uvicorn.Config:
     params = gateway.params
     return uvicorn.Config(
-        build_app(gateway),
+        build_app(gateway, watch, page=page),
         http=_timed(params),
         loop="asyncio",
         log_level="warning",

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -68,10 +68,10 @@ class Guard:
         return None
 
 
-async def read_json(request: Request, max_bytes: int) -> dict[str, Any]:
-    """The JSON object of a request.
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """The body of a request.
 
-    Raises: ApiError 413 for a long body, 408 for a slow one, 400 for one that is no JSON object.
+    Raises: ApiError 413 for a long one, 408 for a slow one.
     """
     stated = request.headers.get("content-length", "0")
     if stated.isdigit() and int(stated) > max_bytes:
@@ -87,6 +87,15 @@ async def read_json(request: Request, max_bytes: int) -> dict[str, Any]:
         raise ApiError(
             408, "the body did not arrive in time", "timeout", headers={"connection": "close"}
         ) from None
+    return bytes(content)
+
+
+async def read_json(request: Request, max_bytes: int) -> dict[str, Any]:
+    """The JSON object of a request.
+
+    Raises: ApiError 400 for a body that is no JSON object; see `read_body`.
+    """
+    content = await read_body(request, max_bytes)
     try:
         value = json.loads(content, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
@@ -108,9 +117,9 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(name)
 
 
-def error_response(error: ApiError) -> JSONResponse:
-    """An error as a response."""
-    return JSONResponse(error.body, error.status, headers=error.all_headers)
+def error_response(error: ApiError, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """An error as a response, with its own headers and these."""
+    return JSONResponse(error.body, error.status, headers={**(headers or {}), **error.all_headers})
 
 
 async def unless_gone(request: Request, work: Awaitable[T]) -> T:
@@ -157,8 +166,7 @@ class EventStream(Response):
 
     An error before the first event is a response of its own status. A later one is an event.
 
-    Args:
-        ping: events begin with comments if they keep the client waiting.
+    A comment is sent while events keep the client waiting.
     """
 
     media_type = "text/event-stream"
@@ -169,6 +177,7 @@ class EventStream(Response):
         super().__init__(None, 200, headers=headers, media_type=self.media_type)
         del self.headers["content-length"]
         self._events = events
+        self._more = headers
         self._started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -182,7 +191,7 @@ class EventStream(Response):
                 work.result()
             except ApiError as error:
                 if not self._started:
-                    await error_response(error)(scope, receive, send)
+                    await error_response(error, self._more)(scope, receive, send)
                     return
                 value = json.dumps(error.body, ensure_ascii=False).encode()
                 await _body(send, b"data: " + value + b"\n\n")

@@ -1,0 +1,128 @@
+"""A new champion without a restart: the alias is watched, the version is loaded and checked beside the old one."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from routerr1.errors import RouterError, StoreUnreachable
+from routerr1.registry.promotion import put_back
+from routerr1.registry.versions import CHAMPION, Version, get_version
+from routerr1.serve.engine import Engine
+from routerr1.serve.gateway import Gateway
+from routerr1.tracking.store import open_client
+
+_log = logging.getLogger(__name__)
+_AGAIN_S = 300.0  # until a version that failed its check is tried again
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A version as an address names it: by its number, or by an alias that may move."""
+
+    name: str
+    which: str
+    moves: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A version that was not taken into service, and why."""
+
+    version: int
+    why: str
+    at_s: float
+
+
+def find_version(named: Named) -> Version:
+    """The version that is named now. A champion that passed the gate by is put back first.
+
+    Raises: RegistryError if there is none.
+    """
+    client = open_client()
+    if named.which == CHAMPION:
+        put_back(client, named.name)
+    return get_version(client, named.name, named.which)
+
+
+class Watch:
+    """Looks at an alias every `every_s` seconds, or at once when told to.
+
+    Args:
+        build: makes the engine of a version; called in a thread.
+    """
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        named: Named,
+        build: Callable[[Version], Engine],
+        *,
+        every_s: float,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._gateway = gateway
+        self._named = named
+        self._build = build
+        self._every_s = every_s
+        self._now = now
+        self._wake = asyncio.Event()
+        self.refused: Refusal | None = None
+
+    def look_now(self) -> None:
+        """End the pause before the next look."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), self._every_s)
+            self._wake.clear()
+            await self.look()
+
+    async def look(self) -> None:
+        """Take over with the version that the alias names, if it is another one and passes its check."""
+        try:
+            version = await asyncio.to_thread(find_version, self._named)
+        except RouterError as error:
+            reason = "store" if isinstance(error, StoreUnreachable) else "no_version"
+            self._gateway.metrics.refused_versions.labels(reason).inc()
+            _log.warning("the serving version stays: %s", error)
+            return
+        if str(version.number) == self._gateway.engine.identity.version or self._fails(version):
+            return
+        try:
+            engine = await asyncio.to_thread(self._build, version)
+        except Exception as error:  # whatever a version does, the old one serves
+            self._refuse(version, error)
+            return
+        try:
+            await engine.check()
+        except Exception as error:
+            await engine.aclose()
+            self._refuse(version, error)
+            return
+        self.refused = None
+        self._gateway.take_over(engine)
+
+    def _fails(self, version: Version) -> bool:
+        last = self.refused
+        return (
+            last is not None
+            and last.version == version.number
+            and self._now() - last.at_s < _AGAIN_S
+        )
+
+    def _refuse(self, version: Version, error: Exception) -> None:
+        known = isinstance(error, RouterError)
+        why = str(error) if known else f"{type(error).__name__}: {error}"
+        self.refused = Refusal(version.number, why, self._now())
+        self._gateway.metrics.refused_versions.labels("check").inc()
+        serving = self._gateway.engine.identity.label
+        _log.error(
+            "version %d of %s is not taken into service, %s stays: %s",
+            version.number, version.name, serving, why, exc_info=None if known else error,
+        )  # fmt: skip

@@ -1,0 +1,215 @@
+"""A new champion takes over while requests are under way."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from routerr1.config import Params, ServeParams
+from routerr1.errors import ConfigError
+from routerr1.pool.base import Call, Pool
+from routerr1.pool.budget import Budget, Limits
+from routerr1.prompt import renderer
+from routerr1.registry import promotion, versions
+from routerr1.registry.announce import HEADER, SECRET, announce, is_signed, signature
+from routerr1.rollout.generate import ScriptedGenerator
+from routerr1.serve.build import Choices, policy_route, version_engine
+from routerr1.serve.champion import Named, Watch, find_version
+from routerr1.serve.engine import Engine, Identity
+from routerr1.serve.gateway import Gateway
+from routerr1.serve.server import Server, listen
+from routerr1.serve.store import Store
+from routerr1.simulation.pool import SimulatedPool
+from routerr1.tracking.store import open_client
+from routerr1.types import Reply
+from tests.chain import commit_nothing, put_policy
+from tests.serve.conftest import FRANCE, Start, calls_atlas
+from tests.serve.test_openai_client import ASK, asynchronous, until
+
+
+class Gated(Pool):
+    """A pool whose calls wait until they may end."""
+
+    def __init__(self, inner: Pool, text: str) -> None:
+        self.cards = inner.cards
+        self.may_end = threading.Event()
+        self.asked = 0
+        self.closed = False
+        self._text = text
+
+    async def ask(self, call: Call) -> Reply:
+        self.asked += 1
+        while not self.may_end.is_set():
+            await asyncio.sleep(0.01)
+        return Reply(call.candidate, self._text, 1, 1, 1e-6)
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+async def test_requests_under_way_end_with_the_version_that_took_them(
+    start: Start, pool: SimulatedPool, params: Params, tmp_path: Path
+) -> None:
+    old, new = Gated(pool, "by the old"), Gated(pool, "by the new")
+    new.may_end.set()
+    running = start(asked=old)
+    route = policy_route(ScriptedGenerator(calls_atlas), renderer("compact", 4), params)
+    budget = Budget(tmp_path / "new.sqlite", Limits(), run="new")
+    engine = Engine(Identity("routerr1", "8", "policy", "simulated"), route, new, budget)
+    async with asynchronous(running) as client:
+        waiting = [asyncio.ensure_future(client.chat.completions.create(**ASK)) for _ in range(20)]
+        await until(lambda: old.asked == 20)
+        before = running.gateway.engine
+        running.server.call(partial(running.gateway.take_over, engine))
+        await until(lambda: running.gateway.engine is engine)
+        fresh = await client.chat.completions.create(**ASK)
+        assert (fresh.choices[0].message.content, fresh.system_fingerprint) == (
+            "by the new", "routerr1@8",
+        )  # fmt: skip
+        assert not old.closed
+        old.may_end.set()
+        found = [await each for each in waiting]
+    assert {(each.choices[0].message.content, each.system_fingerprint) for each in found} == {
+        ("by the old", "routerr1@7")
+    }
+    await until(lambda: old.closed)
+    assert before.under_way == 0
+
+
+def test_a_message_is_believed_only_if_it_is_signed_and_fresh() -> None:
+    body, now = b'{"version": 3}', 1_000_000
+    good = signature("s3cret", body, now)
+    assert is_signed("s3cret", body, good, now + 200)
+    assert not is_signed("s3cret", body, good, now + 400)
+    assert not is_signed("s3cret", body + b" ", good, now)
+    assert not is_signed("other", body, good, now)
+    for forged in ("", "t=1", f"t={now},v1=", f"t={now},v1=é", f"t={'9' * 400},v1=x", good[:-1]):
+        assert not is_signed("s3cret", body, forged, now)
+
+
+def test_an_unsigned_message_changes_nothing(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = start()
+    monkeypatch.setenv(SECRET, "s3cret")
+    for header in ("", "t=1,v1=00", signature("other", b"{}", int(time.time()))):
+        found = httpx2.post(
+            f"{running.url}/hooks/champion", content=b"{}", headers={HEADER: header}
+        )
+        assert (found.status_code, found.json()["error"]["code"]) == (401, "invalid_signature")
+
+
+class Registry:
+    """Versions of a small policy, and a gateway that watches the champion."""
+
+    def __init__(self, chain: Params, policy: Path) -> None:
+        self.params = chain
+        put_policy(policy, price=0.1)
+
+    def register(self) -> int:
+        commit_nothing()
+        return versions.register(self.params).number
+
+    def promote(self, number: int) -> None:
+        assert promotion.promote(self.params, number, why="test").record is not None
+
+
+@pytest.mark.slow
+def test_champions_come_go_and_are_put_back_without_a_lost_request(
+    chain: Params, small_policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry(chain, small_policy)
+    first = registry.register()
+    registry.promote(first)
+    second = registry.register()
+    third = registry.register()
+    client, name = open_client(), chain.registry.model
+    champion = Named(name, "champion", moves=True)
+    with pytest.raises(ConfigError, match="the candidates are simulated"):
+        version_engine(find_version(champion), Choices())
+    build: Callable[..., Engine] = partial(version_engine, choices=Choices(demo=True))
+    gateway = Gateway(
+        build(find_version(champion)), ServeParams(drain_s=1), Store("sqlite:///s.sqlite")
+    )
+    watch = Watch(gateway, champion, build, every_s=60)
+    monkeypatch.setenv(SECRET, "s3cret")
+
+    listening = listen("127.0.0.1", 0)
+    server = Server(gateway, watch)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    told = chain.replace(promote=chain.promote.replace(gateways=(url,)))
+    asking = Asking(url)
+    try:
+        assert ready(url)["version"] == str(first)
+        assert promotion.promote(told, second, why="test").record is not None
+        wait(lambda: ready(url)["version"] == str(second))
+        client.set_registered_model_alias(name, "champion", str(third))  # as MLflow's button does
+        announce([url], name, third)
+        wait(lambda: promotion.is_on_record(client, name))
+        assert versions.get_version(client, name, "champion").number == second
+        broken = versions.get_version(client, name, third)
+        damage(client.get_logged_model(broken.model_id).artifact_location)
+        client.set_registered_model_alias(name, "candidate", str(third))
+        watch._named = Named(name, "candidate", moves=True)
+        announce([url], name, third)
+        wait(lambda: ready(url)["refused"] is not None)
+        assert ready(url)["refused"].startswith(f"version {third}: ")
+        assert ready(url)["version"] == str(second)
+        watch._named = champion
+        promotion.rollback(told, why="test")
+        wait(lambda: ready(url)["version"] == str(first))
+    finally:
+        found = asking.end()
+        server.should_exit = True
+        thread.join(30)
+        listening.close()
+    assert not thread.is_alive()
+    assert {status for status, _ in found} <= {200, 502}  # a policy of few steps may not answer
+    assert {version for _, version in found} == {str(first), str(second)}
+
+
+class Asking:
+    """Asks all the time, from another thread."""
+
+    def __init__(self, url: str) -> None:
+        self._found: list[tuple[int, str]] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(url,))
+        self._thread.start()
+
+    def _run(self, url: str) -> None:
+        with httpx2.Client(base_url=url, trust_env=False, timeout=60) as http:
+            while not self._stop.is_set():
+                body = {"model": "routerr1", "messages": [{"role": "user", "content": FRANCE}]}
+                reply = http.post("/v1/chat/completions", json=body)
+                self._found.append((reply.status_code, reply.headers.get("x-routerr1-version", "")))
+
+    def end(self) -> list[tuple[int, str]]:
+        self._stop.set()
+        self._thread.join(60)
+        return self._found
+
+
+def ready(url: str) -> dict[str, object]:
+    return dict(httpx2.get(f"{url}/readyz", timeout=60).json())
+
+
+def wait(holds: Callable[[], object], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        with suppress(httpx2.HTTPError):
+            if holds():
+                return
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def damage(location: str) -> None:
+    weights = Path(location.removeprefix("file://")) / "artifacts/policy/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
