@@ -5,7 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from routerr1.baselines.build import LEARNED, Materials, baseline_routers, lessons
+from routerr1.baselines.cascade import Cascade
+from routerr1.baselines.learned import Chooser
 from routerr1.baselines.matrix import read_matrix
+from routerr1.baselines.replies import answer_with_reply, next_call_of
+from routerr1.baselines.saved import ROUTER, SavedRouter, fit_router, load_router
 from routerr1.config import Baseline, Params
 from routerr1.errors import ConfigError
 from routerr1.evaluate.controls import Policy, Router, fixed_router, policy_router
@@ -23,6 +27,7 @@ from routerr1.rollout.generate import Generator
 from routerr1.serve.engine import Engine, Identity, Route
 from routerr1.serve.hearing import Heard, HearingGenerator
 from routerr1.train.checkpoint import MANIFEST, read_manifest
+from routerr1.types import Question, Trajectory
 from routerr1.workspace import Workspace
 
 SERVED = "served"  # pool and data set of what is played here
@@ -82,17 +87,24 @@ def version_engine(version: Version, choices: Choices) -> Engine:
         workspace = Workspace(params)
         opened = _Opened(workspace, params, context / "cards.json")
         try:
-            generator = workspace.load(checkpoint)
-            route = policy_route(generator, workspace.renderer, params)
+            manifest = read_manifest(checkpoint)
+            if (checkpoint / ROUTER).is_file():
+                router = str(manifest["router"])
+                route = reply_route(load_router(checkpoint), router, params)
+            else:
+                router = "policy"
+                route = policy_route(workspace.load(checkpoint), workspace.renderer, params)
         except BaseException:
             opened.give_up()
             raise
-        digest = hash_of(read_manifest(checkpoint)["files"])
-    return opened.engine(str(version.number), "policy", route, digest)
+        digest = hash_of(manifest["files"])
+    return opened.engine(str(version.number), router, route, digest)
 
 
 def router_engine(name: str, params: Params, choices: Choices) -> Engine:
     """An evaluated router by its name in the table: `policy`, `fixed/NAME` or `baseline/NAME`.
+
+    Without a policy (`model.init: none`) the chosen candidate's reply is the answer, as in evaluation.
 
     Raises: ConfigError for a router that is not served; DataError if what it learns from is missing.
     """
@@ -101,6 +113,10 @@ def router_engine(name: str, params: Params, choices: Choices) -> Engine:
     workspace = Workspace(params)
     if (kind, router) == ("control", "policy"):
         return policy_engine(PATHS.policy, params, choices)
+    if not params.has_policy:
+        what = SavedRouter(router=name, seed=params.seeds[0], baselines=params.baselines)
+        fitted = fit_router(what, PATHS.matrix, PATHS.cards)
+        return _Opened(workspace, params).engine(name, name, reply_route(fitted, name, params), "")
     if kind == "baseline" and router in _BASELINES:
         route = _baseline_route(router, workspace)
     elif kind == "fixed":
@@ -124,6 +140,20 @@ def policy_route(generator: Generator, renderer: Renderer, params: Params) -> Ro
     def route(pool: Pool, heard: Heard) -> Router:
         hearing = replace(policy, generator=HearingGenerator(generator, heard))
         return policy_router(hearing, pool, SERVED, params.evaluate.seed)
+
+    return route
+
+
+def reply_route(fitted: Chooser | Cascade, name: str, params: Params) -> Route:
+    """A router without a policy: a candidate's reply is the answer."""
+    next_call = next_call_of(fitted)
+
+    def route(pool: Pool, _: Heard) -> Router:
+        async def play(question: Question, *, player: str) -> Trajectory:
+            seed = params.evaluate.seed
+            return await answer_with_reply(question, next_call, pool, seed=seed, player=player)
+
+        return Router(name, params.seeds[0], SERVED, pool, play, whole_reply=True)
 
     return route
 

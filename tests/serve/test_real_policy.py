@@ -10,11 +10,13 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from routerr1.baselines.replies import Always
 from routerr1.config import Params
 from routerr1.errors import ConfigError
+from routerr1.pool.budget import Budget, BudgetedPool, Limits
 from routerr1.pool.cards import write_cards
-from routerr1.serve.build import Choices, policy_engine
-from routerr1.serve.engine import Engine
+from routerr1.serve.build import Choices, policy_engine, reply_route
+from routerr1.serve.engine import Engine, Identity
 from routerr1.serve.gateway import Gateway
 from routerr1.serve.store import Store
 from routerr1.simulation.pool import SimulatedPool
@@ -75,3 +77,20 @@ async def test_forty_at_once_share_batches_and_health_is_answered_meanwhile(
         assert json.loads(alone.text)["usage"]["cost"] == about["cost"]
     assert together_s < 20 * alone_s + 5  # one after another it would take forty times as long
     assert statistics.median(healthy) < 0.25
+
+
+async def test_a_router_without_a_policy_answers_with_the_reply_it_chooses(
+    params: Params, pool: SimulatedPool, tmp_path: Path
+) -> None:
+    budget = Budget(tmp_path / "b.sqlite", Limits(), run="r")
+    asked = BudgetedPool(pool, budget, max_reply_tokens=100)
+    route = reply_route(Always("Penny"), "fixed/Penny", params)
+    engine = Engine(Identity("routerr1", "1", "fixed/Penny", "simulated"), route, asked, budget)
+    await engine.check()
+    gateway = Gateway(engine, params.serve, Store(f"sqlite:///{tmp_path / 's.sqlite'}"))
+    with serving(gateway) as (url, _):
+        async with httpx2.AsyncClient(base_url=url, trust_env=False, timeout=60) as http:
+            found = (await http.post("/v1/chat/completions", json=BODY)).json()
+    assert found["choices"][0]["message"]["content"] == pool.say("Penny", FRANCE)
+    assert [call["model"] for call in found["routerr1"]["calls"]] == ["Penny"]
+    assert found["routerr1"]["router"] == "fixed/Penny"
