@@ -83,6 +83,7 @@ class ColumnsParams(Section):
     question: str = "question"
     golden_answers: str = "golden_answers"
     hops: str | None = None
+    topic: str | None = None
     metadata: str | None = "metadata"
     separator: str | None = None
     marker: str | None = None

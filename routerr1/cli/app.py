@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from routerr1.cli.data import app as data_app
+from routerr1.cli.init import add_command as add_init
 from routerr1.cli.options import PARAMS, ParamsFile
 from routerr1.cli.pool import app as pool_app
 from routerr1.cli.registry import add_commands
@@ -79,7 +80,10 @@ _BY_DVC = "`dvc repro` runs this only if its inputs have changed; by hand it alw
 
 def _stage(name: str, summary: str) -> None:
     def command(params: ParamsFile = PARAMS) -> None:
+        from routerr1.cli.scaffold import require_version
         from routerr1.config import load_params
+
+        require_version()
 
         run: Callable[[Params], None] = getattr(import_module(f"routerr1.stages.{name}"), name)
         run(load_params(params))
@@ -232,6 +236,7 @@ for _name, _commands, _summary in (
     ("pool", pool_app, "Serve, import, price and inspect candidates."),
 ):
     app.add_typer(_commands, name=_name, help=_summary, rich_help_panel="Questions and candidates")
+add_init(app)
 add_commands(app)
 add_serving(app)
 

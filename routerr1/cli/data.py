@@ -21,6 +21,9 @@ def import_(
     question: Annotated[str, typer.Option(help="Column of the question.")],
     answers: Annotated[str, typer.Option(help="Column of the answers: a list, or one answer.")],
     hops: Annotated[str | None, typer.Option(help="Column of the number of facts needed.")] = None,
+    topic: Annotated[
+        str | None, typer.Option(help="Column of the topic; without it, topics are found.")
+    ] = None,
     id_: Annotated[str | None, typer.Option("--id", help="Column of the id.")] = None,
     metadata: Annotated[str | None, typer.Option(help="Column of a JSON object to keep.")] = None,
     separator: Annotated[
@@ -48,11 +51,17 @@ def import_(
             help="How answers are compared: text (any language, numbers as numbers) or squad (the paper's)."
         ),
     ] = "text",
+    meaning: Annotated[
+        bool,
+        typer.Option(
+            help="Find topics, and keep questions that ask the same in one split; takes seconds."
+        ),
+    ] = True,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = IMPORTED,
 ) -> None:
     """Turn a file of questions into rows that params.yaml can name, and report what was refused."""
+    from routerr1.baselines.embed import MINILM, embedder
     from routerr1.config import ColumnsParams
-    from routerr1.data.clean import SAYS
     from routerr1.data.imported import KNOWN, Shares, import_file, remember
     from routerr1.errors import DataError
     from routerr1.matching import RULES
@@ -64,26 +73,20 @@ def import_(
         raise DataError(f"--matching {matching}: must be one of {', '.join(RULES)}")
     columns = ColumnsParams(
         id=id_, question=question, golden_answers=answers, hops=hops, metadata=metadata,
-        separator=separator, marker=marker,
+        separator=separator, marker=marker, topic=topic,
     )  # fmt: skip
     found = import_file(
         file, name, columns,
         out=out, shares=Shares(test, validation), split_column=split, seed=seed, matching=rule,
         header=[name.strip() for name in header.split(",") if name.strip()],
+        embed=(lambda texts: embedder(MINILM, 0).embed(texts)) if meaning else None,
     )  # fmt: skip
     remember(found.path)
     for name_ in sorted({*SPLITS} - {*found.rows}):
         typer.echo(
             f"no question in {name_}: the checks will refuse that; import more rows, or raise --{name_}"
         )
-    rows = ", ".join(f"{split} {count}" for split, count in sorted(found.rows.items()))
-    typer.echo(f"{found.path}: {found.rows.total()} questions ({rows})")
-    for reason, count in sorted(found.refused.items()):
-        typer.echo(f"refused {count}: {SAYS[reason]}")
-    if found.dropped_golds:
-        typer.echo(f"dropped {found.dropped_golds} answers that are empty or repeated")
-    if found.refused:
-        typer.echo(f"lines and reasons: {found.report}")
+    typer.echo("\n".join(found.told()))
     typer.echo(f"To use it, in params.yaml under dataset:  imported: [{found.path.as_posix()}]")
     typer.echo(
         f"To keep it:  dvc add {found.path.as_posix()}, and commit its .dvc file and {KNOWN}"

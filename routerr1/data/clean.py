@@ -110,6 +110,7 @@ def clean(
         golden_answers=golds,
         hops=_hops(values.get(columns.hops) if columns.hops else None),
         metadata=_metadata(values.get(columns.metadata) if columns.metadata else None)
+        | _topic(values.get(columns.topic) if columns.topic else None)
         | ({} if matching == "squad" else {"matching": matching}),
         dropped_golds=len(listed) - len(golds),
     )
@@ -206,6 +207,11 @@ def _hops(value: Any) -> int | None:
     if isinstance(value, bool) or not 1 <= hops <= _MOST_HOPS or float(value) != hops:
         raise RefusedError("hops_not_a_number")
     return hops
+
+
+def _topic(value: Any) -> dict[str, Any]:
+    named = text.squeeze(str(value)) if isinstance(value, str | int) else ""
+    return {"topic": named} if named else {}
 
 
 def _metadata(value: Any) -> dict[str, Any]:

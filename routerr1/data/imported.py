@@ -1,10 +1,13 @@
 """Import of a user's file of questions, with a report of the refused rows and the reasons."""
 
 import json
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from hashlib import blake2b
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -12,6 +15,7 @@ from routerr1.config import ColumnsParams
 from routerr1.data import embedded, text
 from routerr1.data.benchmarks import BENCHMARKS
 from routerr1.data.clean import SAYS, Cleaned, Reason, RefusedError, clean
+from routerr1.data.meaning import Embed, find_topics, same_meaning
 from routerr1.data.sources import Raw, read_rows
 from routerr1.data.splits import GROUP_ROWS, FileWriter, chunks, to_table
 from routerr1.errors import DataError
@@ -21,6 +25,10 @@ from routerr1.types import SPLITS, Question, Split
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _RESERVED = {embedded.DATASET, *BENCHMARKS}
+_log = logging.getLogger(__name__)
+
+MOST_EMBEDDED = 20_000
+"""Rows of a file that are embedded; a row takes some milliseconds."""
 
 
 KNOWN = Path("data/imported.json")
@@ -40,6 +48,9 @@ class Imported(NamedTuple):
     Attributes:
         refused: number of rows by reason; the report lists each with its line.
         dropped_golds: empty or repeated golds in rows that were kept.
+        topics: topic -> its questions; empty where the rows name none and none were found.
+        topics_found: the topics are clusters, not a column's.
+        alike: rows that ask the same as an earlier row in other words, and so share its split.
     """
 
     path: Path
@@ -47,6 +58,29 @@ class Imported(NamedTuple):
     rows: Counter[Split]
     refused: Counter[Reason]
     dropped_golds: int
+    topics: Counter[str]
+    topics_found: bool
+    alike: int
+
+    def told(self) -> list[str]:
+        """What was imported and what was not, as lines for people."""
+        rows = ", ".join(f"{split} {count}" for split, count in sorted(self.rows.items()))
+        lines = [f"{self.path}: {self.rows.total()} questions ({rows})"]
+        if self.topics:
+            named = ", ".join(f"{name} ({count})" for name, count in self.topics.most_common())
+            lines.append(f"topics{' found' if self.topics_found else ''}: {named}")
+        elif self.topics_found:
+            lines.append("topics: none found, the questions are all of one kind")
+        if self.alike:
+            lines.append(
+                f"{self.alike} questions ask what another asks in other words; each stays in the other's split"
+            )
+        lines += [f"refused {n}: {SAYS[reason]}" for reason, n in sorted(self.refused.items())]
+        if self.dropped_golds:
+            lines.append(f"dropped {self.dropped_golds} answers that are empty or repeated")
+        if self.refused:
+            lines.append(f"lines and reasons: {self.report}")
+        return lines
 
 
 def import_file(
@@ -60,12 +94,15 @@ def import_file(
     seed: int = 42,
     matching: Rule = "text",
     header: Sequence[str] = (),
+    embed: Embed | None = None,
 ) -> Imported:
     """Turn `file` into out/NAME.parquet, with out/NAME.refused.jsonl beside it.
 
     Args:
-        shares: used unless `split_column` names a column that holds the splits. Which split a
-            question goes to depends on its wording and `seed` only, not on the rest of the file.
+        shares: used unless `split_column` names a column that holds the splits. Without `embed`, which
+            split a question goes to depends on its wording and `seed` only, not on the rest of the file.
+        embed: finds topics, unless `columns.topic` names them, and questions that ask the same, which go
+            to one split. Of up to `MOST_EMBEDDED` rows, which are held in memory; None finds neither.
         matching: the rule that compares answers; each row has it.
         header: names of the columns of a CSV file without a header line.
 
@@ -81,7 +118,7 @@ def import_file(
     if out.exists() and not out.is_dir():
         raise DataError(f"--out {out}: is a file; name a folder")
     path, report = out / f"{name}.parquet", out / f"{name}.refused.jsonl"
-    importer = _Importer(file, name, columns, shares, split_column, seed, matching, header)
+    importer = _Importer(file, name, columns, shares, split_column, seed, matching, header, embed)
     with (
         atomic_path(path) as rows_aside,
         atomic_path(report) as report_aside,
@@ -92,7 +129,10 @@ def import_file(
                 writer.write(to_table(some))
         if not importer.rows:
             raise DataError(f"{file}: no usable row; {importer.reasons()}")
-    return Imported(path, report, importer.rows, importer.refused, importer.dropped_golds)
+    return Imported(
+        path, report, importer.rows, importer.refused, importer.dropped_golds,
+        importer.topics, importer.topics_found, importer.alike,
+    )  # fmt: skip
 
 
 def remember(path: Path) -> None:
@@ -138,6 +178,7 @@ class _Importer:
         seed: int,
         matching: Rule,
         header: Sequence[str],
+        embed: Embed | None,
     ) -> None:
         self.file = file
         self.name = name
@@ -147,6 +188,10 @@ class _Importer:
         self.seed = seed
         self.matching = matching
         self.header = header
+        self.embed = embed
+        self.topics: Counter[str] = Counter()
+        self.topics_found = False
+        self.alike = 0
         self.rows: Counter[Split] = Counter()
         self.refused: Counter[Reason] = Counter()
         self.dropped_golds = 0
@@ -155,18 +200,74 @@ class _Importer:
         self._keys: set[int] = set()
 
     def questions(self) -> Iterator[Question]:
+        rows = self._usable()
+        some = [] if self.embed is None else list(islice(rows, MOST_EMBEDDED + 1))
+        if self.embed is not None and 0 < len(some) <= MOST_EMBEDDED:
+            yield from self._arranged(some, self.embed)
+            return
+        if some:
+            _log.warning(
+                "%s: holds more than %d rows, so topics and questions of one meaning are not looked for",
+                self.file, MOST_EMBEDDED,
+            )  # fmt: skip
+        for raw, row in chain(some, rows):
+            yield self._taken(row, self._split(raw, row))
+
+    def _usable(self) -> Iterator[tuple[Raw, Cleaned]]:
         needed = [self.columns.question, self.columns.golden_answers]
-        needed += [c for c in (self.columns.hops, self.split_column) if c is not None]
+        needed += [
+            c for c in (self.columns.hops, self.columns.topic, self.split_column) if c is not None
+        ]
         for raw in read_rows(self.file, needed, self.header):
             try:
-                row = self._clean(raw)
+                yield raw, self._clean(raw)
             except RefusedError as error:
                 self._refuse(raw.line, error.reason)
-                continue
-            split = self._split(raw, row)
-            self.rows[split] += 1
-            self.dropped_golds += row.dropped_golds
-            yield row.to_question(self.name, split)
+
+    def _taken(self, row: Cleaned, split: Split) -> Question:
+        self.rows[split] += 1
+        self.dropped_golds += row.dropped_golds
+        if topic := row.metadata.get("topic"):
+            self.topics[str(topic)] += 1
+        return row.to_question(self.name, split)
+
+    def _arranged(self, rows: Sequence[tuple[Raw, Cleaned]], embed: Embed) -> Iterator[Question]:
+        """The rows with topics, and with the questions of one meaning in one split."""
+        texts = [row.question for _, row in rows]
+        vectors = embed(texts)
+        topics: Sequence[str | None] = [None] * len(rows)
+        if self.columns.topic is None and not any("topic" in row.metadata for _, row in rows):
+            self.topics_found = True
+            topics = find_topics(texts, vectors, seed=self.seed) or topics
+        answers = [row.golden_answers for _, row in rows]
+        groups = same_meaning(vectors, answers, [self.matching] * len(rows))
+        self.alike = len(groups) - len(set(groups))
+        splits = {} if self.split_column is not None else self._splits_of(groups, texts)
+        for place, (raw, row) in enumerate(rows):
+            found = {"topic": topics[place]} if topics[place] is not None else {}
+            group = rows[groups[place]][1].id.replace("/", "_")  # a slash joins facts
+            known = {"group": group, **found, **row.metadata}
+            if self.split_column is not None:  # wording decides what is left out of training
+                del known["group"]
+                known |= {key: row.metadata[key] for key in ("group",) if key in row.metadata}
+            split = splits.get(groups[place]) or self._split(raw, row)
+            yield self._taken(replace(row, metadata=known), split)
+
+    def _splits_of(self, groups: Sequence[int], texts: Sequence[str]) -> dict[int, Split]:
+        """The split of each group: test and validation are filled in the order of a seeded digest."""
+        sizes = Counter(groups)
+        order = sorted(sizes, key=lambda group: self._place(texts[group]))
+        wanted = {"test": self.shares.test, "validation": sum(self.shares)}
+        found: dict[int, Split] = {}
+        filled = 0
+        for group in order:
+            place = (filled + sizes[group] / 2) / len(groups)
+            filled += sizes[group]
+            found[group] = (
+                "test" if place < wanted["test"]
+                else "validation" if place < wanted["validation"] else "train"
+            )  # fmt: skip
+        return found
 
     def _clean(self, raw: Raw) -> Cleaned:
         if raw.values is None:
@@ -196,11 +297,15 @@ class _Importer:
                 f"{self.file}, line {raw.line}: {self.split_column} is {found!r}, "
                 f"must be one of {', '.join(SPLITS)}"
             )
-        seeded = f"{self.seed}\0{text.comparable(row.question)}".encode()
-        place = int.from_bytes(blake2b(seeded, digest_size=8).digest(), "big") / 2**64
+        place = self._place(row.question)
         if place < self.shares.test:
             return "test"
         return "validation" if place < sum(self.shares) else "train"
+
+    def _place(self, question: str) -> float:
+        """A number from 0 to 1 that depends on the wording and the seed."""
+        seeded = f"{self.seed}\0{text.comparable(question)}".encode()
+        return int.from_bytes(blake2b(seeded, digest_size=8).digest(), "big") / 2**64
 
     def reasons(self) -> str:
         """Counts of the refusals, in words."""

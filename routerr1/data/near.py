@@ -30,8 +30,8 @@ class Near(NamedTuple):
 
 
 def by_wording(metadata: Mapping[str, Any]) -> bool:
-    """True if a row is compared by its wording, because it names no facts."""
-    return not metadata.get("steps")
+    """True if a row is compared by its wording, because it names neither facts nor a group."""
+    return not (metadata.get("steps") or metadata.get("group"))
 
 
 def shingles(comparable: str) -> set[str]:

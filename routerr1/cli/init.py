@@ -1,0 +1,74 @@
+"""The command `routerr1 init`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def add_command(app: typer.Typer) -> None:
+    """Add the command to the main one."""
+    app.command(rich_help_panel="Start")(init)
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="New folder of the workspace.")],
+    questions: Annotated[
+        Path | None, typer.Option(help="Your questions: .csv, .jsonl, .json, .parquet or .xlsx.")
+    ] = None,
+    question: Annotated[str | None, typer.Option(help="Column of the question.")] = None,
+    answers: Annotated[
+        str | None, typer.Option(help="Column of the answers: a list, or one answer.")
+    ] = None,
+    topic: Annotated[
+        str | None, typer.Option(help="Column of the topic; without it, topics are found.")
+    ] = None,
+    separator: Annotated[
+        str | None, typer.Option(help="Between several answers in one cell, e.g. '|'.")
+    ] = None,
+    pool: Annotated[Path | None, typer.Option(help="Pool file of your models.")] = None,
+) -> None:
+    """Make a workspace for your own questions and models; `dvc repro` in it trains and evaluates.
+
+    In a terminal it asks for what is missing; without a terminal it leaves it to fill in.
+    """
+    from routerr1.baselines.embed import MINILM, embedder
+    from routerr1.cli.scaffold import Own, make_workspace
+    from routerr1.config import ColumnsParams
+    from routerr1.errors import ConfigError
+
+    if sys.stdin.isatty():
+        questions = questions or _asked("File of your questions")
+        pool = pool or _asked("Pool file of your models")
+        if questions is not None:
+            question = question or typer.prompt("Column of the question", default="question")
+            answers = answers or typer.prompt("Column of the answers", default="answers")
+    if questions is not None and (question is None or answers is None):
+        raise ConfigError(
+            "init: --questions needs --question COLUMN and --answers COLUMN, as the file names them"
+        )
+    columns = ColumnsParams(
+        id=None, question=question or "", golden_answers=answers or "", metadata=None,
+        separator=separator, topic=topic,
+    )  # fmt: skip
+    made = make_workspace(
+        folder, Own(questions, columns, pool), embed=lambda texts: embedder(MINILM, 0).embed(texts)
+    )
+    if made.imported is not None:
+        typer.echo("\n".join(made.imported.told()))
+    typer.echo(f"{folder}: is a workspace. Next:")
+    typer.echo(f"  cd {folder}")
+    if made.pool is None:
+        typer.echo("  edit pools/mine.yaml          # your models, their addresses and prices")
+    elif any(endpoint.key_env for endpoint in made.pool.endpoints.values()):
+        typer.echo("  cp .env.example .env          # fill in the keys")
+    if made.imported is None:
+        typer.echo("  routerr1 data import FILE --name NAME --question COLUMN --answers COLUMN")
+    typer.echo("  routerr1 pool check pools/mine.yaml")
+    typer.echo("  dvc repro                     # writes data/report/index.html")
+
+
+def _asked(what: str) -> Path | None:
+    given: str = typer.prompt(f"{what} (empty: later)", default="", show_default=False)
+    return Path(given) if given else None

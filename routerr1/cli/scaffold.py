@@ -1,0 +1,208 @@
+"""`routerr1 init`: a workspace of one's own, made from templates that the package ships."""
+
+import contextlib
+import io
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from importlib import metadata, resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from routerr1.config import ColumnsParams
+from routerr1.data.imported import Embed, Imported, Shares, import_file, remember
+from routerr1.data.sources import read_rows
+from routerr1.errors import ConfigError, DataError
+from routerr1.pool.pool_file import PoolFile, read_pool_file
+
+VERSION_FILE = Path("routerr1.version")
+_TEMPLATES = "templates/workspace"
+_POOL = Path("pools/mine.yaml")
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What a workspace is filled in with.
+
+    Attributes:
+        questions: None leaves the questions to a later import.
+        pool: None leaves a pool file to fill in.
+    """
+
+    questions: Path | None = None
+    columns: ColumnsParams = field(default_factory=ColumnsParams)
+    pool: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What was made, for people; `imported` and `pool` are None where nothing was filled in."""
+
+    folder: Path
+    imported: Imported | None
+    pool: PoolFile | None
+
+
+def require_version() -> None:
+    """In a workspace of one's own, refuse another version of routerr1 than its stages depend on.
+
+    Raises: ConfigError naming both versions.
+    """
+    if not VERSION_FILE.is_file():
+        return
+    named, installed = VERSION_FILE.read_text(encoding="utf-8").strip(), _version()
+    if named != installed:
+        raise ConfigError(
+            f"{VERSION_FILE}: names {named}, and {installed} is installed; write {installed} into it and run "
+            "`dvc repro`"
+        )
+
+
+def _version() -> str:
+    return metadata.version("routerr1")
+
+
+def make_workspace(folder: Path, own: Own, *, embed: Embed | None = None) -> Made:
+    """Make `folder` a workspace with git and DVC, a pool file and questions.
+
+    Args:
+        embed: finds topics and questions of the same meaning; see `import_file`.
+
+    Raises: ConfigError if the folder is not empty, or git fails; DataError, PoolError for files that cannot be
+        used. A folder that was made for nothing is removed.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder}: is not empty; name a new folder")
+    pool = read_pool_file(own.pool) if own.pool is not None else None
+    questions = own.questions.resolve() if own.questions is not None else None
+    there = folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        name = _name_of(questions) if questions is not None else "mine"
+        filled = {
+            "title": folder.resolve().name,
+            "today": date.today().isoformat(),
+            "imported": "" if questions is None else f"data/imported/{name}.parquet",
+        }
+        with resources.as_file(resources.files("routerr1.cli") / _TEMPLATES) as templates:
+            _write(templates, folder, filled)
+        if own.pool is not None:
+            shutil.copyfile(own.pool, folder / _POOL)
+        (folder / VERSION_FILE).write_text(f"{_version()}\n", encoding="utf-8")
+        (folder / ".env.example").write_text(_keys(pool), encoding="utf-8")
+        (folder / "data/imported.json").parent.mkdir(exist_ok=True)
+        (folder / "data/imported.json").write_text("{}\n", encoding="utf-8")
+        with contextlib.chdir(folder):
+            found = None
+            if questions is not None:
+                found = _import(questions, name, own.columns, embed)
+            _start_git_and_dvc(found)
+    except BaseException:
+        shutil.rmtree(folder) if not there else _empty(folder)
+        raise
+    return Made(folder, found, pool)
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _name_of(questions: Path) -> str:
+    """The data set's name, from the file's.
+
+    >>> _name_of(Path("Support tickets 2026.csv.gz"))
+    'support_tickets_2026'
+    """
+    stem = questions.name.partition(".")[0].lower()
+    name = re.sub(r"[^a-z0-9]+", "_", stem).strip("_")
+    return name if name not in ("", "embedded") else "own"
+
+
+def _write(templates: Traversable | Path, folder: Path, filled: Mapping[str, str]) -> None:
+    for entry in templates.iterdir():
+        if entry.is_dir():
+            (folder / entry.name).mkdir(exist_ok=True)
+            _write(entry, folder / entry.name, filled)
+            continue
+        text = entry.read_text(encoding="utf-8")
+        for key, value in filled.items():
+            text = text.replace(f"{{{{{key}}}}}", value)
+        name = ".gitignore" if entry.name == "gitignore" else entry.name
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def _keys(pool: PoolFile | None) -> str:
+    """The variables that the pool file's endpoints need, for `.env`."""
+    named = {endpoint.key_env for endpoint in pool.endpoints.values()} if pool else set()
+    lines = [f"{name}=\n" for name in sorted(filter(None, named))]
+    return "# Copy to .env and fill in; .env is never committed.\n" + "".join(lines)
+
+
+def _import(file: Path, name: str, columns: ColumnsParams, embed: Embed | None) -> Imported:
+    found = import_file(
+        file, name, columns, out=Path("data/imported"), shares=shares_of(_count(file, columns)),
+        embed=embed,
+    )  # fmt: skip
+    remember(found.path)
+    return found
+
+
+def _count(file: Path, columns: ColumnsParams) -> int:
+    return sum(1 for _ in read_rows(file, [columns.question, columns.golden_answers]))
+
+
+def shares_of(rows: int) -> Shares:
+    """Larger shares of few questions, so that a test says something: 60 questions, at most 40 %.
+
+    Raises: DataError for fewer than 20 questions.
+
+    >>> shares_of(300), shares_of(40)
+    (Shares(test=0.2, validation=0.1), Shares(test=0.4, validation=0.2))
+    """
+    if rows < 20:
+        raise DataError(f"{rows} questions are too few to train and to test on; bring at least 20")
+    return Shares(max(0.2, min(0.4, 60 / rows)), max(0.1, min(0.2, 30 / rows)))
+
+
+def _start_git_and_dvc(imported: Imported | None) -> None:
+    from dvc.repo import Repo
+
+    if not _inside_git():
+        _git("init", "-q", "-b", "main")
+    subdir = not Path(".git").is_dir()
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        Repo.init(subdir=subdir) as repo,
+        repo.config.edit() as config,
+    ):
+        config["core"] |= {"analytics": False, "check_update": False, "autostage": True}
+    if imported is not None:
+        with Repo() as repo:
+            repo.add(imported.path.as_posix())
+    _git("add", ".")
+    who = (
+        []
+        if _git("config", "user.email", check=False)
+        else ["-c", "user.name=routerr1", "-c", "user.email=routerr1@localhost"]
+    )
+    _git(*who, "commit", "-q", "-m", "Start a workspace with routerr1 init", "--", ".")
+
+
+def _inside_git() -> bool:
+    return bool(_git("rev-parse", "--is-inside-work-tree", check=False))
+
+
+def _git(*words: str, check: bool = True) -> str:
+    try:
+        done = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
+    except OSError:
+        raise ConfigError(
+            "git: not found; install it, because DVC and the registry need it"
+        ) from None
+    if check and done.returncode:
+        raise ConfigError(f"`git {' '.join(words)}` failed: {' '.join(done.stderr.split())}")
+    return done.stdout.strip() if not done.returncode else ""

@@ -1,0 +1,194 @@
+"""`routerr1 init` makes a workspace outside the clone in which the stages run on own questions and models."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from routerr1.cli.scaffold import VERSION_FILE, Own, make_workspace, require_version, shares_of
+from routerr1.config import ColumnsParams, Params, load_params
+from routerr1.data.embedded import build_world, questions
+from routerr1.data.splits import read_file
+from routerr1.errors import ConfigError, DataError, PoolError
+from routerr1.evaluate.results import EvaluationTable
+from routerr1.files import read_yaml
+from routerr1.simulation.candidates import default_candidates
+from routerr1.simulation.facts import known_facts
+from routerr1.simulation.pool import SimulatedPool
+from routerr1.simulation.server import build_app, serving
+from tests.servers import write_pool_file
+
+ROOT = Path(__file__).parents[2]
+TEMPLATES = ROOT / "routerr1/cli/templates/workspace"
+COLUMNS = ColumnsParams(
+    id=None, question="text", golden_answers="solution", metadata=None, separator="|"
+)
+FOUR = ("Goliath", "Atlas", "Mint", "Curie")
+
+
+@pytest.fixture(scope="module")
+def own(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 questions of three topics as a team has them: text and solution in a CSV file."""
+    section = params.dataset.embedded
+    rows = [row for row in questions(build_world(section), section, 42) if row.hops == 1]
+    path = tmp_path_factory.mktemp("own") / "Support tickets.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "solution"])
+        for topic in ("chemistry", "geography", "money"):
+            chosen = [row for row in rows if row.metadata["topic"] == topic][:20]
+            writer.writerows([row.question, "|".join(row.golden_answers)] for row in chosen)
+    return path
+
+
+@pytest.fixture
+def git_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine without a git identity, as a new laptop is."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+
+
+@pytest.fixture(scope="module")
+def pool_file(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Four models behind a real server on loopback."""
+    four = tuple(each for each in default_candidates() if each.name in FOUR)
+    pool = SimulatedPool(four, known_facts(build_world(params.dataset.embedded)), seed=7)
+    with serving(build_app(pool, time_scale=0)) as url:
+        yield write_pool_file(tmp_path_factory.mktemp("pool") / "models.yaml", url, four)
+
+
+@pytest.mark.usefixtures("git_user")
+def test_a_workspace_holds_what_the_stages_need(own: Path, pool_file: Path, tmp_path: Path):
+    folder = tmp_path / "ws"
+    made = make_workspace(folder, Own(own, COLUMNS, pool_file))
+    assert made.imported is not None
+    assert made.imported.rows.total() == 60
+    loaded = load_params(folder / "params.yaml")
+    assert not loaded.has_policy
+    assert [str(path) for path in loaded.dataset.imported] == [
+        "data/imported/support_tickets.parquet"
+    ]
+    held = list(read_file(folder / "data/imported/support_tickets.parquet"))
+    assert {row.metadata["matching"] for row in held} == {"text"}
+    assert (folder / "pools/mine.yaml").read_bytes() == pool_file.read_bytes()
+    status = subprocess.run(
+        ["git", "status", "--short"], cwd=folder, capture_output=True, text=True, check=True
+    )
+    assert status.stdout == ""
+    assert (folder / "data/imported/support_tickets.parquet.dvc").is_file()
+    assert ".env" in (folder / ".gitignore").read_text()
+
+
+def test_the_stages_are_those_of_the_repository_without_its_code():
+    ours, template = read_yaml(ROOT / "dvc.yaml"), read_yaml(TEMPLATES / "dvc.yaml")
+    assert list(template["stages"]) == list(ours["stages"])
+    for name, stage in template["stages"].items():
+        same = ours["stages"][name]
+        assert {key: stage[key] for key in ("cmd", "params", "outs")} == {
+            key: same[key] for key in ("cmd", "params", "outs")
+        }
+        left_out = {"prompts", "data/accepted.json", "data/sweep/sweep.json"}
+        files = [dep for dep in same["deps"] if not dep.startswith("routerr1/")]
+        assert stage["deps"] == [str(VERSION_FILE), *(d for d in files if d not in left_out)]
+
+
+def test_the_parameters_are_those_of_the_repository():
+    def keys(values: object, above: str = "") -> set[str]:
+        if not isinstance(values, dict) or above.startswith("checks.max_leakage_by_set"):
+            return {above}
+        return set().union(
+            *(keys(value, f"{above}.{key}".strip(".")) for key, value in values.items())
+        )
+
+    ours = read_yaml(ROOT / "params.yaml")
+    template = yaml.safe_load((TEMPLATES / "params.yaml").read_text().replace("{{imported}}", ""))
+    assert keys(template) - {"checks"} == keys(ours) - {"checks"}
+
+
+def test_the_deployments_are_those_of_the_repository():
+    ours = yaml.safe_load((ROOT / "prefect.yaml").read_text())
+    template = yaml.safe_load((TEMPLATES / "prefect.yaml").read_text())
+    for one, other in zip(ours["deployments"], template["deployments"], strict=True):
+        module, _, flow = one["entrypoint"].removesuffix("").partition(".py:")
+        assert other["entrypoint"] == f"{module.replace('/', '.')}.{flow}"
+
+
+def test_another_version_than_the_stages_depend_on_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    require_version()
+    VERSION_FILE.write_text("0.0.1\n")
+    with pytest.raises(ConfigError, match=r"routerr1\.version: names 0\.0\.1, and .* is installed"):
+        require_version()
+
+
+@pytest.mark.usefixtures("git_user")
+def test_what_cannot_be_used_leaves_no_folder(own: Path, tmp_path: Path):
+    few = tmp_path / "few.csv"
+    few.write_text("text,solution\n" + "".join(f"Question {n}?,{n}\n" for n in range(10)))
+    with pytest.raises(DataError, match="10 questions are too few"):
+        make_workspace(tmp_path / "ws", Own(few, COLUMNS))
+    with pytest.raises(DataError, match="no column"):
+        make_workspace(tmp_path / "ws", Own(own, COLUMNS.replace(question="frage")))
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("candidates: []\n")
+    with pytest.raises(PoolError, match=r"bad\.yaml"):
+        make_workspace(tmp_path / "ws", Own(own, COLUMNS, bad))
+    assert not (tmp_path / "ws").exists()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/file").touch()
+    with pytest.raises(ConfigError, match="full: is not empty"):
+        make_workspace(tmp_path / "full", Own())
+
+
+def test_shares_leave_something_to_test_on():
+    assert [round(share, 2) for share in shares_of(1000)] == [0.2, 0.1]
+    assert [round(share, 2) for share in shares_of(20)] == [0.4, 0.2]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("git_user")
+def test_own_questions_become_a_registered_champion(own: Path, pool_file: Path, tmp_path: Path):
+    """The commands of a new user, outside the clone, with real DVC and a live pool."""
+    folder = tmp_path / "ws"
+    tools = str(Path(sys.executable).parent)
+    environment = {
+        **os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{tools}:{os.environ['PATH']}",
+        "MLFLOW_TRACKING_URI": "", "PYTHONWARNINGS": "ignore",
+    }  # fmt: skip
+
+    def run(*command: str, cwd: Path = folder) -> str:
+        done = subprocess.run(
+            command, cwd=cwd, env=environment, capture_output=True, text=True, check=False,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return done.stdout + done.stderr
+
+    routerr1 = (sys.executable, "-m", "routerr1.cli")
+    said = run(
+        *routerr1, "init", "ws", "--questions", str(own), "--question", "text", "--answers", "solution",
+        "--separator", "|", "--pool", str(pool_file), cwd=tmp_path,
+    )  # fmt: skip
+    assert "topics found: " in said
+    run("dvc", "repro")
+    table = EvaluationTable.read(folder / "data/eval/table.json")
+    assert not table.has_policy
+    oracle, best = table.router("oracle").em.mean, table.router("best_single").em.mean
+    assert oracle >= table.router("baseline/knn").em.mean >= best - 0.2
+    cards = json.loads((folder / "data/pool/cards.json").read_text())
+    assert len(cards[0]["performance"]) > 1  # by the topics that were found
+    assert "didn't change" in run("dvc", "repro")
+    run("git", "add", ".")
+    run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "trained")
+    assert "Answer: " in run(*routerr1, "ask", "What is the capital of France?")
+    assert "version 1" in run(*routerr1, "register", "--router", "knn")
+    said = run(*routerr1, "promote")
+    assert "champion is version 1" in said
