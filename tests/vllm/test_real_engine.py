@@ -130,10 +130,9 @@ def test_grpo_learns_from_what_vllm_generates(
     train = context.train.model_copy(
         update={
             "steps": 3, "learning_rate": 3e-3, "warmup_steps": 0,
-            "vllm": VllmParams(mode="colocate", url=None, gpu_memory=0.3),
+            "vllm": VllmParams(mode="colocate"),
         }
     )  # fmt: skip
-    context.__class__  # noqa: B018
     found: list[dict[str, float]] = []
     trained = grpo.train(
         policy, _with(context, train), tmp_path, progress=lambda row: found.append(dict(row))
