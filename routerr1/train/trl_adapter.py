@@ -3,7 +3,8 @@
 TRL marks `rollout_func` as experimental. These private names are used; tests/train/test_trl_adapter.py
 says what to look at when a new version changes one:
 `GRPOTrainer._get_per_token_logps_and_entropies`, `GRPOTrainer._metrics`,
-`GRPOTrainer._last_loaded_step`, `Trainer._load_from_checkpoint`, `Trainer._save_checkpoint`.
+`GRPOTrainer._last_loaded_step`, `Trainer._load_from_checkpoint`, `Trainer._save_checkpoint`,
+`VLLMGeneration._iter_named_params`.
 
 Import this file where training starts: TRL takes seconds to import.
 """
@@ -11,6 +12,7 @@ Import this file where training starts: TRL takes seconds to import.
 import copy
 import shutil
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,9 @@ class PackedTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is Any to mypy
             and config.model_type == "llama"  # its attention is full, its logits are not rescaled
             and config.vocab_size <= _LARGEST_VOCABULARY
         )
+        on_cpu = self.accelerator.device.type == "cpu"
+        if self.use_vllm and self.vllm_mode == "colocate" and on_cpu:
+            self.vllm_generation.sync_weights = partial(_reload_weights, self.vllm_generation)
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
         """TRL's loss, and once a step, in its last pass, the loss of the rehearsal."""
@@ -89,6 +94,17 @@ class PackedTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is Any to mypy
         ]
         logps, entropies = (torch.cat(part) for part in zip(*parts, strict=True))
         return logps, entropies, None
+
+
+def _reload_weights(generation: Any) -> None:
+    """Give the engine in this process the trainer's weights.
+
+    TRL's `sync_weights` writes parameter by parameter into the engine's model. On a CPU the engine has
+    replaced them by others in the layout of its kernels, and only its own reload makes that layout again.
+    """
+    runner = generation.llm.llm_engine.model_executor.driver_worker.model_runner
+    runner.reload_weights(weights_iterator=generation._iter_named_params())
+    generation.llm.reset_prefix_cache()
 
 
 def load_weights(trainer: Any, checkpoint: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import Trainer
 from trl import GRPOTrainer
+from trl.generation.vllm_generation import VLLMGeneration
 
 import routerr1
 
@@ -24,6 +25,12 @@ METHODS = {
         ["self", "resume_from_checkpoint"],
         "load_weights calls it to make up for a validation that a spent budget prevented: look at how "
         "Trainer.train loads the weights it resumes from",
+    ),
+    "VLLMGeneration._iter_named_params": (
+        VLLMGeneration,
+        ["self"],
+        "_reload_weights gives them to an engine on a CPU: look at how VLLMGeneration.sync_weights walks "
+        "through the weights of the trainer",
     ),
     "Trainer._save_checkpoint": (
         Trainer,
