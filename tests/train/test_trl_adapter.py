@@ -87,7 +87,7 @@ def private_uses(path: Path) -> set[str]:
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute)
         and isinstance(node.value, ast.Name)
-        and node.value.id == "trainer"
+        and node.value.id in ("trainer", "generation")
     }
     for owner in trainers:
         found |= {node.attr for node in ast.walk(owner) if isinstance(node, ast.Attribute)}

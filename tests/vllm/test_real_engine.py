@@ -170,7 +170,6 @@ def _agree(here: list[Trajectory], there: list[Trajectory]) -> None:
         for turn, again in zip(ours.turns, theirs.turns, strict=True)
         for mine, other in zip(turn.generation.logprobs, again.generation.logprobs, strict=True)
     ]
-    print(f"{len(equal)} of {len(pairs)} equal, log-probabilities differ by {fmean(gaps):.1e} on average")
     assert len(equal) >= 0.95 * len(pairs)
     assert fmean(gaps) < 1e-3
     assert sum(t.ledger.calls for t in there) > 0
