@@ -18,7 +18,7 @@ from routerr1.files import digest
 from routerr1.lineage import PATHS, fingerprint, hash_of, stage_inputs
 from routerr1.pool.base import Pool
 from routerr1.pool.budget import Budget
-from routerr1.pool.build import ONE_RUN, open_http_pool, wrap_pool
+from routerr1.pool.build import ONE_RUN, open_http_pool, store_file, wrap_pool
 from routerr1.pool.cards import read_cards
 from routerr1.pool.recording import Recorder
 from routerr1.pool.records import RecordStore
@@ -214,7 +214,7 @@ class Workspace:
             found["policies"] = [digest(paths.policy), digest(paths.other_policies)]
             found["warmstart"] = digest(paths.warmstart)
             found["matrix"] = digest(paths.matrix)
-            replies = params.pool.store if params.pool.kind == "recorded" else None
+            replies = store_file(params.pool) if params.pool.kind == "recorded" else None
             read = (params.baselines.corpus, params.pool.file, params.generalize.file, replies)
             found["files"] = [digest(file) if file else None for file in read]
         return found

@@ -17,12 +17,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("chain")]
 WHERE = """
 from routerr1.config import load_params
 from routerr1.files import write_json
-from routerr1.pool.build import budget_file
+from routerr1.pool.build import budget_file, store_file
 from routerr1.tracking.store import tracking_uri
 import pathlib
+recorded = load_params().pool.replace(calls="record", store="store/calls.jsonl")
 write_json(pathlib.Path("where.json"), {
     "store": tracking_uri(), "budget": str(budget_file()), "questions": load_params().watch.max_questions,
-    "here": str(pathlib.Path.cwd()),
+    "here": str(pathlib.Path.cwd()), "calls": str(store_file(recorded)),
 })
 """
 STAGE = """  where:
@@ -80,6 +81,7 @@ def test_an_experiment_in_a_temporary_copy_keeps_store_and_budget_of_the_project
     assert found["here"] != str(home)
     assert found["store"] == f"sqlite:///{home}/mlflow.db"
     assert found["budget"] == f"{home}/runs/budget.sqlite"
+    assert found["calls"] == f"{home}/store/calls.jsonl"
     assert found["questions"] == 7
 
 

@@ -1,5 +1,6 @@
 """Description of the questions for people: tables on the console and a data card beside the files."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,16 +25,26 @@ class Group:
     chars: int = 0
     longest: int = 0
     golds: int = 0
+    rules: set[str] = field(default_factory=set)
 
     def cells(self) -> list[str]:
-        """rows, hops, mean and longest question in characters, golds a question."""
+        """rows, hops, mean and longest question in characters, golds a question, rule of matching."""
         hops = sorted(self.hops.items(), key=lambda item: item[0] or 0)
         named = ", ".join(f"{hop or 'unknown'}: {rows}" for hop, rows in hops)
         mean = f"{self.chars / self.rows:.0f} / {self.longest}"
-        return [str(self.rows), named, mean, f"{self.golds / self.rows:.1f}"]
+        return [
+            str(self.rows),
+            named,
+            mean,
+            f"{self.golds / self.rows:.1f}",
+            ", ".join(sorted(self.rules)),
+        ]
 
 
-HEADINGS = ("data set", "split", "rows", "hops: rows", "chars mean / longest", "golds a question")
+_TEXT = re.compile(r'"matching":\s*"text"')
+HEADINGS = (
+    "data set", "split", "rows", "hops: rows", "chars mean / longest", "golds a question", "compared by",
+)  # fmt: skip
 
 
 def describe(folder: Path) -> dict[tuple[str, str], Group]:
@@ -44,14 +55,17 @@ def describe(folder: Path) -> dict[tuple[str, str], Group]:
     groups: dict[tuple[str, str], Group] = {}
     for split in SPLITS:
         for table in read_tables(split_path(folder, split)):
-            columns = table.select(["dataset", "question", "golden_answers", "hops"]).to_pydict()
-            for dataset, question, golds, hops in zip(*columns.values(), strict=True):
+            columns = table.select(
+                ["dataset", "question", "golden_answers", "hops", "metadata"]
+            ).to_pydict()
+            for dataset, question, golds, hops, about in zip(*columns.values(), strict=True):
                 group = groups.setdefault((dataset, split), Group())
                 group.rows += 1
                 group.hops[hops] += 1
                 group.chars += len(question)
                 group.longest = max(group.longest, len(question))
                 group.golds += len(golds)
+                group.rules.add("text" if _TEXT.search(about or "") else "squad")
     return dict(sorted(groups.items(), key=lambda item: (item[0][0], SPLITS.index(item[0][1]))))
 
 

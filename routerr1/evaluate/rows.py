@@ -12,7 +12,7 @@ from typing import Any, Self, get_type_hints
 
 from routerr1.errors import DataError
 from routerr1.files import atomic_path
-from routerr1.matching import contains, exact_match, token_f1
+from routerr1.matching import Rule, contains, exact_match, token_f1
 from routerr1.protocol import check, names_of
 from routerr1.rollout.record import to_row, without_tokens
 from routerr1.types import Ask, Card, Question, Reply, Trajectory
@@ -68,6 +68,11 @@ class Row:
     def key(self) -> tuple[str, str, int, str, str]:
         """Identity of a row: pool, router, seed, dataset, question."""
         return (self.pool, self.router, self.seed, self.dataset, self.question_id)
+
+    @property
+    def matching(self) -> Rule:
+        """The rule by which its answer is compared."""
+        return "text" if '"matching": "text"' in self.trajectory else "squad"
 
     @property
     def rejected(self) -> bool:

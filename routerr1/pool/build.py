@@ -85,12 +85,12 @@ def open_http_pool(
     shown = own if cards is None else tuple(cards)
     _refuse_unknown_cards(shown, file)
     if params.kind == "recorded":
-        assert params.store is not None  # PoolParams checks this
-        store = read_store(params.store, max_rejected)
+        store = read_store(store_file(params), max_rejected)
         return _budgeted(RecordedPool(file, store, shown), params, budget)
     if params.calls == "replay":
-        assert params.store is not None  # PoolParams checks this
-        return open_replay(params.store, shown, request=file.request, max_rejected=max_rejected)
+        return open_replay(
+            store_file(params), shown, request=file.request, max_rejected=max_rejected
+        )
     environ = environment() if environ is None else environ
     keys = file.keys(environ)
     # The SDK is slow to import, and a replay does not need it.
@@ -120,9 +120,8 @@ def wrap_pool(
 ) -> Pool:
     """Put the budget, recording or replay of `params` around an in-process pool; `pool` itself if none."""
     if params.calls == "replay":
-        assert params.store is not None  # PoolParams checks this
         return open_replay(
-            params.store, pool.cards, request=pool.request, max_rejected=max_rejected
+            store_file(params), pool.cards, request=pool.request, max_rejected=max_rejected
         )
     if budget is None:
         budget = open_budget(params.budget, os.environ if environ is None else environ, run=run)
@@ -145,6 +144,14 @@ def budget_file() -> Path:
     return BUDGET_FILE if folder == Path.cwd() else folder / BUDGET_FILE
 
 
+def store_file(params: PoolParams) -> Path:
+    """The store of the parameters. DVC's temporary copy of a project records into the project's."""
+    assert params.store is not None  # PoolParams checks this
+    copied = params.calls != "record" and params.store.exists()
+    folder = project_folder()
+    return params.store if copied or folder == Path.cwd() else folder / params.store
+
+
 def open_budget(
     params: BudgetParams,
     environ: Mapping[str, str],
@@ -162,8 +169,7 @@ def open_budget(
 def _recorded(pool: Pool, params: PoolParams, max_rejected: float) -> Pool:
     if params.calls != "record":
         return pool
-    assert params.store is not None  # PoolParams checks this
-    return Recorder(pool, RecordStore(params.store), max_rejected=max_rejected)
+    return Recorder(pool, RecordStore(store_file(params)), max_rejected=max_rejected)
 
 
 def _refuse_unknown_cards(cards: Sequence[Card], file: PoolFile) -> None:

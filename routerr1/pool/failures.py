@@ -12,6 +12,7 @@ from http import HTTPStatus
 import httpx2
 from openai import APIConnectionError, APIStatusError, APITimeoutError
 
+from routerr1.pool.tally import KEY_LIKE
 from routerr1.pool.transport import ReplyTooLarge, UnaskedEncoding
 from routerr1.pool.wire import parse_body
 from routerr1.types import Usage
@@ -30,12 +31,6 @@ _NOT_SENT = (
 )
 _MOST_WORDS = 200  # characters of what a server says about a failure
 _SHORTEST_SECRET = 8  # shorter "keys" would be found in ordinary words
-# What looks like a key, whether it is one of ours or not: servers quote the keys that they refuse.
-_KEY_LIKE = re.compile(
-    r"(?:\b(?:sk|pk|rk|gsk|xai|hf|key|api)[-_][\w*.…-]{6,}|\bAIza[\w-]{10,}|\beyJ[\w-]+\.[\w.-]+"
-    r"|(?<=bearer )\S+|(?<=://)[^\s/@]+@)",
-    re.IGNORECASE,
-)
 # Servers that name an error by a word, and the status that the word means.
 _STATUS_OF_WORD = (
     ("rate_limit", HTTPStatus.TOO_MANY_REQUESTS),
@@ -194,7 +189,7 @@ def without_secrets(text: str, secrets: Iterable[str]) -> str:
 
 def told(failed: TryError, secrets: Iterable[str]) -> str:
     """The reason with the server's own words in quotation marks, secrets removed."""
-    said = _KEY_LIKE.sub("[key]", without_secrets(failed.said, secrets))
+    said = KEY_LIKE.sub("[key]", without_secrets(failed.said, secrets))
     return f'{failed.why} "{said}"' if said else failed.why
 
 

@@ -19,6 +19,7 @@ from routerr1.pool.base import Call, Pool, PoolWrapper
 from routerr1.pool.cards import first_problem
 from routerr1.pool.pool_file import PoolFile
 from routerr1.pool.pricing import usage_usd
+from routerr1.pool.tally import FailureTally
 from routerr1.rejected import Fault, Rejected
 from routerr1.types import Card, Question, Reply, Usage
 
@@ -92,7 +93,8 @@ class RecordedPool(Pool):
     """A pool over a store.
 
     A question that was never put to a candidate gets a reply with failure `not_recorded`. Prices are the
-    pool file's of today, so a changed price needs no new recording.
+    pool file's of today, so a changed price needs no new recording. When it is closed it logs which calls
+    failed and why.
 
     Args:
         cards: shown in place of the file's.
@@ -100,6 +102,7 @@ class RecordedPool(Pool):
 
     def __init__(self, file: PoolFile, store: Store, cards: Sequence[Card] | None = None) -> None:
         self.store = store
+        self._tally = FailureTally()
         self._priced = {card.name: card for card in file.cards}
         self.cards = tuple(cards) if cards is not None else file.cards
         held = {candidate for candidate, _ in store.replies}
@@ -108,9 +111,17 @@ class RecordedPool(Pool):
 
     async def ask(self, call: Call) -> Reply:
         """See `Pool.ask`."""
-        name, query = call.candidate, call.query
-        if name not in self._priced:
-            return Reply(name, "", failure="unknown_model")
+        if call.candidate not in self._priced:
+            return Reply(call.candidate, "", failure="unknown_model")
+        reply = self._reply(call.candidate, call.query)
+        self._tally.add(call.candidate, reply)
+        return reply
+
+    async def aclose(self) -> None:
+        """Log which calls failed and why."""
+        self._tally.log_once(self.store.path)
+
+    def _reply(self, name: str, query: str) -> Reply:
         found = self.store.find(name, query)
         if found is None:
             return Reply(

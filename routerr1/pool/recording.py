@@ -16,6 +16,7 @@ from routerr1.errors import PoolError
 from routerr1.pool.background import BackgroundLoop
 from routerr1.pool.base import Call, Pool, PoolWrapper, plain_request
 from routerr1.pool.records import Record, RecordStore, read_records, request_key
+from routerr1.pool.tally import FailureTally
 from routerr1.types import Card, Reply
 
 _Key = tuple[str, str]
@@ -125,6 +126,9 @@ class ReplayPool(Pool):
 
     Args:
         request: `Pool.request` of the pool that was recorded.
+        path: of the store, for messages.
+
+    When it is closed it logs which calls failed and why.
     """
 
     def __init__(
@@ -133,8 +137,11 @@ class ReplayPool(Pool):
         cards: Sequence[Card],
         *,
         request: Callable[[Call], dict[str, Any]] = plain_request,
+        path: Path | None = None,
     ) -> None:
         self.cards = tuple(cards)
+        self._path = path
+        self._tally = FailureTally()
         self._request = request
         self._by_scope: dict[tuple[str, str], list[Reply]] = defaultdict(list)
         self._by_key: dict[str, Reply] = {}
@@ -159,8 +166,15 @@ class ReplayPool(Pool):
             return Reply(call.candidate, "", failure="unknown_model")
         found = self._recorded(request_key(self._request(call)), call.scope)
         if found is None:
-            return Reply(call.candidate, "", failure="not_recorded")
-        return dataclasses.replace(found, cached=True)
+            found = Reply(call.candidate, "", failure="not_recorded")
+        else:
+            found = dataclasses.replace(found, cached=True)
+        self._tally.add(call.candidate, found)
+        return found
+
+    async def aclose(self) -> None:
+        """Log which calls failed and why."""
+        self._tally.log_once(self._path or "recorded calls")
 
     def _recorded(self, key: str, scope: str | None) -> Reply | None:
         if scope is not None and (replies := self._by_scope.get((scope, key))):
@@ -188,4 +202,4 @@ def open_replay(
     records = list(read_records(path, max_rejected))
     if not records:
         raise PoolError(f"{path}: holds no recorded call; record some, or name another store")
-    return ReplayPool(records, cards, request=request)
+    return ReplayPool(records, cards, request=request, path=path)

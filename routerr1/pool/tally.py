@@ -9,6 +9,12 @@ from routerr1.types import Reply
 log = logging.getLogger(__name__)
 
 _WORDS = re.compile(r' "[^"]*"')  # `failures.told` puts a server's own words in quotation marks
+# What looks like a key, whether it is one of ours or not: servers quote the keys that they refuse.
+KEY_LIKE = re.compile(
+    r"(?:\b(?:sk|pk|rk|gsk|xai|hf|key|api)[-_][\w*.…-]{6,}|\bAIza[\w-]{10,}|\beyJ[\w-]+\.[\w.-]+"
+    r"|(?<=bearer )\S+|(?<=://)[^\s/@]+@)",
+    re.IGNORECASE,
+)
 _REST = re.compile(r"; (?:\d+ tries may be billed|answered by ).*")
 
 
@@ -16,7 +22,8 @@ class FailureTally:
     """Counts the failed calls among replies.
 
     A call that a fallback answered counts as failed by the candidate that was asked. Reasons that differ
-    only in the server's own words count as one; the words of the first are shown.
+    only in the server's own words count as one; the words of the first are shown. Calls recorded elsewhere
+    may quote a key, which is removed.
     """
 
     def __init__(self) -> None:
@@ -29,7 +36,7 @@ class FailureTally:
         self._asked[candidate] += 1
         if reply.failure is None and reply.model == candidate:
             return
-        told = _REST.sub("", reply.note or reply.failure or "")
+        told = _REST.sub("", KEY_LIKE.sub("[key]", reply.note or reply.failure or ""))
         key = (candidate, _WORDS.sub("", told).removeprefix(f"{candidate}: "))
         self._counts[key] += 1
         self._words.setdefault(key, told.removeprefix(f"{candidate}: "))

@@ -68,6 +68,7 @@ def sample_of(row: "Row") -> EvalSample:
         cost_usd=_number(row.cost_usd),
         format_valid=row.format_valid,
         called=tuple(row.called),
+        matching=row.matching,
     )
 
 

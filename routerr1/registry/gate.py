@@ -31,6 +31,7 @@ class EvalSample:
         pool: name of the pool.
         em: exact match, 0 or 1.
         called: canonical names of the called candidates, in order.
+        matching: the rule by which answers are compared.
     """
 
     question_id: str
@@ -41,6 +42,7 @@ class EvalSample:
     cost_usd: float
     format_valid: bool
     called: tuple[str, ...]
+    matching: str = "squad"
 
 
 class Evidence(NamedTuple):
@@ -82,6 +84,7 @@ class Metrics:
         unseen_em: exact match on pools with models that training never saw.
         intervals: of the metrics that are means, by name.
         router: the router that was evaluated, as in the rows.
+        matching: the rules by which its answers are compared.
     """
 
     questions: int
@@ -94,6 +97,7 @@ class Metrics:
     unseen_em: float | None = None
     intervals: Mapping[str, Bounds] = field(default_factory=dict)
     router: str = POLICY
+    matching: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +135,10 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """All rules of the gate."""
+    """All rules of the gate, and how the answers behind them are compared."""
 
     rules: tuple[Rule, ...]
+    matching: str = ""
 
     @property
     def passed(self) -> bool:
@@ -181,6 +186,7 @@ def measure(evidence: Evidence, sampling: Sampling) -> Metrics:
             if each is not None and (bounds := _bounds(each)) is not None
         },
         router=evidence.router,
+        matching=", ".join(sorted({play.matching for play in samples})),
     )
 
 
@@ -320,7 +326,8 @@ def decide(challenger: Metrics, comparison: Comparison | None, params: GateParam
         *_unseen(challenger, comparison, params),
     )
     needless = _not_applicable(challenger.router)
-    return Decision(tuple(rule for rule in rules if rule.name not in needless))
+    kept = tuple(rule for rule in rules if rule.name not in needless)
+    return Decision(kept, challenger.matching)
 
 
 def _not_applicable(router: str) -> tuple[str, ...]:

@@ -94,6 +94,7 @@ class GateResult:
             "champion": self.against,
             "run": self.challenger.run_id or "unknown",
             "commit": self.challenger.tags.get("lineage.git_commit", "unknown"),
+            "answers compared by": self.decision.matching,
         }
         return gate.to_markdown(self.decision, facts)
 
@@ -384,6 +385,7 @@ def record_decision(client: "MlflowClient", result: GateResult) -> Path:
         "gate.at": datetime.now(UTC).isoformat(timespec="seconds"),
         "gate.champion": result.against,
         "gate.refused_by": ",".join(decision.refused_by),
+        "gate.matching": decision.matching,
     }
     tags |= {f"gate.{name}": rule for name, rule in gate.to_tags(decision).items()}
     with store_errors():

@@ -97,9 +97,12 @@ def read_sources(data: Path, *, simulated: bool, facts: Mapping[str, str]) -> So
     seeds, training = data / "train" / "seeds.csv", data / "train" / "results.json"
     log = seeds if seeds.is_file() else log
     rows, sweep = data / "eval" / "rows.parquet", _read_sweep(data / "sweep" / "sweep.json")
+    table = EvaluationTable.read(data / "eval" / "table.json")
+    played = read_rows(rows)
+    rules = ", ".join(sorted({row.matching for row in played}))
     return Sources(
-        table=EvaluationTable.read(data / "eval" / "table.json"),
-        rows=read_rows(rows),
+        table=table,
+        rows=played,
         seeds=SeedTable.read(data / "eval" / "seeds.json"),
         pools=Generalization.read(pools) if pools.is_file() else None,
         log=_read_log(log) if log.is_file() else (),
@@ -107,7 +110,7 @@ def read_sources(data: Path, *, simulated: bool, facts: Mapping[str, str]) -> So
         sweep=sweep,
         stale=sweep is not None and sweep.evaluation != digest(rows),
         simulated=simulated,
-        facts=facts,
+        facts={**facts, "answers compared by": rules},
     )
 
 

@@ -326,7 +326,7 @@ def test_the_card_tells_digests_licences_and_what_was_left_out(tmp_path: Path) -
     )
     build_dataset(benchmarks(tmp_path, {"nq": {"test": draw("test")}}), tmp_path / "out")
     card = (tmp_path / "out" / "card.md").read_text()
-    assert "| nq | test | 2 | 1: 2 | 11 / 12 | 1.0 |" in card  # 10 and 12 characters
+    assert "| nq | test | 2 | 1: 2 | 11 / 12 | 1.0 | squad |" in card  # 10 and 12 characters
     assert "CC BY-SA 3.0" in card
     assert "| nq | duplicate | 1 |" in card
     assert sha256(split_path(tmp_path / "out", "test")) in card

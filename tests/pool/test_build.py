@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from routerr1.config import PoolParams
+from routerr1.config import BudgetParams, PoolParams
 from routerr1.errors import PoolError
 from routerr1.pool.base import Call
-from routerr1.pool.build import environment, open_http_pool
+from routerr1.pool.build import environment, open_http_pool, store_file
 from routerr1.simulation.pool import SimulatedPool
 from routerr1.simulation.server import build_app, serving
 
@@ -66,3 +66,25 @@ async def test_requests_and_errors_of_the_sdk_are_logged_without_the_key(
     assert {reply.note for reply in replies} == {'Mint: status 401 "wrong or missing key"'}
     assert caplog.records
     assert KEY not in caplog.text
+
+
+def test_a_temporary_copy_of_a_project_records_into_the_store_of_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / ".dvc/tmp/exps/tmpabc"
+    copy.mkdir(parents=True)
+    record = PoolParams(
+        kind="http", file=Path("pools/paper.yaml"), seed=1, max_reply_tokens=9, max_concurrency=1,
+        candidates="specialists", redraw=0.0, calls="record", store=Path("store/calls.jsonl"),
+        budget=BudgetParams(question_usd=None, run_usd=None, month_usd=None),
+    )  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert store_file(record) == Path("store/calls.jsonl")
+    monkeypatch.chdir(copy)
+    assert store_file(record) == tmp_path / "store/calls.jsonl"
+    replay = record.replace(calls="replay")
+    assert store_file(replay) == tmp_path / "store/calls.jsonl"
+    Path("store").mkdir()
+    Path("store/calls.jsonl").touch()  # committed, so DVC copied it
+    assert store_file(replay) == Path("store/calls.jsonl")
+    assert store_file(record) == tmp_path / "store/calls.jsonl"

@@ -80,6 +80,19 @@ async def test_what_was_never_recorded_says_so(file: PoolFile, store: Path) -> N
     assert (await pool.ask(Call("Nobody", QUESTION))).failure == "unknown_model"
 
 
+async def test_a_stage_on_recorded_replies_says_at_its_end_which_calls_failed(
+    file: PoolFile, store: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = RecordedPool(file, read_store(store))
+    for question in (QUESTION, "What is the capital of Chad?", "And of Mali?"):
+        await pool.ask(Call("Big", question))
+    await pool.aclose()
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said == (
+        f"{store}: 2 of 3 calls to Big failed: replies.jsonl.gz holds no reply of Big to this question"
+    )
+
+
 def test_equal_rows_give_equal_bytes(tmp_path: Path) -> None:
     rows = [row(), row("Late"), row("Big", "Another?")]
     write_store(tmp_path / "one", rows)

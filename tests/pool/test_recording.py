@@ -386,6 +386,25 @@ def test_a_damaged_line_costs_itself_and_a_damaged_store_names_a_remedy_that_wor
     assert len(open_replay(path, CARDS, max_rejected=0.02).cards) == len(CARDS)
 
 
+async def test_a_replay_says_at_its_end_which_calls_failed_without_keys(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    path, name = tmp_path / "calls.jsonl", CARDS[0].name
+    refused = Reply(
+        name, "", failure="unavailable", note=f'{name}: status 401 "no sk-abcdefghijk1"'
+    )
+    with RecordStore(path) as store:
+        store.append(Record(plain_request(Call(name, "q")), refused))
+    pool = open_replay(path, CARDS)
+    await pool.ask(Call(name, "q"))
+    await pool.ask(Call(name, "other"))
+    await pool.aclose()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{path}: 1 of 2 calls to {name} failed: not_recorded",
+        f'{path}: 1 of 2 calls to {name} failed: status 401 "no [key]"',
+    ]
+
+
 def test_an_empty_or_absent_store_cannot_be_replayed(tmp_path: Path):
     with pytest.raises(PoolError, match="cannot be read"):
         open_replay(tmp_path / "none", CARDS)

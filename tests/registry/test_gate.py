@@ -110,6 +110,14 @@ def test_a_good_challenger_passes_each_rule_of_the_comparison() -> None:
     ]
 
 
+def test_the_decision_names_the_rule_by_which_answers_are_compared() -> None:
+    plain, other = play("1"), replace(play("2"), matching="text")
+    squad = gate.measure(evidence([plain]), SAMPLING)
+    assert gate.decide(squad, None, PARAMS).matching == "squad"
+    both = gate.measure(evidence([plain, other]), SAMPLING)
+    assert gate.decide(both, None, PARAMS).matching == "squad, text"
+
+
 @pytest.mark.parametrize(
     ("change", "refused_by"),
     [
