@@ -20,12 +20,24 @@ class BackgroundLoop:
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self._adopted = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
+    def adopt(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Run coroutines on `loop` from now on, which belongs to its owner: no thread, no hops.
+
+        Raises: RuntimeError if the thread has started.
+        """
+        if self._loop is not None and self._loop is not loop:
+            raise RuntimeError("coroutines run elsewhere already")
+        self._loop, self._adopted = loop, True
+
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Await `work` in the thread; cancelling this coroutine cancels it."""
+        if self._adopted and asyncio.get_running_loop() is self._loop:
+            return await work
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._started()))
 
     def _started(self) -> asyncio.AbstractEventLoop:
@@ -40,6 +52,8 @@ class BackgroundLoop:
 
     def stop(self) -> None:
         """Stop the loop and wait for its thread; coroutines that still run are abandoned."""
+        if self._adopted:
+            self._loop = None
         if self._loop is None or self._thread is None:
             return
         self._loop.call_soon_threadsafe(self._loop.stop)

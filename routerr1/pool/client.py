@@ -197,6 +197,13 @@ class HttpPool(Pool):
         reply = await self._background.run(self._tallied(call, send))
         return Forwarded(reply, passing.content, emitted=passing.emitted, status=passing.status)
 
+    def run_on(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Make all calls on `loop`, which no computation holds up, in place of a thread's own.
+
+        Raises: RuntimeError if calls were made already.
+        """
+        self._background.adopt(loop)
+
     def breaker_states(self) -> dict[str, BreakerState]:
         """The state of every candidate's circuit breaker."""
         return {name: breaker.state for name, breaker in self._breakers.items()}

@@ -10,6 +10,7 @@ from routerr1.evaluate.controls import Router
 from routerr1.pool.background import BackgroundLoop
 from routerr1.pool.base import Call, Pool, PoolWrapper
 from routerr1.pool.budget import Budget, Grant
+from routerr1.pool.client import HttpPool
 from routerr1.serve.hearing import Heard, HearingPool
 from routerr1.types import Card, Question, Reply, Trajectory
 
@@ -80,6 +81,11 @@ class Engine:
         with self._budget.granted(heard.scope, grant):
             router = self._route(HearingPool(self.pool, heard), heard)
             return await router.play(question, player=heard.scope)
+
+    def run_calls_on(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Make the calls of an HTTP pool on the server's loop: a request that is passed on changes no thread."""
+        if isinstance(self.pool, HttpPool):
+            self.pool.run_on(loop)
 
     async def check(self) -> None:
         """Let the router play one question without asking anything, so that a broken one shows.

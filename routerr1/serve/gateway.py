@@ -268,6 +268,7 @@ class Gateway:
 
     def take_over(self, engine: Engine) -> None:
         """Let `engine` answer new requests; the present one ends when its last request does."""
+        engine.run_calls_on(asyncio.get_running_loop())
         before, self.engine = self.engine, engine
         self.metrics.serving.labels(before.identity.label).set(0)
         self.metrics.serving.labels(engine.identity.label).set(1)

@@ -18,6 +18,7 @@ from routerr1.files import project_folder
 from routerr1.tracking.store import redact
 
 FILE = Path("runs/serve.sqlite")
+_GATHER_S = 0.05  # a thread that wakes for each request would slow the server's own
 _log = logging.getLogger(__name__)
 _tables = sa.MetaData()
 
@@ -300,6 +301,8 @@ class Writer:
     def _run(self) -> None:
         while True:
             rows = [self._waiting.get()]
+            if rows[0] is not None:
+                time.sleep(_GATHER_S)
             while len(rows) < 500 and not self._waiting.empty():
                 rows.append(self._waiting.get())
             kept = [row for row in rows if row is not None]
