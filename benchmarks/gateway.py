@@ -38,6 +38,10 @@ import yaml
 CLIENTS = (1, 32)
 NAME = "Atlas"
 WORDS = ("Paris ", "is ", "the ", "capital ", "of ", "France.")
+QUIET = {  # LiteLLM asks for a key otherwise, and for a list of prices from elsewhere
+    "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+}
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 QUESTION = "What is the capital of France?"
 
@@ -237,7 +241,11 @@ class Server:
         self.port = port
         with (folder / f"{port}.log").open("wb") as log:
             self._process = subprocess.Popen(
-                command, stdout=log, stderr=subprocess.STDOUT, cwd=folder, start_new_session=True
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=folder,
+                env={**os.environ, **QUIET},
             )
         deadline = time.monotonic() + 180
         while True:
