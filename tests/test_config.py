@@ -150,8 +150,9 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_recording_has_one_writer(written: Path) -> None:
+    change(written, "kind: recorded ", "kind: simulated ")
     change(written, "calls: live ", "calls: record ")
-    change(written, "store: null ", "store: runs/calls.jsonl ")
+    change(written, "store: pools/laptop/replies.jsonl.gz ", "store: runs/calls.jsonl ")
     load_params(written)
     change(written, "executor: local ", "executor: ray ")
     with pytest.raises(

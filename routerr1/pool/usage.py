@@ -60,9 +60,9 @@ def read_usage(usage: object) -> Reported:
     Reasoning is billed like a completion. OpenAI counts it in completion_tokens; xAI and Gemini's
     endpoint count it beside them, so the total exceeds the sum of prompt and completion.
 
-    >>> read_usage({"prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 519})
-    Reported(prompt_tokens=12, completion_tokens=507, cached_prompt_tokens=None,
-    reasoning_tokens=500, hidden_tokens=500)
+    >>> read = read_usage({"prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 519})
+    >>> read.completion_tokens, read.reasoning_tokens, read.hidden_tokens
+    (507, 500, 500)
     """
     if not isinstance(usage, Mapping):
         return Reported()

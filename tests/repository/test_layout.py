@@ -9,7 +9,7 @@ WHOLE = {  # tests of what no single module holds: the whole chain, or all of a 
     "test_dvc", "test_operations", "test_parity", "test_pipeline", "test_published",
     "test_real_models", "test_recorded_run",
     "serve/test_hostile", "serve/test_openai_client", "serve/test_passing_through",
-    "serve/test_real_policy",
+    "serve/test_real_policy", "stages/test_without_policy",
 }  # fmt: skip
 OTHER = {"benchmarks", "repository"}  # tests of what is not the package
 FILES = sorted(

