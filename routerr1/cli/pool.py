@@ -113,8 +113,35 @@ def show(
 
 
 @app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="Pool file of the candidates.")],
+) -> None:
+    """Make one small call to every candidate: key, model, latency, tokens, price and shape of the reply.
+
+    Status 1 if a candidate does not answer.
+    """
+    import asyncio
+
+    from rich.console import Console
+
+    from routerr1.cli import tables
+    from routerr1.pool.build import environment
+    from routerr1.pool.checking import check_pool, remarks
+    from routerr1.pool.pool_file import read_pool_file
+
+    read = read_pool_file(file)
+    found = asyncio.run(check_pool(read, environment()))
+    console = Console()
+    console.print(tables.checked(found))
+    for line in remarks(read, found):
+        console.print(f"- {line}", highlight=False)
+    if any(each.problem for each in found):
+        raise typer.Exit(1)
+
+
+@app.command()
 def estimate(params: ParamsFile = PARAMS) -> None:
-    """Tell what a run of the chain will cost at most, and in expectation from the profile, per stage."""
+    """Say what a run of the chain will cost: expected from the profile, at 95 %, and at most, per stage."""
     from rich.console import Console
 
     from routerr1.config import load_params
@@ -123,6 +150,7 @@ def estimate(params: ParamsFile = PARAMS) -> None:
     loaded = load_params(params)
     console = Console(markup=False, emoji=False)
     found = estimating.estimate(loaded, estimating.read_inputs(loaded))
+    console.print(estimating.headline(found), highlight=False)
     console.print(estimating.table(found))
     for line in found.assumptions:
         console.print(f"- {line}", highlight=False)

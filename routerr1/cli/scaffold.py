@@ -1,7 +1,7 @@
 """`routerr1 init`: a workspace of one's own, made from templates that the package ships."""
 
 import contextlib
-import io
+import logging
 import re
 import shutil
 import subprocess
@@ -13,7 +13,8 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from routerr1.config import ColumnsParams
-from routerr1.data.imported import Embed, Imported, Shares, import_file, remember
+from routerr1.data.imported import Imported, Shares, import_file, remember
+from routerr1.data.meaning import Embed
 from routerr1.data.sources import read_rows
 from routerr1.errors import ConfigError, DataError
 from routerr1.pool.pool_file import PoolFile, read_pool_file
@@ -174,11 +175,8 @@ def _start_git_and_dvc(imported: Imported | None) -> None:
     if not _inside_git():
         _git("init", "-q", "-b", "main")
     subdir = not Path(".git").is_dir()
-    with (
-        contextlib.redirect_stdout(io.StringIO()),
-        Repo.init(subdir=subdir) as repo,
-        repo.config.edit() as config,
-    ):
+    logging.getLogger("dvc").setLevel(logging.WARNING)
+    with Repo.init(subdir=subdir) as repo, repo.config.edit() as config:
         config["core"] |= {"analytics": False, "check_update": False, "autostage": True}
     if imported is not None:
         with Repo() as repo:

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table
+from rich.text import Text
 
 from routerr1.laptop.servers import ServerState
 from routerr1.pool.budget import Budget, Limits
 from routerr1.pool.build import budget_file
+from routerr1.pool.checking import Checked
 from routerr1.types import Card
 
 
@@ -30,6 +32,34 @@ def candidates(cards: Sequence[Card]) -> Table:
             ", ".join(f"{topic} {share:.0%}" for topic, share in skills),
         )
     table.caption = "prompt, reply: USD per million tokens; tokens: mean reply length"
+    return table
+
+
+def checked(found: Sequence[Checked]) -> Table:
+    """One line per candidate that was called once; a problem takes the place of the reply."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("candidate", no_wrap=True)
+    table.add_column("key")
+    for column in ("seconds", "tokens in", "out", "USD", "per 1,000"):
+        table.add_column(column, justify="right")
+    table.add_column("reply")
+    for each in found:
+        figures = (
+            ("",) * 5
+            if each.problem
+            else (
+                f"{each.reply.latency_s:.2f}",
+                str(each.reply.prompt_tokens),
+                str(each.reply.completion_tokens),
+                f"{each.reply.cost_usd:.6f}",
+                f"{1000 * each.reply.cost_usd:.4f}",
+            )
+        )
+        said = Text(each.problem, style="red") if each.problem else Text(each.shown)
+        table.add_row(each.candidate, each.key, *figures, said)
+    answered = sum(not each.problem for each in found)
+    spent = sum(each.reply.cost_usd for each in found)
+    table.caption = f"{answered} of {len(found)} candidates answer; the calls cost ${spent:.6f}"
     return table
 
 

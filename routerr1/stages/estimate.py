@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import sqrt
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, pstdev
 
 from rich.table import Table
 
@@ -14,11 +15,15 @@ from routerr1.files import read_json
 from routerr1.pool.cards import read_cards
 from routerr1.pool.pool_file import read_pool_file
 from routerr1.pool.pricing import TEMPLATE_TOKENS, cost_usd
+from routerr1.pool.profile import read_probes
 from routerr1.types import Card, Split
 
 # No token of a usual tokenizer encodes more bytes of ordinary text.
 _BYTES_PER_POLICY_TOKEN = 32
 _BYTES_PER_CHAR = 4  # UTF-8's longest
+_Z = 1.645  # one-sided 95 %
+# Of a call, before the profile has measured any.
+_ASSUMED_PROMPT_TOKENS, _ASSUMED_REPLY_TOKENS = 80, 150
 _POOL_CHANGES = 8  # variants of the pool in the generalize stage, beside the pool itself
 # Routers on pools drawn for each question: the policy, the one before it, at random, by the cards, the oracle.
 _REDRAWN = 5
@@ -26,13 +31,20 @@ _REDRAWN = 5
 
 @dataclass(frozen=True, slots=True)
 class StageEstimate:
-    """US dollars; `expected_usd` is None without a profile."""
+    """US dollars.
+
+    Attributes:
+        most_usd: the theoretical maximum: every call as expensive as one can be.
+        expected_usd: None without a profile.
+        bound_usd: at 95 %, what the stage costs at most; None without a profile.
+    """
 
     stage: str
     most_calls: int
     most_usd: float
     expected_calls: float
     expected_usd: float | None
+    bound_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +62,16 @@ class Estimate:
     @property
     def expected_usd(self) -> float | None:
         """All stages in expectation; None without a profile."""
-        expected = [stage.expected_usd for stage in self.stages]
-        return None if None in expected else sum(usd for usd in expected if usd is not None)
+        return _sum([stage.expected_usd for stage in self.stages])
+
+    @property
+    def bound_usd(self) -> float | None:
+        """The 95 % bounds of all stages together, which is above the 95 % bound of the sum."""
+        return _sum([stage.bound_usd for stage in self.stages])
+
+
+def _sum(parts: Sequence[float | None]) -> float | None:
+    return None if None in parts else sum(usd for usd in parts if usd is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +99,19 @@ class Inputs:
         chains: of the training pool.
         new: of the models that only the generalize stage asks.
         mean_call_usd: per candidate, from the profile; empty before it.
+        sd_call_usd: standard deviation of the calls, likewise.
         questions: rows of each split; empty before the dataset stage.
+        profiled: the costs of calls are measured, not assumed.
         calls_per_question: from the last evaluation; None before one.
     """
 
     chains: Chains
     new: Chains
     mean_call_usd: Mapping[str, float]
+    sd_call_usd: Mapping[str, float]
     questions: Mapping[Split, int]
     calls_per_question: float | None
+    profiled: bool = True
 
 
 def read_inputs(params: Params, data: Path = Path("data")) -> Inputs:
@@ -97,12 +121,27 @@ def read_inputs(params: Params, data: Path = Path("data")) -> Inputs:
     """
     chains, new = _simulated(params, data) if params.pool.file is None else _from_files(params)
     profile = data / "pool/profile.json"
-    means = (
-        {name: float(entry["cost_usd"]) for name, entry in read_json(profile).items()}
-        if profile.exists()
-        else {}
-    )
-    return Inputs(chains, new, means, _rows_per_split(data / "questions"), _calls(data / "eval"))
+    if profile.exists():
+        means = {name: float(entry["cost_usd"]) for name, entry in read_json(profile).items()}
+        deviations = _deviations(data / "pool/matrix.parquet")
+    else:
+        means = {
+            name: cost_usd(chain[0].card, _ASSUMED_PROMPT_TOKENS, _ASSUMED_REPLY_TOKENS)
+            for name, chain in chains.items()
+        }
+        deviations = means  # as replies whose lengths are exponential
+    rows, calls = _rows_per_split(data / "questions"), _calls(data / "eval")
+    return Inputs(chains, new, means, deviations, rows, calls, profile.exists())
+
+
+def _deviations(matrix: Path) -> dict[str, float]:
+    """The standard deviation of each candidate's calls; empty before the profile."""
+    if not matrix.exists():
+        return {}
+    costs: dict[str, list[float]] = {}
+    for row in read_probes(matrix):
+        costs.setdefault(row["candidate"], []).append(row["cost_usd"])
+    return {name: pstdev(values) for name, values in costs.items()}
 
 
 def _simulated(params: Params, data: Path) -> tuple[Chains, Chains]:
@@ -174,6 +213,11 @@ def estimate(params: Params, inputs: Inputs) -> Estimate:
     )
     mean = fmean(inputs.mean_call_usd.values()) if inputs.mean_call_usd else None
     stages = [_profile(params, inputs)]
+    if not params.has_policy:
+        stages.append(_evaluate_without_policy(params, inputs))
+        return Estimate(tuple(stages), _assumptions(params, inputs, likely, rounds))
+    dearest_mean = max(inputs.mean_call_usd.values(), default=0.0)
+    widest = max(inputs.sd_call_usd.values(), default=0.0)
     for plays in _plays(params, inputs):
         reached = [*inputs.chains.values(), *(inputs.new.values() if plays.new_models else ())]
         dearest = max(_worst(chain, asked_bytes) for chain in reached)
@@ -186,20 +230,48 @@ def estimate(params: Params, inputs: Inputs) -> Estimate:
                 most * dearest,
                 expected,
                 None if mean is None else expected * mean,
+                None if mean is None else _bound(expected, dearest_mean, widest, params),
             )
         )
     return Estimate(tuple(stages), _assumptions(params, inputs, likely, rounds))
 
 
-def _profile(params: Params, inputs: Inputs) -> StageEstimate:
-    probes, names = params.profile_pool.probes, list(inputs.chains)
-    most = sum(_worst(chain, _question_bytes(params)) for chain in inputs.chains.values())
-    known = bool(inputs.mean_call_usd)
-    expected = (
-        probes * sum(inputs.mean_call_usd.get(name, 0.0) for name in names) if known else None
+def _bound(calls: float, mean: float, sd: float, params: Params) -> float:
+    """What so many calls cost at most at 95 %: they vary, and so does the mean that probes measured."""
+    return calls * mean + _Z * sd * sqrt(calls + calls**2 / params.profile_pool.probes)
+
+
+def _every_candidate(questions: int, params: Params, inputs: Inputs) -> tuple[float, float] | None:
+    """Expected cost and its 95 % bound if every candidate is asked so many questions; None without a profile."""
+    if not inputs.mean_call_usd:
+        return None
+    names = list(inputs.chains)
+    expected = questions * sum(inputs.mean_call_usd.get(name, 0.0) for name in names)
+    noise = sqrt(sum(inputs.sd_call_usd.get(name, 0.0) ** 2 for name in names))
+    return expected, _bound(questions, expected / max(questions, 1), noise, params)
+
+
+def _evaluate_without_policy(params: Params, inputs: Inputs) -> StageEstimate:
+    """Every candidate gets every question of test and validation once; other routers ask the same again."""
+    asked = sum(
+        _played(inputs, split, params.evaluate.max_questions)
+        for split in (params.evaluate.split, "validation")
     )
-    calls = probes * len(names)
-    return StageEstimate("profile", calls, probes * most, calls, expected)
+    worst = sum(_worst(chain, _question_bytes(params)) for chain in inputs.chains.values())
+    calls = asked * len(inputs.chains)
+    expected, bound = _every_candidate(asked, params, inputs) or (None, None)
+    return StageEstimate("evaluate", calls, asked * worst, calls, expected, bound)
+
+
+def _profile(params: Params, inputs: Inputs) -> StageEstimate:
+    probes = min(
+        params.profile_pool.probes,
+        inputs.questions.get(params.profile_pool.split, params.profile_pool.probes),
+    )
+    most = sum(_worst(chain, _question_bytes(params)) for chain in inputs.chains.values())
+    calls = probes * len(inputs.chains)
+    expected, bound = _every_candidate(probes, params, inputs) or (None, None)
+    return StageEstimate("profile", calls, probes * most, calls, expected, bound)
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,38 +352,89 @@ def _worst(chain: Sequence[Link], query_bytes: int) -> float:
 
 
 def _assumptions(params: Params, inputs: Inputs, likely: float, rounds: int) -> tuple[str, ...]:
-    measured = (
-        "as the policy did in data/eval" if inputs.calls_per_question is not None else "a guess"
+    lines = []
+    if not inputs.profiled:
+        lines.append(
+            f"before the profile: a call is assumed to have {_ASSUMED_PROMPT_TOKENS} tokens and a reply of "
+            f"{_ASSUMED_REPLY_TOKENS}; models that think write more"
+        )
+    if params.has_policy:
+        measured = (
+            "as the policy did in data/eval" if inputs.calls_per_question is not None else "a guess"
+        )
+        lines += [
+            f"expected: {likely:.2f} calls a question ({measured}), candidates called equally often; routers that "
+            "ask the same of the same share a call, which is not known before and left out",
+            "at 95 %: all calls of a policy go to the candidate that is most expensive on average",
+            "warmstart asks no candidate: it imitates made-up routing",
+        ]
+    else:
+        lines.append("every candidate is asked every probe, validation and test question once")
+    lines.append(
+        f"in theory: {rounds} calls a question to the dearest candidate, the longest question and reply, every "
+        "try that the pool file allows billed, its fallbacks' too"
     )
-    lines = [
-        f"at most: {rounds} calls a question to the dearest candidate, the longest question and reply, every "
-        "try that the pool file allows billed, its fallbacks' too",
-        f"expected: {likely:.2f} calls a question ({measured}), candidates called equally often; routers that "
-        "ask the same of the same share a call, which is not known before and left out",
-        "warmstart asks no candidate: it imitates made-up routing",
-    ]
-    if not inputs.mean_call_usd:
-        lines.append("no expectation: data/pool/profile.json is not there; run `routerr1 profile`")
     if params.pool.kind == "simulated":
         lines.append("the pool is simulated: its prices are made up and nothing is paid")
+    lines += [f"later: {line}" for line in foreseen(params, inputs)]
     return tuple(lines)
+
+
+_FEW = 20  # questions of a split, below which nothing can be concluded
+
+
+def foreseen(params: Params, inputs: Inputs) -> list[str]:
+    """What will fail or say nothing later, known before anything is paid."""
+    found = []
+    simulated, embedded = params.pool.kind == "simulated", params.dataset.source == "embedded"
+    if simulated and not embedded:
+        found.append("pool.kind simulated answers embedded questions only")
+    if params.has_policy and not embedded and params.warmstart.steps:
+        found.append(
+            "warmstart learns from embedded questions; name a pretrained model.init and set warmstart.steps to 0, "
+            "or set model.init to none"
+        )
+    section = params.baselines
+    searches = {"rag", "search_r1"} & {*section.include}
+    if params.has_policy and searches and not embedded and section.corpus is None:
+        found.append(
+            "evaluate needs baselines.corpus for rag and search_r1; name one, or leave them out"
+        )
+    for split, rows in inputs.questions.items():
+        if rows < _FEW:
+            found.append(f"{split} holds {rows} questions, too few to tell routers apart")
+    if len(inputs.chains) < 2:
+        found.append("the pool has one candidate, so there is nothing to route")
+    return found
+
+
+def headline(found: Estimate) -> str:
+    """What a run costs, in one sentence."""
+    if found.expected_usd is None:
+        return f"A run costs at most ${found.most_usd:,.2f} in theory; `routerr1 profile` measures what it costs really."
+    return f"A run is expected to cost ${found.expected_usd:,.4f}, and at 95 % at most ${found.bound_usd:,.4f}."
 
 
 def table(found: Estimate) -> Table:
     """For the terminal."""
     shown = Table(box=None, pad_edge=False)
     shown.add_column("stage")
-    for column in ("calls at most", "USD at most", "calls expected", "USD expected"):
+    for column in ("calls", "USD expected", "95 % at most", "calls at most", "USD in theory"):
         shown.add_column(column, justify="right")
     for stage in found.stages:
-        expected = "" if stage.expected_usd is None else f"{stage.expected_usd:.4f}"
         shown.add_row(
             stage.stage,
-            f"{stage.most_calls:,}",
-            f"{stage.most_usd:.4f}",
             f"{stage.expected_calls:,.0f}",
-            expected,
+            _usd(stage.expected_usd),
+            _usd(stage.bound_usd),
+            f"{stage.most_calls:,}",
+            f"{stage.most_usd:.2f}",
         )
-    total = "" if found.expected_usd is None else f"{found.expected_usd:.4f}"
-    shown.add_row("all", "", f"{found.most_usd:.4f}", "", total)
+    shown.add_row(
+        "all", "", _usd(found.expected_usd), _usd(found.bound_usd), "", f"{found.most_usd:.2f}"
+    )
     return shown
+
+
+def _usd(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"

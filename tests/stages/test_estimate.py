@@ -7,7 +7,7 @@ import pytest
 
 from routerr1.config import Params, load_params
 from routerr1.errors import PoolError
-from routerr1.stages.estimate import Inputs, Link, estimate, read_inputs
+from routerr1.stages.estimate import Inputs, Link, estimate, foreseen, headline, read_inputs
 from routerr1.types import Card
 
 ROOT = Path(__file__).parents[2]
@@ -45,6 +45,7 @@ QUESTIONS = {"train": 100, "validation": 4, "test": 50}
 def inputs(**change: Any) -> Inputs:
     values: dict[str, Any] = {
         "chains": {"A": [A], "B": [B]}, "new": {}, "mean_call_usd": {"A": 3e-4, "B": 1e-4},
+        "sd_call_usd": {"A": 2e-4, "B": 0.0},
         "questions": QUESTIONS, "calls_per_question": 1.5,
     }  # fmt: skip
     return Inputs(**{**values, **change})
@@ -125,7 +126,7 @@ def test_without_a_profile_there_is_no_expectation_but_a_limit():
     found = estimate(params(), inputs(mean_call_usd={}, calls_per_question=None))
     assert found.expected_usd is None
     assert found.most_usd > 0
-    assert any("run `routerr1 profile`" in line for line in found.assumptions)
+    assert "`routerr1 profile` measures" in headline(found)
     assert any("2.00 calls a question (a guess)" in line for line in found.assumptions)
 
 
@@ -148,5 +149,46 @@ def test_inputs_come_from_the_pool_file_and_what_stages_left(tmp_path: Path):
     found = read_inputs(chosen.model_copy(update={"pool": paper}), tmp_path)
     assert next(iter(found.chains)) == "Qwen2.5-7B-Instruct"
     assert found.chains["LLaMA-3.1-70B-Instruct"][1].card.name == "LLaMA-3.1-8B-Instruct"
-    assert (found.new, found.mean_call_usd, found.questions) == ({}, {}, {})
+    assert (found.new, found.questions, found.profiled) == ({}, {}, False)
+    # 80 prompt tokens and a reply of 150.
+    card = found.chains["Qwen2.5-7B-Instruct"][0].card
+    assumed = 80 * card.prompt_usd_per_mtok + 150 * card.completion_usd_per_mtok
+    assert found.mean_call_usd["Qwen2.5-7B-Instruct"] == pytest.approx(assumed * 1e-6)
     assert found.calls_per_question is None
+
+
+def test_the_bound_counts_calls_that_vary_and_a_mean_that_was_measured():
+    found = {stage.stage: stage for stage in estimate(params(), inputs()).stages}
+    # 10 probes to A and B, whose calls deviate by 2e-4 and 0; the mean rests on 10 probes.
+    noise = 1.645 * 2e-4 * (10 + 10**2 / 10) ** 0.5
+    assert found["profile"].bound_usd == pytest.approx(10 * 4e-4 + noise)
+    # 540 calls, all of them to A.
+    assert found["train"].bound_usd == pytest.approx(
+        540 * 3e-4 + 1.645 * 2e-4 * (540 + 540**2 / 10) ** 0.5
+    )
+
+
+def test_without_a_policy_every_candidate_is_asked_every_question_once():
+    chosen = params()
+    alone = chosen.model_copy(update={"model": chosen.model.model_copy(update={"init": "none"})})
+    found = estimate(alone, inputs())
+    assert [stage.stage for stage in found.stages] == ["profile", "evaluate"]
+    # 7 of test and 4 of validation, to two candidates.
+    assert found.stages[1].most_calls == 22
+    assert found.stages[1].expected_usd == pytest.approx(11 * 4e-4)
+    assert headline(found).startswith("A run is expected to cost $0.0084")
+
+
+def test_what_will_fail_later_is_said_before_anything_is_paid():
+    chosen = params()
+    dataset = chosen.dataset.model_copy(update={"source": "imported"})
+    baselines = chosen.baselines.model_copy(update={"include": ("rag", "knn")})
+    own = chosen.model_copy(update={"dataset": dataset, "baselines": baselines})
+    said = " ".join(foreseen(own, inputs(chains={"A": [A]})))
+    for problem in (
+        "warmstart learns from embedded questions", "baselines.corpus",
+        "validation holds 4 questions", "one candidate",
+    ):  # fmt: skip
+        assert problem in said
+    fine = inputs(questions={"train": 100, "validation": 40, "test": 50})
+    assert foreseen(chosen, fine) == []
