@@ -23,7 +23,7 @@ from routerr1.serve import chat, responses
 from routerr1.serve.answers import Answer, about_of, call_body
 from routerr1.serve.champion import Watch
 from routerr1.serve.errors import ApiError, ErrorResponse, of_validation
-from routerr1.serve.feedback import FeedbackRequest, FeedbackResponse, take
+from routerr1.serve.feedback import FeedbackRequest, FeedbackResponse, chat_id, take
 from routerr1.serve.gateway import Asked, Gateway
 from routerr1.serve.hearing import Event
 from routerr1.serve.requests import ChatRequest, ResponsesRequest, budget_header
@@ -227,6 +227,8 @@ def _add_feedback(app: FastAPI, gateway: Gateway) -> None:
         said: FeedbackRequest = _validated(FeedbackRequest, body)
         await asyncio.to_thread(gateway.flush)
         await asyncio.to_thread(take, gateway.store, said, key, keep=gateway.params.keep)
+        if gateway.tracer is not None:
+            gateway.tracer.assess(chat_id(said.request_id), said)
         return FeedbackResponse(request_id=said.request_id)
 
 

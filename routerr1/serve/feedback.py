@@ -65,12 +65,17 @@ class FeedbackResponse(BaseModel):
     request_id: str
 
 
+def chat_id(request_id: str) -> str:
+    """The id by which a request is kept, whichever endpoint answered it."""
+    return request_id.replace("resp_", "chatcmpl-")
+
+
 def take(store: Store, said: FeedbackRequest, key: Key | None, *, keep: str) -> None:
     """Keep feedback on a request of this key.
 
     Raises: ApiError 404 if the key made no such request.
     """
-    number = said.request_id.replace("resp_", "chatcmpl-")
+    number = chat_id(said.request_id)
     request = store.request(number)
     own = request is not None and (key is None or request.key_id == key.id)
     if not own and keep != "none":

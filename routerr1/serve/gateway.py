@@ -34,6 +34,7 @@ from routerr1.serve.keys import Keyring
 from routerr1.serve.metrics import Metrics, best_single, single_usd
 from routerr1.serve.requests import ChatRequest, question_of, refuse_unsupported
 from routerr1.serve.store import Key, RequestRow, Store, Writer
+from routerr1.serve.tracing import Tracer
 from routerr1.types import Question, Reply, Trajectory
 
 _log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class Gateway:
     """The engine that takes new requests, and what all requests share.
 
     Args:
-        traced: is handed every trajectory, on another thread; None traces nothing.
+        tracer: traces a sample; None traces nothing.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Gateway:
         params: ServeParams,
         store: Store,
         *,
-        traced: Callable[[Trajectory, Asked], None] | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self.engine = engine
         self.params = params
@@ -86,7 +87,7 @@ class Gateway:
         self.keyring = Keyring(store)
         self.metrics = Metrics()
         self.draining = False
-        self._traced = traced
+        self.tracer = tracer
         self._writer = Writer(store)
         self._ending: set[asyncio.Task[None]] = set()
         self.metrics.serving.labels(engine.identity.label).set(1)
@@ -186,8 +187,9 @@ class Gateway:
                 raise ApiError(
                     504, f"no answer within {self.params.timeout_s:g} s", "timeout"
                 ) from None
-            if self._traced is not None:
-                self._traced(trajectory, asked)
+            if self.tracer is not None:
+                label = engine.identity.label
+                self.tracer.put(trajectory, asked.id, label, asked.trace_id)
             _refuse_too_long(trajectory)
             said = require_answer(trajectory)
             said, finish = _shortened(said, request, heard)
@@ -283,6 +285,8 @@ class Gateway:
             ending.cancel()
         await asyncio.gather(*self._ending, return_exceptions=True)
         await self.engine.aclose()
+        if self.tracer is not None:
+            await asyncio.to_thread(self.tracer.close)
         await asyncio.to_thread(self._writer.close)
         self.store.close()
 

@@ -16,6 +16,7 @@ from routerr1.serve.engine import Engine
 from routerr1.serve.gateway import Gateway
 from routerr1.serve.server import require_keys, serve_forever
 from routerr1.serve.store import Store
+from routerr1.serve.tracing import open_tracer
 
 _log = logging.getLogger(__name__)
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<number>\d+))")
@@ -78,7 +79,8 @@ def run(
     engine = open_engine(source, params, choices)
     identity = engine.identity
     _log.info("%s: %s on %s candidates", identity.label, identity.router, _WORDS[identity.pool])
-    gateway = Gateway(engine, section, store)
+    tracer = open_tracer(params.registry.experiment, share=section.trace, keep=section.keep)
+    gateway = Gateway(engine, section, store, tracer=tracer)
     watch = None
     if source.policy is None and source.router is None:
         named = named_version(source.model, params)

@@ -194,6 +194,7 @@ def _turn(root: "LiveSpan", number: int, turn: Turn, start_ns: int) -> int:
     thought.set_attribute("latency_s", (thought_end - start_ns) / _NS)
     if turn.generation.token_ids:  # unknown for a trajectory that was read from a row
         thought.set_attributes(_usage(0, len(turn.generation.token_ids), 0.0))
+        thought.set_attributes(_gen_ai("policy", 0, len(turn.generation.token_ids)))
     thought.end(end_time_ns=thought_end)
     if reply is None:
         return thought_end
@@ -211,6 +212,7 @@ def _turn(root: "LiveSpan", number: int, turn: Turn, start_ns: int) -> int:
     if reply.breaker_state is not None:
         call.set_attribute("breaker_state", reply.breaker_state)
     call.set_attributes(_usage(reply.prompt_tokens, reply.completion_tokens, reply.cost_usd))
+    call.set_attributes(_gen_ai(reply.model, reply.prompt_tokens, reply.completion_tokens))
     call.end(end_time_ns=end, status="OK" if reply.failure is None else "ERROR")
     return end
 
@@ -218,6 +220,17 @@ def _turn(root: "LiveSpan", number: int, turn: Turn, start_ns: int) -> int:
 def _seconds(turn: Turn) -> float:
     call_s = turn.reply.latency_s if turn.reply is not None else 0.0
     return max(turn.wall_s, call_s)
+
+
+def _gen_ai(model: str, prompt: int, completion: int) -> dict[str, Any]:
+    """A call in OpenTelemetry's semantic conventions for generative AI."""
+    return {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "routerr1",
+        "gen_ai.request.model": model,
+        "gen_ai.usage.input_tokens": prompt,
+        "gen_ai.usage.output_tokens": completion,
+    }
 
 
 def _usage(prompt: int, completion: int, cost_usd: float) -> dict[str, Any]:
