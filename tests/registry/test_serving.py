@@ -31,6 +31,8 @@ from routerr1.types import Card
 from tests.chain import put_policy
 from tests.servers import free_port, write_pool_file
 
+pytestmark = pytest.mark.slow
+
 CHAMPION = "models:/routerr1@champion"
 QUESTION = "What is the capital of France?"
 
@@ -203,7 +205,6 @@ def test_a_pool_that_lacks_a_card_is_refused_when_loading() -> None:
         check_cards([Card("Atlas")], [Card("Atlas"), Card("Mint")])
 
 
-@pytest.mark.slow
 def test_the_champion_is_served_over_http(chain: Params, calling_policy: Path) -> None:
     make_champion(chain, calling_policy)
     port = free_port()
