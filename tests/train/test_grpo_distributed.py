@@ -22,6 +22,8 @@ from tests.folder import make_folder
 from tests.servers import free_port, running
 from tests.train.contexts import context_of
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import json, pickle, sys
@@ -68,7 +70,6 @@ def test_two_processes_have_the_learning_curve_of_one(
     assert (tmp_path / "two/best/model.safetensors").is_file()
 
 
-@pytest.mark.slow
 def test_the_launched_train_stage_writes_what_the_plain_one_does(
     asking_policy: Path, mlflow_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
