@@ -119,7 +119,8 @@ def evaluation_of(rows: Sequence[Row]) -> Evaluation:
         tested += derived_rows(tested, pool_name, seed, name)
     wholes = _best_of_each([row for row in rows if row.pool == WHOLE])
     tested += [replace(row, pool=pool_name, router=BEST_OF_SINGLES) for row in wholes]
-    reference = POLICY if any(row.router == POLICY for row in tested) else preferred(tried, best)
+    with_policy = not tried or any(row.router == POLICY for row in tested)
+    reference = POLICY if with_policy else preferred(tried, best)
     return Evaluation(tested, best, reference)
 
 

@@ -11,7 +11,7 @@ from routerr1.data.contracts import evaluation_breaches
 from routerr1.errors import BudgetExceeded, DataError, PoolError
 from routerr1.evaluate import controls
 from routerr1.evaluate.rows import read_rows, write_rows
-from routerr1.evaluate.run import choose_questions, derived_rows, play_all
+from routerr1.evaluate.run import Evaluation, choose_questions, derived_rows, play_all
 from routerr1.evaluate.store import RowStore
 from routerr1.evaluate.table import headline, summarise
 from routerr1.pool.base import PoolWrapper
@@ -26,16 +26,21 @@ from tests.evaluation import evaluated
 FAVOURITE = "Goliath"  # whom the scripted policy always asks
 
 
-async def test_every_router_plays_the_same_questions(stage):
-    found = await evaluated(stage)
+@pytest.fixture(scope="module")
+def found(stage) -> Evaluation:
+    """The scripted policy with every control; it is only read."""
+    return asyncio.run(evaluated(stage))
+
+
+def test_every_router_plays_the_same_questions(stage, found):
     counts = Counter(row.router for row in found.rows)
     expected = {"policy", "random", "oracle", "closed_book", "best_single"}
     assert set(counts) == expected | {controls.fixed(name) for name in stage.names}
     assert set(counts.values()) == {60}
 
 
-async def test_forcing_a_model_sends_it_every_call_and_the_policy_still_writes_the_answer(stage):
-    rows = [row for row in (await evaluated(stage)).rows if row.router == "fixed/Atlas"]
+def test_forcing_a_model_sends_it_every_call_and_the_policy_still_writes_the_answer(found):
+    rows = [row for row in found.rows if row.router == "fixed/Atlas"]
     assert {name for row in rows for name in row.called} == {"Atlas"}
     assert all(row.calls == row.hops for row in rows)
     assert all(
@@ -43,14 +48,14 @@ async def test_forcing_a_model_sends_it_every_call_and_the_policy_still_writes_t
     )  # the text stays the policy's
 
 
-async def test_a_scripted_policy_that_always_asks_one_model_equals_that_model_forced(stage):
-    table = summarise((await evaluated(stage)).rows, stage.params)
+def test_a_scripted_policy_that_always_asks_one_model_equals_that_model_forced(stage, found):
+    table = summarise(found.rows, stage.params)
     gap = table.router(f"fixed/{FAVOURITE}").difference["em"]
     assert (gap.mean, gap.low, gap.high, gap.p) == (0.0, 0.0, 0.0, 1.0)
 
 
-async def test_oracle_is_right_wherever_any_forced_model_is_and_cheapest_among_the_knowing(stage):
-    rows = (await evaluated(stage)).rows
+def test_oracle_is_right_wherever_any_forced_model_is_and_cheapest_among_the_knowing(stage, found):
+    rows = found.rows
     right = {row.question_id for row in rows if row.router == "oracle" and row.em == 1}
     for row in rows:
         if row.router.startswith("fixed/") and row.em == 1:
@@ -65,14 +70,13 @@ async def test_oracle_is_right_wherever_any_forced_model_is_and_cheapest_among_t
             assert price[row.called[0]] == min(price[name] for name in knowing)
 
 
-async def test_no_call_pays_nothing_and_calls_nobody(stage):
-    rows = [row for row in (await evaluated(stage)).rows if row.router == "closed_book"]
+def test_no_call_pays_nothing_and_calls_nobody(found):
+    rows = [row for row in found.rows if row.router == "closed_book"]
     assert all((row.cost_usd, row.called, row.calls) == (0.0, [], 0) for row in rows)
     assert all(row.failures > 0 for row in rows)  # the calls were asked for, and refused
 
 
-async def test_best_single_is_chosen_on_validation_and_reported_on_test(stage):
-    found = await evaluated(stage)
+async def test_best_single_is_chosen_on_validation_and_reported_on_test(stage, found):
     tried = {}
     for name in stage.names:
         policy = controls.Policy(1, stage.policy, stage.render, stage.rollout, 0.0)
@@ -86,8 +90,8 @@ async def test_best_single_is_chosen_on_validation_and_reported_on_test(stage):
     assert best == [replace(row, router="best_single") for row in forced]
 
 
-async def test_without_ground_truth_the_oracle_takes_the_best_forced_run_cheapest_on_ties(stage):
-    rows = [row for row in (await evaluated(stage)).rows if row.router != "oracle"]
+def test_without_ground_truth_the_oracle_takes_the_best_forced_run_cheapest_on_ties(found):
+    rows = [row for row in found.rows if row.router != "oracle"]
     derived = [row for row in derived_rows(rows, "training", 1, "Atlas") if row.router == "oracle"]
     assert len(derived) == 60
     for winner in derived:
@@ -100,15 +104,14 @@ async def test_without_ground_truth_the_oracle_takes_the_best_forced_run_cheapes
         assert winner.cost_usd == min(run.cost_usd for run in equal)
 
 
-async def test_two_evaluations_write_the_same_bytes(stage, tmp_path):
-    for name in ("first", "second"):
-        write_rows(tmp_path / name, (await evaluated(stage)).rows)
+async def test_two_evaluations_write_the_same_bytes(stage, found, tmp_path):
+    write_rows(tmp_path / "first", found.rows)
+    write_rows(tmp_path / "second", (await evaluated(stage)).rows)
     assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
-    assert read_rows(tmp_path / "first") == (await evaluated(stage)).rows
+    assert read_rows(tmp_path / "first") == found.rows
 
 
-async def test_headline_metrics_compare_the_policy_with_its_controls(stage):
-    found = await evaluated(stage)
+def test_headline_metrics_compare_the_policy_with_its_controls(stage, found):
     table = summarise(found.rows, stage.params)
     flat = headline(table)
     policy = [row for row in found.rows if row.router == "policy"]
@@ -123,9 +126,9 @@ async def test_headline_metrics_compare_the_policy_with_its_controls(stage):
 
 
 async def test_a_killed_evaluation_goes_on_where_it_was_and_ends_with_the_same_rows(
-    stage, tmp_path
+    stage, found, tmp_path
 ):
-    whole = (await evaluated(stage)).rows
+    whole = found.rows
     store = RowStore(tmp_path / "rows.jsonl", "f1")
 
     await evaluated(stage, store=store)
