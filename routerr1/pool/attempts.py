@@ -11,7 +11,7 @@ from typing import Literal
 from routerr1.pool.failures import TryError, failure_of, status_of, words_of
 from routerr1.pool.thoughts import split_thoughts
 from routerr1.pool.usage import estimated, read_usage, reported_cost_usd
-from routerr1.pool.wire import clean, is_event_stream, parse_body, read_events
+from routerr1.pool.wire import clean, is_event_stream, parse_values, read_events
 from routerr1.types import Usage
 
 Thoughts = Literal["drop", "keep"]
@@ -19,7 +19,7 @@ Thoughts = Literal["drop", "keep"]
 _LENGTH = frozenset({"length", "max_tokens", "MAX_TOKENS"})
 _FILTERED = frozenset({"content_filter", "content_filtered", "guardrail_intervened", "SAFETY"})
 _ENDED = frozenset(
-    {"stop", "length", "end_turn", "eos", "max_tokens", "stop_sequence", "eos_token"}
+    {"stop", "length", "completed", "end_turn", "eos", "max_tokens", "stop_sequence", "eos_token"}
 )
 _NOTES = {
     "length": "cut at the token limit",
@@ -27,6 +27,7 @@ _NOTES = {
 }
 _MOST_CHOICES = 128  # OpenAI's own limit of `n`
 _DEEPEST = 8  # parts within parts; no server nests more than three
+_WRAPPERS = ("data", "result", "response")  # of gateways around the body
 _UNKNOWN_STATUS = 502  # an error without a code: the provider behind the server failed
 
 
@@ -80,10 +81,16 @@ class _Body:
 
     def add(self, body: Mapping[str, object]) -> None:
         """One body, or one event of a stream."""
+        for key in _WRAPPERS:
+            inner = body.get(key)
+            if isinstance(inner, Mapping) and "choices" in inner:
+                body = inner
         self.usage = body.get("usage") or self.usage
         self.error = self.error or _error(body)
         choices = body.get("choices")
         output = body.get("output")
+        if isinstance(choices, Mapping):
+            choices = list(choices.values())
         if isinstance(choices, list):
             self.readable = True
             for place, choice in enumerate(choices[:_MOST_CHOICES]):
@@ -91,13 +98,21 @@ class _Body:
                     self._add_choice(choice, place)
         elif isinstance(body.get("message"), Mapping):  # Ollama's own form
             self.readable = True
-            self.usage = self.usage or body
+            self.usage = body if "eval_count" in body else self.usage or body
             self._add_choice(body, 0)
         elif isinstance(output, Mapping) and isinstance(
             output.get("message"), Mapping
         ):  # Bedrock's
             self.readable = True
             self._add_choice({**output, "finish_reason": body.get("stopReason")}, 0)
+        elif isinstance(output, list):  # OpenAI's responses
+            self.readable = True
+            self._add_choice(
+                {"message": {"content": output}, "finish_reason": body.get("status")}, 0
+            )
+        elif body.get("type") == "message" and "content" in body:  # Anthropic's own
+            self.readable = True
+            self._add_choice({"message": body, "finish_reason": body.get("stop_reason")}, 0)
 
     def _add_choice(self, choice: Mapping[str, object], place: int) -> None:
         index = choice.get("index")
@@ -109,7 +124,8 @@ class _Body:
         for key in ("message", "delta"):
             if isinstance(message := choice.get(key), Mapping):
                 found.add(message)
-        if isinstance(text := choice.get("text"), str) and "message" not in choice:
+        text = choice.get("text")
+        if isinstance(text, str) and ("message" not in choice or not any(found.said)):
             found.said.append(text)
         finish = choice.get("finish_reason") or choice.get("done_reason")
         if isinstance(finish, str):
@@ -192,11 +208,12 @@ def _read(content: bytes) -> _Body:
         for event in read_events(content):
             body.add(event)
         return body
-    value = parse_body(content)
-    if isinstance(value, list) and value:  # Gemini's endpoint wraps its errors in a list
-        value = value[0]
-    if isinstance(value, Mapping):
-        body.add(value)
+    for number, value in enumerate(parse_values(content)):
+        if isinstance(value, list) and value:  # Gemini's endpoint wraps its errors in a list
+            value = value[0]
+        if isinstance(value, Mapping):
+            body.streamed = number > 0
+            body.add(value)
     return body
 
 
@@ -241,6 +258,8 @@ def _parts(content: object, depth: int = 0) -> Iterator[tuple[str, str]]:
     """Text and thoughts of a content: a string, or a list of parts that may hold parts."""
     if isinstance(content, str):
         yield content, ""
+    elif isinstance(content, int | float) and not isinstance(content, bool) and not depth:
+        yield str(content), ""
     elif isinstance(content, list) and depth < _DEEPEST:
         for part in content:
             yield from _parts(part, depth + 1)

@@ -7,6 +7,7 @@ _CLOSING = {
     "<think>": "</think>",
     "<thinking>": "</thinking>",
     "<thought>": "</thought>",
+    "<reasoning>": "</reasoning>",
     "[think]": "[/think]",
     "◁think▷": "◁/think▷",
     "<seed:think>": "</seed:think>",

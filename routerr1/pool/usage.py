@@ -1,6 +1,7 @@
 """What a server reports of the tokens and the price of a reply, whatever names it uses."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -9,6 +10,8 @@ from routerr1.types import Card, Reply, Usage
 
 # Beyond any context window: a server that reports more is not to be believed.
 _MOST_TOKENS = 10**8
+_GROUPED = re.compile(r"\d{1,3}(,\d{3})+")
+_MOST_USD = 1000  # of one call
 _TICKS_PER_USD = 10**10  # xAI's unit of `cost_in_usd_ticks`
 
 _PROMPT = ("prompt_tokens", "input_tokens", "inputTokens", "promptTokens", "prompt_eval_count")
@@ -66,6 +69,9 @@ def read_usage(usage: object) -> Reported:
     """
     if not isinstance(usage, Mapping):
         return Reported()
+    for name in ("billed_units", "tokens"):  # Cohere's
+        if isinstance(inner := usage.get(name), Mapping):
+            usage = {**inner, **usage}
     prompt, completion = _first(usage, _PROMPT), _first(usage, _COMPLETION)
     total = _first(usage, _TOTAL)
     cached = _first([*_inner(usage, _PROMPT_DETAILS), usage], _CACHED)
@@ -173,7 +179,7 @@ def reported_cost_usd(usage: object, headers: Mapping[str, str]) -> float | None
     if found is None:
         found = headers.get("x-litellm-response-cost")
     amount = _amount(found)
-    return None if amount is None else amount + upstream
+    return None if amount is None or amount > _MOST_USD else amount + upstream
 
 
 def _with_cache_apart(usage: Mapping[str, object], prompt: int | None) -> int | None:
@@ -208,6 +214,8 @@ def _amount(value: object) -> float | None:
     """A finite number of at least 0, also written out."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
+    if isinstance(value, str) and _GROUPED.fullmatch(value):
+        value = value.replace(",", "")
     try:
         number = float(value)
     except (ValueError, OverflowError):

@@ -1,22 +1,39 @@
 """Bodies of chat completion servers as plain values: JSON as lenient as real servers need, and event streams."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 
 _MOST_DIGITS = 18  # longer whole numbers are read as floats: their conversion takes quadratic time
 
 
 def parse_body(content: bytes) -> object | None:
-    """The JSON value of a body; None if it is none. Never raises, whatever the bytes are.
+    """The first JSON value of a body; None if it begins with none. Never raises, whatever the bytes are."""
+    return next(parse_values(content), None)
 
-    Invalid UTF-8, a byte order mark, raw line breaks in strings and half surrogate pairs are
-    tolerated: none of them is a reason to lose a reply.
+
+def parse_values(content: bytes) -> Iterator[object]:
+    """The JSON values at the beginning of a body: one, or one a line where a server streams such lines.
+
+    Invalid UTF-8, a byte order mark, raw line breaks in strings, half surrogate pairs and whatever follows
+    the values are tolerated: none of them is a reason to lose a reply.
     """
-    try:
-        text = content.decode(json.detect_encoding(content), "replace").lstrip("\ufeff")
-        return json.loads(text, strict=False, parse_int=_whole)  # type: ignore[no-any-return]
-    except (ValueError, RecursionError):
-        return None
+    text = content.decode(json.detect_encoding(content), "replace").lstrip("\ufeff")
+    place = 0
+    while found := _NOT_BLANK.search(text, place):
+        try:
+            value, place = _DECODER.raw_decode(text, found.start())
+        except (ValueError, RecursionError):
+            return
+        yield value
+
+
+def _whole(digits: str) -> int | float:
+    return int(digits) if len(digits) <= _MOST_DIGITS else float(digits)
+
+
+_DECODER = json.JSONDecoder(strict=False, parse_int=_whole)
+_NOT_BLANK = re.compile(r"[^\s\0]")
 
 
 def is_event_stream(content: bytes) -> bool:
@@ -41,7 +58,3 @@ def clean(text: str) -> str:
     'a😀 b�'
     """
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-
-
-def _whole(digits: str) -> int | float:
-    return int(digits) if len(digits) <= _MOST_DIGITS else float(digits)

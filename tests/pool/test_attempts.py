@@ -329,3 +329,56 @@ def test_keys_are_cut_out_of_a_servers_words(said: str):
 
 def test_short_secrets_are_no_reason_to_damage_a_text():
     assert without_secrets("a key is a key", ["a"]) == "a key is a key"
+
+
+_WHOLE = {
+    "choices": [{"message": {"content": "Paris."}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 12, "completion_tokens": 2},
+}
+_LINES = (
+    {"message": {"content": "Par"}, "done": False},
+    {"message": {"content": "is."}, "done": False},
+    {
+        "message": {"content": ""},
+        "done": True,
+        "done_reason": "stop",
+        "prompt_eval_count": 12,
+        "eval_count": 2,
+    },
+)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        json.dumps(_WHOLE).encode() + b"\0\n",
+        json.dumps(_WHOLE).encode() + b"\n<!-- proxied -->",
+        "\n".join(map(json.dumps, _LINES)).encode(),
+        json.dumps({"data": _WHOLE}).encode(),
+        json.dumps({"success": True, "result": _WHOLE}).encode(),
+        json.dumps({**_WHOLE, "choices": {"0": _WHOLE["choices"][0]}}).encode(),
+        json.dumps({**_WHOLE, "choices": [{"text": "Paris.", "message": {"content": ""}}]}).encode(),
+        json.dumps({"type": "message", "content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "Paris."}],
+                    "stop_reason": "end_turn", "usage": {"input_tokens": 12, "output_tokens": 2}}).encode(),
+        json.dumps({"object": "response", "status": "completed", "error": None,
+                    "output": [{"type": "reasoning", "summary": []},
+                               {"type": "message", "content": [{"type": "output_text", "text": "Paris."}]}],
+                    "usage": {"input_tokens": 12, "output_tokens": 2}}).encode(),
+        json.dumps({"message": {"content": [{"type": "text", "text": "Paris."}]}, "finish_reason": "COMPLETE",
+                    "usage": {"billed_units": {"input_tokens": 12, "output_tokens": 2},
+                              "tokens": {"input_tokens": 70, "output_tokens": 4}}}).encode(),
+        json.dumps({**_WHOLE, "usage": {**_WHOLE["usage"], "cost": 1e12}}).encode(),
+    ],
+    ids=["nul", "trailing", "lines", "data", "result", "mapping", "both", "anthropic", "responses", "cohere", "price"],
+)  # fmt: skip
+def test_bodies_that_are_nearly_chat_completions_keep_their_text_and_tokens(content: bytes):
+    got = read(content)
+    assert (got.text, got.usage.prompt_tokens, got.usage.completion_tokens) == ("Paris.", 12, 2)
+    assert got.cost_usd is None
+
+
+def test_a_count_with_separators_and_a_number_as_content_are_read():
+    body = {**_WHOLE, "usage": {"prompt_tokens": "1,024", "completion_tokens": "2"}}
+    assert read(json.dumps(body).encode()).usage == Usage(1024, 2)
+    number = {**_WHOLE, "choices": [{"message": {"content": 42}}]}
+    assert read(json.dumps(number).encode()).text == "42"

@@ -23,6 +23,7 @@ from routerr1.pool.thoughts import split_thoughts, without_thoughts
         ("<thinking>a</thinking>Paris.", "Paris.", "a"),
         ("<thought>a</thought>Paris.", "Paris.", "a"),
         ("[THINK]a[/THINK]Paris.", "Paris.", "a"),
+        ("<reasoning>a</reasoning>Paris.", "Paris.", "a"),
         ("◁think▷a◁/think▷Paris.", "Paris.", "a"),
         ("<seed:think>a</seed:think>Paris.", "Paris.", "a"),
         ("<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>final<|message|>Paris.<|return|>",
