@@ -181,6 +181,24 @@ def ask(
 
 
 @app.command(rich_help_panel="Use")
+def advise(params: ParamsFile = PARAMS) -> None:
+    """Say which router is worth using here, what it costs, where it fails, and what is undecided."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from routerr1.config import load_params
+    from routerr1.evaluate.results import EvaluationTable
+    from routerr1.evaluate.rows import read_rows
+    from routerr1.lineage import PATHS
+    from routerr1.report.advice import advice_section
+    from routerr1.report.markdown import render
+
+    table = EvaluationTable.read(PATHS.evaluate / "table.json")
+    section = advice_section(table, read_rows(PATHS.rows), load_params(params).gate)
+    Console().print(Markdown(render([section])))
+
+
+@app.command(rich_help_panel="Use")
 def sweep(
     cost_weights: Annotated[
         str, typer.Option(help="Weights of cost in the reward, separated by commas.")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from routerr1.config import GateParams
 from routerr1.errors import DataError
 from routerr1.evaluate.controls import BOUNDS
 from routerr1.evaluate.pareto import Fronts, fronts
@@ -17,6 +18,7 @@ from routerr1.evaluate.rows import Row, read_rows
 from routerr1.files import atomic_write_text, digest, read_json
 from routerr1.metrics import metric
 from routerr1.report import html, markdown, plots
+from routerr1.report.advice import advice_section
 from routerr1.report.glossary import label, routers_section
 from routerr1.report.sections import Plot, Section
 from routerr1.report.summary import failures_section, summary_section, topics_section
@@ -74,6 +76,7 @@ class Sources:
         stale: the sweep was compared with another evaluation than this one.
         simulated: the pool is simulated; the report says so at its top.
         facts: name and value pairs for the foot of the page: preset, seeds, digests.
+        gate: limits by which the report advises; None leaves the advice out.
     """
 
     table: EvaluationTable
@@ -86,9 +89,12 @@ class Sources:
     stale: bool = False
     simulated: bool = False
     facts: Mapping[str, str] = field(default_factory=dict)
+    gate: GateParams | None = None
 
 
-def read_sources(data: Path, *, simulated: bool, facts: Mapping[str, str]) -> Sources:
+def read_sources(
+    data: Path, *, simulated: bool, facts: Mapping[str, str], gate: GateParams | None = None
+) -> Sources:
     """The outputs of evaluate, generalize, train and sweep under `data`; the last three may be missing.
 
     Raises: DataError naming the file that is missing or cannot be read.
@@ -111,6 +117,7 @@ def read_sources(data: Path, *, simulated: bool, facts: Mapping[str, str]) -> So
         stale=sweep is not None and sweep.evaluation != digest(rows),
         simulated=simulated,
         facts={**facts, "answers compared by": rules},
+        gate=gate,
     )
 
 
@@ -144,6 +151,7 @@ def sections_of(sources: Sources, drawn: Mapping[str, str]) -> list[Section]:
     """
     table = sources.table
     found = [
+        advice_section(table, sources.rows, sources.gate) if sources.gate else None,
         summary_section(table, sources.rows),
         topics_section(table, sources.rows),
         failures_section(sources.rows, table.reference),

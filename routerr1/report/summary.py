@@ -263,7 +263,7 @@ def _examples(failed: Mapping[str, Sequence[Row]]) -> Section:
                 topic,
                 row.question,
                 row.answer if row.answer else "no answer",
-                " or ".join(_references(row)),
+                " or ".join(reference_answers(row)),
                 ", ".join(row.called) or "no call",
                 cause_of(row),
             )
@@ -295,7 +295,8 @@ def cause_of(row: Row) -> str:
     return "wrong in spite of the best model" if row.judged_calls else "wrong after its calls"
 
 
-def _references(row: Row) -> list[str]:
+def reference_answers(row: Row) -> list[str]:
+    """The reference answers of the row's question."""
     return [str(each) for each in json.loads(row.trajectory)["question"]["golden_answers"]]
 
 

@@ -20,4 +20,5 @@ def report(params: Params) -> None:
             "evaluation rows (SHA-256)": digest(PATHS.rows)[:16],
         }
         simulated = params.pool.kind == "simulated"
-        write_report(PATHS.report, read_sources(Path("data"), simulated=simulated, facts=facts))
+        sources = read_sources(Path("data"), simulated=simulated, facts=facts, gate=params.gate)
+        write_report(PATHS.report, sources)

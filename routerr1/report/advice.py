@@ -1,0 +1,278 @@
+"""Is it worth it? Plain sentences for the person who decides, from the evaluation and the gate's limits.
+
+A router is worth using instead of the best single model if the evaluation shows, with the gate's interval and
+margin, that it answers more questions, or that it answers no fewer and costs less.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from routerr1.config import GateParams
+from routerr1.evaluate.controls import BEST_SINGLE, BOUNDS, CLOSED_BOOK, POLICY, RANDOM
+from routerr1.evaluate.results import Comparison, EvaluationTable, RouterResult
+from routerr1.evaluate.routers import RouterId
+from routerr1.evaluate.rows import Row
+from routerr1.report.formatting import number
+from routerr1.report.glossary import label
+from routerr1.report.sections import Section, table_of
+from routerr1.report.summary import reference_answers
+
+_NEEDLESS = 0.02  # share of the recommended router's calls below which a candidate is hardly used
+_TOPICS, _EXAMPLES = 3, 5  # of the weakest topics, and failures of each
+_FOREVER = 100  # times the questions of this test: no number that anybody collects
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What to use here.
+
+    Attributes:
+        router: as in the rows.
+        gain: its EM minus the best single model's; None if it is that model.
+        worth_it: False if one model for all questions is as good.
+    """
+
+    router: str
+    gain: Comparison | None
+    worth_it: bool
+
+
+def advise(table: EvaluationTable, gate: GateParams) -> Advice:
+    """The router to use: the one preferred before the test, if the test confirms it; else the best confirmed.
+
+    The policy, or without one the router that did best on validation, was preferred before the test.
+    Raises: DataError if the table holds no best single model.
+    """
+    best = table.router(BEST_SINGLE)
+    confirmed = {entry.router: entry for entry in _usable(table) if _is_worth(entry, table, gate)}
+    if not confirmed:
+        return Advice(BEST_SINGLE, None, worth_it=False)
+    leading = max(entry.em.mean for entry in confirmed.values())
+    good = [e for e in confirmed.values() if e.em.mean >= leading - gate.margin_em]
+    chosen = min(good, key=lambda e: (e.router != table.reference, e.cost_usd.mean, e.router))
+    return Advice(chosen.router, _gap(table, chosen.router, best.router), worth_it=True)
+
+
+def _usable(table: EvaluationTable) -> list[RouterResult]:
+    """Routers that can be used: no bounds, no chance, and no single model."""
+    left_out = (*BOUNDS, RANDOM, CLOSED_BOOK, BEST_SINGLE)
+    return [
+        entry
+        for entry in table.routers
+        if entry.router not in left_out and RouterId.parse(entry.router).kind != "fixed"
+    ]
+
+
+def _is_worth(entry: RouterResult, table: EvaluationTable, gate: GateParams) -> bool:
+    em = _gap(table, entry.router, BEST_SINGLE)
+    cost = table.pairs.between(entry.router, BEST_SINGLE).difference["cost_usd"]
+    if em.low is None:
+        return False
+    affordable = gate.max_cost_usd is None or entry.cost_usd.mean <= gate.max_cost_usd
+    cheaper = cost.high is not None and cost.high < 0
+    return affordable and (em.low > 0 or (em.low >= -gate.margin_em and cheaper))
+
+
+def _gap(table: EvaluationTable, router: str, other: str) -> Comparison:
+    return table.pairs.between(router, other).difference["em"]
+
+
+def advice_section(table: EvaluationTable, rows: Sequence[Row], gate: GateParams) -> Section:
+    """The first section of the report."""
+    found = advise(table, gate)
+    mine = [row for row in rows if row.router == found.router]
+    points = [
+        *_verdict(found, table),
+        *_policy_words(found, table),
+        *_needless(found, table, rows),
+        *_weak_topics(mine),
+        *_undecided(found, table),
+    ]
+    return Section(
+        "Is it worth it?",
+        f"From n = {table.n} questions in {table.groups} independent groups; "
+        f"{round(100 * table.confidence)} % intervals.",
+        points=tuple(points),
+        parts=_failures(mine),
+    )
+
+
+def _verdict(found: Advice, table: EvaluationTable) -> list[str]:
+    best = table.router(BEST_SINGLE)
+    model = " or ".join(dict.fromkeys(table.best_single.values()))
+    alone = (
+        f"Always calling the best model ({model}) answers {_share(best)} and costs {_price(best)}."
+    )
+    if found.gain is None:
+        return [
+            f"Use one model for all questions: {model}. Routing is not worth it here: no router is shown to "
+            "answer more questions, or as many for less money.",
+            alone,
+        ]
+    chosen = table.router(found.router)
+    return [
+        f"Use {_name(found.router)}. It answers {_share(chosen)} and costs {_price(chosen)}.",
+        f"{alone} {_sentence(found.router)} answers {_points(found.gain)} than that, "
+        f"and costs {_times(chosen, best)}.",
+        *_hindsight(found, table),
+    ]
+
+
+def _hindsight(found: Advice, table: EvaluationTable) -> list[str]:
+    """A single model that does better on the test than the one that validation chose."""
+    singles = [e for e in table.routers if RouterId.parse(e.router).kind == "fixed"]
+    top = max(singles, key=lambda entry: entry.em.mean, default=None)
+    if top is None or top.em.mean <= table.router(BEST_SINGLE).em.mean:
+        return []
+    name = RouterId.parse(top.router).name
+    return [
+        f"On these very questions {name} alone answers {_share(top)} and costs {_price(top)}, which could not be "
+        f"known before; {_name(found.router)} answers {_points(_gap(table, found.router, top.router))} than that."
+    ]
+
+
+def _policy_words(found: Advice, table: EvaluationTable) -> list[str]:
+    if not table.has_policy:
+        return []
+    if found.router == POLICY:
+        return []
+    policy = table.router(POLICY)
+    gap = _gap(table, POLICY, found.router)
+    against = "one model for all questions" if found.gain is None else _name(found.router)
+    return [
+        f"The trained policy is not the best choice here: it answers {_share(policy)}, costs {_price(policy)}, and "
+        f"answers {_points(gap)} than {against}."
+    ]
+
+
+def _needless(found: Advice, table: EvaluationTable, rows: Sequence[Row]) -> list[str]:
+    """Candidates that another one beats or equals on every topic, for no more money."""
+    by_candidate: dict[str, dict[str, list[Row]]] = {}
+    for row in rows:
+        kind, name = RouterId.parse(row.router)
+        if kind == "fixed":
+            by_candidate.setdefault(name, {}).setdefault(row.topic or row.dataset, []).append(row)
+    figures = {
+        name: {topic: _figures(own) for topic, own in topics.items()}
+        for name, topics in by_candidate.items()
+    }
+    shares = table.router(found.router).collapse.call_share
+    needless = [
+        name
+        for name, own in sorted(figures.items())
+        if shares.get(name, 0.0) < _NEEDLESS
+        and all(_is_beaten(name, topic, figures) for topic in own)
+    ]
+    if not needless or len(needless) == len(figures):
+        return []
+    verb = "is" if len(needless) == 1 else "are"
+    return [
+        f"{', '.join(needless)} {verb} never worth calling: on every topic another model answers as many of these "
+        "questions for no more money."
+    ]
+
+
+def _figures(rows: Sequence[Row]) -> tuple[float, float]:
+    return fmean(row.em for row in rows), fmean(row.cost_usd for row in rows)
+
+
+def _is_beaten(
+    name: str, topic: str, figures: Mapping[str, Mapping[str, tuple[float, float]]]
+) -> bool:
+    em, cost = figures[name][topic]
+    return any(
+        own[topic][0] >= em and own[topic][1] <= cost and own[topic] != (em, cost)
+        for other, own in figures.items()
+        if other != name and topic in own
+    )
+
+
+def _weak_topics(mine: Sequence[Row]) -> list[str]:
+    topics = _by_topic(mine)
+    weak = [each for each in topics if each[1] < 1][:_TOPICS]
+    if not any(row.em < 1 for row in mine):
+        return ["It fails on none of these questions."]
+    if len(topics) < 2:
+        return []
+    named = [f"{topic} (EM {number(em, 2)}, n = {len(own)})" for topic, em, own in weak]
+    return [f"It is weakest on {', '.join(named)}."]
+
+
+def _by_topic(mine: Sequence[Row]) -> list[tuple[str, float, list[Row]]]:
+    """Topic, EM and rows, the weakest topic first."""
+    topics: dict[str, list[Row]] = {}
+    for row in mine:
+        topics.setdefault(row.topic or row.dataset, []).append(row)
+    found = [(topic, fmean(row.em for row in own), own) for topic, own in topics.items()]
+    return sorted(found, key=lambda each: (each[1], each[0]))
+
+
+def _failures(mine: Sequence[Row]) -> tuple[Section, ...]:
+    lines = [
+        (topic, row.question, row.answer or "no answer", " or ".join(reference_answers(row)))
+        for topic, _, own in _by_topic(mine)[:_TOPICS]
+        for row in [row for row in own if row.em < 1][:_EXAMPLES]
+    ]
+    if not lines:
+        return ()
+    heads = ("Topic", "Question", "Answer", "Reference")
+    return (Section("Where it fails: examples", table=table_of(heads, lines), folded=True),)
+
+
+def _undecided(found: Advice, table: EvaluationTable) -> list[str]:
+    """How many questions would settle what this test leaves open."""
+    gaps = {entry.router: _gap(table, entry.router, BEST_SINGLE) for entry in _usable(table)}
+    open_ = {name: gap for name, gap in gaps.items() if not gap.is_clear and gap.mean > 0}
+    if found.worth_it and found.gain is not None and found.gain.is_clear:
+        return []
+    if not open_:
+        return [
+            "More questions would hardly change this: no router is ahead of the best single model."
+        ]
+    name, gap = max(open_.items(), key=lambda item: item[1].mean)
+    if gap.mde is None:
+        return [f"One group of questions cannot show whether {_name(name)} is better; bring more."]
+    needed = math.ceil(table.n * (gap.mde / gap.mean) ** 2)
+    if needed > _FOREVER * table.n:
+        return [
+            f"{_sentence(name)} and the best single model are too close for any test of a usual size."
+        ]
+    return [
+        f"Undecided: {_name(name)} answers {_points(gap)} than the best single model. A test of about {needed:,} "
+        f"questions in place of {table.n} would settle a difference of this size in four of five cases."
+    ]
+
+
+def _name(router: str) -> str:
+    return "the trained policy" if router == POLICY else label(router)
+
+
+def _sentence(router: str) -> str:
+    return "The trained policy" if router == POLICY else label(router)
+
+
+def _share(entry: RouterResult) -> str:
+    em = entry.em
+    if em.low is None or em.high is None:
+        return f"{em.mean:.1%} of the questions"
+    return f"{em.mean:.1%} of the questions ({em.low:.1%} to {em.high:.1%})"
+
+
+def _price(entry: RouterResult) -> str:
+    return f"${number(entry.cost_usd.mean, 4, 1000)} per 1,000 questions"
+
+
+def _points(gap: Comparison) -> str:
+    """A difference in percentage points with its interval, ending in `more` or `fewer`."""
+    low, high = number(gap.low, 1, 100, signed=True), number(gap.high, 1, 100, signed=True)
+    more = "more" if gap.mean >= 0 else "fewer"
+    return f"{abs(100 * gap.mean):.1f} percentage points ({low} to {high}) {more}"
+
+
+def _times(chosen: RouterResult, best: RouterResult) -> str:
+    mine, theirs = chosen.cost_usd.mean, best.cost_usd.mean
+    if not theirs:
+        return "the same" if not mine else "more, because the best model's calls are free"
+    return f"{mine / theirs:.0%} of it"
