@@ -492,6 +492,36 @@ class RegistryParams(Section):
     experiment: str
 
 
+class ShadowParams(Section):
+    """A version that answers a share of requests a second time, for comparison; clients never see it.
+
+    Attributes:
+        version: number or alias.
+        budget_usd: of all its calls, over all gateways; then it stops.
+        judge: candidate that compares two answers that differ; None leaves them unjudged.
+    """
+
+    version: str
+    share: float = Field(gt=0, le=1)
+    budget_usd: float = Field(ge=0)
+    judge: str | None = None
+
+
+class CanaryParams(Section):
+    """A version that answers a share of users, until it does worse than the champion.
+
+    Attributes:
+        version: number or alias.
+        min_requests: of the canary, before it is judged.
+        max_latency_ratio: of median seconds, beyond which it returns; the intervals must be apart.
+    """
+
+    version: str
+    share: float = Field(gt=0, lt=1)
+    min_requests: int = Field(default=50, ge=10)
+    max_latency_ratio: float = Field(default=1.5, gt=1)
+
+
 class ServeParams(Section):
     """The gateway; see docs/how-to/serve.md.
 
@@ -525,6 +555,8 @@ class ServeParams(Section):
     header_s: float = Field(default=10.0, gt=0)
     max_connections: int = Field(default=4096, ge=1)
     cors: tuple[str, ...] = ()
+    shadow: ShadowParams | None = None
+    canary: CanaryParams | None = None
 
 
 RENAMED_KEYS = {"profile": "preset", "gate.min_format_validity": "gate.min_format_valid"}

@@ -226,7 +226,11 @@ def _add_feedback(app: FastAPI, gateway: Gateway) -> None:
         body = await read_json(request, gateway.params.max_body_bytes)
         said: FeedbackRequest = _validated(FeedbackRequest, body)
         await asyncio.to_thread(gateway.flush)
-        await asyncio.to_thread(take, gateway.store, said, key, keep=gateway.params.keep)
+        request_row = await asyncio.to_thread(
+            take, gateway.store, said, key, keep=gateway.params.keep
+        )
+        if gateway.on_score is not None and said.score is not None and request_row is not None:
+            gateway.on_score(request_row.version, said.score)
         if gateway.tracer is not None:
             gateway.tracer.assess(chat_id(said.request_id), said)
         return FeedbackResponse(request_id=said.request_id)

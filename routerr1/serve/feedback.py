@@ -70,8 +70,8 @@ def chat_id(request_id: str) -> str:
     return request_id.replace("resp_", "chatcmpl-")
 
 
-def take(store: Store, said: FeedbackRequest, key: Key | None, *, keep: str) -> None:
-    """Keep feedback on a request of this key.
+def take(store: Store, said: FeedbackRequest, key: Key | None, *, keep: str) -> RequestRow | None:
+    """Keep feedback on a request of this key; gives the request, as far as it is kept.
 
     Raises: ApiError 404 if the key made no such request.
     """
@@ -93,6 +93,7 @@ def take(store: Store, said: FeedbackRequest, key: Key | None, *, keep: str) -> 
             question=said.question if texts else None,
         )
     )
+    return request if own else None
 
 
 @dataclass(frozen=True, slots=True)

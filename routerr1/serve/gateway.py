@@ -6,7 +6,7 @@ import logging
 import secrets
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -66,11 +66,40 @@ class Asked:
             self.first_s = time.perf_counter() - self.began
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A question that was put to the router, and what came of it.
+
+    Attributes:
+        status: 200, or that of the error.
+        answer: None without one.
+    """
+
+    asked: Asked
+    question: str
+    status: int
+    seconds: float
+    cost_usd: float
+    answer: str | None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the router is to blame: a client that leaves or a spent budget says nothing of it."""
+        return self.status >= 500
+
+
 class Gateway:
     """The engine that takes new requests, and what all requests share.
 
     Args:
         tracer: traces a sample; None traces nothing.
+
+    Attributes:
+        observers: are handed every outcome of the router.
+        choose: from what a user is known by to an engine that takes the request in place of the champion.
+        on_score: is called with the version and the score of feedback.
+        beside: other engines, closed with the gateway.
+        at_end: is called before engines and store are closed.
     """
 
     def __init__(
@@ -90,6 +119,11 @@ class Gateway:
         self.tracer = tracer
         self._writer = Writer(store)
         self._ending: set[asyncio.Task[None]] = set()
+        self.observers: list[Callable[[Outcome], None]] = []
+        self.choose: Callable[[str], Engine | None] | None = None
+        self.on_score: Callable[[str, float], None] | None = None
+        self.beside: list[Engine] = []
+        self.at_end: list[Callable[[], Awaitable[None]]] = []
         self.metrics.serving.labels(engine.identity.label).set(1)
 
     def models(self, key: Key | None) -> list[str]:
@@ -132,9 +166,11 @@ class Gateway:
                 )
             spend = min(spend, key.max_spend)
         number = f"chatcmpl-{secrets.token_hex(16)}"
-        made = Asked(
-            number, request.model_copy(update={"spend": spend}), self.engine, key, budget_usd
-        )
+        engine = self.engine
+        if self.choose is not None and request.model == engine.identity.name:
+            sticky = f"{key.id if key is not None else ''}/{request.user or number}"
+            engine = self.choose(sticky) or engine
+        made = Asked(number, request.model_copy(update={"spend": spend}), engine, key, budget_usd)
         if trace is not None:
             made.trace_id = trace
         return made
@@ -279,12 +315,22 @@ class Gateway:
         self._ending.add(ending)
         ending.add_done_callback(self._ending.discard)
 
+    def retire(self, engine: Engine) -> None:
+        """Close an engine that serves beside the champion, after its last request."""
+        self.beside.remove(engine)
+        ending = asyncio.ensure_future(_ended(engine))
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
+
     async def aclose(self) -> None:
         """Close engines, writer and store."""
+        for finish in self.at_end:
+            await finish()
         for ending in self._ending:
             ending.cancel()
         await asyncio.gather(*self._ending, return_exceptions=True)
-        await self.engine.aclose()
+        for engine in (self.engine, *self.beside):
+            await engine.aclose()
         if self.tracer is not None:
             await asyncio.to_thread(self.tracer.close)
         await asyncio.to_thread(self._writer.close)
@@ -344,6 +390,10 @@ class _Kept:
         if status == 429:
             metrics.over_budget.inc()
         metrics.replied(label, self._replies)
+        if asked.engine.identity.name == model:
+            said = Outcome(asked, self._question, status, seconds, cost_usd, self.answer)
+            for observe in self._gateway.observers:
+                observe(said)
         self._gateway.keep(
             RequestRow(
                 id=asked.id,

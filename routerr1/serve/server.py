@@ -78,7 +78,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Take connections, and begin to watch the champion."""
         self._loop = asyncio.get_running_loop()
-        self.gateway.engine.run_calls_on(self._loop)
+        for engine in (self.gateway.engine, *self.gateway.beside):
+            engine.run_calls_on(self._loop)
         await super().startup(sockets)
         if self._watch is not None:
             self._watching = asyncio.ensure_future(self._watch.run())

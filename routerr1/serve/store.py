@@ -73,6 +73,22 @@ _feedback = sa.Table(
     sa.Column("question", sa.Text),
 )
 
+_pairs = sa.Table(
+    "serve_pairs",
+    _tables,
+    sa.Column("request_id", sa.String(64), primary_key=True),
+    sa.Column("shadow", sa.String(200), primary_key=True),
+    sa.Column("champion", sa.String(200), nullable=False),
+    sa.Column("at_s", sa.Float, nullable=False),
+    sa.Column("same", sa.Boolean, nullable=False),
+    sa.Column("verdict", sa.Float),
+    sa.Column("failed", sa.Boolean, nullable=False),
+    sa.Column("champion_usd", sa.Float, nullable=False),
+    sa.Column("shadow_usd", sa.Float, nullable=False),
+    sa.Column("champion_s", sa.Float, nullable=False),
+    sa.Column("shadow_s", sa.Float, nullable=False),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Key:
@@ -138,6 +154,29 @@ class FeedbackRow:
     comment: str | None
     consent: bool
     question: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PairRow:
+    """The champion's answer and a shadow's, to one request.
+
+    Attributes:
+        same: whether they are equal by the rule `text`.
+        verdict: 1 if the shadow's is better, -1 if it is worse, 0 if neither; None if unjudged.
+        failed: whether the shadow gave no answer.
+    """
+
+    request_id: str
+    shadow: str
+    champion: str
+    at_s: float
+    same: bool
+    verdict: float | None
+    failed: bool
+    champion_usd: float
+    shadow_usd: float
+    champion_s: float
+    shadow_s: float
 
 
 class Store:
@@ -268,6 +307,18 @@ class Store:
             rows = db.execute(query).mappings().all()
         names = FeedbackRow.__dataclass_fields__
         return [FeedbackRow(**{name: row[name] for name in names}) for row in rows]
+
+    def write_pair(self, row: PairRow) -> None:
+        """Keep a pair of answers."""
+        values = {name: getattr(row, name) for name in PairRow.__dataclass_fields__}
+        with self._engine.begin() as db:
+            db.execute(_pairs.insert().values(values))
+
+    def pairs(self, shadow: str) -> list[PairRow]:
+        """All pairs with a shadow, oldest first."""
+        query = sa.select(_pairs).where(_pairs.c.shadow == shadow).order_by(_pairs.c.at_s)
+        with self._engine.connect() as db:
+            return [PairRow(**row) for row in db.execute(query).mappings().all()]
 
     def close(self) -> None:
         """Close all connections."""

@@ -1,0 +1,127 @@
+"""A canary: another version answers a share of users, and returns by itself when it does worse."""
+
+import hashlib
+import logging
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from scipy.stats import binomtest, quantile_test
+
+from routerr1 import files
+from routerr1.config import CanaryParams
+from routerr1.serve.engine import Engine
+from routerr1.serve.feedback import RIGHT
+from routerr1.serve.gateway import Gateway, Outcome
+
+RETURNED = Path("runs/canary")
+_WINDOW = 500  # latest requests of each side that are compared
+_CONFIDENCE = (
+    0.99  # the comparison is made after every request, so a loose one would return by chance
+)
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    failed: bool
+    seconds: float
+
+
+class Canary:
+    """Sends a fixed share of users to a version, and compares what it does with the champion.
+
+    Args:
+        engine: of the canary version.
+    """
+
+    def __init__(self, gateway: Gateway, engine: Engine, params: CanaryParams) -> None:
+        self._gateway = gateway
+        self._engine = engine
+        self._params = params
+        self._seen: dict[bool, deque[_Seen]] = {
+            side: deque(maxlen=_WINDOW) for side in (True, False)
+        }
+        self._scores: dict[bool, deque[float]] = {
+            side: deque(maxlen=_WINDOW) for side in (True, False)
+        }
+        self.returned: str | None = None
+
+    def choose(self, sticky: str) -> Engine | None:
+        """The canary's engine for users of its share; None for all others, and once it has returned."""
+        champion = self._gateway.engine.identity.label
+        if self.returned is not None or champion == self._engine.identity.label:
+            return None
+        label = self._engine.identity.label
+        digest = hashlib.blake2b(f"{label}/{sticky}".encode(), digest_size=8).digest()
+        chosen = int.from_bytes(digest, "big") < self._params.share * 2**64
+        return self._engine if chosen else None
+
+    def observe(self, outcome: Outcome) -> None:
+        """Count an outcome; the canary returns if it does worse. Only on the server's event loop."""
+        if self.returned is not None or 400 <= outcome.status < 500:
+            return
+        own = outcome.asked.engine is self._engine
+        self._seen[own].append(_Seen(outcome.failed, outcome.seconds))
+        self._judge()
+
+    def scored(self, version: str, score: float) -> None:
+        """Count a user's word on an answer of `version`."""
+        if self.returned is None:
+            self._scores[version == self._engine.identity.label].append(score)
+            self._judge()
+
+    def _judge(self) -> None:
+        why = self._worse()
+        if why is None:
+            return
+        self.returned, label = why, self._engine.identity.label
+        _log.error("the canary %s returns: %s", label, why)
+        self._gateway.metrics.refused_versions.labels("canary").inc()
+        files.write_json(RETURNED / f"{label}.json", {"version": label, "why": why})
+        self._gateway.retire(self._engine)
+
+    def _worse(self) -> str | None:
+        own, other = list(self._seen[True]), list(self._seen[False])
+        least = self._params.min_requests
+        if len(own) >= least and len(other) >= least:
+            errors = [sum(each.failed for each in side) for side in (own, other)]
+            if more_often(errors[0], len(own), errors[1], len(other)):
+                return f"{errors[0]} of {len(own)} requests failed, {errors[1]} of {len(other)} of the champion"
+            ratio = self._params.max_latency_ratio
+            if slower([e.seconds for e in own], [e.seconds for e in other], ratio):
+                return f"its median latency is over {ratio:g} times that of the champion"
+        scores = self._scores
+        if min(len(scores[True]), len(scores[False])) >= least:
+            wrong = [sum(score <= RIGHT for score in scores[side]) for side in (True, False)]
+            if more_often(wrong[0], len(scores[True]), wrong[1], len(scores[False])):
+                return f"users call {wrong[0]} of {len(scores[True])} answers wrong"
+        return None
+
+
+def more_often(count: int, total: int, other_count: int, other_total: int) -> bool:
+    """Whether a share is above another: their intervals (Wilson, 99 %) do not meet.
+
+    >>> more_often(20, 50, 1, 50), more_often(3, 50, 1, 50)
+    (True, False)
+    """
+    low = binomtest(count, total).proportion_ci(_CONFIDENCE, "wilson").low
+    high = binomtest(other_count, other_total).proportion_ci(_CONFIDENCE, "wilson").high
+    return bool(low > high)
+
+
+def slower(seconds: Sequence[float], others: Sequence[float], ratio: float) -> bool:
+    """Whether the median is over `ratio` times another one, by their 99 % intervals.
+
+    >>> slower([3.0] * 40, [1.0] * 40, 1.5), slower([1.1] * 40, [1.0] * 40, 1.5)
+    (True, False)
+    """
+    own = quantile_test(seconds).confidence_interval(_CONFIDENCE)
+    other = quantile_test(others).confidence_interval(_CONFIDENCE)
+    return bool(own.low > ratio * other.high)
+
+
+def has_returned(label: str) -> bool:
+    """Whether a version returned before; it is not tried again until its file is removed."""
+    return (RETURNED / f"{label}.json").is_file()

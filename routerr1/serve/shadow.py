@@ -1,0 +1,205 @@
+"""A shadow: another version answers a share of the requests again, beside the answer and never shown."""
+
+import asyncio
+import hashlib
+import logging
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from routerr1 import files
+from routerr1.config import ShadowParams
+from routerr1.errors import BudgetExceeded, RouterError
+from routerr1.evaluate.stats import Difference, paired_difference
+from routerr1.matching import exact_match
+from routerr1.pool.base import Call
+from routerr1.pool.budget import Grant, Payer
+from routerr1.serve.answers import require_answer
+from routerr1.serve.engine import Engine
+from routerr1.serve.errors import ApiError
+from routerr1.serve.gateway import Gateway, Outcome
+from routerr1.serve.hearing import Heard
+from routerr1.serve.store import PairRow
+from routerr1.serve.tracing import sampled
+from routerr1.types import Question
+
+REPORTS = Path("runs/shadow")
+_MOST_AT_ONCE = 32  # beyond this a request is not shadowed
+_JUDGE = """Question: {question}
+
+Answer A: {first}
+Answer B: {second}
+
+Which answer is right, or the better one? Reply with one word: A, B or same."""
+_log = logging.getLogger(__name__)
+
+
+class Shadow:
+    """Plays a version on a sample of the answered requests, and keeps both answers' figures as a pair.
+
+    Args:
+        engine: of the shadowing version.
+    """
+
+    def __init__(self, gateway: Gateway, engine: Engine, params: ShadowParams) -> None:
+        self._gateway = gateway
+        self._engine = engine
+        self._params = params
+        self._playing: set[asyncio.Task[None]] = set()
+        self.stopped: str | None = None
+
+    def observe(self, outcome: Outcome) -> None:
+        """Play the question again if it is among the sample; only on the server's event loop."""
+        champion = outcome.asked.engine.identity.label
+        wanted = (
+            outcome.answer is not None
+            and self.stopped is None
+            and champion != self._engine.identity.label
+            and len(self._playing) < _MOST_AT_ONCE
+            and sampled(outcome.asked.id, self._params.share)
+        )
+        if wanted:
+            task = asyncio.ensure_future(self._play(outcome))
+            self._playing.add(task)
+            task.add_done_callback(self._playing.discard)
+
+    async def settled(self) -> None:
+        """Wait for the questions that are being played."""
+        await asyncio.gather(*self._playing)
+
+    async def finish(self) -> None:
+        """Wait for the questions that are being played, and write the report."""
+        await self.settled()
+        await asyncio.to_thread(self.write_report)
+
+    def _grant(self) -> Grant:
+        name = f"shadow {self._engine.identity.label}"
+        return Grant(payers=(Payer(name, self._params.budget_usd),))
+
+    async def _play(self, outcome: Outcome) -> None:
+        asked, label = outcome.asked, self._engine.identity.label
+        question = Question(
+            asked.id,
+            "shadow",
+            outcome.question,
+            (),
+            "test",
+            metadata={"spend": asked.request.spend},
+        )
+        heard = Heard(f"shadow/{asked.id}", asked.key.candidates if asked.key else None)
+        began = time.perf_counter()
+        said: str | None = None
+        try:
+            async with asyncio.timeout(self._gateway.params.timeout_s):
+                said = require_answer(await self._engine.play(question, heard, self._grant()))
+        except BudgetExceeded as spent:
+            self._stop(str(spent))
+            return
+        except (ApiError, RouterError, TimeoutError) as error:
+            _log.info("the shadow %s gave no answer: %s", label, error)
+        seconds = time.perf_counter() - began
+        same = said is not None and exact_match(said, [outcome.answer or ""]) == 1.0
+        verdict = 0.0 if same else -1.0 if said is None else await self._judged(outcome, said)
+        row = PairRow(
+            request_id=asked.id,
+            shadow=label,
+            champion=asked.engine.identity.label,
+            at_s=time.time(),
+            same=same,
+            verdict=verdict,
+            failed=said is None,
+            champion_usd=outcome.cost_usd,
+            shadow_usd=sum(reply.cost_usd for reply in heard.replies),
+            champion_s=outcome.seconds,
+            shadow_s=seconds,
+        )
+        await asyncio.to_thread(self._gateway.store.write_pair, row)
+
+    async def _judged(self, outcome: Outcome, said: str) -> float | None:
+        """The judge's word on two answers, whose order is drawn by the request's id."""
+        if self._params.judge is None:
+            return None
+        number = outcome.asked.id
+        swapped = hashlib.blake2b(number.encode(), digest_size=1).digest()[0] % 2 == 1
+        answers = [outcome.answer or "", said]
+        first, second = reversed(answers) if swapped else answers
+        query = _JUDGE.format(question=outcome.question, first=first, second=second)
+        scope = f"judge/{number}"
+        try:
+            with self._engine.granted(scope, self._grant()):
+                reply = await self._engine.pool.ask(Call(self._params.judge, query, scope))
+        except BudgetExceeded as spent:
+            self._stop(str(spent))
+            return None
+        found = verdict_of(reply.text) if reply.failure is None else None
+        return -found if found and swapped else found
+
+    def _stop(self, why: str) -> None:
+        if self.stopped is None:
+            self.stopped = why
+            _log.warning("the shadow %s stops: %s", self._engine.identity.label, why)
+
+    def write_report(self) -> Path | None:
+        """Write the paired report so far, as a page and as JSON; None without a pair."""
+        label = self._engine.identity.label
+        return write_report(label, self._gateway.store.pairs(label))
+
+
+def verdict_of(text: str) -> float | None:
+    """1 for answer B, -1 for answer A, 0 for neither; None if the judge says nothing of the kind.
+
+    >>> verdict_of("B."), verdict_of("Answer A is right"), verdict_of("same"), verdict_of("Hm")
+    (1.0, -1.0, 0.0, None)
+    """
+    found = re.search(r"\b(?:(A|B)|(same))\b", text, re.IGNORECASE)
+    if found is None:
+        return None
+    return 0.0 if found[2] else 1.0 if found[1].upper() == "B" else -1.0
+
+
+def write_report(label: str, pairs: Sequence[PairRow]) -> Path | None:
+    """Write runs/shadow/LABEL.md and .json: paired differences, shadow minus champion, with intervals."""
+    if not pairs:
+        return None
+    judged = [pair.verdict for pair in pairs if pair.verdict is not None]
+    rows: dict[str, Difference] = {
+        "US dollars": _paired([p.shadow_usd for p in pairs], [p.champion_usd for p in pairs]),
+        "seconds": _paired([p.shadow_s for p in pairs], [p.champion_s for p in pairs]),
+    }
+    if judged:
+        rows["verdict"] = _paired(judged, [0.0] * len(judged))
+    champions = ", ".join(sorted({pair.champion for pair in pairs}))
+    counts = {
+        "pairs": len(pairs),
+        "same_answer": sum(pair.same for pair in pairs),
+        "no_answer": sum(pair.failed for pair in pairs),
+        "judged": len(judged),
+    }
+    lines = [
+        f"# {label} as a shadow of {champions}",
+        "",
+        f"{counts['pairs']} requests; {counts['same_answer']} equal answers, {counts['no_answer']} "
+        f"without an answer of the shadow, {counts['judged']} judged. Differences are shadow minus "
+        "champion on the same requests, with 95 % intervals. A verdict is 1 for the shadow, -1 for the "
+        "champion and 0 for neither.",
+        "",
+        "| | difference | low | high | p |",
+        "|---|---|---|---|---|",
+    ]
+    for name, each in rows.items():
+        p = "-" if each.p is None else f"{each.p:.3g}"
+        lines.append(f"| {name} | {each.mean:.6g} | {each.low:.6g} | {each.high:.6g} | {p} |")
+    stem = re.sub(r"[^\w.-]", "_", label)
+    values = {
+        name: {"mean": each.mean, "low": each.low, "high": each.high, "p": each.p}
+        for name, each in rows.items()
+    }
+    files.write_json(REPORTS / f"{stem}.json", {**counts, "differences": values})
+    page = REPORTS / f"{stem}.md"
+    files.atomic_write_text(page, "\n".join(lines) + "\n")
+    return page
+
+
+def _paired(shadow: Sequence[float], champion: Sequence[float]) -> Difference:
+    return paired_difference(list(shadow), list(champion))

@@ -1,0 +1,95 @@
+"""A version for a share of users, which returns by itself."""
+
+from collections import Counter
+from pathlib import Path
+
+import openai
+import pytest
+
+from routerr1.config import CanaryParams, Params
+from routerr1.pool.budget import Budget, BudgetedPool, Limits
+from routerr1.prompt import renderer
+from routerr1.rollout.generate import Generator, ScriptedGenerator
+from routerr1.serve.build import policy_route
+from routerr1.serve.canary import Canary, has_returned
+from routerr1.serve.engine import Engine, Identity
+from routerr1.simulation.pool import SimulatedPool
+from tests.serve.conftest import Running, Start, calls_atlas
+from tests.serve.test_openai_client import ASK, client, until
+
+
+def with_canary(
+    start: Start, pool: SimulatedPool, params: Params, folder: Path, generator: Generator
+) -> tuple[Running, Canary]:
+    running = start()
+    budget = Budget(folder / "canary.sqlite", Limits(), run="canary")
+    engine = Engine(
+        Identity("routerr1", "8", "policy", "simulated"),
+        policy_route(generator, renderer("compact", 4), params),
+        BudgetedPool(pool, budget, max_reply_tokens=100),
+        budget,
+    )
+    canary = Canary(running.gateway, engine, CanaryParams(version="8", share=0.5, min_requests=10))
+    running.gateway.beside.append(engine)
+    running.gateway.choose = canary.choose
+    running.gateway.observers.append(canary.observe)
+    running.gateway.on_score = canary.scored
+    return running, canary
+
+
+def versions(running: Running, users: int, asked: int) -> dict[str, set[str]]:
+    """User -> the versions that answered."""
+    found: dict[str, set[str]] = {}
+    with client(running) as openai_client:
+        for number in range(users * asked):
+            user = f"user {number % users}"
+            try:
+                reply = openai_client.chat.completions.create(**ASK, user=user)
+                found.setdefault(user, set()).add(reply.system_fingerprint)
+            except openai.InternalServerError as failed:
+                version = failed.response.headers["x-routerr1-version"]
+                found.setdefault(user, set()).add(f"routerr1@{version}")
+    return found
+
+
+def test_a_user_always_meets_the_same_version(
+    start: Start, pool: SimulatedPool, params: Params, tmp_path: Path
+) -> None:
+    running, canary = with_canary(start, pool, params, tmp_path, ScriptedGenerator(calls_atlas))
+    found = versions(running, users=20, asked=3)
+    assert all(len(each) == 1 for each in found.values())
+    counted = Counter(version for each in found.values() for version in each)
+    assert set(counted) == {"routerr1@7", "routerr1@8"}
+    assert canary.returned is None
+
+
+async def test_a_canary_that_fails_returns_and_stays_away(
+    start: Start, pool: SimulatedPool, params: Params, tmp_path: Path
+) -> None:
+    running, canary = with_canary(start, pool, params, tmp_path, ScriptedGenerator(["<think> hm"]))
+    versions(running, users=20, asked=3)
+    await until(lambda: canary.returned is not None)
+    assert "requests failed, 0 of" in (canary.returned or "")
+    after = versions(running, users=20, asked=1)
+    assert {version for each in after.values() for version in each} == {"routerr1@7"}
+    assert has_returned("routerr1@8")
+    assert not has_returned("routerr1@9")
+    await until(lambda: running.gateway.beside == [])
+
+
+@pytest.mark.parametrize(("own", "returns"), [(0.0, True), (1.0, False)])
+async def test_users_words_count(
+    start: Start, pool: SimulatedPool, params: Params, tmp_path: Path, own: float, *, returns: bool
+) -> None:
+    running, canary = with_canary(start, pool, params, tmp_path, ScriptedGenerator(calls_atlas))
+
+    def score() -> None:
+        for _ in range(12):
+            canary.scored("routerr1@7", 1.0)
+            canary.scored("routerr1@8", own)
+        scored.append(True)
+
+    scored: list[bool] = []
+    running.server.call(score)
+    await until(lambda: scored)
+    assert (canary.returned is not None) is returns

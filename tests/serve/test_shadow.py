@@ -1,0 +1,94 @@
+"""A second answer beside the one that is shown."""
+
+from pathlib import Path
+
+import pytest
+
+from routerr1.config import Params, ShadowParams
+from routerr1.files import read_json
+from routerr1.pool.base import Call, Pool
+from routerr1.pool.budget import Budget, BudgetedPool, Limits
+from routerr1.prompt import renderer
+from routerr1.rollout.generate import ScriptedGenerator
+from routerr1.serve.build import policy_route
+from routerr1.serve.engine import Engine, Identity
+from routerr1.serve.shadow import Shadow
+from routerr1.simulation.pool import SimulatedPool
+from routerr1.types import Card, Reply
+from tests.serve.conftest import Running, Start
+from tests.serve.test_openai_client import ASK, client, until
+
+
+class Answers(Pool):
+    """Says one thing to questions and another to a judge's prompt, at a price."""
+
+    def __init__(self, inner: Pool, text: str, word: str = "B") -> None:
+        self.cards = tuple(Card(card.name, prompt_usd_per_mtok=1.0) for card in inner.cards)
+        self._text, self._word = text, word
+        self.judged: list[str] = []
+
+    async def ask(self, call: Call) -> Reply:
+        if call.query.startswith("Question: "):
+            self.judged.append(call.query)
+            shadow_is_b = call.query.index("by the shadow") > call.query.index("Answer B")
+            better = {"B": "A", "A": "B"} if not shadow_is_b else {"B": "B", "A": "A"}
+            return Reply(call.candidate, better.get(self._word, self._word), 1, 1, 1e-6)
+        return Reply(call.candidate, self._text, 1, 1, 1e-6)
+
+
+def shadowed(
+    start: Start, pool: SimulatedPool, params: Params, folder: Path, word: str, **section: object
+) -> tuple[Running, Shadow, Answers]:
+    script = ["<think> t</think><search> Atlas: why?</search>"]
+    generators = [
+        ScriptedGenerator([*script, f"<think> t</think><answer>by the {name}</answer>"])
+        for name in ("champion", "shadow")
+    ]
+    running = start(generators[0], Answers(pool, "one"))
+    budget = Budget(folder / "shadow.sqlite", Limits(), run="shadow")
+    answers = Answers(pool, "two", word)
+    engine = Engine(
+        Identity("routerr1", "8", "policy", "simulated"),
+        policy_route(generators[1], renderer("compact", 4), params),
+        BudgetedPool(answers, budget, max_reply_tokens=10),
+        budget,
+    )
+    chosen = ShadowParams(version="8", share=1.0, **{"budget_usd": 1.0, **section})
+    shadow = Shadow(running.gateway, engine, chosen)
+    running.gateway.beside.append(engine)
+    running.gateway.observers.append(shadow.observe)
+    return running, shadow, answers
+
+
+@pytest.mark.parametrize(("word", "verdict"), [("B", 1.0), ("A", -1.0), ("same", 0.0)])
+async def test_pairs_are_judged_whatever_their_order_and_reported(
+    start: Start, pool: SimulatedPool, params: Params, tmp_path: Path, word: str, verdict: float
+) -> None:
+    running, shadow, answers = shadowed(start, pool, params, tmp_path, word, judge="Penny")
+    with client(running) as openai_client:
+        for _ in range(8):
+            found = openai_client.chat.completions.create(**ASK)
+            assert found.choices[0].message.content == "by the champion"
+            assert found.usage.cost == 1e-6  # the shadow is not on the bill
+    store = running.gateway.store
+    await until(lambda: len(store.pairs("routerr1@8")) == 8)
+    assert {pair.verdict for pair in store.pairs("routerr1@8")} == {verdict}
+    assert len(answers.judged) == 8
+    page = shadow.write_report()
+    assert page is not None
+    report = read_json(page.with_suffix(".json"))
+    assert (report["pairs"], report["same_answer"], report["judged"]) == (8, 0, 8)
+    assert report["differences"]["verdict"]["mean"] == verdict
+    assert "as a shadow of routerr1@7" in page.read_text()
+
+
+async def test_a_shadow_stops_at_its_budget_and_answers_go_on(
+    start: Start, pool: SimulatedPool, params: Params, tmp_path: Path
+) -> None:
+    running, shadow, _ = shadowed(start, pool, params, tmp_path, "B", budget_usd=0.0)
+    with client(running) as openai_client:
+        for _ in range(3):
+            assert openai_client.chat.completions.create(**ASK).choices
+            await until(lambda: shadow.stopped is not None)
+    assert "shadow routerr1@8: the next call could cost" in (shadow.stopped or "")
+    assert running.gateway.store.pairs("routerr1@8") == []
