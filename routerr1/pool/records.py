@@ -90,13 +90,16 @@ def read_records(path: Path, max_rejected: float = 0.0) -> Iterator[Record]:
 class RecordStore:
     """A store opened for writing, by one process at a time.
 
-    Raises: LockHeld if another process has `path` open; PoolError if a record cannot be written.
+    Raises: LockHeld if another process has `path` open; PoolError if it cannot be opened or written.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        except OSError as error:
+            raise PoolError(f"{path}: cannot be opened for records ({error.strerror})") from None
         try:
             # The system releases it when the process dies, however it dies.
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -386,6 +386,32 @@ def test_a_damaged_line_costs_itself_and_a_damaged_store_names_a_remedy_that_wor
     assert len(open_replay(path, CARDS, max_rejected=0.02).cards) == len(CARDS)
 
 
+@pytest.mark.parametrize("name", [".", "file/calls.jsonl"])
+def test_a_store_that_cannot_be_opened_is_one_line(tmp_path: Path, name: str):
+    (tmp_path / "file").touch()
+    with pytest.raises(PoolError, match=r"cannot be opened for records \(.*(directory|exists)"):
+        RecordStore(tmp_path / name)
+
+
+def test_a_record_of_a_newer_version_is_read_and_one_of_other_types_is_put_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "calls.jsonl"
+    with RecordStore(path) as store:
+        store.append(record("q", "a"))
+    body = json.loads(path.read_text())
+    newer = {**body, "reply": {**body["reply"], "energy_j": 3.5}}
+    odd = [{**body, "reply": {**body["reply"], **change}} for change in (
+        {"prompt_tokens": "many"}, {"prompt_tokens": -5}, {"text": 7}, {"latency_s": float("inf")},
+        {"failure": "tired"}, {"model": None},
+    )]  # fmt: skip
+    lines = [*map(json.dumps, [newer, *odd]), "null", "[]", '"x"']
+    path.write_text("\n".join(lines) + "\n")
+    assert [each.reply.text for each in read_records(path, 1.0)] == ["a"]
+    assert len(Path("runs/rejected/calls.jsonl").read_text().splitlines()) == 9
+
+
 async def test_a_replay_says_at_its_end_which_calls_failed_without_keys(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
