@@ -67,6 +67,7 @@ def test_without_a_repository_or_a_commit_there_is_none(
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_a_clone_without_data_tells_what_changed_of_imported_questions(tmp_path: Path) -> None:
     ours, theirs = make_clone(tmp_path / "ours"), tmp_path / "theirs"
 

@@ -16,6 +16,8 @@ from routerr1.errors import DataError
 from routerr1.flows.stages import StageFailed, run_stage, spending_as, stages
 from routerr1.pool.build import RUN_VARIABLE
 
+pytestmark = pytest.mark.slow
+
 SLEEPERS = """
 import subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])

@@ -23,6 +23,7 @@ def run(home: Path, *arguments: str) -> tuple[int, str]:
 NOTIFY = ("routerr1.cli", "ops", "notify", "routerr1.drift")
 
 
+@pytest.mark.slow
 def test_a_server_that_is_not_there_is_one_line_and_status_2(tmp_path: Path) -> None:
     assert run(tmp_path, *NOTIFY) == (
         2,

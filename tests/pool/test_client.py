@@ -68,6 +68,7 @@ async def test_a_reply_over_http_is_the_one_of_the_pool_behind_it(
         assert (reply.failure, reply.retries, reply.cached, reply.note) == (None, 0, False, None)
 
 
+@pytest.mark.slow
 async def test_two_thousand_calls_with_thirty_percent_faults(
     simulated: SimulatedPool,
     asked: list[Question],

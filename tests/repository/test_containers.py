@@ -94,6 +94,7 @@ def test_dev_container_builds_a_stage_of_the_dockerfile():
 @pytest.mark.parametrize(
     "name", [name for name, each in COMPOSE["services"].items() if "command" in each]
 )
+@pytest.mark.slow
 def test_compose_commands_and_their_options_exist(name: str):
     words = COMPOSE["services"][name]["command"]
     command = [word for word in words if not word.startswith("--")]

@@ -148,6 +148,7 @@ def test_a_warm_start_without_validation_questions_does_not_begin(
     assert not PATHS.warmstarted.exists()
 
 
+@pytest.mark.slow
 def test_seeds_that_are_warm_started_outlive_a_kill_in_a_later_one(
     folder: Params, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
