@@ -78,6 +78,7 @@ def _em(rows) -> float:
 
 
 @pytest.mark.parametrize("name", ["knn", "mlp", "bert", "router_dc", "graph_router", "frugal"])
+@pytest.mark.slow
 def test_a_router_that_learnt_from_the_matrix_beats_the_best_single_model(played, world, name):
     best = max(
         np.mean([world.pool.knows(card.name, question.question) for question in world.test])
@@ -87,6 +88,7 @@ def test_a_router_that_learnt_from_the_matrix_beats_the_best_single_model(played
 
 
 @pytest.mark.parametrize("name", ["direct", "cot", "sft"])
+@pytest.mark.slow
 def test_who_asks_nobody_pays_nothing(played, name):
     rows = played[name]
     assert all((row.cost_usd, row.called) == (0.0, []) for row in rows)
@@ -94,12 +96,14 @@ def test_who_asks_nobody_pays_nothing(played, name):
 
 
 @pytest.mark.parametrize("name", ["rag", "search_r1"])
+@pytest.mark.slow
 def test_retrieval_finds_the_fact_and_is_free(played, name):
     assert _em(played[name]) > 0.9
     assert {model for row in played[name] for model in row.called} == {"Retriever"}
     assert sum(row.cost_usd for row in played[name]) == 0.0
 
 
+@pytest.mark.slow
 def test_single_round_routers_call_once_with_the_whole_question_and_keep_the_format(played):
     for name in ("largest", "knn", "mlp", "bert", "router_dc", "graph_router", "prompted"):
         for row in played[name]:
@@ -117,12 +121,14 @@ def test_the_largest_has_the_most_parameters_where_all_tell_them():
     )  # 141, its experts counted
 
 
+@pytest.mark.slow
 def test_without_sizes_the_largest_is_the_dearest(played, world):
     dearest = max(world.pool.cards, key=lambda card: card.completion_usd_per_mtok).name
     assert largest(world.pool.cards) == dearest
     assert {model for row in played["largest"] for model in row.called} == {dearest}
 
 
+@pytest.mark.slow
 def test_prompted_asks_whom_the_policy_names_and_decomposed_knn_chooses_itself(played):
     assert {model for row in played["prompted"] for model in row.called} == {"Penny"}
     assert {model for row in played["policy_before_rl"] for model in row.called} == {"Penny"}
@@ -154,6 +160,7 @@ async def test_only_what_is_played_is_learnt(world):
     assert learnt == ["mlp"]
 
 
+@pytest.mark.slow
 def test_a_cascade_stops_at_the_reply_it_believes(played, world):
     cascade = frugal(world.matrix, seed=0)
     assert {row.calls for row in played["frugal"]} <= {1, 2, 3}
@@ -221,6 +228,7 @@ async def test_without_a_known_name_nobody_is_asked(world):
     assert (found.ledger.calls, found.answer) == (0, None)
 
 
+@pytest.mark.slow
 def test_no_single_round_router_is_above_the_best_candidate_asked_whole(played, world):
     best = {row.question_id: row for row in played["best_of_singles"]}
     assert len(best) == len(world.test)

@@ -70,7 +70,7 @@ ROUTERS = {
 }
 
 
-SLOW = {"bert", "router_dc"}  # trained for seconds
+SLOW = {"bert", "router_dc", "graph_router"}  # trained for seconds
 EACH = [
     pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [], id=name)
     for name in ROUTERS

@@ -297,6 +297,7 @@ build_dataset(DatasetParams.model_validate(json.loads(sys.argv[1])), Path("out")
 """
 
 
+@pytest.mark.slow
 def test_two_folders_and_two_hash_seeds_give_the_same_bytes(tmp_path: Path) -> None:
     own = import_of(tmp_path, worded(100))
     params = dataset_params(imported=[own]).model_dump_json()

@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import pytest
+
 from routerr1.config import Params
 from routerr1.flows.replay import questions_of, replay
 from routerr1.registry import versions
 from tests.chain import put_policy
 
 
+@pytest.mark.slow
 def test_a_version_plays_with_the_prompt_that_it_carries(
     chain: Params, asking_policy: Path
 ) -> None:

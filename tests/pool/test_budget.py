@@ -168,6 +168,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_twenty_parallel_processes_never_spend_more_than_the_limit_even_when_killed(tmp_path: Path):
     path, bill = tmp_path / "budget.sqlite", tmp_path / "bill.txt"
 

@@ -88,6 +88,7 @@ def test_an_exception_ends_the_run_failed_and_passes_on() -> None:
     assert open_client().get_run(run.id).info.status == "FAILED"
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_marked_by_the_next_which_opens_its_own() -> None:
     body = """
         from pathlib import Path

@@ -74,6 +74,7 @@ assert log_traces([played] * 40, experiment) == 40
 """
 
 
+@pytest.mark.slow
 def test_of_more_than_mlflow_has_room_for_none_is_dropped(
     mlflow_store: Path,  # noqa: ARG001
     played: Trajectory,

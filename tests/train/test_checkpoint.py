@@ -19,6 +19,8 @@ from routerr1.train.grpo import Trained
 from routerr1.types import Question
 from tests.train.contexts import context_of
 
+pytestmark = pytest.mark.slow
+
 
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])

@@ -216,6 +216,7 @@ def test_reply_tokens_get_no_gradient(
         torch.testing.assert_close(other_grads[name], grad, atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_each_part_of_the_reward_is_normalised_by_itself_where_asked_for(
     small_policy: Path, context: TrainingContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,6 +257,7 @@ def test_the_parts_of_a_reward_sum_to_it(context: TrainingContext, params: Param
     assert (broken.reward, broken.parts) == (-1.0, (-1.0, 0.0, 0.0))
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_as_an_unbroken_one(
     small_policy: Path, context: TrainingContext, tmp_path: Path
 ) -> None:
@@ -337,6 +339,7 @@ def test_a_question_with_the_prompt_of_another_is_put_aside(
         grpo._by_prompt(replace(doubled, rejected=Rejected("train")))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_our_state_is_not_resumed_from(
     small_policy: Path, context: TrainingContext, tmp_path: Path
 ) -> None:

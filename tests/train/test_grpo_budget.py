@@ -14,6 +14,8 @@ from routerr1.train import grpo
 from routerr1.types import Question, Reply, Trajectory
 from tests.train.contexts import context_of
 
+pytestmark = pytest.mark.slow
+
 
 class Purse(PoolWrapper):
     """A pool whose budget can be declared spent."""
