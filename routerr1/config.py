@@ -140,11 +140,16 @@ class ChecksParams(Section):
 
 
 class BudgetParams(Section):
-    """Most US dollars to spend; null for no limit. All processes of this folder share it."""
+    """Most US dollars to spend; null for no limit. All processes of this folder share it.
+
+    Attributes:
+        database: SQLAlchemy address, for processes of several machines; None is runs/budget.sqlite.
+    """
 
     question_usd: float | None = Field(default=None, ge=0)
     run_usd: float | None = Field(default=None, ge=0)
     month_usd: float | None = Field(default=None, ge=0)
+    database: str | None = None
 
 
 def _pool_file(path: Path, info: ValidationInfo) -> Path:

@@ -70,7 +70,7 @@ def serve(
     )
     logging.getLogger("routerr1").setLevel(logging.INFO)
     source = Source(model=model, policy=policy, router=router)
-    choices = Choices(demo=demo, live=live, pool_file=pool_file)
+    choices = Choices(demo=demo, live=live, pool_file=pool_file, database=section.database)
     run(source, loaded.replace(serve=section), choices, ready=_say_ready, page=page)
 
 

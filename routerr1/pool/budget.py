@@ -1,4 +1,4 @@
-"""Hard limits on spending, shared by every process that opens the same file.
+"""Hard limits on spending, shared by every process that opens the same file or database.
 
 Before a call its worst-case price is set aside in every limited scope, in one transaction. Afterwards
 its real price takes the place of the worst case. The sum of what is spent and set aside therefore never
@@ -10,7 +10,6 @@ import json
 import logging
 import math
 import os
-import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,25 +17,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from routerr1.errors import BudgetExceeded, PoolError
+from routerr1.errors import BudgetExceeded
 from routerr1.pool.base import Call, Pool, PoolWrapper
 from routerr1.pool.pricing import worst_case_usd
+from routerr1.pool.spending import Spending, Transaction
 from routerr1.types import Reply
 
 log = logging.getLogger(__name__)
 
 _NANO = 10**9
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS spent (scope TEXT PRIMARY KEY, nano INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS under_way (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, nano INTEGER NOT NULL, scopes TEXT NOT NULL,
-    pid INTEGER NOT NULL, since TEXT NOT NULL
-);
-"""
-_ADD = (
-    "INSERT INTO spent (scope, nano) VALUES (?, ?) "
-    "ON CONFLICT (scope) DO UPDATE SET nano = nano + excluded.nano"
-)
 
 
 class QuestionBudgetSpent(Exception):
@@ -118,18 +107,18 @@ class Reservation:
 
 
 class Budget:
-    """The limits of one run, kept in a SQLite file.
+    """The limits of one run, kept in a SQLite file or a database.
 
     Args:
-        path: SQLite file; created if absent.
+        place: see `Spending`.
         run: name that the run's limit is counted under; a restart with the same name keeps counting.
 
-    Raises: PoolError if `path` is not a budget file.
+    Raises: PoolError if `place` cannot be used.
     """
 
     def __init__(
         self,
-        path: Path,
+        place: Path | str,
         limits: Limits,
         *,
         run: str,
@@ -140,17 +129,7 @@ class Budget:
         self._now = now
         self._lock = threading.Lock()
         self._grants: dict[str, Grant] = {}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._db = sqlite3.connect(
-                path, timeout=60, isolation_level=None, check_same_thread=False
-            )
-            # A commit survives the death of the process; only a power cut may lose the last ones.
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.executescript(_SCHEMA)
-        except sqlite3.DatabaseError as error:
-            raise PoolError(f"{path}: cannot be used as a budget file ({error})") from None
+        self._spending = Spending(place)
 
     @contextmanager
     def granted(self, scope: str, grant: Grant) -> Iterator[None]:
@@ -187,28 +166,26 @@ class Budget:
     def _set_aside(self, usd: float, scope: str | None, grant: Grant | None) -> int:
         amount = _nano(usd)
         scopes = self._scopes(scope, grant)
-        with self._lock, self._transaction():
+        names = json.dumps([each.name for each in scopes])
+        with self._lock, self._spending.transaction() as transaction:
             for each in scopes:
-                self._check(each, amount)
+                _set_aside(transaction, each, amount)
             if grant is not None:
                 grant.add(amount)
-            self._db.executemany(_ADD, [(each.name, amount) for each in scopes])
-            names = json.dumps([each.name for each in scopes])
-            row = (amount, names, os.getpid(), self._now().isoformat())
-            cursor = self._db.execute(
-                "INSERT INTO under_way (nano, scopes, pid, since) VALUES (?, ?, ?, ?)", row
-            )
-            return int(cursor.lastrowid or 0)
+            row = transaction.one(
+                "INSERT INTO under_way (nano, scopes, pid, since) VALUES (?, ?, ?, ?) RETURNING id",
+                amount, names, os.getpid(), self._now().isoformat(),
+            )  # fmt: skip
+        return int(row[0])
 
     def _settle(self, number: int, usd: float, grant: Grant | None) -> None:
         actual = _nano(usd)
-        with self._lock, self._transaction():
-            row = self._db.execute(
-                "SELECT nano, scopes FROM under_way WHERE id = ?", (number,)
-            ).fetchone()
+        with self._lock, self._spending.transaction() as transaction:
+            row = transaction.one("SELECT nano, scopes FROM under_way WHERE id = ?", number)
             reserved, names = int(row[0]), json.loads(row[1])
-            self._db.executemany(_ADD, [(name, actual - reserved) for name in names])
-            self._db.execute("DELETE FROM under_way WHERE id = ?", (number,))
+            for name in names:
+                transaction.add(name, actual - reserved)
+            transaction.do("DELETE FROM under_way WHERE id = ?", number)
             if grant is not None:
                 grant.settle(actual - reserved)
         if actual > reserved:
@@ -218,31 +195,21 @@ class Budget:
                 reserved / _NANO,
             )
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
-
     def spent_usd(self) -> dict[str, float]:
         """Every scope of the file, with what is spent and set aside in it."""
-        with self._lock:
-            rows = self._db.execute("SELECT scope, nano FROM spent ORDER BY scope").fetchall()
+        with self._lock, self._spending.transaction() as transaction:
+            rows = transaction.all("SELECT scope, nano FROM spent ORDER BY scope")
         return {str(scope): nano / _NANO for scope, nano in rows}
 
     def under_way_usd(self) -> float:
         """The amount set aside by all processes; without running processes, what killed ones left."""
-        with self._lock:
-            (nano,) = self._db.execute("SELECT COALESCE(SUM(nano), 0) FROM under_way").fetchone()
+        with self._lock, self._spending.transaction() as transaction:
+            (nano,) = transaction.one("SELECT COALESCE(SUM(nano), 0) FROM under_way")
         return float(nano) / _NANO
 
     def close(self) -> None:
-        """Close the file."""
-        self._db.close()
+        """Close the connections."""
+        self._spending.close()
 
     def _scopes(self, rollout: str | None, grant: Grant | None) -> list["_Scope"]:
         limits = self._limits
@@ -256,17 +223,6 @@ class Budget:
         payers = grant.payers if grant is not None else ()
         return [*scopes, *(_Scope(each.name, each.limit_usd, BudgetExceeded) for each in payers)]
 
-    def _check(self, scope: "_Scope", amount: int) -> None:
-        if scope.limit_usd is None:
-            return
-        row = self._db.execute("SELECT nano FROM spent WHERE scope = ?", (scope.name,)).fetchone()
-        spent = int(row[0]) if row else 0
-        if spent + amount > _floor(scope.limit_usd):
-            raise scope.refusal(
-                f"{scope.name}: the next call could cost {amount / _NANO:.6f} USD, and "
-                f"{spent / _NANO:.6f} of {scope.limit_usd:.6f} USD are spent or set aside"
-            )
-
 
 @dataclass(frozen=True, slots=True)
 class _Scope:
@@ -275,6 +231,19 @@ class _Scope:
     name: str
     limit_usd: float | None
     refusal: type[BudgetExceeded | QuestionBudgetSpent]
+
+
+def _set_aside(transaction: Transaction, scope: _Scope, amount: int) -> None:
+    """Add to a sum, unless it would pass its limit.
+
+    Raises: the scope's refusal.
+    """
+    total = transaction.add(scope.name, amount)
+    if scope.limit_usd is not None and total > _floor(scope.limit_usd):
+        raise scope.refusal(
+            f"{scope.name}: the next call could cost {amount / _NANO:.6f} USD, and "
+            f"{(total - amount) / _NANO:.6f} of {scope.limit_usd:.6f} USD are spent or set aside"
+        )
 
 
 def _floor(limit_usd: float) -> int:

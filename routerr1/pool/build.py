@@ -163,7 +163,8 @@ def open_budget(
     limits = Limits(params.question_usd, params.run_usd, params.month_usd)
     if limits == Limits():
         return None
-    return Budget(path or budget_file(), limits, run=environ.get(RUN_VARIABLE) or run)
+    place = params.database or path or budget_file()
+    return Budget(place, limits, run=environ.get(RUN_VARIABLE) or run)
 
 
 def _recorded(pool: Pool, params: PoolParams, max_rejected: float) -> Pool:

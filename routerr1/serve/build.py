@@ -42,11 +42,13 @@ class Choices:
         demo: simulated candidates may answer.
         live: candidates of a recorded pool are asked at their endpoints.
         pool_file: takes the place of the pool file of parameters or version.
+        database: holds the budgets, for gateways on several machines; see `ServeParams.database`.
     """
 
     demo: bool = False
     live: bool = False
     pool_file: Path | None = None
+    database: str | None = None
 
 
 def policy_engine(folder: Path, params: Params, choices: Choices) -> Engine:
@@ -58,7 +60,7 @@ def policy_engine(folder: Path, params: Params, choices: Choices) -> Engine:
     workspace = Workspace(params)
     ours = (folder / MANIFEST).is_file()
     digest = hash_of(read_manifest(folder)["files"]) if ours else ""
-    opened = _Opened(workspace, params)
+    opened = _Opened(workspace, params, choices)
     try:
         generator = workspace.load(folder) if ours else workspace.load_unchecked(folder)
         route = policy_route(generator, workspace.renderer, params)
@@ -85,7 +87,7 @@ def version_engine(version: Version, choices: Choices) -> Engine:
         )
         params = _as_chosen(params, replace(choices, pool_file=None))
         workspace = Workspace(params)
-        opened = _Opened(workspace, params, context / "cards.json")
+        opened = _Opened(workspace, params, choices, context / "cards.json")
         try:
             manifest = read_manifest(checkpoint)
             if (checkpoint / ROUTER).is_file():
@@ -116,7 +118,9 @@ def router_engine(name: str, params: Params, choices: Choices) -> Engine:
     if not params.has_policy:
         what = SavedRouter(router=name, seed=params.seeds[0], baselines=params.baselines)
         fitted = fit_router(what, PATHS.matrix, PATHS.cards)
-        return _Opened(workspace, params).engine(name, name, reply_route(fitted, name, params), "")
+        return _Opened(workspace, params, choices).engine(
+            name, name, reply_route(fitted, name, params), ""
+        )
     if kind == "baseline" and router in _BASELINES:
         route = _baseline_route(router, workspace)
     elif kind == "fixed":
@@ -126,7 +130,7 @@ def router_engine(name: str, params: Params, choices: Choices) -> Engine:
         raise ConfigError(
             f"--router {name}: is not served (there are: policy, fixed/NAME, {known})"
         )
-    opened = _Opened(workspace, params)
+    opened = _Opened(workspace, params, choices)
     if kind == "fixed" and router not in {card.name for card in opened.pool.cards}:
         opened.give_up()
         raise ConfigError(f"--router {name}: the pool has no candidate {router!r}")
@@ -225,13 +229,15 @@ def _as_chosen(params: Params, choices: Choices) -> Params:
 class _Opened:
     """Pool and budget of an engine that is being built."""
 
-    def __init__(self, workspace: Workspace, params: Params, cards: Path | None = None) -> None:
+    def __init__(
+        self, workspace: Workspace, params: Params, choices: Choices, cards: Path | None = None
+    ) -> None:
         limits = params.pool.budget
         run = f"serving {uuid.uuid4().hex}"
         self._kind = params.pool.kind
         self._name = params.registry.model
         self._budget = Budget(
-            budget_file(),
+            choices.database or limits.database or budget_file(),
             Limits(limits.question_usd, limits.run_usd, limits.month_usd),
             run=run,
         )

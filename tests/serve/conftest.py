@@ -94,7 +94,9 @@ def start(
             engine = Engine(
                 identity or Identity("routerr1", "7", "policy", "simulated"), route, inner, budget
             )
-            gateway = Gateway(engine, served, Store(f"sqlite:///{tmp_path / 'serve.sqlite'}"))
+            gateway = Gateway(
+                engine, served, Store(served.database or f"sqlite:///{tmp_path / 'serve.sqlite'}")
+            )
             url, server = stack.enter_context(serving(gateway))
             return Running(url, gateway, budget, server)
 

@@ -1,0 +1,69 @@
+"""What several gateways share."""
+
+import time
+from pathlib import Path
+
+import openai
+import pytest
+
+from routerr1.errors import ConfigError
+from routerr1.pool.budget import Budget, Limits
+from routerr1.serve.keys import new_key
+from routerr1.serve.store import Store
+from tests.serve.conftest import Start
+from tests.serve.test_openai_client import ASK, client
+from tests.servers import postgresql
+
+
+def test_gateways_share_keys_rates_budgets_and_requests_through_postgresql(
+    start: Start, tmp_path: Path
+) -> None:
+    with postgresql(tmp_path) as url:
+        budgets = [Budget(url, Limits(), run=f"run {number}") for number in range(2)]
+        one, two = (start(budget=budget, database=url) for budget in budgets)
+        often, key = new_key("often", rate_per_minute=4)
+        poor, poor_key = new_key("poor", month_usd=0.0003)
+        one.gateway.store.add_key(key)
+        one.gateway.store.add_key(poor_key)
+        while time.time() % 60 > 50:  # the count is by calendar minute
+            time.sleep(0.5)
+        for running in (one, two, one, two):
+            with client(running, often) as openai_client:
+                openai_client.models.list()
+        for running in (one, two):
+            with client(running, often) as openai_client, pytest.raises(openai.RateLimitError):
+                openai_client.models.list()
+        spent, refused = 0.0, None
+        for number in range(10_000):
+            with client((one, two)[number % 2], poor) as openai_client:
+                try:
+                    spent += openai_client.chat.completions.create(**ASK).usage.cost
+                except openai.RateLimitError as error:
+                    refused = error.code
+                    break
+        assert refused == "insufficient_quota"
+        assert 0 < spent <= 0.0003
+        for running in (one, two):
+            running.gateway.flush()
+        kept = [row for row in two.gateway.store.requests() if row.status == 200]
+        assert sum(row.cost_usd for row in kept) == pytest.approx(spent)
+        sums = budgets[1].spent_usd()
+        months = [usd for name, usd in sums.items() if name.startswith(f"key {poor_key.id} ")]
+        assert months == [pytest.approx(spent, abs=1e-6)]
+
+
+def test_a_database_that_cannot_be_opened_is_named_without_its_password() -> None:
+    with pytest.raises(ConfigError, match=r"serve\.database: .*cannot be opened") as refused:
+        Store("postgresql://me:secret@127.0.0.1:9/x?connect_timeout=2")
+    assert "secret" not in str(refused.value)
+
+
+def test_a_name_has_one_key(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path / 's.sqlite'}")
+    store.add_key(new_key("alice")[1])
+    with pytest.raises(ConfigError, match="key 'alice': exists already"):
+        store.add_key(new_key("alice")[1])
+    store.remove_key("alice")
+    with pytest.raises(ConfigError, match="key 'alice': there is none"):
+        store.remove_key("alice")
+    store.close()
