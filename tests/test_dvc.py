@@ -20,7 +20,9 @@ from routerr1.files import write_json
 from routerr1.pool.build import budget_file, store_file
 from routerr1.tracking.store import tracking_uri
 import pathlib
-recorded = load_params().pool.replace(calls="record", store="store/calls.jsonl")
+recorded = load_params().pool.replace(
+    kind="http", file="pools/paper.yaml", calls="record", store="store/calls.jsonl"
+)
 write_json(pathlib.Path("where.json"), {
     "store": tracking_uri(), "budget": str(budget_file()), "questions": load_params().watch.max_questions,
     "here": str(pathlib.Path.cwd()), "calls": str(store_file(recorded)),
