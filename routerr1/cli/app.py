@@ -145,7 +145,10 @@ def ask(
     question: Annotated[str, typer.Argument(help="What you want to know.")],
     policy: Annotated[
         str,
-        typer.Option(help="Folder of a trained policy; or any causal LM, as a folder or hub name."),
+        typer.Option(
+            help="Folder of a trained policy; a version, e.g. models:/routerr1@champion; or any causal LM, as a "
+            "folder or hub name."
+        ),
     ] = "models/policy",
     router: Annotated[
         str | None,
@@ -161,23 +164,35 @@ def ask(
         float,
         typer.Option(min=0.0, help="Temperature of the sampling; 0 takes the likeliest token."),
     ] = 0.0,
+    other_pool: Annotated[
+        bool,
+        typer.Option(
+            "--other-pool", help="Ask a policy that was trained with other candidates or prices."
+        ),
+    ] = False,
     params: ParamsFile = PARAMS,
 ) -> None:
     """Answer one question with the trained policy, and show every thought, call and price."""
     # Importing torch and transformers is most of the time, and a tenth of it is looking for garbage
     # (measured). This process ends before there is any.
     gc.disable()
-    from routerr1.cli.ask import ask_once, ask_router, evaluated_router, show
+    from routerr1.cli import ask as asking
     from routerr1.config import load_params
 
     loaded = load_params(params)
     if router is None and not loaded.has_policy and policy == "models/policy":
-        router = evaluated_router()
+        router = asking.evaluated_router()
     if router is not None:
-        played = ask_router(question, router, loaded)
+        played = asking.ask_router(question, router, loaded)
+    elif policy.startswith(asking.VERSIONS):
+        played = asking.ask_version(question, policy, loaded)
     else:
-        played = ask_once(question, policy, loaded, seed=seed, temperature=temperature)
-    show(played, simulated=loaded.pool.kind == "simulated")
+        played = asking.ask_once(
+            question, policy, loaded, seed=seed, temperature=temperature, other_pool=other_pool
+        )
+    if loaded.dataset.source != "embedded":
+        typer.echo("\n".join(asking.compared(question, loaded)))
+    asking.show(played, simulated=loaded.pool.kind == "simulated")
 
 
 @app.command(rich_help_panel="Use")

@@ -1,22 +1,32 @@
 """`routerr1 ask`: answer one question and show how."""
 
 import asyncio
+import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
+from routerr1.baselines.cascade import Cascade
+from routerr1.baselines.learned import Chooser
 from routerr1.baselines.replies import NO_REPLY, answer_with_reply, next_call_of
-from routerr1.baselines.saved import SavedRouter, fit_router
+from routerr1.baselines.saved import ROUTER, SavedRouter, fit_router, load_router
 from routerr1.config import Params
+from routerr1.errors import CheckpointError, ConfigError
 from routerr1.evaluate.results import EvaluationTable
+from routerr1.files import digest, read_json
 from routerr1.lineage import PATHS
+from routerr1.pool.base import Pool
+from routerr1.pool.cards import read_cards
 from routerr1.progress import working
+from routerr1.rollout.generate import Generator
 from routerr1.rollout.loop import rollout
-from routerr1.train.checkpoint import MANIFEST
-from routerr1.types import Ask, Malformed, Question, Trajectory
+from routerr1.train.checkpoint import MANIFEST, read_manifest
+from routerr1.types import Ask, Card, Malformed, Question, Trajectory
 from routerr1.workspace import Workspace
 
 THINKS = "Thinks"
+VERSIONS = "models:/"
+_VERSION = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<number>\d+))")
 _NO_ANSWER = {
     "max_rounds": "the policy asked for another call after its last one (rollout.max_rounds)",
     "no_action": "the policy ended without a call or an answer",
@@ -25,8 +35,18 @@ _NO_ANSWER = {
 }
 
 
+Answering = Callable[[Question, Pool], Awaitable[Trajectory]]
+"""How a loaded policy or a fitted router answers one question."""
+
+
 def ask_once(
-    question: str, policy: str, params: Params, *, seed: int, temperature: float
+    question: str,
+    policy: str,
+    params: Params,
+    *,
+    seed: int,
+    temperature: float,
+    other_pool: bool = False,
 ) -> Trajectory:
     """Answer `question` with the checkpoint `policy`, on the pool that the parameters name.
 
@@ -34,39 +54,70 @@ def ask_once(
 
     Args:
         policy: a folder that this project wrote, whose files are checked; or any folder or hub name of a causal LM.
+        other_pool: the policy may have been trained with other candidates or prices.
 
     Raises: CheckpointError, PoolError: policy or pool cannot be used.
     """
     workspace = Workspace(params)
     ours = policy == str(PATHS.policy) or (Path(policy) / MANIFEST).is_file()
-    render = workspace.renderer
-    asked = uuid.uuid4().hex
-    # The pool is opened first, because loading the policy takes seconds.
-    pool = workspace.open_pool(workspace.cards, run=f"ask {asked}")
+    _ = workspace.renderer
+    if ours and not other_pool:
+        _require_its_pool(Path(policy), workspace)
 
-    try:
-        with working(f"loading {policy}"):
-            generator = workspace.load(Path(policy)) if ours else workspace.load_unchecked(policy)
-    except BaseException:
-        asyncio.run(pool.aclose())
-        raise
+    def load() -> Answering:
+        generator = workspace.load(Path(policy)) if ours else workspace.load_unchecked(policy)
+        return _policy_answering(generator, workspace, seed=seed, temperature=temperature)
 
-    async def play() -> Trajectory:
-        try:
-            return await rollout(
-                Question(asked, "asked", question, (), "test"),
-                generator,
-                pool,
-                render=render,
-                params=params.rollout,
-                seed=seed,
-                temperature=temperature,
+    return _ask(question, workspace, workspace.cards, load, f"loading {policy}")
+
+
+def _require_its_pool(policy: Path, workspace: Workspace) -> None:
+    """Raises: CheckpointError if the policy was trained with other cards, and not with drawn pools."""
+    manifest = read_manifest(policy)
+    cards = manifest.get("cards")
+    drawn = manifest.get("params", {}).get("pool", {}).get("redraw", 0)
+    if cards is not None and cards != digest(workspace.paths.cards) and not drawn:
+        raise CheckpointError(
+            f"{policy}: was trained with other candidates, prices or measurements than {workspace.paths.cards}; "
+            "run `dvc repro`, or ask with --other-pool"
+        )
+
+
+def ask_version(question: str, uri: str, params: Params) -> Trajectory:
+    """Answer `question` with a registered version as it is served: its own cards, pool and parameters.
+
+    Args:
+        uri: models:/NAME@ALIAS or models:/NAME/NUMBER.
+
+    Raises: ConfigError for another address; RegistryError if there is no such version, or it was changed.
+    """
+    from routerr1.registry.served import as_served
+    from routerr1.registry.versions import get_version, version_files
+    from routerr1.tracking.store import open_client
+
+    named = _VERSION.fullmatch(uri)
+    if named is None:
+        raise ConfigError(f"--policy {uri}: must be models:/NAME@ALIAS or models:/NAME/NUMBER")
+    version = get_version(open_client(), named["name"], named["alias"] or named["number"])
+    with version_files(version) as (checkpoint, context):
+        own = as_served(
+            Params.model_validate(read_json(context / "params.json")),
+            pool=None, packed=context / "pool.yaml", prompt=context / "prompt.txt",
+            budget=params.pool.budget.model_dump(),
+        )  # fmt: skip
+        workspace = Workspace(own)
+
+        def load() -> Answering:
+            if (checkpoint / ROUTER).is_file():
+                return _router_answering(load_router(checkpoint))
+            generator = workspace.load(checkpoint)
+            section = own.evaluate
+            return _policy_answering(
+                generator, workspace, seed=section.seed, temperature=section.temperature
             )
-        finally:
-            await pool.aclose()
 
-    with working("answering"):
-        return asyncio.run(play())
+        cards = read_cards(context / "cards.json")
+        return _ask(question, workspace, cards, load, f"loading version {version.number}")
 
 
 def ask_router(question: str, router: str, params: Params) -> Trajectory:
@@ -75,22 +126,63 @@ def ask_router(question: str, router: str, params: Params) -> Trajectory:
     The router is fitted on the answers of the profile stage, which takes seconds.
 
     Args:
-        router: see `saved.router_name`; `best_single` is the one that the evaluation found, if there was one.
+        router: see `saved.router_name`; `best_single` is the one that was right most often on the probes.
 
     Raises: ConfigError, DataError, PoolError: router or pool cannot be used.
     """
     workspace = Workspace(params)
-    asked = uuid.uuid4().hex
     what = SavedRouter(router=router, seed=params.seeds[0], baselines=params.baselines)
-    with working(f"fitting {router}"):
-        fitted = fit_router(what, workspace.paths.matrix, workspace.paths.cards)
-    pool = workspace.open_pool(workspace.cards, run=f"ask {asked}")
+
+    def load() -> Answering:
+        return _router_answering(fit_router(what, workspace.paths.matrix, workspace.paths.cards))
+
+    return _ask(question, workspace, workspace.cards, load, f"fitting {router}")
+
+
+def _policy_answering(
+    generator: Generator, workspace: Workspace, *, seed: int, temperature: float
+) -> Answering:
+    async def answer(question: Question, pool: Pool) -> Trajectory:
+        return await rollout(
+            question,
+            generator,
+            pool,
+            render=workspace.renderer,
+            params=workspace.params.rollout,
+            seed=seed,
+            temperature=temperature,
+        )
+
+    return answer
+
+
+def _router_answering(router: Chooser | Cascade) -> Answering:
+    async def answer(question: Question, pool: Pool) -> Trajectory:
+        return await answer_with_reply(question, next_call_of(router), pool, seed=0)
+
+    return answer
+
+
+def _ask(
+    question: str,
+    workspace: Workspace,
+    cards: Sequence[Card],
+    load: Callable[[], Answering],
+    loading: str,
+) -> Trajectory:
+    asked = uuid.uuid4().hex
+    # The pool is opened first, because loading takes seconds.
+    pool = workspace.open_pool(cards, run=f"ask {asked}")
+    try:
+        with working(loading):
+            answer = load()
+    except BaseException:
+        asyncio.run(pool.aclose())
+        raise
 
     async def play() -> Trajectory:
         try:
-            return await answer_with_reply(
-                Question(asked, "asked", question, (), "test"), next_call_of(fitted), pool, seed=0
-            )
+            return await answer(Question(asked, "asked", question, (), "test"), pool)
         finally:
             await pool.aclose()
 
@@ -104,6 +196,21 @@ def evaluated_router() -> str:
     Raises: DataError if nothing was evaluated.
     """
     return EvaluationTable.read(PATHS.evaluate / "table.json").reference
+
+
+def compared(question: str, params: Params) -> list[str]:
+    """What the question is about, by the probe questions that are nearest; empty before the profile."""
+    from routerr1.baselines.embed import embedder
+    from routerr1.baselines.likeness import likeness
+    from routerr1.pool.profile import read_probes
+
+    if not PATHS.matrix.is_file():
+        return []
+    topics = {row["question"]: row["topic"] for row in read_probes(PATHS.matrix)}
+    with working("comparing"):
+        section = params.baselines
+        found = likeness(question, topics, embedder(section.embedder, params.seeds[0]))
+    return found.told()
 
 
 def show(trajectory: Trajectory, *, simulated: bool) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from routerr1.baselines.build import lessons
+from routerr1.baselines.embed import embedder
+from routerr1.baselines.likeness import likeness
 from routerr1.baselines.replies import Always, answer_with_reply, next_call_of, reply_routers
 from routerr1.baselines.saved import (
     ROUTER,
@@ -132,3 +134,18 @@ def test_a_router_that_needs_a_policy_is_refused_by_name():
     assert router_name("Atlas", ["Atlas"]) == "fixed/Atlas"
     with pytest.raises(ConfigError, match=r"router 'sft': needs a policy, or does not exist"):
         router_name("sft", ["Atlas"])
+
+
+def test_a_question_is_put_beside_the_nearest_known_ones():
+    topics = {
+        **{f"What is the capital of {name}?": "places" for name in ("France", "Norway", "Peru")},
+        **{f"Which element has the symbol {name}?": "chemistry" for name in ("Au", "Fe", "Cr")},
+    }
+    near = likeness("What is the capital of Chile?", topics, embedder("minilm", 0))
+    assert (near.topic, near.is_unlike) == ("places", False)
+    assert near.told() == [f"Topic: places ({near.share:.0%} of the nearest questions)"]
+    far = likeness(
+        "Please rewrite my cover letter in a friendlier tone.", topics, embedder("minilm", 0)
+    )
+    assert far.is_unlike
+    assert far.told()[0].startswith("Unlike the questions")

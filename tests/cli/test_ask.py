@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from routerr1.cli.ask import ask_once, show, steps_shown
+from routerr1.cli.ask import ask_once, ask_version, show, steps_shown
 from routerr1.config import BudgetParams, Params, RolloutParams
+from routerr1.errors import CheckpointError, ConfigError
+from routerr1.files import digest
 from routerr1.pool.build import open_budget
 from routerr1.pool.cards import write_cards
 from routerr1.prompt import Template, renderer
@@ -13,6 +15,7 @@ from routerr1.rollout.generate import ScriptedGenerator
 from routerr1.rollout.loop import rollout
 from routerr1.simulation.candidates import default_candidates
 from routerr1.simulation.pool import SimulatedPool
+from routerr1.train.checkpoint import save_policy
 from routerr1.types import Card, Question, Trajectory
 
 FRANCE = "What is the capital of France?"
@@ -87,11 +90,17 @@ async def test_the_sums_stand_at_the_end_and_a_simulation_is_called_one(
     assert "simulated" not in capsys.readouterr().out
 
 
+def simulated(params: Params, **changes: object) -> Params:
+    """The parameters with the simulated pool, which knows candidates by name alone."""
+    section = params.pool.replace(kind="simulated", file=None, store=None, **changes)
+    return params.model_copy(update={"pool": section})
+
+
 def test_what_was_asked_before_is_not_held_against_a_question(
     chain: Params, calling_policy: Path
 ) -> None:
     limits = BudgetParams(question_usd=0.001, run_usd=0.001)
-    params = chain.model_copy(update={"pool": chain.pool.model_copy(update={"budget": limits})})
+    params = simulated(chain, budget=limits)
     cards = [Card(candidate.name) for candidate in default_candidates()]
     write_cards(Path("data/pool/cards.json"), cards)
     asked = [
@@ -110,3 +119,24 @@ def test_what_was_asked_before_is_not_held_against_a_question(
     assert len(runs) == 2
     assert len(set(runs.values())) == 1  # both cost the same, and none of it twice
     assert sum(scope.startswith("question asked/") for scope in spent) == 2
+
+
+def test_a_policy_of_another_pool_is_refused_unless_told(
+    chain: Params, calling_policy: Path, tmp_path: Path
+) -> None:
+    write_cards(
+        Path("data/pool/cards.json"), [Card(candidate.name) for candidate in default_candidates()]
+    )
+    other = tmp_path / "policy"
+    params = simulated(chain)
+    save_policy(calling_policy, other, {"cards": "another digest"})
+    with pytest.raises(CheckpointError, match=r"policy: was trained with other candidates"):
+        ask_once(FRANCE, str(other), params, seed=1, temperature=0.0)
+    assert ask_once(FRANCE, str(other), params, seed=1, temperature=0.0, other_pool=True).turns
+    save_policy(calling_policy, other, {"cards": digest(Path("data/pool/cards.json"))})
+    assert ask_once(FRANCE, str(other), params, seed=1, temperature=0.0).turns
+
+
+def test_an_address_that_is_no_version_is_refused(chain: Params) -> None:
+    with pytest.raises(ConfigError, match=r"models:/NAME@ALIAS"):
+        ask_version(FRANCE, "models:/routerr1", chain)

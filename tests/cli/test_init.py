@@ -193,3 +193,9 @@ def test_own_questions_become_a_registered_champion(own: Path, pool_file: Path, 
     assert "version 1" in run(*routerr1, "register", "--router", "knn")
     said = run(*routerr1, "promote")
     assert "champion is version 1" in said
+    said = run(
+        *routerr1, "ask", "--policy", "models:/routerr1@champion", "What is the capital of Peru?"
+    )
+    assert "Answer: " in said
+    assert "Topic: " in said
+    assert "Use " in run(*routerr1, "advise")
