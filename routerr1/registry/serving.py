@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
 import mlflow
+from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.model import PythonModel
 
 from routerr1.config import Params
@@ -157,7 +158,11 @@ class RouterModel(PythonModel):
 
     # MLflow checks requests by these hints; `context` may be left out.
     def predict(self, model_input: list[str]) -> list[Served]:  # type: ignore[override]
-        """Answer each question; returns answer, cost_usd, calls and the whole trajectory of each."""
+        """Answer each question; returns answer, cost_usd, calls and the whole trajectory of each.
+
+        Raises: MlflowException (status 400 over HTTP) for an empty question.
+        """
+        _refuse_empty(model_input)
         played = self._run(self._play(model_input))
         self._trace(played)
         for trajectory in played:
@@ -200,6 +205,12 @@ def _experiment(params: Params) -> str | None:
     if not os.environ.get("MLFLOW_TRACKING_URI") and not Path("mlflow.db").is_file():
         return None
     return experiment_id(open_client(), params.registry.experiment)
+
+
+def _refuse_empty(questions: Sequence[str]) -> None:
+    for place, text in enumerate(questions):
+        if not text.strip():
+            raise MlflowException.invalid_parameter_value(f"inputs: question {place} is empty")
 
 
 def _warn_of_refused_calls(trajectory: Trajectory) -> None:
