@@ -143,8 +143,8 @@ def _add_models(app: FastAPI, gateway: Gateway) -> None:
 
 
 def _model(gateway: Gateway, name: str) -> Model:
-    router = name == gateway.engine.identity.name
-    return Model(id=name, owned_by="routerr1" if router else "candidate")
+    candidate = any(card.name == name for card in gateway.engine.cards)
+    return Model(id=name, owned_by="candidate" if candidate else "routerr1")
 
 
 def _add_chat(app: FastAPI, gateway: Gateway) -> None:

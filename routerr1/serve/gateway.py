@@ -127,8 +127,9 @@ class Gateway:
         self.metrics.serving.labels(engine.identity.label).set(1)
 
     def models(self, key: Key | None) -> list[str]:
-        """The router, and every candidate that this key may ask by name."""
-        return [self.engine.identity.name, *self._candidates(key)]
+        """The router, other versions of it, and every candidate that this key may ask by name."""
+        others = [engine.identity.label for engine in self.beside]
+        return [self.engine.identity.name, *others, *self._candidates(key)]
 
     def _candidates(self, key: Key | None) -> list[str]:
         allowed = self.params.candidates
@@ -166,7 +167,8 @@ class Gateway:
                 )
             spend = min(spend, key.max_spend)
         number = f"chatcmpl-{secrets.token_hex(16)}"
-        engine = self.engine
+        others = {engine.identity.label: engine for engine in self.beside}
+        engine = others.get(request.model, self.engine)
         if self.choose is not None and request.model == engine.identity.name:
             sticky = f"{key.id if key is not None else ''}/{request.user or number}"
             engine = self.choose(sticky) or engine
@@ -176,8 +178,9 @@ class Gateway:
         return made
 
     def is_router(self, asked: Asked) -> bool:
-        """Whether the router is asked, and not a candidate by its name."""
-        return asked.request.model == asked.engine.identity.name
+        """Whether a version of the router is asked, and not a candidate by its name."""
+        identity = asked.engine.identity
+        return asked.request.model in (identity.name, identity.label)
 
     def _grant(self, asked: Asked) -> Grant:
         limits = [asked.budget_usd, self.params.max_question_usd]

@@ -93,3 +93,14 @@ async def test_users_words_count(
     running.server.call(score)
     await until(lambda: scored)
     assert (canary.returned is not None) is returns
+
+
+def test_a_version_beside_the_champion_can_be_asked_by_its_name(
+    start: Start, pool: SimulatedPool, params: Params, tmp_path: Path
+) -> None:
+    running, canary = with_canary(start, pool, params, tmp_path, ScriptedGenerator(calls_atlas))
+    with client(running) as openai_client:
+        assert [model.id for model in openai_client.models.list()] == ["routerr1", "routerr1@8"]
+        found = openai_client.chat.completions.create(**{**ASK, "model": "routerr1@8"})
+    assert found.model_extra["routerr1"]["version"] == "8"
+    assert canary.returned is None
