@@ -527,6 +527,16 @@ class CanaryParams(Section):
     max_latency_ratio: float = Field(default=1.5, gt=1)
 
 
+class GeneratorParams(Section):
+    """A vLLM server that generates for the policy; the gateway then needs no GPU.
+
+    Attributes:
+        url: its address; `{version}` stands for the number of the version, so that each has a server.
+    """
+
+    url: str = Field(min_length=1)
+
+
 class ServeParams(Section):
     """The gateway; see docs/how-to/serve.md.
 
@@ -560,6 +570,7 @@ class ServeParams(Section):
     header_s: float = Field(default=10.0, gt=0)
     max_connections: int = Field(default=4096, ge=1)
     cors: tuple[str, ...] = ()
+    generator: GeneratorParams | None = None
     shadow: ShadowParams | None = None
     canary: CanaryParams | None = None
 

@@ -70,7 +70,13 @@ def serve(
     )
     logging.getLogger("routerr1").setLevel(logging.INFO)
     source = Source(model=model, policy=policy, router=router)
-    choices = Choices(demo=demo, live=live, pool_file=pool_file, database=section.database)
+    choices = Choices(
+        demo=demo,
+        live=live,
+        pool_file=pool_file,
+        database=section.database,
+        generator_url=section.generator.url if section.generator is not None else None,
+    )
     run(source, loaded.replace(serve=section), choices, ready=_say_ready, page=page)
 
 

@@ -24,6 +24,7 @@ from routerr1.prompt import Renderer
 from routerr1.registry.served import as_served
 from routerr1.registry.versions import Version, version_files
 from routerr1.rollout.generate import Generator
+from routerr1.rollout.vllm import ServerGenerator
 from routerr1.serve.engine import Engine, Identity, Route
 from routerr1.serve.hearing import Heard, HearingGenerator
 from routerr1.train.checkpoint import MANIFEST, read_manifest
@@ -42,6 +43,7 @@ class Choices:
         demo: simulated candidates may answer.
         live: candidates of a recorded pool are asked at their endpoints.
         pool_file: takes the place of the pool file of parameters or version.
+        generator_url: of a vLLM server that generates for the policy; see `GeneratorParams`.
         database: holds the budgets, for gateways on several machines; see `ServeParams.database`.
     """
 
@@ -49,6 +51,7 @@ class Choices:
     live: bool = False
     pool_file: Path | None = None
     database: str | None = None
+    generator_url: str | None = None
 
 
 def policy_engine(folder: Path, params: Params, choices: Choices) -> Engine:
@@ -60,14 +63,18 @@ def policy_engine(folder: Path, params: Params, choices: Choices) -> Engine:
     workspace = Workspace(params)
     ours = (folder / MANIFEST).is_file()
     digest = hash_of(read_manifest(folder)["files"]) if ours else ""
+    version = folder.name if not digest else digest[:12]
     opened = _Opened(workspace, params, choices)
     try:
-        generator = workspace.load(folder) if ours else workspace.load_unchecked(folder)
+        if choices.generator_url is not None:
+            generator: Generator = opened.remote_generator(folder, version)
+        else:
+            generator = workspace.load(folder) if ours else workspace.load_unchecked(folder)
         route = policy_route(generator, workspace.renderer, params)
+        return opened.engine(version, "policy", route, digest)
     except BaseException:
         opened.give_up()
         raise
-    return opened.engine(folder.name if not digest else digest[:12], "policy", route, digest)
 
 
 def version_engine(version: Version, choices: Choices) -> Engine:
@@ -95,12 +102,17 @@ def version_engine(version: Version, choices: Choices) -> Engine:
                 route = reply_route(load_router(checkpoint), router, params)
             else:
                 router = "policy"
-                route = policy_route(workspace.load(checkpoint), workspace.renderer, params)
+                generator: Generator
+                if choices.generator_url is not None:
+                    generator = opened.remote_generator(checkpoint, str(version.number))
+                else:
+                    generator = workspace.load(checkpoint)
+                route = policy_route(generator, workspace.renderer, params)
+            digest = hash_of(manifest["files"])
+            return opened.engine(str(version.number), router, route, digest)
         except BaseException:
             opened.give_up()
             raise
-        digest = hash_of(manifest["files"])
-    return opened.engine(str(version.number), router, route, digest)
 
 
 def router_engine(name: str, params: Params, choices: Choices) -> Engine:
@@ -232,6 +244,9 @@ class _Opened:
     def __init__(
         self, workspace: Workspace, params: Params, choices: Choices, cards: Path | None = None
     ) -> None:
+        self._params = params
+        self._url = choices.generator_url
+        self._remote: ServerGenerator | None = None
         limits = params.pool.budget
         run = f"serving {uuid.uuid4().hex}"
         self._kind = params.pool.kind
@@ -250,7 +265,22 @@ class _Opened:
 
     def engine(self, version: str, router: str, route: Route, digest: str) -> Engine:
         identity = Identity(self._name, version, router, self._kind, digest)
-        return Engine(identity, route, self.pool, self._budget)
+        engine = Engine(identity, route, self.pool, self._budget, self._remote)
+        engine.open()
+        return engine
+
+    def remote_generator(self, folder: Path, version: str) -> ServerGenerator:
+        """A generator on the vLLM server of a version, with the tokenizer of its folder."""
+        from transformers import AutoTokenizer
+
+        assert self._url is not None  # or the policy is loaded here
+        self._remote = ServerGenerator(
+            self._url.format(version=version),
+            AutoTokenizer.from_pretrained(folder),
+            max_length=self._params.rollout.max_tokens,
+            chat=self._params.prompt.chat,
+        )
+        return self._remote
 
     def give_up(self) -> None:
         """Close what was opened for an engine that cannot be built."""

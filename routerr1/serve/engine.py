@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from routerr1.errors import CheckpointError
@@ -47,13 +47,22 @@ class Engine:
 
     Args:
         pool: closed with the engine, and the budget with it.
+        remote: a generator that is connected with `open`, and closed with the engine.
     """
 
-    def __init__(self, identity: Identity, route: Route, pool: Pool, budget: Budget) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        route: Route,
+        pool: Pool,
+        budget: Budget,
+        remote: AbstractAsyncContextManager[object] | None = None,
+    ) -> None:
         self.identity = identity
         self.pool = pool
         self._route = route
         self._budget = budget
+        self._remote = remote
         self._background = BackgroundLoop(f"routerr1-engine-{identity.version}")
         self._under_way = 0
         self._idle = asyncio.Event()
@@ -81,6 +90,20 @@ class Engine:
         with self._budget.granted(heard.scope, grant):
             router = self._route(HearingPool(self.pool, heard), heard)
             return await router.play(question, player=heard.scope)
+
+    def open(self) -> None:
+        """Connect to what generates, if that is a server; not from an event loop.
+
+        Raises: CheckpointError if it does not answer.
+        """
+        if self._remote is not None:
+            asyncio.run(self._background.run(self._entered(self._remote)))
+
+    async def _entered(self, remote: AbstractAsyncContextManager[object]) -> None:
+        await remote.__aenter__()
+
+    async def _left(self, remote: AbstractAsyncContextManager[object]) -> None:
+        await remote.__aexit__(None, None, None)
 
     def run_calls_on(self, loop: asyncio.AbstractEventLoop) -> None:
         """Make the calls of an HTTP pool on the server's loop: a request that is passed on changes no thread."""
@@ -125,6 +148,8 @@ class Engine:
 
     async def aclose(self) -> None:
         """Close the pool and end the thread; requests still under way end in an error."""
+        if self._remote is not None:
+            await self._background.run(self._left(self._remote))
         await self.pool.aclose()
         self._background.stop()
 

@@ -12,15 +12,19 @@ import pytest
 
 from routerr1.baselines.replies import Always
 from routerr1.config import Params
-from routerr1.errors import ConfigError
-from routerr1.pool.budget import Budget, BudgetedPool, Limits
+from routerr1.errors import CheckpointError, ConfigError
+from routerr1.pool.budget import Budget, BudgetedPool, Grant, Limits
 from routerr1.pool.cards import write_cards
 from routerr1.serve.build import Choices, policy_engine, reply_route
 from routerr1.serve.engine import Engine, Identity
 from routerr1.serve.gateway import Gateway
+from routerr1.serve.hearing import Heard
 from routerr1.serve.store import Store
 from routerr1.simulation.pool import SimulatedPool
+from routerr1.simulation.server import serving as simulated_serving
+from routerr1.types import Question
 from tests.serve.conftest import FRANCE, serving
+from tests.vllm_server import build_server
 
 BODY = {"model": "routerr1", "messages": [{"role": "user", "content": FRANCE}]}
 
@@ -94,3 +98,34 @@ async def test_a_router_without_a_policy_answers_with_the_reply_it_chooses(
     assert found["choices"][0]["message"]["content"] == pool.say("Penny", FRANCE)
     assert [call["model"] for call in found["routerr1"]["calls"]] == ["Penny"]
     assert found["routerr1"]["router"] == "fixed/Penny"
+
+
+@pytest.mark.slow
+def test_a_vllm_server_generates_what_the_policy_itself_would(params: Params, folder: Path) -> None:
+    app, served = build_server(folder / "models/policy", 1024)
+    with simulated_serving(app) as url:
+        local = opened(params)
+        choices = Choices(demo=True, generator_url=url)
+        remote = policy_engine(Path("models/policy"), params, choices)
+
+        async def both() -> list[str]:
+            question = Question("q", "served", FRANCE, (), "test")
+            played = [
+                await engine.play(question, Heard(f"s/{number}"), Grant())
+                for number, engine in enumerate((local, remote))
+            ]
+            for engine in (local, remote):
+                await engine.aclose()
+            return [each.text for each in played]
+
+        here, there = asyncio.run(both())
+    assert here == there
+    assert len(served.requests) >= 1
+
+
+def test_a_vllm_server_that_does_not_answer_is_named(params: Params, folder: Path) -> None:
+    assert folder == Path.cwd()
+    with pytest.raises(CheckpointError, match="no vLLM server answers"):
+        policy_engine(
+            Path("models/policy"), params, Choices(demo=True, generator_url="http://127.0.0.1:9")
+        )
