@@ -23,7 +23,7 @@ Embed = Callable[[Sequence[str]], "Vectors"]
 """Texts to unit vectors, one row each."""
 
 MOST_TOPICS = 12
-_LEAST_ROWS = 15  # questions of a topic, on average
+_LEAST_ROWS = 8  # questions of a topic, on average
 _LEAST_SILHOUETTE = 0.03  # below this, clusters are no topics
 _SAMPLE = 2000  # questions on which silhouettes are computed
 _SAME = 0.7  # cosine from which questions with a shared answer ask the same
