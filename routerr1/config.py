@@ -550,7 +550,7 @@ class ServeParams(Section):
         watch_s: between looks at the champion's alias.
         drain_s: that requests under way have when a version or the process ends.
         cors: origins of web pages that may ask.
-        max_connections: open at once; more meet status 503.
+        max_requests: under way at once; more meet status 503. Idle connections do not count.
     """
 
     host: str = Field(default="127.0.0.1", min_length=1)
@@ -568,7 +568,7 @@ class ServeParams(Section):
     max_body_bytes: int = Field(default=1_000_000, ge=1000)
     max_header_bytes: int = Field(default=16_384, ge=1000)
     header_s: float = Field(default=10.0, gt=0)
-    max_connections: int = Field(default=4096, ge=1)
+    max_requests: int = Field(default=1024, ge=1)
     cors: tuple[str, ...] = ()
     generator: GeneratorParams | None = None
     shadow: ShadowParams | None = None

@@ -103,7 +103,9 @@ def build_app(gateway: Gateway, watch: Watch | None = None, *, page: bool = True
             allow_methods=["GET", "POST"],
             allow_headers=["authorization", "content-type", "x-budget-usd"],
         )
-    app.add_middleware(Guard, max_header_bytes=params.max_header_bytes)
+    app.add_middleware(
+        Guard, max_header_bytes=params.max_header_bytes, max_requests=params.max_requests
+    )
     app.add_exception_handler(ApiError, _on_api_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(ClientGone, _on_gone)

@@ -136,7 +136,6 @@ def _config(gateway: Gateway, watch: Watch | None, *, page: bool) -> uvicorn.Con
         proxy_headers=False,
         timeout_graceful_shutdown=max(int(params.drain_s), 1),
         timeout_keep_alive=30,
-        limit_concurrency=params.max_connections,
         h11_max_incomplete_event_size=2 * params.max_header_bytes,
     )
 

@@ -16,6 +16,7 @@ from routerr1.serve.requests import refuse_deep
 T = TypeVar("T")
 _PING_S = 15.0  # a comment, so that proxies keep a stream open
 _BODY_S = 60.0  # for a whole body
+_ALWAYS = ("/healthz", "/readyz", "/metrics")
 _HIDDEN = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -24,11 +25,17 @@ _HIDDEN = (
 
 
 class Guard:
-    """Refuses requests whose headers could mean two things or are too large, before anything reads them."""
+    """Refuses requests whose headers could mean two things or are too large, and those that are too many.
 
-    def __init__(self, app: ASGIApp, *, max_header_bytes: int) -> None:
+    Args:
+        max_requests: under way at once, beside those for health and metrics.
+    """
+
+    def __init__(self, app: ASGIApp, *, max_header_bytes: int, max_requests: int) -> None:
         self._app = app
         self._max_header_bytes = max_header_bytes
+        self._max_requests = max_requests
+        self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -44,9 +51,17 @@ class Guard:
         if problem is not None:
             await error_response(problem)(scope, receive, with_headers)
             return
-        await self._app(scope, receive, with_headers)
+        self._under_way += 1
+        try:
+            await self._app(scope, receive, with_headers)
+        finally:
+            self._under_way -= 1
 
     def _problem(self, scope: Scope) -> ApiError | None:
+        if self._under_way >= self._max_requests and scope["path"] not in _ALWAYS:
+            return ApiError(
+                503, "too many requests are under way", "overloaded", headers={"retry-after": "1"}
+            )
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         size = sum(len(name) + len(value) for name, value in headers)
         if size > self._max_header_bytes:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 
+import httpx2
 import openai
 import pytest
 
@@ -331,3 +332,24 @@ def test_a_key_reaches_only_its_candidates(start: Start) -> None:
     with client(running, secret) as openai_client, pytest.raises(openai.APIStatusError) as refused:
         openai_client.chat.completions.create(**ASK)  # the policy asks Atlas whatever it reads
     assert refused.value.status_code == 502
+
+
+async def test_more_requests_than_are_taken_at_once_are_sent_away(
+    start: Start, pool: SimulatedPool
+) -> None:
+    slow = Slow(pool)
+    running = start(asked=slow, max_requests=3)
+    async with asynchronous(running) as openai_client:
+        waiting = [
+            asyncio.ensure_future(openai_client.chat.completions.create(**ASK)) for _ in range(3)
+        ]
+        await until(lambda: slow.started == 3)
+        with pytest.raises(openai.InternalServerError) as refused:
+            await openai_client.chat.completions.create(**ASK)
+        assert (refused.value.status_code, refused.value.code) == (503, "overloaded")
+        assert httpx2.get(f"{running.url}/healthz").status_code == 200
+        for each in waiting:
+            each.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        await until(lambda: running.gateway.engine.under_way == 0)
+        assert len([model async for model in openai_client.models.list()]) == 1
