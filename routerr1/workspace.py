@@ -174,6 +174,20 @@ class Workspace:
         read_manifest(folder)
         return self.load_unchecked(folder)
 
+    def load_for_one(self, folder: Path) -> Generator:
+        """A policy that this project saved, for a single question.
+
+        A small one made from scratch is played with NumPy, since importing torch takes seconds.
+
+        Raises: CheckpointError if a file is missing or corrupt, or the model cannot be loaded.
+        """
+        from routerr1.rollout.quick import QuickGenerator, is_quick
+
+        read_manifest(folder)
+        if is_quick(folder) and not self.params.prompt.chat:
+            return QuickGenerator(folder, max_length=self.params.rollout.max_tokens)
+        return self.load_unchecked(folder)
+
     def load_unchecked(self, name: Path | str) -> "LocalGenerator":
         """Any causal LM that transformers loads, from a folder or the hub; its files are not checked.
 

@@ -88,7 +88,8 @@ def make_chain(folder: Path) -> Params:
             for file in source.iterdir():
                 (target / file.name).write_bytes(file.read_bytes())
         else:
-            target.write_bytes(source.read_bytes())
+            text = source.read_text(encoding="utf-8")
+            target.write_text(text.replace("preset: embedded", "preset: simulated", 1))
     (folder / "make.py").write_text(MAKE.replace("FIGURES", repr(FIGURES)))
     (folder / "dvc.yaml").write_text(STAGE)
     (folder / ".gitignore").write_text("/runs/\n/mlflow.db*\n/mlruns/\n")

@@ -65,7 +65,8 @@ def ask_once(
         _require_its_pool(Path(policy), workspace)
 
     def load() -> Answering:
-        generator = workspace.load(Path(policy)) if ours else workspace.load_unchecked(policy)
+        own = Path(policy)
+        generator = workspace.load_for_one(own) if ours else workspace.load_unchecked(policy)
         return _policy_answering(generator, workspace, seed=seed, temperature=temperature)
 
     return _ask(question, workspace, workspace.cards, load, f"loading {policy}")

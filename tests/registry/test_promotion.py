@@ -52,7 +52,7 @@ def test_a_version_carries_its_lineage_and_figures(chain: Params) -> None:
     assert version.tags["lineage.seeds"] == "1"
     assert version.tags["train.validation_em"] == "0.7"
     judged_by = versions.read_version_evidence(version)
-    samples, unseen, pool, _ = judged_by
+    samples, unseen, pool, *_ = judged_by
     assert (len(samples), samples[1].called) == (40, ("Atlas",))
     assert [play.pool for play in unseen] == ["drawn"] * 40  # and not of a mere change of names
     assert pool == version.tags["lineage.pool_digest"] == files.sha256(Path("data/pool/cards.json"))
@@ -75,11 +75,11 @@ def test_a_version_keeps_the_lock_it_came_from_and_what_was_not_committed(chain:
         "sbom.cdx.json",
     }
     assert clean.tags["lineage.dvc_lock"] == listed["dvc.lock"]
-    replace(Path("params.yaml"), "preset: embedded", "preset: embedded  # for now")
+    replace(Path("params.yaml"), "preset: simulated", "preset: simulated  # for now")
     dirty = versions.register(chain)
     assert (dirty.number, dirty.tags["lineage.git_dirty"]) == (2, "true")
     with versions.fetched(dirty.model_id, "artifacts/context/uncommitted.diff") as diff:
-        assert "+preset: embedded  # for now" in diff.read_text()
+        assert "+preset: simulated  # for now" in diff.read_text()
 
 
 def test_a_version_explains_itself_and_lists_its_software(chain: Params) -> None:
@@ -182,7 +182,7 @@ def test_a_store_whose_artifacts_were_left_behind_names_both_folders(
 
 def test_a_huge_change_is_cut(chain: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("routerr1.registry.contents._MAX_DIFF_BYTES", 100)
-    replace(Path("params.yaml"), "preset: embedded", "preset: embedded  # for now")
+    replace(Path("params.yaml"), "preset: simulated", "preset: simulated  # for now")
     version = versions.register(chain)
     whole = len(lineage.git_diff())
     with versions.fetched(version.model_id, "artifacts/context/uncommitted.diff") as diff:

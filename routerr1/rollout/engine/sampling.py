@@ -1,15 +1,7 @@
-"""The next token of each session, and whether it ends the generation."""
-
-from collections.abc import Sequence
-from typing import Any
+"""The next token of each session."""
 
 import torch
 from torch import Tensor
-
-from routerr1.protocol import STOPS
-from routerr1.types import Finish
-
-_STOP_WINDOW = 12  # tokens that are decoded to find a stop string; the longest has 9 characters
 
 
 def sample(logits: Tensor, temperatures: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
@@ -29,50 +21,3 @@ def sample(logits: Tensor, temperatures: Tensor, draws: Tensor) -> tuple[Tensor,
     sampled = torch.searchsorted(mass, (draws * mass[:, -1])[:, None], right=True)[:, 0]
     ids = torch.where(warm, sampled.clamp(max=logits.shape[-1] - 1), logits.argmax(-1))
     return ids, logprobs.gather(1, ids[:, None])[:, 0]
-
-
-class StopRules:
-    """When a generation ends: end token, stop string, or length.
-
-    Args:
-        end_ids: tokens that end a turn, see `end_tokens`.
-    """
-
-    def __init__(self, tokenizer: Any, end_ids: frozenset[int]) -> None:
-        self._tokenizer = tokenizer
-        self._end_ids = end_ids
-        self._stop_ids = _single_tokens(tokenizer, STOPS)
-        # A stop string can only be complete after a token that holds its last character.
-        self._closers = _tokens_with(tokenizer, ">")
-
-    def finish(self, ids: Sequence[int], max_new_tokens: int) -> Finish | None:
-        """Why the generation `ids` ends with its last token; None if it does not."""
-        token = ids[-1]
-        if token in self._end_ids:
-            return "eos"
-        if token in self._stop_ids:
-            return "stop"
-        if token in self._closers:
-            tail = self._tokenizer.decode(ids[-_STOP_WINDOW:], skip_special_tokens=False)
-            if tail.rstrip().endswith(STOPS):
-                return "stop"
-        return "length" if len(ids) >= max_new_tokens else None
-
-
-def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Every token that ends a turn: the tokenizer's, and those of generation_config.json (Llama 3 has three)."""
-    named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    found = named if isinstance(named, list | tuple) else [named]
-    return frozenset(each for each in (*found, tokenizer.eos_token_id) if each is not None)
-
-
-def _single_tokens(tokenizer: Any, texts: Sequence[str]) -> frozenset[int]:
-    """Ids of the texts that are a single token."""
-    ids = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts)
-    return frozenset(found[0] for found in ids if len(found) == 1)
-
-
-def _tokens_with(tokenizer: Any, character: str) -> frozenset[int]:
-    """Ids of the tokens that hold `character`."""
-    tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
-    return frozenset(i for i, token in enumerate(tokens) if token and character in token)

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from routerr1.rollout.engine.forward import ModelRunner
-from routerr1.rollout.engine.sampling import StopRules, end_tokens, sample
+from routerr1.rollout.engine.sampling import sample
+from routerr1.rollout.engine.stops import StopRules, end_tokens, text_of
 from routerr1.types import Generation
 
 
@@ -220,10 +221,7 @@ class Scheduler:
         del self._generating[slot]
         if request.done.done():  # cancelled, and its session is not closed yet
             return
-        text = self._tokenizer.decode(request.ids, skip_special_tokens=False)
-        if finish == "eos":
-            end = self._tokenizer.decode(request.ids[-1:], skip_special_tokens=False)
-            text = text.removesuffix(end)
+        text = text_of(self._tokenizer, request.ids, finish)
         request.done.set_result(
             Generation(text, tuple(request.ids), tuple(request.logprobs), finish)
         )

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from routerr1.policy.scratch import EOS, train_tokenizer
-from routerr1.rollout.engine.sampling import StopRules, sample
+from routerr1.rollout.engine.sampling import sample
+from routerr1.rollout.engine.stops import StopRules
 
 LOGITS = torch.tensor([math.log(0.2), math.log(0.5), math.log(0.3)])
 
