@@ -88,7 +88,7 @@ def test_a_version_explains_itself_and_lists_its_software(chain: Params) -> None
 
     version = versions.register(chain)
     assert version.description.startswith(
-        "Preset embedded, seeds 1: exact match 0.6, 1 USD per 1000 questions; commit "
+        "Router policy, preset simulated, seeds 1: exact match 0.6, 1 USD per 1000 questions; commit "
     )
     groups = {key.partition(".")[0] for key in version.tags}
     assert groups == {"lineage", "metric", "routerr1", "train"}
