@@ -22,7 +22,6 @@ from tests.clone import ROOT
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.usefixtures("prefect", "chain"),
-    pytest.mark.xdist_group("prefect"),  # starting a Prefect server takes twenty seconds of a core
 ]
 
 

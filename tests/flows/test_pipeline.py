@@ -28,7 +28,6 @@ PARAMS = Path("params.yaml")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.usefixtures("prefect", "chain"),
-    pytest.mark.xdist_group("prefect"),  # starting a Prefect server takes twenty seconds of a core
 ]
 
 

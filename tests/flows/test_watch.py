@@ -32,7 +32,6 @@ from tests.servers import write_pool_file
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.usefixtures("prefect", "chain"),
-    pytest.mark.xdist_group("prefect"),  # starting a Prefect server takes twenty seconds of a core
 ]
 PARAMS, POOL_FILE = Path("params.yaml"), Path("pools/pool.yaml")
 

@@ -48,7 +48,7 @@ def test_em_rises_by_the_rewards_alone(
     before, after, greedy = trained(asking_policy, context, tmp_path / "true")
     assert (after > before + 0.3, greedy > 0.9) == (True, True)
     drifts = []
-    for dealing in range(1, 4):
+    for dealing in (1, 2):
         dealt = replace(context, scorer=shuffled(dealing))
         before, after, greedy = trained(asking_policy, dealt, tmp_path / f"dealt-{dealing}")
         assert (after < 0.5, greedy < 0.6) == (True, True)
