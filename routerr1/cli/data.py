@@ -164,20 +164,29 @@ def from_feedback(
     validation: Annotated[float, typer.Option(help="Share held out for validation.")] = 0.1,
     seed: Annotated[int, typer.Option(help="Of the split.")] = 42,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = IMPORTED,
+    at_least: Annotated[
+        int, typer.Option(min=1, help="Do nothing, with status 0, if fewer answers are new.")
+    ] = 1,
+    notify: Annotated[
+        bool, typer.Option("--notify", help="Emit routerr1.data.changed, which starts a retrain.")
+    ] = False,
     params: ParamsFile = PARAMS,
 ) -> None:
     """Make questions of what users of the gateway said; only with their consent, and once each."""
     from routerr1.config import load_params
     from routerr1.data.imported import Shares
-    from routerr1.serve.feedback import import_feedback
+    from routerr1.serve.feedback import TooFew, import_feedback
     from routerr1.serve.store import Store
 
     store = Store(load_params(params).serve.database)
     try:
         made, skipped = import_feedback(
             store, name, [part for part in remove.split(",") if part],
-            out=out, shares=Shares(test, validation), seed=seed,
+            out=out, shares=Shares(test, validation), seed=seed, at_least=at_least,
         )  # fmt: skip
+    except TooFew as few:
+        typer.echo(str(few))
+        return
     finally:
         store.close()
     typer.echo(f"{made.path}: {sum(made.rows.values())} rows, {sum(made.refused.values())} refused")
@@ -185,3 +194,10 @@ def from_feedback(
         f"not used: {skipped.no_consent} without consent, {skipped.no_answer} without a right "
         f"answer, {skipped.no_question} without a question"
     )
+    if notify:
+        import routerr1.flows  # noqa: F401 - its settings come before Prefect
+        from routerr1.flows.triggers import DATA_CHANGED
+        from routerr1.flows.triggers import notify as emit
+
+        emit(DATA_CHANGED, f"feedback of {sum(made.rows.values())} requests")
+        typer.echo(f"emitted {DATA_CHANGED}")

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from routerr1.config import ColumnsParams
 from routerr1.data.imported import Imported, Shares, import_file, remember
+from routerr1.data.splits import read_file
 from routerr1.errors import DataError
 from routerr1.serve.errors import ApiError
 from routerr1.serve.store import FeedbackRow, Key, RequestRow, Store
@@ -29,6 +30,10 @@ PERSONAL: Mapping[str, str] = {
     "key": r"\b(?:sk|pk|rr1|ghp|xox[abp])-?[\w-]{16,}",
 }
 """Patterns of personal data by name."""
+
+
+class TooFew(DataError):
+    """There is too little new feedback for another set of questions."""
 
 
 class FeedbackRequest(BaseModel):
@@ -168,13 +173,23 @@ def patterns(names: Iterable[str]) -> list[re.Pattern[str]]:
 
 
 def import_feedback(
-    store: Store, name: str, removed: Sequence[str], *, out: Path, shares: Shares, seed: int
+    store: Store,
+    name: str,
+    removed: Sequence[str],
+    *,
+    out: Path,
+    shares: Shares,
+    seed: int,
+    at_least: int = 1,
 ) -> tuple[Imported, Skipped]:
     """Make out/NAME.parquet of all feedback, as `routerr1 data import` makes it of a file.
 
     Questions that mean the same are one row, and DVC versions the file like any other import.
 
-    Raises: DataError if there is nothing to learn from.
+    Args:
+        at_least: number of requests beyond those of the file that is there.
+
+    Raises: DataError if there is nothing to learn from; TooFew if there is not enough that is new.
     """
     requests = {row.id: row for row in store.requests()}
     found, skipped = learned(store.feedback(), requests)
@@ -183,6 +198,11 @@ def import_feedback(
             f"feedback: nothing to learn from ({skipped.no_consent} without consent, "
             f"{skipped.no_answer} without a right answer, {skipped.no_question} without a question)"
         )
+    before = out / f"{name}.parquet"
+    known = {row.id for row in read_file(before)} if before.is_file() else set()
+    new = sum(row.id not in known for row in found)
+    if new < at_least:
+        raise TooFew(f"{before}: {new} new answers, {at_least} are asked for")
     compiled = patterns(removed)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"{name}.jsonl"

@@ -8,7 +8,7 @@ import pytest
 from routerr1.data.imported import KNOWN, Shares
 from routerr1.data.splits import read_file
 from routerr1.errors import DataError
-from routerr1.serve.feedback import import_feedback, learned, patterns, without_personal
+from routerr1.serve.feedback import TooFew, import_feedback, learned, patterns, without_personal
 from routerr1.serve.keys import new_key
 from routerr1.serve.store import FeedbackRow, RequestRow
 from tests.serve.conftest import FRANCE, Running, Start
@@ -44,6 +44,11 @@ def test_confirmed_and_corrected_answers_become_rows_with_consent_only(start: St
     assert (skipped.no_consent, skipped.no_answer) == (1, 1)
     assert sum(made.refused.values()) == 1  # the same question in lower case
     assert str(made.path) in KNOWN.read_text()
+    with pytest.raises(TooFew, match="1 new answers, 5 are asked for"):  # the repeated question
+        import_feedback(
+            running.gateway.store, "feedback", [], out=Path("data/imported"),
+            shares=Shares(0.0, 0.0), seed=1, at_least=5,
+        )  # fmt: skip
 
 
 def test_feedback_is_for_ones_own_requests(start: Start) -> None:
