@@ -1,6 +1,8 @@
 """What unfinished work depends on."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -157,6 +159,16 @@ def test_dvc_yaml_lists_the_code_that_a_stage_imports(stage: str) -> None:
         sorted(each for each in listed if not any(covered(file, [each]) for file in imported)) == []
     )
     assert sorted(each for each in listed if not (PACKAGE / each).exists()) == []
+
+
+def test_dvc_reads_one_pipeline_in_the_repository() -> None:
+    """The files that `routerr1 init` copies look like a pipeline, and DVC reads all that it finds."""
+    shown = subprocess.run(
+        [sys.executable, "-m", "dvc", "params", "diff"],
+        cwd=PACKAGE.parent, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert shown.returncode == 0, shown.stderr
+    assert "unable to read" not in shown.stderr
 
 
 def test_every_exempt_module_is_imported_by_a_stage() -> None:
