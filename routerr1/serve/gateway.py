@@ -28,9 +28,9 @@ from routerr1.serve.answers import (
 )
 from routerr1.serve.build import SERVED
 from routerr1.serve.engine import Engine
-from routerr1.serve.errors import ApiError, over_budget
+from routerr1.serve.errors import ApiError, invalid, over_budget
 from routerr1.serve.hearing import Event, Heard
-from routerr1.serve.keys import Keyring
+from routerr1.serve.keys import Keyring, is_loopback
 from routerr1.serve.metrics import Metrics, best_single, single_usd
 from routerr1.serve.requests import ChatRequest, question_of, refuse_unsupported
 from routerr1.serve.store import Key, RequestRow, Store, Writer
@@ -38,6 +38,7 @@ from routerr1.serve.tracing import Tracer
 from routerr1.types import Question, Reply, Trajectory
 
 _log = logging.getLogger(__name__)
+_OURS = ("spend", "include_reasoning")  # fields that candidates do not know
 _ADMITTED_S = 1.0  # by then a request that was admitted is under way
 CLIENT_GONE = 499  # nginx's word for a client that does not wait
 
@@ -113,7 +114,7 @@ class Gateway:
         self.engine = engine
         self.params = params
         self.store = store
-        self.keyring = Keyring(store)
+        self.keyring = Keyring(store, required=not is_loopback(params.host))
         self.metrics = Metrics()
         self.draining = False
         self.tracer = tracer
@@ -263,6 +264,11 @@ class Gateway:
         """
         engine = asked.engine
         name = asked.request.model
+        if (asked.request.n or 1) != 1:
+            raise invalid("n: one answer is given", "n", "unsupported_parameter")
+        if not isinstance(engine.pool, HttpPool):
+            refuse_unsupported(asked.request)
+        body = {field: value for field, value in body.items() if field not in _OURS}
         call = Call(name, json.dumps(body, ensure_ascii=False), f"{SERVED}/{asked.id}")
         grant = self._grant(asked)
         replies: list[Reply] = []
@@ -385,7 +391,7 @@ class _Kept:
         cost_usd = sum(reply.cost_usd for reply in self._replies)
         if status != 200:  # a call that broke off is on no reply, but it is booked
             cost_usd = max(cost_usd, self._grant.spent_usd)
-        metrics.requests.labels(label, model, f"{spend:g}", str(status)).inc()
+        metrics.requests.labels(label, model, f"{spend:.0f}", str(status)).inc()
         metrics.seconds.labels(label, model).observe(seconds)
         metrics.request_usd.labels(label, model).observe(cost_usd)
         if asked.first_s is not None:

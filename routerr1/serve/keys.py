@@ -3,9 +3,13 @@
 import asyncio
 import hashlib
 import hmac
+import ipaddress
+import logging
 import secrets
 import time
 from collections.abc import Callable
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from routerr1.serve.errors import ApiError
 from routerr1.serve.store import Key, Store
@@ -13,6 +17,7 @@ from routerr1.serve.store import Key, Store
 PREFIX = "rr1-"
 _FRESH_S = 2.0  # a key that is added or removed counts after this
 _MOST_CHARS = 512
+_log = logging.getLogger(__name__)
 
 
 def new_key(
@@ -40,30 +45,61 @@ def digest_of(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-class Keyring:
-    """The keys of the database, read again every few seconds."""
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
-    def __init__(self, store: Store, now: Callable[[], float] = time.monotonic) -> None:
+
+class Keyring:
+    """The keys of the database, read again every few seconds.
+
+    Args:
+        required: whether a key is needed even where there is none. Where there was one, it always is.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        required: bool = False,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._store = store
+        self._required = required
         self._now = now
         self._read_s = float("-inf")
-        self._keys: list[Key] = []
+        self._keys: list[Key] | None = None
 
-    @property
-    def keys(self) -> list[Key]:
-        """Every key."""
+    async def _fresh(self) -> list[Key]:
+        """Every key. A database that does not answer leaves those that are known."""
         if self._now() - self._read_s > _FRESH_S:
-            self._keys = self._store.read_keys()
-            self._read_s = self._now()
+            self._read_s = self._now()  # one request reads, others need not wait
+            try:
+                self._keys = await asyncio.to_thread(self._store.read_keys)
+            except SQLAlchemyError as error:
+                if self._keys is None:
+                    raise ApiError(503, "the keys cannot be read", "keys_unavailable") from None
+                _log.error("the keys cannot be read: %s", str(error).splitlines()[0])
+        while self._keys is None:  # another request reads them for the first time
+            await asyncio.sleep(0.01)
+            if self._now() - self._read_s > _FRESH_S:
+                raise ApiError(503, "the keys cannot be read", "keys_unavailable")
         return self._keys
 
     async def admit(self, authorization: str | None) -> Key | None:
         """The key of a request; None where no keys are needed.
 
-        Raises: ApiError 401 for a missing or wrong key, 429 for one that asks too often.
+        Raises: ApiError 401 for a missing or wrong key, 429 for one that asks too often, 503 if the keys
+            are not known.
         """
-        keys = self.keys
-        if not keys:
+        keys = await self._fresh()
+        self._required = self._required or bool(keys)
+        if not self._required:
             return None
         key = self._find(keys, authorization)
         if key.rate_per_minute is not None:

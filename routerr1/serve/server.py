@@ -1,7 +1,6 @@
 """The process: a socket, uvicorn, and an end that waits for the requests under way."""
 
 import asyncio
-import ipaddress
 import logging
 import socket
 import sys
@@ -16,6 +15,7 @@ from routerr1.errors import ConfigError
 from routerr1.serve.app import build_app
 from routerr1.serve.champion import Watch
 from routerr1.serve.gateway import Gateway
+from routerr1.serve.keys import is_loopback
 
 _log = logging.getLogger(__name__)
 _SWITCH_S = (
@@ -33,16 +33,6 @@ def require_keys(host: str, *, keys: bool) -> None:
             f"serve: {host} can be reached from other machines, and there is no key; make one with "
             "`routerr1 keys add NAME`, or listen on 127.0.0.1"
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -46,14 +46,19 @@ def test_messages_and_tools_arrive_and_the_price_is_added(start: Start, tmp_path
     tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
     with through(start, tmp_path, stub) as running, client(running) as openai_client:
         found = openai_client.chat.completions.create(
-            model="Atlas", messages=messages, temperature=0.5, max_tokens=9, top_p=0.9
+            model="Atlas",
+            messages=messages,
+            temperature=0.5,
+            max_tokens=9,
+            top_p=0.9,
+            extra_body={"spend": 3},
         )
         called = openai_client.chat.completions.create(**ASK, tools=[tool])
         spent = running.budget.spent_usd()["run r"]
     body = stub.state.bodies[0]
     assert body["messages"] == messages
     assert (body["temperature"], body["max_tokens"], body["top_p"]) == (0.5, 9, 0.9)
-    assert "stream" not in body
+    assert not {"stream", "spend"} & set(body)
     assert (found.choices[0].message.content, found.model) == (TEXT, "Atlas")
     assert found.usage.cost == pytest.approx(price())
     assert found.usage.total_tokens == USAGE["total_tokens"]
@@ -118,3 +123,16 @@ def test_what_the_candidate_refuses_is_told(start: Start, tmp_path: Path) -> Non
         openai_client.chat.completions.create(
             model="Atlas", messages=[{"role": "user", "content": "refuse"}]
         )
+
+
+def test_several_answers_at_once_are_refused_before_they_cost_several_times(
+    start: Start, tmp_path: Path
+) -> None:
+    stub = build_stub()
+    with (
+        through(start, tmp_path, stub) as running,
+        client(running) as openai_client,
+        pytest.raises(openai.BadRequestError, match="n: one answer"),
+    ):
+        openai_client.chat.completions.create(**ASK, n=3)
+    assert stub.state.bodies == []
