@@ -50,6 +50,7 @@ def run_checks(
         database = aside / "questions.sqlite"
         seen = None
         chosen = rules(params.max_question_chars)
+        accepted = Profile.read(params.accepted)
         if measure_columns(folder, database):
             chosen = tuple(rule for rule in chosen if rule.suite == "columns")
         else:
@@ -59,7 +60,7 @@ def run_checks(
                 params,
                 near_duplicate=dataset.near_duplicate,
                 wanted=wanted_rows(dataset),
-                accepted=Profile.read(params.accepted),
+                accepted=accepted,
                 progress=progress,
             )
             seen.profile.write(aside / "profile.json")
@@ -69,14 +70,20 @@ def run_checks(
             with atomic_directory(docs) as pages:
                 results = validate(database, chosen, pages)
         database.unlink()
-        summary = _summary(results, seen)
+        summary = _summary(results, seen, accepted)
         write_json(aside / "checks.json", summary)
         figures = {
-            name: value for name, value in summary.items() if name not in ("results", "failed")
+            name: value
+            for name, value in summary.items()
+            if name not in ("results", "failed", "not_applicable")
         }
         write_json(aside / "metrics.json", figures)
         atomic_write_text(aside / "checks.md", _markdown(summary))
-    _log.info("checks: %d of %d expectations hold", summary["passed"], summary["expectations"])
+    needless = ", ".join(summary["not_applicable"])
+    _log.info(
+        "checks: %d of %d expectations hold%s", summary["passed"], summary["expectations"],
+        f"; not applicable to these questions: {needless}" if needless else "",
+    )  # fmt: skip
     _raise_on_failure(summary, folder, out)
     return summary
 
@@ -179,12 +186,26 @@ def _result(result: Any) -> dict[str, dict[str, Any]]:
     }
 
 
-def _summary(results: list[dict[str, Any]], seen: Measured | None) -> dict[str, Any]:
+def _not_applicable(seen: Measured, accepted: Profile) -> list[str]:
+    """Expectations that hold because these questions give them nothing to compare."""
+    none = {
+        "no_fact_overlap": not seen.num_facts,
+        "no_near_overlap": not (seen.num_compared and seen.num_held_out),
+        "length_drift": not accepted.lengths,
+        "answer_type_drift": not accepted.answers,
+    }
+    return [name for name, needless in none.items() if needless]
+
+
+def _summary(
+    results: list[dict[str, Any]], seen: Measured | None, accepted: Profile
+) -> dict[str, Any]:
     failed = [result["name"] for result in results if not result["success"]]
     summary: dict[str, Any] = {
         "expectations": len(results),
         "passed": len(results) - len(failed),
         "failed": failed,
+        "not_applicable": [] if seen is None else _not_applicable(seen, accepted),
         "results": results,
     }
     if seen is not None:
@@ -209,6 +230,8 @@ def _markdown(summary: Mapping[str, Any]) -> str:
     ]
     for result in summary["results"]:
         holds = "yes" if result["success"] else "**no**"
+        if result["name"] in summary["not_applicable"]:
+            holds = "not applicable"
         lines.append(f"| {result['name']} | {holds} | {result['offending']} | {result['says']} |")
     for result in summary["results"]:
         if not result["success"]:

@@ -30,6 +30,8 @@ _SAME = 0.7  # cosine from which questions with a shared answer ask the same
 _LARGEST_GROUP = 0.1  # share of the questions; beyond it the cosine is too low for these questions
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _WORDS_OF_NAME = 2
+_TELLING = 0.1  # a word that is as frequent elsewhere has 0, one of all of a topic's questions alone has 4.6
+_COMMON = 0.3  # share of a topic's questions that hold a word of its name
 
 
 def find_topics(
@@ -80,9 +82,15 @@ def _names(questions: Sequence[str], clusters: Sequence[int]) -> dict[int, str]:
         def telling(word: str, cluster: int = cluster, rest: int = rest) -> float:
             here = inside[cluster][word] / sizes[cluster]
             elsewhere = (everywhere[word] - inside[cluster][word]) / rest
-            return here * math.log((here + 0.01) / (elsewhere + 0.01))
+            return round(here * math.log((here + 0.01) / (elsewhere + 0.01)), 6)
 
-        ranked = sorted(inside[cluster], key=lambda word: (-telling(word), word))
+        ranked = sorted(inside[cluster], key=lambda word: (-telling(word), -len(word), word))
+        common = [
+            word
+            for word in ranked
+            if inside[cluster][word] >= _COMMON * sizes[cluster] and telling(word) > _TELLING
+        ]
+        ranked = common or ranked[:1]
         name = " ".join(ranked[:_WORDS_OF_NAME]) or f"topic {cluster + 1}"
         names[cluster] = name if name not in names.values() else f"{name} {cluster + 1}"
     return names

@@ -57,6 +57,7 @@ class Measured:
     num_compared: int = 0
     num_held_out: int = 0
     num_near: int = 0
+    num_facts: int = 0
 
 
 def measure_columns(folder: Path, database: Path) -> list[str]:
@@ -129,10 +130,9 @@ def _load(
             "INSERT INTO questions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (row.columns(path.name) for row in rows),
         )
-        store.executemany(
-            "INSERT INTO facts VALUES (?, ?, ?)",
-            (fact for row in rows for fact in row.facts(split)),
-        )
+        facts = [fact for row in rows for fact in row.facts(split)]
+        seen.num_facts += len(facts)
+        store.executemany("INSERT INTO facts VALUES (?, ?, ?)", facts)
         for row in rows:
             _count(seen, row, split)
         _compare(store, split, held_out, [row for row in rows if row.by_wording], seen)

@@ -21,6 +21,7 @@ from routerr1.report.summary import reference_answers
 
 _NEEDLESS = 0.02  # share of the recommended router's calls below which a candidate is hardly used
 _TOPICS, _EXAMPLES = 3, 5  # of the weakest topics, and failures of each
+_FEW = 20  # independent test questions
 _FOREVER = 100  # times the questions of this test: no number that anybody collects
 
 
@@ -84,6 +85,7 @@ def advice_section(table: EvaluationTable, rows: Sequence[Row], gate: GateParams
     found = advise(table, gate)
     mine = [row for row in rows if row.router == found.router]
     points = [
+        *_caution(table),
         *_verdict(found, table),
         *_policy_words(found, table),
         *_needless(found, table, rows),
@@ -97,6 +99,15 @@ def advice_section(table: EvaluationTable, rows: Sequence[Row], gate: GateParams
         points=tuple(points),
         parts=_failures(mine),
     )
+
+
+def _caution(table: EvaluationTable) -> list[str]:
+    if table.groups >= _FEW:
+        return []
+    return [
+        f"{table.groups} independent test questions are too few for a decision: take this as a hint, and bring at "
+        f"least {_FEW}."
+    ]
 
 
 def _verdict(found: Advice, table: EvaluationTable) -> list[str]:

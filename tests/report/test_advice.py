@@ -96,3 +96,13 @@ def test_no_failure_is_said_and_has_no_examples(params: Params):
     section = advice_section(table, [r for own in parts for r in own], params.gate)
     assert "It fails on none of these questions." in section.points
     assert section.parts == ()
+
+
+def test_few_questions_are_a_hint(params: Params):
+    parts = [
+        [each for each in rows(name, right, 0.001) if each.question_id < "q10"]
+        for name, right in (("baseline/knn", 1.0), ("best_single", 0.1), ("fixed/A", 0.1))
+    ]
+    table = table_of(params, *parts, reference="baseline/knn")
+    section = advice_section(table, [r for own in parts for r in own], params.gate)
+    assert section.points[0].startswith("10 independent test questions are too few")
