@@ -59,6 +59,7 @@ def http_page() -> str:
     """Every path of the gateway, and every object that is sent or received."""
     from routerr1.config import ServeParams
     from routerr1.serve.app import build_app
+    from routerr1.serve.webpage import json_type
 
     found = build_app(cast("Any", SimpleNamespace(params=ServeParams()))).openapi()
     lines = [
@@ -77,27 +78,13 @@ def http_page() -> str:
         lines += ["", f"## {name}", "", _sentence(schema.get("description", "")), ""]
         if fields := schema.get("properties"):
             lines += ["| field | type |", "|---|---|"]
-            lines += [f"| `{field}` | {_json_type(value)} |" for field, value in fields.items()]
+            lines += [f"| `{field}` | {json_type(value)} |" for field, value in fields.items()]
     return "\n".join(lines) + "\n"
 
 
 def _sentence(description: str) -> str:
     """The prose of a docstring, without its sections."""
     return description.partition("\n\nAttributes:")[0]
-
-
-def _json_type(schema: Mapping[str, Any]) -> str:
-    if "$ref" in schema:
-        return str(schema["$ref"]).rpartition("/")[2]
-    if "anyOf" in schema:
-        return " or ".join(_json_type(each) for each in schema["anyOf"])
-    if "const" in schema:
-        return f"`{schema['const']}`"
-    if "enum" in schema:
-        return " or ".join(f"`{value}`" for value in schema["enum"])
-    if schema.get("type") == "array":
-        return f"list of {_json_type(schema.get('items', {}))}"
-    return str(schema.get("type", "any"))
 
 
 def pool_file_page() -> str:

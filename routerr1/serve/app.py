@@ -37,7 +37,7 @@ from routerr1.serve.transport import (
     read_json,
     unless_gone,
 )
-from routerr1.serve.webpage import add_page
+from routerr1.serve.webpage import add_description, add_page
 
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _MOST_HOOK_BYTES = 10_000
@@ -118,6 +118,7 @@ def build_app(gateway: Gateway, watch: Watch | None = None, *, page: bool = True
     _add_hook(app, watch)
     if page:
         add_page(app)
+    add_description(app)
     _describe(app)
     return app
 

@@ -107,3 +107,14 @@ def test_the_page_allows_nothing_from_elsewhere(start: Start) -> None:
         assert found.status_code == 200
         assert "default-src 'none'" in found.headers["content-security-policy"]
         assert not re.search(r"https?://", found.text)
+
+
+def test_the_description_is_a_page_too(start: Start) -> None:
+    running = start()
+    shown = httpx2.get(f"{running.url}/docs")
+    paths = httpx2.get(f"{running.url}/openapi.json").json()["paths"]
+    assert shown.status_code == 200
+    assert len(paths) > 6
+    assert all(f" {path}<" in shown.text for path in paths)
+    assert '<h2 id="ChatRequest">' in shown.text
+    assert "script" not in shown.text
