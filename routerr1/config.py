@@ -76,6 +76,9 @@ class ColumnsParams(Section):
 
     Attributes:
         separator: text between several answers in one cell; None for a JSON list, or one answer.
+        options: columns of the options to choose from, in the order of their letters.
+        task: how answers are verified, see `verifiers`; None: `short`, or `choice` with options.
+        tolerance: relative, of numbers.
         marker: text before the answer, of which the last counts, as `####` in GSM8K; None for none.
     """
 
@@ -84,6 +87,9 @@ class ColumnsParams(Section):
     golden_answers: str = "golden_answers"
     hops: str | None = None
     topic: str | None = None
+    options: tuple[str, ...] = ()
+    task: str | None = None
+    tolerance: float | None = Field(default=None, ge=0)
     metadata: str | None = "metadata"
     separator: str | None = None
     marker: str | None = None

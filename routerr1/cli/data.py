@@ -12,6 +12,24 @@ IMPORTED = Path("data/imported")
 _FOLDER = typer.Option(help="Folder of the split files.")
 
 
+def split_names(text: str) -> list[str]:
+    """Names separated by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def known_task(task: str | None) -> str | None:
+    """The task, if a verifier knows it.
+
+    Raises: DataError naming the tasks that there are.
+    """
+    from routerr1.errors import DataError
+    from routerr1.verifiers import verifiers
+
+    if task is not None and task not in verifiers():
+        raise DataError(f"--task {task}: must be one of {', '.join(sorted(verifiers()))}")
+    return task
+
+
 @app.command("import")
 def import_(
     file: Annotated[
@@ -23,6 +41,16 @@ def import_(
     hops: Annotated[str | None, typer.Option(help="Column of the number of facts needed.")] = None,
     topic: Annotated[
         str | None, typer.Option(help="Column of the topic; without it, topics are found.")
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="How answers are verified: short (default), choice or number."),
+    ] = None,
+    options: Annotated[
+        str, typer.Option(help="Columns of the options to choose from, with commas, e.g. A,B,C,D.")
+    ] = "",
+    tolerance: Annotated[
+        float | None, typer.Option(min=0.0, help="With --task number: relative tolerance.")
     ] = None,
     id_: Annotated[str | None, typer.Option("--id", help="Column of the id.")] = None,
     metadata: Annotated[str | None, typer.Option(help="Column of a JSON object to keep.")] = None,
@@ -74,11 +102,12 @@ def import_(
     columns = ColumnsParams(
         id=id_, question=question, golden_answers=answers, hops=hops, metadata=metadata,
         separator=separator, marker=marker, topic=topic,
+        options=tuple(split_names(options)), task=known_task(task), tolerance=tolerance,
     )  # fmt: skip
     found = import_file(
         file, name, columns,
         out=out, shares=Shares(test, validation), split_column=split, seed=seed, matching=rule,
-        header=[name.strip() for name in header.split(",") if name.strip()],
+        header=split_names(header),
         embed=(lambda texts: embedder(MINILM, 0).embed(texts)) if meaning else None,
     )  # fmt: skip
     remember(found.path)

@@ -27,6 +27,16 @@ def init(
     separator: Annotated[
         str | None, typer.Option(help="Between several answers in one cell, e.g. '|'.")
     ] = None,
+    marker: Annotated[
+        str | None,
+        typer.Option(help="The answer is what follows the last of this, e.g. '####' in GSM8K."),
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="How answers are verified: short, choice or number.")
+    ] = None,
+    options: Annotated[
+        str, typer.Option(help="Columns of the options to choose from, with commas, e.g. A,B,C,D.")
+    ] = "",
     pool: Annotated[Path | None, typer.Option(help="Pool file of your models.")] = None,
 ) -> None:
     """Make a workspace for your own questions and models; `dvc repro` in it trains and evaluates.
@@ -34,6 +44,7 @@ def init(
     In a terminal it asks for what is missing; without a terminal it leaves it to fill in.
     """
     from routerr1.baselines.embed import MINILM, embedder
+    from routerr1.cli.data import known_task, split_names
     from routerr1.cli.scaffold import Own, make_workspace
     from routerr1.config import ColumnsParams
     from routerr1.errors import ConfigError
@@ -50,7 +61,8 @@ def init(
         )
     columns = ColumnsParams(
         id=None, question=question or "", golden_answers=answers or "", metadata=None,
-        separator=separator, topic=topic,
+        separator=separator, topic=topic, marker=marker, task=known_task(task),
+        options=tuple(split_names(options)),
     )  # fmt: skip
     made = make_workspace(
         folder, Own(questions, columns, pool), embed=lambda texts: embedder(MINILM, 0).embed(texts)

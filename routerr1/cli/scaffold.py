@@ -12,15 +12,17 @@ from importlib import metadata, resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
+import yaml
+
 from routerr1.config import ColumnsParams
 from routerr1.data.imported import Imported, Shares, import_file, remember
 from routerr1.data.meaning import Embed
 from routerr1.data.sources import read_rows
 from routerr1.errors import ConfigError, DataError
+from routerr1.files import read_yaml
 from routerr1.pool.pool_file import PoolFile, read_pool_file
 
 VERSION_FILE = Path("routerr1.version")
-_TEMPLATES = "templates/workspace"
 _POOL = Path("pools/mine.yaml")
 
 
@@ -88,8 +90,10 @@ def make_workspace(folder: Path, own: Own, *, embed: Embed | None = None) -> Mad
             "today": date.today().isoformat(),
             "imported": "" if questions is None else f"data/imported/{name}.parquet",
         }
-        with resources.as_file(resources.files("routerr1.cli") / _TEMPLATES) as templates:
-            _write(templates, folder, filled)
+        shipped = resources.files("routerr1.cli") / "templates"
+        with resources.as_file(shipped) as templates:
+            _write(templates / "workspace", folder, filled)
+            _write_adapted(templates / "repository", folder, filled["imported"])
         if own.pool is not None:
             shutil.copyfile(own.pool, folder / _POOL)
         (folder / VERSION_FILE).write_text(f"{_version()}\n", encoding="utf-8")
@@ -134,6 +138,75 @@ def _write(templates: Traversable | Path, folder: Path, filled: Mapping[str, str
             text = text.replace(f"{{{{{key}}}}}", value)
         name = ".gitignore" if entry.name == "gitignore" else entry.name
         (folder / name).write_text(text, encoding="utf-8")
+
+
+def _write_adapted(repository: Path, folder: Path, imported: str) -> None:
+    """The repository's own parameters, stages and deployments, as a workspace of one's own needs them."""
+    params = (repository / "params.yaml").read_text(encoding="utf-8")
+    values = {**_OWN, "dataset.imported": [imported] if imported else []}
+    (folder / "params.yaml").write_text(_with_values(params, values), encoding="utf-8")
+    (folder / "dvc.yaml").write_text(_stages(repository / "dvc.yaml"), encoding="utf-8")
+    deployments = (repository / "prefect.yaml").read_text(encoding="utf-8")
+    entrypoint = re.compile(r"routerr1/flows/(\w+)\.py:(\w+)")  # a file of the clone
+    own = entrypoint.sub(r"routerr1.flows.\1.\2", deployments)
+    (folder / "prefect.yaml").write_text(own, encoding="utf-8")
+
+
+_OWN: Mapping[str, object] = {
+    "preset": "own",
+    "dataset.source": "imported",
+    "checks.max_leakage": 1.0,  # a question with options holds its answer
+    "checks.max_leakage_by_set": {},
+    "pool.kind": "http",
+    "pool.file": _POOL.as_posix(),
+    "pool.store": None,
+    "pool.redraw": 0.0,
+    "pool.budget": {"question_usd": None, "run_usd": 5.0, "month_usd": None},
+    "profile_pool.probes": 400,
+    # Switches to a trained policy once one can learn from any questions.
+    "model.init": "none",
+    "baselines.include": ["largest", "knn", "mlp", "router_dc", "frugal"],
+    "generalize.file": None,
+    "gate.min_unseen_em": None,
+}
+"""What a workspace of one's own has in place of the repository's parameters."""
+
+
+def _with_values(text: str, values: Mapping[str, object]) -> str:
+    """`text` with other values at dotted keys; comments and all else stay."""
+    for key, value in values.items():
+        node: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
+        for name in key.split("."):
+            pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+            node = next((held for known, held in pairs if known.value == name), None)
+        if node is None:
+            continue  # a key with a default that the repository leaves out
+        new = yaml.safe_dump(value, default_flow_style=True, width=1000)
+        new = new.removesuffix("\n").removesuffix("\n...")
+        text = text[: node.start_mark.index] + new + text[node.end_mark.index :]
+    return text
+
+
+def _stages(file: Path) -> str:
+    """The stages without the repository's code: they depend on the version instead."""
+    content = read_yaml(file)
+    lines = [
+        f"# What depends on what. A stage also depends on the version of routerr1, named in {VERSION_FILE}: write a",
+        "# new one there after an upgrade. Values are in params.yaml.",
+        "stages:",
+    ]
+    for name, stage in content["stages"].items():
+        kept = [dep for dep in stage["deps"] if not dep.startswith("routerr1/")]
+        deps = [str(VERSION_FILE), *(dep for dep in kept if dep not in _NOT_THERE)]
+        lines += [f"  {name}:", f"    cmd: {stage['cmd']}", "    deps:"]
+        lines += [f"      - {dep}" for dep in deps]
+        lines += [f"    {key}: [{', '.join(stage[key])}]" for key in ("params", "outs")]
+    lines += ["", "metrics:", *(f"  - {path}" for path in content["metrics"])]
+    return "\n".join(lines) + "\n"
+
+
+# Files that the repository has and a new workspace has not.
+_NOT_THERE = ("prompts", "data/accepted.json", "data/sweep/sweep.json")
 
 
 def _keys(pool: PoolFile | None) -> str:

@@ -11,6 +11,7 @@ from routerr1.config import ColumnsParams
 from routerr1.data import text
 from routerr1.matching import Rule
 from routerr1.types import Question, Split
+from routerr1.verifiers import LETTERS
 
 Reason = Literal[
     "answer_is_missing",
@@ -104,12 +105,18 @@ def clean(
     golds = tuple(dict.fromkeys(gold for gold in listed if text.says_something(gold, matching)))
     if not golds:
         raise RefusedError("answers_say_nothing" if any(listed) else "no_answer")
+    options = [str(values.get(name, "")).strip() for name in columns.options]
+    if options:
+        question = f"{question} " + " ".join(
+            f"{letter}) {option}" for letter, option in zip(LETTERS, options, strict=False)
+        )
     cleaned = Cleaned(
         id=_id(values, columns, fallback_id),
         question=text.squeeze(question),
         golden_answers=golds,
         hops=_hops(values.get(columns.hops) if columns.hops else None),
         metadata=_metadata(values.get(columns.metadata) if columns.metadata else None)
+        | _task(columns, options)
         | _topic(values.get(columns.topic) if columns.topic else None)
         | ({} if matching == "squad" else {"matching": matching}),
         dropped_golds=len(listed) - len(golds),
@@ -207,6 +214,13 @@ def _hops(value: Any) -> int | None:
     if isinstance(value, bool) or not 1 <= hops <= _MOST_HOPS or float(value) != hops:
         raise RefusedError("hops_not_a_number")
     return hops
+
+
+def _task(columns: ColumnsParams, options: list[str]) -> dict[str, Any]:
+    """What the verifier of the task reads."""
+    task = columns.task or ("choice" if options else None)
+    known: dict[str, Any] = {"task": task, "options": options, "tolerance": columns.tolerance}
+    return {name: value for name, value in known.items() if value not in (None, [])}
 
 
 def _topic(value: Any) -> dict[str, Any]:

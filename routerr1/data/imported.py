@@ -218,6 +218,7 @@ class _Importer:
         needed += [
             c for c in (self.columns.hops, self.columns.topic, self.split_column) if c is not None
         ]
+        needed += self.columns.options
         for raw in read_rows(self.file, needed, self.header):
             try:
                 yield raw, self._clean(raw)

@@ -12,10 +12,11 @@ from typing import Any, Self, get_type_hints
 
 from routerr1.errors import DataError
 from routerr1.files import atomic_path
-from routerr1.matching import Rule, contains, exact_match, token_f1
+from routerr1.matching import Rule, token_f1
 from routerr1.protocol import check, names_of
 from routerr1.rollout.record import to_row, without_tokens
 from routerr1.types import Ask, Card, Question, Reply, Trajectory
+from routerr1.verifiers import verify
 
 _NOT_ASKED = ("unknown_model", "malformed_call", "budget")  # failures without a call
 
@@ -147,8 +148,13 @@ def row_of(
 
 
 def _right(said: str, question: Question, *, whole_reply: bool) -> float:
-    compare = contains if whole_reply else exact_match
-    return compare(said, question.golden_answers, question.matching)
+    return verify(
+        said,
+        question.golden_answers,
+        question.matching,
+        question.metadata,
+        whole_reply=whole_reply,
+    )
 
 
 def _f1(said: str, question: Question, em: float) -> float:

@@ -24,6 +24,7 @@ from routerr1.pool.records import RecordStore
 from routerr1.pool.tally import FailureTally
 from routerr1.pool.thoughts import without_thoughts
 from routerr1.types import BreakerState, Card, Failure, Question, Reply
+from routerr1.verifiers import verify
 
 MAX_OPEN_CALLS = 256
 
@@ -213,7 +214,13 @@ def _row(question: Question, name: str, reply: Reply) -> ProbeRow:
         "group": f"{question.dataset}/{question.metadata.get('group', question.id)}",
         "candidate": name,
         "answer": answer,
-        "correct": contains_gold(answer, question.golden_answers, question.matching),
+        "correct": verify(
+            answer,
+            question.golden_answers,
+            question.matching,
+            question.metadata,
+            whole_reply=True,
+        ),
         "em": exact_match(answer, question.golden_answers, question.matching) if answer else 0.0,
         "f1": token_f1(answer, question.golden_answers, question.matching),
         "prompt_tokens": reply.prompt_tokens,

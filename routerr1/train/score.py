@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 from routerr1 import protocol
 from routerr1.config import RewardParams
-from routerr1.matching import exact_match, token_f1
+from routerr1.matching import token_f1
 from routerr1.metrics import routing_metrics
 from routerr1.naming import IN_KEY, fit_names
 from routerr1.pool.base import Pool, is_best
 from routerr1.reward import FrozenCostScale, components
 from routerr1.types import Ask, Card, Trajectory
+from routerr1.verifiers import verify
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,10 @@ def score(
     format_valid = protocol.check(trajectory.text, protocol.names_of(cards))
     golds, said = trajectory.question.golden_answers, trajectory.answer
     rule = trajectory.question.matching
-    em = exact_match(said, golds, rule) if said is not None else 0.0
-    f1 = token_f1(said, golds, rule) if said is not None else 0.0
+    known = trajectory.question.metadata
+    em = verify(said, golds, rule, known) if said is not None else 0.0
+    # A right choice or number may be written in other words than the reference.
+    f1 = max(em, token_f1(said, golds, rule)) if said is not None else 0.0
     cost = micro_usd(trajectory, cards, params.cost_basis)
     cost_score = 0.0 if trajectory.ledger.failures else scale.score(cost)
     answer = em if params.answer == "em" else f1

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from routerr1.cli.scaffold import VERSION_FILE, Own, make_workspace, require_version, shares_of
 from routerr1.config import ColumnsParams, Params, load_params
@@ -25,7 +24,6 @@ from routerr1.simulation.server import build_app, serving
 from tests.servers import write_pool_file
 
 ROOT = Path(__file__).parents[2]
-TEMPLATES = ROOT / "routerr1/cli/templates/workspace"
 COLUMNS = ColumnsParams(
     id=None, question="text", golden_answers="solution", metadata=None, separator="|"
 )
@@ -85,38 +83,31 @@ def test_a_workspace_holds_what_the_stages_need(own: Path, pool_file: Path, tmp_
     assert ".env" in (folder / ".gitignore").read_text()
 
 
-def test_the_stages_are_those_of_the_repository_without_its_code():
-    ours, template = read_yaml(ROOT / "dvc.yaml"), read_yaml(TEMPLATES / "dvc.yaml")
-    assert list(template["stages"]) == list(ours["stages"])
-    for name, stage in template["stages"].items():
+@pytest.mark.usefixtures("git_user")
+def test_stages_parameters_and_deployments_are_the_repository_s(tmp_path: Path):
+    folder = tmp_path / "ws"
+    make_workspace(folder, Own())
+    ours, own = read_yaml(ROOT / "dvc.yaml"), read_yaml(folder / "dvc.yaml")
+    assert list(own["stages"]) == list(ours["stages"])
+    for name, stage in own["stages"].items():
         same = ours["stages"][name]
-        assert {key: stage[key] for key in ("cmd", "params", "outs")} == {
-            key: same[key] for key in ("cmd", "params", "outs")
+        assert {k: stage[k] for k in ("cmd", "params", "outs")} == {
+            k: same[k] for k in ("cmd", "params", "outs")
         }
-        left_out = {"prompts", "data/accepted.json", "data/sweep/sweep.json"}
-        files = [dep for dep in same["deps"] if not dep.startswith("routerr1/")]
-        assert stage["deps"] == [str(VERSION_FILE), *(d for d in files if d not in left_out)]
-
-
-def test_the_parameters_are_those_of_the_repository():
-    def keys(values: object, above: str = "") -> set[str]:
-        if not isinstance(values, dict) or above.startswith("checks.max_leakage_by_set"):
-            return {above}
-        return set().union(
-            *(keys(value, f"{above}.{key}".strip(".")) for key, value in values.items())
-        )
-
-    ours = read_yaml(ROOT / "params.yaml")
-    template = yaml.safe_load((TEMPLATES / "params.yaml").read_text().replace("{{imported}}", ""))
-    assert keys(template) - {"checks"} <= keys(ours) - {"checks"}
-    assert template.keys() == ours.keys()  # a section that lacks a key does not load
-
-
-def test_the_deployments_are_those_of_the_repository():
-    ours = yaml.safe_load((ROOT / "prefect.yaml").read_text())
-    template = yaml.safe_load((TEMPLATES / "prefect.yaml").read_text())
-    for one, other in zip(ours["deployments"], template["deployments"], strict=True):
-        module, _, flow = one["entrypoint"].removesuffix("").partition(".py:")
+        assert not any(dep.startswith("routerr1/") for dep in stage["deps"])
+        assert stage["deps"][0] == str(VERSION_FILE)
+    theirs, mine = load_params(ROOT / "params.yaml"), load_params(folder / "params.yaml")
+    assert (mine.train, mine.registry) == (theirs.train, theirs.registry)
+    assert (mine.pool.kind, mine.pool.budget.run_usd, mine.model.init) == ("http", 5.0, "none")
+    lines = (ROOT / "params.yaml").read_text().splitlines()
+    comments = [line.partition("#")[2] for line in lines if "#" in line]
+    text = (folder / "params.yaml").read_text()
+    assert len([comment for comment in comments if comment in text]) > 0.9 * len(comments)
+    deployments = read_yaml(folder / "prefect.yaml")["deployments"]
+    for one, other in zip(
+        read_yaml(ROOT / "prefect.yaml")["deployments"], deployments, strict=True
+    ):
+        module, _, flow = one["entrypoint"].partition(".py:")
         assert other["entrypoint"] == f"{module.replace('/', '.')}.{flow}"
 
 

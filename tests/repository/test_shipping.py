@@ -56,7 +56,8 @@ def test_wheel_runs_outside_the_clone(packages: Path, tmp_path: Path):
 def test_wheel_holds_licence_notices_and_templates_but_no_tests(packages: Path):
     (wheel,) = packages.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    for ending in ("licenses/LICENSE", "licenses/NOTICE", "report.html.j2", "report.css"):
+    shipped = ("templates/repository/params.yaml", "templates/workspace/pools/mine.yaml")
+    for ending in ("licenses/LICENSE", "licenses/NOTICE", "report.html.j2", "report.css", *shipped):
         assert any(name.endswith(ending) for name in names), ending
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/", "docs/"))]
 

@@ -1,0 +1,178 @@
+"""Whether an answer or a whole reply is right, by the task of its question.
+
+`short`: a reference answer, exactly; a reply has to contain one. `choice`: one of the options, by its letter or its
+text. `number`: the last number, within a tolerance. Further tasks are entry points of the group
+`routerr1.verifiers`: a name and a `Verify`.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from importlib import metadata
+from typing import Any
+
+from routerr1.matching import Rule, contains, exact_match, normalise
+
+Verify = Callable[[str, Sequence[str], Rule, bool, Mapping[str, Any]], float]
+"""(said, reference answers, rule, is it a whole reply, metadata of the question) -> 0.0 to 1.0. Never raises."""
+
+LETTERS = "ABCDEFGHIJ"
+GROUP = "routerr1.verifiers"
+
+_SAID = re.compile(
+    r"(?:answer|option|choice|antwort|lösung)(?:\s+(?:is|ist|would be|lautet))?\s*:?\s*[\[(*]*([A-J])(?![\w'’])",
+    re.IGNORECASE,
+)
+_LEADING = re.compile(r"^[\[(*]*([A-J])(?:[\])*]*[).:]|[\])*]+)(?!\w)")
+_MARKED = re.compile(r"[\[(]([A-J])[\])]")
+_NUMBER = re.compile(r"(?<![\w.,])[-−]?\d+(?:[.,'’]\d+)*(?:[eE][-+]?\d+)?")
+_UNIT = re.compile(r"\s*([^\W\d_]+|%)")
+_UNITS: Mapping[str, tuple[str, float]] = {
+    "mm": ("m", 1e-3), "cm": ("m", 1e-2), "m": ("m", 1.0), "km": ("m", 1e3),
+    "mg": ("g", 1e-3), "g": ("g", 1.0), "kg": ("g", 1e3), "t": ("g", 1e6),
+    "ms": ("s", 1e-3), "s": ("s", 1.0), "min": ("s", 60.0), "h": ("s", 3600.0),
+    "ml": ("l", 1e-3), "l": ("l", 1.0),
+}  # fmt: skip
+_TOLERANCE = 1e-6  # relative
+
+
+def verify(
+    said: str,
+    references: Sequence[str],
+    rule: Rule,
+    known: Mapping[str, Any],
+    *,
+    whole_reply: bool = False,
+) -> float:
+    """How right `said` is, in [0, 1].
+
+    Args:
+        known: metadata of the question; `task` names the verifier, `short` without it.
+        whole_reply: `said` is a candidate's reply, in which the answer has to be found.
+    """
+    return verifiers()[str(known.get("task", "short"))](said, references, rule, whole_reply, known)
+
+
+@cache
+def verifiers() -> Mapping[str, Verify]:
+    """Every task by name, those of installed packages included; an own name cannot be replaced."""
+    installed: dict[str, Verify] = {
+        point.name: point.load() for point in metadata.entry_points(group=GROUP)
+    }
+    return {**installed, "short": short, "choice": choice, "number": number}
+
+
+def short(
+    said: str,
+    references: Sequence[str],
+    rule: Rule,
+    whole_reply: bool,
+    known: Mapping[str, Any],  # noqa: ARG001 - of the interface
+) -> float:
+    """A reference answer, exactly; a whole reply has to contain one."""
+    return (contains if whole_reply else exact_match)(said, references, rule)
+
+
+def choice(
+    said: str,
+    references: Sequence[str],
+    rule: Rule,
+    whole_reply: bool,  # noqa: ARG001 - read alike
+    known: Mapping[str, Any],
+) -> float:
+    """The option that `said` settles on is the reference's; several options, or none, are wrong.
+
+    >>> options = {"options": ["Rome", "Paris", "Bonn"]}
+    >>> [choice(text, ["B"], "text", True, options) for text in ("The answer is B.", "Paris", "A or B", "A good one")]
+    [1.0, 1.0, 0.0, 0.0]
+    """
+    options = [str(each) for each in known.get("options", ())]
+    wanted = {place for each in references if (place := _exactly(each, options, rule)) is not None}
+    return float(_chosen(said, options, rule) in wanted)
+
+
+def _exactly(text: str, options: Sequence[str], rule: Rule) -> int | None:
+    """The place of an option that is named by nothing but its letter or its text."""
+    letter = text.strip().strip("()[].:*").upper()
+    if len(letter) == 1 and letter in LETTERS[: len(options)]:
+        return LETTERS.index(letter)
+    said = normalise(text, rule)
+    places = [place for place, each in enumerate(options) if normalise(each, rule) == said]
+    return places[0] if said and places else None
+
+
+def _chosen(said: str, options: Sequence[str], rule: Rule) -> int | None:
+    exact = _exactly(said, options, rule)
+    if exact is not None:
+        return exact
+    for pattern in (_SAID, _LEADING, _MARKED):
+        letters = {letter.upper() for letter in pattern.findall(said.strip())}
+        if letters:
+            only = letters.pop()
+            known = only in LETTERS[: len(options)]
+            return LETTERS.index(only) if not letters and known else None
+    named = [place for place, each in enumerate(options) if contains(said, [each], rule)]
+    return named[0] if len(named) == 1 else None
+
+
+def number(
+    said: str,
+    references: Sequence[str],
+    rule: Rule,  # noqa: ARG001 - numbers are read alike
+    whole_reply: bool,  # noqa: ARG001 - read alike
+    known: Mapping[str, Any],
+) -> float:
+    """The last number of `said` is the reference's within `known["tolerance"]` (relative).
+
+    Where both name a unit of length, mass, time or volume, the units count; other words do not.
+
+    >>> [number(text, ["1.5 km"], "text", True, {}) for text in ("It is 1,500 m.", "1.5", "2 km", "1.5 kg")]
+    [1.0, 1.0, 0.0, 0.0]
+    """
+    found = _last_number(said)
+    tolerance = float(known.get("tolerance", _TOLERANCE))
+    golds = [_last_number(each) for each in references]
+    return float(any(_alike(found, gold, tolerance) for gold in golds if gold is not None))
+
+
+def _last_number(text: str) -> tuple[float, str] | None:
+    """The last number with the unit behind it; "" for a unit that is not known."""
+    matches = list(_NUMBER.finditer(text))
+    if not matches:
+        return None
+    last = matches[-1]
+    unit = _UNIT.match(text, last.end())
+    word = unit[1] if unit else ""
+    digits = _plain(last[0])
+    return (float(digits), word if word in _UNITS or word == "%" else "")
+
+
+def _plain(text: str) -> str:
+    """Digits with a decimal point: a comma or dot before other than three digits is one.
+
+    >>> [_plain(each) for each in ("1,500", "1.500,5", "1,234.5", "3,5", "1'000", "−2")]
+    ['1500', '1500.5', '1234.5', '3.5', '1000', '-2']
+    """
+    text = text.replace("−", "-").replace("'", "").replace("’", "")
+    whole, mark, part = max(
+        (text.rpartition(","), text.rpartition(".")), key=lambda each: len(each[0])
+    )
+    if not mark:
+        return text
+    grouped = mark == "," and len(part) == 3 and part.isdigit()
+    if grouped or (mark == "." and text.count(".") > 1):
+        return text.replace(",", "").replace(".", "")
+    return f"{whole.replace(',', '').replace('.', '')}.{part}"
+
+
+def _alike(found: tuple[float, str] | None, gold: tuple[float, str], tolerance: float) -> bool:
+    if found is None:
+        return False
+    (mine, my_unit), (theirs, their_unit) = found, gold
+    if my_unit and their_unit and my_unit != their_unit:
+        mine_in, my_factor = _UNITS.get(my_unit, (my_unit, 1.0))
+        theirs_in, their_factor = _UNITS.get(their_unit, (their_unit, 1.0))
+        if mine_in != theirs_in:
+            return False
+        mine, theirs = mine * my_factor, theirs * their_factor
+    return abs(mine - theirs) <= tolerance * max(abs(theirs), 1e-12)
