@@ -91,6 +91,19 @@ def choice(
     return float(_chosen(said, options, rule) in wanted)
 
 
+def answers_in_words(references: Sequence[str], known: Mapping[str, Any]) -> list[str]:
+    """Reference answers with the text of an option in place of its letter.
+
+    >>> answers_in_words(["B"], {"options": ["Rome", "Paris"]}), answers_in_words(["B"], {})
+    (['Paris'], ['B'])
+    """
+    options = [str(each) for each in known.get("options", ())]
+    return [
+        each if (place := _exactly(each, options, "text")) is None else options[place]
+        for each in references
+    ]
+
+
 def _exactly(text: str, options: Sequence[str], rule: Rule) -> int | None:
     """The place of an option that is named by nothing but its letter or its text."""
     letter = text.strip().strip("()[].:*").upper()

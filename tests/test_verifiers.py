@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from routerr1.baselines.embed import embedder
 from routerr1.cli.data import known_task
 from routerr1.config import ColumnsParams
 from routerr1.data.imported import Shares, import_file
@@ -121,3 +122,17 @@ def test_an_import_of_mmlu_and_of_gsm8k(tmp_path: Path):
     (row,) = read_file(import_file(gsm, "gsm", columns, out=tmp_path, shares=shares).path)
     assert (row.golden_answers, row.metadata["task"]) == (("18",), "number")
     assert verify("So it is 18 eggs.", row.golden_answers, "text", row.metadata, whole_reply=True)
+
+
+def test_a_shared_letter_is_no_shared_answer(tmp_path: Path):
+    file = tmp_path / "mmlu.csv"
+    lines = [f"Which form pays invoice {n}?,w{n},x{n},y{n},z{n},B" for n in range(30)]
+    file.write_text("\n".join(["question,A,B,C,D,answer", *lines]))
+    columns = ColumnsParams(
+        id=None, golden_answers="answer", metadata=None, options=("A", "B", "C", "D")
+    )
+    found = import_file(
+        file, "mmlu", columns, out=tmp_path, shares=Shares(0.2, 0.1),
+        embed=lambda texts: embedder("minilm", 0).embed(texts),
+    )  # fmt: skip
+    assert found.alike == 0

@@ -22,6 +22,7 @@ from routerr1.errors import DataError
 from routerr1.files import atomic_path, read_json, sha256, write_json
 from routerr1.matching import Rule
 from routerr1.types import SPLITS, Question, Split
+from routerr1.verifiers import answers_in_words
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _RESERVED = {embedded.DATASET, *BENCHMARKS}
@@ -240,7 +241,7 @@ class _Importer:
         if self.columns.topic is None and not any("topic" in row.metadata for _, row in rows):
             self.topics_found = True
             topics = find_topics(texts, vectors, seed=self.seed) or topics
-        answers = [row.golden_answers for _, row in rows]
+        answers = [answers_in_words(row.golden_answers, row.metadata) for _, row in rows]
         groups = same_meaning(vectors, answers, [self.matching] * len(rows))
         self.alike = len(groups) - len(set(groups))
         splits = {} if self.split_column is not None else self._splits_of(groups, texts)
