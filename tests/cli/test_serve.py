@@ -1,0 +1,55 @@
+"""The commands of the gateway, as they are typed."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from routerr1.cli import app
+from routerr1.errors import ConfigError
+from routerr1.serve.store import Store
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with the shipped parameters."""
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copytree(ROOT / "presets", tmp_path / "presets")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def typed(*words: str) -> str:
+    done = CliRunner().invoke(app, list(words))
+    if done.exception is not None:
+        raise done.exception
+    return done.output
+
+
+def test_keys_are_added_listed_and_removed(folder: Path) -> None:
+    limits = ("--rate", "60", "--month-usd", "2.5", "--max-spend", "7", "--candidates", "B, A")
+    secret = typed("keys", "add", "alice", *limits).strip()
+    assert secret.startswith("rr1-")
+    (key,) = Store(f"sqlite:///{folder / 'runs/serve.sqlite'}").read_keys()
+    assert (key.name, key.rate_per_minute, key.month_usd, key.max_spend) == ("alice", 60, 2.5, 7.0)
+    assert key.candidates == {"A", "B"}
+    shown = typed("keys", "list")
+    assert "alice" in shown
+    assert secret not in shown
+    with pytest.raises(ConfigError, match="exists already"):
+        typed("keys", "add", "alice")
+    typed("keys", "remove", "alice")
+    assert "alice" not in typed("keys", "list")
+
+
+def test_one_thing_is_served(folder: Path) -> None:
+    assert folder == Path.cwd()
+    with pytest.raises(ConfigError, match="--model, --policy and --router exclude each other"):
+        typed("serve", "--policy", "models/policy", "--router", "baseline/knn")
+    with pytest.raises(ConfigError, match="write models:/NAME@ALIAS or models:/NAME/NUMBER"):
+        typed("serve", "--model", "runs:/1/model")
+    with pytest.raises(ConfigError, match="there is no key; make one"):
+        typed("serve", "--policy", "models/policy", "--host", "0.0.0.0")
