@@ -295,11 +295,20 @@ class WarmstartParams(Section):
     stop_probability: float = Field(gt=0, le=1)
 
 
+SpendLevel = Annotated[int, Field(ge=0, le=10)]
+
+
 class RewardParams(Section):
-    """See `reward.hierarchical`; `cost_weight` is its alpha."""
+    """See `reward.hierarchical` and `reward.alpha_at`.
+
+    Attributes:
+        cost_weight: alpha at the highest spend level, which is that of a question without one.
+        frugal_weight: alpha at level 0; between the levels it is linear. None: `cost_weight` at every level.
+    """
 
     answer: Literal["em", "f1"]
     cost_weight: float = Field(ge=0, le=1)
+    frugal_weight: float | None = Field(default=None, ge=0, le=1)
     cost_basis: Literal["completion", "all"]
     cost_window: int = Field(ge=1)
 
@@ -338,6 +347,8 @@ class TrainParams(Section):
             cost each normalised within its group (GDPO, arXiv 2601.05242).
         rehearsal_weight: weight of the warm start's loss, computed on `rehearsal_batch` demonstrations a
             step if there was a warm start; see `train/rehearsal.py`. For one process.
+        single_share: share of the training questions that are drawn from those of one fact.
+        spend_levels: each training question has one of these, drawn; the compact prompt shows it.
         rollouts_per_pass: rollouts in one forward pass of a process, whose gradients accumulate; None for
             all of its share.
     """
@@ -359,6 +370,8 @@ class TrainParams(Section):
     patience: int | None = Field(ge=1)
     rehearsal_weight: float = Field(default=0.0, ge=0)
     rehearsal_batch: int = Field(default=16, ge=1)
+    single_share: float = Field(default=0.0, ge=0, le=1)
+    spend_levels: tuple[SpendLevel, ...] = Field(default=(10,), min_length=1)
     rollouts_per_pass: int | None = Field(default=None, ge=1)
     gradient_checkpointing: bool = False
     lora: LoraParams | None = None
@@ -375,10 +388,15 @@ class TrainParams(Section):
 
 
 class EvaluateParams(Section):
-    """Which questions are evaluated, and how intervals are computed."""
+    """Which questions are evaluated, and how intervals are computed.
+
+    Attributes:
+        spend: the level that every question comes with.
+    """
 
     split: Literal["train", "validation", "test"]
     max_questions: int | None = Field(ge=1)
+    spend: SpendLevel = 10
     temperature: float = Field(ge=0)
     bootstrap: int = Field(ge=100)
     confidence: float = Field(gt=0, lt=1)
@@ -445,6 +463,7 @@ class GateParams(Section):
     Attributes:
         margin_unseen_em: as `margin_em`, on pools of new models.
         min_unseen_em: None asks for no such plays.
+        min_worst_change: of exact match over that of best-on-cards, on the worst changed pool; None asks for none.
     """
 
     margin_em: float = Field(ge=0)
@@ -457,6 +476,7 @@ class GateParams(Section):
     max_no_call_rate: float = Field(ge=0, le=1)
     min_call_entropy: float = Field(ge=0)
     min_unseen_em: float | None = Field(ge=0, le=1)
+    min_worst_change: float | None = Field(default=None, ge=0)
 
 
 class PromoteParams(Section):

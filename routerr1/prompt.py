@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Literal
 
 from routerr1.errors import ConfigError
+from routerr1.notation import Notation, PlainNotation, ShortNotation, spend_of, tidied
 from routerr1.protocol import INSERTED, handles
-from routerr1.types import Card, Question
+from routerr1.types import Card, Question, Reply
 
 Template = Literal["compact", "full", "file"]
 
@@ -63,15 +64,26 @@ class Renderer:
     Attributes:
         prompt: cards and question to the text before the policy's first token.
         reply: how a reply is inserted, with `{}` for its text.
+        short: the policy writes the short form (`notation.ShortNotation`).
+        shown: what look-ups show, in place of the pool's cards; None for these.
     """
 
     prompt: Callable[[Question, Sequence[Card]], str]
     reply: str = INSERTED
+    short: bool = False
+    shown: Sequence[Card] | None = None
 
     def __call__(self, question: Question, cards: Sequence[Card]) -> str:
         """The text before the policy's first token, with the candidates by their handles."""
         shown = handles(cards)
         return self.prompt(question, [replace(card, name=shown[card.name]) for card in cards])
+
+    def notation(self, question: Question, cards: Sequence[Card], seed: int) -> Notation:
+        """What reads the policy's calls in one rollout on a pool with `cards`; `seed` draws the handles."""
+        if not self.short:
+            return PlainNotation(cards)
+        own = f"{question.dataset}/{question.question}/{seed}"
+        return ShortNotation(cards, question.question, own, self.shown)
 
 
 def renderer(template: Template, max_rounds: int, file: Path | None = None) -> Renderer:
@@ -85,7 +97,7 @@ def renderer(template: Template, max_rounds: int, file: Path | None = None) -> R
         neither holds {cards} nor names every candidate.
     """
     if template == "compact":
-        return Renderer(_compact, _REPLIES[template])
+        return Renderer(_compact, _REPLIES[template], short=True)
     text = _wording(template, file)
     rendered = partial(_filled, text=text, max_rounds=max_rounds, file=file)
     return Renderer(rendered, _REPLIES[template])
@@ -129,35 +141,8 @@ def _filled(
     return _PLACEHOLDER.sub(lambda found: values[found[1]], text)
 
 
-def _compact(question: Question, cards: Sequence[Card]) -> str:
-    topics = sorted({topic for card in cards for topic in card.performance})
-    lists = [*map(_compact_price, cards), *(shortlist(topic, cards) for topic in topics)]
-    return f"{';'.join(lists)}\nQuestion: {question.question}\n"
-
-
-def shortlist(topic: str, cards: Sequence[Card]) -> str:
-    """The topic and its three best candidates, each behind its percent, in the order of `cards`.
-
-    The compact prompt holds one per topic; small policies quote it in their thoughts before they choose.
-    """
-    figures = [
-        f"{_percent(card.performance[topic])} {card.name}" for card in shortlisted(topic, cards)
-    ]
-    return " ".join(["", topic, *figures])
-
-
-def shortlisted(topic: str, cards: Sequence[Card]) -> list[Card]:
-    """Whom `shortlist` names; nobody where nothing is known of the topic."""
-    able = [card for card in cards if topic in card.performance]
-    best = sorted(able, key=lambda card: -card.performance[topic])[:3]
-    return [card for card in able if card in best]
-
-
-def _compact_price(card: Card) -> str:
-    """Name, cents per million reply tokens, median milliseconds."""
-    cents = round(card.completion_usd_per_mtok * 100)
-    latency = [] if card.latency_s is None else [f"{round(card.latency_s, 1) * 1000:.0f}ms"]
-    return " ".join(["", card.name, f"{cents}c", *latency])
+def _compact(question: Question, cards: Sequence[Card]) -> str:  # noqa: ARG001 - look-ups show them
+    return f"spend {spend_of(question)}: {tidied(question.question)}\n"
 
 
 def _line(card: Card) -> str:
@@ -192,7 +177,10 @@ def prompt_hash(template: Template, max_rounds: int, file: Path | None = None) -
         Card("Four", performance={"a": 0.5, "b": 0.5}),
     )
     if template == "compact":
-        shown = [_compact(Question("0", "d", "What?", ("x",), "test"), cards)]
+        question = Question("0", "d", "What?", ("x",), "test")
+        notation = ShortNotation(cards, question.question, "0")
+        shown = [_compact(question, cards), *map(notation.cards_on, ("a", "c", "d"))]
+        shown.append(notation.heard(None, Reply("", "")))
     else:
         wording = _wording(template, file).replace("{max_rounds}", str(max_rounds))
         shown = [wording, *map(_line, cards)]

@@ -18,6 +18,9 @@ from routerr1.types import Action, Answer, Ask, Card, Malformed
 TAGS = ("think", "search", "information", "answer")
 STOPS = ("</search>", "</answer>")
 INSERTED = "<information> {}</information>"
+LOOK_UP = (
+    "cards"  # in place of a name: asks for the cards of a topic, where the notation has look-ups
+)
 
 _TAG = re.compile(r"<(/?)(think|search|information|answer)>")
 _PLACEHOLDERS = ("llm-name", "your-query")
@@ -41,11 +44,16 @@ class _Block(NamedTuple):
     body: str
 
 
-def names_of(cards: Iterable[Card]) -> dict[str, str]:
-    """Every handle and alias in lower case, to the canonical name."""
+def names_of(cards: Iterable[Card], shown: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Every handle and alias in lower case, to the canonical name.
+
+    Args:
+        shown: handles that look-ups showed in a trajectory; if there are any, `LOOK_UP` is known too.
+    """
     offered = list(cards)
     known = {alias.strip().lower(): card.name for card in offered for alias in card.aliases}
-    return known | {handle.lower(): name for name, handle in handles(offered).items()}
+    known |= {handle.lower(): name for name, handle in handles(offered).items()}
+    return {**known, **shown, LOOK_UP: LOOK_UP} if shown else known
 
 
 def handles(cards: Iterable[Card]) -> dict[str, str]:

@@ -43,6 +43,17 @@ def components(
     return 0.0, (1 - alpha) * answer, alpha * cost_score
 
 
+def alpha_at(level: int, cost_weight: float, frugal_weight: float | None) -> float:
+    """The weight of the cost at a spend level from 0 to 10: `frugal_weight` at 0, `cost_weight` at 10, linear between.
+
+    >>> alpha_at(5, 0.0, 0.8), alpha_at(10, 0.0, 0.8), alpha_at(0, 0.1, None)
+    (0.4, 0.0, 0.1)
+    """
+    if frugal_weight is None:
+        return cost_weight
+    return cost_weight + (frugal_weight - cost_weight) * (1 - level / 10)
+
+
 @dataclass(frozen=True, slots=True)
 class FrozenCostScale:
     """Thrift by fixed bounds: equal costs score equally, whatever was scored before.

@@ -13,7 +13,9 @@ from routerr1.matching import Rule
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
-Failure = Literal["unknown_model", "malformed_call", "unavailable", "budget", "not_recorded"]
+Failure = Literal[
+    "unknown_model", "malformed_call", "unavailable", "budget", "not_recorded", "repeated"
+]
 Stopped = Literal["answered", "max_rounds", "no_action", "length", "rejected"]
 Finish = Literal["stop", "eos", "length"]
 BreakerState = Literal["closed", "open", "half-open"]
@@ -81,17 +83,34 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A call the policy wants: `name` is the candidate's canonical name."""
+    """A call the policy wants: `name` is the candidate's canonical name.
+
+    Attributes:
+        written: the call as the policy wrote it, if it holds a handle or a reference; None if it reads as sent.
+    """
 
     name: str
     query: str
+    written: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LookUp:
+    """A free look at what the cards say of a topic."""
+
+    topic: str
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The policy's final word."""
+    """The policy's final word.
+
+    Attributes:
+        written: the reference that the policy wrote, e.g. `@2`; None if it wrote the answer out.
+    """
 
     text: str
+    written: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +121,7 @@ class Malformed:
     failure: Failure = "malformed_call"
 
 
-Action = Ask | Answer | Malformed
+Action = Ask | LookUp | Answer | Malformed
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +246,8 @@ class Trajectory:
         prompt_ids: the prompt as the policy read it; empty for routers that hold no tokens.
         text: everything after the prompt: generations and inserted replies, in order.
         stopped: why it ended; `rejected`: it broke a contract, and nothing else of it is kept.
-        answer: the content of the final answer tag; None without one.
+        answer: the content of the final answer tag, its reference resolved; None without one.
+        handles: short names that the policy met in this trajectory, to names of candidates.
     """
 
     question: Question
@@ -237,3 +257,4 @@ class Trajectory:
     text: str
     ledger: Ledger
     prompt_ids: tuple[int, ...] = ()
+    handles: Mapping[str, str] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from routerr1.data.splits import read_questions
 from routerr1.errors import ConfigError, PoolError
 from routerr1.files import digest
 from routerr1.lineage import PATHS, fingerprint, hash_of, stage_inputs
+from routerr1.notation import SPEND_LEVELS, with_spend
 from routerr1.pool.base import Pool
 from routerr1.pool.budget import Budget
 from routerr1.pool.build import ONE_RUN, open_http_pool, store_file, wrap_pool
@@ -52,6 +53,11 @@ class Workspace:
         Raises: DataError if the split's file is missing or cannot be read.
         """
         return read_questions(self.paths.questions, split)
+
+    def spending(self, split: Split) -> list[Question]:
+        """The questions of one split, each with the spend level of the evaluation if that is not the highest."""
+        level, rows = self.params.evaluate.spend, self.questions(split)
+        return rows if level == SPEND_LEVELS else [with_spend(row, level) for row in rows]
 
     def all_questions(self) -> list[Question]:
         """The questions of all splits, in the order train, validation, test."""

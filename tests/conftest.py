@@ -125,9 +125,8 @@ def warm_started(folder: Path, params: Params, world: World, rows: list[Question
     pool = SimulatedPool(default_candidates(), known_facts(world), seed=7)
     demonstrations = ScriptedDemonstrations(
         questions=rows, world=world, known=known_facts(world),
-        names=[card.name for card in pool.cards],
         render=renderer(params.prompt.template, params.rollout.max_rounds, params.prompt.file),
-        rollout=params.rollout, stop_probability=params.warmstart.stop_probability, seed=1,
+        rollout=params.rollout, stop_probability=params.warmstart.stop_probability,
     )  # fmt: skip
     held = [row for row in rows if row.split == "validation"]
     warm_start(demonstrations, held, pool, params, 1, folder)

@@ -79,7 +79,7 @@ def scripted(rows: Sequence[Question], model: str | None = FAVOURITE) -> Scripte
         words = re.findall(r"\w+(?=\W*</information>)", inserted[-1]) if inserted else [""]
         if len(inserted) < len(asked):
             query = asked[len(inserted)].format(words[0])
-            asks = model or prompt.split()[0]
+            asks = model or re.findall("^- ([^:]+):", prompt, re.MULTILINE)[0]
             return f"<think> look up </think> <search>{asks}: {query}</search>"
         return f"<think> read </think> <answer>{words[0]}</answer>"
 
@@ -97,7 +97,7 @@ def make_stage() -> Stage:
         follower=scripted(rows, None),
         train=[row for row in rows if row.split == "train"],
         world=world,
-        render=renderer("compact", 4),
+        render=renderer("full", 4),
         rollout=RolloutParams(max_rounds=4, max_new_tokens=40, temperature=1.0),
         params=EvaluateParams(
             split="test", max_questions=60, temperature=0.0, bootstrap=200, confidence=0.95,

@@ -44,7 +44,7 @@ def test_a_preset_lays_its_values_over_the_others(written: Path) -> None:
 
 
 def test_a_misspelt_key_names_the_nearest_known_one(written: Path) -> None:
-    change(written, "  learning_rate: 1.0e-3", "  lerning_rate: 1.0e-3")
+    change(written, "  learning_rate: 3.0e-3", "  lerning_rate: 3.0e-3")
     with pytest.raises(
         ConfigError, match=r"params.yaml: unknown key train.lerning_rate.*train.learning_rate"
     ):
@@ -101,7 +101,7 @@ def test_numbers_are_finite(written: Path, key: str, value: str) -> None:
     [
         ("dataset: {embedded: {test_share: 0.9, validation_share: 0.5}}",
          "dataset.embedded: test_share and validation_share leave nothing"),
-        ("train: {rollouts_per_pass: 5}", r"train: 128 rollouts a step do not part into passes of 5"),
+        ("train: {rollouts_per_pass: 5}", r"train: 192 rollouts a step do not part into passes of 5"),
         ("prompt: {template: file}", "prompt: template file needs a file"),
         ("prompt: {template: full, file: prompts/a.txt}", "prompt: template file needs a file"),
     ],
@@ -117,7 +117,7 @@ def test_values_that_contradict_each_other_are_refused(
 @pytest.mark.parametrize(
     ("old", "new", "wanted"),
     [
-        ("  cost_weight: 0.02", "  cost_weight: 1.5", r"params.yaml: reward.cost_weight: .*less than or equal to 1"),
+        ("  cost_weight: 0.0 ", "  cost_weight: 1.5 ", r"params.yaml: reward.cost_weight: .*less than or equal to 1"),
         ("seeds: [1]", "seeds: [1, 1]", "params.yaml: seeds must differ"),
         ("preset: embedded", "profile: ci", r"params\.yaml: profile is now preset; rename the key"),
         ("  patience:", "  initial_cost_weight: null\n  patience:",

@@ -40,7 +40,7 @@ def test_training_evaluation_and_gate_report_no_metric_outside_the_table():
     )
     score = Score(True, 1.0, 1.0, 1.0, 0.0, 0.5, (0.0, 1.0, 0.0))
     logged = batch_figures([played], [score], ["Atlas"])
-    facts = {"questions", "intervals", "unseen_em", "router", "matching"}
+    facts = {"questions", "intervals", "unseen_em", "worst_change", "router", "matching"}
     gated = {field.name for field in fields(Metrics)} - facts
     known = {each.name for each in METRICS}
     for name in {*logged, *MEASURES, *gated}:

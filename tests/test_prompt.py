@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from routerr1.errors import ConfigError
+from routerr1.notation import ShortNotation
 from routerr1.policy.scratch import train_tokenizer
 from routerr1.pool.names import TRAINING_NAMES, UNSEEN_NAMES
-from routerr1.prompt import PUBLISHED, prompt_hash, renderer, shortlist
+from routerr1.prompt import PUBLISHED, prompt_hash, renderer
 from routerr1.protocol import information
-from routerr1.simulation.candidates import drawn_candidates
+from routerr1.simulation.candidates import drawn_candidates, wide_candidates
 from routerr1.simulation.pool import training_pool
 from routerr1.types import Card, Question
 
@@ -27,18 +28,8 @@ CARDS = (
 QUESTION = Question("q", "d", "Why?", ("x",), "test")
 
 
-def test_the_compact_prompt_lists_prices_then_who_is_how_good_at_each_topic() -> None:
-    assert renderer("compact", 4)(QUESTION, CARDS) == (
-        " Ada 50c 400ms; Bo 200c 1500ms; Cy 25c; Di 25c;"
-        " law 20 Ada 90 Bo 90 Di; maths 90 Ada 30 Bo 60 Di\n"
-        "Question: Why?\n"
-    )
-
-
-def test_a_shortlist_holds_the_three_best_in_the_order_of_the_cards() -> None:
-    assert shortlist("maths", CARDS) == " maths 90 Ada 30 Bo 60 Di"
-    assert shortlist("maths", CARDS[::-1]) == " maths 60 Di 30 Cy 90 Ada"
-    assert shortlist("botany", CARDS) == " botany"
+def test_the_compact_prompt_holds_the_question_alone() -> None:
+    assert renderer("compact", 4)(QUESTION, CARDS) == "spend 10: why\n"
 
 
 def test_the_full_prompt_shows_description_price_latency_and_performance() -> None:
@@ -86,6 +77,13 @@ def test_a_prompt_file_that_cannot_be_used_is_named(
         renderer("file", 4, Path("mine.txt"))
 
 
+class PriceLess(ShortNotation):
+    """Look-ups without prices."""
+
+    def cards_on(self, topic: str) -> str:
+        return re.sub(r" \$\d+", "", super().cards_on(topic))
+
+
 def test_the_hash_of_a_prompt_covers_all_that_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,8 +101,9 @@ def test_the_hash_of_a_prompt_covers_all_that_is_shown(
     assert prompt_hash(*kinds[3]) != before[3]
     file.write_text("A, B. {question}")
     changes = {
-        "_percent": (lambda share: round(share * 100), {0, 1, 2, 3}),
-        "shortlist": (lambda topic, _: f" {topic}", {0}),
+        "_percent": (lambda share: round(share * 100), {1, 2, 3}),
+        "tidied": (str.upper, {0}),
+        "ShortNotation": (PriceLess, {0}),
         "_REPLIES": (dict.fromkeys(prompt._REPLIES, "<information>{}</information>"), {0, 1, 2, 3}),
         "_FULL": (prompt._FULL.replace("weigh", "mind"), {1, 2}),
     }
@@ -132,22 +131,39 @@ def test_replies_stand_where_the_published_checkpoints_read_them() -> None:
         assert information(said, renderer("full", 4).reply) == text
 
 
-def test_names_never_trained_on_are_new_pairs_of_pieces_that_were() -> None:
-    assert not set(TRAINING_NAMES) & set(UNSEEN_NAMES)
-    tokenizer = train_tokenizer((f" {name}" for name in TRAINING_NAMES * 3), 600)
-    met = {piece for name in TRAINING_NAMES for piece in tokenizer.tokenize(f" {name}")}
-    for name in UNSEEN_NAMES:
-        pieces = tokenizer.tokenize(f" {name}")
-        assert len(pieces) == 2
-        assert set(pieces) <= met
-        assert tokenizer.decode(tokenizer(f" {name}")["input_ids"]) == f" {name}"
+def test_the_words_of_the_short_form_are_one_token_each_and_case_does_not_count() -> None:
+    tokenizer = train_tokenizer(["what is the capital of peru"] * 9, 700)
+    text = "<search> m4: what is @2?</search><information> $11 95% m12 $0 100% m1</information>"
+    shown = [token.strip() for token in tokenizer.tokenize(text)]
+    assert shown[:2] == ["<search>", "m4"]
+    assert shown[shown.index("<information>") :] == [
+        "<information>", "$11", "95%", "m12", "$0", "100%", "m1", "</information>"
+    ]  # fmt: skip
+    assert "@2" in shown
+    assert tokenizer("Capital of PERU")["input_ids"] == tokenizer("capital of peru")["input_ids"]
+    assert tokenizer.tokenize("spend 10: x")[0] == "spend 10"
 
 
-def test_drawn_pools_repeat_by_seed_and_half_of_those_for_training_have_no_generalist() -> None:
+def test_drawn_pools_repeat_by_seed_and_are_of_every_size_and_shape() -> None:
     assert drawn_candidates(5) == drawn_candidates(5) != drawn_candidates(6)
-    pools = [training_pool({}, seed).candidates for seed in range(200)]
-    assert {len(pool) for pool in pools} == {6}
-    general = sum(any(min(each.skill.values()) > 0.6 for each in pool) for pool in pools)
-    assert 70 < general < 130
     with pytest.raises(ValueError, match="families"):
         drawn_candidates(1, names=UNSEEN_NAMES[:2])
+    pools = [training_pool({}, seed).candidates for seed in range(300)]
+    assert pools[7] == training_pool({}, 7).candidates
+    assert {len(pool) for pool in pools} == set(range(2, 26))
+    assert not {each.name for pool in pools for each in pool} - set(TRAINING_NAMES)
+    leads, dearest, last = [], 0, 0
+    for pool in pools:
+        skills = sorted((each.skill["money"] for each in pool), reverse=True)
+        assert 0.4 <= skills[0] <= 0.98
+        leads.append(skills[0] - skills[1])
+        best = max(pool, key=lambda each: each.skill["money"])
+        dearest += best == max(pool, key=lambda each: each.completion_usd_per_mtok)
+        last += best == pool[-1]
+    assert min(leads) < 0.04
+    assert max(leads) > 0.4
+    # Neither the dearest nor the last of a pool is a way to find the best.
+    assert dearest < 150
+    assert last < 150
+    with pytest.raises(ValueError, match="as many names"):
+        wide_candidates(1, UNSEEN_NAMES[:2], 3)

@@ -1,14 +1,17 @@
 """Baselines without training: direct, chain of thought, a prompted choice, and the largest model."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from routerr1 import protocol
 from routerr1.baselines.script import final_answer, finished, opened_answer
 from routerr1.evaluate.controls import Policy
+from routerr1.notation import Notation
 from routerr1.pool.base import Call, Pool
 from routerr1.pool.usage import billed
-from routerr1.protocol import names_of, parse_action
+from routerr1.rollout.generate import Session
 from routerr1.rollout.loop import call_scope
-from routerr1.types import Ask, Card, Question, Trajectory, Turn
+from routerr1.types import Ask, Card, LookUp, Question, Trajectory, Turn
 
 DIRECT = "Answer the question in as few words as possible, between <answer> and </answer>.\nQuestion: {}\n"
 COT = (
@@ -20,15 +23,17 @@ COT = (
 async def direct(
     question: Question,
     base: Policy,
-    pool: Pool,  # noqa: ARG001 - as its siblings
+    pool: Pool,
     *,
     seed: int,
     player: str,  # noqa: ARG001 - as its siblings
 ) -> Trajectory:
     """The base policy answers at once, without a call."""
+    notation = base.render.notation(question, pool.cards, seed)
     session = base.generator.start(DIRECT.format(question.question), seed=seed)
     try:
-        return finished(question, session, [await opened_answer(session, base)])
+        turns = [await opened_answer(session, base, notation)]
+        return finished(question, session, turns, notation)
     finally:
         session.close()
 
@@ -42,10 +47,11 @@ async def chain_of_thought(
     player: str,  # noqa: ARG001 - as its siblings
 ) -> Trajectory:
     """The base policy thinks, then answers, without a call (two stages, as in arXiv 2205.11916)."""
+    notation = base.render.notation(question, pool.cards, seed)
     session = base.generator.start(COT.format(question.question), seed=seed)
     try:
-        turns = await final_answer(session, base, pool, opening="<think>")
-        return finished(question, session, turns)
+        turns = await final_answer(session, base, notation, opening="<think>")
+        return finished(question, session, turns, notation)
     finally:
         session.close()
 
@@ -57,23 +63,34 @@ async def prompted_choice(
 
     Without a name that is on a card there is no call.
     """
+    notation = base.render.notation(question, pool.cards, seed)
     session = base.generator.start(base.render(question, pool.cards), seed=seed)
     try:
-        said = await session.generate(
-            max_new_tokens=base.rollout.max_new_tokens, temperature=base.temperature
-        )
-        action = parse_action(said.text, names_of(pool.cards))
-        turns = [Turn(said, action)]
-        if isinstance(action, Ask):
-            asked = Ask(action.name, question.question)
+        turns = [await _generated(session, base, notation)]
+        if isinstance(turns[0].action, LookUp):
+            shown = protocol.information(
+                notation.cards_on(turns[0].action.topic), base.render.reply
+            )
+            turns[0] = replace(turns[0], inserted=shown, inserted_ids=session.insert(shown))
+            turns.append(await _generated(session, base, notation))
+        if isinstance(turns[-1].action, Ask):
+            asked = Ask(turns[-1].action.name, question.question)
             scope = call_scope(question, seed, player)
             reply = await pool.ask(Call(asked.name, asked.query, scope))
             reply = billed(pool.cards, asked.query, reply)
-            turns = [Turn(said, asked, reply, *base.insert(session, reply, pool))]
-            turns += await final_answer(session, base, pool)
-        return finished(question, session, turns)
+            inserted = base.insert(session, reply, pool, notation.heard(asked, reply))
+            turns[-1] = Turn(turns[-1].generation, asked, reply, *inserted)
+            turns += await final_answer(session, base, notation)
+        return finished(question, session, turns, notation)
     finally:
         session.close()
+
+
+async def _generated(session: Session, base: Policy, notation: Notation) -> Turn:
+    said = await session.generate(
+        max_new_tokens=base.rollout.max_new_tokens, temperature=base.temperature
+    )
+    return Turn(said, notation.parse(said.text))
 
 
 def largest(cards: Sequence[Card]) -> str:

@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from routerr1.evaluate.controls import Policy
+from routerr1.notation import Notation
 from routerr1.pool.base import Call, Pool
 from routerr1.pool.usage import billed
-from routerr1.protocol import extract_answer, handles, names_of, parse_action
+from routerr1.protocol import extract_answer
 from routerr1.rollout.generate import Session
 from routerr1.rollout.loop import call_scope, trajectory_of
 from routerr1.types import (
@@ -50,6 +51,7 @@ async def play_calls(
             The trajectory holds them all the same: they were paid.
     """
     prompt = writer.render(question, pool.cards)
+    notation = writer.render.notation(question, pool.cards, seed)
     scope = call_scope(question, seed, player)
     session = writer.generator.start(prompt, seed=seed)
     try:
@@ -59,12 +61,12 @@ async def play_calls(
             if replies and not read_all:
                 session.close()
                 session = writer.generator.start(prompt, seed=seed)
-            turns.append(await _call(session, ask, writer, pool, scope))
+            turns.append(await _call(session, ask, writer, pool, scope, notation))
             reply = turns[-1].reply
             assert reply is not None  # `_call` always sets it
             replies.append(reply)
-        turns += await final_answer(session, writer, pool)
-        return finished(question, session, turns)
+        turns += await final_answer(session, writer, notation)
+        return finished(question, session, turns, notation)
     finally:
         session.close()
 
@@ -80,32 +82,38 @@ async def play_once(
     return await play_calls(question, next_call, writer, pool, seed=seed, player=player)
 
 
-async def _call(session: Session, ask: Ask, writer: Policy, pool: Pool, scope: str) -> Turn:
-    name = handles(pool.cards).get(ask.name, ask.name)
-    text = f"<think> {name}</think><search> {name}: {ask.query}</search>"
+async def _call(
+    session: Session, ask: Ask, writer: Policy, pool: Pool, scope: str, notation: Notation
+) -> Turn:
+    text = f"<think> {ask.name}</think><search> {notation.written(ask)}</search>"
     session.insert(text)
     reply = await pool.ask(Call(ask.name, ask.query, scope))
     reply = billed(pool.cards, ask.query, reply)
-    return Turn(Generation(text), ask, reply, *writer.insert(session, reply, pool))
+    inserted = writer.insert(session, reply, pool, notation.heard(ask, reply))
+    return Turn(Generation(text), ask, reply, *inserted)
 
 
 async def final_answer(
-    session: Session, writer: Policy, pool: Pool, opening: str = ""
+    session: Session, writer: Policy, notation: Notation, opening: str = ""
 ) -> list[Turn]:
     """Let the policy go on from `opening`; if it does not answer by itself, open the answer for it."""
     said = await _continue(session, writer, opening)
-    action = parse_action(said.text, names_of(pool.cards))
+    action = notation.parse(said.text)
     if isinstance(action, Answer):
         return [Turn(said, action)]
     turn = Turn(said, Malformed("no call is left"))
-    return [turn, await opened_answer(session, writer, _CUE)]
+    return [turn, await opened_answer(session, writer, notation, _CUE)]
 
 
-async def opened_answer(session: Session, writer: Policy, opening: str = "<answer>") -> Turn:
+async def opened_answer(
+    session: Session, writer: Policy, notation: Notation, opening: str = "<answer>"
+) -> Turn:
     """The turn that `opening`, which ends in `<answer>`, begins."""
     said = await _continue(session, writer, opening)
     answer = extract_answer(said.text)
-    return Turn(said, Malformed("no answer") if answer is None else Answer(answer))
+    if answer is None:
+        return Turn(said, Malformed("no answer"))
+    return Turn(said, notation.parse(f"<answer>{answer}</answer>"))
 
 
 async def _continue(session: Session, writer: Policy, opening: str) -> Generation:
@@ -118,7 +126,9 @@ async def _continue(session: Session, writer: Policy, opening: str) -> Generatio
     return replace(said, text=opening + said.text)
 
 
-def finished(question: Question, session: Session, turns: Sequence[Turn]) -> Trajectory:
+def finished(
+    question: Question, session: Session, turns: Sequence[Turn], notation: Notation
+) -> Trajectory:
     """The trajectory of these turns."""
     stopped: Stopped = "answered" if isinstance(turns[-1].action, Answer) else "no_action"
-    return trajectory_of(question, session.prompt_ids, turns, stopped)
+    return trajectory_of(question, session.prompt_ids, turns, stopped, notation.handles)

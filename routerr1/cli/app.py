@@ -170,6 +170,12 @@ def ask(
             "--other-pool", help="Ask a policy that was trained with other candidates or prices."
         ),
     ] = False,
+    spend: Annotated[
+        int,
+        typer.Option(
+            min=0, max=10, help="What may be spent: 0 is as cheap as possible, 10 the best."
+        ),
+    ] = 10,
     params: ParamsFile = PARAMS,
 ) -> None:
     """Answer one question with the trained policy, and show every thought, call and price."""
@@ -188,7 +194,13 @@ def ask(
         played = asking.ask_version(question, policy, loaded)
     else:
         played = asking.ask_once(
-            question, policy, loaded, seed=seed, temperature=temperature, other_pool=other_pool
+            question,
+            policy,
+            loaded,
+            seed=seed,
+            temperature=temperature,
+            other_pool=other_pool,
+            spend=spend,
         )
     if loaded.dataset.source != "embedded":
         typer.echo("\n".join(asking.compared(question, loaded)))

@@ -15,13 +15,14 @@ from routerr1.errors import CheckpointError, ConfigError
 from routerr1.evaluate.results import EvaluationTable
 from routerr1.files import digest, read_json
 from routerr1.lineage import PATHS
+from routerr1.notation import SPEND_LEVELS, named, with_spend
 from routerr1.pool.base import Pool
 from routerr1.pool.cards import read_cards
 from routerr1.progress import working
 from routerr1.rollout.generate import Generator
 from routerr1.rollout.loop import rollout
 from routerr1.train.checkpoint import MANIFEST, read_manifest
-from routerr1.types import Ask, Card, Malformed, Question, Trajectory
+from routerr1.types import Ask, Card, LookUp, Malformed, Question, Trajectory
 from routerr1.workspace import Workspace
 
 THINKS = "Thinks"
@@ -47,6 +48,7 @@ def ask_once(
     seed: int,
     temperature: float,
     other_pool: bool = False,
+    spend: int = SPEND_LEVELS,
 ) -> Trajectory:
     """Answer `question` with the checkpoint `policy`, on the pool that the parameters name.
 
@@ -55,6 +57,7 @@ def ask_once(
     Args:
         policy: a folder that this project wrote, whose files are checked; or any folder or hub name of a causal LM.
         other_pool: the policy may have been trained with other candidates or prices.
+        spend: what may be spent, from 0 to 10; a policy of the compact template reads it.
 
     Raises: CheckpointError, PoolError: policy or pool cannot be used.
     """
@@ -67,7 +70,9 @@ def ask_once(
     def load() -> Answering:
         own = Path(policy)
         generator = workspace.load_for_one(own) if ours else workspace.load_unchecked(policy)
-        return _policy_answering(generator, workspace, seed=seed, temperature=temperature)
+        return _policy_answering(
+            generator, workspace, seed=seed, temperature=temperature, spend=spend
+        )
 
     return _ask(question, workspace, workspace.cards, load, f"loading {policy}")
 
@@ -141,11 +146,16 @@ def ask_router(question: str, router: str, params: Params) -> Trajectory:
 
 
 def _policy_answering(
-    generator: Generator, workspace: Workspace, *, seed: int, temperature: float
+    generator: Generator,
+    workspace: Workspace,
+    *,
+    seed: int,
+    temperature: float,
+    spend: int = SPEND_LEVELS,
 ) -> Answering:
     async def answer(question: Question, pool: Pool) -> Trajectory:
         return await rollout(
-            question,
+            with_spend(question, spend),
             generator,
             pool,
             render=workspace.renderer,
@@ -237,8 +247,12 @@ def steps_shown(trajectory: Trajectory) -> Iterator[tuple[str, str]]:
     A reply is shown as the policy read it.
     """
     for turn in trajectory.turns:
-        thought, _, rest = turn.generation.text.partition("</think>")
+        thought, _, rest = named(turn.generation.text, trajectory.handles).partition("</think>")
         yield THINKS, _printable(thought.replace("<think>", ""))
+        if isinstance(turn.action, LookUp):
+            shown = named(turn.inserted, trajectory.handles).strip()
+            shown = shown.removeprefix("<information>").removesuffix("</information>")
+            yield f"Looks up {_printable(turn.action.topic)}", _printable(shown)
         if turn.reply is None:
             continue
         reply, action = turn.reply, turn.action

@@ -44,7 +44,7 @@ def trajectory_breaches(
     Args:
         format_valid: the score of the row, if it has one.
     """
-    names = protocol.names_of(cards)
+    names = protocol.names_of(cards, row.get("handles"))
     return [
         *_tags(row, names, format_valid),
         *_models(row, names),
@@ -84,7 +84,8 @@ def _tags(
         inserted = turn["inserted"]
         if inserted and not protocol.is_information(inserted):
             yield Breach("tags_balanced", f"turn {number} inserts more than one closed reply")
-        if bool(inserted) != (turn["reply"] is not None):
+        looked = turn["action"]["kind"] == "lookup" and bool(inserted)
+        if bool(inserted) != (looked or turn["reply"] is not None):
             yield Breach("tags_balanced", f"turn {number} has a reply or an insertion, not both")
     if format_valid and not protocol.check(row["text"], names):
         yield Breach("tags_balanced", "is scored as well formed, and is not")

@@ -95,13 +95,17 @@ class Policy:
 
     def showing(self, cards: Sequence[Card]) -> "Policy":
         """The same policy with `cards` in its prompt, on any pool."""
-        shown = replace(self.render, prompt=lambda question, _: self.render(question, cards))
+        shown = replace(
+            self.render, prompt=lambda question, _: self.render(question, cards), shown=cards
+        )
         return replace(self, render=shown)
 
-    def insert(self, session: Session, reply: Reply, pool: Pool) -> tuple[str, tuple[int, ...]]:
-        """Put a reply into the policy's context, as `rollout` does."""
-        kept = kept_of(pool.cards, reply)
-        return insert_reply(session, reply, self.render.reply, self.rollout.max_reply_tokens, kept)
+    def insert(
+        self, session: Session, reply: Reply, pool: Pool, label: str
+    ) -> tuple[str, tuple[int, ...]]:
+        """Put a reply into the policy's context, as `rollout` does; `label` is that of `Notation.heard`."""
+        kept, limit = kept_of(pool.cards, reply), self.rollout.max_reply_tokens
+        return insert_reply(session, reply, self.render.reply, limit, kept, label)
 
 
 def policy_router(policy: Policy, pool: Pool, pool_name: str, seed: int) -> Router:

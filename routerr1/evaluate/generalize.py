@@ -5,16 +5,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypedDict
 
 from routerr1.config import EvaluateParams, GeneralizeParams
+from routerr1.data.rewording import WORDINGS
 from routerr1.errors import DataError
 from routerr1.evaluate import controls
 from routerr1.evaluate.controls import POLICY, Policy, Router
 from routerr1.evaluate.perturbations import (
+    ADDED,
     DRAWN,
+    Controls,
     Perturbation,
     Perturbations,
     mean_performance,
     perturb_pool,
 )
+from routerr1.evaluate.redrawn import CARDS, TopicOf, by_the_cards
 from routerr1.evaluate.result_matrix import ResultMatrix
 from routerr1.evaluate.results import (
     Comparison,
@@ -23,6 +27,7 @@ from routerr1.evaluate.results import (
     Generalization,
     Measure,
     PoolResult,
+    Ratio,
 )
 from routerr1.evaluate.rows import Row
 from routerr1.evaluate.run import (
@@ -39,7 +44,7 @@ from routerr1.evaluate.table import range_of_difference, summarise
 from routerr1.matching import normalise
 from routerr1.pool.base import Pool
 from routerr1.rejected import Rejected
-from routerr1.types import Question
+from routerr1.types import Card, Question
 
 _Place = tuple[int, str, str]  # seed, data set, question
 _Rows = Mapping[_Place, Row]
@@ -53,22 +58,37 @@ async def generalize(
     params: EvaluateParams,
     limits: GeneralizeParams,
     *,
+    topic_of: TopicOf | None = None,
+    few_probes: Sequence[Card] | None = None,
     store: Store | None = None,
     progress: Progress | None = None,
     rejected: Rejected | None = None,
 ) -> tuple[list[Row], Perturbations]:
     """Evaluate each policy on the training pool, with new models and on every perturbation.
 
+    Args:
+        topic_of: with it, every perturbation is also played with each call sent to the candidate that is best by card.
+        few_probes: see `perturb_pool`.
+
     Returns: the rows, with the perturbation's name in `pool`, and all perturbations in order.
     Raises: DataError without questions; PoolError if the pool is too small to be perturbed.
     """
     chosen = choose_questions(questions, limits.max_questions, params.seed)
-    home = [controls.policy_router(policy, pool, TRAINING_POOL, params.seed) for policy in policies]
+    control = None if topic_of is None else best_by_card(topic_of)
+    home = [
+        router
+        for policy in policies
+        for router in (
+            controls.policy_router(policy, pool, TRAINING_POOL, params.seed),
+            *(control(policy, pool, TRAINING_POOL, params.seed) if control else ()),
+        )
+    ]
     base = await play_all(
         _jobs(home, chosen), concurrency=params.concurrency, store=store, rejected=rejected
     )
+    favourite = most_called([row for row in base if row.router == POLICY], pool)
     perturbations = new_models + perturb_pool(
-        pool, most_called(base, pool), params.seed, policies[0].render
+        pool, favourite, params.seed, policies[0].render, controls=control, few_probes=few_probes
     )
     away = [
         job for each in perturbations.made for job in _jobs_on(each, policies, chosen, params.seed)
@@ -77,11 +97,20 @@ async def generalize(
         away, concurrency=params.concurrency, store=store, progress=progress, rejected=rejected
     )
     for perturbation in perturbations.made:
-        if perturbation.controls and not perturbation.redraw:
+        if perturbation.name in (DRAWN, ADDED):
             best = _best_on_cards(perturbation.pool)
             for policy in policies:
                 rows += derived_rows(rows, perturbation.name, policy.seed, best)
     return [*base, *rows], perturbations
+
+
+def best_by_card(topic_of: TopicOf) -> Controls:
+    """The control of every perturbation: the policy's text, each call to the candidate that is best by card."""
+
+    def made(policy: Policy, pool: Pool, name: str, seed: int) -> list[Router]:
+        return [by_the_cards(policy, pool, topic_of, name, seed)]
+
+    return made
 
 
 def _jobs_on(
@@ -95,6 +124,9 @@ def _jobs_on(
                 found += perturbation.controls(policy, pool, perturbation.name, seed)
         return found
 
+    if perturbation.reword:
+        worded = [perturbation.reword(question) for question in questions]
+        return [(router, question) for question, pool in worded for router in routers(pool)]
     if perturbation.redraw:
         drawn = [(routers(perturbation.redraw(question)), question) for question in questions]
         return [(router, question) for mine, question in drawn for router in mine]
@@ -125,12 +157,14 @@ def compare_pools(
     rows: Sequence[Row], perturbations: Perturbations, params: EvaluateParams
 ) -> Generalization:
     """The policy on every perturbed pool against the training pool, on the same questions."""
-    base = [row for row in rows if row.pool == TRAINING_POOL]
+    home = [row for row in rows if row.pool == TRAINING_POOL]
+    base = [row for row in home if row.router == POLICY]
     return Generalization(
         confidence=params.confidence,
         n=len({(row.dataset, row.question_id) for row in base}),
         groups=len({row.group for row in base}),
         training=summarise(base, params).router(POLICY),
+        training_ratio=worst_ratio(home),
         pools=tuple(_compare(each, base, rows, params) for each in perturbations.made),
         not_made=dict(perturbations.not_made),
     )
@@ -160,8 +194,32 @@ def _compare(
             right_to_wrong=_share(before, after, lambda a, b: a.em > b.em, params),
             wrong_to_right=_share(before, after, lambda a, b: a.em < b.em, params),
         ),
-        table=table if perturbation.controls else None,
+        table=table if _has_table(perturbation) else None,
+        ratio=worst_ratio(here),
     )
+
+
+def _has_table(perturbation: Perturbation) -> bool:
+    """Whether more than best-on-cards is played beside the policy."""
+    shown = perturbation.redraw is not None or perturbation.name in (DRAWN, ADDED)
+    return shown and perturbation.controls is not None
+
+
+def worst_ratio(rows: Sequence[Row]) -> Ratio | None:
+    """Exact match of the policy over that of best-on-cards on one pool, in the seed where it is the smallest.
+
+    None without that control, or where it answers nothing right.
+    """
+    found = []
+    for seed in sorted({row.seed for row in rows}):
+        policy, control = (
+            [row.em for row in rows if (row.seed, row.router) == (seed, name)]
+            for name in (POLICY, CARDS)
+        )
+        if control and sum(control):
+            right = sum(policy) / len(policy)
+            found.append(Ratio(ratio=right / (sum(control) / len(control)), em=right, seed=seed))
+    return min(found, key=lambda ratio: ratio.ratio, default=None)
 
 
 def _place(row: Row) -> _Place:
@@ -225,7 +283,9 @@ def _paired(measure: Measure, before: _Rows, after: _Rows, params: EvaluateParam
 def headline(found: Generalization) -> dict[str, float]:
     """Headline metrics for `dvc metrics show` and MLflow; pools.json has every pool.
 
-    `worst_em_delta` is the largest loss of exact match over all perturbed pools.
+    `worst_change` is the smallest ratio to best-on-cards, `worst_em_delta` the largest loss of exact match, over
+    all perturbed pools. `worst_wording` is the smallest share that is left of exact match where questions are worded
+    otherwise.
     """
     deltas = {pool.pool: pool.difference["em"].mean for pool in found.pools}
     figures: dict[str, float] = {}
@@ -234,4 +294,10 @@ def headline(found: Generalization) -> dict[str, float]:
             figures["unseen_em"] = pool.policy.em.mean
     if deltas:
         figures["worst_em_delta"] = min(deltas.values())
+    ratios = [pool.ratio.ratio for pool in found.pools if pool.ratio is not None]
+    if ratios:
+        figures["worst_change"] = min(ratios)
+    worded = [pool.policy.em.mean for pool in found.pools if pool.pool in WORDINGS]
+    if worded and found.training.em.mean:
+        figures["worst_wording"] = min(worded) / found.training.em.mean
     return figures

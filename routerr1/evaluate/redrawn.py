@@ -11,7 +11,9 @@ from random import Random
 from routerr1.evaluate import controls
 from routerr1.evaluate.controls import Policy, Router
 from routerr1.evaluate.perturbations import Perturbation, Perturbations
+from routerr1.notation import percent
 from routerr1.pool.base import Pool
+from routerr1.pool.perturbed import PerturbedPool
 from routerr1.types import Ask, Question, Trajectory
 
 REDRAWN, BEFORE, CARDS = "redrawn", "policy_before_rl", "best_on_cards"
@@ -61,7 +63,7 @@ def rerouted(
     """
     found = [
         controls.random_router(policy, pool, pool_name, seed),
-        _by_the_cards(policy, pool, topic_of, pool_name, seed),
+        by_the_cards(policy, pool, topic_of, pool_name, seed),
     ]
     truth = pool.ground_truth
     if truth is not None:
@@ -69,18 +71,19 @@ def rerouted(
     return found
 
 
-def _by_the_cards(
+def by_the_cards(
     policy: Policy, pool: Pool, topic_of: TopicOf, pool_name: str, seed: int
 ) -> Router:
-    """Every call goes to the candidate that is best by card on its topic, rounded as in the prompt."""
+    """Every call goes to the candidate that is best by card on its topic, among those that answer."""
+    down = pool.down if isinstance(pool, PerturbedPool) else frozenset()
+    up = [card for card in pool.cards if card.name not in down]
 
     async def play(question: Question, *, player: str) -> Trajectory:
         def choose(ask: Ask) -> str:
             topic = topic_of(ask.query) or ""
             rng = Random(f"{question.id}/{ask.query}")  # among equals, and without a topic
             return max(
-                pool.cards,
-                key=lambda card: (round(card.performance.get(topic, 0) * 20), rng.random()),
+                up, key=lambda card: (percent(card.performance.get(topic, 0.0)), rng.random())
             ).name
 
         return await policy.play(question, pool, seed=seed, player=player, reroute=choose)

@@ -346,6 +346,20 @@ class Flips(Result):
     wrong_to_right: Estimate
 
 
+class Ratio(Result):
+    """The policy against best-on-cards with the same text.
+
+    Attributes:
+        ratio: of their exact match.
+        em: of the policy.
+        seed: of the training; the one with the smallest ratio.
+    """
+
+    ratio: float
+    em: float
+    seed: int
+
+
 class PoolResult(Result):
     """The policy on one perturbed pool.
 
@@ -354,6 +368,7 @@ class PoolResult(Result):
         target: candidates that are new or changed.
         target_share: share of the calls that go to them; None without a target or without a call.
         table: with the controls, where they were evaluated.
+        ratio: to best-on-cards; None without that control.
     """
 
     pool: str
@@ -364,6 +379,7 @@ class PoolResult(Result):
     target_share_before: Estimate | None
     flipped: Flips
     table: RouterTable | None
+    ratio: Ratio | None = None
 
 
 class Generalization(Result):
@@ -378,6 +394,7 @@ class Generalization(Result):
     n: int
     groups: int
     training: RouterResult
+    training_ratio: Ratio | None = None
     pools: tuple[PoolResult, ...]
     not_made: Mapping[str, str]
 

@@ -18,7 +18,7 @@ from routerr1.rollout.record import to_row, without_tokens
 from routerr1.types import Ask, Card, Question, Reply, Trajectory
 from routerr1.verifiers import verify
 
-_NOT_ASKED = ("unknown_model", "malformed_call", "budget")  # failures without a call
+_NOT_ASKED = ("unknown_model", "malformed_call", "budget", "repeated")  # failures without a call
 
 JudgeCall = Callable[[str, str], bool | None]
 """(candidate, sub-question) -> True if it is the most accurate candidate; None if that is unknown."""
@@ -132,7 +132,7 @@ def row_of(
         answer=trajectory.answer,
         em=em,
         f1=_f1(said, question, em),
-        format_valid=whole_reply or check(trajectory.text, names_of(cards)),
+        format_valid=whole_reply or check(trajectory.text, names_of(cards, trajectory.handles)),
         cost_usd=ledger.cost_usd,
         calls=len(asked),
         failures=ledger.failures,

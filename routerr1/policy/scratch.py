@@ -1,53 +1,78 @@
 """A small policy made from scratch: a trained byte-level tokenizer and a Llama with a head start.
 
-The tokenizer is byte-level BPE (nothing is ever unknown), trained until every word of the embedded
-questions is one token, so that naming an entity is one decision. The starting weights of the model hold
+The tokenizer is byte-level BPE (nothing is ever unknown) in lower case, trained until every word of the
+embedded questions is one token. Handles, figures, price steps, spend levels and references of the short
+form are tokens of their own. The figures, the steps and the levels start as points on an arc in their
+order, so that "more" is a direction and not 101 facts to learn. What to do with more is left to training.
+The starting weights of the model hold
 heads that look one and two tokens back, and heads that copy what followed an earlier occurrence (induction
 heads, arXiv 2209.11895) or what stood two back (the answer, before a reply's closing tag); without them most
 of a small training budget goes into finding these circuits, and with some seeds one is never found.
 """
 
 from collections.abc import Iterable
-from math import cos, sin, sqrt
+from math import cos, pi, sin, sqrt
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from routerr1.config import ModelParams
+from routerr1.notation import HANDLES, PRICE_STEPS, SPEND_LEVELS
 from routerr1.protocol import TAGS
 
+_ORDERED = ("percent", "price", "spend")
 PAD, EOS = "<|pad|>", "<|end|>"
 MAX_POSITIONS = 1024
 _ROPE_THETA = 10_000.0
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
-    """Byte-level BPE over `texts`, with the protocol's tags as single tokens.
+def families() -> dict[str, list[str]]:
+    """The words of the short form that are one token each, in their order."""
+    return {
+        "handle": [f"m{number}" for number in range(1, HANDLES + 1)],
+        "percent": [f"{figure}%" for figure in range(101)],
+        "price": [f"${step}" for step in range(PRICE_STEPS + 1)],
+        "spend": [f"spend {level}" for level in range(SPEND_LEVELS + 1)],
+        "reference": ["@question", *(f"@{number}" for number in range(1, 10))],
+    }
 
-    Words are cut before an inner capital, so that a name never seen is made of pieces that were: a token
-    that is nobody's target in training cannot be said afterwards.
-    """
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
+    """Byte-level BPE over `texts` in lower case, with the protocol's tags and the short form as single tokens."""
+    from tokenizers import (
+        AddedToken,
+        Tokenizer,
+        decoders,
+        models,
+        normalizers,
+        pre_tokenizers,
+        trainers,
+    )
     from transformers import PreTrainedTokenizerFast
 
     core = Tokenizer(models.BPE())
-    inner_capitals = pre_tokenizers.Split(Regex("(?<=[a-z])(?=[A-Z])"), behavior="isolated")
-    core.pre_tokenizer = pre_tokenizers.Sequence(
-        [inner_capitals, pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
+    core.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
     marks = [PAD, EOS]
+    tags = [f"<{slash}{tag}>" for tag in TAGS for slash in ("", "/")]
+    words = [word for family in families().values() for word in family]
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - 2 * len(TAGS),
+        vocab_size=vocab_size - len(tags) - len(words),
         special_tokens=marks,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     core.train_from_iterator(texts, trainer)
     # Not special: decoding keeps them, and the policy is meant to write them.
-    tags = [f"<{slash}{tag}>" for tag in TAGS for slash in ("", "/")]
     core.add_tokens([AddedToken(tag, normalized=False, special=False) for tag in tags])
+    core.add_tokens(
+        [
+            AddedToken(word, normalized=False, special=False, single_word=True, lstrip=True)
+            for word in words
+        ]
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=core, pad_token=PAD, eos_token=EOS, padding_side="left"
     )
@@ -78,8 +103,23 @@ def new_model(params: ModelParams, tokenizer: Any, seed: int) -> Any:
         )
     )
     with torch.no_grad():
-        _plant_heads(model, torch.Generator().manual_seed(seed + 1))
+        generator = torch.Generator().manual_seed(seed + 1)
+        _plant_heads(model, generator)
+        _order_figures(model.model.embed_tokens.weight, tokenizer, generator)
     return model
+
+
+def _order_figures(embeddings: Tensor, tokenizer: Any, generator: torch.Generator) -> None:
+    """Put the tokens of each ordered family on an arc, a third of a circle, of the usual length."""
+    known = families()
+    for name in _ORDERED:
+        ids = tokenizer.convert_tokens_to_ids(known[name])
+        along, across = _orthonormal(2, embeddings.shape[1], generator)
+        length = embeddings.norm(dim=-1).mean()
+        for place, token in enumerate(ids):
+            turn = (2 * place / (len(ids) - 1) - 1) * pi / 3
+            own = 0.3 * embeddings[token]
+            embeddings[token] = own + length * (sin(turn) * along + cos(turn) * across)
 
 
 def _plant_heads(model: Any, generator: torch.Generator) -> None:

@@ -19,6 +19,7 @@ from routerr1.pool.recorded import RecordedPool, StoredReply
 from routerr1.types import Card, Question
 
 SIZES = (3, 8)  # fewest and most candidates of a drawn pool
+OUTAGES = 0.3  # share of drawn pools in which candidates are down
 PROBES = (8, 20, 40, 120)
 PRICE_FACTORS = (0.3, 3.0)
 
@@ -81,6 +82,23 @@ class DrawnPools:
             cards,
             {card.name: real.name for card, real in zip(cards, behind, strict=True)},
         )
+
+
+def with_outages(pool: Pool, seed: int) -> Pool:
+    """`pool`, in `OUTAGES` of all seeds with one or two candidates that do not answer; one always does.
+
+    Candidates that lead a topic are drawn first: an outage of one that no question would be sent to teaches nothing.
+    """
+    rng = Random(f"outages/{seed}")
+    if rng.random() >= OUTAGES or len(pool.cards) < 2:
+        return pool
+    topics = sorted({topic for card in pool.cards for topic in card.performance})
+    leaders = {
+        max(pool.cards, key=lambda card: card.performance.get(topic, 0.0)).name for topic in topics
+    }
+    order = [*rng.sample(sorted(leaders), len(leaders))]
+    down = order[: min(rng.choice((1, 2)), len(pool.cards) - 1)]
+    return PerturbedPool(pool, pool.cards, down=down)
 
 
 def recorded_pool(pool: Pool) -> RecordedPool:

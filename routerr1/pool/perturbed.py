@@ -18,6 +18,8 @@ class PerturbedPool(PoolWrapper):
         behind: shown name -> candidate of `inner` that answers; the same names by default.
         down: shown names whose calls fail.
 
+    Several shown names can have the same candidate behind them.
+
     Raises: PoolError if `inner` has no such candidate.
     """
 
@@ -32,7 +34,7 @@ class PerturbedPool(PoolWrapper):
         self.cards = tuple(cards)
         self._by_name = {card.name: card for card in cards}
         self.behind = dict(behind or {name: name for name in self._by_name})
-        self._down = frozenset(down)
+        self.down = frozenset(down)
         self._prices = {card.name: prices_of(card) for card in inner.cards}
         self._shown = {name: shown for shown, name in self.behind.items()}
         missing = self._shown.keys() - self._prices.keys()
@@ -46,7 +48,7 @@ class PerturbedPool(PoolWrapper):
     def ground_truth(self) -> GroundTruth | None:
         """The inner pool's, under the shown names; an unavailable candidate knows nothing."""
         truth = self.inner.ground_truth
-        return None if truth is None else _ShownTruth(truth, self.behind, self._down)
+        return None if truth is None else _ShownTruth(truth, self.behind, self.down)
 
     def request(self, call: Call) -> dict[str, Any]:
         """The inner pool's request for the candidate behind the shown name."""
@@ -56,12 +58,13 @@ class PerturbedPool(PoolWrapper):
         """See `Pool.ask`; `Reply.model` is the shown name, of the fallback if a fallback answered."""
         if call.candidate not in self._by_name:
             return Reply(call.candidate, "", failure="unknown_model")
-        if call.candidate in self._down:
+        if call.candidate in self.down:
             return Reply(call.candidate, "", failure="unavailable", note="down")
         reply = await self.inner.ask(self._inner_call(call))
         if reply.model not in self._shown:
             return reply
-        card = self._by_name[self._shown[reply.model]]
+        own = self.behind[call.candidate] == reply.model
+        card = self._by_name[call.candidate if own else self._shown[reply.model]]
         if prices_of(card) != self._prices[reply.model]:
             reply = replace(reply, cost_usd=reply_usd(card, reply))
         return replace(reply, model=card.name)

@@ -117,7 +117,10 @@ def evidence_of(params: Params, outputs: Outputs, router: str = POLICY) -> gate.
         "seeds": [params.pool.seed, params.evaluate.seed],
         **sections(params, "generalize", "profile_pool"),
     }
-    return gate.Evidence(samples, unseen, pool, hash_of(decides), router)
+    worst = (
+        evidence.worst_change(outputs.unseen_rows, params.seeds[0]) if router == POLICY else None
+    )
+    return gate.Evidence(samples, unseen, pool, hash_of(decides), router, worst)
 
 
 def tags_of(

@@ -41,6 +41,23 @@ def read_samples(
     return samples, _samples(unseen_rows, seed, NEW_MODELS, router) if router == POLICY else []
 
 
+def worst_change(rows: Path, seed: int) -> float | None:
+    """The smallest ratio to best-on-cards over the changed pools in `rows`; None without that control.
+
+    Raises: DataError naming the file that cannot be read.
+    """
+    from routerr1.evaluate.generalize import worst_ratio
+    from routerr1.evaluate.rows import read_rows
+    from routerr1.evaluate.run import TRAINING_POOL
+
+    by_pool: dict[str, list[Row]] = {}
+    for row in read_rows(rows):
+        if row.seed == seed and row.pool != TRAINING_POOL:
+            by_pool.setdefault(row.pool, []).append(row)
+    ratios = [worst_ratio(found) for found in by_pool.values()]
+    return min((found.ratio for found in ratios if found is not None), default=None)
+
+
 def _samples(rows: Path, seed: int, pools: tuple[str, ...], router: str) -> list[EvalSample]:
     from routerr1.evaluate.rows import read_rows
 

@@ -54,6 +54,7 @@ class Evidence(NamedTuple):
         pool: digest of the cards of its own pool: candidates, prices, measured skill.
         unseen_pool: digest of everything that decides the pools of `unseen`.
         router: the router that was evaluated, as in the rows.
+        worst_change: smallest ratio of exact match to best-on-cards over the changed pools; None if not measured.
     """
 
     samples: Sequence[EvalSample]
@@ -61,6 +62,7 @@ class Evidence(NamedTuple):
     pool: str
     unseen_pool: str
     router: str = POLICY
+    worst_change: float | None = None
 
 
 class Sampling(NamedTuple):
@@ -82,6 +84,7 @@ class Metrics:
         no_call_rate: share of questions without a call, in [0, 1].
         call_entropy: of the shares of calls to each candidate, in bits; 0 without calls.
         unseen_em: exact match on pools with models that training never saw.
+        worst_change: see `Evidence`.
         intervals: of the metrics that are means, by name.
         router: the router that was evaluated, as in the rows.
         matching: the rules by which its answers are compared.
@@ -95,6 +98,7 @@ class Metrics:
     no_call_rate: float | None
     call_entropy: float | None
     unseen_em: float | None = None
+    worst_change: float | None = None
     intervals: Mapping[str, Bounds] = field(default_factory=dict)
     router: str = POLICY
     matching: str = ""
@@ -180,6 +184,7 @@ def measure(evidence: Evidence, sampling: Sampling) -> Metrics:
         no_call_rate=found.get("no_call_rate"),
         call_entropy=routing.call_entropy,
         unseen_em=found.get("unseen_em"),
+        worst_change=evidence.worst_change,
         intervals={
             name: bounds
             for name, each in means.items()
@@ -388,6 +393,15 @@ def _unseen(challenger: Metrics, comparison: Comparison | None, params: GatePara
                 params.min_unseen_em,
                 "exact match with models that training never saw",
                 challenger.intervals.get("unseen_em"),
+            )
+        )
+    if params.min_worst_change is not None:
+        rules.append(
+            _at_least(
+                "worst_change",
+                challenger.worst_change,
+                params.min_worst_change,
+                "exact match over that of best-on-cards, on the changed pool where it is the smallest",
             )
         )
     if comparison is not None and comparison.unseen_em is not None:

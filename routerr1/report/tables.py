@@ -10,6 +10,7 @@ from routerr1.evaluate.results import (
     PairTable,
     PoolResult,
     Quality,
+    Ratio,
     RouterResult,
     RouterTable,
     Routing,
@@ -315,13 +316,26 @@ def pools_section(
     """
     training = found.training
     several = len(training.seeds) > 1
-    heads = ["Pool", "EM", "EM minus training pool", "USD per 1,000", "USD minus training pool"]
+    heads = [
+        "Pool",
+        "EM",
+        "Of best-on-cards",
+        "EM minus training pool",
+        "USD per 1,000",
+        "USD minus training pool",
+    ]
     heads += [*["sd"] * several, "Calls to target", "Before", "Answers changed"]
     heads += ["Right to wrong", "Wrong to right"]
-    home = [Cell("training pool"), measured(training.em, "em"), Cell("reference")]
+    home = [Cell("training pool"), measured(training.em, "em"), _ratio(found.training_ratio)]
+    home += [Cell("reference")]
     home += [measured(training.cost_usd, "cost_usd"), Cell("")]
     home += [*[_sd(training)] * several, *[Cell("")] * 5]
     pools = sorted(found.pools, key=lambda pool: pool.difference["em"].mean)
+    compared = [(pool.ratio.ratio, pool.pool) for pool in found.pools if pool.ratio is not None]
+    points = [f"Not made: {name}: {why}." for name, why in found.not_made.items()]
+    if compared:
+        ratio, name = min(compared)
+        points.insert(0, f"Worst change: {ratio:.2f} of best-on-cards on “{name}”.")
     lines = [Line(tuple(home), marked=True)]
     lines += [Line(tuple(_pool_cells(pool, several=several))) for pool in pools]
     controls = tuple(
@@ -333,12 +347,17 @@ def pools_section(
         "Perturbed pools",
         f"The trained policy, not retrained, on the same n = {found.n} questions; the largest loss first. "
         "Target: the new or changed models. “drawn” has only models that training never saw; “added” puts some "
-        "of them beside the training pool.",
+        "of them beside the training pool. “Of best-on-cards”: exact match over that of the same text with every call "
+        "sent to the available candidate that is best by card on the topic, in the worst training seed.",
         Table(tuple(heads), tuple(lines)),
         tuple(plots),
-        points=tuple(f"Not made: {name}: {why}." for name, why in found.not_made.items()),
+        points=tuple(points),
         parts=controls,
     )
+
+
+def _ratio(found: Ratio | None) -> Cell:
+    return Cell("" if found is None else f"{found.ratio:.2f}")
 
 
 def _pool_cells(pool: PoolResult, *, several: bool) -> list[Cell]:
@@ -347,6 +366,7 @@ def _pool_cells(pool: PoolResult, *, several: bool) -> list[Cell]:
     return [
         Cell(pool.pool),
         measured(pool.policy.em, "em"),
+        _ratio(pool.ratio),
         gap(pool.difference["em"], 3),
         measured(pool.policy.cost_usd, "cost_usd"),
         gap(cost, 4, 1000, good="low"),

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from routerr1.evaluate.results import Result
 from routerr1.evaluate.rows import Row
 from routerr1.evaluate.table import order_routers
+from routerr1.notation import named
 from routerr1.report.glossary import label
 from routerr1.rollout.record import from_row
-from routerr1.types import Ask, Turn
+from routerr1.types import Ask, LookUp, Turn
 
 _Cell = tuple[str, int, str]  # router, training seed, data set
 _THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
@@ -125,13 +126,17 @@ def record(row: Row) -> Record:
         latency_s=round(row.latency_s, 3),
         called=tuple(row.called),
         stopped=trajectory.stopped,
-        turns=tuple(map(_turn, trajectory.turns)),
+        turns=tuple(_turn(turn, trajectory.handles) for turn in trajectory.turns),
     )
 
 
-def _turn(turn: Turn) -> TurnRecord:
-    said = turn.generation.text
+def _turn(turn: Turn, handles: Mapping[str, str]) -> TurnRecord:
+    """One turn; handles are shown as names, and a look-up is part of the thought."""
+    said = named(turn.generation.text, handles)
     thought = " ".join(part.strip() for part in _THOUGHT.findall(said))
+    if isinstance(turn.action, LookUp):
+        shown = named(turn.inserted, handles).strip()
+        thought += shown.replace("<information>", ":").replace("</information>", "")
     return TurnRecord(thought=thought, raw=None if thought else said, call=_call(turn))
 
 

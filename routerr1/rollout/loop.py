@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from routerr1 import protocol
 from routerr1.config import RolloutParams
 from routerr1.errors import ungrouped
+from routerr1.matching import normalise
+from routerr1.notation import Notation
 from routerr1.pool.base import Call, Pool
 from routerr1.pool.thoughts import without_thoughts
 from routerr1.pool.usage import billed
@@ -22,6 +24,7 @@ from routerr1.types import (
     Card,
     Kept,
     Ledger,
+    LookUp,
     Malformed,
     Question,
     Reply,
@@ -33,12 +36,13 @@ from routerr1.types import (
 _TOKEN_CHARS = 32  # hardly any token is longer
 Reroute = Callable[[Ask], str | Awaitable[str]]
 
-_FAILED = {
+FAILED = {
     "unknown_model": "There is no such model. Ask one of the models listed.",
     "malformed_call": "That is not a call. Write Name: question.",
     "unavailable": "The model did not answer.",
     "budget": "The budget is used up, no more models can be asked.",
     "not_recorded": "No recorded reply exists for this question.",
+    "repeated": "This model was asked that already.",
 }
 
 
@@ -62,57 +66,61 @@ async def rollout(
         reroute: given a call, the name of the candidate that is asked instead; the policy's own text
             stays as it is. Controls use it to separate routing from writing and reading.
     """
-    names = protocol.names_of(pool.cards)
+    notation = render.notation(question, pool.cards, seed)
     session = generator.start(render(question, pool.cards), seed=seed)
     heat = params.temperature if temperature is None else temperature
     turns: list[Turn] = []
     scope = call_scope(question, seed, player)
     try:
-        for calls_made in range(params.max_rounds + 1):
+        caller = _Caller(pool, notation, reroute, scope)
+        stopped: Stopped | None = None
+        while not stopped:
             turn, stopped = await _turn(
                 session,
-                pool,
-                names,
+                caller,
                 params=params,
                 temperature=heat,
-                reroute=reroute,
-                scope=scope,
                 form=render.reply,
-                may_call=calls_made < params.max_rounds,
+                may_call=sum(turn.reply is not None for turn in turns) < params.max_rounds,
+                # One look-up before each call is enough; a policy that does nothing else has to end.
+                may_look=sum(isinstance(turn.action, LookUp) for turn in turns)
+                < 2 * params.max_rounds,
             )
             turns.append(turn)
-            if stopped:
-                break
-        return trajectory_of(question, session.prompt_ids, turns, stopped or "max_rounds")
+        return trajectory_of(question, session.prompt_ids, turns, stopped, notation.handles)
     finally:
         session.close()
 
 
 async def _turn(
     session: Session,
-    pool: Pool,
-    names: Mapping[str, str],
+    caller: "_Caller",
     *,
     params: RolloutParams,
     temperature: float,
-    reroute: Reroute | None,
-    scope: str,
     form: str,
     may_call: bool,
+    may_look: bool,
 ) -> tuple[Turn, Stopped | None]:
-    """One generation and, if it asks for one and may, one call."""
+    """One generation and, if it asks for one and may, one look-up or call."""
     began = time.perf_counter()
     said = await session.generate(max_new_tokens=params.max_new_tokens, temperature=temperature)
-    action = protocol.parse_action(said.text, names)
+    action = caller.notation.parse(said.text)
     closed = said.text.rstrip().endswith(protocol.STOPS)
-    if isinstance(action, Answer) or not closed or not may_call:
+    may_go_on = may_call and (may_look or not isinstance(action, LookUp))
+    if isinstance(action, Answer) or not closed or not may_go_on:
         stopped: Stopped = "answered" if isinstance(action, Answer) else "max_rounds"
         if not closed:
             stopped = "length" if said.finish == "length" else "no_action"
         return Turn(said, action, wall_s=time.perf_counter() - began), stopped
-    reply = await _reply(action, pool, reroute, scope)
-    kept = kept_of(pool.cards, reply)
-    inserted, ids = insert_reply(session, reply, form, params.max_reply_tokens, kept)
+    if isinstance(action, LookUp):
+        inserted = protocol.information(caller.notation.cards_on(action.topic), form)
+        ids = session.insert(inserted)
+        return Turn(said, action, None, inserted, ids, time.perf_counter() - began), None
+    reply = await caller.reply(action)
+    label = caller.notation.heard(action if isinstance(action, Ask) else None, reply)
+    kept = kept_of(caller.pool.cards, reply)
+    inserted, ids = insert_reply(session, reply, form, params.max_reply_tokens, kept, label)
     wall_s = time.perf_counter() - began
     return Turn(said, action, reply, inserted, ids, wall_s), None
 
@@ -131,7 +139,12 @@ def call_scope(question: Question, seed: int, player: str = "") -> str:
 
 
 def insert_reply(
-    session: Session, reply: Reply, form: str, max_tokens: int, kept: Kept = "first"
+    session: Session,
+    reply: Reply,
+    form: str,
+    max_tokens: int,
+    kept: Kept = "first",
+    label: str = "",
 ) -> tuple[str, tuple[int, ...]]:
     """Put a reply, or why there is none, into the policy's context; gives the text and its token ids.
 
@@ -141,15 +154,16 @@ def insert_reply(
         form: see `prompt.Renderer.reply`.
         max_tokens: that are kept of the reply; what stands around it is not counted.
         kept: which tokens of a longer reply are kept.
+        label: stands before the reply.
     """
-    shown = without_thoughts(reply.text) if reply.failure is None else _FAILED[reply.failure]
+    shown = without_thoughts(reply.text) if reply.failure is None else FAILED[reply.failure]
     # By characters first: a server that ignores our limit may send a megabyte.
     most = max_tokens * _TOKEN_CHARS
     if kept == "last":
         shortened = _last_tokens(session, protocol.escape(shown.strip()[-most:]), max_tokens)
     else:
         shortened = session.truncate(protocol.escape(shown.strip()[:most]), max_tokens)
-    inserted = protocol.information(shortened, form)
+    inserted = protocol.information(f"{label}{shortened.strip()}", form)
     return inserted, session.insert(inserted)
 
 
@@ -167,18 +181,37 @@ def _last_tokens(session: Session, text: str, max_tokens: int) -> str:
     return text[start:]
 
 
-async def _reply(action: Ask | Malformed, pool: Pool, reroute: Reroute | None, scope: str) -> Reply:
-    if isinstance(action, Malformed):
-        return Reply("", "", failure=action.failure, note=action.why)
-    name: str | Awaitable[str] = action.name if reroute is None else reroute(action)
-    if inspect.isawaitable(name):
-        name = await name
-    reply = await pool.ask(Call(name, action.query, scope))
-    return billed(pool.cards, action.query, reply)
+class _Caller:
+    """Makes the calls of one rollout."""
+
+    def __init__(self, pool: Pool, notation: Notation, reroute: Reroute | None, scope: str) -> None:
+        self.pool = pool
+        self.notation = notation
+        self._reroute = reroute
+        self._scope = scope
+        self._asked: set[tuple[str, str]] = set()
+
+    async def reply(self, action: Ask | Malformed) -> Reply:
+        """The reply to a call, or why there is none."""
+        if isinstance(action, Malformed):
+            return Reply("", "", failure=action.failure, note=action.why)
+        name: str | Awaitable[str] = action.name if self._reroute is None else self._reroute(action)
+        if inspect.isawaitable(name):
+            name = await name
+        asked = (name, normalise(action.query, "text"))
+        if self.notation.refuses_repeats and asked in self._asked:
+            return Reply("", "", failure="repeated", note=f"{name} was asked this before")
+        self._asked.add(asked)
+        reply = await self.pool.ask(Call(name, action.query, self._scope))
+        return billed(self.pool.cards, action.query, reply)
 
 
 def trajectory_of(
-    question: Question, prompt_ids: tuple[int, ...], turns: Sequence[Turn], stopped: Stopped
+    question: Question,
+    prompt_ids: tuple[int, ...],
+    turns: Sequence[Turn],
+    stopped: Stopped,
+    handles: Mapping[str, str] | None = None,
 ) -> Trajectory:
     """What these turns make up; the last one may hold the answer."""
     last = turns[-1].action
@@ -190,6 +223,7 @@ def trajectory_of(
         text="".join(turn.generation.text + turn.inserted for turn in turns),
         ledger=ledger(turns),
         prompt_ids=prompt_ids,
+        handles=dict(handles or {}),
     )
 
 

@@ -10,6 +10,7 @@ from routerr1.types import (
     Ask,
     Generation,
     Ledger,
+    LookUp,
     Malformed,
     Question,
     Reply,
@@ -17,8 +18,9 @@ from routerr1.types import (
     Turn,
 )
 
-_ACTIONS: dict[str, type[Ask] | type[Answer] | type[Malformed]] = {
+_ACTIONS: dict[str, type[Ask] | type[LookUp] | type[Answer] | type[Malformed]] = {
     "ask": Ask,
+    "lookup": LookUp,
     "answer": Answer,
     "malformed": Malformed,
 }
@@ -34,10 +36,14 @@ def to_row(trajectory: Trajectory) -> dict[str, Any]:
     for name in _OPTIONAL:
         if not row["ledger"][name]:
             del row["ledger"][name]
+    if not trajectory.handles:
+        del row["handles"]
     for turn, stored in zip(trajectory.turns, row["turns"], strict=True):
         if turn.reply is not None:
             stored["reply"] = reply_row(turn.reply)
         stored["action"] = {"kind": type(turn.action).__name__.lower(), **asdict(turn.action)}
+        if stored["action"].get("written", "") is None:
+            del stored["action"]["written"]
     return row
 
 
@@ -67,6 +73,7 @@ def from_row(row: dict[str, Any]) -> Trajectory:
         text=row["text"],
         ledger=_ledger(row["ledger"]),
         prompt_ids=tuple(row["prompt_ids"]),
+        handles=row.get("handles", {}),
     )
 
 

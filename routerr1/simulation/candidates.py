@@ -19,7 +19,9 @@ class Candidate:
     Attributes:
         skill: accuracy by topic, in [0, 1].
         latency_s: median; single calls are lognormal around it.
-        verbosity: 0 states the fact, 1 adds an opening, 2 a longer one.
+        verbosity: 0 states the fact, 1 adds an opening, 2 a longer one, 3 says the answer alone.
+        unsure: share of the questions it does not know to which it says so; to the others it makes something up.
+        hesitant: share of all questions to which it says that it is not sure.
     """
 
     name: str
@@ -29,6 +31,8 @@ class Candidate:
     latency_s: float
     verbosity: int = 0
     description: str = ""
+    unsure: float = 0.5
+    hesitant: float = 0.0
 
 
 def default_candidates() -> tuple[Candidate, ...]:
@@ -127,6 +131,62 @@ def drawn_candidates(
         Candidate(chosen[-1], _skill(0.35), 0.05, 0.2, 0.2, 0, "smallest and cheapest model")
     )
     rng.shuffle(pool)
+    return tuple(pool)
+
+
+def extreme_candidates(seed: int, names: Sequence[str] = UNSEEN_NAMES) -> tuple[Candidate, ...]:
+    """A model that is better than all others everywhere, and one that is good for nothing."""
+    taken = {each.name for each in drawn_candidates(seed, names)}
+    better, worse = [name for name in names if name not in taken][:2]
+    return (
+        Candidate(better, _skill(0.99), 0.5, 1.5, 0.8, 0, "newest model"),
+        Candidate(worse, _skill(0.05), 0.02, 0.1, 0.2, 1, "oldest model"),
+    )
+
+
+def wide_candidates(
+    seed: int, names: Sequence[str] = UNSEEN_NAMES, count: int | None = None
+) -> tuple[Candidate, ...]:
+    """A pool of any size and shape, so that only reading the figures helps.
+
+    Sizes are 2 to 25, the best of a topic knows .4 to .98 of its facts, and the next one is at least .02 behind.
+    Prices rise with skill in some pools, fall in others, and mean nothing in most; order means nothing.
+
+    Raises: ValueError if there are too few names.
+    """
+    rng = Random(f"wide/{seed}")
+    if count is None:
+        count = min(len(names), round(2 * 12.5 ** rng.random()))
+    if count > len(names):
+        raise ValueError(f"a pool of {count} candidates needs as many names, not {len(names)}")
+    skills: list[dict[str, float]] = [{} for _ in range(count)]
+    leader = rng.randrange(count) if rng.random() < 0.2 else None  # one is the best at everything
+    for topic in TOPICS:
+        best = rng.uniform(0.4, 0.98)
+        gap = min(best, 0.02 * 25 ** rng.random() if rng.random() < 0.5 else rng.uniform(0.3, 0.7))
+        order = rng.sample(range(count), count)
+        if leader is not None:
+            order.remove(leader)
+            order.insert(0, leader)
+        floor = rng.uniform(0.0, best - gap) * rng.random()
+        for place, which in enumerate(order):
+            skills[which][topic] = (
+                best if place == 0 else rng.uniform(floor, max(floor, best - gap))
+            )
+    worth = rng.choice([0.0, 0.0, 1.0, -1.0])
+    pool = []
+    for name, skill in zip(rng.sample(list(names), count), skills, strict=True):
+        mean = sum(skill.values()) / len(skill)
+        scale = rng.random() if worth == 0 else 0.5 + worth * (mean - 0.5) + rng.uniform(-0.1, 0.1)
+        price = 0.05 * 100 ** min(1.0, max(0.0, scale))
+        pool.append(
+            Candidate(
+                name, skill, float(f"{price / 3:.2g}"), float(f"{price:.2g}"),
+                round(rng.uniform(0.2, 1.5), 1), rng.randrange(4), "drawn at random",
+                unsure=rng.choice([0.0, 0.5, 1.0]),
+                hesitant=rng.choice([0.0] * 9 + [0.5]),
+            )
+        )  # fmt: skip
     return tuple(pool)
 
 

@@ -1,33 +1,40 @@
 """Scripted trajectories on simulated pools: valid format, random routing, no facts.
 
-A scripted policy answers embedded questions through the one rollout loop, on a random pool each. It
-quotes the shortlist of the topic, picks from it at random, usually splits a question of several facts,
-and mostly continues until the last part has a reply. The pool replies with random entities. A policy can
-learn the protocol, the phrasing and order of sub-questions, and to copy figures, names and answers. It
-cannot learn that a higher figure is better, or any fact.
+A scripted policy answers embedded questions through the one rollout loop, on a random pool each. It looks
+up the topic, quotes the figure and handle of one of the shown candidates at random, usually splits a question of several facts, and
+mostly continues until the last part has a reply. The pool replies with random entities, says that it is
+not sure, or is down. A policy can learn the protocol, the phrasing and order of sub-questions, and to
+refer to replies. It cannot learn that a higher figure is better, or any fact.
 """
 
 import asyncio
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import Random
 
 from routerr1.config import RolloutParams
 from routerr1.data.embedded import TOPICS, World
-from routerr1.pool.names import TRAINING_NAMES, UNSEEN_NAMES
-from routerr1.prompt import Renderer, shortlist, shortlisted
+from routerr1.data.rewording import as_typed
+from routerr1.notation import SPEND_LEVELS, with_spend
+from routerr1.pool.base import Pool
+from routerr1.pool.names import TRAINING_NAMES
+from routerr1.pool.perturbed import PerturbedPool
+from routerr1.pool.understanding import UnderstandingPool
+from routerr1.prompt import Renderer
 from routerr1.rollout.generate import ScriptedGenerator
-from routerr1.rollout.loop import rollout, stream_seed
+from routerr1.rollout.loop import FAILED, rollout
+from routerr1.short_answer import is_unsure
 from routerr1.simulation.candidates import Candidate
 from routerr1.simulation.facts import Fact
-from routerr1.simulation.pool import UNSURE, SimulatedPool, training_pool
+from routerr1.simulation.pool import SimulatedPool
 from routerr1.types import Card, Question, Trajectory
 
 DONE = "done"
-WHOLE_SHARE = 0.15  # of calls for a question of several facts
-CARDS_SHARED = (
-    8  # demonstrations in a row with the same cards; the warm start packs them into one row
-)
+WHOLE_SHARE = 0.1  # of calls for a question of several facts
+AS_ASKED_SHARE = 0.8  # of calls for a question of one fact: sent as it stands
+DOWN_SHARE = 0.2  # of demonstrations in which some candidates do not answer
+_ENTRY = re.compile(r"\b([0-9]+%) (m[1-9][0-9]*)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,31 +42,22 @@ class ScriptedDemonstrations:
     """See `Demonstrations`.
 
     Attributes:
-        questions: of all splits, so that their names occur, in sentences that state no fact.
+        questions: of all splits, so that their words occur; no sentence states a fact.
         known: facts of `world` by question.
-        names: that some of the cards carry: those of the pool's candidates, if training calls them.
-        seed: decides the cards.
     """
 
     questions: Sequence[Question]
     world: World
     known: Mapping[str, Fact]
-    names: Sequence[str]
     render: Renderer
     rollout: RolloutParams
     stop_probability: float
-    seed: int
 
-    def draw(self, seed: int, count: int, *, first: int = 0) -> Iterator[tuple[str, Trajectory]]:
+    def draw(self, seed: int, count: int) -> Iterator[tuple[str, Trajectory]]:
         """See `Demonstrations.draw`."""
-
-        def cards_of(place: int) -> Sequence[Card]:
-            return drawn_cards(self.names, self.known, self.seed, first + place)
-
         return demonstrations(
-            self.questions, self.world, self.known, cards_of,
-            render=self.render, params=self.rollout, stop_probability=self.stop_probability,
-            seed=seed, count=count,
+            self.questions, self.known, render=self.render, params=self.rollout,
+            stop_probability=self.stop_probability, seed=seed, count=count,
         )  # fmt: skip
 
     def vocabulary(self) -> Iterator[str]:
@@ -68,15 +66,11 @@ class ScriptedDemonstrations:
             yield f" {question.question}"
         for names in self.world.entities.values():
             yield from (f" {name}" for name in names)
-        yield from (f" {name}" for name in (*TRAINING_NAMES, *UNSEEN_NAMES))
-        yield from (f" {figure}" for figure in range(0, 101, 5))
 
 
 def demonstrations(
     questions: Sequence[Question],
-    world: World,
     known: Mapping[str, Fact],
-    cards_of: Callable[[int], Sequence[Card]],
     *,
     render: Renderer,
     params: RolloutParams,
@@ -84,90 +78,106 @@ def demonstrations(
     seed: int,
     count: int,
 ) -> Iterator[tuple[str, Trajectory]]:
-    """`count` prompts with the trajectory that follows; equal arguments give equal ones.
-
-    Args:
-        cards_of: the cards of the n-th demonstration: names to call, and what the prompt shows.
-    """
+    """`count` prompts with the trajectory that follows; equal arguments give equal ones."""
     rng = Random(f"imitated/{seed}")
-    entities = frozenset(name for names in world.entities.values() for name in names)
     for number in range(count):
-        question = rng.choice(questions)
-        cards = cards_of(number)
+        worded = as_typed(rng.choice(questions), rng)
+        question = with_spend(worded.question, rng.randint(0, SPEND_LEVELS))
+        pool = UnderstandingPool(_guessing_pool(known, rng, number), worded)
         script = _script(
-            question, cards, entities, stop_probability, params.max_rounds,
-            Random(rng.random()),
-        )  # fmt: skip
-        guessing = [
-            Candidate(card.name, dict.fromkeys(TOPICS, 0.0), 0, 0, 0.0, rng.randrange(3))
-            for card in cards
-        ]
-        pool = SimulatedPool(guessing, known, seed=number, cards=cards)
-        trajectory = rollout(
-            question, ScriptedGenerator(script), pool, render=render, params=params, seed=0
+            question, worded.fixes, stop_probability, params.max_rounds, Random(rng.random())
         )
-        yield render(question, cards), asyncio.run(trajectory)
+        trajectory = rollout(
+            question, ScriptedGenerator(script), pool, render=render, params=params, seed=number
+        )
+        yield render(question, pool.cards), asyncio.run(trajectory)
 
 
-def drawn_cards(
-    names: Sequence[str], known: Mapping[str, Fact], seed: int, number: int
-) -> Sequence[Card]:
-    """Cards of a random pool, equal in each `CARDS_SHARED` demonstrations; every fourth set has `names`.
-
-    The pool's own cards are never shown, since a policy recites what it sees often. A name that it never
-    meets is hardly ever written, and training would begin with a preference among its candidates.
-    """
-    row = number // CARDS_SHARED
-    drawn = training_pool(known, stream_seed(seed, row)).cards
-    if row % 4:
-        return drawn
-    rng = Random(f"names/{seed}/{row}")
-    count = len(drawn)
-    met = rng.sample(names, len(names))[:count]
-    # Names that always came first could be recognised by their places.
-    places = range(count) if len(met) == count else rng.sample(range(count), len(met))
-    given = dict(zip(places, met, strict=True))
-    return [
-        replace(card, name=given.get(place, card.name))
-        for place, card in enumerate(drawn)
-        if place in given or card.name not in names
+def _guessing_pool(known: Mapping[str, Fact], rng: Random, seed: int) -> Pool:
+    """A pool of candidates that know nothing and whose cards say anything."""
+    names = rng.sample(TRAINING_NAMES, rng.randint(2, 6))
+    guessing = [
+        Candidate(name, dict.fromkeys(TOPICS, 0.0), 0, 0, 0.0, rng.randrange(4),
+                  unsure=rng.choice([0.1, 0.1, 0.6]))
+        for name in names
+    ]  # fmt: skip
+    cards = [
+        Card(
+            name,
+            completion_usd_per_mtok=0.01 * 1000 ** rng.random(),
+            performance={topic: rng.random() for topic in TOPICS},
+        )
+        for name in names
     ]
+    pool = SimulatedPool(guessing, known, seed=seed, cards=cards)
+    if rng.random() >= DOWN_SHARE:
+        return pool
+    return PerturbedPool(
+        pool, cards, down=rng.sample(names, rng.randint(1, min(2, len(names) - 1)))
+    )
 
 
 def _script(
     question: Question,
-    cards: Sequence[Card],
-    entities: frozenset[str],
+    fixes: Mapping[str, str],
     stop_probability: float,
     max_rounds: int,
     rng: Random,
 ) -> Callable[[str, Sequence[str]], str]:
-    """The next generation from what was inserted so far."""
-    steps = question.metadata["steps"]
+    """The next generation from what was inserted so far; what is misspelt in the question stays so."""
+    steps = [_as_spelt(step, fixes) for step in question.metadata["steps"]]
     topics = question.metadata["topics"]
-    bridge: str | None = None
-    asked = -1  # the part asked last; the number of parts if the question was asked whole
-    last = UNSURE
+    bridge = 0  # number of the reply to the first part; 0: there is none
+    part = -1  # that was asked last; the number of parts if the question was asked whole
+    replies, last = 0, 0  # number of replies, and of the one that holds the answer
+    looking = False
 
     def say(_: str, inserted: Sequence[str]) -> str:
-        nonlocal bridge, asked, last
+        nonlocal bridge, part, replies, last, looking
+        if looking:
+            looking = False
+            figure, handle = rng.choice(_ENTRY.findall(inserted[-1]))
+            return f"<think> {figure} {handle}</think><search> {handle}: {_query(part)}</search>"
         finished = False
         if inserted:
-            found = _named(inserted[-1], entities)
-            last = found or last
-            finished = found is not None and asked >= len(steps) - 1
-            if asked == 0 and found:
-                bridge = found
+            replies += 1
+            found = not is_unsure(inserted[-1]) and not _failed(inserted[-1])
+            finished = found and part >= len(steps) - 1
+            if finished or not last:
+                last = replies
+            if found and part == 0:
+                bridge = replies
         stop = stop_probability if finished else 1 - stop_probability
-        if len(inserted) >= max_rounds or (inserted and rng.random() < stop):
-            return f"<think> {DONE}</think><answer> {_said(last)}</answer>"
-        asked = _next_part(len(steps), bridge is not None, rng)
-        query = question.question if asked == len(steps) else steps[asked].format(bridge)
-        topic = topics[min(asked, len(steps) - 1)]
-        name = rng.choice(shortlisted(topic, cards) or cards).name
-        return f"<think>{shortlist(topic, cards)}: {name}</think><search> {name}: {query}</search>"
+        if replies >= max_rounds or (inserted and rng.random() < stop):
+            return f"<think> {DONE}</think><answer> @{last}</answer>"
+        part = _next_part(len(steps), bridge > 0, rng)
+        looking = True
+        topic = topics[min(part, len(steps) - 1)]
+        return f"<think> {topic}</think><search> cards: {topic}</search>"
+
+    def _query(part: int) -> str:
+        as_asked = len(steps) == 1 and rng.random() < AS_ASKED_SHARE
+        if part == len(steps) or as_asked:
+            return "@question"
+        return str(steps[part].format(f"@{bridge}"))
 
     return say
+
+
+def _as_spelt(step: str, fixes: Mapping[str, str]) -> str:
+    """A canonical sub-question with the question's own spelling of the names in it."""
+    spelt = {right: wrong for wrong, right in fixes.items()}
+    return " ".join(
+        word.replace(bare, spelt[bare.lower()])
+        if bare.lower() in spelt and bare != bare.lower()
+        else word
+        for word in step.split(" ")
+        for bare in [word.strip(".,?")]
+    )
+
+
+def _failed(inserted: str) -> bool:
+    return any(why in inserted for why in FAILED.values())
 
 
 def _next_part(parts: int, bridged: bool, rng: Random) -> int:
@@ -177,15 +187,3 @@ def _next_part(parts: int, bridged: bool, rng: Random) -> int:
     if rng.random() < WHOLE_SHARE:
         return parts
     return 1 if bridged else 0
-
-
-def _said(last: str) -> str:
-    return "unknown" if last == UNSURE else last
-
-
-def _named(inserted: str, entities: frozenset[str]) -> str | None:
-    """The answer in a reply: the last entity that it names, unless the reply is unsure."""
-    words = [word.strip(".,?") for word in inserted.strip().removesuffix("</information>").split()]
-    if UNSURE in inserted:
-        return None
-    return next((word for word in reversed(words) if word in entities), None)

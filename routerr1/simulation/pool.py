@@ -17,7 +17,7 @@ from random import Random
 from routerr1.matching import normalise
 from routerr1.pool.base import Call, GroundTruth, Pool
 from routerr1.pool.names import TRAINING_NAMES, UNSEEN_NAMES
-from routerr1.simulation.candidates import Candidate, card_of, drawn_candidates
+from routerr1.simulation.candidates import Candidate, card_of, wide_candidates
 from routerr1.simulation.facts import Fact
 from routerr1.types import Card, Reply
 
@@ -25,37 +25,53 @@ LATENCY_SIGMA = 0.6  # of the log of seconds
 WHOLE_ACCURACY = 0.03  # on a question of several facts
 UNSURE = "I am not sure about that."
 UNCLEAR = "I do not understand the question."
+_UNSURE = (UNSURE, UNSURE, UNSURE, "I do not know.")
 _OPENINGS = (
     ("",),
     ("Sure.", "Of course."),
     ("Good question, let me recall.", "Let me think about that."),
+    ("",),
 )
+_REPLY_TOKENS = (10.0, 12.0, 16.0, 2.0)  # usual length, by verbosity
+PROBES = (8, 20, 40, 120)  # for each topic, behind the cards of drawn pools
 
 
 def training_pool(known: Mapping[str, Fact], seed: int) -> "SimulatedPool":
-    """A random pool of training names, with a generalist in half of all pools.
-
-    With one in every pool, a policy learns to call it for everything before it compares figures.
-    """
-    return drawn_pool(known, seed, TRAINING_NAMES, generalist_share=0.5)
+    """A random pool of training names."""
+    return drawn_pool(known, seed, TRAINING_NAMES)
 
 
 def drawn_pool(
+    known: Mapping[str, Fact], seed: int, names: Sequence[str] = UNSEEN_NAMES
+) -> "SimulatedPool":
+    """A random pool (`wide_candidates`) whose cards show what a few random probes would have measured."""
+    return profiled_pool(wide_candidates(seed, names), known, seed)
+
+
+def profiled_pool(
+    candidates: Sequence[Candidate],
     known: Mapping[str, Fact],
     seed: int,
-    names: Sequence[str] = UNSEEN_NAMES,
-    generalist_share: float = 1.0,
+    probes: int | None = None,
 ) -> "SimulatedPool":
-    """A random pool whose cards show what 20 random probes for each topic would have measured."""
+    """Candidates with cards that show what `probes` random questions of each topic would have measured.
+
+    Args:
+        probes: drawn from `PROBES` if None.
+    """
     rng = Random(f"cards/{seed}")
-    candidates = drawn_candidates(seed, names, generalist_share=generalist_share)
+    count = rng.choice(PROBES) if probes is None else probes
+
+    def measured(candidate: Candidate, skill: float) -> float:
+        right = skill * (1 - candidate.hesitant)
+        return sum(rng.random() < right for _ in range(count)) / count
+
     cards = [
         replace(
             card_of(each),
             latency_s=each.latency_s,
-            performance={
-                t: sum(rng.random() < a for _ in range(20)) / 20 for t, a in each.skill.items()
-            },
+            performance={topic: measured(each, skill) for topic, skill in each.skill.items()},
+            completion_tokens=_REPLY_TOKENS[each.verbosity],
         )
         for each in candidates
     ]
@@ -109,16 +125,23 @@ class SimulatedPool(Pool):
         fact = self.fact(query)
         if fact is None:
             return False
+        if self._hesitates(self._candidates[candidate], fact):
+            return False
         skill = self._candidates[candidate].skill.get(fact.topic, 0.0)
         accuracy = skill if fact.hops == 1 else min(skill, WHOLE_ACCURACY)
         return self._uniform("knows", candidate, fact.key) < accuracy
+
+    def _hesitates(self, candidate: Candidate, fact: Fact) -> bool:
+        share = candidate.hesitant
+        return share > 0 and self._uniform("hesitant", candidate.name, fact.key) < share
 
     def accuracy(self, candidate: str, query: str) -> float | None:
         """See `GroundTruth.accuracy`."""
         fact = self.fact(query)
         if fact is None or candidate not in self._candidates:
             return None
-        return self._candidates[candidate].skill.get(fact.topic, 0.0)
+        asked = self._candidates[candidate]
+        return asked.skill.get(fact.topic, 0.0) * (1 - asked.hesitant)
 
     def latency_s(self, name: str, query: str) -> float:
         """Seconds this call takes: lognormal around the candidate's median."""
@@ -135,14 +158,23 @@ class SimulatedPool(Pool):
         return f"{opening} {self._claim(name, query, fact)}".strip()
 
     def _claim(self, name: str, query: str, fact: Fact) -> str:
+        candidate = self._candidates[name]
+        said = self._answer(candidate, query, fact)
+        if said is None:
+            return _UNSURE[candidate.verbosity]
+        return said if candidate.verbosity == 3 else fact.statement.format(said)
+
+    def _answer(self, candidate: Candidate, query: str, fact: Fact) -> str | None:
+        """What it takes for the answer; None if it says that it is not sure."""
+        name = candidate.name
+        if self._hesitates(candidate, fact):
+            return None
         if self.knows(name, query):
-            return fact.statement.format(fact.answer)
+            return fact.answer
         wrong = [other for other in fact.distractors if other != fact.answer]
-        if not wrong or self._uniform("unsure", name, fact.key) < 0.5:
-            return UNSURE
-        return fact.statement.format(
-            wrong[int(self._uniform("wrong", name, fact.key) * len(wrong))]
-        )
+        if not wrong or self._uniform("unsure", name, fact.key) < candidate.unsure:
+            return None
+        return wrong[int(self._uniform("wrong", name, fact.key) * len(wrong))]
 
     async def ask(self, call: Call) -> Reply:
         """See `Pool.ask`."""

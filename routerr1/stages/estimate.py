@@ -10,6 +10,7 @@ from rich.table import Table
 
 from routerr1.baselines.build import SINGLE
 from routerr1.config import Params
+from routerr1.data.rewording import WORDINGS
 from routerr1.errors import PoolError
 from routerr1.files import read_json
 from routerr1.pool.cards import read_cards
@@ -24,7 +25,9 @@ _BYTES_PER_CHAR = 4  # UTF-8's longest
 _Z = 1.645  # one-sided 95 %
 # Of a call, before the profile has measured any.
 _ASSUMED_PROMPT_TOKENS, _ASSUMED_REPLY_TOKENS = 80, 150
-_POOL_CHANGES = 8  # variants of the pool in the generalize stage, beside the pool itself
+# Changes of the pool in the generalize stage, each played by the policy and by best-on-cards.
+_POOL_CHANGES = 14
+_CHANGES_BY_NEW_MODELS = 6  # of them two have all controls
 # Routers on pools drawn for each question: the policy, the one before it, at random, by the cards, the oracle.
 _REDRAWN = 5
 
@@ -302,7 +305,10 @@ def _plays(params: Params, inputs: Inputs) -> tuple[_Plays, ...]:
     # Where a baseline asks one candidate the whole question, all are asked it, to know the best.
     wholes = seeds * split * candidates * bool({*SINGLE} & {*params.baselines.include})
     redrawn = _REDRAWN * (params.pool.kind == "simulated")
-    pools = 1 + _POOL_CHANGES + redrawn + _on_new_models(params, inputs, controls)
+    few_probes = 2 * (params.pool.kind != "http")
+    worded = len(WORDINGS) * (params.dataset.source == "embedded")
+    pools = 2 + 2 * _POOL_CHANGES + few_probes + worded + redrawn
+    pools += _on_new_models(params, inputs, controls)
     changed = seeds * away * pools
     return (
         _Plays("train", training, training * rounds),
@@ -328,7 +334,7 @@ def _on_new_models(params: Params, inputs: Inputs, controls: int) -> int:
         return 0
     added = min(params.generalize.added_models, len(inputs.new))
     alone = 1 + (controls - len(inputs.chains)) + len(inputs.new)
-    return alone + 1 + controls + added
+    return alone + 1 + controls + added + 2 + 2 * (_CHANGES_BY_NEW_MODELS - 2)
 
 
 def _played(inputs: Inputs, split: Split, limit: int | None) -> int:

@@ -116,8 +116,8 @@ def jobs_of(workspace: Workspace, pool: Pool, learnt: Learnt) -> list[Job]:
     return evaluation_jobs(
         policies_of(workspace.policies(), workspace.renderer, params),
         pool,
-        workspace.questions(params.evaluate.split),
-        workspace.questions("validation"),
+        workspace.spending(params.evaluate.split),
+        workspace.spending("validation"),
         params.evaluate,
         others=baselines,
         wholes=wholes,

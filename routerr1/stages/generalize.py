@@ -6,9 +6,16 @@ from contextlib import aclosing
 from functools import partial
 
 from routerr1.config import Params
+from routerr1.evaluate.generalize import best_by_card
 from routerr1.evaluate.generalize import generalize as play_on_changed_pools
-from routerr1.evaluate.perturbations import Perturbations, with_new_models, without_new_models
-from routerr1.evaluate.redrawn import not_redrawn, redrawn
+from routerr1.evaluate.perturbations import (
+    Perturbations,
+    not_reworded,
+    reworded,
+    with_new_models,
+    without_new_models,
+)
+from routerr1.evaluate.redrawn import TopicOf, not_redrawn, redrawn
 from routerr1.evaluate.rows import Row
 from routerr1.evaluate.run import policies_of
 from routerr1.evaluate.store import RowStore
@@ -18,16 +25,19 @@ from routerr1.pool.build import open_http_pool, wrap_pool
 from routerr1.pool.drawn import DrawnPools, recorded_pool
 from routerr1.pool.names import UNSEEN_NAMES
 from routerr1.pool.perturbed import PerturbedPool
-from routerr1.pool.profile import profile, sample_probes
+from routerr1.pool.profile import profile, sample_probes, topic_of
 from routerr1.pool.recorded import answerable
 from routerr1.progress import Progress, track
 from routerr1.rejected import Rejected
 from routerr1.report.outputs import write_generalization
-from routerr1.simulation.candidates import candidates_of, drawn_candidates
+from routerr1.simulation.candidates import candidates_of, drawn_candidates, extreme_candidates
 from routerr1.simulation.facts import topic_in
 from routerr1.simulation.pool import SimulatedPool, drawn_pool
 from routerr1.tracking.runs import resume_run
+from routerr1.types import Card
 from routerr1.workspace import Workspace
+
+FEW_PROBES = 8  # of each topic
 
 
 def generalize(params: Params) -> None:
@@ -61,13 +71,17 @@ async def _play(
 ) -> tuple[list[Row], Perturbations]:
     params = workspace.params
     async with aclosing(pool):
+        new_models = await _new_models(workspace, pool)
+        own = PerturbedPool(pool, workspace.cards)
         return await play_on_changed_pools(
             policies_of(workspace.policies(), workspace.renderer, params),
-            PerturbedPool(pool, workspace.cards),
-            await _new_models(workspace, pool) + _redrawn(workspace, pool),
-            workspace.questions(params.evaluate.split),
+            own,
+            new_models + _redrawn(workspace, pool) + _reworded(workspace, own),
+            workspace.spending(params.evaluate.split),
             params.evaluate,
             params.generalize,
+            topic_of=_topics(workspace),
+            few_probes=await _few_probes(workspace, pool),
             store=store,
             progress=bar.update,
             rejected=rejected,
@@ -81,7 +95,7 @@ def _open_extended_pool(workspace: Workspace) -> Pool:
         return open_http_pool(
             pool, added=section.file, held_out=True, max_rejected=workspace.params.max_rejected
         )
-    unseen = drawn_candidates(section.pool_seed)
+    unseen = (*drawn_candidates(section.pool_seed), *extreme_candidates(section.pool_seed))
     unseen_cards = SimulatedPool(unseen, workspace.facts, seed=pool.seed).cards
     extended = SimulatedPool(
         (*candidates_of(pool.candidates), *unseen),
@@ -106,7 +120,35 @@ async def _new_models(workspace: Workspace, pool: Pool) -> Perturbations:
         probes, PerturbedPool(pool, new), store=store, max_rejected=workspace.params.max_rejected
     )
     added = workspace.params.generalize.added_models
-    return with_new_models(pool, workspace.cards, found.cards, added)
+    topics = _topics(workspace)
+    control = None if topics is None else best_by_card(topics)
+    return with_new_models(
+        pool, workspace.cards, found.cards, added, controls=control, seed=section.seed
+    )
+
+
+def _topics(workspace: Workspace) -> TopicOf | None:
+    """The topic of a sub-question, which best-on-cards needs; only the embedded questions tell it."""
+    if workspace.params.dataset.source != "embedded":
+        return None
+    return partial(topic_in, workspace.facts)
+
+
+def _reworded(workspace: Workspace, own: Pool) -> Perturbations:
+    if workspace.params.dataset.source != "embedded":
+        return not_reworded("other wordings are made for the embedded questions")
+    return reworded(own, workspace.params.generalize.pool_seed)
+
+
+async def _few_probes(workspace: Workspace, pool: Pool) -> list[Card] | None:
+    """The cards as 8 probes of each topic would have made them; None where probes cost money."""
+    params = workspace.params
+    if params.pool.kind == "http":
+        return None
+    rows = answerable(workspace.questions(params.profile_pool.split), pool)
+    topics = {topic_of(row) for row in rows}
+    probes = sample_probes(rows, FEW_PROBES * len(topics), params.generalize.pool_seed)
+    return (await profile(probes, PerturbedPool(pool, workspace.cards), store=None)).cards
 
 
 def _redrawn(workspace: Workspace, pool: Pool) -> Perturbations:

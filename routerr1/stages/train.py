@@ -3,20 +3,24 @@
 import asyncio
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from routerr1.config import Params, TrainParams
+from routerr1.data.embedded import DATASET
+from routerr1.data.rewording import as_typed
 from routerr1.errors import DataError
 from routerr1.files import digest, write_json
 from routerr1.lineage import PATHS, hash_of, known_commit
 from routerr1.metrics import mean_over_seeds
+from routerr1.notation import with_spend
 from routerr1.policy.load import load_options
 from routerr1.pool.base import Pool
-from routerr1.pool.drawn import DrawnPools, recorded_pool
+from routerr1.pool.drawn import DrawnPools, recorded_pool, with_outages
 from routerr1.pool.names import TRAINING_NAMES
+from routerr1.pool.understanding import UnderstandingPool
 from routerr1.progress import track
 from routerr1.rejected import Rejected
 from routerr1.rollout.loop import stream_seed
@@ -228,7 +232,9 @@ def training_context(workspace: Workspace, pool: Pool, seed: int) -> TrainingCon
     held_out = _sampled(workspace.questions("validation"), train.validation_questions, seed)
     steps = train.steps * train.questions_per_step
     return TrainingContext(
-        tasks=_tasks(workspace, workspace.questions("train"), pool, seed, steps),
+        tasks=_tasks(
+            workspace, workspace.questions("train"), pool, seed, steps, single=train.single_share
+        ),
         validation=_tasks(workspace, held_out, pool, seed + 1, len(held_out)),
         names=[] if params.pool.redraw == 1 else [card.name for card in pool.cards],
         render=workspace.renderer,
@@ -246,36 +252,51 @@ def training_context(workspace: Workspace, pool: Pool, seed: int) -> TrainingCon
 
 
 def _tasks(
-    workspace: Workspace, questions: list[Question], pool: Pool, seed: int, count: int
+    workspace: Workspace,
+    questions: list[Question],
+    pool: Pool,
+    seed: int,
+    count: int,
+    *,
+    single: float = 0.0,
 ) -> list[Task]:
-    """Every question on `pool`; with `pool.redraw`, `count` questions, that share of them on a new pool each.
+    """`count` questions, again and again where there are fewer; `pool.redraw` of them on a drawn pool each.
 
-    One question can then come more than once in a step.
+    Args:
+        single: share of them that are drawn from those of one fact: whom to call is learnt faster where nothing else
+            decides the reward.
     """
     share = workspace.params.pool.redraw
-    if not share:
-        return [Task(question, pool) for question in questions]
+    draw = training_pools(workspace, pool) if share else None
+    levels = workspace.params.train.spend_levels
     rng = Random(f"tasks/{seed}")
-    recorded = None
+    simple = [question for question in questions if question.hops == 1] or questions
+    sources = _in_rounds(simple, count, rng), _in_rounds(questions, count, rng)
+    chosen = [sources[rng.random() >= single].pop() for _ in range(count)]
+    tasks = []
+    for place, question in enumerate(chosen):
+        drawn = draw is not None and rng.random() < share
+        own = draw(stream_seed(seed, place)) if draw is not None and drawn else pool
+        asked = with_spend(question, rng.choice(levels))
+        if question.dataset == DATASET:
+            worded = as_typed(asked, rng)
+            asked, own = worded.question, UnderstandingPool(own, worded)
+        tasks.append(Task(asked, own))
+    return tasks
+
+
+def _in_rounds(questions: list[Question], count: int, rng: Random) -> list[Question]:
+    """`count` of the questions in random order; none comes again before all have come."""
+    rounds = -(-count // len(questions))
+    return [each for _ in range(rounds) for each in rng.sample(questions, len(questions))][:count]
+
+
+def training_pools(workspace: Workspace, pool: Pool) -> Callable[[int], Pool]:
+    """Seed -> a pool to train on, from simulated or recorded candidates; in some of them candidates are down."""
     if workspace.params.pool.kind == "recorded":
         recorded = DrawnPools(recorded_pool(pool), workspace.questions("train"))
-
-    def drawn_pool(place: int) -> Pool:
-        own = stream_seed(seed, place)
-        if recorded is None:
-            return training_pool(workspace.facts, own)
-        return recorded.draw(TRAINING_NAMES, own)
-
-    def pool_of(place: int) -> Pool:
-        chosen = pool
-        if rng.random() < share:
-            chosen = drawn_pool(place)
-        rng.random()  # unused; without it, equal parameters would give other tasks than before
-        return chosen
-
-    rounds = [rng.sample(questions, len(questions)) for _ in range(-(-count // len(questions)))]
-    drawn = [question for each in rounds for question in each][:count]
-    return [Task(question, pool_of(place)) for place, question in enumerate(drawn)]
+        return lambda seed: with_outages(recorded.draw(TRAINING_NAMES, seed), seed)
+    return lambda seed: with_outages(training_pool(workspace.facts, seed), seed)
 
 
 def _sampled(questions: list[Question], count: int, seed: int) -> list[Question]:
@@ -289,5 +310,5 @@ def _rehearsal(workspace: Workspace, seed: int) -> Rehearsal | None:
     if not (params.train.rehearsal_weight and params.warmstart.steps):
         return None
     return rehearsal(
-        demonstrations(workspace, seed), seed, params.train.rehearsal_batch, chat=params.prompt.chat
+        demonstrations(workspace), seed, params.train.rehearsal_batch, chat=params.prompt.chat
     )

@@ -3,23 +3,20 @@
 import logging
 import shutil
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from routerr1.config import DatasetParams, Params, PoolParams
+from routerr1.config import DatasetParams, Params
 from routerr1.errors import CheckpointError, ConfigError
 from routerr1.files import atomic_directory, write_json
 from routerr1.lineage import PATHS
 from routerr1.metrics import mean_over_seeds
-from routerr1.protocol import handles
 from routerr1.simulation.candidates import candidates_of, measured_candidates
 from routerr1.simulation.demonstrations import ScriptedDemonstrations
 from routerr1.simulation.pool import SimulatedPool
 from routerr1.train.checkpoint import read_manifest
 from routerr1.train.process_lock import exit_with_parent, only_trainer
 from routerr1.train.warmstart import use_pretrained, warm_start
-from routerr1.types import Card
 from routerr1.workspace import Workspace
 
 _MIN_FORMAT_VALIDITY = 0.95
@@ -79,7 +76,7 @@ def _warm_started(workspace: Workspace, seed: int) -> Path:
         return folder
     began = time.perf_counter()
     metrics = warm_start(
-        demonstrations(workspace, seed), workspace.questions("validation"),
+        demonstrations(workspace), workspace.questions("validation"),
         validation_pool(workspace), workspace.params, seed, folder,
     )  # fmt: skip
     _log.info("warm start, seed %d: %.0f s", seed, time.perf_counter() - began)
@@ -92,24 +89,17 @@ def _warm_started(workspace: Workspace, seed: int) -> Path:
     return folder
 
 
-def demonstrations(workspace: Workspace, seed: int) -> ScriptedDemonstrations:
-    """What the warm start of a seed imitates, and what its training rehearses."""
+def demonstrations(workspace: Workspace) -> ScriptedDemonstrations:
+    """What warm starts imitate, and what training rehearses."""
     params = workspace.params
     return ScriptedDemonstrations(
         questions=workspace.all_questions(),
         world=workspace.world,
         known=workspace.facts,
-        names=names_shown(workspace.cards, params.pool),
         render=workspace.renderer,
         rollout=params.rollout,
         stop_probability=params.warmstart.stop_probability,
-        seed=seed,
     )
-
-
-def names_shown(cards: Sequence[Card], pool: PoolParams) -> list[str]:
-    """Names that demonstrations show beside random ones: those that training calls, if it calls any."""
-    return list(handles(cards).values()) if pool.redraw < 1 else []
 
 
 def validation_pool(workspace: Workspace) -> SimulatedPool:

@@ -17,12 +17,8 @@ Pieces = Callable[[str], Sequence[tuple[str, int]]]
 class Demonstrations(Protocol):
     """A source of trajectories with a valid format, for the warm start and for rehearsal."""
 
-    def draw(self, seed: int, count: int, *, first: int = 0) -> Iterator[Demonstration]:
-        """`count` demonstrations; equal arguments give equal ones.
-
-        Args:
-            first: place of the first one in the run, which decides the cards that it shows.
-        """
+    def draw(self, seed: int, count: int) -> Iterator[Demonstration]:
+        """`count` demonstrations; equal arguments give equal ones."""
         ...
 
     def vocabulary(self) -> Iterator[str]:

@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,10 @@ from typing import Any
 from routerr1.config import TrainParams
 from routerr1.errors import BudgetExceeded, ConfigError
 from routerr1.pool.build import RUN_VARIABLE
-from routerr1.rejected import Fault
 from routerr1.reward import CostScale, FrozenCostScale
 from routerr1.rollout.local import LocalGenerator
 from routerr1.train.checkpoint import BEST, TrainingState, last_complete, restore_best
-from routerr1.train.context import Task, TrainingContext
+from routerr1.train.context import TrainingContext
 from routerr1.train.rollouts import RolloutWorker, StepRollouts, TrainedPolicy
 from routerr1.train.validation import validate
 from routerr1.types import Trajectory
@@ -97,14 +96,15 @@ def train(
     last = last_complete(folder)
     state = TrainingState.load(last) if last else TrainingState(_new_scale(context))
     worker = RolloutWorker(context, policy)
-    by_prompt, prompts = _by_prompt(context)
+    # TRL hands back what it was given: the task's place, since the prompt does not tell its pool.
+    places = {f"task {place}": task for place, task in enumerate(context.tasks)}
     rollouts = StepRollouts(
-        context, worker, by_prompt, state,
+        context, worker, places, state,
         eos=policy.tokenizer.eos_token_id,
         open_generation=lambda trainer: trl_adapter.open_generation(trainer, policy, vllm),
         log_rollouts=log_rollouts,
     )  # fmt: skip
-    trainer = _trainer(policy, context, prompts, rollouts, folder)
+    trainer = _trainer(policy, context, list(places), rollouts, folder)
 
     def validated(scale: FrozenCostScale | None) -> tuple[dict[str, float], FrozenCostScale]:
         trl_adapter.sync_vllm_weights(trainer)
@@ -277,25 +277,9 @@ def grpo_config(context: TrainingContext, folder: Path) -> Any:
         activation_checkpointing=params.gradient_checkpointing,
         dataloader_pin_memory=False,  # prompts are text
         seed=context.seed,
-        shuffle_dataset=True,
+        shuffle_dataset=False,  # tasks come in a drawn order
         **vllm,
     )
-
-
-def _by_prompt(context: TrainingContext) -> tuple[dict[str, Task], list[str]]:
-    """The task of each prompt, and the prompts; a question with the prompt of another is put aside."""
-    by_prompt: dict[str, Task] = {}
-    prompts: list[str] = []
-    for task in context.tasks:
-        prompt = context.render(task.question, task.pool.cards)
-        known = by_prompt.setdefault(prompt, task).question.id
-        if known == task.question.id:
-            prompts.append(prompt)
-            continue
-        why = f"gives the same prompt as {known}"
-        where = f"train: question {task.question.id}"
-        context.rejected.add(Fault(where, why, asdict(task.question)))
-    return by_prompt, prompts
 
 
 def _reward(prompts: list[str], reward: list[float], **_: Any) -> list[float]:

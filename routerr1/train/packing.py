@@ -1,8 +1,8 @@
 """Several examples in one row behind the prompt they share, so that the prompt is computed once.
 
 Each example attends to the shared part and to itself, at the positions it would have alone. The result
-equals that of separate rows, up to rounding. With long prompts and short answers this saves most of the
-work.
+equals that of separate rows, up to rounding. Two to a row, a long one beside a short one, leave little
+padding; more only make attention dearer, now that prompts are short.
 """
 
 from collections.abc import Sequence
@@ -11,8 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-
-_ROLLOUTS_PER_ROW = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +103,19 @@ def pack(examples: Sequence[Example], per_row: int) -> Packed:
     )
 
 
+def balanced(examples: Sequence[Example]) -> list[int]:
+    """An order for rows of two: the longest example beside the shortest, so that rows are about equally long."""
+    order = sorted(range(len(examples)), key=lambda i: (_length(examples[i]), i))
+    half = len(order) // 2
+    pairs = zip(order[:half], reversed(order[len(order) - half :]), strict=True)
+    middle = order[half : len(order) - half]
+    return [place for pair in pairs for place in pair] + middle
+
+
+def _length(example: Example) -> int:
+    return len(example.prompt_ids) + len(example.ids)
+
+
 def _common_prefix(prompts: Sequence[Sequence[int]]) -> int:
     """Length of the longest common prefix, but short of every prompt's last token."""
     most = min(map(len, prompts)) - 1
@@ -137,9 +148,8 @@ def packed_logps(
             input_ids[:, :start], input_ids[:, start:], visible.bool(), strict=True
         )
     ]
-    # Equal prompts side by side, in the same order every time.
-    order = sorted(range(len(examples)), key=lambda i: examples[i].prompt_ids)
-    packed = pack([examples[i] for i in order], _ROLLOUTS_PER_ROW)
+    order = balanced(examples)
+    packed = pack([examples[i] for i in order], 2)
     logps = torch.log_softmax(packed.logits(model) / temperature, dim=-1)
     places = torch.cat([torch.arange(len(examples[i].ids)) + i * width for i in order])
 

@@ -17,8 +17,8 @@ from routerr1.train.packing import Example
 Rehearsal = Callable[[int, Any], Sequence[Example]]
 """(step, tokenizer) -> what that step imitates; equal at every call."""
 
-# A thought's first word says whether to continue and on what; the candidate follows its colon.
-_THOUGHT = re.compile(r"(<think>)( \S+)(?:(.*:)( [^<]+))?(</think>.*)", re.DOTALL)
+# The first word of a thought says whether to continue and on what, or quotes the figure of a candidate.
+_DECISION = re.compile(r"(<think>)( ?[^<\s]+)(.*)", re.DOTALL)
 
 
 def rehearsal(demonstrations: Demonstrations, seed: int, count: int, *, chat: bool) -> Rehearsal:
@@ -29,7 +29,7 @@ def rehearsal(demonstrations: Demonstrations, seed: int, count: int, *, chat: bo
     """
 
     def of_step(step: int, tokenizer: Any) -> list[Example]:
-        pairs = demonstrations.draw(stream_seed(seed, step), count, first=step * count)
+        pairs = demonstrations.draw(stream_seed(seed, step), count)
         return [
             encode(prompt, trajectory, tokenizer, chat=chat, pieces=undecided)
             for prompt, trajectory in pairs
@@ -41,11 +41,12 @@ def rehearsal(demonstrations: Demonstrations, seed: int, count: int, *, chat: bo
 def undecided(text: str) -> list[tuple[str, int]]:
     """See `demonstrations.Pieces`: mask 0 where the policy decides.
 
-    >>> undecided("<think> money 95 A 40 B: A</think><search> A: what?</search>")[:4]
-    [('<think>', 1), (' money', 0), (' 95 A 40 B:', 1), (' A', 0)]
+    >>> undecided("<think> money</think><search> cards: money</search>")
+    [('<think>', 1), (' money', 0), ('</think><search> cards: money</search>', 1)]
+    >>> undecided("<think> 95% m4</think><search> m4: @question</search>")
+    [('<think>', 1), (' 95%', 0), (' m4</think><search> m4: @question</search>', 1)]
     """
-    found = _THOUGHT.fullmatch(text)
+    found = _DECISION.fullmatch(text)
     if found is None:
         return imitate_all(text)
-    weights = (1, 0, 1, 0, 1)
-    return [(part, weight) for part, weight in zip(found.groups(), weights, strict=True) if part]
+    return list(zip(found.groups(), (1, 0, 1), strict=True))

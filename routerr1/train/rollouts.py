@@ -215,7 +215,7 @@ class StepRollouts:
     """TRL's `rollout_func`: one row for each prompt of a step, in order.
 
     Args:
-        by_prompt: the task of each prompt.
+        by_prompt: task by what TRL holds as its prompt.
         state: its cost scale scores each step and grows by it.
         open_generation: what generates, given TRL's trainer.
         log_rollouts: called with the step and this process's trajectories.

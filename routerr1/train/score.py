@@ -8,8 +8,9 @@ from routerr1.config import RewardParams
 from routerr1.matching import token_f1
 from routerr1.metrics import routing_metrics
 from routerr1.naming import IN_KEY, fit_names
+from routerr1.notation import spend_of
 from routerr1.pool.base import Pool, is_best
-from routerr1.reward import FrozenCostScale, components
+from routerr1.reward import FrozenCostScale, alpha_at, components
 from routerr1.types import Ask, Card, Trajectory
 from routerr1.verifiers import verify
 
@@ -43,7 +44,7 @@ def score(
     trajectory: Trajectory, cards: Sequence[Card], scale: FrozenCostScale, params: RewardParams
 ) -> Score:
     """Score one trajectory; pure, so a stored one can be scored again."""
-    format_valid = protocol.check(trajectory.text, protocol.names_of(cards))
+    format_valid = protocol.check(trajectory.text, protocol.names_of(cards, trajectory.handles))
     golds, said = trajectory.question.golden_answers, trajectory.answer
     rule = trajectory.question.matching
     known = trajectory.question.metadata
@@ -53,7 +54,8 @@ def score(
     cost = micro_usd(trajectory, cards, params.cost_basis)
     cost_score = 0.0 if trajectory.ledger.failures else scale.score(cost)
     answer = em if params.answer == "em" else f1
-    parts = components(format_valid, answer, cost_score, params.cost_weight)
+    alpha = alpha_at(spend_of(trajectory.question), params.cost_weight, params.frugal_weight)
+    parts = components(format_valid, answer, cost_score, alpha)
     return Score(format_valid, em, f1, answer, cost, cost_score, parts)
 
 

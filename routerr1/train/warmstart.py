@@ -4,7 +4,7 @@ import asyncio
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from itertools import chain, islice
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,11 @@ from routerr1.rollout.local import LocalGenerator
 from routerr1.rollout.loop import play
 from routerr1.train.checkpoint import write_manifest
 from routerr1.train.demonstrations import Demonstration, Demonstrations, encode
-from routerr1.train.packing import Example, pack
+from routerr1.train.packing import Example, balanced, pack
 from routerr1.train.score import score
 from routerr1.types import Question
 
-_EXAMPLES_PER_ROW = 8
-_TOKENIZED_PAIRS = 3000
+_DISTINCT = 6000  # demonstrations; more are these again, which costs no figure and saves a minute
 
 
 def fit(
@@ -95,7 +94,7 @@ def packed_loss(model: Any, batch: Sequence[Example]) -> Tensor:
     """Mean negative log-likelihood of the tokens the policy wrote."""
     # Otherwise packing would make its tensors on the CPU.
     with nullcontext() if model.device.type == "cpu" else model.device:
-        packed = pack(batch, _EXAMPLES_PER_ROW)
+        packed = pack([batch[place] for place in balanced(batch)], 2)
         return torch.nn.functional.cross_entropy(packed.logits(model), packed.targets)
 
 
@@ -122,12 +121,11 @@ def warm_start(
         raise DataError("data/questions: has no validation questions, which judge the warm start")
     label = f"warm start, seed {seed}"
     render = renderer(params.prompt.template, params.rollout.max_rounds, params.prompt.file)
-    wanted = params.warmstart.steps * params.warmstart.batch_size
-    pairs = demonstrations.draw(seed, max(wanted, 256))
-    first = _taken(pairs, min(_TOKENIZED_PAIRS, max(wanted, 256)), f"{label}, examples")
+    wanted = min(max(params.warmstart.steps * params.warmstart.batch_size, 256), _DISTINCT)
+    pairs = _taken(demonstrations.draw(seed, wanted), wanted, f"{label}, examples")
     options = load_options(params)
     if params.model.init == "scratch":
-        tokenizer = train_tokenizer(_corpus(first, demonstrations), params.model.vocab_size)
+        tokenizer = train_tokenizer(_corpus(pairs, demonstrations), params.model.vocab_size)
         policy = LocalGenerator(
             new_model(params.model, tokenizer, seed), tokenizer, chat=options.chat
         )
@@ -135,9 +133,8 @@ def warm_start(
     else:
         policy = LocalGenerator.load(params.model.init, options, trained=True)
         tokenizer = policy.tokenizer
-    examples = (
-        encode(prompt, trajectory, tokenizer, chat=options.chat)
-        for prompt, trajectory in chain(first, pairs)
+    examples = cycle(
+        [encode(prompt, trajectory, tokenizer, chat=options.chat) for prompt, trajectory in pairs]
     )
     with track(label, params.warmstart.steps) as bar:
         losses = fit(

@@ -12,7 +12,7 @@ from routerr1.config import EmbeddedParams, RolloutParams
 from routerr1.data.embedded import build_world, questions
 from routerr1.evaluate.controls import Policy
 from routerr1.pool.profile import profile
-from routerr1.prompt import renderer
+from routerr1.prompt import Renderer
 from routerr1.rollout.generate import ScriptedGenerator
 from routerr1.simulation.candidates import default_candidates
 from routerr1.simulation.facts import known_facts
@@ -20,6 +20,11 @@ from routerr1.simulation.pool import SimulatedPool
 from routerr1.types import Question
 
 SIZES = EmbeddedParams(countries=20, airports=14, elements=14, test_share=0.3, validation_share=0.1)
+PLAIN = Renderer(
+    lambda question, cards: (
+        f"{' '.join(card.name for card in cards)}\nQuestion: {question.question}\n"
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class World:
 
     def policy(self, generator: ScriptedGenerator, seed: int = 1) -> Policy:
         limits = RolloutParams(max_rounds=4, max_new_tokens=40, temperature=1.0)
-        return Policy(seed, generator, renderer("compact", 4), limits, 0.0)
+        return Policy(seed, generator, PLAIN, limits, 0.0)
 
 
 def _last_word(inserted) -> str:

@@ -45,13 +45,17 @@ async def test_every_thought_call_price_and_reply_is_told(
     reply = trajectory.turns[0].reply
     assert reply is not None
     figures = f"${reply.cost_usd:.6f}, {reply.latency_s:.2f} s"
+    first, second = ("@1 ", "@2 ") if template == "compact" else ("", "")
     assert list(steps_shown(trajectory)) == [
         ("Thinks", "geography: Atlas"),
         ("Asks Atlas", FRANCE),
-        (f"Reply ({figures})", reply.text),
+        (f"Reply ({figures})", first + reply.text),
         ("Thinks", "Again."),
         ("Asks no model", "<search>Nobody: Why?</search>"),
-        ("No reply ($0.000000, 0.00 s)", "There is no such model. Ask one of the models listed."),
+        (
+            "No reply ($0.000000, 0.00 s)",
+            f"{second}There is no such model. Ask one of the models listed.",
+        ),
         ("Thinks", "done"),
         ("Answer", "Paris[31m"),  # the escape character would colour the terminal
     ]
@@ -74,11 +78,23 @@ async def test_why_there_is_no_answer_is_told(pool: SimulatedPool, last: str, wh
     assert why in text
 
 
+async def test_a_look_up_is_shown_with_names(pool: SimulatedPool) -> None:
+    look = "<think> geography</think><search> cards: geography</search>"
+    trajectory = await played(pool, "compact", look, "<think>t</think><answer> x</answer>")
+    (label, text) = list(steps_shown(trajectory))[1]
+    assert label == "Looks up geography"
+    assert len(trajectory.handles) == 4
+    assert all(name in text for name in trajectory.handles.values())
+
+
 async def test_the_sums_stand_at_the_end_and_a_simulation_is_called_one(
     pool: SimulatedPool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     call = f"<think>t</think><search>Atlas: {FRANCE}</search>"
-    trajectory = await played(pool, "compact", call, call, "<think>t</think><answer>[x] y</answer>")
+    again = f"<think>t</think><search>Goliath: {FRANCE}</search>"
+    trajectory = await played(
+        pool, "compact", call, again, "<think>t</think><answer>[x] y</answer>"
+    )
     replies = [turn.reply for turn in trajectory.turns if turn.reply]
     usd, seconds = sum(r.cost_usd for r in replies), sum(r.latency_s for r in replies)
     show(trajectory, simulated=True)

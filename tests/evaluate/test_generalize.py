@@ -43,6 +43,7 @@ from tests.evaluate.made import played
 from tests.evaluation import drawing, new_models
 from tests.servers import write_pool_file
 
+WITH_NEW = {"drawn", "added", "better_added", "worse_added", "pool_of_12", "pool_of_25"}
 LIMITS = GeneralizeParams(pool_seed=1007, added_models=2, max_questions=45)
 
 
@@ -73,17 +74,26 @@ def _changes(stage):
     return {variant.name: variant.pool for variant in found.made}
 
 
-@pytest.mark.parametrize("template", ["compact", "full"])
-def test_every_change_that_is_made_changes_the_prompt_but_a_candidate_that_is_down(stage, template):
+UNSEEN = {"favourite_down", "two_down", "favourite_hesitant"}
+
+
+def test_every_change_that_is_made_changes_the_prompt_but_for_what_no_card_says(stage):
     cards = [replace(card, performance={"capital": 0.5 + 0.05 * place})
              for place, card in enumerate(stage.pool.cards)]  # fmt: skip
-    render = renderer(template, 4)
+    render = renderer("full", 4)
     found = perturb_pool(PerturbedPool(stage.pool, cards), "Atlas", 1, render)
     before = render(stage.test[0], cards)
     same = {v.name for v in found.made if render(stage.test[0], v.pool.cards) == before}
-    assert same == {"favourite_down"}
-    # Free text on a card never reaches a policy that reads the compact prompt: that is the defence.
-    hidden = {"descriptions_swapped", "description_poisoned"} if template == "compact" else set()
+    assert same == UNSEEN
+    assert not found.not_made
+
+
+def test_a_policy_that_looks_cards_up_is_shown_no_description(stage):
+    # Free text on a card never reaches it: that is the defence.
+    cards = [replace(card, performance={"capital": 0.5 + 0.05 * place})
+             for place, card in enumerate(stage.pool.cards)]  # fmt: skip
+    found = perturb_pool(PerturbedPool(stage.pool, cards), "Atlas", 1, renderer("compact", 4))
+    hidden = {"descriptions_swapped", "description_poisoned"}
     assert found.not_made == dict.fromkeys(hidden, "the prompt does not show it")
 
 
@@ -118,7 +128,7 @@ def test_on_redrawn_pools_the_cards_and_the_truth_bound_what_routing_can_win(com
     em = {name: line.em.mean for name, line in lines.items()}
     assert em["oracle"] > em["best_on_cards"] > em["policy"] + 0.1  # it asks the first one shown
     assert em["policy_before_rl"] == 0.0  # it asks for a candidate that is in none of these pools
-    assert lines["best_on_cards"].collapse.best_model_share > 0.9
+    assert lines["best_on_cards"].collapse.best_model_share > 0.7  # cards are measured
     assert 0.0 < lines["policy"].collapse.best_model_share < 0.5
 
 
@@ -187,7 +197,7 @@ def test_the_controls_say_how_many_calls_went_to_the_best(compared):
         # A policy that calls a candidate of no such pool makes no call.
         assert line.cells[place].text == ("–" if share is None else f"{100 * share:.0f}")
     assert known["Policy before RL"].collapse.best_model_share is None
-    assert known["Best by card"].collapse.best_model_share > 0.9
+    assert known["Best by card"].collapse.best_model_share > 0.7
 
 
 def test_each_change_changes_what_it_says(stage):
@@ -338,11 +348,8 @@ async def test_the_suite_plays_on_a_pool_file_with_a_second_one_of_new_models(
             await everyone.aclose()
         found = compare_pools(rows, changes, stage.params)
         entries = {entry.pool: entry for entry in found.pools}
-        assert set(entries) | set(found.not_made) == {"drawn", "added", *_changes(stage)}
-        # Before profiling cards have no performance, and the compact prompt shows no description.
-        assert set(found.not_made) == {
-            "descriptions_swapped", "claims_swapped", "description_poisoned"
-        }  # fmt: skip
+        assert set(entries) | set(found.not_made) == {*WITH_NEW, *_changes(stage)}
+        assert not found.not_made
         assert entries["drawn"].target == tuple(candidate.name for candidate in drawn)
         assert entries["drawn"].target_share.mean == 1.0
         forced = {line.router for line in entries["added"].table.routers}
@@ -369,7 +376,7 @@ def test_without_new_models_the_rest_is_played_and_the_reason_stands_in_the_tabl
     found = compare_pools(rows, changes, stage.params)
     assert {"drawn", "added"} < set(found.not_made)
     assert {e.pool for e in found.pools} | set(found.not_made) == {
-        "drawn", "added", *_changes(stage)
+        *WITH_NEW, *_changes(stage)
     }  # fmt: skip
     assert f"Not made: drawn: {why}." in markdown.render([pools_section(found)])
     assert "unseen_em" not in headline(found)

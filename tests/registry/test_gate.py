@@ -25,6 +25,7 @@ PARAMS = GateParams(
     max_no_call_rate=0.5,
     min_call_entropy=0.3,
     min_unseen_em=0.1,
+    min_worst_change=0.8,
     margin_unseen_em=0.05,
 )
 GOOD = Metrics(
@@ -36,6 +37,7 @@ GOOD = Metrics(
     no_call_rate=0.1,
     call_entropy=1.5,
     unseen_em=0.4,
+    worst_change=0.9,
 )
 BETTER = Difference(mean=0.05, low=0.01, high=0.09, p=0.01, mde=0.06, n=100, groups=40)
 AGAINST = Comparison(
@@ -106,6 +108,7 @@ def test_a_good_challenger_passes_each_rule_of_the_comparison() -> None:
         "no_call",
         "call_entropy",
         "unseen_pool",
+        "worst_change",
         "unseen_difference",
     ]
 
@@ -127,6 +130,8 @@ def test_the_decision_names_the_rule_by_which_answers_are_compared() -> None:
         ({"no_call_rate": 0.51}, "no_call"),
         ({"call_entropy": 0.29}, "call_entropy"),
         ({"unseen_em": 0.09}, "unseen_pool"),
+        ({"worst_change": 0.79}, "worst_change"),
+        ({"worst_change": None}, "worst_change"),
         ({"unseen_em": None}, "unseen_pool"),
     ],
 )

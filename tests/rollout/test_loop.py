@@ -13,7 +13,7 @@ from routerr1.errors import PoolError
 from routerr1.pool.base import Call, Pool
 from routerr1.pool.recording import Recorder, open_replay
 from routerr1.pool.records import RecordStore, reply_row
-from routerr1.prompt import renderer
+from routerr1.prompt import Renderer, renderer
 from routerr1.protocol import information, is_information
 from routerr1.rollout.generate import ScriptedGenerator
 from routerr1.rollout.loop import play, rollout
@@ -22,6 +22,7 @@ from routerr1.types import Ask, Card, Question, Reply, Trajectory
 
 PARAMS = RolloutParams(max_rounds=2, max_new_tokens=100, temperature=1.0)
 QUESTION = Question("q1", "d", "Capital of France?", ("Paris",), "test", 1, {"group": "g"})
+PLAIN = Renderer(lambda question, _: question.question)
 ASK = "<think>t</think><search>big: capital of France?</search>"
 DONE = "<think>t</think><answer>Paris</answer>"
 
@@ -49,7 +50,7 @@ async def run(script: list[str], pool: Pool, **options: object) -> Trajectory:
         QUESTION,
         ScriptedGenerator(script),
         pool,
-        **{"render": renderer("compact", 2), "params": PARAMS, "seed": 0, **options},  # type: ignore[arg-type]
+        **{"render": PLAIN, "params": PARAMS, "seed": 0, **options},  # type: ignore[arg-type]
     )
 
 
@@ -213,7 +214,7 @@ async def test_trajectories_do_not_wait_for_each_other() -> None:
     began = time.perf_counter()
     played = await play(
         [QUESTION] * 50, ScriptedGenerator([ASK, ASK, DONE]), pool,
-        render=renderer("compact", 2), params=PARAMS, seed=0,
+        render=PLAIN, params=PARAMS, seed=0,
     )  # fmt: skip
     assert len(pool.asked) == 100
     assert all(t.answer == "Paris" for t in played)
@@ -230,5 +231,5 @@ async def test_the_first_error_of_ours_ends_all_and_comes_alone() -> None:
     with pytest.raises(PoolError, match="the pool is gone"):
         await play(
             [QUESTION] * 3, ScriptedGenerator([ASK, DONE]), pool,
-            render=renderer("compact", 2), params=PARAMS, seed=1,
+            render=PLAIN, params=PARAMS, seed=1,
         )  # fmt: skip

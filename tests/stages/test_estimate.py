@@ -65,8 +65,8 @@ def test_calls_and_dollars_per_stage():
     assert found["train"].expected_usd == pytest.approx(360 * 1.5 * 2e-4)
     # Policy, random, two forced and three baselines on 7 test questions; two forced on 4 of validation.
     assert found["evaluate"].most_calls == 2 * (7 * 7 + 4 * 2) * 3
-    # The pool and eight changes of it.
-    assert found["generalize"].most_calls == 2 * 6 * 9 * 3
+    # The pool and 14 changes of it, each by the policy and by best-on-cards; 7 other wordings by the policy.
+    assert found["generalize"].most_calls == 2 * 6 * (30 + 7) * 3
 
 
 def test_a_simulated_pool_is_played_on_other_draws_too_and_a_limit_above_the_rows_asks_no_more():
@@ -78,9 +78,9 @@ def test_a_simulated_pool_is_played_on_other_draws_too_and_a_limit_above_the_row
         }
     )
     found = {stage.stage: stage for stage in estimate(simulated, inputs()).stages}
-    # All 50 rows; the pool, eight changes of it, and five routers (policy, the one before, random, by the
-    # cards, oracle) on pools drawn for each question.
-    assert found["generalize"].most_calls == 2 * 50 * (9 + 5) * 3
+    # All 50 rows; the pool, 14 changes of it and cards of few probes, each by two routers, and five routers
+    # (policy, the one before, random, by the cards, oracle) on pools drawn for each question.
+    assert found["generalize"].most_calls == 2 * 50 * (30 + 7 + 2 + 5) * 3
 
 
 def test_single_round_routers_have_every_candidate_asked_the_whole_question():
@@ -102,8 +102,8 @@ def test_a_fallback_may_be_paid_on_top_and_new_models_are_probed_and_played():
     assert found["profile"].most_usd == pytest.approx(10 * 2 * (1328 + 100 + 100) * 1e-6)
     assert found["train"].most_usd == pytest.approx(1080 * 2 * (1448 + 100) * 1e-6)
     # As before, and policy, random and three forced on the new models alone; policy, random and four forced on
-    # the old with two of them; and 10 probes to each of three.
-    assert found["generalize"].most_calls == 2 * 6 * (9 + 5 + 6) * 3 + 30
+    # the old with two of them; best-on-cards on both; four more changes by two routers; 10 probes to each of three.
+    assert found["generalize"].most_calls == 2 * 6 * (30 + 7 + 5 + 6 + 2 + 8) * 3 + 30
 
 
 def test_the_links_of_a_pool_file_have_their_own_tries_and_reply_lengths(tmp_path: Path):

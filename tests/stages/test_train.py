@@ -25,7 +25,7 @@ from routerr1.stages import warmstart as warmstart_stage
 from routerr1.stages.dataset import dataset
 from routerr1.stages.profile import profile
 from routerr1.stages.train import read_inputs, train, training_context
-from routerr1.stages.warmstart import names_shown, warmstart
+from routerr1.stages.warmstart import warmstart
 from routerr1.tracking.store import open_client
 from routerr1.train import warmstart as training
 from routerr1.types import Question
@@ -229,10 +229,3 @@ def test_after_a_change_of_the_pool_file_no_recorded_probe_answers(
         write_pool_file(file, url, after)
         again = costs()
     assert all(new > old for new, old in zip(again, first, strict=True))
-
-
-def test_demonstrations_show_the_names_of_the_pool_unless_every_pool_is_redrawn(
-    pool: SimulatedPool, params: Params
-) -> None:
-    assert names_shown(pool.cards, params.pool.model_copy(update={"redraw": 1.0})) == []
-    assert names_shown(pool.cards, params.pool) == [card.name for card in pool.cards]

@@ -36,11 +36,21 @@ def names(task: Task) -> tuple[str, ...]:
     return tuple(card.name for card in task.pool.cards)
 
 
-def test_without_variation_every_question_comes_once_on_the_pool_itself(tasks_of: Any) -> None:
-    tasks = tasks_of()
-    ids = [task.question.id for task in tasks]
-    assert len(ids) == len(set(ids)) == len(read_questions(PATHS.questions, "train"))
-    assert len({id(task.pool) for task in tasks}) == 1
+def test_every_question_comes_and_those_of_one_fact_more_often(tasks_of: Any) -> None:
+    tasks = tasks_of(redraw=0.0)
+    rows = read_questions(PATHS.questions, "train")
+    assert len(tasks) == 400
+    assert {task.question.hops for task in tasks} == {1, 2}
+    single = sum(task.question.hops == 1 for task in tasks) / 400
+    of_all = sum(row.hops == 1 for row in rows) / len(rows)
+    assert single == pytest.approx(0.5 + 0.5 * of_all, abs=0.08)
+    assert len({names(task) for task in tasks}) == 1
+
+
+def test_questions_are_worded_as_people_type_them_and_half_of_them_stay(tasks_of: Any) -> None:
+    known = {row.id: row.question for row in read_questions(PATHS.questions, "train")}
+    same = [task.question.question == known[task.question.id] for task in tasks_of(redraw=0.0)]
+    assert sum(same) / len(same) == pytest.approx(0.5, abs=0.1)
 
 
 def test_a_share_of_the_questions_comes_with_a_pool_of_its_own(tasks_of: Any) -> None:

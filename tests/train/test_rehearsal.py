@@ -1,6 +1,5 @@
 """Imitating beside reinforcement learning: of what, and that nothing a reward should decide is imitated."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,10 @@ from routerr1.config import Params
 from routerr1.data.embedded import World
 from routerr1.prompt import renderer
 from routerr1.rollout.local import LocalGenerator
-from routerr1.simulation.demonstrations import demonstrations
+from routerr1.simulation.demonstrations import ScriptedDemonstrations
 from routerr1.simulation.facts import known_facts
 from routerr1.simulation.pool import SimulatedPool
 from routerr1.train import grpo
-from routerr1.train.demonstrations import Demonstration
 from routerr1.train.packing import Example
 from routerr1.train.rehearsal import Rehearsal, rehearsal
 from routerr1.train.warmstart import packed_loss
@@ -24,29 +22,12 @@ from routerr1.types import Question
 from tests.train.contexts import context_of
 
 
-class OnePool:
-    """Demonstrations that all show the cards of one pool."""
-
-    def __init__(
-        self, params: Params, world: World, pool: SimulatedPool, rows: list[Question]
-    ) -> None:
-        self._params, self._world, self._pool, self._rows = params, world, pool, rows
-
-    def draw(self, seed: int, count: int, *, first: int = 0) -> Iterator[Demonstration]:  # noqa: ARG002 - cards are the same everywhere
-        return demonstrations(
-            self._rows, self._world, known_facts(self._world), lambda _: self._pool.cards,
-            render=renderer("compact", self._params.rollout.max_rounds),
-            params=self._params.rollout, seed=seed, count=count,
-            stop_probability=self._params.warmstart.stop_probability,
-        )  # fmt: skip
-
-    def vocabulary(self) -> Iterator[str]:
-        return iter(())
-
-
 @pytest.fixture
-def rehearsed(params: Params, world: World, pool: SimulatedPool, rows: list[Question]) -> Rehearsal:
-    source = OnePool(params, world, pool, rows)
+def rehearsed(params: Params, world: World, rows: list[Question]) -> Rehearsal:
+    source = ScriptedDemonstrations(
+        rows, world, known_facts(world), renderer("compact", params.rollout.max_rounds),
+        params.rollout, params.warmstart.stop_probability,
+    )  # fmt: skip
     return rehearsal(source, 1, params.train.rehearsal_batch, chat=params.prompt.chat)
 
 
@@ -62,24 +43,23 @@ def runs(example: Example, tokenizer: Any, weight: int) -> list[str]:
 
 
 def test_what_to_do_next_and_whom_to_call_are_left_to_the_rewards(
-    rehearsed: Rehearsal, small_policy: Path, pool: SimulatedPool, params: Params
+    rehearsed: Rehearsal, small_policy: Path, params: Params
 ) -> None:
     tokenizer = LocalGenerator.load(small_policy).tokenizer
-    names = {f" {card.name}" for card in pool.cards}
     examples = [example for step in range(4) for example in rehearsed(step, tokenizer)]
     assert len(examples) == 4 * params.train.rehearsal_batch
     for example in examples:
         text = tokenizer.decode(example.ids)
-        calls = text.count("</search>")
+        asked = text.count("</search>")
         left = runs(example, tokenizer, 0)
-        replies = [each for each in left if each.startswith("<information>")]
-        assert len(replies) == calls
-        # A first word for every thought, a name for every call; a reply runs on into nothing else.
-        assert sum(each in names for each in left) == calls
-        assert len(left) == calls + calls + calls + 1
+        inserted = [each for each in left if each.startswith("<information>")]
+        assert len(inserted) == asked
+        # A first word for every thought: a topic, a figure, or that it is done; nothing else is left out.
+        assert len(left) == asked + asked + 1
+        assert sum(each.strip().endswith("%") for each in left) == asked // 2
         imitated = "".join(runs(example, tokenizer, 1))
         assert imitated.endswith("</answer>")
-        assert imitated.count("<search>") == calls
+        assert imitated.count("<search>") == asked
 
 
 def test_a_step_rehearses_the_same_every_time_and_another_step_other_examples(

@@ -1,0 +1,270 @@
+"""How a policy writes calls and answers: with names and in words, or in short form.
+
+The short form is that of the compact template. A look-up (`<search>Cards: aviation</search>`) is free and
+shows the best candidates of a topic under handles (`m4`), which are drawn for every rollout, so that no
+choice can be learnt by heart. `@question` in a call is the question as it was asked, `@2` in a call or as
+the answer is the short answer of the second reply. Only what the policy sampled is read for these.
+"""
+
+import math
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from random import Random
+from typing import Protocol
+
+from routerr1 import protocol
+from routerr1.short_answer import short_answer
+from routerr1.types import Action, Answer, Ask, Card, LookUp, Malformed, Question, Reply
+
+SHOWN = 4  # candidates of a look-up
+HANDLES = 12  # beyond these, handles are of several tokens
+PRICE_STEPS = 20
+SPEND_LEVELS = 10
+_REFERENCE = re.compile(r"@(question|[1-9][0-9]?)\b", re.IGNORECASE)
+_LETTERS = re.compile(r"[^\W_]+")
+_USUAL_TOKENS = 20  # of a short question, and of a short reply
+_LOWEST_USD_PER_MCALL = 0.1
+_BLANKS = re.compile(r"\s+")
+_HANDLE = re.compile(r"\bm[1-9][0-9]*\b")
+_BEFORE_MARK = re.compile(r" (?=[?.!,;:])")
+_POLITE = re.compile(
+    r"^(?:(?:hi|hello|hey|please|ok|okay|so|well|good morning|good evening|thanks|thank you|quick question|"
+    r"(?:can|could|would|will) you (?:please )?(?:tell me|say)|(?:please )?tell me|do you know|"
+    r"i (?:would like|want|need) to know|i was wondering)\b[\s,:!.?-]*)+|"
+    r"[\s,.!?-]*\b(?:please|thanks|thank you|thx|cheers|pls)[\s,.!?]*$"
+)
+
+
+class Notation(Protocol):
+    """Reads what one rollout's policy writes; holds what it may refer to.
+
+    Attributes:
+        handles: short names that were shown so far, to names of candidates.
+        refuses_repeats: the same question is not put to the same candidate twice.
+    """
+
+    handles: Mapping[str, str]
+    refuses_repeats: bool
+
+    def parse(self, text: str) -> Action:
+        """The action of a generation, with handles and references resolved; never raises."""
+        ...
+
+    def cards_on(self, topic: str) -> str:
+        """What a look-up of `topic` inserts."""
+        ...
+
+    def heard(self, ask: Ask | None, reply: Reply) -> str:
+        """Take in a reply; gives what is inserted before its text."""
+        ...
+
+    def written(self, ask: Ask) -> str:
+        """A call as the policy would write it."""
+        ...
+
+
+class PlainNotation:
+    """Names and words, as published checkpoints write them."""
+
+    refuses_repeats = False
+
+    def __init__(self, cards: Sequence[Card]) -> None:
+        self.handles: Mapping[str, str] = {}
+        self._names = protocol.names_of(cards)
+
+    def parse(self, text: str) -> Action:
+        """See `Notation.parse`."""
+        return protocol.parse_action(text, self._names)
+
+    def cards_on(self, topic: str) -> str:
+        """Nothing: there are no look-ups."""
+        raise NotImplementedError(f"no look-up of {topic!r} can be parsed from plain text")
+
+    def heard(self, ask: Ask | None, reply: Reply) -> str:  # noqa: ARG002 - nothing refers to it
+        """See `Notation.heard`."""
+        return ""
+
+    def written(self, ask: Ask) -> str:
+        """See `Notation.written`."""
+        return f"{ask.name}: {ask.query}"
+
+
+class ShortNotation:
+    """The short form.
+
+    Args:
+        cards: of the pool that is called.
+        shown: what look-ups show instead of `cards`; each name or alias must be one of the pool.
+        seed: draws the handles and the order of a look-up.
+    """
+
+    refuses_repeats = True
+
+    def __init__(
+        self, cards: Sequence[Card], question: str, seed: str, shown: Sequence[Card] | None = None
+    ) -> None:
+        self.handles: dict[str, str] = {}
+        self._names = protocol.names_of(cards)
+        self._cards = tuple(cards if shown is None else shown)
+        self._question = question
+        self._random = Random(f"handles/{seed}")
+        self._free = self._random.sample(range(1, HANDLES + 1), HANDLES)
+        self._handle_of: dict[str, str] = {}
+        self._replies: list[str | None] = []
+        self._asked: dict[str, set[str]] = {}  # topic -> candidates asked since it was looked up
+        self._topic = ""
+        self._down: set[str] = set()
+
+    def parse(self, text: str) -> Action:
+        """See `Notation.parse`."""
+        names = {**self._names, **self.handles, protocol.LOOK_UP: protocol.LOOK_UP}
+        action = protocol.parse_action(text, names)
+        if isinstance(action, Ask) and action.name == protocol.LOOK_UP:
+            return LookUp(action.query)
+        if isinstance(action, Answer):
+            return self._answer(action)
+        return self._call(action, text) if isinstance(action, Ask) else action
+
+    def _answer(self, action: Answer) -> Answer:
+        found = _REFERENCE.fullmatch(action.text)
+        if found is None or found[1].lower() == "question":
+            return action
+        place = int(found[1])
+        if place > len(self._replies):
+            return action
+        return Answer(self._replies[place - 1] or "", action.text)
+
+    def _call(self, action: Ask, text: str) -> Ask | Malformed:
+        for found in _REFERENCE.finditer(action.query):
+            if self._resolved(found) is None:
+                return Malformed(f"{found[0]} is no reply that could be referred to")
+        # A small policy's tokens for references swallow the blank before them.
+        query = _REFERENCE.sub(lambda found: f" {self._resolved(found)} ", action.query)
+        query = _BEFORE_MARK.sub("", _BLANKS.sub(" ", query)).strip()
+        query = recased(query, self._question)
+        # What stands between the tags, handle included.
+        written = text.rstrip().removesuffix("</search>").rpartition("<search>")[2].strip()
+        sent = f"{action.name}: {query}"
+        return Ask(action.name, query, written if written != sent else None)
+
+    def _resolved(self, found: re.Match[str]) -> str | None:
+        if found[1].lower() == "question":
+            return self._question
+        place = int(found[1])
+        return self._replies[place - 1] if place <= len(self._replies) else None
+
+    def cards_on(self, topic: str) -> str:
+        """The topic's best candidates in random order: price step, percent and handle of each.
+
+        Of an unknown topic the figures are means over all topics. A second look-up of a topic leaves out
+        the candidates that were asked after the first, and every look-up those that did not answer.
+        """
+        self._topic = topic = topic.strip().lower()
+        passed = self._asked.get(topic, set()) | self._down
+        left = [card for card in self._cards if card.name not in passed] or list(self._cards)
+        best = sorted(left, key=lambda card: (-_figure(card, topic), self._random.random()))[:SHOWN]
+        entries = [
+            f"${price_step(card)} {percent(_figure(card, topic))}% {self._handle(card)}"
+            for card in self._random.sample(best, len(best))
+        ]
+        return " ".join(entries)
+
+    def _handle(self, card: Card) -> str:
+        if card.name not in self._handle_of:
+            number = self._free.pop() if self._free else len(self.handles) + 1
+            self._handle_of[card.name] = handle = f"m{number}"
+            self.handles[handle] = self._names.get(card.name.strip().lower(), card.name)
+        return self._handle_of[card.name]
+
+    def heard(self, ask: Ask | None, reply: Reply) -> str:
+        """See `Notation.heard`: the reply's number, by which it is referred to."""
+        known = ask is not None and reply.failure is None
+        self._replies.append(short_answer(ask.query, reply.text) if ask and known else None)
+        if ask is not None:
+            self._asked.setdefault(self._topic, set()).add(ask.name)
+            if reply.failure == "unavailable":
+                self._down.add(ask.name)
+        return f"@{len(self._replies)} "
+
+    def written(self, ask: Ask) -> str:
+        """See `Notation.written`."""
+        card = next((card for card in self._cards if card.name == ask.name), None)
+        name = ask.name if card is None else self._handle(card)
+        return f"{name}: {'@question' if ask.query == self._question else ask.query}"
+
+
+def percent(figure: float) -> int:
+    """A share as the look-up shows it, in whole percent."""
+    return round(100 * figure)
+
+
+def price_step(card: Card) -> int:
+    """The usual price of a call on a scale of five steps for every factor of ten; 0 below $0.1 per million calls.
+
+    >>> price_step(Card("A", completion_usd_per_mtok=1.0)), price_step(Card("B"))
+    (12, 0)
+    """
+    reply_tokens = _USUAL_TOKENS if card.completion_tokens is None else card.completion_tokens
+    usd_per_mcall = (
+        card.prompt_usd_per_mtok * _USUAL_TOKENS
+        + card.completion_usd_per_mtok * reply_tokens
+        + card.request_usd * 1e6
+    )
+    if usd_per_mcall <= 0:
+        return 0
+    return min(PRICE_STEPS, max(0, round(5 * math.log10(usd_per_mcall / _LOWEST_USD_PER_MCALL))))
+
+
+def _figure(card: Card, topic: str) -> float:
+    """Performance on a topic; the mean over topics where the card does not name it."""
+    shares = {name.lower(): share for name, share in card.performance.items()}
+    if topic in shares:
+        return shares[topic]
+    return sum(shares.values()) / len(shares) if shares else 0.0
+
+
+def named(text: str, handles: Mapping[str, str]) -> str:
+    """`text` with the names that its handles stand for, for readers.
+
+    >>> named("$7 95% m4", {"m4": "Atlas"})
+    '$7 95% Atlas'
+    """
+    return _HANDLE.sub(lambda found: handles.get(found[0], found[0]), text)
+
+
+def tidied(question: str) -> str:
+    """A question without what changes nothing: case, width of characters, blanks, polite words, end marks.
+
+    >>> tidied("Hello,  could you tell me what the Capital of  Peru is, please??")
+    'what the capital of peru is'
+    """
+    text = _BLANKS.sub(" ", unicodedata.normalize("NFKC", question)).strip().lower()
+    while (shorter := _POLITE.sub("", text.rstrip(" .,;:!?")).strip()) != text:
+        text = shorter
+    return text
+
+
+def recased(query: str, question: str) -> str:
+    """`query` with the words of `question` in the case that they have there.
+
+    A small policy reads and writes lower case, and candidates may care: `cdg` is no airport.
+
+    >>> recased("in which country is the airport cdg?", "What is the capital of the country of the airport CDG?")
+    'in which country is the airport CDG?'
+    """
+    # The capital of the first word means nothing.
+    words = _LETTERS.findall(question)[1:]
+    cased = {word.lower(): word for word in reversed(words) if word != word.lower()}
+    return _LETTERS.sub(lambda found: cased.get(found[0], found[0]), query)
+
+
+def spend_of(question: Question) -> int:
+    """What may be spent on a question, from 0 to `SPEND_LEVELS`; the most where nothing is said."""
+    return int(question.metadata.get("spend", SPEND_LEVELS))
+
+
+def with_spend(question: Question, level: int) -> Question:
+    """The question with a spend level, which the compact prompt shows."""
+    return replace(question, metadata={**question.metadata, "spend": level})
