@@ -181,7 +181,7 @@ class PoolParams(Section):
         calls: `live` asks, and forgets once a stage is done; `record` also writes every call to `store` and
             answers a repeated one from there; `replay` answers from `store` alone, without a network or a key.
         redraw: share of training questions that come with a new pool each, simulated or drawn from the recorded
-            candidates, so that the policy has to read the cards.
+            candidates, so that the policy has to read the cards. An http pool has none.
         candidates: of a simulated pool: `specialists` are as cheap as others, in `tiers` skill has its price.
     """
 
@@ -196,10 +196,13 @@ class PoolParams(Section):
     redraw: float = Field(default=0.0, ge=0, le=1)
     candidates: Literal["specialists", "tiers"] = "specialists"
 
+    @property
+    def drawn_share(self) -> float:
+        """`redraw`, and 0 for an http pool: its candidates cannot be shown as others."""
+        return 0.0 if self.kind == "http" else self.redraw
+
     @model_validator(mode="after")
     def _parts_fit(self) -> "PoolParams":
-        if self.redraw and self.kind == "http":
-            raise ValueError("redraw is for the kinds simulated and recorded")
         if self.kind != "simulated" and self.file is None:
             raise ValueError(f"kind {self.kind} needs a pool file in `file`")
         if self.kind == "recorded" and (self.store is None or self.calls != "live"):

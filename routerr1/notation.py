@@ -45,8 +45,11 @@ class Notation(Protocol):
         refuses_repeats: the same question is not put to the same candidate twice.
     """
 
-    handles: Mapping[str, str]
-    refuses_repeats: bool
+    @property
+    def handles(self) -> Mapping[str, str]: ...
+
+    @property
+    def refuses_repeats(self) -> bool: ...
 
     def parse(self, text: str) -> Action:
         """The action of a generation, with handles and references resolved; never raises."""

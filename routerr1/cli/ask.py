@@ -81,7 +81,8 @@ def _require_its_pool(policy: Path, workspace: Workspace) -> None:
     """Raises: CheckpointError if the policy was trained with other cards, and not with drawn pools."""
     manifest = read_manifest(policy)
     cards = manifest.get("cards")
-    drawn = manifest.get("params", {}).get("pool", {}).get("redraw", 0)
+    pool = manifest.get("params", {}).get("pool", {})
+    drawn = pool.get("kind") != "http" and pool.get("redraw", 0)
     if cards is not None and cards != digest(workspace.paths.cards) and not drawn:
         raise CheckpointError(
             f"{policy}: was trained with other candidates, prices or measurements than {workspace.paths.cards}; "

@@ -182,10 +182,7 @@ def perturb_pool(
         replace(card, name=new, aliases=())
         for card, new in zip(everyone, real_names(len(cards)), strict=True)
     ]
-    dearer = replace(
-        cards[most_called],
-        **{field: _times(getattr(cards[most_called], field), 10) for field in _PRICES},
-    )
+    dearer = _priced(cards[most_called], 10)
     others = sorted(rest, key=mean_performance, reverse=True)
     drawn = random.Random(f"sizes/{seed}").sample(rest, len(rest))
     variants = [
@@ -263,8 +260,20 @@ def _shows(render: Renderer, one: Sequence[Card], other: Sequence[Card]) -> bool
     return render(question, one) != render(question, other)
 
 
-def _times(price: float | None, factor: float) -> float | None:
-    return None if price is None else price * factor
+def _priced(card: Card, factor: float) -> Card:
+    """The card with all prices times `factor`."""
+
+    def times(price: float | None) -> float | None:
+        return None if price is None else price * factor
+
+    return replace(
+        card,
+        prompt_usd_per_mtok=card.prompt_usd_per_mtok * factor,
+        completion_usd_per_mtok=card.completion_usd_per_mtok * factor,
+        cached_prompt_usd_per_mtok=times(card.cached_prompt_usd_per_mtok),
+        reasoning_usd_per_mtok=times(card.reasoning_usd_per_mtok),
+        request_usd=card.request_usd * factor,
+    )
 
 
 def enlarged(
@@ -280,8 +289,7 @@ def enlarged(
     names = iter(spare_names([*cards, *more, *cards, *more, *cards]))
     while len(chosen) < size:
         again, name, factor = rng.choice([*cards, *more]), next(names), rng.uniform(0.5, 2.0)
-        prices = {field: _times(getattr(again, field), factor) for field in _PRICES}
-        chosen.append(replace(again, name=name, aliases=(), **prices))
+        chosen.append(replace(_priced(again, factor), name=name, aliases=()))
         behind[name] = again.name
     shown = rng.sample(chosen, size)
     return Perturbation(f"pool_of_{size}", PerturbedPool(pool, shown, behind), ())

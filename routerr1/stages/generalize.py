@@ -1,7 +1,7 @@
 """The stage generalize: the policy on pools that training never saw."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from functools import partial
 
@@ -140,7 +140,7 @@ def _reworded(workspace: Workspace, own: Pool) -> Perturbations:
     return reworded(own, workspace.params.generalize.pool_seed)
 
 
-async def _few_probes(workspace: Workspace, pool: Pool) -> list[Card] | None:
+async def _few_probes(workspace: Workspace, pool: Pool) -> Sequence[Card] | None:
     """The cards as 8 probes of each topic would have made them; None where probes cost money."""
     params = workspace.params
     if params.pool.kind == "http":

@@ -105,7 +105,7 @@ def read_inputs(workspace: Workspace) -> dict[int, Inputs]:
     for seed in seeds:
         read_manifest(workspace.warmstart_folder(seed))
     count, wanted = len(workspace.questions("train")), train.questions_per_step
-    if train.steps and count < (1 if workspace.params.pool.redraw else wanted):
+    if train.steps and count < (1 if workspace.params.pool.drawn_share else wanted):
         raise DataError(
             f"{PATHS.questions}: holds {count} training questions, and a step takes {wanted} "
             "(train.questions_per_step)"
@@ -236,7 +236,7 @@ def training_context(workspace: Workspace, pool: Pool, seed: int) -> TrainingCon
             workspace, workspace.questions("train"), pool, seed, steps, single=train.single_share
         ),
         validation=_tasks(workspace, held_out, pool, seed + 1, len(held_out)),
-        names=[] if params.pool.redraw == 1 else [card.name for card in pool.cards],
+        names=[] if params.pool.drawn_share == 1 else [card.name for card in pool.cards],
         render=workspace.renderer,
         rollout=params.rollout,
         reward=params.reward,
@@ -266,7 +266,7 @@ def _tasks(
         single: share of them that are drawn from those of one fact: whom to call is learnt faster where nothing else
             decides the reward.
     """
-    share = workspace.params.pool.redraw
+    share = workspace.params.pool.drawn_share
     draw = training_pools(workspace, pool) if share else None
     levels = workspace.params.train.spend_levels
     rng = Random(f"tasks/{seed}")
