@@ -68,8 +68,8 @@ class _Build:
             self._ingest()
             if not len(self.rows):
                 reasons = sum(self.refused.values(), Counter[Reason]())
-                counts = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
-                raise DataError(f"params.yaml: dataset: no usable row in any source ({counts})")
+                listed = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+                raise DataError(f"params.yaml: dataset: no usable row in any source ({listed})")
             allocation = Allocation(self.rows, [origin.stock for origin in self.origins])
             self._note_repeats("duplicate_id", allocation.repeated_ids)
             self._note_repeats("duplicate", allocation.repeated)

@@ -16,7 +16,7 @@ from routerr1.errors import RegistryError
 from routerr1.serve.feedback import FeedbackRequest
 from routerr1.tracking.store import experiment_id, open_client, store_errors
 from routerr1.tracking.traces import hand_over
-from routerr1.types import Answer, Ask, Malformed, Trajectory, Turn
+from routerr1.types import Action, Answer, Ask, Trajectory, Turn
 
 REQUEST_TAG, VERSION_TAG = "routerr1.request", "routerr1.version"
 _MOST_WAITING = 1000  # traces that wait; further ones are left out
@@ -146,7 +146,7 @@ def without_texts(trajectory: Trajectory) -> Trajectory:
 def _turn_without_texts(turn: Turn) -> Turn:
     match turn.action:
         case Ask(name, _):
-            action: Ask | Answer | Malformed = Ask(name, _HIDDEN)
+            action: Action = Ask(name, _HIDDEN)
         case Answer():
             action = Answer(_HIDDEN)
         case other:

@@ -148,7 +148,7 @@ async def _few_probes(workspace: Workspace, pool: Pool) -> Sequence[Card] | None
     rows = answerable(workspace.questions(params.profile_pool.split), pool)
     topics = {topic_of(row) for row in rows}
     probes = sample_probes(rows, FEW_PROBES * len(topics), params.generalize.pool_seed)
-    return (await profile(probes, PerturbedPool(pool, workspace.cards), store=None)).cards
+    return list((await profile(probes, PerturbedPool(pool, workspace.cards), store=None)).cards)
 
 
 def _redrawn(workspace: Workspace, pool: Pool) -> Perturbations:

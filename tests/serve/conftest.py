@@ -27,10 +27,9 @@ FRANCE = "What is the capital of France?"
 def calls_atlas(prompt: str, inserted: list[str]) -> str:
     """Asks Atlas the question as it stands, then answers with the reply."""
     if not inserted:
-        question = prompt.rpartition("Question: ")[2].strip().replace("\n", " ")
-        return f"<think> geography: Atlas</think><search> Atlas: {question}</search>"
+        return "<think> geography: Atlas</think><search> Atlas: @question</search>"
     said = inserted[-1].strip().removeprefix("<information>").removesuffix("</information>")
-    return f"<think> done</think><answer>{said.strip()}</answer>"
+    return f"<think> done</think><answer>{said.strip().removeprefix('@1').strip()}</answer>"
 
 
 @dataclass
