@@ -24,7 +24,7 @@ from routerr1.simulation.pool import SimulatedPool
 FRANCE = "What is the capital of France?"
 
 
-def calls_atlas(prompt: str, inserted: list[str]) -> str:
+def calls_atlas(_: str, inserted: list[str]) -> str:
     """Asks Atlas the question as it stands, then answers with the reply."""
     if not inserted:
         return "<think> geography: Atlas</think><search> Atlas: @question</search>"
