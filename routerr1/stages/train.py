@@ -20,6 +20,7 @@ from routerr1.policy.load import load_options
 from routerr1.pool.base import Pool
 from routerr1.pool.drawn import DrawnPools, recorded_pool, with_outages
 from routerr1.pool.names import TRAINING_NAMES
+from routerr1.pool.recorded import answerable
 from routerr1.pool.understanding import UnderstandingPool
 from routerr1.progress import track
 from routerr1.rejected import Rejected
@@ -233,7 +234,7 @@ def training_context(workspace: Workspace, pool: Pool, seed: int) -> TrainingCon
     steps = train.steps * train.questions_per_step
     return TrainingContext(
         tasks=_tasks(
-            workspace, workspace.questions("train"), pool, seed, steps, single=train.single_share
+            workspace, _questions(workspace, pool), pool, seed, steps, single=train.single_share
         ),
         validation=_tasks(workspace, held_out, pool, seed + 1, len(held_out)),
         names=[] if params.pool.drawn_share == 1 else [card.name for card in pool.cards],
@@ -249,6 +250,16 @@ def training_context(workspace: Workspace, pool: Pool, seed: int) -> TrainingCon
             "train", params.max_rejected, steps * train.rollouts_per_question + len(held_out)
         ),
     )
+
+
+def _questions(workspace: Workspace, pool: Pool) -> list[Question]:
+    """The training questions; of a recorded pool only those that it can answer.
+
+    A question of several facts is asked in parts, whose replies are recorded.
+    """
+    questions = workspace.questions("train")
+    recorded = {question.id for question in answerable(questions, pool)}
+    return [each for each in questions if (each.hops or 1) > 1 or each.id in recorded]
 
 
 def _tasks(
