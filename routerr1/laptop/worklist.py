@@ -3,7 +3,7 @@
 Every part of the list completes a store that is usable by itself: first each single fact in its
 canonical words, which are also the sub-questions of every two-hop question; then the other words of
 the questions that are evaluated; then the two-hop questions that are evaluated, asked whole; then
-those of training in their first words; last the remaining words of training questions.
+the other words of training questions, single facts first.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ def _place(row: Question) -> tuple[int, int, str, str]:
     trained = row.split == "train"
     phrasing = row.id.rpartition("#")[2]
     if row.hops == 1:
-        part = 0 if phrasing == "0" else 4 if trained else 1
+        part = 0 if phrasing == "0" else 3 if trained else 1
     else:
-        part = 2 if not trained else 3 if phrasing == "0" else 4
+        part = 4 if trained else 2
     return part, _SPLIT_ORDER[row.split], phrasing, row.id
