@@ -24,8 +24,10 @@ def _place(row: Question) -> tuple[int, int, str, str]:
     """(part, split, phrasing, id); the id ends in `#` and the phrasing."""
     trained = row.split == "train"
     phrasing = row.id.rpartition("#")[2]
-    if row.hops == 1:
-        part = 0 if phrasing == "0" else 3 if trained else 1
-    else:
+    if row.hops != 1:
         part = 4 if trained else 2
+    elif phrasing == "0":
+        part = 0
+    else:
+        part = 3 if trained else 1
     return part, _SPLIT_ORDER[row.split], phrasing, row.id
