@@ -77,7 +77,7 @@ def rules(max_question_chars: int) -> tuple[Rule, ...]:
         Rule(
             "golds_are_text",
             "questions",
-            "every gold is a text, and not a list written out as one",
+            "every gold is a text, and not each a list written out as one",
             _SHOWN + "unusable_golds > 0",
         ),
         Rule(
