@@ -108,7 +108,7 @@ def calling_policy(
     params: Params, world: World, rows: list[Question], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A checkpoint that calls a candidate for every question."""
-    quick = warm_started_for(params, steps=100, batch_size=8, learning_rate=3e-2)
+    quick = warm_started_for(params, steps=300, batch_size=8, learning_rate=1e-2)
     return made_once(tmp_path_factory, "calling", lambda at: warm_started(at, quick, world, rows))
 
 

@@ -192,7 +192,7 @@ def test_a_version_carries_its_own_prompt(
     (answer,) = ask_all(load(), "Who?")
     tokenizer = AutoTokenizer.from_pretrained("models/policy")
     shown = tokenizer.decode(answer["trajectory"]["prompt_ids"])
-    assert shown.startswith("One of Goliath, Penny, ")
+    assert shown.startswith("one of goliath, penny, ")
     assert shown.endswith("Q: Who?\n")
 
 
