@@ -51,7 +51,7 @@ def policy(
     params: Params, world: World, rows: list[Question], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A policy that calls candidates, with heads of 32, the smallest that vLLM's CPU attention takes."""
-    quick = warm_started_for(params, steps=200, batch_size=8, learning_rate=1.5e-2)
+    quick = warm_started_for(params, steps=200, batch_size=8, learning_rate=1e-2)
     model = quick.model.model_copy(update={"hidden_size": 64, "heads": 2})
     wide = quick.model_copy(update={"model": model})
     return made_once(
