@@ -14,7 +14,7 @@ PARAMS, CI = Path("params.yaml"), Path("presets/ci.yaml")
 def test_a_value_is_written_where_it_takes_effect_and_nothing_else_is_touched() -> None:
     before = PARAMS.read_text()
     assert set_values(PARAMS, {}) == []
-    assert set_values(PARAMS, {"preset": "embedded", "reward.cost_weight": 0.02}) == []
+    assert set_values(PARAMS, {"preset": "simulated", "reward.cost_weight": 0.0}) == []
     assert PARAMS.read_text() == before
     wanted = {"preset": "ci", "reward.cost_weight": 0.5}
     assert set_values(PARAMS, wanted) == ["preset: ci", "reward.cost_weight: 0.5"]

