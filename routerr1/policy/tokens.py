@@ -38,7 +38,5 @@ def encode_text(tokenizer: Any, text: str) -> list[int]:
 
 def truncate(tokenizer: Any, text: str, max_tokens: int) -> str:
     """Longest prefix of `text` that encodes to at most `max_tokens` tokens."""
-    if len(text.encode("utf-8", "surrogatepass")) <= max_tokens:  # a token is at least one byte
-        return text
     offsets = tokenizer(text, **_AS_TEXT, return_offsets_mapping=True)["offset_mapping"]
     return text if len(offsets) <= max_tokens else text[: offsets[max_tokens][0]]
