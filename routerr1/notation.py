@@ -1,8 +1,8 @@
 """How a policy writes calls and answers: with names and in words, or in short form.
 
 The short form is that of the compact template. A look-up (`<search>Cards: aviation</search>`) is free and
-shows the best candidates of a topic under handles (`m4`), which are drawn for every rollout, so that no
-choice can be learnt by heart. `@question` in a call is the question as it was asked, `@2` in a call or as
+shows the best candidates of a topic under handles (`m4`). Handles are drawn for every rollout, so the
+policy cannot memorise a choice. `@question` in a call is the question as it was asked, `@2` in a call or as
 the answer is the short answer of the second reply. Only what the policy sampled is read for these.
 """
 

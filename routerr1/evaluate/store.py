@@ -89,7 +89,7 @@ class RowStore:
             return {}, 0
         first, *lines = self._path.read_bytes().splitlines(keepends=True) or [b""]
         if _parsed(first).get("fingerprint") != self._fingerprint:
-            _log.info("%s: was made by another evaluation, starting anew", self._path)
+            _log.info("%s: was made by another evaluation; starting again", self._path)
             return {}, 0
         rows: dict[Key, Row] = {}
         intact = len(first)

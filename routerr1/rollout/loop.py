@@ -173,7 +173,7 @@ def kept_of(cards: Sequence[Card], reply: Reply) -> Kept:
 
 
 def _last_tokens(session: Session, text: str, max_tokens: int) -> str:
-    """The longest end of `text` of at most so many tokens, by bisection."""
+    """The longest end of `text` of at most `max_tokens` tokens, by bisection."""
     starts = range(len(text) + 1)
     start = bisect_left(
         starts, True, key=lambda begin: session.truncate(text[begin:], max_tokens) == text[begin:]

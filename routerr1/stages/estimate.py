@@ -240,12 +240,12 @@ def estimate(params: Params, inputs: Inputs) -> Estimate:
 
 
 def _bound(calls: float, mean: float, sd: float, params: Params) -> float:
-    """What so many calls cost at most at 95 %: they vary, and so does the mean that probes measured."""
+    """Upper 95 % bound of the cost of `calls` calls, from their spread and that of the profiled mean."""
     return calls * mean + _Z * sd * sqrt(calls + calls**2 / params.profile_pool.probes)
 
 
 def _every_candidate(questions: int, params: Params, inputs: Inputs) -> tuple[float, float] | None:
-    """Expected cost and its 95 % bound if every candidate is asked so many questions; None without a profile."""
+    """Expected cost and its 95 % bound if every candidate is asked `questions`; None without a profile."""
     if not inputs.mean_call_usd:
         return None
     names = list(inputs.chains)
