@@ -1,6 +1,5 @@
 """A canary: another version answers a share of users, and returns by itself when it does worse."""
 
-import hashlib
 import logging
 from collections import deque
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from routerr1.config import CanaryParams
 from routerr1.serve.engine import Engine
 from routerr1.serve.feedback import RIGHT
 from routerr1.serve.gateway import Gateway, Outcome
+from routerr1.serve.tracing import sampled
 
 RETURNED = Path("runs/canary")
 _WINDOW = 500  # latest requests of each side that are compared
@@ -54,9 +54,7 @@ class Canary:
         if self.returned is not None or champion == self._engine.identity.label:
             return None
         label = self._engine.identity.label
-        digest = hashlib.blake2b(f"{label}/{sticky}".encode(), digest_size=8).digest()
-        chosen = int.from_bytes(digest, "big") < self._params.share * 2**64
-        return self._engine if chosen else None
+        return self._engine if sampled(f"{label}/{sticky}", self._params.share) else None
 
     def observe(self, outcome: Outcome) -> None:
         """Count an outcome; the canary returns if it does worse. Only on the server's event loop."""

@@ -129,9 +129,9 @@ def open_tracer(experiment: str, *, share: float, keep: str) -> Tracer | None:
     return Tracer(experiment, share=share, texts=keep == "full")
 
 
-def sampled(request_id: str, share: float) -> bool:
-    """Whether a request is among the sample; the same wherever it is asked."""
-    digest = hashlib.blake2b(request_id.encode(), digest_size=8).digest()
+def sampled(key: str, share: float) -> bool:
+    """Whether a key (of a request, or of a user) is among the sample; the same wherever it is asked."""
+    digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") < share * 2**64
 
 
