@@ -110,17 +110,17 @@ def test_queued_experiments_run_one_after_another() -> None:
 
 @pytest.mark.usefixtures("experiment")
 def test_a_value_that_the_preset_overrules_is_refused_in_an_experiment() -> None:
-    Path("presets/embedded.yaml").write_text("watch: {max_questions: 3}\n")
+    Path("presets/simulated.yaml").write_text("watch: {max_questions: 3}\n")
     dvc("repro", "-q", "where")
     commit_all("a preset with a watch of its own")
     said = run("exp", "run", "-S", "watch.max_questions=7", "where", check=False)
     assert (
-        "params.yaml: watch.max_questions: 7 has no effect, because presets/embedded.yaml sets 3; use "
-        "`dvc exp run -S presets/embedded.yaml:watch.max_questions=7`"
+        "params.yaml: watch.max_questions: 7 has no effect, because presets/simulated.yaml sets 3; use "
+        "`dvc exp run -S presets/simulated.yaml:watch.max_questions=7`"
     ) in said
-    run("exp", "run", "-S", "presets/embedded.yaml:watch.max_questions=7", "where", "-f")
+    run("exp", "run", "-S", "presets/simulated.yaml:watch.max_questions=7", "where", "-f")
     assert json.loads(Path("where.json").read_text())["questions"] == 7
-    assert read_yaml(Path("presets/embedded.yaml"))["watch"]["max_questions"] == 7
+    assert read_yaml(Path("presets/simulated.yaml"))["watch"]["max_questions"] == 7
 
 
 def test_a_folder_that_only_looks_like_an_experiment_is_its_own_home(

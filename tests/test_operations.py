@@ -30,9 +30,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 PARAMS = Path("params.yaml")
 # In params.yaml, which only the stages from the warm start on read it from: the preset's file is read by all.
 TAUGHT = {
-    "warmstart.steps": 100,
+    "warmstart.steps": 400,
     "warmstart.batch_size": 8,
-    "warmstart.learning_rate": 3e-2,
+    "warmstart.learning_rate": 1e-2,
     "warmstart.warmup_steps": 5,
 }
 UNTAUGHT = {"warmstart.steps": 1}

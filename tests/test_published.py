@@ -42,6 +42,7 @@ def published(mlflow_store: Path, checkpoint: Path) -> Params:
     overlay = yaml.safe_load((ROOT / "presets/published.yaml").read_text())
     ci = yaml.safe_load((ROOT / "presets/ci.yaml").read_text())
     values["dataset"]["embedded"] |= ci["dataset"]["embedded"]
+    values["pool"] |= ci["pool"]
     values |= {"profile_pool": {"split": "train", "probes": 6, "seed": 1}, "preset": "here"}
     del overlay["dataset"], overlay["pool"], overlay["generalize"]
     overlay["model"]["init"] = str(checkpoint)

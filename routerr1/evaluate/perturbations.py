@@ -170,7 +170,7 @@ def perturb_pool(
     # A swap shows most with the candidate whose price differs most.
     partner = max(rest, key=lambda card: abs(_price_gap(card, cards[most_called])))
     weakest = min(rest, key=mean_performance)
-    named = dict(zip(spare_names(everyone), cards, strict=True))
+    named = dict(zip(spare_names(everyone, len(cards)), cards, strict=True))
     swapped = (most_called, partner.name)
 
     def edited(**changed: Card) -> PerturbedPool:
@@ -226,13 +226,13 @@ def perturb_pool(
     return Perturbations(tuple(v for v in variants if v.name not in why), why)
 
 
-def spare_names(cards: Sequence[Card]) -> list[str]:
-    """One unused name for each card."""
+def spare_names(cards: Sequence[Card], count: int) -> list[str]:
+    """Names that no card has."""
     taken = {name.lower() for card in cards for name in (card.name, *card.aliases)}
     spare = [name for name in UNSEEN_NAMES if name.lower() not in taken]
     numbers = (f"Model {number}" for number in itertools.count(1))
     further = (name for name in numbers if name.lower() not in taken)
-    return [*spare, *itertools.islice(further, max(0, len(cards) - len(spare)))][: len(cards)]
+    return list(itertools.islice(itertools.chain(spare, further), count))
 
 
 _PRICES = (
@@ -286,7 +286,7 @@ def enlarged(
     rng = random.Random(f"enlarged/{size}/{seed}")
     chosen = [*cards, *more][:size]
     behind = {card.name: card.name for card in chosen}
-    names = iter(spare_names([*cards, *more, *cards, *more, *cards]))
+    names = iter(spare_names([*cards, *more], size))
     while len(chosen) < size:
         again, name, factor = rng.choice([*cards, *more]), next(names), rng.uniform(0.5, 2.0)
         chosen.append(replace(_priced(again, factor), name=name, aliases=()))

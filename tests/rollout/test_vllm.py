@@ -93,11 +93,17 @@ async def test_a_session_never_passes_the_length_limit(
     params: Params,
 ) -> None:  # fmt: skip
     tokenizer = LocalGenerator.load(asking_policy).tokenizer
+    url, served = server
     prompt = len(tokenizer(renderer("compact", 4)(rows[0], pool.cards))["input_ids"])
-    async with ServerGenerator(server[0], tokenizer, max_length=prompt + 9) as remote:
-        (cut,) = await played(remote, pool, rows[:1], params, 0.0)
-    assert cut.stopped == "length"
-    assert len(ids_of(cut)) == prompt + 9
+    # In the first generation, and by the text that is inserted after it.
+    for room in (2, 9):
+        async with ServerGenerator(url, tokenizer, max_length=prompt + room) as remote:
+            (cut,) = await played(remote, pool, rows[:1], params, 0.0)
+        assert cut.stopped == "length"
+        assert sum(len(turn.generation.token_ids) for turn in cut.turns) <= room
+        asked = served.requests.pop()
+        assert len(asked.prompt) + asked.max_tokens <= prompt + room
+        assert not served.requests
 
 
 async def test_no_server_is_said_at_once() -> None:

@@ -101,7 +101,7 @@ def without(path: Path) -> Callable[[Params], Params]:
         (without(PATHS.warmstart / "seed-1/routerr1.json"), CheckpointError, r"seed-1/routerr1\.json: cannot be read"),
         (without(PATHS.cards), PoolError, r"data/pool/cards\.json"),
         (without(PATHS.questions / "train.parquet"), DataError, r"train\.parquet"),
-        (lambda params: changed(params, "train", questions_per_step=1000), DataError,
+        (lambda params: changed(changed(params, "pool", redraw=0.0), "train", questions_per_step=1000), DataError,
          r"data/questions: holds \d+ training questions, and a step takes 1000 \(train\.questions_per_step\)"),
         (only("validation", "test"), DataError, "holds 0 training questions, and a step takes 4"),
         (only("train", "test"), DataError, "data/questions: holds no validation questions"),

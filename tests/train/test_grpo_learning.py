@@ -46,18 +46,15 @@ def context(
 
 
 def test_em_rises_by_the_rewards_alone(
-    asking_policy: Path, context: TrainingContext, tmp_path: Path
+    calling_policy: Path, context: TrainingContext, tmp_path: Path
 ) -> None:
-    """Dealt out at random, rewards let EM drift up and down: naming any entity is right half of the time."""
-    before, after, greedy = trained(asking_policy, context, tmp_path / "true")
-    assert (after > before + 0.3, greedy > 0.9) == (True, True)
-    drifts = []
+    """Rewards dealt out at random unlearn what the warm start taught."""
+    before, after, greedy = trained(calling_policy, context, tmp_path / "true")
+    assert (after > before + 0.15, greedy > 0.7) == (True, True)
     for dealing in (1, 2):
         dealt = replace(context, scorer=shuffled(dealing))
-        before, after, greedy = trained(asking_policy, dealt, tmp_path / f"dealt-{dealing}")
-        assert (after < 0.5, greedy < 0.6) == (True, True)
-        drifts.append(after - before)
-    assert fmean(drifts) < 0.1
+        before, after, greedy = trained(calling_policy, dealt, tmp_path / f"dealt-{dealing}")
+        assert (after < before - 0.15, greedy < 0.6) == (True, True)
 
 
 def trained(start: Path, context: TrainingContext, folder: Path) -> tuple[float, float, float]:

@@ -49,7 +49,13 @@ def context(
         rollout=params.rollout,
         reward=params.reward,
         train=params.train.model_copy(
-            update={"steps": 2, "validate_every": 100, "learning_rate": 1e-2, "warmup_steps": 0}
+            update={
+                "steps": 2,
+                "validate_every": 100,
+                "learning_rate": 1e-2,
+                "warmup_steps": 0,
+                "kl_weight": 0.05,
+            }
         ),
         seed=1,
     )
