@@ -21,9 +21,9 @@ from typing import Any
 from routerr1.config import Params, load_params
 from routerr1.errors import ConfigError
 from routerr1.files import atomic_path, atomic_write_text, read_json, write_json
+from routerr1.jobs.progress import track
 from routerr1.lineage import PATHS, hash_of
 from routerr1.pool.base import Pool
-from routerr1.progress import track
 from routerr1.stages.train import training_context
 from routerr1.workspace import Workspace
 

@@ -31,7 +31,7 @@ from routerr1.evaluate.run import play_all, policies_of
 from routerr1.evaluate.stats import SHARE, ratio_interval
 from routerr1.evaluate.table import summarise
 from routerr1.files import atomic_path
-from routerr1.progress import track
+from routerr1.jobs.progress import track
 from routerr1.report import markdown
 from routerr1.report.formatting import estimate, number
 from routerr1.report.sections import Cell, Section, table_of

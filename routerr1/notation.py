@@ -15,7 +15,7 @@ from random import Random
 from typing import Protocol
 
 from routerr1 import protocol
-from routerr1.short_answer import short_answer
+from routerr1.answers.short_answer import short_answer
 from routerr1.types import Action, Answer, Ask, Card, LookUp, Malformed, Question, Reply
 
 SHOWN = 4  # candidates of a look-up

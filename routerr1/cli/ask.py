@@ -14,11 +14,11 @@ from routerr1.config import Params
 from routerr1.errors import CheckpointError, ConfigError
 from routerr1.evaluate.results import EvaluationTable
 from routerr1.files import digest, read_json
+from routerr1.jobs.progress import working
 from routerr1.lineage import PATHS
 from routerr1.notation import SPEND_LEVELS, named, with_spend
 from routerr1.pool.base import Pool
 from routerr1.pool.cards import read_cards
-from routerr1.progress import working
 from routerr1.rollout.generate import Generator
 from routerr1.rollout.loop import rollout
 from routerr1.train.checkpoint import MANIFEST, read_manifest

@@ -22,8 +22,8 @@ def known_task(task: str | None) -> str | None:
 
     Raises: DataError naming the tasks that there are.
     """
+    from routerr1.answers.verifiers import verifiers
     from routerr1.errors import DataError
-    from routerr1.verifiers import verifiers
 
     if task is not None and task not in verifiers():
         raise DataError(f"--task {task}: must be one of {', '.join(sorted(verifiers()))}")

@@ -72,9 +72,9 @@ def import_(
     from rich.console import Console
 
     from routerr1.config import load_params
+    from routerr1.jobs.progress import track
     from routerr1.pool.importing import import_log
     from routerr1.pool.pool_file import read_pool_file
-    from routerr1.progress import track
 
     limit = load_params(params).pool.max_reply_tokens
     with track("import", 0) as bar:
@@ -246,10 +246,10 @@ def record(
 
     from routerr1.config import load_params
     from routerr1.data.embedded import build_world, questions
+    from routerr1.jobs.progress import track
     from routerr1.laptop import recording
     from routerr1.laptop.worklist import worklist
     from routerr1.pool.pool_file import read_pool_file
-    from routerr1.progress import track
 
     loaded = load_params(params)
     section = loaded.dataset

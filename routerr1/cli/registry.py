@@ -8,7 +8,7 @@ import typer
 
 from routerr1.cli.options import PARAMS, ParamsFile
 from routerr1.config import load_params
-from routerr1.progress import working
+from routerr1.jobs.progress import working
 
 if TYPE_CHECKING:
     from routerr1.registry.versions import Version

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
 
+from routerr1.answers.verifiers import LETTERS
 from routerr1.config import ColumnsParams
 from routerr1.data import text
 from routerr1.matching import Rule
 from routerr1.types import Question, Split
-from routerr1.verifiers import LETTERS
 
 Reason = Literal[
     "answer_is_missing",

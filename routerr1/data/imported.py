@@ -11,6 +11,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from routerr1.answers.verifiers import answers_in_words
 from routerr1.config import ColumnsParams
 from routerr1.data import embedded, text
 from routerr1.data.benchmarks import BENCHMARKS
@@ -22,7 +23,6 @@ from routerr1.errors import DataError
 from routerr1.files import atomic_path, read_json, sha256, write_json
 from routerr1.matching import Rule
 from routerr1.types import SPLITS, Question, Split
-from routerr1.verifiers import answers_in_words
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _RESERVED = {embedded.DATASET, *BENCHMARKS}

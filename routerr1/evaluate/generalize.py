@@ -41,9 +41,9 @@ from routerr1.evaluate.run import (
 from routerr1.evaluate.stats import SHARE, interval, paired_difference, ratio_interval
 from routerr1.evaluate.store import Store
 from routerr1.evaluate.table import range_of_difference, summarise
+from routerr1.jobs.rejected import Rejected
 from routerr1.matching import normalise
 from routerr1.pool.base import Pool
-from routerr1.rejected import Rejected
 from routerr1.types import Card, Question
 
 _Place = tuple[int, str, str]  # seed, data set, question

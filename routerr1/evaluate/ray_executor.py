@@ -20,8 +20,8 @@ from routerr1.evaluate.controls import Router
 from routerr1.evaluate.rows import Row
 from routerr1.evaluate.run import Job, Progress, key_of, play_all
 from routerr1.evaluate.store import Key, Store
+from routerr1.jobs.rejected import Fault, Rejected
 from routerr1.pool.base import Call, Pool
-from routerr1.rejected import Fault, Rejected
 from routerr1.rollout.lazy import Lazy
 from routerr1.types import Card, Reply
 

@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self, get_type_hints
 
+from routerr1.answers.verifiers import verify
 from routerr1.errors import DataError
 from routerr1.files import atomic_path
 from routerr1.matching import Rule, token_f1
 from routerr1.protocol import check, names_of
 from routerr1.rollout.record import to_row, without_tokens
 from routerr1.types import Ask, Card, Question, Reply, Trajectory
-from routerr1.verifiers import verify
 
 _NOT_ASKED = ("unknown_model", "malformed_call", "budget", "repeated")  # failures without a call
 

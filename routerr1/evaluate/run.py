@@ -23,9 +23,9 @@ from routerr1.evaluate.controls import (
 from routerr1.evaluate.routers import RouterId
 from routerr1.evaluate.rows import Row, row_of
 from routerr1.evaluate.store import Key, Store
+from routerr1.jobs.rejected import Fault, Rejected
 from routerr1.pool.base import Pool
 from routerr1.prompt import Renderer
-from routerr1.rejected import Fault, Rejected
 from routerr1.rollout.generate import Generator
 from routerr1.rollout.loop import rejected as placeholder
 from routerr1.types import Question, Trajectory

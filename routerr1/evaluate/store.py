@@ -10,7 +10,7 @@ from typing import IO, Any, Protocol
 
 from routerr1.errors import DataError
 from routerr1.evaluate.rows import Row
-from routerr1.rejected import Fault, Rejected
+from routerr1.jobs.rejected import Fault, Rejected
 
 _log = logging.getLogger(__name__)
 Key = tuple[str, str, int, str, str]

@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Literal, TypedDict
 
+from routerr1.answers.verifiers import verify
 from routerr1.errors import BudgetExceeded, DataError, PoolError, ungrouped
 from routerr1.files import atomic_path, write_json
 from routerr1.matching import Rule, contains, exact_match, token_f1
@@ -24,7 +25,6 @@ from routerr1.pool.records import RecordStore
 from routerr1.pool.tally import FailureTally
 from routerr1.pool.thoughts import without_thoughts
 from routerr1.types import BreakerState, Card, Failure, Question, Reply
-from routerr1.verifiers import verify
 
 MAX_OPEN_CALLS = 256
 

@@ -14,13 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from routerr1.errors import PoolError
 from routerr1.files import atomic_write_bytes
+from routerr1.jobs.rejected import Fault, Rejected
 from routerr1.matching import normalise
 from routerr1.pool.base import Call, Pool, PoolWrapper
 from routerr1.pool.cards import first_problem
 from routerr1.pool.pool_file import PoolFile
 from routerr1.pool.pricing import usage_usd
 from routerr1.pool.tally import FailureTally
-from routerr1.rejected import Fault, Rejected
 from routerr1.types import Card, Question, Reply, Usage
 
 

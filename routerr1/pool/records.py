@@ -22,7 +22,7 @@ from typing import Any, Self
 from pydantic import TypeAdapter
 
 from routerr1.errors import LockHeld, PoolError
-from routerr1.rejected import Fault, Rejected
+from routerr1.jobs.rejected import Fault, Rejected
 from routerr1.types import Reply
 
 Request = Mapping[str, Any]

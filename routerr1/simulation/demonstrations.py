@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
+from routerr1.answers.short_answer import is_unsure
 from routerr1.config import RolloutParams
 from routerr1.data.embedded import TOPICS, World
 from routerr1.data.rewording import as_typed
@@ -24,7 +25,6 @@ from routerr1.pool.understanding import UnderstandingPool
 from routerr1.prompt import Renderer
 from routerr1.rollout.generate import ScriptedGenerator
 from routerr1.rollout.loop import FAILED, rollout
-from routerr1.short_answer import is_unsure
 from routerr1.simulation.candidates import Candidate
 from routerr1.simulation.facts import Fact
 from routerr1.simulation.pool import SimulatedPool

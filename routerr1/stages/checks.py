@@ -2,8 +2,8 @@
 
 from routerr1.config import Params
 from routerr1.data.checks import run_checks
+from routerr1.jobs.progress import track
 from routerr1.lineage import PATHS
-from routerr1.progress import track
 
 
 def checks(params: Params) -> None:

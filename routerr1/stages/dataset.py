@@ -8,8 +8,8 @@ from routerr1.config import Params
 from routerr1.data.build import build_dataset
 from routerr1.data.clean import SAYS
 from routerr1.data.imported import require_known
+from routerr1.jobs.progress import track
 from routerr1.lineage import PATHS
-from routerr1.progress import track
 
 _log = logging.getLogger(__name__)
 

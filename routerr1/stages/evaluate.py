@@ -30,10 +30,10 @@ from routerr1.evaluate.run import (
 )
 from routerr1.evaluate.store import RowStore
 from routerr1.files import atomic_write_text, digest, write_json
+from routerr1.jobs.progress import Progress, track
+from routerr1.jobs.rejected import Rejected
 from routerr1.lineage import PATHS
 from routerr1.pool.base import Pool
-from routerr1.progress import Progress, track
-from routerr1.rejected import Rejected
 from routerr1.report.outputs import write_evaluation
 from routerr1.report.replay import studies_text
 from routerr1.rollout.lazy import Lazy, LazyGenerator

@@ -20,6 +20,8 @@ from routerr1.evaluate.rows import Row
 from routerr1.evaluate.run import policies_of
 from routerr1.evaluate.store import RowStore
 from routerr1.files import atomic_directory, write_json
+from routerr1.jobs.progress import Progress, track
+from routerr1.jobs.rejected import Rejected
 from routerr1.pool.base import Pool
 from routerr1.pool.build import open_http_pool, wrap_pool
 from routerr1.pool.drawn import DrawnPools, recorded_pool
@@ -27,8 +29,6 @@ from routerr1.pool.names import UNSEEN_NAMES
 from routerr1.pool.perturbed import PerturbedPool
 from routerr1.pool.profile import profile, sample_probes, topic_of
 from routerr1.pool.recorded import answerable
-from routerr1.progress import Progress, track
-from routerr1.rejected import Rejected
 from routerr1.report.outputs import write_generalization
 from routerr1.simulation.candidates import candidates_of, drawn_candidates, extreme_candidates
 from routerr1.simulation.facts import topic_in

@@ -6,11 +6,11 @@ from contextlib import aclosing
 from pathlib import Path
 
 from routerr1.config import Params
+from routerr1.jobs.progress import track
 from routerr1.pool.base import Pool
 from routerr1.pool.profile import Profile, sample_probes, write_profile
 from routerr1.pool.profile import profile as profile_pool
 from routerr1.pool.recorded import answerable
-from routerr1.progress import track
 from routerr1.types import Question
 from routerr1.workspace import Workspace
 

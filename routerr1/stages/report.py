@@ -4,8 +4,8 @@ from pathlib import Path
 
 from routerr1.config import Params
 from routerr1.files import digest
+from routerr1.jobs.progress import working
 from routerr1.lineage import PATHS
-from routerr1.progress import working
 from routerr1.report.page import read_sources, write_report
 
 

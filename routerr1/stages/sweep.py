@@ -19,10 +19,10 @@ from routerr1.evaluate.rows import Row, read_rows
 from routerr1.evaluate.run import TRAINING_POOL, choose_questions, play_all, policies_of
 from routerr1.evaluate.store import RowStore
 from routerr1.files import digest
+from routerr1.jobs.progress import track
+from routerr1.jobs.rejected import Rejected
 from routerr1.lineage import PATHS, hash_of
 from routerr1.pool.base import Pool
-from routerr1.progress import track
-from routerr1.rejected import Rejected
 from routerr1.report.sweep import compare_swept, swept_name, write_swept
 from routerr1.stages.train import training_context
 from routerr1.train.checkpoint import read_manifest, save_policy

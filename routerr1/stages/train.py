@@ -13,6 +13,8 @@ from routerr1.data.embedded import DATASET
 from routerr1.data.rewording import as_typed
 from routerr1.errors import DataError
 from routerr1.files import digest, write_json
+from routerr1.jobs.progress import track
+from routerr1.jobs.rejected import Rejected
 from routerr1.lineage import PATHS, hash_of, known_commit
 from routerr1.metrics import mean_over_seeds
 from routerr1.notation import with_spend
@@ -22,8 +24,6 @@ from routerr1.pool.drawn import DrawnPools, recorded_pool, with_outages
 from routerr1.pool.names import TRAINING_NAMES
 from routerr1.pool.recorded import answerable
 from routerr1.pool.understanding import UnderstandingPool
-from routerr1.progress import track
-from routerr1.rejected import Rejected
 from routerr1.rollout.loop import stream_seed
 from routerr1.simulation.pool import training_pool
 from routerr1.stages.warmstart import demonstrations, write_none

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from routerr1.config import RewardParams, RolloutParams, TrainParams
+from routerr1.jobs.rejected import Rejected
 from routerr1.policy.load import CPU_FLOAT32, LoadOptions
 from routerr1.pool.base import Pool
 from routerr1.prompt import Renderer
-from routerr1.rejected import Rejected
 from routerr1.reward import FrozenCostScale
 from routerr1.train.rehearsal import Rehearsal
 from routerr1.train.score import Score, score

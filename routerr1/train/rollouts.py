@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from routerr1.data.contracts import token_breaches, trajectory_breaches
 from routerr1.errors import BudgetExceeded
-from routerr1.rejected import Fault
+from routerr1.jobs.rejected import Fault
 from routerr1.reward import FrozenCostScale
 from routerr1.rollout.generate import Generator, Session
 from routerr1.rollout.loop import play, stream_seed

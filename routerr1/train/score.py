@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from routerr1 import protocol
+from routerr1.answers.verifiers import verify
 from routerr1.config import RewardParams
 from routerr1.matching import token_f1
 from routerr1.metrics import routing_metrics
-from routerr1.naming import IN_KEY, fit_names
 from routerr1.notation import spend_of
 from routerr1.pool.base import Pool, is_best
+from routerr1.protocol import IN_KEY, fit_names
 from routerr1.reward import FrozenCostScale, alpha_at, components
 from routerr1.types import Ask, Card, Trajectory
-from routerr1.verifiers import verify
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,10 @@ from transformers.utils.logging import disable_progress_bar
 from routerr1.config import Params, WarmstartParams
 from routerr1.errors import DataError
 from routerr1.files import atomic_directory
+from routerr1.jobs.progress import track
 from routerr1.policy.load import LoadOptions, load_options
 from routerr1.policy.scratch import new_model, train_tokenizer
 from routerr1.pool.base import Pool
-from routerr1.progress import track
 from routerr1.prompt import renderer
 from routerr1.reward import FrozenCostScale
 from routerr1.rollout.local import LocalGenerator

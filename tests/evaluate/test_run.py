@@ -14,10 +14,10 @@ from routerr1.evaluate.rows import read_rows, write_rows
 from routerr1.evaluate.run import Evaluation, choose_questions, derived_rows, play_all
 from routerr1.evaluate.store import RowStore
 from routerr1.evaluate.table import headline, summarise
+from routerr1.jobs.rejected import Rejected
 from routerr1.pool.base import PoolWrapper
 from routerr1.pool.budget import Budget, BudgetedPool, Limits
 from routerr1.pool.perturbed import PerturbedPool
-from routerr1.rejected import Rejected
 from routerr1.report.tables import routers_table
 from routerr1.types import Question
 from tests.evaluate import made

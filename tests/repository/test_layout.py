@@ -27,3 +27,11 @@ def test_a_test_file_is_named_for_a_module(path: Path) -> None:
     package = ROOT / "routerr1" / path.parent
     named = any((package / f"{module}.py").is_file() for module in modules)
     assert named or path.with_suffix("").as_posix() in WHOLE
+
+
+def test_few_modules_lie_outside_a_folder() -> None:
+    """The vocabulary, which everything imports, and the workspace; all else has a package."""
+    assert {path.stem for path in (ROOT / "routerr1").glob("[a-z]*.py")} == {
+        "config", "errors", "files", "lineage", "matching", "metrics", "notation", "prompt", "protocol",
+        "reward", "types", "workspace",
+    }  # fmt: skip

@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 
 from routerr1.config import Params
 from routerr1.errors import DataError
+from routerr1.jobs.rejected import Rejected
 from routerr1.pool.base import Call, Pool, PoolWrapper
-from routerr1.rejected import Rejected
 from routerr1.reward import CostScale, FrozenCostScale
 from routerr1.rollout.local import LocalGenerator
 from routerr1.simulation.pool import SimulatedPool

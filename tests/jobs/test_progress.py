@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
-from routerr1 import progress
-from routerr1.progress import Progress, track
+from routerr1.jobs import progress
+from routerr1.jobs.progress import Progress, track
 
 
 def test_the_rate_is_that_of_what_is_done_now_and_not_of_what_was_done_before(

@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from mlflow.utils import validation
 from pydantic import ValidationError
 
-from routerr1.naming import IN_KEY, fit_names
 from routerr1.pool.cards import CardRow, read_cards, write_cards
 from routerr1.prompt import renderer
-from routerr1.protocol import check, handles, names_of, parse_action
+from routerr1.protocol import IN_KEY, check, fit_names, handles, names_of, parse_action
 from routerr1.train.score import Score, batch_figures
 from routerr1.types import Ask, Card, Ledger, Question, Trajectory
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routerr1.short_answer import is_unsure, short_answer
+from routerr1.answers.short_answer import is_unsure, short_answer
 
 
 @pytest.mark.parametrize(

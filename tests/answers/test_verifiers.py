@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from routerr1.answers.verifiers import choice, number, verifiers, verify
 from routerr1.baselines.embed import embedder
 from routerr1.cli.data import known_task
 from routerr1.config import ColumnsParams
@@ -16,7 +17,6 @@ from routerr1.errors import DataError
 from routerr1.evaluate.rows import row_of
 from routerr1.rollout.loop import trajectory_of
 from routerr1.types import Answer, Card, Generation, Question, Turn
-from routerr1.verifiers import choice, number, verifiers, verify
 
 CITIES = {"task": "choice", "options": ["Rome", "Paris", "Bonn", "New York"]}
 

@@ -1,0 +1,1 @@
+"""What every long job needs: progress on the terminal, and a place for broken rows."""
