@@ -14,7 +14,7 @@ from openai import APIConnectionError, APIStatusError, APITimeoutError
 
 from routerr1.pool.tally import KEY_LIKE
 from routerr1.pool.transport import ReplyTooLarge, UnaskedEncoding
-from routerr1.pool.wire import parse_body
+from routerr1.pool.wire import parse_body, parse_text
 from routerr1.types import Usage
 
 # Worth another try: timeouts, conflicts, "too early", rate limits; with them every 5xx.
@@ -30,23 +30,40 @@ _NOT_SENT = (
     httpx2.LocalProtocolError,
 )
 _MOST_WORDS = 200  # characters of what a server says about a failure
+_DEEPEST = 6  # errors within errors
 _SHORTEST_SECRET = 8  # shorter "keys" would be found in ordinary words
+# Where servers put an error's code and its words.
+_CODES = (
+    "code", "status", "status_code", "statusCode", "http_status", "error_code", "errorcode", "type"
+)  # fmt: skip
+_WORDS = (
+    "error", "message", "detail", "errors", "msg", "Message", "error_msg", "faultstring",
+    "reason", "code", "type",
+)  # fmt: skip
 # Servers that name an error by a word, and the status that the word means.
 _STATUS_OF_WORD = (
     ("rate_limit", HTTPStatus.TOO_MANY_REQUESTS),
     ("ratelimit", HTTPStatus.TOO_MANY_REQUESTS),
     ("throttl", HTTPStatus.TOO_MANY_REQUESTS),
     ("too_many", HTTPStatus.TOO_MANY_REQUESTS),
+    ("resource_exhausted", HTTPStatus.TOO_MANY_REQUESTS),
     ("quota", HTTPStatus.PAYMENT_REQUIRED),
     ("overloaded", HTTPStatus.SERVICE_UNAVAILABLE),
     ("unavailable", HTTPStatus.SERVICE_UNAVAILABLE),
     ("timeout", HTTPStatus.GATEWAY_TIMEOUT),
+    ("deadline_exceeded", HTTPStatus.GATEWAY_TIMEOUT),
     ("server_error", HTTPStatus.INTERNAL_SERVER_ERROR),
     ("internal", HTTPStatus.INTERNAL_SERVER_ERROR),
     ("content_filter", HTTPStatus.BAD_REQUEST),
+    ("content_policy", HTTPStatus.BAD_REQUEST),
+    ("context_length", HTTPStatus.BAD_REQUEST),
+    ("invalid_argument", HTTPStatus.BAD_REQUEST),
+    ("validation", HTTPStatus.UNPROCESSABLE_ENTITY),
     ("invalid_request", HTTPStatus.BAD_REQUEST),
     ("bad_request", HTTPStatus.BAD_REQUEST),
     ("authentication", HTTPStatus.UNAUTHORIZED),
+    ("unauthenticated", HTTPStatus.UNAUTHORIZED),
+    ("unauthorized", HTTPStatus.UNAUTHORIZED),
     ("api_key", HTTPStatus.UNAUTHORIZED),
     ("permission", HTTPStatus.FORBIDDEN),
     ("not_found", HTTPStatus.NOT_FOUND),
@@ -134,13 +151,16 @@ def status_of(error: object) -> int | None:
     >>> status_of({"code": "429"}), status_of({"type": "overloaded_error"}), status_of("no idea")
     (429, 503, None)
     """
+    if isinstance(error, list) and error:
+        error = error[0]
     if not isinstance(error, Mapping):
         return _status_of_word(error) if isinstance(error, str) else None
-    named = [error.get(key) for key in ("code", "status", "status_code", "type")]
+    inner = error.get("detail")
+    named = [place.get(key) for place in (error, inner) if isinstance(place, Mapping) for key in _CODES]  # fmt: skip
     for value in named:
-        number = int(value) if isinstance(value, str) and value.isdecimal() else value
-        if isinstance(number, int) and 400 <= number < 600:
-            return number
+        number = float(value) if isinstance(value, str) and value.isdecimal() else value
+        if isinstance(number, int | float) and 400 <= number < 600:
+            return int(number)
     words = (_status_of_word(value) for value in named if isinstance(value, str))
     return next((status for status in words if status is not None), None)
 
@@ -167,15 +187,18 @@ def words_of(body: object, text: str = "") -> str:
 
 def _words(body: object, *, depth: int) -> Iterator[str]:
     if isinstance(body, str):
-        yield body
-    elif isinstance(body, list) and depth < 4:
+        inner = (
+            parse_text(body) if depth < _DEEPEST else None
+        )  # the provider's own error, written out
+        yield from _words(inner, depth=depth + 1) if inner else (body,)
+    elif isinstance(body, list) and depth < _DEEPEST:
         for item in body[:3]:
             yield from _words(item, depth=depth + 1)
-    elif isinstance(body, Mapping) and depth < 4:
+    elif isinstance(body, Mapping) and depth < _DEEPEST:
         metadata = body.get("metadata")  # OpenRouter: what the provider behind it said
         if isinstance(metadata, Mapping):
             yield from _words(metadata.get("raw"), depth=depth + 1)
-        for key in ("error", "message", "detail", "errors", "msg", "reason", "code", "type"):
+        for key in _WORDS:
             yield from _words(body.get(key), depth=depth + 1)
 
 

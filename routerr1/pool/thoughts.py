@@ -2,7 +2,8 @@
 
 import re
 
-# Opening and closing marks of R1 and Qwen, Gemma, Magistral, Kimi, Seed-OSS.
+# Opening and closing marks of R1 and Qwen, Gemini, Magistral, Kimi, Seed-OSS, Command A, OpenThinker,
+# MedGemma and Gemma 4.
 _CLOSING = {
     "<think>": "</think>",
     "<thinking>": "</thinking>",
@@ -11,6 +12,10 @@ _CLOSING = {
     "[think]": "[/think]",
     "◁think▷": "◁/think▷",
     "<seed:think>": "</seed:think>",
+    "<|start_thinking|>": "<|end_thinking|>",
+    "<|begin_of_thought|>": "<|end_of_thought|>",
+    "<unused94>thought": "<unused95>",
+    "<|channel>thought": "<channel|>",
 }
 _ANYWHERE = ("<think>", "</think>")
 _STARTING = (*_CLOSING, "</think>")
@@ -23,6 +28,12 @@ _CHANNEL = re.compile(
     r"<\|channel\|>(\w++)[^<]*+<\|message\|>(.*?)(?=<\|end\|>|<\|return\|>|<\|start\|>|\Z)",
     re.DOTALL,
 )
+
+
+# The same channels where a server leaves out their marks.
+_UNMARKED = re.compile(r"analysis(?! )(.*?)assistantfinal(.*)", re.DOTALL)
+# Marks around the reply of models whose marks of thoughts are above.
+_FRAME = re.compile(r"<\|(?:(?:start|end)_response|(?:begin|end)_of_solution)\|>", re.IGNORECASE)
 
 
 def split_thoughts(text: str, *, cut: bool = False) -> tuple[str, str]:
@@ -46,6 +57,8 @@ def split_thoughts(text: str, *, cut: bool = False) -> tuple[str, str]:
         final = [words for channel, words in channels if channel == "final"]
         others = [words for channel, words in channels if channel != "final"]
         return "".join(final).strip(), _joined(others)
+    if unmarked := _UNMARKED.fullmatch(text.strip()):
+        return unmarked[2].strip(), unmarked[1].strip()
     said: list[str] = []
     thoughts: list[str] = []
     opened: re.Match[str] | None = None
@@ -78,7 +91,7 @@ def split_thoughts(text: str, *, cut: bool = False) -> tuple[str, str]:
         said.append(text[opened.start() if opened is not None and spoken else place :])
     if stray and not "".join(said).strip():  # a closing mark that ends the reply ends no thoughts
         said = [thoughts.pop()]
-    return ("".join(said).strip() if place else text), _joined(thoughts)
+    return (_FRAME.sub("", "".join(said)).strip() if place else text), _joined(thoughts)
 
 
 def without_thoughts(text: str) -> str:

@@ -14,16 +14,26 @@ _GROUPED = re.compile(r"\d{1,3}(,\d{3})+")
 _MOST_USD = 1000  # of one call
 _TICKS_PER_USD = 10**10  # xAI's unit of `cost_in_usd_ticks`
 
-_PROMPT = ("prompt_tokens", "input_tokens", "inputTokens", "promptTokens", "prompt_eval_count")
+_PROMPT = ("prompt_tokens", "input_tokens", "inputTokens", "promptTokens", "prompt_eval_count", "promptTokenCount")  # fmt: skip
 _COMPLETION = (
     "completion_tokens",
     "output_tokens",
     "outputTokens",
     "completionTokens",
     "eval_count",
+    "candidatesTokenCount",
 )
-_TOTAL = ("total_tokens", "totalTokens")
-_CACHED = ("prompt_cache_hit_tokens", "cache_read_input_tokens", "cacheReadInputTokens", "cached_tokens")  # fmt: skip
+_TOTAL = ("total_tokens", "totalTokens", "totalTokenCount")
+_CACHED = (
+    "prompt_cache_hit_tokens",
+    "cache_read_input_tokens",
+    "cacheReadInputTokens",
+    "cached_tokens",
+    "cachedContentTokenCount",
+)
+_WRITTEN = ("cache_creation_input_tokens", "cacheWriteInputTokens", "cacheCreationInputTokens")
+_APART = ("cache_read_input_tokens", "cacheReadInputTokens")
+_COST = ("cost", "total_cost", "estimated_cost")
 _PROMPT_DETAILS = ("prompt_tokens_details", "input_tokens_details")
 _COMPLETION_DETAILS = ("completion_tokens_details", "output_tokens_details")
 
@@ -78,7 +88,8 @@ def read_usage(usage: object) -> Reported:
     reasoning = _first(
         [*_inner(usage, _COMPLETION_DETAILS), usage], ("reasoning_tokens", "thoughtsTokenCount")
     )
-    prompt = _with_cache_apart(usage, prompt)
+    if prompt is not None:
+        prompt += _cache_apart(usage, prompt, completion, total)
     if prompt is not None and cached is not None and cached > prompt:
         prompt += cached  # counted beside the prompt, since it cannot be a part of it
     if prompt is None and total is not None and completion is not None:
@@ -88,8 +99,8 @@ def read_usage(usage: object) -> Reported:
     hidden = 0
     if prompt is not None and completion is not None:
         beside = max((total or 0) - prompt - completion, 0)
-        if not beside and total is None and reasoning is not None and reasoning > completion:
-            beside = reasoning
+        if not beside and reasoning is not None and reasoning > completion:
+            beside = reasoning  # more than the completion is no part of it
         completion += beside
         if beside and reasoning is None:
             hidden = reasoning = beside
@@ -162,15 +173,15 @@ def reported_cost_usd(usage: object, headers: Mapping[str, str]) -> float | None
     """What the server says the call costs, in USD; None where it says nothing usable.
 
     OpenRouter and LiteLLM state USD in `usage.cost` or a header, Perplexity an object with
-    `total_cost`, xAI ticks. With a key of one's own OpenRouter bills its fee, and the provider
+    `total_cost`, DeepInfra `estimated_cost`, xAI ticks. With a key of one's own OpenRouter bills its fee, and the provider
     bills the rest.
     """
     found: object = None
     upstream = 0.0
     if isinstance(usage, Mapping):
-        found = usage.get("cost")
+        found = next((usage[key] for key in _COST if usage.get(key) is not None), None)
         if isinstance(found, Mapping):
-            found = found.get("total_cost")
+            found = found.get("total_cost", found.get("total"))
         if found is None and (ticks := _amount(usage.get("cost_in_usd_ticks"))) is not None:
             found = ticks / _TICKS_PER_USD
         details = usage.get("cost_details")
@@ -182,12 +193,19 @@ def reported_cost_usd(usage: object, headers: Mapping[str, str]) -> float | None
     return None if amount is None or amount > _MOST_USD else amount + upstream
 
 
-def _with_cache_apart(usage: Mapping[str, object], prompt: int | None) -> int | None:
-    """Anthropic's `input_tokens` leaves out what was read from or written to the cache."""
-    if prompt is None or "input_tokens" not in usage or "input_tokens_details" in usage:
-        return prompt
-    apart = ("cache_read_input_tokens", "cache_creation_input_tokens")
-    return prompt + sum(_count(usage.get(name)) or 0 for name in apart)
+def _cache_apart(
+    usage: Mapping[str, object], prompt: int, completion: int | None, total: int | None
+) -> int:
+    """Tokens read from or written to a cache that the prompt's count leaves out.
+
+    Bedrock's `inputTokens` leaves them out, and Anthropic's `input_tokens` where no total says otherwise.
+    """
+    cache = (_first(usage, _APART) or 0) + (_first(usage, _WRITTEN) or 0)
+    if "inputTokens" in usage:
+        return cache
+    if total is not None and completion is not None:
+        return cache if total == prompt + cache + completion else 0
+    return cache if "input_tokens" in usage and "input_tokens_details" not in usage else 0
 
 
 def _inner(usage: Mapping[str, object], names: Iterable[str]) -> list[Mapping[str, object]]:

@@ -28,6 +28,17 @@ def parse_values(content: bytes) -> Iterator[object]:
         yield value
 
 
+def parse_text(text: str) -> object | None:
+    """The JSON object or list that a text is; None if it is anything else."""
+    if not text.lstrip().startswith(("{", "[")):
+        return None
+    try:
+        value: object = _DECODER.decode(text)
+    except (ValueError, RecursionError):
+        return None
+    return value
+
+
 def _whole(digits: str) -> int | float:
     return int(digits) if len(digits) <= _MOST_DIGITS else float(digits)
 
@@ -39,16 +50,36 @@ _NOT_BLANK = re.compile(r"[^\s\0]")
 def is_event_stream(content: bytes) -> bool:
     """True for server-sent events, which some servers send though no stream was asked for."""
     start = content[:512].lstrip(b"\xef\xbb\xbf \t\r\n")
-    return start.startswith((b"data:", b"event:", b":"))
+    return start.startswith((b"data:", b"event:", b":", b"id:", b"retry:"))
 
 
 def read_events(content: bytes) -> Iterator[Mapping[str, object]]:
-    """The JSON objects of an event stream; comments, `[DONE]` and anything else are left out."""
-    for line in content.splitlines():
-        if line.startswith(b"data:"):
-            value = parse_body(line[5:].strip())
-            if isinstance(value, Mapping):
-                yield value
+    """The JSON objects of an event stream; comments, `[DONE]` and anything else are left out.
+
+    The data of an event named `error` is an error, whatever is in it.
+    """
+    named, pieces = b"", [b""]
+    for line in [*content.splitlines(), b""]:
+        field, _, value = line.partition(b":")
+        if not line:  # the end of an event, whose data may be on several lines
+            event = parse_body(b"\n".join(pieces)) if len(pieces) > 2 else None
+        elif field == b"event":
+            named, event = value.strip(), None
+        elif field == b"data":
+            event = parse_body(value.strip())
+            pieces.append(value)
+        else:
+            continue
+        if isinstance(event, Mapping):
+            yield {"error": event} if named == b"error" and "error" not in event else event
+            pieces = [b""]
+        if not line:
+            named, pieces = b"", [b""]
+
+
+def ends_in_order(content: bytes) -> bool:
+    """True if the last event of a stream says that it is the last."""
+    return content.rstrip().endswith(b"[DONE]")
 
 
 def clean(text: str) -> str:

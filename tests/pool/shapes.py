@@ -249,7 +249,7 @@ def tgi(said: Said) -> dict[str, Any]:
 
 
 def bedrock(said: Said) -> dict[str, Any]:
-    """Bedrock's own form, which thin gateways pass on."""
+    """Bedrock's own form, which thin gateways pass on: inputTokens leaves out the cache."""
     content = [
         {"reasoningContent": {"reasoningText": {"text": said.thought, "signature": "s"}}},
         {"text": said.text},
@@ -258,10 +258,11 @@ def bedrock(said: Said) -> dict[str, Any]:
         "output": {"message": {"role": "assistant", "content": content}},
         "stopReason": "end_turn",
         "usage": {
-            "inputTokens": said.prompt,
+            "inputTokens": said.prompt - said.cached,
             "outputTokens": said.completion,
             "totalTokens": said.prompt + said.completion,
             "cacheReadInputTokens": said.cached,
+            "cacheWriteInputTokens": 0,
         },
         "metrics": {"latencyMs": 3},
     }
@@ -290,6 +291,44 @@ def perplexity(said: Said) -> dict[str, Any]:
     return _chat({"content": said.text}, usage, citations=["https://example.org"])
 
 
+def deepinfra(said: Said) -> dict[str, Any]:
+    """DeepInfra: the price under a name of its own."""
+    return _chat({"content": said.text}, {**_plain(said), "estimated_cost": _stated_usd(said)})
+
+
+def gemini_own(said: Said) -> dict[str, Any]:
+    """Gemini's own form, which thin gateways pass on: thoughts as parts, and beside the candidates."""
+    parts = [{"text": said.thought, "thought": True}, {"text": said.text}]
+    return {
+        "candidates": [{"content": {"parts": parts, "role": "model"}, "finishReason": "STOP"}],
+        "usageMetadata": {
+            "promptTokenCount": said.prompt,
+            "candidatesTokenCount": said.completion - said.reasoning,
+            "thoughtsTokenCount": said.reasoning,
+            "totalTokenCount": said.prompt + said.completion,
+            "cachedContentTokenCount": said.cached,
+        },
+    }
+
+
+def ollama_own(said: Said) -> dict[str, Any]:
+    """Ollama's own form of a chat: counts beside the message."""
+    return {
+        "model": "m",
+        "message": {"role": "assistant", "content": said.text, "thinking": said.thought},
+        "done": True,
+        "done_reason": "stop",
+        "prompt_eval_count": said.prompt,
+        "eval_count": said.completion,
+    }
+
+
+def cloudflare(said: Said) -> dict[str, Any]:
+    """Cloudflare: a reply inside a result."""
+    result = {"response": said.text, "usage": _plain(said)}
+    return {"result": result, "success": True, "errors": [], "messages": []}
+
+
 SHAPES = (
     Shape("openai", openai, cached=True, reasoning=True),
     Shape("azure", azure, cached=True, reasoning=True),
@@ -313,4 +352,8 @@ SHAPES = (
         headers=lambda said: {"x-litellm-response-cost": repr(_stated_usd(said))},
     ),
     Shape("perplexity", perplexity, stated=True),
+    Shape("deepinfra", deepinfra, stated=True),
+    Shape("gemini_own", gemini_own, cached=True, reasoning=True, thinks=True),
+    Shape("ollama_own", ollama_own, thinks=True),
+    Shape("cloudflare", cloudflare),
 )

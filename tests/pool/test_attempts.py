@@ -75,6 +75,15 @@ def test_the_shape_of_every_server_is_read_alike(shape: Shape):
         # Less than the completion: a part of it.
         ({"prompt_tokens": 12, "completion_tokens": 7,
           "completion_tokens_details": {"reasoning_tokens": 5}}, (12, 7), None),
+        # Perplexity: its total leaves the reasoning out, which cannot be a part of so few.
+        ({"prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 19, "reasoning_tokens": 500}, (12, 507), None),
+        # What is read from a cache or written to it, beside the prompt or inside it.
+        ({"inputTokens": 5, "outputTokens": 2, "totalTokens": 42, "cacheReadInputTokens": 25,
+          "cacheWriteInputTokens": 10}, (40, 2), None),
+        ({"input_tokens": 5, "output_tokens": 2, "cache_read_input_tokens": 25,
+          "cache_creation_input_tokens": 10}, (40, 2), None),
+        ({"input_tokens": 40, "output_tokens": 2, "total_tokens": 42, "cache_read_input_tokens": 25}, (40, 2), None),
+        ({"prompt_tokens": 40, "completion_tokens": 2, "total_tokens": 42, "cached_tokens": 25}, (40, 2), None),
         # A total below its parts is not believed.
         ({"prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 3}, (12, 7), None),
     ],
@@ -128,7 +137,10 @@ def test_thoughts_are_kept_as_a_part_of_the_text_if_asked_for():
     ("finish", "note"),
     [
         ("length", "cut at the token limit"),
+        ("MAX_TOKENS", "cut at the token limit"),
         ("content_filter", "cut by the server's content filter"),
+        ("SAFETY", "cut by the server's content filter"),
+        ("insufficient_system_resource", "interrupted by the server"),
         ("stop", None),
         ("tool_calls", None),
         (None, None),
@@ -160,11 +172,15 @@ def test_why_there_is_no_text_is_told_and_its_tokens_are_billed(content: bytes, 
 
 def test_a_refusal_is_what_the_model_says():
     assert read(body(None, refusal="I can't help with that.")).text == "I can't help with that."
+    part = {"type": "refusal", "refusal": "I can't help with that."}
+    assert read(body([part])).text == "I can't help with that."
 
 
 def test_of_several_choices_the_first_with_text_counts():
     choices = [{"index": n, "message": {"content": text}} for n, text in enumerate(["", "b", "c"])]
     assert read(json.dumps({"choices": choices, "usage": PLAIN}).encode()).text == "b"
+    same = [{"index": 0, "message": {"content": text}} for text in ("a", "b")]
+    assert read(json.dumps({"choices": same, "usage": PLAIN}).encode()).text == "a"
 
 
 @pytest.mark.parametrize(
@@ -180,6 +196,22 @@ def test_of_several_choices_the_first_with_text_counts():
         ({"error": {"message": "it broke"}}, 502, True),
         ([{"error": {"message": "no", "code": 400, "status": "INVALID_ARGUMENT"}}], 400, False),
         ({"object": "error", "message": "too long", "type": "BadRequestError", "code": 400}, 400, False),
+        ({"error": {"message": "no", "status": "RESOURCE_EXHAUSTED"}}, 429, True),
+        ({"error": {"message": "no", "code": "content_policy_violation"}}, 400, False),
+        ({"error": {"message": "slow", "code": 429.0}}, 429, True),
+        ({"error": {"message": "slow", "http_status": 429}}, 429, True),
+        ({"error": {"message": "slow"}, "code": 429}, 429, True),
+        ({"error": "slow", "status": 429}, 429, True),
+        ({"error": '{"message": "slow", "code": 429}'}, 429, True),
+        ({"error": "Input validation error", "error_type": "validation"}, 422, False),
+        ({"errors": [{"message": "no", "code": 401}], "success": False}, 401, False),
+        ({"code": 429, "message": "slow"}, 429, True),
+        ({"code": "1302", "msg": "slow"}, 502, True),
+        ({"error_code": 336501, "error_msg": "slow"}, 502, True),
+        ({"message": "Too many requests"}, 502, True),
+        ({"fault": {"faultstring": "no", "detail": {"errorcode": "policies.ratelimit.Spent"}}}, 429, True),
+        ({"choices": [{"message": {"content": None}, "finish_reason": "error"}]}, 502, True),
+        ({"choices": [{"message": {"content": "Par"}, "finish_reason": "error"}]}, 502, True),
         ({"choices": [{"message": {"content": None}, "finish_reason": "error"}], "error": {"code": 502}}, 502, True),
         ({"choices": [{"message": {"content": "Par"}, "finish_reason": "error", "error": {"code": 502}}]}, 502, True),
     ],
@@ -191,8 +223,9 @@ def test_an_error_in_a_body_counts_as_its_status(answer: Any, status: int, retry
     assert failed.billable == ("Par" in json.dumps(answer) and "Provider" not in json.dumps(answer))
 
 
-def test_a_whole_text_beside_an_error_is_kept():
-    answer = {**json.loads(body()), "error": {"message": "logging failed"}}
+@pytest.mark.parametrize("finish", ["stop", "STOP", "COMPLETE", "eos_token"])
+def test_a_whole_text_beside_an_error_is_kept(finish: str):
+    answer = {**json.loads(body(finish=finish)), "error": {"message": "logging failed"}}
     assert read(json.dumps(answer).encode()).text == "Paris."
 
 
@@ -218,9 +251,48 @@ def test_an_event_stream_is_read_as_one_body():
     assert "read from an event stream that was not asked for" in got.notes
 
 
-def test_an_error_in_an_event_stream_is_one():
-    failed = lost(b'data: {"error": {"code": 429, "message": "slow down"}}\n\n')
+@pytest.mark.parametrize(
+    "events",
+    [
+        b'data: {"error": {"code": 429, "message": "slow down"}}\n\n',
+        b'event: error\ndata: {"code": 429, "message": "slow down"}\n\n',
+        b'data: {"choices": [{"delta": {"content": "Par"}}]}\n\nevent: error\ndata: {"code": 429, "message": "slow down"}\n\n',
+    ],
+)  # fmt: skip
+def test_an_error_in_an_event_stream_is_one(events: bytes):
+    failed = lost(events)
     assert (failed.why, failed.said, failed.retry) == ("status 429", "slow down", True)
+
+
+def delta(**more: Any) -> str:
+    return f"data: {json.dumps({'choices': [{'index': 0, **more}]})}\n\n"
+
+
+COUNTS = f"data: {json.dumps({'choices': [], 'usage': PLAIN})}\n\n"
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        "id: 1\nretry: 3000\n" + delta(delta={"content": "Paris."}) + COUNTS,
+        delta(delta={"content": "Par"}, message={"content": "Par"})
+        + delta(delta={"content": "is."}, message={"content": "Paris."}) + COUNTS,
+        delta(delta={"content": "Paris."}) + delta(delta={}, message={"content": "Paris."}) + COUNTS,
+        delta(delta={"content": "Paris."}) + f"data: {json.dumps({'choices': [], 'x_groq': {'usage': PLAIN}})}\n\n",
+        delta(delta={"content": "Paris."}).replace(', "delta"', ',\ndata: "delta"') + COUNTS,
+        delta(message={"content": "Paris."}) + COUNTS,
+    ],
+    ids=["id", "cumulative", "whole at the end", "groq", "two lines", "one message"],
+)  # fmt: skip
+def test_event_streams_of_every_kind_say_their_text_once(stream: str):
+    got = read((stream + "data: [DONE]\n\n").encode())
+    assert (got.text, got.usage) == ("Paris.", Usage(12, 2))
+    assert got.notes == ("read from an event stream that was not asked for",)
+
+
+def test_an_event_stream_that_ends_early_is_read_with_a_note():
+    got = read((delta(delta={"content": "Par"}) + COUNTS).encode())
+    assert (got.text, got.notes[-1]) == ("Par", "the event stream ended before its last event")
 
 
 @pytest.mark.parametrize(
@@ -302,6 +374,7 @@ def test_no_usage_loses_a_text(usage: Any):
         ({"detail": [{"loc": ["body"], "msg": "Field required"}]}, "Field required"),
         ({"error": {"message": "Provider returned error", "metadata": {"raw": "no such model"}}}, "no such model"),
         ({"message": "a\n\x1b[31mb"}, "a [31mb"),
+        ({"error": {"message": "no", "metadata": {"raw": '{"error": {"message": "too long"}}'}}}, "too long"),
         ({"error": {"message": "x" * 500}}, "x" * 199 + "…"),
         ({"error": {}}, ""),
     ],
@@ -368,8 +441,17 @@ _LINES = (
                     "usage": {"billed_units": {"input_tokens": 12, "output_tokens": 2},
                               "tokens": {"input_tokens": 70, "output_tokens": 4}}}).encode(),
         json.dumps({**_WHOLE, "usage": {**_WHOLE["usage"], "cost": 1e12}}).encode(),
+        json.dumps({**_WHOLE, "usage": {**_WHOLE["usage"], "cost": -1}}).encode(),
+        json.dumps({**_WHOLE, "choices": ["Paris."]}).encode(),
+        json.dumps({**_WHOLE, "choices": [{"message": "Paris."}]}).encode(),
+        json.dumps({**_WHOLE, "choices": [{"message": {"content": None, "audio": {"transcript": "Paris."}}}]}).encode(),
+        json.dumps(json.dumps(_WHOLE)).encode(),
+        json.dumps({"statusCode": 200, "body": json.dumps(_WHOLE)}).encode(),
+        json.dumps({"response": "Paris.", "done": True, "prompt_eval_count": 12, "eval_count": 2}).encode(),
+        json.dumps([{"generated_text": "Paris.", "usage": _WHOLE["usage"]}]).encode(),
     ],
-    ids=["nul", "trailing", "lines", "data", "result", "mapping", "both", "anthropic", "responses", "cohere", "price"],
+    ids=["nul", "trailing", "lines", "data", "result", "mapping", "both", "anthropic", "responses", "cohere", "price",
+         "negative", "plain choice", "plain message", "audio", "twice", "lambda", "generate", "tgi"],
 )  # fmt: skip
 def test_bodies_that_are_nearly_chat_completions_keep_their_text_and_tokens(content: bytes):
     got = read(content)
@@ -382,3 +464,33 @@ def test_a_count_with_separators_and_a_number_as_content_are_read():
     assert read(json.dumps(body).encode()).usage == Usage(1024, 2)
     number = {**_WHOLE, "choices": [{"message": {"content": 42}}]}
     assert read(json.dumps(number).encode()).text == "42"
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"reasoning_text": "Lyon?"},
+        {"reasoning_details": [{"type": "reasoning.text", "text": "Lyon?"}]},
+        {"reasoning_details": [{"type": "reasoning.summary", "summary": "Lyon?"}]},
+        {"thinking_blocks": [{"type": "thinking", "thinking": "Lyon?", "signature": "s"}]},
+    ],
+)  # fmt: skip
+def test_thoughts_are_found_under_every_name(field: dict[str, Any]):
+    got = read(body("Paris.", **field))
+    assert (got.text, got.thoughts) == ("Paris.", "Lyon?")
+
+
+@pytest.mark.parametrize(
+    ("usage", "usd"),
+    [
+        ({"cost": "0.001"}, 0.001),
+        ({"cost": {"total": 0.001}}, 0.001),
+        ({"total_cost": 0.001}, 0.001),
+        ({"cost": None, "estimated_cost": 0.001}, 0.001),
+        ({"cost": "free"}, None),
+        ({"cost": "NaN"}, None),
+        ({"cost": True}, None),
+    ],
+)
+def test_a_stated_price_is_read_in_every_form(usage: dict[str, Any], usd: float | None):
+    assert read(body(usage=PLAIN | usage)).cost_usd == usd
