@@ -412,6 +412,9 @@ class EvaluateParams(Section):
 Baseline = Literal[
     "direct", "cot", "sft", "rag", "search_r1", "prompted", "largest", "knn", "mlp", "bert",
     "router_dc", "graph_router", "policy_before_rl", "knn_multi_turn", "frugal",
+    "best_8", "best_40", "beta_8", "beta_40", "thompson_8", "thompson_40", "knn_8", "knn_40",
+    "prompted_8", "prompted_40", "knn_spend_0", "knn_spend_1", "knn_spend_2", "knn_spend_3",
+    "knn_spend_4", "knn_spend_5", "knn_spend_6", "knn_spend_7", "knn_spend_8", "knn_spend_9",
 ]  # fmt: skip
 
 
@@ -419,7 +422,10 @@ RENAMED_BASELINES = {"prompted_star": "policy_before_rl", "knn_star": "knn_multi
 
 
 class BaselineParams(Section):
-    """The rows of the paper's Table 1 that are evaluated beside the policy; see `baselines/`."""
+    """What is evaluated beside the policy: the rows of the paper's Table 1, and routers that learn from few probes.
+
+    See `baselines/`.
+    """
 
     include: tuple[Baseline, ...]
 

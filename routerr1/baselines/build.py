@@ -10,6 +10,15 @@ from routerr1.baselines.cascade import Cascade, frugal
 from routerr1.baselines.contrastive import router_dc
 from routerr1.baselines.embed import embedder
 from routerr1.baselines.encoder import bert
+from routerr1.baselines.few_probes import (
+    FEW,
+    PROMPTED,
+    SPEND,
+    few_cards,
+    from_few_probes,
+    frugal_knn,
+    observed,
+)
 from routerr1.baselines.graph import graph_router
 from routerr1.baselines.learned import Chooser, knn, mlp
 from routerr1.baselines.matrix import Matrix
@@ -24,9 +33,12 @@ from routerr1.rollout.lazy import Lazy, LazyGenerator
 from routerr1.types import Ask, Question, Trajectory
 
 Lessons = Mapping[str, Lazy[Any]]
-"""What routers learn, by name: a `Chooser` for each of LEARNED, a `Cascade` for `frugal`, for `sft` a generator."""
+"""What routers learn, by name: a `Chooser` for each of CHOOSERS, a `Cascade` for `frugal`, for `sft` a generator,
+and for each of PROMPTED the probes that it has seen."""
 
 LEARNED = ("knn", "mlp", "bert", "router_dc", "graph_router")
+PER_PART = (*FEW, *SPEND)  # beside a policy they choose for each sub-question, as `knn_multi_turn`
+CHOOSERS = (*LEARNED, *PER_PART)
 SINGLE = (
     *LEARNED,
     "largest",
@@ -60,8 +72,9 @@ def lessons(
 ) -> dict[str, Lazy[Any]]:
     """What there is to learn from the matrix; nothing is trained before it is asked for."""
     vectors = Lazy(partial(embedder, params.embedder, seed))
-    makers: dict[str, Callable[[], Chooser | Cascade]] = {
-        "knn": lambda: knn(matrix, vectors(), neighbours=params.neighbours),
+    neighbours = params.neighbours
+    makers: dict[str, Callable[[], Chooser | Cascade | Matrix]] = {
+        "knn": lambda: knn(matrix, vectors(), neighbours=neighbours),
         "mlp": lambda: mlp(matrix, vectors(), seed=seed),
         "bert": lambda: bert(matrix, seed=seed, pretrained=params.encoder),
         "router_dc": lambda: router_dc(matrix, vectors(), seed=seed, pretrained=params.encoder),
@@ -69,6 +82,20 @@ def lessons(
             matrix, vectors(), seed=seed, descriptions=descriptions
         ),
         "frugal": lambda: frugal(matrix, seed=seed),
+    }
+    for name, which in FEW.items():
+        makers[name] = partial(
+            lambda which: from_few_probes(
+                matrix, vectors(), which, neighbours=neighbours, seed=seed
+            ),
+            which,
+        )
+    for name, level in SPEND.items():
+        makers[name] = partial(
+            lambda level: frugal_knn(matrix, vectors(), level=level, neighbours=neighbours), level
+        )
+    makers |= {
+        name: partial(observed, matrix, count, seed=seed) for name, count in PROMPTED.items()
     }
     return {name: Lazy(maker) for name, maker in makers.items()}
 
@@ -111,6 +138,7 @@ def _learned(materials: Materials, seed: int) -> dict[str, Play]:
     base, pool, known = materials.base, materials.pool, materials.lessons
     plays = {name: _single(known[name], base, pool, seed) for name in LEARNED}
     plays["knn_multi_turn"] = _decomposed(known["knn"], base, pool, seed)
+    plays |= {name: _decomposed(known[name], base, pool, seed) for name in PER_PART}
     plays["frugal"] = _cascade(known["frugal"], base, pool, seed)
     return plays
 
@@ -119,6 +147,7 @@ def _prompted(materials: Materials, seed: int) -> dict[str, Play]:
     base, pool = materials.base, materials.pool
     tuned = replace(base, generator=LazyGenerator(materials.lessons["sft"]))
     return {
+        **{name: _with_few_cards(materials.lessons[name], base, pool, seed) for name in PROMPTED},
         "direct": partial(prompted.direct, base=base, pool=pool, seed=seed),
         "cot": partial(prompted.chain_of_thought, base=base, pool=pool, seed=seed),
         "sft": partial(prompted.direct, base=tuned, pool=pool, seed=seed),
@@ -146,6 +175,16 @@ def _decomposed(chooser: Lazy[Chooser], base: Policy, pool: Pool, seed: int) -> 
 
     async def play(question: Question, *, player: str) -> Trajectory:
         return await base.play(question, pool, seed=seed, player=player, reroute=reroute)
+
+    return play
+
+
+def _with_few_cards(seen: Lazy[Matrix], base: Policy, pool: Pool, seed: int) -> Play:
+    """The prompted choice; the cards hold what the few probes in `seen` showed."""
+    showing = Lazy(lambda: base.showing(few_cards(pool.cards, seen())))
+
+    async def play(question: Question, *, player: str) -> Trajectory:
+        return await prompted.prompted_choice(question, showing(), pool, seed=seed, player=player)
 
     return play
 

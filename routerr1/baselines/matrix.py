@@ -23,6 +23,7 @@ class Matrix:
         quality: Q x M, in [0, 1].
         cost: Q x M, US dollars.
         replies: Q x M, what was said; "" for a failed call.
+        topics: of each question; "" where none is known.
     """
 
     questions: tuple[str, ...]
@@ -30,13 +31,16 @@ class Matrix:
     quality: NDArray[np.float64]
     cost: NDArray[np.float64]
     replies: tuple[tuple[str, ...], ...]
+    topics: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not self.topics:
+            object.__setattr__(self, "topics", ("",) * len(self.questions))
         shape = (len(self.questions), len(self.candidates))
         if 0 in shape:
             raise DataError("a matrix to learn from needs a question and a candidate")
         sizes = {self.quality.shape, self.cost.shape, shape}
-        if len(sizes) > 1 or len(self.replies) != shape[0]:
+        if len(sizes) > 1 or {len(self.replies), len(self.topics)} != {shape[0]}:
             raise DataError(f"a matrix of {shape} with parts of other sizes: {sorted(sizes)}")
 
     @property
@@ -53,6 +57,7 @@ class Matrix:
             self.quality[chosen],
             self.cost[chosen],
             tuple(self.replies[place] for place in chosen),
+            tuple(self.topics[place] for place in chosen),
         )
 
 
@@ -63,6 +68,7 @@ def read_matrix(path: Path, quality: Quality = "correct") -> Matrix:
     """
     rows = read_probes(path)
     text = {(row["dataset"], row["question_id"]): row["question"] for row in rows}
+    topic = {(row["dataset"], row["question_id"]): row["topic"] for row in rows}
     cells = {((row["dataset"], row["question_id"]), row["candidate"]): row for row in rows}
     places = list(text)
     names = tuple(dict.fromkeys(name for _, name in cells))
@@ -76,6 +82,7 @@ def read_matrix(path: Path, quality: Quality = "correct") -> Matrix:
         np.array([[row[quality] for row in line] for line in grid], dtype=float),
         np.array([[row["cost_usd"] for row in line] for line in grid], dtype=float),
         tuple(tuple(row["answer"] or "" for row in line) for line in grid),
+        tuple(topic[place] for place in places),
     )
 
 

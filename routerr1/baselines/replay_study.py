@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from routerr1.baselines.build import LEARNED, lessons
+from routerr1.baselines.build import CHOOSERS, lessons
 from routerr1.baselines.learned import Majority
 from routerr1.baselines.matrix import Matrix
 from routerr1.config import BaselineParams, EvaluateParams
@@ -280,7 +280,7 @@ def _routes(learn: Matrix, baselines: BaselineParams, seed: int) -> dict[str, _R
     fitted = lessons(learn, baselines, seed=seed)
     routes: dict[str, _Route] = {
         str(RouterId("baseline", name)): _by_question(fitted[name]().choose)
-        for name in LEARNED
+        for name in CHOOSERS
         if name in baselines.include
     }
     routes[_BEST] = _by_question(Majority(learn).choose)

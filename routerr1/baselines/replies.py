@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from routerr1.baselines.build import SINGLE
+from routerr1.baselines.build import PER_PART, SINGLE
 from routerr1.baselines.cascade import Cascade
 from routerr1.baselines.learned import Chooser
 from routerr1.baselines.prompted import largest
@@ -152,7 +152,7 @@ def reply_routers(
 
 def without_policy(include: Iterable[str]) -> list[str]:
     """The baselines that work without a policy, in their order."""
-    return [name for name in include if name in SINGLE]
+    return [name for name in include if name in (*SINGLE, *PER_PART)]
 
 
 def _id(name: str) -> str:

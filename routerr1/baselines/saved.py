@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from routerr1.baselines.build import LEARNED, lessons
+from routerr1.baselines.build import CHOOSERS, lessons
 from routerr1.baselines.cascade import Cascade
 from routerr1.baselines.learned import Chooser, Majority
 from routerr1.baselines.matrix import read_matrix
@@ -24,7 +24,7 @@ from routerr1.pool.cards import read_cards
 from routerr1.train.checkpoint import read_manifest, write_manifest
 
 ROUTER = "router.json"
-FITTED = (*LEARNED, "frugal", "largest")
+FITTED = (*CHOOSERS, "frugal", "largest")
 """Baselines that can be fitted without a policy."""
 
 

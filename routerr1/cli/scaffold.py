@@ -152,6 +152,10 @@ def _write_adapted(repository: Path, folder: Path, imported: str) -> None:
     (folder / "prefect.yaml").write_text(own, encoding="utf-8")
 
 
+_ROUTERS = [
+    "largest", "knn", "mlp", "router_dc", "frugal", "best_8", "best_40", "beta_8", "beta_40", "thompson_8",
+    "thompson_40", "knn_8", "knn_40", "knn_spend_5",
+]  # fmt: skip
 _OWN: Mapping[str, object] = {
     "preset": "own",
     "dataset.source": "imported",
@@ -165,7 +169,7 @@ _OWN: Mapping[str, object] = {
     "profile_pool.probes": 400,
     # Switches to a trained policy once one can learn from any questions.
     "model.init": "none",
-    "baselines.include": ["largest", "knn", "mlp", "router_dc", "frugal"],
+    "baselines.include": _ROUTERS,
     "generalize.file": None,
     "gate.min_unseen_em": None,
     "gate.min_worst_change": None,  # needs the topic of a sub-question

@@ -165,10 +165,25 @@ class Quality(Result):
         return found
 
 
+class LearningCost(Result):
+    """What candidates were asked before a router answers its first question, in the mean over training seeds."""
+
+    calls: Figure
+    cost_usd: Figure
+
+    def plus(self, other: "LearningCost") -> "LearningCost":
+        """Both together."""
+        return LearningCost(calls=self.calls + other.calls, cost_usd=self.cost_usd + other.cost_usd)
+
+
+NOTHING_ASKED = LearningCost(calls=0.0, cost_usd=0.0)
+
+
 class RouterResult(Quality):
     """One router of a table.
 
     Attributes:
+        learning: None where it is not known.
         difference: the table's reference minus this router; empty for the reference itself.
         collapse: of all its rows.
         collapse_by_dataset: of each data set's.
@@ -184,6 +199,7 @@ class RouterResult(Quality):
     difference: Mapping[Measure, Comparison]
     collapse: Routing
     collapse_by_dataset: Mapping[str, Routing]
+    learning: LearningCost | None = None
 
 
 class RouterTable(Result):

@@ -20,6 +20,7 @@ from routerr1.evaluate.controls import (
     Policy,
     Router,
 )
+from routerr1.evaluate.results import NOTHING_ASKED, LearningCost
 from routerr1.evaluate.routers import RouterId
 from routerr1.evaluate.rows import Row, row_of
 from routerr1.evaluate.store import Key, Store
@@ -48,11 +49,13 @@ class Evaluation:
     Attributes:
         best_single: training seed -> the candidate that is best on validation.
         reference: the router that the others are compared with.
+        validated: what choosing the best single model asked.
     """
 
     rows: list[Row]
     best_single: Mapping[int, str]
     reference: str = POLICY
+    validated: LearningCost = NOTHING_ASKED
 
 
 def choose_questions(questions: Sequence[Question], limit: int | None, seed: int) -> list[Question]:
@@ -121,7 +124,13 @@ def evaluation_of(rows: Sequence[Row]) -> Evaluation:
     tested += [replace(row, pool=pool_name, router=BEST_OF_SINGLES) for row in wholes]
     with_policy = not tried or any(row.router == POLICY for row in tested)
     reference = POLICY if with_policy else preferred(tried, best)
-    return Evaluation(tested, best, reference)
+    runs = [row for row in tried if RouterId.parse(row.router).kind == "fixed"]
+    seeds = max(1, len(best))
+    validated = LearningCost(
+        calls=sum(row.calls for row in runs) / seeds,
+        cost_usd=sum(row.cost_usd for row in runs) / seeds,
+    )
+    return Evaluation(tested, best, reference, validated)
 
 
 def jobs_without_policy(

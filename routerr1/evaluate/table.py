@@ -11,6 +11,7 @@ from routerr1.evaluate.results import (
     Comparison,
     DatasetResult,
     Estimate,
+    LearningCost,
     Measure,
     Quality,
     RouterResult,
@@ -80,6 +81,18 @@ def summarise(rows: Sequence[Row], params: EvaluateParams, reference: str = POLI
             _router_result(name, matrices[name], measured[name], gaps.get(name, {}), params)
             for name in names
         ),
+    )
+
+
+def with_learning(
+    routers: Sequence[RouterResult], costs: Mapping[str, LearningCost]
+) -> tuple[RouterResult, ...]:
+    """The routers with the cost of their learning; one that is not in `costs` stays as it is."""
+    return tuple(
+        entry.model_copy(update={"learning": costs[entry.router]})
+        if entry.router in costs
+        else entry
+        for entry in routers
     )
 
 

@@ -42,6 +42,16 @@ _BASELINES = {
     "graph_router": Entry("GraphRouter", "a graph of questions, their clusters and candidates chooses the candidate"),
     "frugal": Entry("FrugalGPT", "a cascade: candidates by rising price until a reply is trusted"),
 }  # fmt: skip
+_PER_PART = {  # with a count of probes or a level of spend
+    "best": Entry("Best on {} probes", "the candidate with the highest accuracy on the topic, over {} probe questions"),
+    "beta": Entry("Beta mean on {} probes", "the candidate with the highest posterior mean of its accuracy on the topic, after {} probe questions"),
+    "thompson": Entry("Thompson on {} probes", "the candidate with the highest draw from the posterior of its accuracy on the topic, after {} probe questions"),
+    "knn": Entry("kNN on {} probes", "the nearest of {} probe questions choose the candidate"),
+    "knn_spend": Entry("kNN at spend {}", "kNN less a penalty for cost at spend level {}; at 0 the most expensive candidate costs as much as a wrong answer, at 10 nothing"),
+}  # fmt: skip
+_FEW_CARDS = Entry(
+    "Prompted choice, {} probes", "as the prompted choice, with cards of {} probe questions"
+)
 _WITHOUT_POLICY = {
     "best_single": "the candidate that is best on validation gets every question",
     "random": "a random candidate gets the question",
@@ -81,11 +91,23 @@ def entry_of(router: str, *, simulated: bool = True, policy: bool = True) -> Ent
                 f"Cost weight {weight}", f"a policy trained with {weight} as the weight of cost"
             )
         case ("baseline", name):
-            return _BASELINES.get(name, Entry(name, ""))
+            return _BASELINES.get(name) or _counted(name, policy=policy)
         case (_, name) if name == ORACLE:
             return Entry("Oracle", _KNOWING_ORACLE if simulated else _CHOOSING_ORACLE)
         case (_, name):
             return _CONTROLS.get(name, Entry(name, ""))
+
+
+def _counted(name: str, *, policy: bool) -> Entry:
+    """A baseline whose name ends in a number."""
+    kind, _, number = name.rpartition("_")
+    part = "for the whole question" if not policy else f"for each sub-question of {_BEFORE}"
+    if kind == "prompted":
+        return Entry(*(text.format(number) for text in _FEW_CARDS))
+    if kind not in _PER_PART:
+        return Entry(name, "")
+    said, meaning = (text.format(number) for text in _PER_PART[kind])
+    return Entry(said, f"{meaning}; {part}")
 
 
 def label(router: str) -> str:
@@ -109,6 +131,7 @@ def routers_section(routers: Iterable[str], *, simulated: bool, policy: bool = T
 TERMS = (
     ("EM", "exact match: share of the questions with exactly a reference answer, after normalisation"),
     ("USD per 1,000", "price of the pool calls for 1,000 questions; the policy's own compute is not included"),
+    ("Learning", "calls to candidates, and their price, before the router answers its first question: probes, training and validation (mean over seeds); recorded replies count with their price"),
     ("sd", "standard deviation of EM over training seeds"),
     ("p", "p-value of the difference, Holm-corrected over all comparisons of the table; ≤ marks an upper bound, because the bootstrap cannot show a smaller one"),
     ("MDE", "minimum detectable effect: the smallest true difference that this comparison finds in four of five repetitions, at the corrected level"),

@@ -1,13 +1,13 @@
 """The files of the stages evaluate and generalize; each appears whole or not at all."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from routerr1.config import EvaluateParams
 from routerr1.evaluate import generalize, table
 from routerr1.evaluate.pairwise import all_pairs
 from routerr1.evaluate.perturbations import Perturbations
-from routerr1.evaluate.results import EvaluationTable
+from routerr1.evaluate.results import EvaluationTable, LearningCost
 from routerr1.evaluate.rows import Row, write_rows
 from routerr1.evaluate.run import Evaluation
 from routerr1.evaluate.seeds import by_seed
@@ -17,16 +17,21 @@ from routerr1.report.tables import evaluation_sections, pools_section, seeds_sec
 
 
 def write_evaluation(
-    folder: Path, found: Evaluation, params: EvaluateParams, num_rejected: int = 0
+    folder: Path,
+    found: Evaluation,
+    params: EvaluateParams,
+    num_rejected: int = 0,
+    learning: Mapping[str, LearningCost] | None = None,
 ) -> dict[str, float]:
     """Write rows.parquet, table and seeds (.json and .md), and metrics.json.
 
     Args:
         num_rejected: trajectories that were put aside.
+        learning: see `evaluation_table`.
 
     Returns: the headline metrics.
     """
-    compared = evaluation_table(found, params)
+    compared = evaluation_table(found, params, learning)
     seeds = by_seed(found.rows, params, found.reference)
     metrics = {**table.headline(compared), "rejected": num_rejected}
     write_rows(folder / "rows.parquet", found.rows)
@@ -38,11 +43,21 @@ def write_evaluation(
     return metrics
 
 
-def evaluation_table(found: Evaluation, params: EvaluateParams) -> EvaluationTable:
-    """Everything that the rows say of the routers."""
+def evaluation_table(
+    found: Evaluation,
+    params: EvaluateParams,
+    learning: Mapping[str, LearningCost] | None = None,
+) -> EvaluationTable:
+    """Everything that the rows say of the routers.
+
+    Args:
+        learning: what each router's learning asked of the candidates, where it is known.
+    """
     datasets, macro = table.by_dataset(found.rows, params)
+    compared = table.summarise(found.rows, params, found.reference)
+    routers = table.with_learning(compared.routers, learning or {})
     return EvaluationTable(
-        **dict(table.summarise(found.rows, params, found.reference)),
+        **{**dict(compared), "routers": routers},
         by_dataset=datasets,
         macro=macro,
         pairs=all_pairs(found.rows, params),

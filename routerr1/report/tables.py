@@ -17,7 +17,16 @@ from routerr1.evaluate.results import (
     SeedTable,
 )
 from routerr1.metrics import metric
-from routerr1.report.formatting import estimate, gap, measured, number, p_text, share, shown
+from routerr1.report.formatting import (
+    NOTHING,
+    estimate,
+    gap,
+    measured,
+    number,
+    p_text,
+    share,
+    shown,
+)
 from routerr1.report.glossary import TERMS, label
 from routerr1.report.sections import Cell, Line, Plot, Section, Table, table_of
 
@@ -58,19 +67,29 @@ def how_to_read(table: RouterTable) -> Section:
 
 
 def routers_table(table: RouterTable) -> Table:
-    """Quality, cost and the difference to the reference; the best router first."""
+    """Quality, cost, what learning cost, and the difference to the reference; the best router first."""
     several = table.has_several_seeds
+    learnt = any(entry.learning is not None for entry in table.routers)
     against = f"EM: {label(table.reference)} minus it"
-    heads = ["Router", "EM", "USD per 1,000", "Calls", *["sd"] * several, against, "p", "MDE"]
+    heads = ["Router", "EM", "USD per 1,000", "Calls", *["sd"] * several]
+    heads += [*["Learning: calls", "Learning: USD"] * learnt, against, "p", "MDE"]
     lines = []
     for entry in by_em(table.routers):
         cells = [Cell(label(entry.router)), measured(entry.em, "em")]
         cells += [measured(entry.cost_usd, "cost_usd"), measured(entry.calls, "calls")]
         cells += [_sd(entry)] * several
+        cells += _learning(entry) if learnt else []
         em = entry.difference.get("em")
         cells += [gap(em, 3), Cell(p_text(em)), Cell(number(em.mde, 3))] if em else _reference()
         lines.append(Line(tuple(cells), marked=entry.router == table.reference))
     return Table(tuple(heads), tuple(lines))
+
+
+def _learning(entry: RouterResult) -> list[Cell]:
+    cost = entry.learning
+    if cost is None:
+        return [Cell(NOTHING), Cell(NOTHING)]
+    return [Cell(f"{cost.calls:,.0f}"), Cell(number(cost.cost_usd, 4))]
 
 
 def _reference() -> list[Cell]:

@@ -4,7 +4,7 @@ import uuid
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from routerr1.baselines.build import LEARNED, Materials, baseline_routers, lessons
+from routerr1.baselines.build import CHOOSERS, Materials, baseline_routers, lessons
 from routerr1.baselines.cascade import Cascade
 from routerr1.baselines.learned import Chooser
 from routerr1.baselines.matrix import read_matrix
@@ -32,7 +32,7 @@ from routerr1.types import Question, Trajectory
 from routerr1.workspace import Workspace
 
 SERVED = "served"  # pool and data set of what is played here
-_BASELINES = (*LEARNED, "largest", "frugal", "prompted", "policy_before_rl", "knn_multi_turn")
+_BASELINES = (*CHOOSERS, "largest", "frugal", "prompted", "policy_before_rl", "knn_multi_turn")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from routerr1.baselines.build import SINGLE, Materials, baseline_routers, lessons, whole_routers
+from routerr1.baselines.learning_cost import learning_costs, training_cost
 from routerr1.baselines.matrix import read_matrix
 from routerr1.baselines.replay_study import METRICS, read_log, study
 from routerr1.baselines.replies import reply_routers
@@ -17,10 +18,12 @@ from routerr1.config import BaselineParams, EvaluateParams, Params
 from routerr1.errors import ConfigError
 from routerr1.evaluate.controls import POLICY, Router
 from routerr1.evaluate.ray_executor import Learnt, play_on_ray
+from routerr1.evaluate.results import LearningCost
 from routerr1.evaluate.rows import Row
 from routerr1.evaluate.run import (
     TRAINING_POOL,
     WHOLE,
+    Evaluation,
     Job,
     evaluation_jobs,
     evaluation_of,
@@ -64,7 +67,10 @@ def evaluate(params: Params) -> None:
             rows = asyncio.run(_play(workspace, open_pool(), traces, store, bar, rejected))
     rejected.tell()
     num_rejected = sum(row.rejected for row in rows)
-    figures = write_evaluation(PATHS.evaluate, evaluation_of(rows), section, num_rejected)
+    found = evaluation_of(rows)
+    figures = write_evaluation(
+        PATHS.evaluate, found, section, num_rejected, _learning(params, found)
+    )
     with resume_run(params.registry, PATHS.run) as run:
         run.log_metrics({"evaluate": figures})
         run.log_artifact(PATHS.evaluate / "table.md")
@@ -77,6 +83,18 @@ def evaluate(params: Params) -> None:
             )
     store.discard()
     calls.unlink(missing_ok=True)
+
+
+def _learning(params: Params, found: Evaluation) -> dict[str, LearningCost]:
+    """What each router's learning asked of the candidates."""
+    train, training = params.train, None
+    if params.has_policy:
+        training = training_cost(
+            PATHS.train / "seeds.csv",
+            rollouts=train.questions_per_step * train.rollouts_per_question,
+            validated=train.validation_questions,
+        )
+    return learning_costs(found, read_matrix(PATHS.matrix), params.seeds, training)
 
 
 def _open_pool(workspace: Workspace, calls: Path) -> Pool:

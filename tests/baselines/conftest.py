@@ -69,5 +69,6 @@ def world() -> World:
         np.array([[cell["correct"] for cell in line] for line in by_question]),
         np.array([[cell["cost_usd"] for cell in line] for line in by_question]),
         tuple(tuple(cell["answer"] for cell in line) for line in by_question),
+        tuple(line[0]["topic"] for line in by_question),
     )
     return World(train, [row for row in rows if row.split == "test"], pool, known, matrix, found)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from routerr1.baselines.build import (
-    LEARNED,
+    CHOOSERS,
     SINGLE,
     Materials,
     baseline_routers,
@@ -13,6 +13,7 @@ from routerr1.baselines.build import (
     whole_routers,
 )
 from routerr1.baselines.cascade import ReplyScorer, frugal
+from routerr1.baselines.few_probes import PROMPTED
 from routerr1.baselines.learned import Majority
 from routerr1.baselines.matrix import Matrix, read_matrix
 from routerr1.baselines.prompted import largest, prompted_choice
@@ -35,6 +36,7 @@ from routerr1.types import Ask, Card, Reply
 ALL = (
     "direct", "cot", "sft", "rag", "search_r1", "prompted", "largest", "knn", "mlp", "bert",
     "router_dc", "graph_router", "policy_before_rl", "knn_multi_turn", "frugal",
+    "best_8", "best_40", "beta_40", "thompson_40", "knn_40", "prompted_40", "knn_spend_0",
 )  # fmt: skip
 PARAMS = BaselineParams(
     include=ALL, embedder="tfidf", encoder=None, neighbours=10, passages=1, corpus=None,
@@ -136,13 +138,25 @@ def test_prompted_asks_whom_the_policy_names_and_decomposed_knn_chooses_itself(p
     assert _em(played["knn_multi_turn"]) > _em(played["policy_before_rl"])
 
 
+@pytest.mark.slow
+def test_forty_probes_beat_the_best_single_model_and_a_penalty_for_cost_saves(played, world):
+    best = max(
+        np.mean([world.pool.knows(card.name, question.question) for question in world.test])
+        for card in world.pool.cards
+    )
+    for name in ("best_40", "beta_40", "knn_40"):
+        assert _em(played[name]) > best
+    paid = {name: sum(row.cost_usd for row in played[name]) for name in ("knn_spend_0", "knn_40")}
+    assert paid["knn_spend_0"] < paid["knn_40"]
+
+
 async def test_only_what_is_played_is_learnt(world):
     learnt = []
 
     def lesson(name: str) -> Lazy:
         return Lazy(lambda: learnt.append(name) or Majority(world.matrix))
 
-    known = {name: lesson(name) for name in (*LEARNED, "frugal", "sft")}
+    known = {name: lesson(name) for name in (*CHOOSERS, *PROMPTED, "frugal", "sft")}
     base = world.reader()
     materials = Materials(base, base, world.pool, known, None)
     params = PARAMS.model_copy(

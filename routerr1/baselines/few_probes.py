@@ -1,0 +1,178 @@
+"""Controls that learn from a handful of probes: what reinforcement learning has to beat.
+
+Their probes are a part of the profile stage's, so they cost nothing more. The topic of a question is that of
+the nearest probe, because nothing else is known of it.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import isqrt
+from random import Random
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from routerr1.baselines.embed import Embedder
+from routerr1.baselines.learned import Chooser, ScoredChooser, knn
+from routerr1.baselines.matrix import Matrix
+from routerr1.baselines.threads import one_thread
+from routerr1.types import Card
+
+Rule = Literal["best", "beta", "thompson", "knn"]
+"""How the candidate is chosen; see `from_few_probes`."""
+
+COUNTS = (8, 40)
+_RULES: tuple[Rule, ...] = ("best", "beta", "thompson", "knn")
+_SPEND_LEVELS = 10
+_PRIOR = 2.0  # observations that a candidate's accuracy over all topics counts for in one topic
+
+
+class FewProbes(NamedTuple):
+    """A rule, and the number of probe questions that every candidate gets."""
+
+    rule: Rule
+    probes: int
+
+
+FEW = {f"{rule}_{count}": FewProbes(rule, count) for rule in _RULES for count in COUNTS}
+"""Routers that learn from few probes, by name."""
+
+PROMPTED = {f"prompted_{count}": count for count in COUNTS}
+"""The prompted choice with cards of few probes: its name and their number."""
+
+SPEND = {f"knn_spend_{level}": level for level in range(_SPEND_LEVELS)}
+"""kNN that gives up quality for cost: its name and the spend level. Level 10 is kNN itself."""
+
+
+def observed(matrix: Matrix, count: int, *, seed: int) -> Matrix:
+    """`count` of the probe questions, spread evenly over topics; all of them if there are fewer.
+
+    The 8 of a seed are among its 40.
+    """
+    rng = Random(f"few-probes/{seed}")
+    by_topic: dict[str, list[int]] = defaultdict(list)
+    for place, topic in enumerate(matrix.topics):
+        by_topic[topic].append(place)
+    topics = rng.sample(sorted(by_topic), len(by_topic))
+    shuffled = [rng.sample(by_topic[topic], len(by_topic[topic])) for topic in topics]
+    depth = max(map(len, shuffled))
+    turns = [places[at] for at in range(depth) for places in shuffled if at < len(places)]
+    return matrix.rows(sorted(turns[:count]))
+
+
+@dataclass(frozen=True)
+class Competence:
+    """What few probes say of every candidate, by topic.
+
+    Attributes:
+        right: topic -> M sums of quality.
+        total: topic -> number of its probes.
+        overall: M accuracies over all topics, after one right and one wrong answer more (Laplace's rule).
+    """
+
+    right: dict[str, NDArray[np.float64]]
+    total: dict[str, int]
+    overall: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, matrix: Matrix) -> "Competence":
+        """Count."""
+        places = {
+            topic: [at for at, each in enumerate(matrix.topics) if each == topic]
+            for topic in matrix.topics
+        }
+        return cls(
+            {topic: matrix.quality[at].sum(axis=0) for topic, at in places.items()},
+            {topic: len(at) for topic, at in places.items()},
+            (matrix.quality.sum(axis=0) + 1) / (len(matrix.questions) + 2),
+        )
+
+    def accuracy(self, topic: str) -> NDArray[np.float64]:
+        """M shares of right answers on the topic."""
+        return np.asarray(self.right[topic] / self.total[topic], dtype=np.float64)
+
+    def beta(self, topic: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """M pairs of parameters of the posterior Beta distribution of the accuracy on the topic.
+
+        The prior is the candidate's accuracy over all topics, with the weight of two observations.
+        """
+        right, total = self.right[topic], self.total[topic]
+        return _PRIOR * self.overall + right, _PRIOR * (1 - self.overall) + total - right
+
+
+@one_thread()
+def from_few_probes(
+    matrix: Matrix, embedder: Embedder, which: FewProbes, *, neighbours: int, seed: int
+) -> Chooser:
+    """A router that has seen `which.probes` probe questions only.
+
+    `best` takes the candidate with the highest accuracy on the topic, `beta` that with the highest mean of
+    the posterior, `thompson` that with the highest draw from it, `knn` that with the highest mean quality
+    over the nearest probes, at most the square root of their number. The cheaper is taken on ties.
+
+    Args:
+        seed: of the choice of the probes, and of Thompson's draws, which the question decides beside it.
+    """
+    seen = observed(matrix, which.probes, seed=seed)
+    if which.rule == "knn":
+        few = max(1, isqrt(len(seen.questions)))
+        return knn(seen, embedder, neighbours=min(neighbours, few))
+    competence = Competence.of(seen)
+    topic_of = _nearest_topic(seen, embedder)
+
+    def accuracy(query: str) -> NDArray[np.float64]:
+        return competence.accuracy(topic_of(query))
+
+    def mean(query: str) -> NDArray[np.float64]:
+        a, b = competence.beta(topic_of(query))
+        return a / (a + b)
+
+    def draw(query: str) -> NDArray[np.float64]:
+        rng = Random(f"thompson/{seed}/{query}")
+        pairs = zip(*competence.beta(topic_of(query)), strict=True)
+        return np.array([rng.betavariate(float(a), float(b)) for a, b in pairs])
+
+    rules = {"best": accuracy, "beta": mean, "thompson": draw}
+    return ScoredChooser(seen, rules[which.rule])
+
+
+def _nearest_topic(matrix: Matrix, embedder: Embedder) -> Callable[[str], str]:
+    fitted = embedder.fit(matrix.questions)
+    known_Q_D = fitted.embed(matrix.questions)
+
+    def topic_of(query: str) -> str:
+        # Not `@`: that splits its sums over threads.
+        near_Q = np.einsum("qd,d->q", known_Q_D, fitted.embed([query])[0])
+        return matrix.topics[int(np.argmax(near_Q))]
+
+    return topic_of
+
+
+def frugal_knn(matrix: Matrix, embedder: Embedder, *, level: int, neighbours: int) -> ScoredChooser:
+    """kNN less a penalty for cost: at level 0 the most expensive candidate costs as much as a wrong answer.
+
+    Args:
+        level: of spend, 0 to 10; the penalty falls linearly to none at 10.
+    """
+    fitted = knn(matrix, embedder, neighbours=neighbours)
+    penalty = 1 - level / _SPEND_LEVELS
+    relative = matrix.mean_cost / max(float(matrix.mean_cost.max()), 1e-12)
+    return ScoredChooser(matrix, lambda query: fitted.predict(query) - penalty * relative)
+
+
+def few_cards(cards: Sequence[Card], seen: Matrix) -> tuple[Card, ...]:
+    """The cards that the probes in `seen` would have given; a topic without a probe is on none."""
+    competence = Competence.of(seen)
+    place = {name: at for at, name in enumerate(seen.candidates)}
+    return tuple(
+        replace(
+            card,
+            performance={
+                topic: round(float(competence.accuracy(topic)[place[card.name]]), 3)
+                for topic in sorted(competence.total)
+            },
+        )
+        for card in cards
+    )
