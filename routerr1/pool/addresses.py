@@ -7,6 +7,7 @@ import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -17,6 +18,8 @@ _REFERENCE = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _SECRET_NAME = re.compile(r"auth|key|token|secret|password|cookie", re.IGNORECASE)
 _OURS = frozenset({"host", "content-length", "content-type", "transfer-encoding", "connection"})
+_METHODS = ("/chat/completions", "/completions", "/responses", "/embeddings")
+_NO_KEY_HOLDS = frozenset(" \"'`<>")
 _PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 
 
@@ -37,9 +40,12 @@ def base_url(url: str) -> str:
     """
     parts = _split(url, ("http", "https"), "must be an http or https address")
     if parts.username or parts.password or parts.query or parts.fragment:
-        raise ValueError("must hold no key or password; name an environment variable in key_env")
-    if parts.path.rstrip("/").endswith("/chat/completions"):
-        raise ValueError("must end before /chat/completions, which every call adds")
+        raise ValueError(
+            "must hold no key or password and nothing behind a `?`; name an environment variable in key_env"
+        )
+    for end in _METHODS:
+        if parts.path.rstrip("/").endswith(end):
+            raise ValueError(f"must end before {end}; every call adds /chat/completions")
     return url
 
 
@@ -116,6 +122,8 @@ def access(
         except ValueError as error:
             raise ValueError(f"proxy: {error}") from None
     through = proxy_for(url, chosen, trust_env=trust_env)
+    if through is not None and through.startswith("socks") and find_spec("socksio") is None:
+        raise ValueError("its proxy speaks SOCKS, which needs `pip install socksio`")
     secrets = [
         key,
         *(environ[name].strip() for text in headers.values() for name in references(text)),
@@ -143,10 +151,10 @@ def key_of(name: str, environ: Mapping[str, str]) -> str:
     key = environ.get(name, "").strip()
     if not key:
         raise ValueError(f"the environment variable {name}, which is not set")
-    if not _is_plain(key) or " " in key:
+    if not _is_plain(key) or _NO_KEY_HOLDS.intersection(key):
         raise ValueError(
-            f"the environment variable {name}, which holds a character that no key holds (a typographic "
-            "dash or quote, a blank or a line break?); paste it again as plain text"
+            f"the environment variable {name}, which holds a character that no key holds (a dash "
+            "or quote of a text program, a quote, a bracket, a blank or a line break?); paste it again as plain text"
         )
     return key
 
@@ -199,7 +207,9 @@ def _split(url: str, schemes: tuple[str, ...], problem: str) -> SplitResult:
         port = parts.port
         httpx2.URL(url)
     except (ValueError, httpx2.InvalidURL):
-        raise ValueError("must be an address with a port between 1 and 65535, if any") from None
+        raise ValueError(
+            "must be an address with a host that can exist and a port between 1 and 65535, if any"
+        ) from None
     if parts.scheme not in schemes or not parts.hostname or port == 0:
         raise ValueError(problem)
     return parts

@@ -12,11 +12,16 @@ from routerr1.errors import DataError, PoolError
 from routerr1.files import read_json, write_json
 from routerr1.types import Card, Kept
 
+# Characters that turn the direction of all that follows, also of the line around a name.
+_TURNING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+
 
 def _printable(name: str) -> str:
     """Joiners and other format characters are a part of some scripts and emoji."""
     hidden = any(
-        unicodedata.category(char) in ("Cc", "Cs", "Co", "Cn", "Zl", "Zp") for char in name
+        unicodedata.category(char) in ("Cc", "Cs", "Co", "Cn", "Zl", "Zp")
+        or unicodedata.bidirectional(char) in _TURNING
+        for char in name
     )
     if hidden or not name or name.strip() != name or not any(char.isprintable() for char in name):
         raise ValueError("must be printable, on one line, and not begin or end with a space")

@@ -35,6 +35,7 @@ from routerr1.pool.cards import (
     refuse_shared_names,
 )
 from routerr1.pool.servers import Servers
+from routerr1.pool.wire import clean
 from routerr1.types import Card
 
 log = logging.getLogger(__name__)
@@ -101,6 +102,13 @@ class Endpoint(_Section):
     proxy: Annotated[str, AfterValidator(addresses.proxy)] | None = None
     trust_env: bool = True
     verify: Path | None = None
+
+    @field_validator("verify", mode="before")
+    @classmethod
+    def _checks_certificates(cls, verify: object) -> object:
+        if isinstance(verify, bool):
+            raise ValueError("must be a file of certificates (PEM); the check cannot be turned off")
+        return verify
 
     @field_validator("headers")
     @classmethod
@@ -214,7 +222,7 @@ class PoolFile:
             raise PoolError(f"{self.path}: no candidate is named {call.candidate!r}")
         body = {
             "model": row.model,
-            "messages": [{"role": "user", "content": call.query}],
+            "messages": [{"role": "user", "content": clean(call.query)}],
             "max_tokens": row.max_reply_tokens or self.max_reply_tokens,
             "temperature": row.temperature,
             **row.parameters,

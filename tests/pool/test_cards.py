@@ -49,6 +49,7 @@ def test_a_size_is_kept_and_changes_neither_the_prompt_nor_the_files_of_pools_wi
         ({"completion_usd_per_mtok": "dear"}, "candidate 'Atlas': completion_usd_per_mtok: "),
         ({"size_b": 0}, "candidate 'Atlas': size_b: Input should be greater"),
         ({"name": "At\nlas"}, r"candidate 'At\\nlas': name: must be printable"),
+        ({"name": "At\u202elas"}, "candidate 'At.*las': name: must be printable"),
         ({"name": "Atlas "}, "candidate 'Atlas ': name: must be printable"),
         ({"name": ""}, "candidate number 1: name: "),
         ({"name": "Mint"}, "candidate 'Mint': name 'Mint' already belongs to candidate 'Mint'"),

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from datetime import date
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -99,15 +100,18 @@ def test_a_good_file_tells_cards_and_requests(tmp_path: Path):
             lambda c: c["endpoints"]["here"].update(key_env="sk-secret"),
             "endpoints.here.key_env: must name an environment variable",
         ),
-        (at(base_url="https://example.org:99999/v1"), "endpoints.here.base_url: must be an address with a port"),
-        (at(base_url="https://example.org:abc/v1"), "endpoints.here.base_url: must be an address with a port"),
+        (at(base_url="https://example.org:99999/v1"), "endpoints.here.base_url: must be an address with a host"),
+        (at(base_url="https://example.org:abc/v1"), "endpoints.here.base_url: must be an address with a host"),
         (at(base_url="https://example.org:0/v1"), "endpoints.here.base_url: must be an http or https address"),
         (at(base_url=" https://example.org/v1"), "endpoints.here.base_url: must hold no blank"),
         (at(base_url="https://example.org/\u200bv1"), "endpoints.here.base_url: must hold no blank"),
         (at(base_url="https://exa mple.org/v1"), "endpoints.here.base_url: must hold no blank"),
         (at(base_url="https://[::1/v1"), "endpoints.here.base_url: must be an address"),
         (at(base_url="https://example.org/v1/chat/completions"), "must end before /chat/completions"),
-        (at(base_url="https://example.org/v1?key=secret"), "must hold no key or password"),
+        (at(base_url="https://example.org/v1/responses"), "must end before /responses"),
+        (at(base_url="https://exam💩ple.org/v1"), "must be an address with a host"),
+        (at(base_url="https://example.org/v1?key=secret"), "must hold no key or password and nothing behind a `?`"),
+        (at(verify=False), "endpoints.here.verify: must be a file of certificates (PEM); the check cannot be"),
         (at(headers={"X-Api-Key": "secret"}), "endpoints.here.headers: X-Api-Key must hold no key; write $NAME"),
         (at(headers={"Authorization": "Bearer secret"}), "Authorization must hold no key; write $NAME"),
         (at(headers={"X-Title": "two\nlines"}), "X-Title must be one line of printable ASCII"),
@@ -214,7 +218,8 @@ def test_a_price_that_no_model_has_is_a_warning_that_names_the_slip(
 
 
 @pytest.mark.parametrize(
-    "key", ["sk\u2013abcdefghij", "\u201csk-abcdefghij\u201d", "sk-abc\u200bdefghij", "sk-abc\ndefghij", "sk abc"]
+    "key", ["sk\u2013abcdefghij", "\u201csk-abcdefghij\u201d", "sk-abc\u200bdefghij", "sk-abc\ndefghij", "sk abc",
+            '"sk-abc"', "'sk-abc'", "<sk-abc>"]
 )  # fmt: skip
 def test_a_key_that_no_server_could_be_sent_is_told_before_a_call(tmp_path: Path, key: str):
     written(tmp_path, good())
@@ -241,6 +246,24 @@ def test_what_an_endpoint_needs_is_looked_for_before_a_call(
     (tmp_path / "ca.pem").write_text("no certificate")
     with pytest.raises(PoolError, match=re.escape(problem)):
         open_http_pool(http(), environ={"THE_KEY": "k"})
+
+
+@pytest.mark.skipif(find_spec("socksio") is not None, reason="SOCKS proxies can be used here")
+@pytest.mark.parametrize("address", ["socks5://proxy:1080", "socks5h://proxy:1080"])
+def test_a_socks_proxy_without_its_package_is_named_before_a_call(tmp_path: Path, address: str):
+    content = good()
+    at(proxy=address)(content)
+    written(tmp_path, content)
+    with pytest.raises(
+        PoolError, match=r"endpoint .here.: its proxy speaks SOCKS.*pip install socksio"
+    ):
+        open_http_pool(http(), environ={"THE_KEY": "k"})
+
+
+def test_half_a_character_in_a_question_does_not_break_the_call(tmp_path: Path):
+    file = read_pool_file(written(tmp_path, good()))
+    (message,) = file.request(Call("One", "a \ud83d?"))["messages"]
+    assert message["content"] == "a \ufffd?"
 
 
 @pytest.mark.parametrize(
