@@ -27,6 +27,7 @@ Reason = Literal[
     "no_id",
     "no_question",
     "not_unicode",
+    "options_unclear",
 ]
 SAYS: Mapping[Reason, str] = {
     "answer_is_missing": "the answer is nan, NULL, N/A or a like word for a missing value",
@@ -42,13 +43,18 @@ SAYS: Mapping[Reason, str] = {
     "no_id": "the id is empty",
     "no_question": "there is no question, or one without a letter or digit",
     "not_unicode": "the text holds half a character (a lone surrogate)",
+    "options_unclear": "the options are no list of 2 to 10, or the answer is the number of none",
 }
 _MOST_HOPS = 1000
 _MOST_DIGITS = 100  # an exponent may ask for a gigabyte of zeros
-_ANSWER_KEYS = ("text", "value", "aliases", "answer")
+_ANSWER_KEYS = ("text", "value", "aliases", "answer", "Value", "Aliases")
 # What pandas, R, SQL and spreadsheets write for a missing value.
-# "none" and "na" are left out: they can be answers (sodium is Na).
-_MISSING = {"nan", "-nan", "null", "(null)", "n/a", "#n/a", "#na", "<na>"}
+# "none", "na" and "undefined" are left out: they can be answers (sodium is Na).
+_MISSING = {
+    "nan", "-nan", "nat", "null", "(null)", "\\n", "n/a", "#n/a", "#n/a n/a", "#na", "<na>",
+    "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan",
+    "#value!", "#ref!", "#div/0!", "#name?", "#num!", "#null!",
+}  # fmt: skip
 
 
 class RefusedError(Exception):
@@ -99,13 +105,16 @@ def clean(
     Raises: RefusedError.
     """
     question = values.get(columns.question)
-    if not isinstance(question, str) or not text.comparable(question):
+    if not isinstance(question, str) or not text.comparable(question) or _is_missing(question):
         raise RefusedError("no_question")
-    listed = _answers(values.get(columns.golden_answers), columns)
+    options = _options(values, columns)
+    answer = values.get(columns.golden_answers)
+    if len(columns.options) == 1:
+        answer = _letter(answer, values[columns.options[0]], options)
+    listed = _answers(answer, columns)
     golds = tuple(dict.fromkeys(gold for gold in listed if text.says_something(gold, matching)))
     if not golds:
         raise RefusedError("answers_say_nothing" if any(listed) else "no_answer")
-    options = [str(values.get(name, "")).strip() for name in columns.options]
     if options:
         question = f"{question} " + " ".join(
             f"{letter}) {option}" for letter, option in zip(LETTERS, options, strict=False)
@@ -132,13 +141,57 @@ def _answers(value: Any, columns: ColumnsParams) -> list[str]:
         value = _unpack(value, columns.separator)
     elif not isinstance(value, list | tuple):
         value = [] if value is None else [value]
-    answers = [text.squeeze(_gold(gold)) for gold in _listed(value)]
+    given = [gold for gold in _listed(value) if gold is not None]
+    if not given and len(value):
+        raise RefusedError("answer_is_missing")
+    answers = [text.squeeze(_gold(gold)) for gold in given]
     # A single alias may look like a list: TriviaQA has the colour (0, 255, 0).
     if answers and all(text.looks_serialised(gold) for gold in answers):
         raise RefusedError("answers_as_text")
-    if answers and all(gold.casefold() in _MISSING for gold in answers):
+    if answers and all(map(_is_missing, answers)):
         raise RefusedError("answer_is_missing")
-    return answers
+    return ["" if _is_missing(gold) else gold for gold in answers]
+
+
+def _is_missing(cell: str) -> bool:
+    return cell.strip().casefold() in _MISSING
+
+
+def _options(values: Mapping[str, Any], columns: ColumnsParams) -> list[str]:
+    """The options to choose from: a column each, or one column that holds them all.
+
+    Raises: RefusedError if the one column holds no list.
+    """
+    if len(columns.options) != 1:
+        return [str(values.get(name, "")).strip() for name in columns.options]
+    held = values.get(columns.options[0])
+    if isinstance(held, str) and text.looks_serialised(held):
+        try:
+            held = json.loads(held)
+        except (ValueError, RecursionError):
+            raise RefusedError("options_unclear") from None
+    if isinstance(held, Mapping):  # ARC: texts and their labels
+        held = held.get("text")
+    if not isinstance(held, list | tuple) or not 2 <= len(held) <= len(LETTERS):
+        raise RefusedError("options_unclear")
+    return [text.squeeze(str(each)) for each in held]
+
+
+def _letter(answer: Any, held: Any, options: list[str]) -> Any:
+    """The letter of an answer that is a number from 0 (MMLU), or a label of its own (ARC)."""
+    labels = held.get("label") if isinstance(held, Mapping) else None
+    if isinstance(labels, list) and answer in labels:
+        return LETTERS[labels.index(answer)]
+    if isinstance(answer, str) and answer.strip() in options:
+        return answer
+    number = answer if not isinstance(answer, str) else answer.strip()
+    if isinstance(number, str) and number.isdecimal():
+        number = int(number)
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        return answer
+    if number not in range(len(options)):
+        raise RefusedError("options_unclear")
+    return LETTERS[int(number)]
 
 
 def _unpack(cell: str, separator: str | None) -> list[Any]:
@@ -199,6 +252,8 @@ def _id(values: Mapping[str, Any], columns: ColumnsParams, fallback: str) -> str
     if columns.id is None or columns.id not in values:
         return fallback
     value = values[columns.id]
+    if isinstance(value, float) and value.is_integer():  # a column of numbers with a gap in it
+        value = int(value)
     if not isinstance(value, str | int) or not str(value).strip():
         raise RefusedError("no_id")
     return str(value).strip()
@@ -207,6 +262,10 @@ def _id(values: Mapping[str, Any], columns: ColumnsParams, fallback: str) -> str
 def _hops(value: Any) -> int | None:
     if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
         return None
+    if isinstance(value, str):
+        if not value.strip() or _is_missing(value):
+            return None
+        value = value.strip().removesuffix(".0")
     try:
         hops = int(value)
     except (TypeError, ValueError, OverflowError):

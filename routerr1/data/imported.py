@@ -220,7 +220,9 @@ class _Importer:
             c for c in (self.columns.hops, self.columns.topic, self.split_column) if c is not None
         ]
         needed += self.columns.options
-        for raw in read_rows(self.file, needed, self.header):
+        more = (self.columns.id, self.columns.metadata)
+        only = [*needed, *(c for c in more if c is not None)]
+        for raw in read_rows(self.file, needed, self.header, only=only):
             try:
                 yield raw, self._clean(raw)
             except RefusedError as error:

@@ -9,20 +9,26 @@ import csv
 import gzip
 import io
 import json
+import re
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from routerr1.data.splits import first_line, open_parquet
 from routerr1.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".parquet", ".xlsx")
 MAX_LINE_BYTES = 1 << 20  # a longer line is skipped without being held
 _MAX_CELL_CHARS = 16 << 20  # an open quote would hold the rest of the file
 _MAX_JSON_BYTES = 1 << 30  # a JSON document is held whole
+_DOCUMENT = "; a whole JSON document must end in .json"
 _UNPACKING = (EOFError, gzip.BadGzipFile, zlib.error)
 _BYTE_ORDER_MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
@@ -40,12 +46,19 @@ class Raw(NamedTuple):
     values: Mapping[str, Any] | None
 
 
-def read_rows(path: Path, columns: Sequence[str], header: Sequence[str] = ()) -> Iterator[Raw]:
+def read_rows(
+    path: Path,
+    columns: Sequence[str],
+    header: Sequence[str] = (),
+    *,
+    only: Sequence[str] | None = None,
+) -> Iterator[Raw]:
     """The rows of `path`.
 
     Args:
         columns: that the first row must have.
         header: names of the columns of a CSV file whose first line is already a row.
+        only: the columns that are of use; of a Parquet file the others are not read. None: all are.
 
     Raises: DataError naming the file, and the line where there is one: missing, empty or unknown
         kind of file, a broken encoding, JSON, CSV or gzip, a missing column, two columns of one
@@ -54,15 +67,18 @@ def read_rows(path: Path, columns: Sequence[str], header: Sequence[str] = ()) ->
     if not path.is_file():
         raise DataError(f"{path}: not found")
     kind = path.name.lower().removesuffix(".gz").rpartition(".")[2]
-    readers = {
-        "jsonl": _json_rows, "json": _document_rows, "csv": _csv_rows,
-        "parquet": _parquet_rows, "xlsx": _excel_rows,
-    }  # fmt: skip
+    readers: Mapping[str, Callable[[Path], Iterator[Raw]]] = {
+        "jsonl": _json_rows,
+        "json": _document_rows,
+        "csv": partial(_csv_rows, header=header),
+        "parquet": partial(_parquet_rows, columns=columns, only=only),
+        "xlsx": _excel_rows,
+    }
     if kind not in readers:
         raise DataError(f"{path}: must end in one of {', '.join(SUFFIXES)}")
     first = True
     try:
-        for raw in _csv_rows(path, header) if kind == "csv" else readers[kind](path):
+        for raw in readers[kind](path):
             if first and raw.values is not None:
                 _require(path, raw, columns)
             first = False
@@ -78,7 +94,11 @@ def _require(path: Path, raw: Raw, columns: Sequence[str]) -> None:
     for column in columns:
         if column not in raw.values:
             there = ", ".join(map(str, raw.values))
-            raise DataError(f"{path}, line {raw.line}: no column {column!r} (there are: {there})")
+            other = len(raw.values) == 1 and re.search(r"[;\t|]", there)
+            hint = "; the cells of a .csv file must be separated by commas" if other else ""
+            raise DataError(
+                f"{path}, line {raw.line}: no column {column!r} (there are: {there}){hint}"
+            )
 
 
 def _require_distinct(path: Path, names: Iterable[str]) -> None:
@@ -92,48 +112,80 @@ def _open(path: Path) -> io.BufferedReader | gzip.GzipFile:
 
 
 def _encoding(path: Path) -> str:
-    """UTF-16 if the byte order mark says so, else UTF-8 with or without a mark."""
+    """UTF-16 if the byte order mark says so, else UTF-8 with or without a mark.
+
+    Raises: DataError for UTF-32.
+    """
     with _open(path) as stream:
-        start = stream.read(2)
-    return _BYTE_ORDER_MARKS.get(start, "utf-8-sig")
+        start = stream.read(4)
+    if start in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE):
+        raise DataError(f"{path}: is UTF-32; save it as UTF-8")
+    return _BYTE_ORDER_MARKS.get(start[:2], "utf-8-sig")
 
 
-def _lines(stream: io.BufferedReader | gzip.GzipFile) -> Iterator[tuple[int, bytes | None]]:
+def _lines(readline: Callable[[int], bytes]) -> Iterator[tuple[int, bytes | None]]:
     """Numbered lines; None for one that is too long, which is not held whole."""
     number = 0
-    while line := stream.readline(MAX_LINE_BYTES + 1):
+    while line := readline(MAX_LINE_BYTES + 1):
         number += 1
         if len(line) <= MAX_LINE_BYTES:
             yield number, line
             continue
-        while not line.endswith(b"\n") and (line := stream.readline(MAX_LINE_BYTES)):
+        while not line.endswith(b"\n") and (line := readline(MAX_LINE_BYTES)):
             pass
         yield number, None
 
 
 def _json_rows(path: Path) -> Iterator[Raw]:
-    if _encoding(path) != "utf-8-sig":
-        raise DataError(f"{path}: is UTF-16; save it as UTF-8")
+    encoding = _encoding(path)
     with _open(path) as stream:
-        for number, line in _lines(stream):
-            if line is None:
-                yield Raw(number, None)
-            elif line.strip():
-                yield Raw(number, _json_object(path, number, line))
+        text = None if encoding == "utf-8-sig" else io.TextIOWrapper(stream, encoding, newline="\n")
+        try:
+            for number, line in _lines(stream.readline if text is None else _as_utf_8(text)):
+                if line is None:
+                    yield Raw(number, None)
+                elif line.strip():
+                    yield Raw(number, _json_object(path, number, line))
+        except UnicodeDecodeError:
+            raise DataError(f"{path}: is not whole UTF-16") from None
+
+
+def _as_utf_8(text: io.TextIOWrapper) -> Callable[[int], bytes]:
+    return lambda size: text.readline(size).encode("utf-8", "surrogatepass")
 
 
 def _json_object(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        value = json.loads(text, object_pairs_hook=_distinct)
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path}, line {number}: is not UTF-8 (byte {error.start + 1} of the line)"
         ) from None
+    except _TwiceError as twice:
+        raise DataError(f"{path}, line {number}: {twice}") from None
     except (ValueError, RecursionError) as error:  # a number may be too long to be read, too
-        raise DataError(f"{path}, line {number}: is not JSON ({first_line(error)})") from None
+        whole = number == 1 and line.strip() in (b"{", b"[")
+        raise DataError(
+            f"{path}, line {number}: is not JSON ({first_line(error)}){_DOCUMENT if whole else ''}"
+        ) from None
     if not isinstance(value, dict):
-        raise DataError(f"{path}, line {number}: is not a JSON object")
+        raise DataError(
+            f"{path}, line {number}: is not a JSON object{_DOCUMENT if number == 1 else ''}"
+        )
     return value
+
+
+class _TwiceError(ValueError):
+    """An object has one key twice; which of the values counts cannot be known."""
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise _TwiceError(f"two columns have the name {twice!r}; rename one of them")
+    return values
 
 
 def _document_rows(path: Path) -> Iterator[Raw]:
@@ -143,9 +195,11 @@ def _document_rows(path: Path) -> Iterator[Raw]:
     if len(content) > _MAX_JSON_BYTES:
         raise DataError(f"{path}: is a JSON document of over 1 GB; convert it to JSONL")
     try:
-        document = json.loads(content.decode(_encoding(path)))
+        document = json.loads(content.decode(_encoding(path)), object_pairs_hook=_distinct)
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8 (byte {error.start + 1})") from None
+    except _TwiceError as twice:
+        raise DataError(f"{path}: {twice}") from None
     except (ValueError, RecursionError) as error:
         hint = "; a file with one object a line must end in .jsonl" if b"}\n{" in content else ""
         raise DataError(f"{path}: is not JSON ({first_line(error)}){hint}") from None
@@ -153,7 +207,8 @@ def _document_rows(path: Path) -> Iterator[Raw]:
         document = document.get("data", document.get("Data"))
     if not isinstance(document, list):
         raise DataError(
-            f"{path}: holds no list of rows; `data` of a JSON object or the document must be one"
+            f"{path}: holds no list of rows; `data` of a JSON object or the document must be one "
+            "(of pandas: `orient='records'`)"
         )
     number = 0
     for entry in document:
@@ -195,10 +250,10 @@ def _csv_rows(path: Path, header: Sequence[str] = ()) -> Iterator[Raw]:
             except csv.Error as error:
                 raise DataError(f"{path}, line {begins}: is not CSV ({error})") from None
             here, begins = begins, reader.line_num + 1
-            if not cells:  # a blank line
+            if not any(map(str.strip, cells)):  # a blank line, or the empty row of a spreadsheet
                 continue
             if not names:
-                names = cells
+                names = [cell.strip() for cell in cells]
                 _require_distinct(path, names)
             elif sum(map(len, cells)) > MAX_LINE_BYTES:
                 yield Raw(here, None)
@@ -221,19 +276,37 @@ def _broken_line(path: Path) -> int:
     return 0
 
 
-def _parquet_rows(path: Path) -> Iterator[Raw]:
+def _parquet_rows(path: Path, columns: Sequence[str], only: Sequence[str] | None) -> Iterator[Raw]:
     import pyarrow as pa
 
     number = 0
     with open_parquet(path) as file:
-        _require_distinct(path, file.schema_arrow.names)
+        names = file.schema_arrow.names
+        _require_distinct(path, names)
+        for column in columns:
+            if column not in names:
+                raise DataError(f"{path}: no column {column!r} (there are: {', '.join(names)})")
+        wanted = names if only is None else [name for name in names if name in only]
         try:
-            for batch in file.iter_batches(batch_size=4096):
-                for row in batch.to_pylist():
+            for batch in file.iter_batches(batch_size=4096, columns=wanted):
+                for row in _shortest(batch).to_pylist():
                     number += 1
                     yield Raw(number, row)
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{path}, row {number + 1}: is damaged ({first_line(error)})") from None
+        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+            raise DataError(
+                f"{path}, row {number + 1}: cannot be read ({first_line(error)})"
+            ) from None
+
+
+def _shortest(batch: "pa.RecordBatch") -> "pa.RecordBatch":
+    """0.1 of 32 bits as 0.1, and not as the 0.10000000149011612 that is next to it in 64 bits."""
+    import pyarrow as pa
+
+    for place, field in enumerate(batch.schema):
+        if field.type == pa.float32():
+            exact = batch.column(place).cast(pa.string()).cast(pa.float64())
+            batch = batch.set_column(place, field.name, exact)
+    return batch
 
 
 def _excel_rows(path: Path) -> Iterator[Raw]:
@@ -246,15 +319,15 @@ def _excel_rows(path: Path) -> Iterator[Raw]:
         ) from None
     try:
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
+    except (zipfile.BadZipFile, KeyError, ValueError, OSError, AttributeError) as error:
         raise DataError(f"{path}: is no Excel file ({first_line(error)})") from None
     names: list[str] = []
     try:
         for number, cells in enumerate(book.worksheets[0].iter_rows(values_only=True), start=1):
-            if all(cell is None for cell in cells):
+            if not any(str(cell).strip() for cell in cells if cell is not None):
                 continue
             if not names:
-                names = ["" if cell is None else str(cell) for cell in cells]
+                names = ["" if cell is None else str(cell).strip() for cell in cells]
                 _require_distinct(path, [name for name in names if name])
             else:
                 yield Raw(

@@ -19,7 +19,12 @@ _DATE = re.compile(rf"(?:\b(?:{_MONTHS})\b.*\d|^{_YEAR}s?$|\b{_YEAR}\b.*\b(?:{_M
 _NUMBER = re.compile(r"^\W*\d[\d.,:/ –-]*\W*(?:\w+\W*){0,2}$")
 # A tuple, unlike a remark in brackets, has a comma after a quote or a number.
 _SERIALISED = re.compile(
-    r"\[.*\]|\{.*\}|array\(.*\)|\((?:'[^']*'|\"[^\"]*\"|[\d.]+)\s*,.*\)", re.DOTALL
+    r"\[.*\]|\{.*\}|\((?:'[^']*'|\"[^\"]*\"|[\d.]+)\s*,.*\)"
+    # Objects as Python, NumPy, pandas and PyTorch write them.
+    r"|(?:(?:np|numpy|pd|datetime|decimal|collections)\.\w+|array|tensor|(?:frozen)?set|list|tuple|dict(?:_\w+)?"
+    r"|Counter|OrderedDict|defaultdict|deque|Decimal|Timestamp|Timedelta|UUID)\(.*\)"
+    r"|<.*\bat 0x[0-9a-fA-F]+>|b'[^']*'|b\"[^\"]*\"",
+    re.DOTALL,
 )
 _LONGEST_PHRASE = 6  # words; beyond that an answer is a sentence
 

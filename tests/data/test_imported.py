@@ -45,6 +45,7 @@ def row(number: int, **changes: Any) -> dict[str, Any]:
         ("no_question", {"q": "  "}),
         ("no_question", {"q": "?!"}),
         ("no_question", {"q": 7}),
+        ("no_question", {"q": "NULL"}),
         ("no_answer", {"a": []}),
         ("no_answer", {"a": None}),
         ("no_answer", {"a": "  "}),
@@ -56,8 +57,21 @@ def row(number: int, **changes: Any) -> dict[str, Any]:
         ("answer_is_missing", {"a": "nan"}),
         ("answer_is_missing", {"a": ["NULL", "#N/A"]}),
         ("answer_is_missing", {"a": float("nan")}),
+        ("answer_is_missing", {"a": "NaT"}),
+        ("answer_is_missing", {"a": "\\N"}),
+        ("answer_is_missing", {"a": "#DIV/0!"}),
+        ("answer_is_missing", {"a": [None]}),
+        ("answer_is_missing", {"a": [None, float("nan")]}),
+        ("answers_as_text", {"a": "Counter({'Paris': 1})"}),
+        ("answers_as_text", {"a": "np.float64(3.0)"}),
+        ("answers_as_text", {"a": "np.str_('Paris')"}),
+        ("answers_as_text", {"a": "Timestamp('2020-01-01 00:00:00')"}),
+        ("answers_as_text", {"a": "datetime.date(2020, 1, 1)"}),
+        ("answers_as_text", {"a": "Decimal('3.5')"}),
+        ("answers_as_text", {"a": "frozenset({'Paris'})"}),
+        ("answers_as_text", {"a": "b'Paris'"}),
+        ("answers_as_text", {"a": "<Answer object at 0x7f3a>"}),
         ("answers_not_text", {"a": [{"start": 3}]}),
-        ("answers_not_text", {"a": [None]}),
         ("answers_not_text", {"a": True}),
         ("hops_not_a_number", {"h": "two"}),
         ("hops_not_a_number", {"h": 0}),
@@ -98,6 +112,10 @@ def test_a_line_of_ten_megabytes_is_refused(tmp_path: Path) -> None:
         ([{"text": "Paris", "answer_start": 3}], None, ("Paris",)),
         ({"value": "Paris", "aliases": ["Lutetia"]}, None, ("Paris", "Lutetia")),
         ("(1997)", None, ("(1997)",)),
+        ("f(3)", None, ("f(3)",)),
+        ("Paris (at 0)", None, ("Paris (at 0)",)),
+        (["Paris", None, "nan", float("nan")], None, ("Paris",)),
+        ({"Value": "Paris", "Aliases": ["Lutetia"], "Type": "x"}, None, ("Paris", "Lutetia")),
         ("3 x 24 = 72 #### 72", None, ("3 x 24 = 72 #### 72",)),
         (1889.0, None, ("1889",)),
         ("Paris|  Lutetia", "|", ("Paris", "Lutetia")),
@@ -125,6 +143,56 @@ def test_a_parquet_file_is_taken_too_and_ids_are_made_where_there_are_none(tmp_p
         ("mine_1", None),
         ("mine_2", 2),
     ]
+
+
+def test_a_gap_makes_floats_of_whole_numbers_and_they_are_read_as_whole(tmp_path: Path) -> None:
+    """As pandas writes a column of whole numbers in which one is missing."""
+    path = tmp_path / "own.csv"
+    path.write_text("id,q,a,h\n7.0,Who?,x,2.0\n8,What?,y,\n9,Where?,z,nan\n10,When?,u, 3 \n")
+    assert [kept.hops for kept in read_file(imported(path).path)] == [2, None, None, 3]
+    table = pa.table({"id": [7.0, 8.0], "q": ["Who?", "What?"], "a": ["x", "y"], "h": [1, 1]})
+    pq.write_table(table, tmp_path / "own.parquet")
+    assert [kept.id for kept in read_file(imported(tmp_path / "own.parquet").path)] == ["7", "8"]
+
+
+FOUR = ["0", "4", "2", "6"]
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "letter"),
+    [
+        (FOUR, 1, "B"),  # MMLU of the hub
+        (FOUR, 1.0, "B"),
+        (FOUR, "3", "D"),
+        (FOUR, "6", "6"),  # an option's text
+        (FOUR, "C", "C"),
+        (json.dumps(FOUR), 0, "A"),
+        ({"text": FOUR, "label": ["A", "B", "C", "D"]}, "B", "B"),  # ARC
+        ({"text": FOUR, "label": ["1", "2", "3", "4"]}, "4", "D"),
+    ],
+)
+def test_one_column_can_hold_all_options(
+    options: object, answer: object, letter: str, tmp_path: Path
+) -> None:
+    columns = COLUMNS.model_copy(update={"options": ("choices",)})
+    path = jsonl(tmp_path, row(1, choices=options, a=answer))
+    (kept,) = read_file(import_file(path, "mine", columns, out=tmp_path, shares=Shares(0, 0)).path)
+    assert kept.question == "Question number 1? A) 0 B) 4 C) 2 D) 6"
+    assert kept.golden_answers == (letter,)
+    assert kept.metadata["options"] == FOUR
+
+
+@pytest.mark.parametrize(
+    ("options", "answer"),
+    [(FOUR, 4), (FOUR, -1), ("['0' '4' '2' '6']", 1), ("four", 1), (["one"], 0), (None, 0)],
+)
+def test_options_that_are_no_list_refuse_their_row(
+    options: object, answer: object, tmp_path: Path
+) -> None:
+    columns = COLUMNS.model_copy(update={"options": ("choices",)})
+    path = jsonl(tmp_path, row(1, choices=options, a=answer), row(2, choices=FOUR, a=1))
+    found = import_file(path, "mine", columns, out=tmp_path, shares=Shares(0, 0))
+    assert found.refused == {"options_unclear": 1}
 
 
 def test_the_answer_can_follow_a_marker_as_in_gsm8k(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 from pathlib import Path
 
 import openpyxl
@@ -64,6 +65,15 @@ def test_lines_are_numbered_as_an_editor_does(tmp_path: Path) -> None:
         ("a.csv", b"question,answer\nq,a\n", r"a\.csv, line 2: no column 'golden_answers'"),
         ("a.csv", b"question,golden_answers\n", r"a\.csv: holds no row"),
         ("a.csv", b"", r"a\.csv: holds no row"),
+        ("a.csv", b"question;golden_answers\nq;a\n", r"line 2: no column .* separated by commas"),
+        ("a.csv", "question\n".encode("utf-32"), r"a\.csv: is UTF-32; save it as UTF-8"),
+        ("a.jsonl", GOOD.decode().encode("utf-16")[:-1], r"a\.jsonl: is not whole UTF-16"),
+        ("a.jsonl", b'[{"question": "q"}]', r"line 1: is not a JSON object; a whole .* must end in \.json"),
+        ("a.jsonl", b'{\n"question": "q"}', r"line 1: is not JSON .*; a whole .* must end in \.json"),
+        ("a.jsonl", GOOD + b'{"question": "q", "golden_answers": "a", "golden_answers": "b"}',
+         r"a\.jsonl, line 2: two columns have the name 'golden_answers'"),
+        ("a.json", b'[{"question": "q", "golden_answers": "a", "golden_answers": "b"}]',
+         r"a\.json: two columns have the name 'golden_answers'"),
         ("a.parquet", b"", r"a\.parquet: is not a Parquet file"),
         ("a.parquet", b"PAR1xxxx", r"a\.parquet: is not a Parquet file"),
         ("a.txt", GOOD, r"a\.txt: must end in one of \.jsonl"),
@@ -108,6 +118,31 @@ def test_a_parquet_file_cut_short_is_no_parquet_file(tmp_path: Path) -> None:
 def test_blank_lines_count_and_are_no_rows(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('\n\nquestion,golden_answers\n\nq,"a\nb"\n\nr,c\n')
     assert [raw.line for raw in rows(tmp_path / "a.csv")] == [5, 8]
+    (tmp_path / "b.csv").write_text(" question , golden_answers\n   \n,\nq,a\n")
+    assert rows(tmp_path / "b.csv") == [Raw(4, {"question": "q", "golden_answers": "a"})]
+
+
+def test_columns_of_a_parquet_file_that_are_of_no_use_are_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    lost = pa.array([0], pa.timestamp("s", tz="Mars/Olympus"))
+    pq.write_table(pa.table({"question": ["q"], "golden_answers": ["a"], "when": lost}), path)
+    (raw,) = read_rows(path, COLUMNS, only=COLUMNS)
+    assert raw.values == {"question": "q", "golden_answers": "a"}
+    with pytest.raises(DataError, match=r"a\.parquet, row 1: cannot be read"):
+        rows(path)
+    with pytest.raises(
+        DataError, match=r"a\.parquet: no column 'x' \(there are: question, golden_"
+    ):
+        list(read_rows(path, ["x"], only=["x"]))
+
+
+def test_numbers_of_32_bits_are_as_long_as_they_were_written(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    answers = pa.array([0.1, 3.0, None, float("nan")], pa.float32())
+    pq.write_table(pa.table({"question": ["q"] * 4, "golden_answers": answers}), path)
+    found = [raw.values["golden_answers"] for raw in rows(path) if raw.values]
+    assert found[:3] == [0.1, 3.0, None]
+    assert math.isnan(found[3])
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.parquet"])
@@ -134,6 +169,10 @@ def test_byte_order_marks_are_read(encoding: str, tmp_path: Path) -> None:
     assert [raw.values for raw in rows(tmp_path / "a.CSV")] == [
         {"question": "Où", "golden_answers": "ici"}
     ]
+    row = {"question": "Où", "golden_answers": "ici"}
+    lines = f"{mark}{json.dumps(row)}\n\n{json.dumps(row)}"
+    (tmp_path / "a.jsonl").write_bytes(lines.encode(encoding))
+    assert rows(tmp_path / "a.jsonl") == [Raw(1, row), Raw(3, row)]
 
 
 @pytest.mark.parametrize(
