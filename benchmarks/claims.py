@@ -1,0 +1,384 @@
+"""Compare every figure that the texts claim with the file that it comes from, and print the README's table.
+
+    python benchmarks/claims.py            # names each claim that its file does not support; status 1 if there is one
+    python benchmarks/claims.py summary    # data/eval/table.json -> docs/results/embedded/summary.json
+    python benchmarks/claims.py table      # print the table of summary.json; --write puts it into the texts
+
+A claim names a text, words of it, a file, a field of the file, and the figure. It fails if the text does not
+have the words, if the words do not have the figure, or if the field, rounded as the figure is, is another one.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pandas as pd
+
+from routerr1.evaluate.controls import (
+    BEST_SINGLE,
+    CLOSED_BOOK,
+    ORACLE,
+    POLICY,
+    RANDOM,
+)
+from routerr1.evaluate.results import EvaluationTable, LearningCost, Result
+from routerr1.evaluate.routers import RouterId
+from routerr1.files import atomic_write_text, read_json
+from routerr1.train.log import train_hours
+
+SUMMARY = Path("docs/results/embedded/summary.json")
+TABLE_IN = (Path("README.md"), Path("docs/results/index.md"))
+BEGIN, END = "<!-- table of docs/results/embedded/summary.json -->", "<!-- end of the table -->"
+_NUMBER = re.compile(r"[-+−]?(?:\d[\d,]*)?\.?\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One figure of a text.
+
+    Attributes:
+        text: where it is claimed.
+        words: a part of the text, with blanks and line ends as one; the figure is in it.
+        file: where it comes from: JSON, or Markdown with tables.
+        field: keys of JSON joined by dots (`curve[rows=10000].checks.cpu_s`); of Markdown `HEADING > row > column`,
+            with ` > low` or ` > high` for an end of the interval.
+        figure: as it is written; its decimals say how the field is rounded.
+        scale: what the field is multiplied by.
+    """
+
+    text: str
+    words: str
+    file: str
+    field: str
+    figure: str
+    scale: float = 1.0
+
+
+_EMBEDDED = "docs/results/embedded/summary.json"
+_SEEDS = "docs/results/embedded/seeds.json"
+_CHANGES = "docs/results/changes.md"
+_RECORDED = "Recorded replies of real models, the default"
+_INDEX = "docs/results/index.md"
+_GATEWAY = "docs/results/gateway.json"
+
+CLAIMS: tuple[Claim, ...] = (
+    Claim("README.md", "it keeps at least **.93** of what best-on-cards reaches", _CHANGES, f"{_RECORDED} > pool_of_2 > ratio", ".93"),
+    Claim("README.md", "it keeps .98 of its own", _CHANGES, f"{_RECORDED} > one_typo > of the own", ".98"),
+    Claim(_INDEX, "it keeps at least .89 of what best-on-cards reaches", _CHANGES, "Simulated models, `preset: simulated` > few_probes > ratio", ".89"),
+    Claim(_INDEX, "exact match .970 [.944, .989]", "docs/results/smollm2/eval-table.md", " > policy > EM", ".970"),
+    Claim(_INDEX, "exact match .970 [.944, .989]", "docs/results/smollm2/eval-table.md", " > policy > EM > low", ".944"),
+    Claim(_INDEX, ".530 [.442, .616] from the same policy", "docs/results/smollm2/eval-table.md", " > best_single > EM", ".530"),
+    Claim(_INDEX, "and the oracle .996", "docs/results/smollm2/eval-table.md", " > oracle > EM", ".996"),
+    Claim(_INDEX, "140 against 31 requests a second, 127 against 380 MB", _GATEWAY, "gateway.clients_32.requests_per_s", "140"),
+    Claim(_INDEX, "140 against 31 requests a second, 127 against 380 MB", _GATEWAY, "litellm.clients_32.requests_per_s", "31"),
+    Claim(_INDEX, "140 against 31 requests a second, 127 against 380 MB", _GATEWAY, "gateway.memory_mb", "127"),
+    Claim(_INDEX, "140 against 31 requests a second, 127 against 380 MB", _GATEWAY, "litellm.memory_mb", "380"),
+    Claim(_INDEX, "two busy cores | 2.5 ms", _GATEWAY, "gateway.overhead.median_ms", "2.5"),
+    Claim(_INDEX, "after the candidate's own | 8 ms", _GATEWAY, "gateway.first_token_beyond_stub_ms", "8"),
+    Claim(_INDEX, "on one thread | 2.2 s of CPU time", "docs/results/train.json", "seconds.step", "2.2"),
+    Claim(_INDEX, "9.4 s longer", "docs/results/flow.json", "overhead_s", "9.4"),
+    Claim(_INDEX, "22 ms a token, 93 without", "docs/results/decoding.json", "replayed_second_ms", "22"),
+    Claim(_INDEX, "22 ms a token, 93 without", "docs/results/decoding.json", "launched_second_ms", "93"),
+    Claim("docs/how-to/operate.md", "takes 9.4 s longer than plain `dvc repro`", "docs/results/flow.json", "overhead_s", "9.4"),
+    Claim("docs/how-to/train.md", "93 ms a token for 256 sessions became 22", "docs/results/decoding.json", "launched_second_ms", "93"),
+    Claim("docs/how-to/train.md", "93 ms a token for 256 sessions became 22", "docs/results/decoding.json", "replayed_second_ms", "22"),
+    Claim("docs/how-to/train.md", "the same in 24 of 24 greedy sessions", "docs/results/decoding.json", "equal", "24"),
+    Claim("docs/explanation/training.md", "a step of 128 rollouts takes 2.2 s of CPU time", "docs/results/train.json", "seconds.step", "2.2"),
+    Claim("docs/explanation/training.md", "Generation takes 0.5 of it", "docs/results/train.json", "seconds.generation", "0.5"),
+    Claim("docs/explanation/training.md", "and the update 1.5", "docs/results/train.json", "seconds.update", "1.5"),
+    Claim("docs/explanation/training.md", "The whole step is 1.06 times these two", "docs/results/train.json", "ratio", "1.06"),
+    *(
+        Claim("docs/explanation/data.md", words, "docs/results/data-scale.json", f"curve[rows={rows}].{stage}.cpu_s", figure)
+        for rows, words, dataset, checks in (
+            (10_000, "| 10,000 | 1.9 | 3.4 |", "1.9", "3.4"),
+            (100_000, "| 100,000 | 10.0 | 11.0 |", "10.0", "11.0"),
+            (1_000_000, "| 1,000,000 | 91.8 | 98.2 |", "91.8", "98.2"),
+            (2_000_000, "| 2,000,000 | 193.6 | 171.7 |", "193.6", "171.7"),
+        )
+        for stage, figure in (("dataset", dataset), ("checks", checks))
+    ),
+    Claim("docs/results/evaluation.md", "0.3 s (median) take 2.1 s instead of 19.5", "docs/results/rollouts.json", "own_pace_s", "2.1"),
+    Claim("docs/results/evaluation.md", "0.3 s (median) take 2.1 s instead of 19.5", "docs/results/rollouts.json", "in_step_s", "19.5"),
+    Claim("docs/results/evaluation.md", "888 trajectories and 864", "docs/results/evaluate.json", "schedule.trajectories", "888"),
+    *(
+        Claim("docs/results/embedded/README.md", words, _SEEDS, f"[seed={seed}].{field}", figure)
+        for seed, words, field, figure in (
+            (1, "| exact match | .943 [.913, .970]", "em.mean", ".943"),
+            (1, "| exact match | .943 [.913, .970]", "em.high", ".970"),
+            (2, ".966 [.938, .989] | .966 [.938, .989] | .958", "em.mean", ".966"),
+            (3, ".966 [.938, .989] | .966 [.938, .989] | .958", "em.mean", ".966"),
+            (None, "| .958 [.915, .996] |", "em.mean", ".958"),
+            (None, "| .374 | .374 | .371 | .373 |", "top_model_share", ".373"),
+        )
+    ),
+    *(
+        Claim(text, words, _EMBEDDED, field, figure)
+        for text in ("README.md", _INDEX)
+        for words, field, figure in (
+            ("528 test questions in 176 groups", "n", "528"),
+            ("528 test questions in 176 groups", "groups", "176"),
+            ("the difference is +.010 [−.003, +.028]", "routers.baseline/knn_multi_turn.minus.mean", "+.010"),
+            ("the difference is +.010 [−.003, +.028]", "routers.baseline/knn_multi_turn.minus.low", "−.003"),
+            ("the difference is +.010 [−.003, +.028]", "routers.baseline/knn_multi_turn.minus.high", "+.028"),
+        )
+    ),
+    *(
+        Claim("docs/results/evaluation.md", words, _EMBEDDED, f"routers.{router}.em.mean", figure)
+        for words, router, figure in (
+            ("The policy (.958)", "policy", ".958"),
+            ("below the oracle (.992)", "oracle", ".992"),
+            ("sub-questions of the base policy (.948)", "baseline/knn_multi_turn", ".948"),
+            ("with its own choices has .560", "baseline/policy_before_rl", ".560"),
+            ("one candidate is above .422", "baseline/knn", ".422"),
+            ("`best_of_singles`, is .511", "best_of_singles", ".511"),
+            ("RAG (.431)", "baseline/rag", ".431"),
+            ("Search-R1 (.976)", "baseline/search_r1", ".976"),
+            ("SFT finds .072", "baseline/sft", ".072"),
+        )
+    ),
+    Claim("docs/results/embedded/README.md", "has .560 [.385, .721]", _EMBEDDED, "routers.baseline/policy_before_rl.em.mean", ".560"),
+    Claim("docs/results/embedded/README.md", "the probe matrix, on sub-questions written by the warm-started model, has .948", _EMBEDDED, "routers.baseline/knn_multi_turn.em.mean", ".948"),
+    Claim("docs/results/embedded/README.md", "**`search_r1` is .976**", _EMBEDDED, "routers.baseline/search_r1.em.mean", ".976"),
+)  # fmt: skip
+
+
+class Row(Result):
+    """One router of the summary; shares and US dollars of a question."""
+
+    em: Mapping[str, float | None]
+    cost_usd: Mapping[str, float | None]
+    calls: float
+    minus: Mapping[str, float | None] | None = None
+    learning: LearningCost | None = None
+
+
+class Summary(Result):
+    """The figures of an evaluation that texts name.
+
+    Attributes:
+        minutes: of training for each seed, in the mean; None where it was not timed.
+        routers: name -> figures; `minus` is the reference's exact match less the router's.
+    """
+
+    n: int
+    groups: int
+    seeds: tuple[int, ...]
+    reference: str
+    best_single: tuple[str, ...]
+    minutes: float | None
+    routers: Mapping[str, Row]
+
+
+def summary_of(table: EvaluationTable, minutes: float | None) -> Summary:
+    """The figures of the table that texts name."""
+    ends = ("mean", "low", "high")
+    routers = {
+        entry.router: Row(
+            em={end: getattr(entry.em, end) for end in ends},
+            cost_usd={end: getattr(entry.cost_usd, end) for end in ends},
+            calls=entry.calls.mean,
+            minus={end: getattr(entry.difference["em"], end) for end in ends}
+            if entry.difference
+            else None,
+            learning=entry.learning,
+        )
+        for entry in table.routers
+    }
+    return Summary(
+        n=table.n,
+        groups=table.groups,
+        seeds=table.router(table.reference).seeds,
+        reference=table.reference,
+        best_single=tuple(sorted(set(table.best_single.values()))),
+        minutes=minutes,
+        routers=routers,
+    )
+
+
+def training_minutes(seconds: Path) -> float | None:
+    """Minutes of training for a seed, in the mean; None without the file.
+
+    Args:
+        seconds: runs/train/seconds.csv.
+    """
+    if not seconds.is_file():
+        return None
+    seeds = [part for _, part in pd.read_csv(seconds).fillna(0.0).groupby("seed")]
+    return round(60 * fmean(train_hours(part.to_dict("records")) for part in seeds), 1)
+
+
+_WHAT = {
+    ORACLE: "oracle: the cheapest model that knows, or the best run with one model",
+    POLICY: "**trained policy**",
+    BEST_SINGLE: "best single model ({best_single}), chosen on validation",
+    RANDOM: "random model for each call",
+    CLOSED_BOOK: "closed book: no call",
+    "baseline/policy_before_rl": "the policy before reinforcement learning",
+    "baseline/knn_multi_turn": "kNN over all probes, for each sub-question",
+    "baseline/beta_40": "Beta mean on 40 probes, for each sub-question",
+    "baseline/beta_8": "Beta mean on 8 probes, for each sub-question",
+    "baseline/best_40": "best by topic on 40 probes, for each sub-question",
+    "baseline/best_8": "best by topic on 8 probes, for each sub-question",
+}
+"""The rows of the README's table."""
+
+
+def table_text(summary: Summary) -> str:
+    """The README's table, the highest exact match first."""
+    shown = {name: row for name, row in summary.routers.items() if name in _WHAT}
+    learnt = any(row.learning is not None for row in shown.values())
+    heads = ["router", "exact match", "USD per 1000 questions", "calls"]
+    heads += ["learning: calls, USD, minutes"] * learnt
+    lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
+    order = sorted(shown, key=lambda name: (-(shown[name].em["mean"] or 0.0), name))
+    for name in order:
+        row = shown[name]
+        em = _point(row.em["mean"])
+        cells = [_WHAT[name].format(best_single=", ".join(summary.best_single))]
+        cells.append(
+            f"{f'**{em}**' if name == POLICY else em} [{_point(row.em['low'])}, {_point(row.em['high'])}]"
+        )
+        cost = 1000 * (row.cost_usd["mean"] or 0.0)
+        cells += [f"{cost:.4f}".removeprefix("0") if cost else "0"]
+        cells += [f"{row.calls:.2f}" if row.calls else "0"]
+        cells += [_learning(name, row, summary.minutes)] * learnt
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _learning(name: str, row: Row, minutes: float | None) -> str:
+    cost = row.learning
+    if cost is None:
+        return "–"
+    trained = RouterId.parse(name).kind != "baseline" and minutes is not None
+    text = f"{cost.calls:,.0f}, {cost.cost_usd:.4f}"
+    return f"{text}, {minutes:.0f}" if trained else f"{text}, –"
+
+
+def _point(value: float | None) -> str:
+    """A share as the texts write it.
+
+    >>> _point(0.958), _point(1.0)
+    ('.958', '1.000')
+    """
+    return "–" if value is None else f"{value:.3f}".removeprefix("0")
+
+
+def with_table(text: str, table: str) -> str:
+    """`text` with `table` between its marks.
+
+    Raises: ValueError without the marks.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"a text for the table needs the marks {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n\n{table}\n\n{END}{after}"
+
+
+def failures(root: Path, claims: Sequence[Claim] = CLAIMS) -> Iterator[str]:
+    """What is wrong with each claim that fails, and with each text whose table is not the summary's."""
+    for claim in claims:
+        reason = _failure(root, claim)
+        if reason is not None:
+            yield f"{claim.text}: “{claim.words}”: {reason}"
+    table = table_text(Summary.read(root / SUMMARY))
+    for path in TABLE_IN:
+        text = (root / path).read_text(encoding="utf-8")
+        if BEGIN not in text:
+            yield f"{path}: has no mark {BEGIN}"
+        elif with_table(text, table) != text:
+            yield f"{path}: its table is not that of {SUMMARY}; run `python benchmarks/claims.py table --write`"
+
+
+def _failure(root: Path, claim: Claim) -> str | None:
+    text = " ".join((root / claim.text).read_text(encoding="utf-8").split())
+    if claim.words not in text:
+        return "the text does not have these words; correct the claim in benchmarks/claims.py"
+    if claim.figure not in claim.words:
+        return f"the words do not have the figure {claim.figure}"
+    try:
+        value = field_of(root / claim.file, claim.field)
+    except (KeyError, OSError, TypeError, ValueError) as error:
+        return f"{claim.file}: {claim.field}: not found ({error})"
+    decimals = len(claim.figure.partition(".")[2])
+    written = float(claim.figure.replace("−", "-").replace(",", ""))
+    if round(claim.scale * value, decimals) != written:
+        return f"{claim.file}: {claim.field} is {claim.scale * value:.6g}, not {claim.figure}"
+    return None
+
+
+def field_of(path: Path, field: str) -> float:
+    """The figure at a field of a JSON file, or of a table in a Markdown file; see `Claim.field`.
+
+    Raises: KeyError if there is no such field; ValueError if it holds no figure.
+    """
+    if path.suffix == ".md":
+        return _cell(path.read_text(encoding="utf-8"), field)
+    value: Any = read_json(path)
+    for part in field.split("."):
+        name, _, condition = part.partition("[")
+        value = value[name] if name else value
+        if condition:
+            key, _, wanted = condition.removesuffix("]").partition("=")
+            value = next((row for row in value if str(row[key]) == wanted), None)
+            if value is None:
+                raise KeyError(part)
+    return float(value)
+
+
+def _cell(text: str, field: str) -> float:
+    heading, row, column, *end = field.split(" > ")
+    section = text
+    if heading.strip():
+        _, found, section = text.partition(f"# {heading.strip()}\n")
+        if not found:
+            raise KeyError(heading)
+        section = re.split(r"^#", section, maxsplit=1, flags=re.MULTILINE)[0]
+    heads: list[str] = []
+    for line in section.splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if not line.startswith("|"):
+            heads = []
+        elif not heads:
+            heads = cells
+        elif cells[0] == row and column in heads:
+            figures = _NUMBER.findall(cells[heads.index(column)])
+            place = {(): 0, ("low",): 1, ("high",): 2}[tuple(end)]
+            return float(figures[place].replace("−", "-").replace(",", ""))
+    raise KeyError(f"{row} > {column}")
+
+
+def main() -> int:
+    """Check, summarise or print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", nargs="?", default="check", choices=("check", "summary", "table"))
+    parser.add_argument("--data", type=Path, default=Path("data"), help="outputs of the stages")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where train was timed")
+    parser.add_argument("--write", action="store_true", help="put the table into the texts")
+    given = parser.parse_args()
+    if given.what == "summary":
+        table = EvaluationTable.read(given.data / "eval/table.json")
+        summary_of(table, training_minutes(given.runs / "train/seconds.csv")).write(SUMMARY)
+        return 0
+    if given.what == "table":
+        table_of_readme = table_text(Summary.read(SUMMARY))
+        print(table_of_readme)
+        for path in TABLE_IN if given.write else ():
+            text = path.read_text(encoding="utf-8")
+            atomic_write_text(path, with_table(text, table_of_readme))
+        return 0
+    found = list(failures(Path()))
+    print("\n".join(found) or f"{len(CLAIMS)} claims and {len(TABLE_IN)} tables agree with files")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
