@@ -466,6 +466,17 @@ class GeneralizeParams(Section):
     max_questions: int | None = Field(ge=1)
 
 
+class ShadowGateParams(Section):
+    """What the gate asks of a shadow beside the champion; see docs/how-to/serve.md.
+
+    Attributes:
+        margin_verdict: the verdict's lower end, from -1 to 1, may be this much below 0.
+    """
+
+    min_pairs: int = Field(default=200, ge=2)
+    margin_verdict: float = Field(default=0.1, ge=0, le=1)
+
+
 class GateParams(Section):
     """Limits that a challenger must meet; see `registry/gate.py`. The call entropy is in bits.
 
@@ -473,6 +484,11 @@ class GateParams(Section):
         margin_unseen_em: as `margin_em`, on pools of new models.
         min_unseen_em: None asks for no such plays.
         min_worst_change: of exact match over that of best-on-cards, on the worst changed pool; None asks for none.
+        margin_best_single, margin_best_learned: as `margin_em`, below other routers of the same evaluation;
+            None asks for none.
+        max_rival_cost_ratio: of their cost, beyond which these margins are 0.
+        allow_simulated: a version judged on simulated candidates may be champion where real ones are served.
+        shadow: None asks for none.
     """
 
     margin_em: float = Field(ge=0)
@@ -486,6 +502,11 @@ class GateParams(Section):
     min_call_entropy: float = Field(ge=0)
     min_unseen_em: float | None = Field(ge=0, le=1)
     min_worst_change: float | None = Field(default=None, ge=0)
+    margin_best_single: float | None = Field(default=None, ge=0)
+    margin_best_learned: float | None = Field(default=None, ge=0)
+    max_rival_cost_ratio: float = Field(default=1.5, gt=0)
+    allow_simulated: bool = False
+    shadow: ShadowGateParams | None = None
 
 
 class PromoteParams(Section):

@@ -90,8 +90,15 @@ def make_chain(folder: Path) -> Params:
         else:
             text = source.read_text(encoding="utf-8")
             text = text.replace("preset: embedded", "preset: simulated", 1)
-            # The rows that `make.py` writes hold no best-on-cards.
-            target.write_text(text.replace("min_worst_change: 0.8 ", "min_worst_change: null "))
+            # The rows that `make.py` writes hold no best-on-cards and no other router.
+            for rule in (
+                "min_worst_change: 0.8",
+                "margin_best_single: 0.02",
+                "margin_best_learned: 0.05",
+            ):
+                assert rule in text
+                text = text.replace(rule, f"{rule.partition(':')[0]}: null")
+            target.write_text(text)
     (folder / "make.py").write_text(MAKE.replace("FIGURES", repr(FIGURES)))
     (folder / "dvc.yaml").write_text(STAGE)
     (folder / ".gitignore").write_text("/runs/\n/mlflow.db*\n/mlruns/\n")

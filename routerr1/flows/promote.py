@@ -25,9 +25,9 @@ from routerr1.flows.replay import questions_of, replay
 from routerr1.flows.stages import spending_as
 from routerr1.flows.triggers import run_here
 from routerr1.lineage import PATHS
-from routerr1.registry.gate import Evidence
 from routerr1.registry.lock import registry_lock
 from routerr1.registry.promotion import GateResult, judge, promote, record_decision
+from routerr1.registry.samples import Evidence
 from routerr1.registry.versions import read_version_evidence, save_report
 from routerr1.tracking.store import file_lock, open_client
 

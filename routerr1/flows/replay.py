@@ -15,7 +15,7 @@ from routerr1.errors import RegistryError
 from routerr1.lineage import PATHS
 from routerr1.pool.cards import read_cards
 from routerr1.registry import evidence
-from routerr1.registry.gate import EvalSample
+from routerr1.registry.samples import EvalSample
 from routerr1.registry.versions import Version, fetched
 from routerr1.types import Card, Question
 from routerr1.workspace import Workspace

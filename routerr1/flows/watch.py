@@ -29,7 +29,7 @@ from routerr1.lineage import PATHS
 from routerr1.pool.cards import read_cards
 from routerr1.pool.profile import ProbeRow, asked_in, probe, read_probes
 from routerr1.registry import promotion
-from routerr1.registry.gate import EvalSample
+from routerr1.registry.samples import EvalSample
 from routerr1.registry.versions import Version, read_version_evidence
 from routerr1.tracking.store import file_lock, open_client
 from routerr1.types import Question

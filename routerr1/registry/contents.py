@@ -18,6 +18,7 @@ from routerr1.lineage import hash_of, sections
 from routerr1.pool.cards import read_cards
 from routerr1.registry import evidence, gate
 from routerr1.registry.model_card import model_card
+from routerr1.registry.samples import SIMULATED, Evidence, sampling_of
 from routerr1.registry.sbom import sbom
 from routerr1.train.checkpoint import read_manifest, write_manifest
 
@@ -101,7 +102,7 @@ def key_of(state: State, router: str) -> str:
     return state.key if router == POLICY else f"{state.key}.{router}"
 
 
-def evidence_of(params: Params, outputs: Outputs, router: str = POLICY) -> gate.Evidence:
+def evidence_of(params: Params, outputs: Outputs, router: str = POLICY) -> Evidence:
     """What the gate judges a version by.
 
     Raises: DataError naming the file that cannot be read.
@@ -120,11 +121,20 @@ def evidence_of(params: Params, outputs: Outputs, router: str = POLICY) -> gate.
     worst = (
         evidence.worst_change(outputs.unseen_rows, params.seeds[0]) if router == POLICY else None
     )
-    return gate.Evidence(samples, unseen, pool, hash_of(decides), router, worst)
+    return Evidence(
+        samples=samples,
+        unseen=unseen,
+        pool=pool,
+        unseen_pool=hash_of(decides),
+        router=router,
+        worst_change=worst,
+        rivals=evidence.read_rivals(outputs.rows, params.seeds[0], router),
+        simulated=params.pool.kind == SIMULATED,
+    )
 
 
 def tags_of(
-    params: Params, outputs: Outputs, judged_by: gate.Evidence, train_hours: float | None
+    params: Params, outputs: Outputs, judged_by: Evidence, train_hours: float | None
 ) -> dict[str, str]:
     """The tags of a version, grouped by prefix: lineage, train, metric.
 
@@ -143,6 +153,7 @@ def tags_of(
         "lineage.git_dirty": str(bool(state.changes)).lower(),
         "lineage.dvc_lock": state.dvc_lock,
         "lineage.data_digest": lineage.dvc_digest(outputs.questions),
+        "lineage.pool": params.pool.kind,
         "lineage.pool_digest": judged_by.pool,
         "lineage.price_book_digest": lineage.price_book_digest(read_cards(outputs.cards)),
         "lineage.prompt_hash": str(manifest.get("prompt", "unknown")),
@@ -158,7 +169,7 @@ def tags_of(
         "train.best_step": trained.get(f"{first}.best_step"),
         "train.validation_em": trained.get(f"{first}.validation/em"),
     }
-    measured = asdict(gate.measure(judged_by, gate.sampling_of(params.evaluate)))
+    measured = asdict(gate.measure(judged_by, sampling_of(params.evaluate)))
     figures |= {f"metric.{name}": value for name, value in measured.items()}
     return found | {
         name: f"{value:.6g}" for name, value in figures.items() if isinstance(value, int | float)
@@ -178,7 +189,7 @@ def description_of(tags: Mapping[str, str]) -> str:
 
 @contextmanager
 def packed(
-    params: Params, outputs: Outputs, judged_by: gate.Evidence, tags: Mapping[str, str]
+    params: Params, outputs: Outputs, judged_by: Evidence, tags: Mapping[str, str]
 ) -> Iterator[dict[str, Path]]:
     """The folders of a version by name: `checkpoint`, `context` and, if there is one, `report`.
 
@@ -223,7 +234,7 @@ def _write_context(
     folder: Path,
     params: Params,
     outputs: Outputs,
-    judged_by: gate.Evidence,
+    judged_by: Evidence,
     tags: Mapping[str, str],
     checkpoint: Path,
 ) -> None:
@@ -235,7 +246,7 @@ def _write_context(
     shutil.copyfile(lineage.DVC_LOCK, folder / "dvc.lock")
     files.write_json(folder / "params.json", params.model_dump(mode="json"))
     evidence.write_evidence(folder / "evidence.json", judged_by)
-    metrics = gate.measure(judged_by, gate.sampling_of(params.evaluate))
+    metrics = gate.measure(judged_by, sampling_of(params.evaluate))
     page = model_card(params, read_cards(outputs.cards), metrics, tags)
     files.atomic_write_text(folder / MODEL_CARD, page)
     weights: dict[str, str] = read_manifest(checkpoint)["files"]

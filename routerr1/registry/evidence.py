@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from routerr1 import files
 from routerr1.errors import DataError
-from routerr1.evaluate.controls import POLICY
+from routerr1.evaluate.controls import BEST_SINGLE, POLICY
 from routerr1.lineage import hash_of
-from routerr1.registry.gate import EvalSample, Evidence
+from routerr1.registry.rivals import BEST_LEARNED, is_learned
+from routerr1.registry.samples import EvalSample, Evidence, Rival
 
 if TYPE_CHECKING:
     from routerr1.evaluate.rows import Row
@@ -39,6 +40,38 @@ def read_samples(
             f"{rows}: holds no row of the router {router}, seed {seed}, on its own pool"
         )
     return samples, _samples(unseen_rows, seed, NEW_MODELS, router) if router == POLICY else []
+
+
+def read_rivals(rows: Path, seed: int, router: str = POLICY) -> dict[str, Rival]:
+    """The best single model and the best learned router on the questions of `router`, by role.
+
+    The best learned router is the one with the highest exact match on these very questions, the cheaper one of
+    two equals. So its figure is a little flattered, to the disadvantage of the challenger.
+
+    Raises: DataError naming the file that cannot be read.
+    """
+    from routerr1.evaluate.rows import read_rows
+    from routerr1.evaluate.run import TRAINING_POOL
+
+    plays: dict[str, list[EvalSample]] = {}
+    for row in read_rows(rows):
+        wanted = row.router == BEST_SINGLE or is_learned(row.router)
+        if wanted and (row.pool, row.seed) == (TRAINING_POOL, seed) and row.router != router:
+            plays.setdefault(row.router, []).append(sample_of(row))
+    found = {}
+    if BEST_SINGLE in plays:
+        found[BEST_SINGLE] = Rival(BEST_SINGLE, plays.pop(BEST_SINGLE))
+    if plays:
+        best = min(plays, key=lambda name: (*_order(plays[name]), name))
+        found[BEST_LEARNED] = Rival(best, plays[best])
+    return found
+
+
+def _order(samples: Sequence[EvalSample]) -> tuple[float, float]:
+    """Best first, then cheapest; what is not finite comes last."""
+    em = sum(sample.em for sample in samples) / len(samples)
+    cost_usd = sum(sample.cost_usd for sample in samples)
+    return (-em if math.isfinite(em) else 1.0, cost_usd if math.isfinite(cost_usd) else math.inf)
 
 
 def worst_change(rows: Path, seed: int) -> float | None:
@@ -98,7 +131,11 @@ def write_evidence(path: Path, evidence: Evidence) -> None:
     samples = {
         key: [_row(sample) for sample in getattr(evidence, key)] for key in ("samples", "unseen")
     }
-    files.write_json(path, {**evidence._asdict(), **samples})
+    rivals = {
+        role: {"router": rival.router, "samples": [_row(sample) for sample in rival.samples]}
+        for role, rival in evidence.rivals.items()
+    }
+    files.write_json(path, {**evidence._asdict(), **samples, "rivals": rivals})
 
 
 def _row(sample: EvalSample) -> dict[str, Any]:
@@ -116,7 +153,11 @@ def read_evidence(path: Path) -> Evidence:
     stored = files.read_json(path)
     try:
         samples = {key: [_sample(row) for row in stored[key]] for key in ("samples", "unseen")}
-        return Evidence(**{**stored, **samples})
+        rivals = {
+            role: Rival(rival["router"], [_sample(row) for row in rival["samples"]])
+            for role, rival in stored["rivals"].items()
+        }
+        return Evidence(**{**stored, **samples, "rivals": rivals})
     except (KeyError, TypeError) as error:
         raise DataError(f"{path}: holds no evidence ({error})") from None
 

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Literal
 from routerr1 import files, lineage
 from routerr1.config import Params
 from routerr1.errors import RegistryError
-from routerr1.registry import gate
+from routerr1.registry import gate, rivals, rules
 from routerr1.registry.announce import announce
-from routerr1.registry.gate import Decision, Evidence
 from routerr1.registry.lock import Lease, registry_lock
+from routerr1.registry.rules import Decision
+from routerr1.registry.samples import SIMULATED, Evidence, sampling_of
+from routerr1.registry.shadow_report import read_shadow_report
 from routerr1.registry.versions import (
     CHALLENGER,
     CHAMPION,
@@ -96,7 +98,7 @@ class GateResult:
             "commit": self.challenger.tags.get("lineage.git_commit", "unknown"),
             "answers compared by": self.decision.matching,
         }
-        return gate.to_markdown(self.decision, facts)
+        return rules.to_markdown(self.decision, facts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,14 +139,33 @@ def _judge(
     without_comparison: bool,
 ) -> GateResult:
     champion = champion_of(client, challenger.name)
-    sampling = gate.sampling_of(params.evaluate)
+    sampling = sampling_of(params.evaluate)
     own = read_version_evidence(challenger)
     comparison = None
     if champion is not None and champion.number != challenger.number and not without_comparison:
         theirs = replayed or read_version_evidence(champion)
         comparison = gate.compare(own, theirs, sampling)
-    decision = gate.decide(gate.measure(own, sampling), comparison, params.gate)
+    setting = gate.Setting(
+        rivals=rivals.compare_rivals(own, sampling),
+        simulated=own.simulated,
+        serves_real=_serves_real(client, params, challenger.name),
+        has_champion=champion is not None,
+        shadow=read_shadow_report(challenger.tags, None if champion is None else champion.number),
+    )
+    decision = gate.decide(gate.measure(own, sampling), comparison, params.gate, setting)
     return GateResult(challenger, champion, decision, replayed, without_comparison)
+
+
+def _serves_real(client: "MlflowClient", params: Params, name: str) -> bool:
+    """Whether the parameters name real models, or any champion of the registry was judged on some."""
+    if params.pool.kind != SIMULATED:
+        return True
+    done = {move.after for move in promotion_log(client, name) if move.state == "done"}
+    return any(
+        version.tags.get("lineage.pool", SIMULATED) != SIMULATED
+        for version in list_versions(client, name)
+        if version.number in done or CHAMPION in version.aliases
+    )
 
 
 def champion_of(client: "MlflowClient", name: str) -> Version | None:
@@ -387,7 +408,7 @@ def record_decision(client: "MlflowClient", result: GateResult) -> Path:
         "gate.refused_by": ",".join(decision.refused_by),
         "gate.matching": decision.matching,
     }
-    tags |= {f"gate.{name}": rule for name, rule in gate.to_tags(decision).items()}
+    tags |= {f"gate.{name}": rule for name, rule in rules.to_tags(decision).items()}
     with store_errors():
         for key in version.tags.keys() - tags.keys():
             if key.startswith("gate."):  # a rule of an earlier decision

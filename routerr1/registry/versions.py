@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 from routerr1 import files, lineage
 from routerr1.config import Params
 from routerr1.errors import CheckpointError, RegistryError, StoreUnreachable
-from routerr1.registry import contents, evidence, gate
+from routerr1.registry import contents, evidence
 from routerr1.registry.contents import KEY_TAG, Outputs, State
 from routerr1.registry.lock import registry_lock
+from routerr1.registry.samples import Evidence
 from routerr1.tracking.runs import find_run, read_training, resume_run
 from routerr1.tracking.store import (
     experiment_id,
@@ -134,7 +135,7 @@ def _log_model(
     client: "MlflowClient",
     params: Params,
     outputs: Outputs,
-    judged_by: gate.Evidence,
+    judged_by: Evidence,
     tags: Mapping[str, str],
 ) -> str:
     """Log the pyfunc model to the run that trained it; returns its id once it is READY and whole."""
@@ -415,7 +416,7 @@ def version_files(version: Version) -> Iterator[tuple[Path, Path]]:
         yield checkpoint, context
 
 
-def read_version_evidence(version: Version) -> gate.Evidence:
+def read_version_evidence(version: Version) -> Evidence:
     """What a version was judged by.
 
     Raises: RegistryError if it was changed since the version was registered.

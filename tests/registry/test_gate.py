@@ -13,7 +13,11 @@ from hypothesis import strategies as st
 from routerr1.config import GateParams
 from routerr1.evaluate.stats import Difference
 from routerr1.registry import gate
-from routerr1.registry.gate import Comparison, EvalSample, Evidence, Metrics, Sampling
+from routerr1.registry.gate import Comparison, Metrics, Setting
+from routerr1.registry.rivals import LEARNED_ROUTERS, RivalComparison, compare_rivals
+from routerr1.registry.rules import to_markdown, to_tags
+from routerr1.registry.samples import EvalSample, Evidence, Rival, Sampling
+from routerr1.registry.shadow_report import ShadowReport
 
 PARAMS = GateParams(
     margin_em=0.02,
@@ -180,7 +184,7 @@ def test_a_single_group_of_questions_has_no_interval_and_proves_nothing() -> Non
     against = replace(AGAINST, em=replace(BETTER, low=None, high=None))
     decision = gate.decide(GOOD, against, PARAMS)
     assert decision.refused_by == ("em_difference",)
-    assert "a single group of questions has none" in gate.to_markdown(decision)
+    assert "a single group of questions has none" in to_markdown(decision)
 
 
 def test_a_first_champion_needs_the_floor_instead() -> None:
@@ -252,7 +256,7 @@ def test_new_models_are_compared_where_both_met_the_same_ones() -> None:
 
 def test_the_page_shows_every_rule_with_its_verdict() -> None:
     bad = replace(GOOD, unseen_em=None, intervals={"format_valid": (0.97, 1.0)})
-    page = gate.to_markdown(gate.decide(bad, AGAINST, PARAMS), {"challenger": "3"})
+    page = to_markdown(gate.decide(bad, AGAINST, PARAMS), {"challenger": "3"})
     assert page.startswith("# Gate: refused\n\n- challenger: 3\n")
     assert "| em_difference | 0.05 | 0.01 to 0.09 | -0.02 | pass |" in page
     assert "| cost_ratio | 1 | 0.9 to 1.1 | 1.25 | pass |" in page
@@ -261,7 +265,7 @@ def test_the_page_shows_every_rule_with_its_verdict() -> None:
 
 
 def test_a_tag_holds_figure_interval_limit_and_verdict() -> None:
-    tags = gate.to_tags(gate.decide(GOOD, replace(AGAINST, cost_ratio=math.inf), PARAMS))
+    tags = to_tags(gate.decide(GOOD, replace(AGAINST, cost_ratio=math.inf), PARAMS))
     assert tags["em_difference"] == (
         '{"figure":0.05,"low":0.01,"high":0.09,"limit":-0.02,"verdict":"pass"}'
     )
@@ -293,5 +297,112 @@ def test_nothing_that_is_not_finite_ever_passes(
     ):
         if any(figure is None or not math.isfinite(figure) for figure in needed):
             assert not decision.passed
-        assert gate.to_markdown(decision).startswith("# Gate: ")
-        assert all(json.loads(tag)["verdict"] for tag in gate.to_tags(decision).values())
+        assert to_markdown(decision).startswith("# Gate: ")
+        assert all(json.loads(tag)["verdict"] for tag in to_tags(decision).values())
+
+
+ASKED = PARAMS.model_copy(update={"margin_best_single": 0.02, "margin_best_learned": 0.05})
+LEVEL = Difference(mean=0.0, low=-0.04, high=0.04, p=1.0, mde=0.06, n=100, groups=40)
+RIVALS = {
+    "best_single": RivalComparison("best_single", BETTER, 0.6),
+    "best_learned": RivalComparison("baseline/knn", LEVEL, 1.2),
+}
+
+
+def refused(router: str = "policy", **rivals: RivalComparison | None) -> tuple[str, ...]:
+    left = {role: each for role, each in {**RIVALS, **rivals}.items() if each is not None}
+    return gate.decide(replace(GOOD, router=router), None, ASKED, Setting(left)).refused_by
+
+
+def test_a_first_champion_is_not_worse_than_the_best_single_model_and_the_best_learned_router() -> (
+    None
+):
+    assert refused() == ()
+    # -0.04 is within the margin of 0.05 of the learned router, but not within 0.02 of the single one.
+    assert refused(best_single=RivalComparison("best_single", LEVEL, 0.6)) == ("best_single",)
+    worse = replace(LEVEL, mean=-0.03, low=-0.06)
+    assert refused(best_learned=RivalComparison("baseline/knn", worse, 1.2)) == ("best_learned",)
+
+
+def test_the_rules_hold_beside_those_of_the_comparison_with_a_champion() -> None:
+    decision = gate.decide(GOOD, AGAINST, ASKED, Setting(RIVALS))
+    assert decision.passed
+    assert {"em_difference", "best_single", "best_learned"} <= {r.name for r in decision.rules}
+
+
+def test_more_than_half_as_dear_again_a_challenger_has_to_be_better() -> None:
+    level, better = (
+        RivalComparison("baseline/knn", LEVEL, 1.51),
+        replace(RIVALS["best_single"], cost_ratio=math.inf),
+    )
+    assert refused(best_learned=level) == ("best_learned",)
+    assert refused(best_learned=replace(level, cost_ratio=1.5)) == ()
+    assert refused(best_single=better) == ()  # a free rival, and a clear gain
+    page = to_markdown(gate.decide(GOOD, None, ASKED, Setting({**RIVALS, "best_learned": level})))
+    assert "that of baseline/knn, at 1.51 times its cost (over 1.5, so no margin)" in page
+
+
+def test_a_rival_that_was_not_evaluated_or_not_on_these_questions_refuses() -> None:
+    assert refused(best_learned=None) == ("best_learned",)
+    assert refused(best_single=RivalComparison("best_single", None, None)) == ("best_single",)
+    assert refused(best_single=RivalComparison("best_single", BETTER, None)) == ("best_single",)
+    assert gate.decide(GOOD, None, PARAMS).passed  # where the parameters ask for none
+
+
+def test_a_router_is_not_its_own_rival() -> None:
+    assert refused("best_single", best_single=None) == ()
+    assert refused("baseline/knn", best_learned=None) == ()
+    assert refused("baseline/largest", best_learned=None) == ("best_learned",)
+
+
+def test_rivals_are_compared_on_the_same_questions_at_their_cost() -> None:
+    own = [play("1", 1.0, cost=0.002), play("2", 0.0, cost=0.001)]
+    rival = Rival("baseline/knn", [play("2", 1.0, cost=0.001), play("1", 1.0, cost=0.001)])
+    short = Rival("best_single", rival.samples[:1])
+    found = compare_rivals(
+        Evidence(own, (), "p", "u", rivals={"best_learned": rival, "best_single": short}), SAMPLING
+    )
+    learned = found["best_learned"]
+    assert learned.em is not None
+    assert (learned.em.mean, learned.cost_ratio) == (-0.5, pytest.approx(1.5))  # 0.003 over 0.002
+    assert (found["best_single"].em, found["best_single"].cost_ratio) == (None, None)
+
+
+def test_learned_routers_are_those_that_are_fitted_to_the_profile() -> None:
+    from routerr1.baselines.build import LEARNED
+
+    assert set(LEARNED_ROUTERS) == {*LEARNED, "frugal", "knn_multi_turn"}
+
+
+def test_what_was_judged_on_simulated_models_does_not_follow_real_ones() -> None:
+    toy = Setting(simulated=True, serves_real=True)
+    assert gate.decide(GOOD, AGAINST, PARAMS, toy).refused_by == ("real_candidates",)
+    assert gate.decide(GOOD, None, PARAMS, toy).refused_by == ("real_candidates",)
+    assert gate.decide(GOOD, None, PARAMS, toy._replace(simulated=False)).passed
+    assert gate.decide(GOOD, None, PARAMS, toy._replace(serves_real=False)).passed
+    allowed = PARAMS.model_copy(update={"allow_simulated": True})
+    assert gate.decide(GOOD, None, allowed, toy).passed
+
+
+SHADOWED = PARAMS.replace(shadow={"min_pairs": 100, "margin_verdict": 0.1})
+REPORT = ShadowReport(champion="3", pairs=120, verdict=0.0, low=-0.08, high=0.08)
+
+
+@pytest.mark.parametrize(
+    ("report", "refused_by"),
+    [
+        (REPORT, ()),
+        (None, ("shadow_pairs", "shadow_verdict")),
+        (REPORT.model_copy(update={"pairs": 99}), ("shadow_pairs",)),
+        (REPORT.model_copy(update={"low": -0.11}), ("shadow_verdict",)),
+        (REPORT.model_copy(update={"low": None}), ("shadow_verdict",)),
+    ],
+)
+def test_the_gate_can_ask_for_a_shadow_report(
+    report: ShadowReport | None, refused_by: tuple[str, ...]
+) -> None:
+    setting = Setting(has_champion=True, shadow=report)
+    assert gate.decide(GOOD, AGAINST, SHADOWED, setting).refused_by == refused_by
+    # A first champion has nothing to be a shadow of, and by default none is asked for.
+    assert gate.decide(GOOD, None, SHADOWED, Setting()).passed
+    assert gate.decide(GOOD, AGAINST, PARAMS, setting).passed

@@ -18,8 +18,16 @@ from typer.testing import CliRunner
 from routerr1 import files, lineage
 from routerr1.config import Params
 from routerr1.errors import CheckpointError, LockHeld, RegistryError, StoreUnreachable
+from routerr1.evaluate.rows import Row, write_rows
 from routerr1.registry import promotion, versions
+from routerr1.registry.evidence import read_evidence, read_rivals, sample_of, write_evidence
 from routerr1.registry.lock import registry_lock
+from routerr1.registry.samples import Evidence
+from routerr1.registry.shadow_report import (
+    ShadowReport,
+    read_shadow_report,
+    write_shadow_report,
+)
 from routerr1.tracking.runs import new_run, read_training
 from routerr1.tracking.store import experiment_id, open_client, this_process
 from routerr1.train.checkpoint import read_manifest, write_manifest
@@ -625,3 +633,68 @@ def test_the_commands_say_what_they_did(chain: Params) -> None:  # noqa: ARG001
     assert log[3].endswith("without comparison: the code changed")
     assert "1 -> 3" in log[1]
     assert log[1].endswith("better")
+
+
+def test_a_version_of_simulated_candidates_does_not_follow_one_of_real_ones(chain: Params) -> None:
+    first = versions.register(chain)
+    assert first.tags["lineage.pool"] == "simulated"
+    assert promotion.promote(chain).record is not None  # a toy registry takes toys
+    client = open_client()
+    client.set_model_version_tag(first.name, str(first.number), "lineage.pool", "http")
+    make_outputs(right=0.8)
+    versions.register(chain)
+    assert promotion.judge(chain).decision.refused_by == ("real_candidates",)
+    allowed = chain.replace(gate=chain.gate.replace(allow_simulated=True))
+    assert promotion.promote(allowed).record is not None
+
+
+def test_the_gate_reads_the_report_of_a_shadow_beside_the_present_champion(chain: Params) -> None:
+    versions.register(chain)
+    promotion.promote(chain)
+    make_outputs(right=0.8)
+    challenger = versions.register(chain)
+    asking = chain.replace(gate=chain.gate.replace(shadow={"min_pairs": 10}))
+    assert promotion.judge(asking).decision.refused_by == ("shadow_pairs", "shadow_verdict")
+    client, number = open_client(), str(challenger.number)
+    report = ShadowReport(champion="1", pairs=12, verdict=0.1, low=-0.05, high=0.2)
+    beside_another = report.model_copy(update={"champion": "7"})
+    write_shadow_report(client, challenger.name, number, beside_another)
+    assert not promotion.judge(asking).decision.passed
+    write_shadow_report(client, challenger.name, number, report)
+    promoted = promotion.promote(asking)
+    assert promoted.record is not None
+    tags = versions.get_version(client, challenger.name, challenger.number).tags
+    assert json.loads(tags["gate.shadow_pairs"])["figure"] == 12.0
+    client.set_model_version_tag(challenger.name, number, "shadow.report", "{}")
+    with pytest.raises(RegistryError, match=r"shadow\.report holds no report"):
+        read_shadow_report({"shadow.report": "{}"}, 1)
+
+
+def test_evidence_keeps_the_best_single_model_and_the_best_learned_router(tmp_path: Path) -> None:
+    def row(router: str, number: int, em: float, cost_usd: float) -> Row:
+        return Row(
+            pool="training", router=router, seed=1, question_id=f"q{number}", dataset="d",
+            question=f"{number}?", group=f"g{number}", hops=1, topic=None, answer="x", em=em, f1=em,
+            format_valid=True, cost_usd=cost_usd, calls=1, failures=0, prompt_tokens=1,
+            completion_tokens=1, policy_tokens=1, latency_s=0.1, called=["Atlas"], best_calls=0,
+            judged_calls=0, trajectory='{"question": {"golden_answers": ["x"]}}',
+        )  # fmt: skip
+
+    figures = {
+        "policy": (1.0, 0.2), "best_single": (0.5, 0.4), "random": (1.0, 0.1), "oracle": (1.0, 0.0),
+        "baseline/largest": (1.0, 0.1), "baseline/mlp": (0.5, 0.3), "baseline/knn": (0.5, 0.2),
+        "baseline/bert": (0.0, 0.1),
+    }  # fmt: skip
+    rows = [row(name, n, em, cost) for name, (em, cost) in figures.items() for n in range(2)]
+    write_rows(tmp_path / "rows.parquet", rows)
+    found = read_rivals(tmp_path / "rows.parquet", 1)
+    assert {role: rival.router for role, rival in found.items()} == {
+        "best_single": "best_single",
+        "best_learned": "baseline/knn",  # as right as mlp, and cheaper
+    }
+    own = read_rivals(tmp_path / "rows.parquet", 1, "baseline/knn")
+    assert own["best_learned"].router == "baseline/mlp"
+    samples = [sample_of(each) for each in rows[:2]]
+    kept = Evidence(samples, (), "p", "u", rivals=found, simulated=True)
+    write_evidence(tmp_path / "evidence.json", kept)
+    assert read_evidence(tmp_path / "evidence.json") == kept._replace(unseen=[])

@@ -14,6 +14,7 @@ from routerr1.evaluate.results import EvaluationTable
 from routerr1.evaluate.rows import read_rows
 from routerr1.registry import gate
 from routerr1.registry.contents import Outputs, evidence_of, router_to_register
+from routerr1.registry.samples import sampling_of
 from routerr1.stages.checks import checks
 from routerr1.stages.dataset import dataset
 from routerr1.stages.evaluate import evaluate
@@ -103,7 +104,7 @@ def test_every_evaluated_router_can_be_judged(params: Params):
     for asked in ("knn", "frugal", "best_single", "Goliath"):
         router = router_to_register(params, outputs, asked)
         evidence = evidence_of(params, outputs, router)
-        metrics = gate.measure(evidence, gate.sampling_of(params.evaluate))
+        metrics = gate.measure(evidence, sampling_of(params.evaluate))
         assert metrics.em == pytest.approx(table.router(router).em.mean)
         rules = {rule.name for rule in gate.decide(metrics, None, params.gate).rules}
         spread = set() if asked in ("best_single", "Goliath") else {"top_model", "call_entropy"}
@@ -115,6 +116,6 @@ def test_every_evaluated_router_can_be_judged(params: Params):
 def test_a_policy_and_a_reply_are_not_compared(params: Params):
     evidence = evidence_of(params, Outputs(), "baseline/knn")
     policy = evidence._replace(router="policy")
-    sampling = gate.sampling_of(params.evaluate)
+    sampling = sampling_of(params.evaluate)
     assert gate.compare(evidence, policy, sampling).em is None
     assert gate.compare(evidence, evidence, sampling).em is not None
