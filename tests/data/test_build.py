@@ -334,6 +334,7 @@ def test_the_card_tells_digests_licences_and_what_was_left_out(tmp_path: Path) -
 
 
 @pytest.mark.skipif(not QA.is_dir(), reason="real rows not found: ../shared/data/qa is absent")
+@pytest.mark.slow
 def test_all_seven_real_sets_pass_dataset_and_checks(tmp_path: Path) -> None:
     from routerr1.data.checks import run_checks
     from tests.data.conftest import checks_params

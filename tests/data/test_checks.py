@@ -255,6 +255,7 @@ def test_sql_that_cannot_run_is_not_taken_for_a_pass(
         validate(tmp_path / "db", rules(1000), tmp_path / "docs")
 
 
+@pytest.mark.slow
 def test_the_same_data_give_the_same_findings(
     clean: tuple[Path, DatasetParams], tmp_path: Path
 ) -> None:

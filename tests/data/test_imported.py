@@ -209,6 +209,7 @@ def test_every_imported_row_carries_the_rule_it_is_matched_by(tmp_path: Path) ->
     assert (kept.matching, kept.metadata) == ("squad", {})
 
 
+@pytest.mark.slow
 def test_an_empty_split_is_named_by_the_import_and_refused_by_the_checks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,6 +269,7 @@ def test_the_split_of_a_question_does_not_depend_on_the_other_rows(tmp_path: Pat
     assert {kept.id: kept.split for kept in read_file(again.path)}.items() <= splits.items()
 
 
+@pytest.mark.slow
 def test_the_command_line_imports_and_one_line_of_params_uses_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -317,6 +317,7 @@ def test_who_answers_in_place_of_another_is_told_by_its_shown_name(stage):
     assert reply.cost_usd == pytest.approx((10 * second.prompt_usd_per_mtok + 10 * 9.0) / 1e6)
 
 
+@pytest.mark.slow
 async def test_the_suite_plays_on_a_pool_file_with_a_second_one_of_new_models(
     stage, tmp_path, monkeypatch
 ):

@@ -125,6 +125,7 @@ def test_headline_metrics_compare_the_policy_with_its_controls(stage, found):
     assert len(routers_table(table).lines) == 11
 
 
+@pytest.mark.slow
 async def test_a_killed_evaluation_goes_on_where_it_was_and_ends_with_the_same_rows(
     stage, found, tmp_path
 ):

@@ -163,7 +163,7 @@ async def test_each_fault_is_retried_only_if_worth_it(
     with serving(build_app(simulated, faults=faults, time_scale=0)) as url:
         pool = open_http(
             pool_file(
-                url, endpoint={**QUICK, "max_tries": 3, "read_s": 1.0 if fault == "hang" else 30.0}
+                url, endpoint={**QUICK, "max_tries": 3, "read_s": 0.3 if fault == "hang" else 30.0}
             )
         )
         reply = await pool.ask(Call("Mint", "What is the currency of Japan?"))
@@ -241,7 +241,7 @@ async def test_the_circuit_opens_and_heals(
     simulated: SimulatedPool, asked: list[Question], pool_file: WritePool
 ):
     faults = Faults(server_error=1.0)
-    endpoint = {**QUICK, "max_tries": 1, "breaker_failures": 3, "breaker_s": 2.0}
+    endpoint = {**QUICK, "max_tries": 1, "breaker_failures": 3, "breaker_s": 1.0}
     with serving(build_app(simulated, faults=faults, time_scale=0)) as url:
         port = int(url.rpartition(":")[2])
         pool = open_http(pool_file(url, endpoint=endpoint))
@@ -252,7 +252,7 @@ async def test_the_circuit_opens_and_heals(
         )
         assert stats(url)["total"]["requests"] == 3
     with serving(build_app(simulated, time_scale=0), port=port):
-        await asyncio.sleep(2.0)
+        await asyncio.sleep(1.0)
         healed = await pool.ask(Call("Mint", asked[0].question))
         assert (healed.failure, healed.note, healed.breaker_state) == (None, None, "half-open")
         after = await pool.ask(Call("Mint", asked[1].question))
@@ -407,15 +407,15 @@ async def test_a_busy_event_loop_does_not_make_a_call_slow(
     simulated: SimulatedPool, asked: list[Question], pool_file: WritePool
 ):
     with serving(build_app(simulated, time_scale=0)) as url:
-        pool = open_http(pool_file(url, endpoint={**QUICK, "read_s": 2.0, "total_s": 2.0}))
+        pool = open_http(pool_file(url, endpoint={**QUICK, "read_s": 1.0, "total_s": 1.0}))
         await pool.ask(Call("Mint", asked[0].question))  # connects
         call = asyncio.create_task(pool.ask(Call("Mint", asked[1].question)))
         await asyncio.sleep(0)
-        time.sleep(3.0)  # as a policy that computes
+        time.sleep(1.5)  # as a policy that computes
         reply = await call
         await pool.aclose()
     assert (reply.failure, reply.retries) == (None, 0)
-    assert reply.latency_s < 2.0
+    assert reply.latency_s < 1.0
 
 
 async def test_a_cancelled_call_stays_in_the_budget(
@@ -425,7 +425,7 @@ async def test_a_cancelled_call_stays_in_the_budget(
         budget = Budget(tmp_path / "budget.sqlite", Limits(run_usd=1.0), run="r")
         pool = open_http(pool_file(url), budget=budget)
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(pool.ask(Call("Mint", "x")), 2.0)
+            await asyncio.wait_for(pool.ask(Call("Mint", "x")), 1.0)
         await asyncio.sleep(0.1)
         assert budget.under_way_usd() == 0
         assert budget.spent_usd()["run r"] == pytest.approx(518.7e-6)

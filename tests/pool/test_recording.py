@@ -455,6 +455,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_a_killed_recorder_loses_at_most_the_call_it_was_writing(tmp_path: Path):
     path, start = tmp_path / "calls.jsonl", 0
     for _ in range(3):

@@ -11,6 +11,7 @@ from routerr1.pool.spending import Spending
 from tests.servers import postgresql
 
 
+@pytest.mark.slow
 def test_budgets_of_several_connections_never_pass_a_limit_together(tmp_path: Path) -> None:
     with postgresql(tmp_path) as url:
         budgets = [Budget(url, Limits(run_usd=1.0), run="r") for _ in range(4)]

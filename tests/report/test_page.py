@@ -200,6 +200,7 @@ def test_markdown_holds_of_perturbed_pools_what_the_page_holds(data):
     assert "USD minus training pool" in text
 
 
+@pytest.mark.slow
 def test_page_and_markdown_show_what_training_added(data, tmp_path):
     text = (data / "report" / "report.md").read_text()
     page = (data / "report" / "index.html").read_text()
@@ -228,6 +229,7 @@ def test_reply_time_does_not_include_the_policy(data):
     assert "Prompt tokens |" in (data / "report" / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_report_on_real_models_claims_no_simulation_and_another_oracle(data, tmp_path):
     write_report(tmp_path, read_sources(data, simulated=False, facts={}))
     for name in ("index.html", "report.md"):
@@ -265,6 +267,7 @@ def test_bounds_are_hollow_and_not_part_of_the_front(bound, data, tmp_path):
     assert len(hollow) == 1
 
 
+@pytest.mark.slow
 def test_same_sources_same_bytes(data, tmp_path):
     write_report(tmp_path, read_sources(data, simulated=True, facts={"preset": "embedded"}))
     for file in sorted((data / "report").iterdir()):

@@ -142,12 +142,12 @@ async def test_in_lockstep_reply_times_do_not_matter(
     found = []
     for seed in (1, 2):
         played = await play(
-            rows[:48], LocalGenerator.load(asking_policy, lockstep=True), Tardy(pool, seed),
+            rows[:20], LocalGenerator.load(asking_policy, lockstep=True), Tardy(pool, seed),
             render=renderer("compact", 4), params=params.rollout, seed=3,
         )  # fmt: skip
         found.append([[turn.generation for turn in each.turns] for each in played])
     assert found[0] == found[1]
-    assert sum(len(turns) > 1 for turns in found[0]) > 20
+    assert sum(len(turns) > 1 for turns in found[0]) > 8
 
 
 async def test_a_full_context_ends_the_generation(small_policy: Path) -> None:
@@ -165,7 +165,7 @@ def played(
 ) -> Any:
     found = asyncio.run(
         play(
-            rows[:40], generator, pool, render=renderer("compact", 4), params=params.rollout, seed=5
+            rows[:20], generator, pool, render=renderer("compact", 4), params=params.rollout, seed=5
         )
     )
     return [(t.text, t.turns[-1].generation.token_ids) for t in found]
@@ -176,7 +176,7 @@ def test_the_same_seed_plays_the_same_and_another_does_not(
 ) -> None:
     first = played(generator, pool, rows, params)
     assert played(generator, pool, rows, params) == first
-    assert len({text for text, _ in first}) > 20
+    assert len({text for text, _ in first}) > 10
     assert not generator.scheduler.rows
 
 

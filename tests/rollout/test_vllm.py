@@ -45,6 +45,7 @@ def ids_of(trajectory: Trajectory) -> list[int]:
     return ids
 
 
+@pytest.mark.slow
 async def test_a_server_plays_as_the_weights_do(
     server: tuple[str, Served], asking_policy: Path, pool: SimulatedPool, rows: list[Question],
     params: Params,
@@ -69,6 +70,7 @@ async def test_a_server_plays_as_the_weights_do(
     assert all(any(ids[: len(r.prompt)] == r.prompt for ids in whole) for r in served.requests)
 
 
+@pytest.mark.slow
 async def test_sampling_is_left_to_our_temperature_and_seed_alone(
     server: tuple[str, Served], asking_policy: Path, pool: SimulatedPool, rows: list[Question],
     params: Params,

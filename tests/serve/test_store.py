@@ -15,6 +15,7 @@ from tests.serve.test_openai_client import ASK, client
 from tests.servers import postgresql
 
 
+@pytest.mark.slow
 def test_gateways_share_keys_rates_budgets_and_requests_through_postgresql(
     start: Start, tmp_path: Path
 ) -> None:

@@ -26,6 +26,7 @@ async def played(pool: SimulatedPool) -> Trajectory:
 
 
 @pytest.mark.parametrize("texts", [True, False])
+@pytest.mark.slow
 async def test_a_trace_holds_figures_and_texts_only_if_they_are_kept(
     mlflow_store: Path, pool: SimulatedPool, *, texts: bool
 ) -> None:

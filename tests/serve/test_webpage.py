@@ -43,6 +43,7 @@ def opened(browser: Any, url: str, width: int, scheme: str) -> tuple[Any, list[s
 
 
 @needs_browser
+@pytest.mark.slow
 def test_a_question_is_asked_compared_and_judged_by_keyboard_and_on_a_phone(
     start: Start, browser: Any
 ) -> None:
@@ -78,6 +79,7 @@ def test_a_question_is_asked_compared_and_judged_by_keyboard_and_on_a_phone(
 
 
 @needs_browser
+@pytest.mark.slow
 def test_it_reads_in_light_and_dark_and_asks_for_a_key(start: Start, browser: Any) -> None:
     from playwright.sync_api import expect
 

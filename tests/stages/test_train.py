@@ -2,8 +2,10 @@
 
 import json
 import logging
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,13 +23,11 @@ from routerr1.simulation.candidates import default_candidates
 from routerr1.simulation.facts import known_facts
 from routerr1.simulation.pool import SimulatedPool
 from routerr1.simulation.server import build_app, serving
-from routerr1.stages import warmstart as warmstart_stage
 from routerr1.stages.dataset import dataset
 from routerr1.stages.profile import profile
 from routerr1.stages.train import read_inputs, train, training_context
 from routerr1.stages.warmstart import warmstart
 from routerr1.tracking.store import open_client
-from routerr1.train import warmstart as training
 from routerr1.types import Question
 from routerr1.workspace import Workspace
 from tests.folder import make_folder
@@ -94,6 +94,23 @@ def without(path: Path) -> Callable[[Params], Params]:
     return change
 
 
+@contextmanager
+def interrupted_at(message: str) -> Iterator[None]:
+    """Ctrl+C once the package logs what begins with `message`."""
+
+    class Interrupting(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage().startswith(message):
+                raise KeyboardInterrupt
+
+    handler, logger = Interrupting(), logging.getLogger("routerr1")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "told"),
     [
@@ -150,22 +167,12 @@ def test_a_warm_start_without_validation_questions_does_not_begin(
 
 @pytest.mark.slow
 def test_seeds_that_are_warm_started_outlive_a_kill_in_a_later_one(
-    folder: Params, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    folder: Params, caplog: pytest.LogCaptureFixture
 ) -> None:
     params = changed(folder, "warmstart", steps=2, batch_size=4)
     params = params.model_copy(update={"seeds": (1, 2, 3)})
-    begun: list[int] = []
-    fit = training.warm_start
-
-    def start(*args: Any, **kwargs: Any) -> dict[str, float]:
-        begun.append(args[4])
-        if begun == [1, 2, 3]:
-            raise KeyboardInterrupt
-        return fit(*args, **kwargs)
-
     before = (PATHS.warmstart / "seed-1/model.safetensors").read_bytes()
-    monkeypatch.setattr(warmstart_stage, "warm_start", start)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted_at("warm start, seed 2: 0% of the sampled"), pytest.raises(KeyboardInterrupt):
         warmstart(params)
     assert (PATHS.warmstart / "seed-1/model.safetensors").read_bytes() == before
     # A damaged one is made again.
@@ -173,15 +180,19 @@ def test_seeds_that_are_warm_started_outlive_a_kill_in_a_later_one(
     (kept / "config.json").write_text("{}")
     with caplog.at_level(logging.INFO, logger="routerr1"):
         warmstart(params)
-    assert begun == [1, 2, 3, 2, 3]
     assert "warm start, seed 1: was done before" in caplog.messages
+    made = [said for said in caplog.messages if re.search(r"seed \d: \d+ s$", said)]
+    assert [said[: len("warm start, seed 2")] for said in made] == [
+        "warm start, seed 2",
+        "warm start, seed 3",
+    ]
     metrics = json.loads(Path("data/warmstart/results.json").read_text())
     assert [metrics[f"seed_{seed}"]["vocabulary"] > 300 for seed in params.seeds] == [True] * 3
     assert {path.name for path in PATHS.warmstart.iterdir()} == {"seed-1", "seed-2", "seed-3"}
     assert not PATHS.warmstarted.exists()
-    # Two steps do not teach the format, and each of the four logs it.
+    # Two steps do not teach the format, and each of the three that ended logs it.
     told = "0% of the sampled trajectories keep the format"
-    assert sum(told in message for message in caplog.messages) == 4
+    assert sum(told in message for message in caplog.messages) == 3
 
 
 def test_other_parameters_do_not_take_up_a_warm_start(folder: Params) -> None:

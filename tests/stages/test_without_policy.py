@@ -25,6 +25,7 @@ from routerr1.stages.train import train
 from routerr1.stages.warmstart import warmstart
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow  # the whole chain runs
 STAGES = (dataset, checks, profile, warmstart, train, evaluate, generalize, report)
 
 

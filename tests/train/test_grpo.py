@@ -122,6 +122,7 @@ def test_entropy_of_calls_is_logged_in_bits_as_evaluation_reports_it(
     assert batch_figures(both, [scored, scored], [])["call_entropy"] == 1.0
 
 
+@pytest.mark.slow
 def test_training_stops_once_validation_has_not_improved_for_long_enough(
     small_policy: Path, context: TrainingContext, tmp_path: Path
 ) -> None:
@@ -144,6 +145,7 @@ def test_a_start_that_is_taken_as_it_is_was_validated_and_paid_for_once(
     assert train_cost_usd(priced, 16, len(context.validation)) == 0.5 * len(context.validation)
 
 
+@pytest.mark.slow
 def test_a_start_that_nothing_surpasses_is_what_is_kept(
     small_policy: Path, context: TrainingContext, tmp_path: Path
 ) -> None:

@@ -73,6 +73,7 @@ def test_a_step_that_does_not_part_evenly_is_refused(
         grpo.grpo_config(context, tmp_path)
 
 
+@pytest.mark.slow
 def test_adapters_train_in_small_passes_and_are_merged_into_what_is_saved(
     asking_policy: Path, params: Params, pool: SimulatedPool, rows: list[Question], tmp_path: Path
 ) -> None:

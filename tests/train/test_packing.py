@@ -164,6 +164,7 @@ def test_packing_changes_neither_loss_nor_gradient_and_every_ending_is_trained_o
             torch.testing.assert_close(packed[name], grad, atol=2e-6, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_ids_trained_on_are_those_sampled_token_by_token(
     asking_policy: Path, context: TrainingContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,6 +197,7 @@ def test_ids_trained_on_are_those_sampled_token_by_token(
     assert any(tuple(encode(each.text)) != each.token_ids for each in said)
 
 
+@pytest.mark.slow
 def test_an_end_token_that_also_pads_changes_nothing(
     small_policy: Path, context: TrainingContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

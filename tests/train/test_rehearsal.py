@@ -88,6 +88,7 @@ def test_a_step_of_several_passes_rehearses_once(
     assert all(row["rehearsal_loss"] > 0 for row in trained.rows)
 
 
+@pytest.mark.slow
 def test_rehearsing_keeps_what_the_warm_start_taught(
     rehearsed: Rehearsal, asking_policy: Path, params: Params, pool: SimulatedPool,
     rows: list[Question], tmp_path: Path,
