@@ -60,7 +60,8 @@ def serve(
 @app.command("import")
 def import_(
     log: Annotated[
-        Path, typer.Argument(help="JSONL, plain or .gz: query_id, query, model, response, ...")
+        Path,
+        typer.Argument(help="A file as `data import` takes: query_id, query, model, response, ..."),
     ],
     store: Annotated[Path, typer.Argument(help="Store of recorded calls; made if absent.")],
     file: Annotated[

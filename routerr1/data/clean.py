@@ -48,13 +48,6 @@ SAYS: Mapping[Reason, str] = {
 _MOST_HOPS = 1000
 _MOST_DIGITS = 100  # an exponent may ask for a gigabyte of zeros
 _ANSWER_KEYS = ("text", "value", "aliases", "answer", "Value", "Aliases")
-# What pandas, R, SQL and spreadsheets write for a missing value.
-# "none", "na" and "undefined" are left out: they can be answers (sodium is Na).
-_MISSING = {
-    "nan", "-nan", "nat", "null", "(null)", "\\n", "n/a", "#n/a", "#n/a n/a", "#na", "<na>",
-    "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan",
-    "#value!", "#ref!", "#div/0!", "#name?", "#num!", "#null!",
-}  # fmt: skip
 
 
 class RefusedError(Exception):
@@ -105,7 +98,7 @@ def clean(
     Raises: RefusedError.
     """
     question = values.get(columns.question)
-    if not isinstance(question, str) or not text.comparable(question) or _is_missing(question):
+    if not isinstance(question, str) or not text.comparable(question) or text.is_missing(question):
         raise RefusedError("no_question")
     options = _options(values, columns)
     answer = values.get(columns.golden_answers)
@@ -148,13 +141,9 @@ def _answers(value: Any, columns: ColumnsParams) -> list[str]:
     # A single alias may look like a list: TriviaQA has the colour (0, 255, 0).
     if answers and all(text.looks_serialised(gold) for gold in answers):
         raise RefusedError("answers_as_text")
-    if answers and all(map(_is_missing, answers)):
+    if answers and all(map(text.is_missing, answers)):
         raise RefusedError("answer_is_missing")
-    return ["" if _is_missing(gold) else gold for gold in answers]
-
-
-def _is_missing(cell: str) -> bool:
-    return cell.strip().casefold() in _MISSING
+    return ["" if text.is_missing(gold) else gold for gold in answers]
 
 
 def _options(values: Mapping[str, Any], columns: ColumnsParams) -> list[str]:
@@ -263,7 +252,7 @@ def _hops(value: Any) -> int | None:
     if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, str):
-        if not value.strip() or _is_missing(value):
+        if not value.strip() or text.is_missing(value):
             return None
         value = value.strip().removesuffix(".0")
     try:

@@ -144,7 +144,7 @@ def _json_rows(path: Path) -> Iterator[Raw]:
             for number, line in _lines(stream.readline if text is None else _as_utf_8(text)):
                 if line is None:
                     yield Raw(number, None)
-                elif line.strip():
+                elif line.removeprefix(codecs.BOM_UTF8).strip():
                     yield Raw(number, _json_object(path, number, line))
         except UnicodeDecodeError:
             raise DataError(f"{path}: is not whole UTF-16") from None

@@ -26,6 +26,13 @@ _SERIALISED = re.compile(
     r"|<.*\bat 0x[0-9a-fA-F]+>|b'[^']*'|b\"[^\"]*\"",
     re.DOTALL,
 )
+# What pandas, R, SQL and spreadsheets write for a missing value.
+# "none", "na" and "undefined" are left out: they can be answers (sodium is Na).
+_MISSING = {
+    "nan", "-nan", "nat", "null", "(null)", "\\n", "n/a", "#n/a", "#n/a n/a", "#na", "<na>",
+    "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan",
+    "#value!", "#ref!", "#div/0!", "#name?", "#num!", "#null!",
+}  # fmt: skip
 _LONGEST_PHRASE = 6  # words; beyond that an answer is a sentence
 
 
@@ -59,6 +66,15 @@ def key(text: str) -> int:
     Among 2 million questions the chance of any accidental collision is about 1e-7.
     """
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big", signed=True)
+
+
+def is_missing(cell: str) -> bool:
+    """True for the words that other programs write where a value is missing.
+
+    >>> [is_missing(each) for each in ("NaN", " #N/A ", "None", "")]
+    [True, True, False, False]
+    """
+    return cell.strip().casefold() in _MISSING
 
 
 def says_something(gold: str, rule: Rule = "squad") -> bool:

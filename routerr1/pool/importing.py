@@ -1,14 +1,15 @@
 """Import logs of other programs into a store of recorded calls."""
 
-import gzip
-import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from routerr1.errors import PoolError
+from routerr1.data.sources import read_rows
+from routerr1.data.text import is_missing
+from routerr1.errors import DataError, PoolError
 from routerr1.pool.base import Call
 from routerr1.pool.cards import first_problem
 from routerr1.pool.pool_file import PoolFile
@@ -18,13 +19,13 @@ from routerr1.pool.thoughts import split_thoughts
 from routerr1.pool.usage import Reported, estimated
 from routerr1.types import Card, Reply
 
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=10**8)]
 
 
 class LogRow(BaseModel):
     """One question put to one model. `response` is null where a source published scores only."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", coerce_numbers_to_str=True)
 
     query_id: str
     query: str = Field(min_length=1)
@@ -33,6 +34,21 @@ class LogRow(BaseModel):
     prompt_tokens: Count | None = None
     completion_tokens: Count | None = None
     cost_usd: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+
+    @field_validator("prompt_tokens", "completion_tokens", "cost_usd", mode="before")
+    @classmethod
+    def _gaps(cls, value: object) -> object:
+        """A table has nan or an empty cell where a number is missing."""
+        if isinstance(value, float) and math.isnan(value):
+            return None
+        if isinstance(value, str):
+            return None if not value.strip() or is_missing(value) else value.strip()
+        return value
+
+    @field_validator("response", mode="before")
+    @classmethod
+    def _nothing_said(cls, value: object) -> object:
+        return None if isinstance(value, float) and math.isnan(value) else value
 
 
 class Imported(BaseModel):
@@ -50,7 +66,7 @@ def import_log(
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> Imported:
-    """Write the rows of a JSONL log (plain or gzip) to `store` as calls of the candidates of `file`.
+    """Write the rows of a log, in any form that `read_rows` takes, to `store` as calls of the candidates of `file`.
 
     A row belongs to the candidate with the same `model`. Its request is the one that `file` sends
     today, because such logs hold no sampling parameters; `origin` names the source. Token counts that
@@ -59,13 +75,12 @@ def import_log(
     are skipped, so an import can be repeated.
 
     Raises: PoolError naming the line that is malformed or of a model that the pool file does not have, or
-        that the log holds no row; then nothing was added.
+        that the log cannot be read or holds no row; then nothing was added.
     """
     candidates = {row.model: card for row, card in zip(file.candidates, file.cards, strict=True)}
     known = {(r.key, r.origin) for r in read_records(store)} if store.exists() else set()
     done = Imported()
     records: list[Record] = []
-    number = 0
     for number, row in _rows(log):
         if row.model not in candidates:
             raise PoolError(
@@ -81,8 +96,6 @@ def import_log(
             continue
         known.add((record.key, record.origin))
         records.append(record)
-    if not number:
-        raise PoolError(f"{log}: holds no row; is it the right file?")
     with RecordStore(store) as opened:
         opened.extend(records, progress)
     done.added = len(records)
@@ -132,25 +145,14 @@ def _record(row: LogRow, card: Card, file: PoolFile, log: Path) -> Record:
 
 
 def _rows(log: Path) -> Iterator[tuple[int, LogRow]]:
+    columns = ("query", "model", "response")
     try:
-        with _opened(log) as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield number, _row(line, log, number)
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise PoolError(f"{log}: cannot be read ({error})") from None
-
-
-def _opened(log: Path) -> IO[str]:
-    if log.suffix.lower() == ".gz":
-        return gzip.open(log, "rt", encoding="utf-8-sig")
-    return log.open(encoding="utf-8-sig")
-
-
-def _row(line: str, log: Path, number: int) -> LogRow:
-    try:
-        values: Any = json.loads(line)
-        return LogRow.model_validate(values)
-    except ValueError as error:
-        why = first_problem(error) if isinstance(error, ValidationError) else "is not JSON"
-        raise PoolError(f"{log}, line {number}: {why}") from None
+        for raw in read_rows(log, columns, only=tuple(LogRow.model_fields)):
+            if raw.values is None:
+                raise PoolError(f"{log}, line {raw.line}: is longer than a megabyte")
+            try:
+                yield raw.line, LogRow.model_validate(raw.values)
+            except ValidationError as error:
+                raise PoolError(f"{log}, line {raw.line}: {first_problem(error)}") from None
+    except DataError as error:
+        raise PoolError(str(error)) from None

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 
 from routerr1.data.contracts import evaluation_breaches
@@ -90,6 +91,32 @@ async def test_zeros_beside_a_text_are_estimated_and_thoughts_are_kept_apart(tmp
     assert reply.note.endswith("estimated: prompt_tokens, completion_tokens, cost_usd")
 
 
+@pytest.mark.parametrize("kind", ["json", "jsonl", "csv", "parquet", "xlsx"])
+async def test_every_kind_of_table_is_a_log_and_its_gaps_are_estimated(tmp_path: Path, kind: str):
+    """A table of pandas: whole numbers with a gap are floats, and an id may be a number."""
+    gap = {**ROW, "query": "what?", "prompt_tokens": 12, "completion_tokens": None}
+    frame = pandas.DataFrame([{**ROW, "query_id": 1}, {**gap, "query_id": 2}])
+    frame = frame.drop(columns="golden_answers")
+    path = tmp_path / f"log.{kind}"
+    match kind:
+        case "json":
+            frame.to_json(path, orient="records")
+        case "jsonl":
+            frame.to_json(path, orient="records", lines=True)
+        case "csv":
+            frame.to_csv(path, encoding="utf-16")
+        case "parquet":
+            frame.to_parquet(path)
+        case "xlsx":
+            frame.to_excel(path)
+    assert import_log(path, tmp_path / "calls.jsonl", PAPER).added == 2
+    pool = open_replay(tmp_path / "calls.jsonl", PAPER.cards, request=PAPER.request)
+    who, what = [await pool.ask(Call("Gemma-2-27B-Instruct", each)) for each in ("who?", "what?")]
+    # By length a token each.
+    assert (who.text, who.prompt_tokens, who.completion_tokens) == ("me", 1, 2)
+    assert (what.text, what.prompt_tokens, what.completion_tokens) == ("me", 12, 1)
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_byte_order_mark_is_no_part_of_a_log(tmp_path: Path, packed: bool):
     content = b"\xef\xbb\xbf" + json.dumps(ROW).encode()
@@ -113,8 +140,12 @@ def test_a_log_without_rows_is_an_error_and_makes_no_store(tmp_path: Path, conte
         ({**ROW, "model": "gemma"}, "line 2: .* has no candidate with model 'gemma'"),
         ({**ROW, "cost_usd": -1}, "line 2: cost_usd: "),
         ({**ROW, "completion_tokens": "many"}, "line 2: completion_tokens: "),
+        ({**ROW, "completion_tokens": 10**9}, "line 2: completion_tokens: "),
+        ({**ROW, "response": ["me"]}, "line 2: response: "),
         ({"query_id": "x"}, "line 2: query: Field required"),
         ("[]", "line 2: "),
+        ("[" * 100_000, "line 2: is not JSON"),
+        ('{"query": "q", "query": "r"}', "line 2: two columns have the name 'query'"),
     ],
 )
 def test_a_bad_line_is_named_and_nothing_is_added(
@@ -131,7 +162,8 @@ def test_a_log_that_cannot_be_read_is_named(tmp_path: Path):
     for name, content in (
         ("a.jsonl.gz", b"no gzip"),
         ("b.jsonl", b"\xff"),
-        ("c.gz", gzip.compress(b"{", mtime=0)[:9]),
+        ("c.jsonl.gz", gzip.compress(b"{", mtime=0)[:9]),
+        ("d.log", b"{}"),
     ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(PoolError, match=name):
