@@ -231,9 +231,9 @@ _WHAT = {
 def table_text(summary: Summary) -> str:
     """The README's table, the highest exact match first."""
     shown = {name: row for name, row in summary.routers.items() if name in _WHAT}
-    learnt = any(row.learning is not None for row in shown.values())
+    learned = any(row.learning is not None for row in shown.values())
     heads = ["router", "exact match", "USD per 1000 questions", "calls"]
-    heads += ["learning: calls, USD, minutes"] * learnt
+    heads += ["learning: calls, USD, minutes"] * learned
     lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
     order = sorted(shown, key=lambda name: (-(shown[name].em["mean"] or 0.0), name))
     for name in order:
@@ -246,7 +246,7 @@ def table_text(summary: Summary) -> str:
         cost = 1000 * (row.cost_usd["mean"] or 0.0)
         cells += [f"{cost:.4f}".removeprefix("0") if cost else "0"]
         cells += [f"{row.calls:.2f}" if row.calls else "0"]
-        cells += [_learning(name, row, summary.minutes)] * learnt
+        cells += [_learning(name, row, summary.minutes)] * learned
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -17,7 +17,7 @@ def hierarchical(format_valid: bool, answer: float, cost_score: float, alpha: fl
     Args:
         format_valid: the trajectory kept the tag protocol (`protocol.check`).
         answer: exact match or F1 against the best gold answer, in [0, 1].
-        cost_score: cheapness of the pool calls, in [0, 1]; 1 = free, 0 = dearest.
+        cost_score: cheapness of the pool calls, in [0, 1]; 1 = free, 0 = most expensive.
         alpha: weight of cost_score, in [0, 1]; 0 trains for answers alone.
 
     Returns: -1 if not format_valid; 0 if format_valid but wrong, however cheap; else in [0, 1].

@@ -32,7 +32,7 @@ from routerr1.pool.base import Pool
 from routerr1.rollout.lazy import Lazy, LazyGenerator
 from routerr1.types import Ask, Question, Trajectory
 
-Lessons = Mapping[str, Lazy[Any]]
+FittedModels = Mapping[str, Lazy[Any]]
 """What routers learn, by name: a `Chooser` for each of CHOOSERS, a `Cascade` for `frugal`, for `sft` a generator,
 and for each of PROMPTED the probes that it has seen."""
 
@@ -47,7 +47,7 @@ SINGLE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Materials:
+class BaselineContext:
     """What baselines are made of.
 
     Attributes:
@@ -59,11 +59,11 @@ class Materials:
     base: Policy
     searcher: Policy
     pool: Pool
-    lessons: Lessons
+    fitted: FittedModels
     retriever: RetrieverPool | None
 
 
-def lessons(
+def fitted_models(
     matrix: Matrix,
     params: BaselineParams,
     *,
@@ -101,18 +101,18 @@ def lessons(
 
 
 def baseline_routers(
-    materials: Materials, params: BaselineParams, *, pool_name: str, seed: int
+    context: BaselineContext, params: BaselineParams, *, pool_name: str, seed: int
 ) -> list[Router]:
     """Every router that `params.include` names, in its order."""
-    plays = _prompted(materials, seed) | _learned(materials, seed)
+    plays = _prompted(context, seed) | _learned(context, seed)
     pools: dict[str, Pool] = {}
-    if materials.retriever is not None:
-        plays |= _retrieval(materials.retriever, materials, seed)
-        pools = dict.fromkeys(("rag", "search_r1"), materials.retriever)
+    if context.retriever is not None:
+        plays |= _retrieval(context.retriever, context, seed)
+        pools = dict.fromkeys(("rag", "search_r1"), context.retriever)
     return [
         Router(
-            str(RouterId("baseline", name)), materials.base.seed, pool_name,
-            pools.get(name, materials.pool), plays[name], _needs(name, materials.lessons),
+            str(RouterId("baseline", name)), context.base.seed, pool_name,
+            pools.get(name, context.pool), plays[name], _needs(name, context.fitted),
         )
         for name in params.include
     ]  # fmt: skip
@@ -129,13 +129,13 @@ def whole_routers(base: Policy, pool: Pool, *, pool_name: str, seed: int) -> lis
     ]  # fmt: skip
 
 
-def _needs(name: str, lessons: Lessons) -> tuple[str, Lazy[Any]] | None:
-    fitted = "knn" if name == "knn_multi_turn" else name
-    return (fitted, lessons[fitted]) if fitted in lessons else None
+def _needs(name: str, fitted: FittedModels) -> tuple[str, Lazy[Any]] | None:
+    model = "knn" if name == "knn_multi_turn" else name
+    return (model, fitted[model]) if model in fitted else None
 
 
-def _learned(materials: Materials, seed: int) -> dict[str, Play]:
-    base, pool, known = materials.base, materials.pool, materials.lessons
+def _learned(context: BaselineContext, seed: int) -> dict[str, Play]:
+    base, pool, known = context.base, context.pool, context.fitted
     plays = {name: _single(known[name], base, pool, seed) for name in LEARNED}
     plays["knn_multi_turn"] = _decomposed(known["knn"], base, pool, seed)
     plays |= {name: _decomposed(known[name], base, pool, seed) for name in PER_PART}
@@ -143,11 +143,11 @@ def _learned(materials: Materials, seed: int) -> dict[str, Play]:
     return plays
 
 
-def _prompted(materials: Materials, seed: int) -> dict[str, Play]:
-    base, pool = materials.base, materials.pool
-    tuned = replace(base, generator=LazyGenerator(materials.lessons["sft"]))
+def _prompted(context: BaselineContext, seed: int) -> dict[str, Play]:
+    base, pool = context.base, context.pool
+    tuned = replace(base, generator=LazyGenerator(context.fitted["sft"]))
     return {
-        **{name: _with_few_cards(materials.lessons[name], base, pool, seed) for name in PROMPTED},
+        **{name: _with_few_cards(context.fitted[name], base, pool, seed) for name in PROMPTED},
         "direct": partial(prompted.direct, base=base, pool=pool, seed=seed),
         "cot": partial(prompted.chain_of_thought, base=base, pool=pool, seed=seed),
         "sft": partial(prompted.direct, base=tuned, pool=pool, seed=seed),
@@ -199,8 +199,8 @@ def _cascade(cascade: Lazy[Cascade], base: Policy, pool: Pool, seed: int) -> Pla
     return play
 
 
-def _retrieval(retriever: RetrieverPool, materials: Materials, seed: int) -> dict[str, Play]:
-    writer, searcher = materials.base, materials.searcher
+def _retrieval(retriever: RetrieverPool, context: BaselineContext, seed: int) -> dict[str, Play]:
+    writer, searcher = context.base, context.searcher
 
     async def search(question: Question, *, player: str) -> Trajectory:
         return await searcher.play(

@@ -76,7 +76,7 @@ class ReplyScorer:
 
 
 def _features(query: str, name: str, reply: str) -> str:
-    """Words of the question, each also joined with the name, so that skill by topic can be learnt."""
+    """Words of the question, each also joined with the name, so that skill by topic can be learned."""
     asked = query.lower().split()
     said = [f"reply:{word}" for word in reply.lower().split()]
     return " ".join([*asked, *said, f"by:{name}", *(f"{name}/{word}" for word in asked)])
@@ -93,17 +93,17 @@ def frugal(
 
     Args:
         stages: most candidates to ask, cheaper ones first.
-        cost_weight: quality given up for saving as much as the dearest candidate costs.
+        cost_weight: quality given up for saving as much as the most expensive candidate costs.
     """
     sure = _held_out_scores(matrix, seed, min(folds, len(matrix.questions)))
-    dearest = max(float(matrix.mean_cost.max()), 1e-12)
+    highest = max(float(matrix.mean_cost.max()), 1e-12)
     by_cost = sorted(range(len(matrix.candidates)), key=lambda place: matrix.mean_cost[place])
     best: tuple[float, tuple[int, ...], tuple[float, ...]] | None = None
     for size in range(1, min(stages, len(by_cost)) + 1):
         for chosen in itertools.combinations(by_cost, size):
             for thresholds in itertools.product(_LEVELS, repeat=size - 1):
                 quality, cost = _played(matrix, sure, chosen, thresholds)
-                worth = quality - cost_weight * cost / dearest
+                worth = quality - cost_weight * cost / highest
                 if best is None or worth > best[0] + 1e-12:
                     best = (worth, chosen, thresholds)
     assert best is not None  # a matrix has a candidate

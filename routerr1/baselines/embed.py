@@ -18,7 +18,7 @@ class Embedder(Protocol):
     """Texts to rows of unit length."""
 
     def fit(self, texts: Sequence[str]) -> "Embedder":
-        """An embedder that has learnt a vocabulary from `texts`, if it needs one; this one stays as it is."""
+        """An embedder that has learned a vocabulary from `texts`, if it needs one; this one stays as it is."""
         ...
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:

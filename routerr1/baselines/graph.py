@@ -1,7 +1,7 @@
 """GraphRouter (arXiv 2410.03834): tasks, questions and candidates as a graph, its edges to be predicted.
 
 A training question has an edge to its task and one to each candidate, which carries how right and
-how dear the reply was. Nodes start from text: question, task, the candidate's card. Two rounds of
+how expensive the reply was. Nodes start from text: question, task, the candidate's card. Two rounds of
 messages run along the edges that are shown; then the edge of a question and a candidate is
 predicted from the question with its task, as they started, and the candidate, as the graph has made
 it. A new question brings no edge but the one to its task, so its candidates are those of training.
@@ -33,7 +33,7 @@ class Graph(NamedTuple):
     Attributes:
         questions, tasks, candidates: where the nodes start, each times the embedder's D.
         task_of: place of each question's task.
-        edges: Q x M x 2, quality, and cost as a share of the dearest reply's.
+        edges: Q x M x 2, quality, and cost as a share of the most expensive reply's.
     """
 
     questions: "Tensor"
@@ -68,13 +68,13 @@ def graph_router(
     fitted = embedder.fit([*matrix.questions, *described])
     known_Q_D = fitted.embed(matrix.questions)
     grouping = KMeans(min(tasks, len(known_Q_D)), n_init=4, random_state=seed).fit(known_Q_D)
-    dear = matrix.cost / max(float(matrix.cost.max()), 1e-12)
+    price = matrix.cost / max(float(matrix.cost.max()), 1e-12)
     graph = Graph(
         torch.from_numpy(known_Q_D),
         torch.from_numpy(grouping.cluster_centers_).float(),
         torch.from_numpy(fitted.embed(described)),
         torch.from_numpy(grouping.labels_).long(),
-        torch.from_numpy(np.stack([matrix.quality, dear], axis=2)).float(),
+        torch.from_numpy(np.stack([matrix.quality, price], axis=2)).float(),
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""How much a new question is like those that routers learnt from: its topic, and whether it is of their kind."""
+"""How much a new question is like those that routers learned from: its topic, and whether it is of their kind."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -34,11 +34,11 @@ class Likeness:
         """True if no known question is near: what was measured may not hold for this one."""
         return self.similarity < self.usual
 
-    def told(self) -> list[str]:
+    def lines(self) -> list[str]:
         """Lines for people."""
         if self.is_unlike:
             return [
-                f"Unlike the questions that the router learnt from: the nearest has a similarity of {self.similarity:.2f}, "
+                f"Unlike the questions that the router learned from: the nearest has a similarity of {self.similarity:.2f}, "
                 f"and below {self.usual:.2f} what was measured may not hold."
             ]
         return [f"Topic: {self.topic} ({self.share:.0%} of the nearest questions)"]

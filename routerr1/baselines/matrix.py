@@ -1,4 +1,4 @@
-"""What the learned routers learn from: questions x candidates, how right and how dear each reply was."""
+"""What the learned routers learn from: questions x candidates, how right and how expensive each reply was."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -94,7 +94,7 @@ async def _generated(session: Session, base: Policy, notation: Notation) -> Turn
 
 
 def largest(cards: Sequence[Card]) -> str:
-    """The candidate with the most parameters; the dearest, if some card does not tell its size."""
+    """The candidate with the most parameters; the most expensive, if some card does not tell its size."""
     if all(card.size_b is not None for card in cards):
         return max(cards, key=lambda card: (card.size_b, card.name)).name
     return max(cards, key=lambda card: (card.completion_usd_per_mtok, card.name)).name

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from routerr1.baselines.build import CHOOSERS, lessons
+from routerr1.baselines.build import CHOOSERS, fitted_models
 from routerr1.baselines.learned import Majority
 from routerr1.baselines.matrix import Matrix
 from routerr1.config import BaselineParams, EvaluateParams
@@ -277,7 +277,7 @@ _Route = Callable[[Matrix, int], list[int]]
 
 
 def _routes(learn: Matrix, baselines: BaselineParams, seed: int) -> dict[str, _Route]:
-    fitted = lessons(learn, baselines, seed=seed)
+    fitted = fitted_models(learn, baselines, seed=seed)
     routes: dict[str, _Route] = {
         str(RouterId("baseline", name)): _by_question(fitted[name]().choose)
         for name in CHOOSERS

@@ -118,7 +118,7 @@ def reply_routers(
     """The routers of `params.include` that need no policy, each candidate for every question, and random.
 
     Args:
-        fitted: learned routers by name; see `build.lessons`.
+        fitted: learned routers by name; see `build.fitted_models`.
         seed: training seed of the routers.
         call_seed: see `answer_with_reply`.
     """

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from routerr1.baselines.build import CHOOSERS, lessons
+from routerr1.baselines.build import CHOOSERS, fitted_models
 from routerr1.baselines.cascade import Cascade
 from routerr1.baselines.learned import Chooser, Majority
 from routerr1.baselines.matrix import read_matrix
@@ -82,7 +82,7 @@ def fit_router(what: SavedRouter, matrix: Path, cards: Path) -> Chooser | Cascad
     if name == BEST_SINGLE:
         return Majority(learnt_from)
     described = {card.name: card.description for card in known}
-    fitted: Chooser | Cascade = lessons(
+    fitted: Chooser | Cascade = fitted_models(
         learnt_from, what.baselines, seed=what.seed, descriptions=described
     )[name]()
     return fitted

@@ -222,7 +222,7 @@ def compared(question: str, params: Params) -> list[str]:
     with working("comparing"):
         section = params.baselines
         found = likeness(question, topics, embedder(section.embedder, params.seeds[0]))
-    return found.told()
+    return found.lines()
 
 
 def show(trajectory: Trajectory, *, simulated: bool) -> None:

@@ -115,7 +115,7 @@ def import_(
         typer.echo(
             f"no question in {name_}: the checks will refuse that; import more rows, or raise --{name_}"
         )
-    typer.echo("\n".join(found.told()))
+    typer.echo("\n".join(found.lines()))
     typer.echo(f"To use it, in params.yaml under dataset:  imported: [{found.path.as_posix()}]")
     typer.echo(
         f"To keep it:  dvc add {found.path.as_posix()}, and commit its .dvc file and {KNOWN}"

@@ -68,7 +68,7 @@ def init(
         folder, Own(questions, columns, pool), embed=lambda texts: embedder(MINILM, 0).embed(texts)
     )
     if made.imported is not None:
-        typer.echo("\n".join(made.imported.told()))
+        typer.echo("\n".join(made.imported.lines()))
     typer.echo(f"{folder}: is a workspace. Next:")
     typer.echo(f"  cd {folder}")
     if made.pool is None:

@@ -63,7 +63,7 @@ class Imported(NamedTuple):
     topics_found: bool
     alike: int
 
-    def told(self) -> list[str]:
+    def lines(self) -> list[str]:
         """What was imported and what was not, as lines for people."""
         rows = ", ".join(f"{split} {count}" for split, count in sorted(self.rows.items()))
         lines = [f"{self.path}: {self.rows.total()} questions ({rows})"]

@@ -27,10 +27,10 @@ from routerr1.types import Card, Reply
 
 CHUNK = 32  # trajectories handed out, and their rows handed back, at a time
 
-Learnt = Mapping[tuple[int, str], Lazy[Any]]
+Learned = Mapping[tuple[int, str], Lazy[Any]]
 """Fitted models that routers need, by training seed and the name in `Router.needs`."""
 
-MakeJobs = Callable[[Pool, Learnt], Sequence[Job]]
+MakeJobs = Callable[[Pool, Learned], Sequence[Job]]
 """Builds policies and routers, the same jobs in every process. Fitted models come from its second argument,
 or are fitted when first needed."""
 
@@ -89,10 +89,12 @@ def play_on_ray(
 
         with _cluster(ray):
             # Pickling fits the models, so only those of missing rows are pickled.
-            learnt = ray.put(_needed(jobs[place][0] for place in missing))
+            learned = ray.put(_needed(jobs[place][0] for place in missing))
             keeper = _actor(ray, PoolActor).remote(open_pool, Path.cwd()) if shared else None
             crew = [
-                _actor(ray, _Player).remote(make, open_pool, keeper, cards, learnt, Path.cwd())
+                _actor(ray, _RolloutWorker).remote(
+                    make, open_pool, keeper, cards, learned, Path.cwd()
+                )
                 for _ in range(min(players, -(-len(missing) // CHUNK)))
             ]
             failed = _hand_out(ray, crew, missing, concurrency, keep, rejected)
@@ -129,7 +131,7 @@ def _actor(ray: Any, kind: type) -> Any:
     )  # fmt: skip
 
 
-def _needed(routers: Iterable[Router]) -> Learnt:
+def _needed(routers: Iterable[Router]) -> Learned:
     return {(each.seed, each.needs[0]): each.needs[1] for each in routers if each.needs}
 
 
@@ -146,12 +148,12 @@ def _hand_out(
     failed: RouterError | None = None
     first = itertools.islice(chunks, len(crew) * max(1, concurrency // CHUNK))
     waiting = {
-        player.play.remote(chunk, concurrency): player
-        for player, chunk in zip(itertools.cycle(crew), first, strict=False)
+        worker.play.remote(chunk, concurrency): worker
+        for worker, chunk in zip(itertools.cycle(crew), first, strict=False)
     }
     while waiting:
         (done,), _ = ray.wait(list(waiting), num_returns=1)
-        player = waiting.pop(done)
+        worker = waiting.pop(done)
         rows, faults, error = ray.get(done)
         keep(rows)
         failed = failed or error
@@ -161,11 +163,11 @@ def _hand_out(
         except DataError as too_many:
             failed = failed or too_many
         if failed is None and (chunk := next(chunks, None)) is not None:
-            waiting[player.play.remote(chunk, concurrency)] = player
+            waiting[worker.play.remote(chunk, concurrency)] = worker
     return failed
 
 
-class _Player:
+class _RolloutWorker:
     """Runs jobs by their positions in the list that it builds itself."""
 
     def __init__(
@@ -174,14 +176,14 @@ class _Player:
         open_pool: Callable[[], Pool],
         keeper: Any,
         cards: Sequence[Card],
-        learnt: Learnt,
+        learned: Learned,
         folder: Path,
     ) -> None:
         os.chdir(
             folder
         )  # Ray starts it in another folder; paths of stages are relative to the root
         self._pool: Pool = _RemotePool(keeper, cards) if keeper else open_pool()
-        self._jobs = make(self._pool, learnt)
+        self._jobs = make(self._pool, learned)
 
     async def play(
         self, places: Sequence[int], concurrency: int

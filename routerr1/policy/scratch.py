@@ -155,7 +155,7 @@ def _plant_heads(model: Any, generator: torch.Generator) -> None:
     copy = _orthonormal(head, size, generator)
     second.v_proj.weight[:head] = copy
     second.o_proj.weight[:, :head] = copy.T * (2 * written)
-    # Head 1 says the token two back; where it should look is left to be learnt.
+    # Head 1 says the token two back; where it should look is left to be learned.
     rows = slice(head, 2 * head)
     second.v_proj.weight[rows] = marks[1]
     second.o_proj.weight[:, rows] = reads[1].T * (2 * written)

@@ -23,8 +23,8 @@ from routerr1.pool.breaker import Breaker
 from routerr1.pool.budget import Budget, QuestionBudgetSpent, Reservation
 from routerr1.pool.failures import (
     TryError,
+    described,
     status_failure,
-    told,
     transport_failure,
     without_secrets,
 )
@@ -226,7 +226,7 @@ class HttpPool(Pool):
                 bill.notes.append(str(refused))
                 return bill.reply(name, failure="budget")
             except TryError as failed:
-                bill.notes.append(f"{row.name}: {told(failed, self._secrets)}")
+                bill.notes.append(f"{row.name}: {described(failed, self._secrets)}")
                 continue
             if row.name != name:
                 bill.notes.append(f"answered by {row.name}, fallback of {name}")

@@ -210,7 +210,7 @@ def without_secrets(text: str, secrets: Iterable[str]) -> str:
     return text
 
 
-def told(failed: TryError, secrets: Iterable[str]) -> str:
+def described(failed: TryError, secrets: Iterable[str]) -> str:
     """The reason with the server's own words in quotation marks, secrets removed."""
     said = KEY_LIKE.sub("[key]", without_secrets(failed.said, secrets))
     return f'{failed.why} "{said}"' if said else failed.why

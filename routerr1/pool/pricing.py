@@ -27,10 +27,10 @@ def cost_usd(
         cached_price = card.prompt_usd_per_mtok
     if reasoning_price is None:
         reasoning_price = card.completion_usd_per_mtok
-    dear = (prompt_tokens - cached_prompt_tokens) * card.prompt_usd_per_mtok
+    prompt_usd = (prompt_tokens - cached_prompt_tokens) * card.prompt_usd_per_mtok
     said = (completion_tokens - reasoning_tokens) * card.completion_usd_per_mtok
     apart = cached_prompt_tokens * cached_price + reasoning_tokens * reasoning_price
-    return (dear + said + apart) / 1e6 + card.request_usd
+    return (prompt_usd + said + apart) / 1e6 + card.request_usd
 
 
 def reply_usd(card: Card, reply: Reply) -> float:

@@ -69,16 +69,16 @@ def how_to_read(table: RouterTable) -> Section:
 def routers_table(table: RouterTable) -> Table:
     """Quality, cost, what learning cost, and the difference to the reference; the best router first."""
     several = table.has_several_seeds
-    learnt = any(entry.learning is not None for entry in table.routers)
+    learned = any(entry.learning is not None for entry in table.routers)
     against = f"EM: {label(table.reference)} minus it"
     heads = ["Router", "EM", "USD per 1,000", "Calls", *["sd"] * several]
-    heads += [*["Learning: calls", "Learning: USD"] * learnt, against, "p", "MDE"]
+    heads += [*["Learning: calls", "Learning: USD"] * learned, against, "p", "MDE"]
     lines = []
     for entry in by_em(table.routers):
         cells = [Cell(label(entry.router)), measured(entry.em, "em")]
         cells += [measured(entry.cost_usd, "cost_usd"), measured(entry.calls, "calls")]
         cells += [_sd(entry)] * several
-        cells += _learning(entry) if learnt else []
+        cells += _learning(entry) if learned else []
         em = entry.difference.get("em")
         cells += [gap(em, 3), Cell(p_text(em)), Cell(number(em.mde, 3))] if em else _reference()
         lines.append(Line(tuple(cells), marked=entry.router == table.reference))

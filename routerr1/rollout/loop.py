@@ -68,7 +68,7 @@ async def rollout(
     """
     notation = render.notation(question, pool.cards, seed)
     session = generator.start(render(question, pool.cards), seed=seed)
-    heat = params.temperature if temperature is None else temperature
+    sampling_temperature = params.temperature if temperature is None else temperature
     turns: list[Turn] = []
     scope = call_scope(question, seed, player)
     try:
@@ -79,7 +79,7 @@ async def rollout(
                 session,
                 caller,
                 params=params,
-                temperature=heat,
+                temperature=sampling_temperature,
                 form=render.reply,
                 may_call=sum(turn.reply is not None for turn in turns) < params.max_rounds,
                 # One look-up before each call is enough; a policy that does nothing else has to end.

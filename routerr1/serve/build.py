@@ -4,7 +4,7 @@ import uuid
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from routerr1.baselines.build import CHOOSERS, Materials, baseline_routers, lessons
+from routerr1.baselines.build import CHOOSERS, BaselineContext, baseline_routers, fitted_models
 from routerr1.baselines.cascade import Cascade
 from routerr1.baselines.learned import Chooser
 from routerr1.baselines.matrix import read_matrix
@@ -192,7 +192,7 @@ def _baseline_route(name: str, workspace: Workspace) -> Route:
     seed = params.seeds[0]
     section = params.baselines.replace(include=(_baseline(name),))
     described = {card.name: card.description for card in workspace.cards}
-    known = lessons(read_matrix(PATHS.matrix), section, seed=seed, descriptions=described)
+    known = fitted_models(read_matrix(PATHS.matrix), section, seed=seed, descriptions=described)
     fitted = "knn" if name == "knn_multi_turn" else name
     if fitted in known:
         known[fitted]()
@@ -201,8 +201,8 @@ def _baseline_route(name: str, workspace: Workspace) -> Route:
 
     def route(pool: Pool, heard: Heard) -> Router:
         hearing = replace(policy, generator=HearingGenerator(generator, heard))
-        materials = Materials(hearing, hearing, pool, known, None)
-        (router,) = baseline_routers(materials, section, pool_name=SERVED, seed=seed)
+        context = BaselineContext(hearing, hearing, pool, known, None)
+        (router,) = baseline_routers(context, section, pool_name=SERVED, seed=seed)
         return router
 
     return route

@@ -219,21 +219,21 @@ def estimate(params: Params, inputs: Inputs) -> Estimate:
     if not params.has_policy:
         stages.append(_evaluate_without_policy(params, inputs))
         return Estimate(tuple(stages), _assumptions(params, inputs, likely, rounds))
-    dearest_mean = max(inputs.mean_call_usd.values(), default=0.0)
+    highest_mean = max(inputs.mean_call_usd.values(), default=0.0)
     widest = max(inputs.sd_call_usd.values(), default=0.0)
     for plays in _plays(params, inputs):
         reached = [*inputs.chains.values(), *(inputs.new.values() if plays.new_models else ())]
-        dearest = max(_worst(chain, asked_bytes) for chain in reached)
+        highest = max(_worst(chain, asked_bytes) for chain in reached)
         expected = plays.trajectories * likely + plays.single_calls
         most = plays.most_calls + plays.single_calls
         stages.append(
             StageEstimate(
                 plays.stage,
                 most,
-                most * dearest,
+                most * highest,
                 expected,
                 None if mean is None else expected * mean,
-                None if mean is None else _bound(expected, dearest_mean, widest, params),
+                None if mean is None else _bound(expected, highest_mean, widest, params),
             )
         )
     return Estimate(tuple(stages), _assumptions(params, inputs, likely, rounds))
@@ -377,7 +377,7 @@ def _assumptions(params: Params, inputs: Inputs, likely: float, rounds: int) -> 
     else:
         lines.append("every candidate is asked every probe, validation and test question once")
     lines.append(
-        f"in theory: {rounds} calls a question to the dearest candidate, the longest question and reply, every "
+        f"in theory: {rounds} calls a question to the most expensive candidate, the longest question and reply, every "
         "try that the pool file allows billed, its fallbacks' too"
     )
     if params.pool.kind == "simulated":

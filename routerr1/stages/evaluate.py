@@ -7,7 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from routerr1.baselines.build import SINGLE, Materials, baseline_routers, lessons, whole_routers
+from routerr1.baselines.build import (
+    SINGLE,
+    BaselineContext,
+    baseline_routers,
+    fitted_models,
+    whole_routers,
+)
 from routerr1.baselines.learning_cost import learning_costs, training_cost
 from routerr1.baselines.matrix import read_matrix
 from routerr1.baselines.replay_study import METRICS, read_log, study
@@ -17,7 +23,7 @@ from routerr1.baselines.tuned import fine_tune
 from routerr1.config import BaselineParams, EvaluateParams, Params
 from routerr1.errors import ConfigError
 from routerr1.evaluate.controls import POLICY, Router
-from routerr1.evaluate.ray_executor import Learnt, play_on_ray
+from routerr1.evaluate.ray_executor import Learned, play_on_ray
 from routerr1.evaluate.results import LearningCost
 from routerr1.evaluate.rows import Row
 from routerr1.evaluate.run import (
@@ -120,17 +126,17 @@ async def _play(
         )
 
 
-def jobs_of(workspace: Workspace, pool: Pool, learnt: Learnt) -> list[Job]:
+def jobs_of(workspace: Workspace, pool: Pool, learned: Learned) -> list[Job]:
     """Every router and question of the stage, from files alone, so that each Ray worker can build them."""
     params = workspace.params
     if not params.has_policy:
         return jobs_without_policy(
-            partial(_reply_routers, workspace, pool, _lessons(workspace, pool, learnt)),
+            partial(_reply_routers, workspace, pool, _fitted_models(workspace, pool, learned)),
             workspace.questions(params.evaluate.split),
             workspace.questions("validation"),
             params=params.evaluate,
         )
-    baselines, wholes = _baselines(workspace, pool, learnt)
+    baselines, wholes = _baselines(workspace, pool, learned)
     return evaluation_jobs(
         policies_of(workspace.policies(), workspace.renderer, params),
         pool,
@@ -142,15 +148,17 @@ def jobs_of(workspace: Workspace, pool: Pool, learnt: Learnt) -> list[Job]:
     )
 
 
-def _lessons(workspace: Workspace, pool: Pool, learnt: Learnt) -> dict[int, dict[str, Lazy[Any]]]:
+def _fitted_models(
+    workspace: Workspace, pool: Pool, learned: Learned
+) -> dict[int, dict[str, Lazy[Any]]]:
     """What the learned routers of each training seed learn, by name."""
     section = workspace.params.baselines
     matrix = read_matrix(PATHS.matrix)
     described = {card.name: card.description for card in pool.cards}
     return {
         seed: {
-            **lessons(matrix, section, seed=seed, descriptions=described),
-            **{name: lesson for (its_seed, name), lesson in learnt.items() if its_seed == seed},
+            **fitted_models(matrix, section, seed=seed, descriptions=described),
+            **{name: model for (its_seed, name), model in learned.items() if its_seed == seed},
         }
         for seed in workspace.params.seeds
     }
@@ -175,7 +183,7 @@ def _reply_routers(
 
 
 def _baselines(
-    workspace: Workspace, pool: Pool, learnt: Learnt
+    workspace: Workspace, pool: Pool, learned: Learned
 ) -> tuple[list[Router], list[Router]]:
     """The baselines that the parameters name, for every training seed; and each candidate asked whole questions.
 
@@ -185,7 +193,7 @@ def _baselines(
     if not section.include:
         return [], []
     retriever = _retriever(workspace, pool)
-    fitted = _lessons(workspace, pool, learnt)
+    fitted = _fitted_models(workspace, pool, learned)
     routers, wholes = [], []
     for seed in workspace.params.seeds:
         base = Lazy(partial(workspace.load, workspace.warmstart_folder(seed)))
@@ -198,8 +206,8 @@ def _baselines(
         # candidates' cards, and whichever name they write is a search.
         compact = workspace.params.prompt.template == "compact"
         searcher = policy.showing(pool.cards) if compact else policy
-        materials = Materials(policy, searcher, pool, known, retriever)
-        routers += baseline_routers(materials, section, pool_name=TRAINING_POOL, seed=seed)
+        context = BaselineContext(policy, searcher, pool, known, retriever)
+        routers += baseline_routers(context, section, pool_name=TRAINING_POOL, seed=seed)
         if set(SINGLE) & set(section.include):
             wholes += whole_routers(policy, pool, pool_name=WHOLE, seed=seed)
     return routers, wholes

@@ -274,7 +274,7 @@ def _tasks(
     """`count` questions, again and again where there are fewer; `pool.redraw` of them on a drawn pool each.
 
     Args:
-        single: share of them that are drawn from those of one fact: whom to call is learnt faster where nothing else
+        single: share of them that are drawn from those of one fact: whom to call is learned faster where nothing else
             decides the reward.
     """
     share = workspace.params.pool.drawn_share

@@ -7,9 +7,9 @@ import pytest
 from routerr1.baselines.build import (
     CHOOSERS,
     SINGLE,
-    Materials,
+    BaselineContext,
     baseline_routers,
-    lessons,
+    fitted_models,
     whole_routers,
 )
 from routerr1.baselines.cascade import ReplyScorer, frugal
@@ -60,12 +60,12 @@ def played(world):
 
     base = world.policy(ScriptedGenerator(ask_then_read))
     passages = statements(world.known)
-    learnt = {
-        **lessons(world.matrix, PARAMS, seed=3), "sft": Lazy(lambda: world.reader().generator)
+    learned = {
+        **fitted_models(world.matrix, PARAMS, seed=3), "sft": Lazy(lambda: world.reader().generator)
     }  # fmt: skip
     retriever = RetrieverPool(MemoryIndex(passages), count=1, aliases=NAMES)
-    materials = Materials(base, base.showing(world.pool.cards), world.pool, learnt, retriever)
-    routers = baseline_routers(materials, PARAMS, pool_name="training", seed=3)
+    context = BaselineContext(base, base.showing(world.pool.cards), world.pool, learned, retriever)
+    routers = baseline_routers(context, PARAMS, pool_name="training", seed=3)
     routers += whole_routers(base, world.pool, pool_name=WHOLE, seed=3)
     jobs = [(router, question) for router in routers for question in world.test]
     rows = evaluation_of(asyncio.run(play_all(jobs, concurrency=32))).rows
@@ -151,27 +151,27 @@ def test_forty_probes_beat_the_best_single_model_and_a_penalty_for_cost_saves(pl
 
 
 async def test_only_what_is_played_is_learnt(world):
-    learnt = []
+    learned = []
 
     def lesson(name: str) -> Lazy:
-        return Lazy(lambda: learnt.append(name) or Majority(world.matrix))
+        return Lazy(lambda: learned.append(name) or Majority(world.matrix))
 
     known = {name: lesson(name) for name in (*CHOOSERS, *PROMPTED, "frugal", "sft")}
     base = world.reader()
-    materials = Materials(base, base, world.pool, known, None)
+    context = BaselineContext(base, base, world.pool, known, None)
     params = PARAMS.model_copy(
         update={"include": ("sft", "mlp", "knn_multi_turn", "frugal", "direct")}
     )
     routers = {
         router.name.removeprefix("baseline/"): router
-        for router in baseline_routers(materials, params, pool_name="training", seed=3)
+        for router in baseline_routers(context, params, pool_name="training", seed=3)
     }
     needs = {name: router.needs and router.needs[0] for name, router in routers.items()}
     assert needs == {
         "sft": "sft", "mlp": "mlp", "knn_multi_turn": "knn", "frugal": "frugal", "direct": None
     }  # fmt: skip
     await play_all([(routers["mlp"], question) for question in world.test[:3]], concurrency=2)
-    assert learnt == ["mlp"]
+    assert learned == ["mlp"]
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from routerr1.baselines.build import PER_PART, lessons
+from routerr1.baselines.build import PER_PART, fitted_models
 from routerr1.baselines.embed import TfidfEmbedder
 from routerr1.baselines.few_probes import (
     FEW,
@@ -116,7 +116,7 @@ def test_cards_hold_what_the_few_probes_showed():
 
 def test_all_of_them_are_made_from_a_matrix_without_topics(params):
     matrix = Matrix(QUESTIONS, MATRIX.candidates, MATRIX.quality, MATRIX.cost, MATRIX.replies)
-    made = lessons(matrix, params.baselines.replace(embedder="tfidf"), seed=1)
+    made = fitted_models(matrix, params.baselines.replace(embedder="tfidf"), seed=1)
     for name in PER_PART:
         assert made[name]().choose("a red car") in matrix.candidates
 

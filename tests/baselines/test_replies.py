@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from routerr1.baselines.build import lessons
+from routerr1.baselines.build import fitted_models
 from routerr1.baselines.embed import embedder
 from routerr1.baselines.likeness import likeness
 from routerr1.baselines.replies import Always, answer_with_reply, next_call_of, reply_routers
@@ -82,7 +82,7 @@ async def test_every_router_without_a_policy_answers_and_others_are_left_out(
     world: Any, params: Params
 ):
     section = params.baselines.replace(include=("direct", "knn", "frugal", "largest", "sft"))
-    fitted = lessons(world.matrix, section, seed=1)
+    fitted = fitted_models(world.matrix, section, seed=1)
     routers = reply_routers(fitted, section, world.pool, pool_name="training", seed=1, call_seed=5)
     names = [router.name for router in routers]
     fixed = [f"fixed/{card.name}" for card in world.pool.cards]
@@ -143,9 +143,9 @@ def test_a_question_is_put_beside_the_nearest_known_ones():
     }
     near = likeness("What is the capital of Chile?", topics, embedder("minilm", 0))
     assert (near.topic, near.is_unlike) == ("places", False)
-    assert near.told() == [f"Topic: places ({near.share:.0%} of the nearest questions)"]
+    assert near.lines() == [f"Topic: places ({near.share:.0%} of the nearest questions)"]
     far = likeness(
         "Please rewrite my cover letter in a friendlier tone.", topics, embedder("minilm", 0)
     )
     assert far.is_unlike
-    assert far.told()[0].startswith("Unlike the questions")
+    assert far.lines()[0].startswith("Unlike the questions")

@@ -84,7 +84,7 @@ def test_an_import_keeps_questions_of_one_meaning_in_one_split(file: Path, tmp_p
     # Halves of groups may fall to either side, so shares are met within a group.
     assert abs(found.rows["test"] - 10) <= 2
     assert abs(found.rows["validation"] - 10) <= 2
-    told = "\n".join(found.told())
+    told = "\n".join(found.lines())
     assert "topics found: " in told
     assert "10 questions ask what another asks in other words" in told
 
@@ -97,7 +97,7 @@ def test_a_column_of_topics_overrules(tmp_path: Path):
         path, "own", COLUMNS.replace(topic="kind"), out=tmp_path, shares=Shares(0.2, 0.1), embed=embed
     )  # fmt: skip
     assert {row.metadata["topic"] for row in read_file(found.path)} == {"mine"}
-    assert "topics: mine (20)" in found.told()
+    assert "topics: mine (20)" in found.lines()
 
 
 def test_what_the_dataset_leaves_out_is_told():

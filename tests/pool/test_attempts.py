@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routerr1.pool.attempts import Completion, read_completion
-from routerr1.pool.failures import TryError, told, without_secrets, words_of
+from routerr1.pool.failures import TryError, described, without_secrets, words_of
 from routerr1.types import Usage
 from tests.pool.shapes import SHAPES, Said, Shape, openai
 
@@ -394,7 +394,7 @@ def test_a_servers_own_words_become_one_short_line(answer: Any, words: str):
     ],
 )
 def test_keys_are_cut_out_of_a_servers_words(said: str):
-    shown = told(TryError("status 401", said=said), ["my-own-secret-1"])
+    shown = described(TryError("status 401", said=said), ["my-own-secret-1"])
     assert shown.startswith("status 401 ")
     for secret in ("my-own-secret", "f9aB", "abcDEF", "other@"):
         assert secret not in shown
