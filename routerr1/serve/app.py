@@ -6,7 +6,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -81,7 +81,7 @@ class Ready(BaseModel):
     refused: str | None = None
 
 
-def build_app(gateway: Gateway, watch: Watch | None = None, *, page: bool = True) -> FastAPI:
+def build_app(gateway: Gateway, watches: Sequence[Watch] = (), *, page: bool = True) -> FastAPI:
     """The application of a gateway.
 
     Args:
@@ -114,8 +114,8 @@ def build_app(gateway: Gateway, watch: Watch | None = None, *, page: bool = True
     _add_chat(app, gateway)
     _add_responses(app, gateway)
     _add_feedback(app, gateway)
-    _add_health(app, gateway, watch)
-    _add_hook(app, watch)
+    _add_health(app, gateway, watches)
+    _add_hook(app, watches)
     if page:
         add_page(app)
     add_description(app)
@@ -239,7 +239,7 @@ def _add_feedback(app: FastAPI, gateway: Gateway) -> None:
         return FeedbackResponse(request_id=said.request_id)
 
 
-def _add_hook(app: FastAPI, watch: Watch | None) -> None:
+def _add_hook(app: FastAPI, watches: Sequence[Watch]) -> None:
     @app.post(PATH, tags=["operation"], status_code=202, response_model=Health)
     async def champion(request: Request) -> Health:
         """A signed message of `routerr1 promote`: look for a new champion now."""
@@ -248,13 +248,14 @@ def _add_hook(app: FastAPI, watch: Watch | None) -> None:
         header = request.headers.get(HEADER, "")
         if not secret or not is_signed(secret, body, header, time.time()):
             raise ApiError(401, "the message is not signed", "invalid_signature")
-        if watch is None:
+        if not watches:
             raise ApiError(409, "no alias is watched here", "not_watching")
-        watch.look_now()
+        for watch in watches:
+            watch.look_now()
         return Health(status="looking")
 
 
-def _add_health(app: FastAPI, gateway: Gateway, watch: Watch | None) -> None:
+def _add_health(app: FastAPI, gateway: Gateway, watches: Sequence[Watch]) -> None:
     @app.get("/healthz", tags=["operation"], response_model=Health)
     async def healthy() -> Health:
         """The process answers."""
@@ -270,7 +271,7 @@ def _add_health(app: FastAPI, gateway: Gateway, watch: Watch | None) -> None:
             router=identity.router,
             pool=identity.pool,
             under_way=gateway.engine.under_way,
-            refused=_refusal(watch),
+            refused=_refusal(watches),
         )
         return JSONResponse(body.model_dump(), 503 if gateway.draining else 200)
 
@@ -283,10 +284,9 @@ def _add_health(app: FastAPI, gateway: Gateway, watch: Watch | None) -> None:
         return Response(content, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _refusal(watch: Watch | None) -> str | None:
-    if watch is None or watch.refused is None:
-        return None
-    return f"version {watch.refused.version}: {watch.refused.why}"
+def _refusal(watches: Sequence[Watch]) -> str | None:
+    refused = (watch.refused for watch in watches)
+    return next((f"version {each.version}: {each.why}" for each in refused if each), None)
 
 
 def _asked(gateway: Gateway, request: Request, asked_for: ChatRequest, key: Key | None) -> Asked:

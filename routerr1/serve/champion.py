@@ -1,4 +1,4 @@
-"""A new champion without a restart: the alias is watched, the version is loaded and checked beside the old one."""
+"""A new version without a restart: an alias is watched, the version is loaded and checked beside the old one."""
 
 import asyncio
 import logging
@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Protocol
 
-from routerr1.errors import RouterError, StoreUnreachable
+from routerr1.errors import RegistryError, RouterError, StoreUnreachable
 from routerr1.registry.promotion import put_back
 from routerr1.registry.versions import CHAMPION, Version, get_version
 from routerr1.serve.engine import Engine
@@ -47,11 +48,58 @@ def find_version(named: Named) -> Version:
     return get_version(client, named.name, named.which)
 
 
+class Seat(Protocol):
+    """Where a watched version serves: as champion, shadow or canary."""
+
+    @property
+    def version(self) -> str | None:
+        """The version that has the seat."""
+        ...
+
+    def refusal(self, version: Version) -> str | None:
+        """Why a version is not even loaded; None lets it be tried."""
+        ...
+
+    def take(self, engine: Engine) -> None:
+        """Seat a version that passed its check, in place of the present one."""
+        ...
+
+    def leave(self) -> None:
+        """React to an alias that names no version."""
+        ...
+
+
+class ChampionSeat:
+    """The seat of the version that answers; never empty."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    @property
+    def version(self) -> str:
+        """See `Seat`."""
+        return self._gateway.engine.identity.version
+
+    def refusal(self, _: Version) -> str | None:
+        """Nothing: the check decides."""
+        return None
+
+    def take(self, engine: Engine) -> None:
+        """See `Seat`."""
+        self._gateway.take_over(engine)
+
+    def leave(self) -> None:
+        """Stay: a gateway without a champion could answer nothing."""
+        self._gateway.metrics.refused_versions.labels("no_version").inc()
+        _log.warning("no version is champion; %s stays", self._gateway.engine.identity.label)
+
+
 class Watch:
     """Looks at an alias every `every_s` seconds, or at once when told to.
 
     Args:
         build: makes the engine of a version; called in a thread.
+        seat: of the version; the champion's without one.
     """
 
     def __init__(
@@ -61,12 +109,14 @@ class Watch:
         build: Callable[[Version], Engine],
         *,
         every_s: float,
+        seat: Seat | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._gateway = gateway
         self._named = named
         self._build = build
         self._every_s = every_s
+        self._seat = ChampionSeat(gateway) if seat is None else seat
         self._now = now
         self._wake = asyncio.Event()
         self.refused: Refusal | None = None
@@ -84,15 +134,22 @@ class Watch:
             await self.look()
 
     async def look(self) -> None:
-        """Take over with the version that the alias names, if it is another one and passes its check."""
+        """Seat the version that the alias names, if it is another one and passes its check."""
         try:
             version = await asyncio.to_thread(find_version, self._named)
-        except RouterError as error:
-            reason = "store" if isinstance(error, StoreUnreachable) else "no_version"
-            self._gateway.metrics.refused_versions.labels(reason).inc()
+        except StoreUnreachable as error:
+            self._gateway.metrics.refused_versions.labels("store").inc()
             _log.warning("the serving version stays: %s", error)
             return
-        if str(version.number) == self._gateway.engine.identity.version or self._fails(version):
+        except RegistryError as error:
+            _log.info("%s", error)
+            self._seat.leave()
+            return
+        if str(version.number) == self._seat.version or self._fails(version):
+            return
+        why = self._seat.refusal(version)
+        if why is not None:
+            self._seat.leave()
             return
         try:
             engine = await asyncio.to_thread(self._build, version)
@@ -106,7 +163,7 @@ class Watch:
             self._refuse(version, error)
             return
         self.refused = None
-        self._gateway.take_over(engine)
+        self._seat.take(engine)
 
     def _fails(self, version: Version) -> bool:
         last = self.refused
@@ -121,8 +178,10 @@ class Watch:
         why = str(error) if known else f"{type(error).__name__}: {error}"
         self.refused = Refusal(version.number, why, self._now())
         self._gateway.metrics.refused_versions.labels("check").inc()
-        serving = self._gateway.engine.identity.label
+        serving = self._seat.version
         _log.error(
             "version %d of %s is not taken into service, %s stays: %s",
-            version.number, version.name, serving, why, exc_info=None if known else error,
+            version.number, version.name,
+            "nothing" if serving is None else f"version {serving}", why,
+            exc_info=None if known else error,
         )  # fmt: skip

@@ -101,6 +101,7 @@ class Gateway:
         on_score: is called with the version and the score of feedback.
         beside: other engines, closed with the gateway.
         at_end: is called before engines and store are closed.
+        loop: of the server, once it runs.
     """
 
     def __init__(
@@ -125,6 +126,7 @@ class Gateway:
         self.on_score: Callable[[str, float], None] | None = None
         self.beside: list[Engine] = []
         self.at_end: list[Callable[[], Awaitable[None]]] = []
+        self.loop: asyncio.AbstractEventLoop | None = None
         self.metrics.serving.labels(engine.identity.label).set(1)
 
     def models(self, key: Key | None) -> list[str]:
@@ -324,10 +326,16 @@ class Gateway:
         self._ending.add(ending)
         ending.add_done_callback(self._ending.discard)
 
-    def retire(self, engine: Engine) -> None:
-        """Close an engine that serves beside the champion, after its last request."""
+    def add_beside(self, engine: Engine) -> None:
+        """Let an engine serve beside the champion."""
+        if self.loop is not None:
+            engine.run_calls_on(self.loop)
+        self.beside.append(engine)
+
+    def retire(self, engine: Engine, first: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Close an engine that serves beside the champion, after its last request and after `first`."""
         self.beside.remove(engine)
-        ending = asyncio.ensure_future(_ended(engine))
+        ending = asyncio.ensure_future(_ended(engine, first))
         self._ending.add(ending)
         ending.add_done_callback(self._ending.discard)
 
@@ -423,9 +431,11 @@ class _Kept:
         )
 
 
-async def _ended(engine: Engine) -> None:
+async def _ended(engine: Engine, first: Callable[[], Awaitable[None]] | None = None) -> None:
     """Close an engine after its last request."""
     try:
+        if first is not None:
+            await first()
         await asyncio.sleep(_ADMITTED_S)
         await engine.drained()
     finally:

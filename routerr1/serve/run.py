@@ -10,13 +10,12 @@ from pathlib import Path
 from routerr1.config import Params
 from routerr1.errors import ConfigError
 from routerr1.registry.versions import CHAMPION
+from routerr1.serve.beside import CanarySeat, ShadowSeat, fill, publish
 from routerr1.serve.build import Choices, policy_engine, router_engine, version_engine
-from routerr1.serve.canary import RETURNED, Canary, has_returned
-from routerr1.serve.champion import Named, Watch, find_version
+from routerr1.serve.champion import Named, Seat, Watch, find_version
 from routerr1.serve.engine import Engine
 from routerr1.serve.gateway import Gateway
 from routerr1.serve.server import require_keys, serve_forever
-from routerr1.serve.shadow import Shadow
 from routerr1.serve.store import Store
 from routerr1.serve.tracing import open_tracer
 
@@ -83,48 +82,32 @@ def run(
     _log.info("%s: %s on %s candidates", identity.label, identity.router, _WORDS[identity.pool])
     tracer = open_tracer(params.registry.experiment, share=section.trace, keep=section.keep)
     gateway = Gateway(engine, section, store, tracer=tracer)
-    _add_beside(gateway, source, params, choices)
-    watch = None
-    if source.policy is None and source.router is None:
-        named = named_version(source.model, params)
-        if named.moves:
-            build = partial(version_engine, choices=choices)
-            watch = Watch(gateway, named, build, every_s=section.watch_s)
-    serve_forever(gateway, section.host, section.port, ready, watch, page=page)
+    watches = _watches(gateway, source, params, choices)
+    serve_forever(gateway, section.host, section.port, ready, watches, page=page)
 
 
-def _add_beside(gateway: Gateway, source: Source, params: Params, choices: Choices) -> None:
-    """Shadow and canary, as the parameters say; both are versions of the registry.
+def _watches(gateway: Gateway, source: Source, params: Params, choices: Choices) -> list[Watch]:
+    """Seat shadow and canary, as the parameters say, and watch every alias that may move.
 
-    Raises: RouterError if one of them cannot be used.
+    Raises: RouterError if a version cannot be used.
     """
-    name, section = named_version(source.model, params).name, params.serve
+    section, found = params.serve, []
+    build = partial(version_engine, choices=choices)
+    watch = partial(Watch, gateway, build=build, every_s=section.watch_s)
+    own = named_version(source.model, params)
+    if source.policy is None and source.router is None and own.moves:
+        found.append(watch(own))
+    seats: list[tuple[Seat, str]] = []
     if section.shadow is not None:
-        engine = _version(name, section.shadow.version, choices)
-        gateway.beside.append(engine)
-        shadow = Shadow(gateway, engine, section.shadow)
-        gateway.observers.append(shadow.observe)
-        gateway.at_end.append(shadow.finish)
-        _log.info(
-            "%s is a shadow of %g of the requests", engine.identity.label, section.shadow.share
-        )
+        seats.append((ShadowSeat(gateway, section.shadow, publish), section.shadow.version))
     if section.canary is not None:
-        engine = _version(name, section.canary.version, choices)
-        if has_returned(engine.identity.label):
-            raise ConfigError(
-                f"serve.canary: {engine.identity.label} returned before; see {RETURNED}, and remove its "
-                "file to try it again"
-            )
-        gateway.beside.append(engine)
-        canary = Canary(gateway, engine, section.canary)
-        gateway.choose = canary.choose
-        gateway.observers.append(canary.observe)
-        gateway.on_score = canary.scored
-        _log.info("%s answers %g of the users", engine.identity.label, section.canary.share)
-
-
-def _version(name: str, which: str, choices: Choices) -> Engine:
-    return version_engine(find_version(Named(name, which, moves=False)), choices)
+        seats.append((CanarySeat(gateway, section.canary), section.canary.version))
+    for seat, version in seats:
+        named = Named(own.name, version, moves=not version.isdigit())
+        fill(seat, named, build)
+        if named.moves:
+            found.append(watch(named, seat=seat))
+    return found
 
 
 _WORDS = {"http": "live", "recorded": "recorded", "simulated": "simulated"}

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import uvicorn
@@ -58,26 +58,26 @@ def listen(host: str, port: int) -> socket.socket:
 class Server(uvicorn.Server):
     """uvicorn, which lets requests under way end before it does."""
 
-    def __init__(self, gateway: Gateway, watch: Watch | None = None, *, page: bool = True) -> None:
+    def __init__(
+        self, gateway: Gateway, watches: Sequence[Watch] = (), *, page: bool = True
+    ) -> None:
         self.gateway = gateway
-        self._watch = watch
-        self._watching: asyncio.Task[None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        super().__init__(_config(gateway, watch, page=page))
+        self._watches = watches
+        self._watching: set[asyncio.Task[None]] = set()
+        super().__init__(_config(gateway, watches, page=page))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take connections, and begin to watch the champion."""
-        self._loop = asyncio.get_running_loop()
+        """Take connections, and begin to watch champion, shadow and canary."""
+        self.gateway.loop = asyncio.get_running_loop()
         for engine in (self.gateway.engine, *self.gateway.beside):
-            engine.run_calls_on(self._loop)
+            engine.run_calls_on(self.gateway.loop)
         await super().startup(sockets)
-        if self._watch is not None:
-            self._watching = asyncio.ensure_future(self._watch.run())
+        self._watching = {asyncio.ensure_future(watch.run()) for watch in self._watches}
 
     def call(self, change: Callable[[], None]) -> None:
         """Do something on the server's event loop; may be called from any thread."""
-        assert self._loop is not None
-        self._loop.call_soon_threadsafe(change)
+        assert self.gateway.loop is not None
+        self.gateway.loop.call_soon_threadsafe(change)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Take no new requests; a second signal ends at once."""
@@ -86,9 +86,9 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Wait for the requests under way, then close everything."""
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.wait({self._watching})
+        for watching in self._watching:
+            watching.cancel()
+        await asyncio.gather(*self._watching, return_exceptions=True)
         await super().shutdown(sockets)
         await self.gateway.aclose()
 
@@ -98,7 +98,7 @@ def serve_forever(
     host: str,
     port: int,
     ready: Callable[[str], None],
-    watch: Watch | None = None,
+    watches: Sequence[Watch] = (),
     *,
     page: bool = True,
 ) -> None:
@@ -110,13 +110,13 @@ def serve_forever(
     shown = f"[{host}]" if ":" in host else host
     ready(f"http://{shown}:{listening.getsockname()[1]}")
     sys.setswitchinterval(_SWITCH_S)
-    Server(gateway, watch, page=page).run(sockets=[listening])
+    Server(gateway, watches, page=page).run(sockets=[listening])
 
 
-def _config(gateway: Gateway, watch: Watch | None, *, page: bool) -> uvicorn.Config:
+def _config(gateway: Gateway, watches: Sequence[Watch], *, page: bool) -> uvicorn.Config:
     params = gateway.params
     return uvicorn.Config(
-        build_app(gateway, watch, page=page),
+        build_app(gateway, watches, page=page),
         http=_timed(params),
         loop="asyncio",
         log_level="warning",

@@ -5,7 +5,7 @@ import hashlib
 import logging
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from routerr1 import files
@@ -15,8 +15,9 @@ from routerr1.evaluate.stats import Difference, paired_difference
 from routerr1.matching import exact_match
 from routerr1.pool.base import Call
 from routerr1.pool.budget import Grant, Payer
+from routerr1.registry.shadow_report import ShadowReport
 from routerr1.serve.answers import require_answer
-from routerr1.serve.engine import Engine
+from routerr1.serve.engine import Engine, Identity
 from routerr1.serve.errors import ApiError
 from routerr1.serve.gateway import Gateway, Outcome
 from routerr1.serve.hearing import Heard
@@ -25,6 +26,7 @@ from routerr1.serve.tracing import sampled
 from routerr1.types import Question
 
 REPORTS = Path("runs/shadow")
+_PUBLISH_EVERY = 25  # pairs
 _MOST_AT_ONCE = 32  # beyond this a request is not shadowed
 _JUDGE = """Question: {question}
 
@@ -40,10 +42,19 @@ class Shadow:
 
     Args:
         engine: of the shadowing version.
+        publish: is handed a report beside the present champion, every 25 pairs and at the end.
     """
 
-    def __init__(self, gateway: Gateway, engine: Engine, params: ShadowParams) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        engine: Engine,
+        params: ShadowParams,
+        publish: Callable[[Identity, ShadowReport], None] | None = None,
+    ) -> None:
         self._gateway = gateway
+        self._publish = publish
+        self._num_pairs = 0
         self._engine = engine
         self._params = params
         self._playing: set[asyncio.Task[None]] = set()
@@ -72,6 +83,7 @@ class Shadow:
         """Wait for the questions that are being played, and write the report."""
         await self.settled()
         await asyncio.to_thread(self.write_report)
+        await asyncio.to_thread(self.publish)
 
     def _grant(self) -> Grant:
         name = f"shadow {self._engine.identity.label}"
@@ -115,6 +127,9 @@ class Shadow:
             shadow_s=seconds,
         )
         await asyncio.to_thread(self._gateway.store.write_pair, row)
+        self._num_pairs += 1
+        if self._num_pairs % _PUBLISH_EVERY == 0:
+            await asyncio.to_thread(self.publish)
 
     async def _judged(self, outcome: Outcome, said: str) -> float | None:
         """The judge's word on two answers, whose order is drawn by the request's id."""
@@ -144,6 +159,33 @@ class Shadow:
         """Write the paired report so far, as a page and as JSON; None without a pair."""
         label = self._engine.identity.label
         return write_report(label, self._gateway.store.pairs(label))
+
+    def publish(self) -> None:
+        """Hand out the report beside the present champion; one that does not arrive is logged."""
+        champion, own = self._gateway.engine.identity, self._engine.identity
+        pairs = self._gateway.store.pairs(own.label)
+        found = report_of([pair for pair in pairs if pair.champion == champion.label], champion)
+        if self._publish is None or found is None:
+            return
+        try:
+            self._publish(own, found)
+        except RouterError as error:
+            _log.warning("the report of the shadow %s is not published: %s", own.label, error)
+
+
+def report_of(pairs: Sequence[PairRow], champion: Identity) -> ShadowReport | None:
+    """What the gate is told of pairs with one champion; None without a pair."""
+    if not pairs:
+        return None
+    verdicts = [-1.0 if pair.verdict is None else pair.verdict for pair in pairs]
+    found = _paired(verdicts, [0.0] * len(verdicts))
+    return ShadowReport(
+        champion=champion.version,
+        pairs=len(pairs),
+        verdict=found.mean,
+        low=found.low,
+        high=found.high,
+    )
 
 
 def verdict_of(text: str) -> float | None:

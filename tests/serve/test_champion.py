@@ -11,16 +11,19 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from routerr1.config import Params, ServeParams
-from routerr1.errors import ConfigError
+from routerr1.config import CanaryParams, Params, ServeParams, ShadowParams
+from routerr1.errors import ConfigError, RegistryError
+from routerr1.files import write_json
 from routerr1.pool.base import Call, Pool
 from routerr1.pool.budget import Budget, Limits
 from routerr1.prompt import renderer
 from routerr1.registry import promotion, versions
 from routerr1.registry.announce import HEADER, SECRET, announce, is_signed, signature
 from routerr1.rollout.generate import ScriptedGenerator
+from routerr1.serve.beside import CanarySeat, ShadowSeat, fill
 from routerr1.serve.build import Choices, policy_route, version_engine
-from routerr1.serve.champion import Named, Watch, find_version
+from routerr1.serve.canary import RETURNED
+from routerr1.serve.champion import Named, Seat, Watch, find_version
 from routerr1.serve.engine import Engine, Identity
 from routerr1.serve.gateway import Gateway
 from routerr1.serve.server import Server, listen
@@ -139,7 +142,7 @@ def test_champions_come_go_and_are_put_back_without_a_lost_request(
     monkeypatch.setenv(SECRET, "s3cret")
 
     listening = listen("127.0.0.1", 0)
-    server = Server(gateway, watch)
+    server = Server(gateway, [watch])
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"
@@ -172,6 +175,58 @@ def test_champions_come_go_and_are_put_back_without_a_lost_request(
     assert not thread.is_alive()
     assert {status for status, _ in found} <= {200, 502}  # a policy of few steps may not answer
     assert {version for _, version in found} == {str(first), str(second)}
+
+
+@pytest.mark.slow
+def test_shadow_and_canary_follow_their_alias(chain: Params, small_policy: Path) -> None:
+    registry = Registry(chain, small_policy)
+    registry.promote(registry.register())
+    name = chain.registry.model
+    build: Callable[..., Engine] = partial(version_engine, choices=Choices(demo=True))
+    champion = Named(name, "champion", moves=True)
+    gateway = Gateway(
+        build(find_version(champion)), ServeParams(drain_s=1), Store("sqlite:///s.sqlite")
+    )
+    challenger = Named(name, "challenger", moves=True)
+    shadow = ShadowSeat(gateway, ShadowParams(version="challenger", share=1.0, budget_usd=1.0))
+    canary = CanarySeat(gateway, CanaryParams(version="challenger", share=0.5))
+    seats: list[Seat] = [shadow, canary]
+    for seat in seats:
+        fill(seat, challenger, build)  # the champion was the only version: nothing to seat yet
+        assert seat.version is None
+    with pytest.raises(RegistryError, match="has no version 9"):
+        fill(shadow, Named(name, "9", moves=False), build)
+    watches = [Watch(gateway, champion, build, every_s=60)] + [
+        Watch(gateway, challenger, build, every_s=60, seat=seat) for seat in seats
+    ]
+    listening = listen("127.0.0.1", 0)
+    server = Server(gateway, watches)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+
+    def look() -> None:
+        for watch in watches:
+            server.call(watch.look_now)
+
+    try:
+        wait(lambda: gateway.loop is not None)
+        second = str(registry.register())
+        look()
+        wait(lambda: (shadow.version, canary.version) == (second, second))
+        assert [engine.identity.version for engine in gateway.beside] == [second] * 2
+        third = str(registry.register())
+        write_json(RETURNED / f"{name}@{third}.json", {"why": "it was slow"})
+        look()
+        wait(lambda: (shadow.version, canary.version) == (third, None))
+        registry.promote(int(third))  # which takes the alias off
+        look()
+        wait(lambda: (gateway.engine.identity.version, shadow.version) == (third, None))
+        wait(lambda: not gateway.beside)
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        listening.close()
+    assert not thread.is_alive()
 
 
 class Asking:

@@ -9,10 +9,11 @@ from routerr1.files import read_json
 from routerr1.pool.base import Call, Pool
 from routerr1.pool.budget import Budget, BudgetedPool, Limits
 from routerr1.prompt import renderer
+from routerr1.registry.shadow_report import ShadowReport
 from routerr1.rollout.generate import ScriptedGenerator
 from routerr1.serve.build import policy_route
 from routerr1.serve.engine import Engine, Identity
-from routerr1.serve.shadow import Shadow
+from routerr1.serve.shadow import Shadow, report_of
 from routerr1.simulation.pool import SimulatedPool
 from routerr1.types import Card, Reply
 from tests.serve.conftest import Running, Start
@@ -79,6 +80,9 @@ async def test_pairs_are_judged_whatever_their_order_and_reported(
     report = read_json(page.with_suffix(".json"))
     assert (report["pairs"], report["same_answer"], report["judged"]) == (8, 0, 8)
     assert report["differences"]["verdict"]["mean"] == verdict
+    pairs = store.pairs("routerr1@8")
+    told = report_of(pairs, running.gateway.engine.identity)
+    assert told == ShadowReport(champion="7", pairs=8, verdict=verdict, low=verdict, high=verdict)
     assert "as a shadow of routerr1@7" in page.read_text()
 
 
@@ -92,3 +96,21 @@ async def test_a_shadow_stops_at_its_budget_and_answers_go_on(
             await until(lambda: shadow.stopped is not None)
     assert "shadow routerr1@8: the next call could cost" in (shadow.stopped or "")
     assert running.gateway.store.pairs("routerr1@8") == []
+
+
+async def test_the_report_is_published_beside_the_champion_that_answered(
+    start: Start, pool: SimulatedPool, params: Params, tmp_path: Path
+) -> None:
+    running, shadow, _ = shadowed(start, pool, params, tmp_path, "B")  # no judge
+    published: list[tuple[Identity, ShadowReport]] = []
+    shadow._publish = lambda identity, report: published.append((identity, report))
+    with client(running) as openai_client:
+        for _ in range(25):
+            openai_client.chat.completions.create(**ASK)
+    await until(lambda: published)
+    identity, report = published[0]
+    assert (identity.version, report.champion, report.pairs) == ("8", "7", 25)
+    assert (
+        report.verdict == -1.0
+    )  # answers that differ and are not judged do not speak for the shadow
+    assert report_of([], identity) is None
