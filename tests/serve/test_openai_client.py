@@ -84,7 +84,7 @@ def test_thoughts_and_calls_are_streamed_if_asked_for(start: Start) -> None:
     assert "<think>" not in reasoning
 
 
-async def test_sixty_at_once_are_answered_by_the_async_client(start: Start) -> None:
+async def test_two_hundred_at_once_are_answered_by_the_async_client(start: Start) -> None:
     running = start()
     async with asynchronous(running) as openai_client:
         found = await asyncio.gather(
@@ -94,10 +94,10 @@ async def test_sixty_at_once_are_answered_by_the_async_client(start: Start) -> N
                     messages=[{"role": "user", "content": f"{FRANCE} {number}"}],
                     user=f"u{number}",
                 )
-                for number in range(60)
+                for number in range(200)
             )
         )
-    assert len({each.id for each in found}) == 60
+    assert len({each.id for each in found}) == 200
     running.gateway.flush()
     kept = {row.id: row for row in running.gateway.store.requests()}
     assert set(kept) == {each.id for each in found}
