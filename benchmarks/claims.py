@@ -9,15 +9,15 @@ have the words, if the words do not have the figure, or if the field, rounded as
 """
 
 import argparse
+import csv
 import re
 import sys
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
-
-import pandas as pd
 
 from routerr1.evaluate.controls import (
     BEST_SINGLE,
@@ -208,8 +208,11 @@ def training_minutes(seconds: Path) -> float | None:
     """
     if not seconds.is_file():
         return None
-    seeds = [part for _, part in pd.read_csv(seconds).fillna(0.0).groupby("seed")]
-    return round(60 * fmean(train_hours(part.to_dict("records")) for part in seeds), 1)
+    by_seed: dict[str, list[dict[str, float]]] = defaultdict(list)
+    with seconds.open(encoding="utf-8", newline="") as stream:
+        for row in csv.DictReader(stream):
+            by_seed[row["seed"]].append({key: float(value or 0) for key, value in row.items()})
+    return round(60 * fmean(train_hours(rows) for rows in by_seed.values()), 1)
 
 
 _WHAT = {

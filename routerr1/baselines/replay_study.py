@@ -8,7 +8,8 @@ chosen candidate's reply is the answer.
 
 import gzip
 import re
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from routerr1.answers.short_answer import short_answer
 from routerr1.baselines.build import CHOOSERS, fitted_models
 from routerr1.baselines.learned import Majority
 from routerr1.baselines.matrix import Matrix
@@ -27,14 +29,19 @@ from routerr1.evaluate.results import Comparison, Estimate, Figure, Result, Spre
 from routerr1.evaluate.routers import RouterId
 from routerr1.evaluate.stats import interval, paired_difference, spread
 from routerr1.evaluate.table import corrected, order_routers
-from routerr1.matching import exact_match, token_f1
+from routerr1.matching import exact_match, normalise, token_f1
 from routerr1.pool.profile import contains_gold
 from routerr1.protocol import extract_answer
 from routerr1.types import Reply
 
-Metric = Literal["em_in_tag", "f1_in_tag", "gold_contained"]
+Metric = Literal[
+    "em_in_tag", "f1_in_tag", "gold_contained", "em_repaired", "f1_repaired", "em_readable"
+]
 METRICS: tuple[Metric, ...] = ("em_in_tag", "f1_in_tag", "gold_contained")
+REPAIRED: tuple[Metric, ...] = ("em_repaired", "f1_repaired", "em_readable")
+"""Replies without an answer tag are read as well; see `score`."""
 
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'*])|\n+")
 _ANSWER_TAG = re.compile(r"</?answer>")
 _BEST, _ORACLE, _RANDOM = "best_single", "oracle", "random"
 
@@ -88,15 +95,35 @@ def read_log(path: Path, metric: Metric) -> Matrix:
 
 
 def score(row: RecordedReply, metric: Metric) -> float:
-    """Score of a recorded reply, in [0, 1]; without an answer tag both tag metrics give 0."""
+    """Score of a recorded reply, in [0, 1].
+
+    Without an answer tag, `em_in_tag` and `f1_in_tag` are 0; `em_repaired` and `f1_repaired` take the answer
+    from `repaired_answer`; `em_readable` is 1 if the reply contains a reference answer, which bounds what any
+    reader of such replies can reach. With a tag, all of them read the tag.
+    """
     reply, golds = row.response or "", row.golden_answers
-    if metric == "gold_contained":
+    tagged = extract_answer(reply)
+    if metric == "gold_contained" or (metric == "em_readable" and tagged is None):
         # Normalisation drops brackets: without this, "<answer>Ada" would read "answerada".
         return contains_gold(_ANSWER_TAG.sub(" ", reply), golds)
-    tagged = extract_answer(reply)
-    if tagged is None:
+    said = tagged if metric in METRICS else repaired_answer(row.query, reply)
+    if said is None:
         return 0.0
-    return exact_match(tagged, golds) if metric == "em_in_tag" else token_f1(tagged, golds)
+    return token_f1(said, golds) if metric.startswith("f1") else exact_match(said, golds)
+
+
+def repaired_answer(query: str, reply: str) -> str:
+    """The answer in the tag; without one, the short answer of the first sentence or item of a list.
+
+    >>> repaired_answer("who made the film?", "The film was made by Ada Lovelace. It ran for years.")
+    'Ada Lovelace'
+    """
+    tagged = extract_answer(reply)
+    if tagged is not None:
+        return tagged
+    parts = _SENTENCE_END.split(reply.strip())
+    first = next((part for part in parts if any(map(str.isalpha, part))), "")
+    return short_answer(query, first)
 
 
 def _read_rows(path: Path) -> list[RecordedReply]:
@@ -161,11 +188,19 @@ def study(
     baselines: BaselineParams,
     params: EvaluateParams,
     *,
+    known: Matrix | None = None,
+    repair: bool = False,
     repetitions: int = 5,
     progress: Callable[[int, int], None] | None = None,
 ) -> ReplayStudy:
-    """Every router that learns from a matrix, the single models, random and the oracle."""
-    outcomes = _play(matrix, baselines, params.seed, repetitions, progress)
+    """Every router that learns from a matrix, votes of candidates, the single models, random and the oracle.
+
+    Args:
+        known: the same log under `gold_contained`; with it, the two candidates that know most are asked, too.
+        repair: a reply without an answer tag has a vote by `repaired_answer`; otherwise it has none.
+    """
+    answer = repaired_answer if repair else _tagged_answer
+    outcomes = _play(matrix, known, answer, baselines, params.seed, repetitions, progress)
     results = _results(outcomes, params)
     fixed = [_point(result) for result in results if is_single(result)]
     learned = [_point(result) for result in results if is_learned(result)]
@@ -229,8 +264,14 @@ def _results(outcomes: Mapping[str, Outcome], params: EvaluateParams) -> tuple[R
     )
 
 
+def _tagged_answer(query: str, reply: str) -> str | None:  # noqa: ARG001 - as `repaired_answer`
+    return extract_answer(reply)
+
+
 def _play(
     matrix: Matrix,
+    known: Matrix | None,
+    answer: "AnswerOf",
     baselines: BaselineParams,
     seed: int,
     repetitions: int,
@@ -247,9 +288,10 @@ def _play(
         order = np.random.default_rng([seed, repetition]).permutation(count)
         halves = order[: count // 2], order[count // 2 :]
         for side, (learn, test) in enumerate((halves, halves[::-1])):
-            for name, route in _routes(
-                matrix.rows(np.sort(learn)), baselines, seed + repetition
-            ).items():
+            seen = np.sort(learn)
+            routes = _routes(matrix.rows(seen), baselines, seed + repetition)
+            routes |= _votes(matrix.rows(seen), known.rows(seen) if known else None, answer)
+            for name, route in routes.items():
                 target = outcome(name)
                 for row in test:
                     asked = route(matrix, int(row))
@@ -297,6 +339,52 @@ def _routes(learn: Matrix, baselines: BaselineParams, seed: int) -> dict[str, _R
 
         routes[str(RouterId("baseline", "frugal"))] = play
     return routes
+
+
+AnswerOf = Callable[[str, str], str | None]
+"""From a query and a reply to the answer in it; None without one."""
+
+
+def _votes(learn: Matrix, known: Matrix | None, answer: AnswerOf) -> dict[str, _Route]:
+    """Routers that ask a fixed set of candidates, the best of the learning half, and take one of their replies."""
+    three = _best_places(learn, 3)
+
+    def said(matrix: Matrix, row: int, place: int) -> str | None:
+        found = answer(matrix.questions[row], matrix.replies[row][place])
+        return None if found is None else normalise(found)
+
+    def majority(matrix: Matrix, row: int) -> list[int]:
+        answers = {place: said(matrix, row, place) for place in three}
+        counts = Counter(each for each in answers.values() if each)
+        # The first of the most frequent answers is that of the best candidate.
+        most = max(counts, key=counts.__getitem__, default=None)
+        chosen = next((place for place, each in answers.items() if each == most), three[0])
+        return [*(place for place in three if place != chosen), chosen]
+
+    def tagged(pair: Sequence[int]) -> _Route:
+        def route(matrix: Matrix, row: int) -> list[int]:
+            with_tag = [
+                place for place in pair if extract_answer(matrix.replies[row][place]) is not None
+            ]
+            chosen = next(iter(with_tag), pair[0])
+            return [*(place for place in pair if place != chosen), chosen]
+
+        return route
+
+    routes = {
+        "majority_of_three": majority,
+        "two_best_tagged": tagged(_best_places(learn, 2)),
+    }
+    if known is not None:
+        routes["two_knowing_tagged"] = tagged(_best_places(known, 2))
+    return {str(RouterId("baseline", name)): route for name, route in routes.items()}
+
+
+def _best_places(learn: Matrix, count: int) -> list[int]:
+    """Places of the candidates with the highest mean quality; the cheaper first of those as good."""
+    means = learn.quality.mean(axis=0)
+    ranked = sorted(range(len(means)), key=lambda at: (-round(means[at], 9), learn.mean_cost[at]))
+    return ranked[:count]
 
 
 def _by_question(choose: Callable[[str], str]) -> _Route:

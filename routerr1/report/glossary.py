@@ -41,6 +41,9 @@ _BASELINES = {
     "router_dc": Entry("RouterDC", "contrastive embeddings choose the candidate for the whole question"),
     "graph_router": Entry("GraphRouter", "a graph of questions, their clusters and candidates chooses the candidate"),
     "frugal": Entry("FrugalGPT", "a cascade: candidates by rising price until a reply is trusted"),
+    "majority_of_three": Entry("Majority of three", "the three best candidates get the question, and the most frequent answer counts"),
+    "two_best_tagged": Entry("Two best, the tagged one", "the two best candidates get the question; the first reply with an answer tag counts"),
+    "two_knowing_tagged": Entry("Two that know most, the tagged one", "the two candidates whose replies contain the reference most often get the question; the first reply with an answer tag counts"),
 }  # fmt: skip
 _PER_PART = {  # with a count of probes or a level of spend
     "best": Entry("Best on {} probes", "the candidate with the highest accuracy on the topic, over {} probe questions"),
