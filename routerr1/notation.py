@@ -147,7 +147,7 @@ class ShortNotation:
         query = _REFERENCE.sub(lambda found: f" {self._resolved(found)} ", action.query)
         query = _BEFORE_MARK.sub("", _BLANKS.sub(" ", query)).strip()
         query = recased(query, self._question)
-        # What stands between the tags, handle included.
+        # The text between the tags, handle included.
         written = text.rstrip().removesuffix("</search>").rpartition("<search>")[2].strip()
         sent = f"{action.name}: {query}"
         return Ask(action.name, query, written if written != sent else None)

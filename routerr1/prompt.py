@@ -87,7 +87,7 @@ class Renderer:
 
 
 def renderer(template: Template, max_rounds: int, file: Path | None = None) -> Renderer:
-    """The renderer of `template`; `max_rounds` is told to policies that read instructions.
+    """The renderer of `template`; policies that read instructions see `max_rounds`.
 
     Args:
         file: of the template `file`. In its text {question} stands for the question, {cards} for what is

@@ -62,7 +62,7 @@ def names_of(cards: Iterable[Card], shown: Mapping[str, str] | None = None) -> d
 
 
 def fit_names(names: Iterable[str], unfit: re.Pattern[str]) -> dict[str, str]:
-    """Each name -> what stands for it where `unfit` characters are not allowed.
+    """Each name -> its form where `unfit` characters are not allowed.
 
     A name that fits stays as it is. Two results always differ in more than case, so that files and
     databases that ignore case keep them apart; a number tells equal ones apart.
@@ -109,7 +109,7 @@ def parse_action(text: str, names: Mapping[str, str]) -> Action:
         text: one generation, up to and including its stop tag.
         names: from `names_of`; a name is known if it equals one of these, ignoring case.
 
-    Returns: the action of the block the text ends with; what stands before it is thought.
+    Returns: the action of the block the text ends with; the text before it is thought.
     """
     text = text.rstrip()
     for tag in ("search", "answer"):
@@ -202,8 +202,8 @@ def extract_answer(text: str) -> str | None:
 def escape(text: str) -> str:
     """Make pool text inert: nothing in it can be read as a protocol tag. Never raises; takes linear time.
 
-    Control and invisible format characters are dropped (they can hide a tag), then the brackets of
-    anything that looks like a tag, in any case, spacing or look-alike bracket, become square ones. Text
+    Control and invisible format characters are dropped, because they can hide a tag. Then the brackets of
+    anything that looks like a tag become square ones, in any case, spacing or look-alike bracket. Text
     that holds one only once entities and width variants are resolved is shown resolved. All other
     text, `3 < 4` included, stays. `escape(escape(text)) == escape(text)`.
     """

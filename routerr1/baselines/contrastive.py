@@ -1,13 +1,13 @@
 """RouterDC (arXiv 2409.19886): an encoder of questions and a vector for each candidate, by two contrasts.
 
-A question is drawn to the candidates that answer it best and away from those that fail (sample and LLM), and
-to a question of its own cluster away from those of others (sample and sample). The candidate with the
-nearest vector by cosine is asked. As in the paper: three positives, three negatives, both losses with
+Sample and LLM: a question is drawn to the candidates that answer it best, and away from those that fail.
+Sample and sample: it is drawn to a question of its own cluster, and away from those of others. The
+candidate with the nearest vector by cosine is asked. As in the paper: three positives, three negatives, both losses with
 weight 1 and temperature 1, five clusters, three questions of other clusters for each.
 
-Departures: the paper fine-tunes mDeBERTaV3-base, here `baselines.encoder` says what is fine-tuned, and
-without one a small encoder is made from scratch; a text's vector is the mean over its tokens, where the
-paper takes the first; clusters are k-means on the embedder's vectors, without t-SNE before it, whose result
+Departures: the paper fine-tunes mDeBERTaV3-base; here `baselines.encoder` names what is fine-tuned, and
+without a name a small encoder is made from scratch. A text's vector is the mean over its tokens, where the
+paper takes the first. Clusters are k-means on the embedder's vectors, without t-SNE before it, whose result
 depends on the number of threads.
 """
 

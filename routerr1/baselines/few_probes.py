@@ -108,9 +108,9 @@ def from_few_probes(
 ) -> Chooser:
     """A router that has seen `which.probes` probe questions only.
 
-    `best` takes the candidate with the highest accuracy on the topic, `beta` that with the highest mean of
-    the posterior, `thompson` that with the highest draw from it, `knn` that with the highest mean quality
-    over the nearest probes, at most the square root of their number. The cheaper is taken on ties.
+    `best` takes the candidate with the highest accuracy on the topic. `beta` takes the highest mean of the
+    posterior, and `thompson` the highest draw from it. `knn` takes the highest mean quality over the
+    nearest probes, at most the square root of their number. The cheaper is taken on ties.
 
     Args:
         seed: of the choice of the probes, and of Thompson's draws, which the question decides beside it.

@@ -4,9 +4,9 @@ MinHash over character 4-grams finds candidate pairs (datasketch), and exact Jac
 decides, so no reported pair is an artefact of hashing. Only held-out questions are indexed, so
 memory does not grow with the training rows.
 
-A row that names its facts (metadata `steps`, as in the embedded benchmark) is not compared by
-wording, because questions from one template differ only in a name and would all be near-duplicates.
-Such rows are compared by their facts (expectation `no_fact_overlap`).
+A row that names its facts (metadata `steps`, as in the embedded benchmark) is compared by them
+(expectation `no_fact_overlap`), not by wording. Questions from one template differ only in a name
+and would all be near-duplicates.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

@@ -77,7 +77,7 @@ class Row:
 
     @property
     def rejected(self) -> bool:
-        """True if it stands for a trajectory that broke a contract."""
+        """True if its trajectory broke a contract."""
         return '"stopped": "rejected"' in self.trajectory  # in a text its quotes are escaped
 
     @classmethod

@@ -200,7 +200,7 @@ async def play_all(
     Routers and data sets run side by side, so a slow one does not delay the others.
 
     Args:
-        rejected: where a row that breaks a contract is put; a row without answer, calls and cost stands for it.
+        rejected: where a row that breaks a contract is put; a row without answer, calls and cost takes its place.
 
     Raises: the first RouterError of a router, or DataError if too many rows break a contract (by default one);
         `store` keeps the other rows.

@@ -4,10 +4,11 @@ The tokenizer is byte-level BPE (nothing is ever unknown) in lower case, trained
 embedded questions is one token. Handles, figures, price steps, spend levels and references of the short
 form are tokens of their own. The figures, the steps and the levels start as points on an arc in their
 order, so that "more" is a direction and not 101 facts to learn. What to do with more is left to training.
-The starting weights of the model hold
-heads that look one and two tokens back, and heads that copy what followed an earlier occurrence (induction
-heads, arXiv 2209.11895) or what stood two back (the answer, before a reply's closing tag); without them most
-of a small training budget goes into finding these circuits, and with some seeds one is never found.
+
+The starting weights hold heads that look one and two tokens back, and heads that copy. These copy what
+followed an earlier occurrence (induction heads, arXiv 2209.11895), or the token two back (the answer, before
+a reply's closing tag). Without them a small training budget goes into finding these circuits, and with some
+seeds one is never found.
 """
 
 from collections.abc import Iterable
@@ -162,7 +163,7 @@ def _plant_heads(model: Any, generator: torch.Generator) -> None:
 
 
 def _look_back(attention: Any, rows: slice, back: int, frequency: Tensor) -> None:
-    """Attend `back` tokens back, whatever stands there: biases that rotary position turns into a peak."""
+    """Attend `back` tokens back, whatever is there: biases that rotary position turns into a peak."""
     half = len(frequency)
     scale = 1.4 * 7.0 / sqrt(2.0)
     attention.q_proj.weight[rows] *= 0.1

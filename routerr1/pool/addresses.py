@@ -110,7 +110,7 @@ def access(
     trust_env: bool,
     environ: Mapping[str, str],
 ) -> Access:
-    """What the keys of an endpoint come to in this environment.
+    """The access to an endpoint with the keys of this environment.
 
     Raises: ValueError naming a variable that is not set or cannot be used.
     """
@@ -146,7 +146,7 @@ def resolved(text: str, environ: Mapping[str, str]) -> str:
 def key_of(name: str, environ: Mapping[str, str]) -> str:
     """The key in the environment variable `name`.
 
-    Raises: ValueError if it is not set, or holds what no key holds.
+    Raises: ValueError if it is not set, or its value cannot be a key.
     """
     key = environ.get(name, "").strip()
     if not key:

@@ -54,7 +54,7 @@ class Pool(ABC):
 
     @property
     def ground_truth(self) -> GroundTruth | None:
-        """Who would answer correctly; None for real models."""
+        """Which candidates answer correctly; None for real models."""
         return None
 
     def request(self, call: Call) -> dict[str, Any]:

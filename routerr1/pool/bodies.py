@@ -93,7 +93,7 @@ class Body:
                 self._add_choice(choice, place)
 
     def close(self) -> "Body":
-        """No more events: what only complains is an error."""
+        """End the stream; without text, a complaint is an error."""
         if not self.readable:
             self.error = self.error or self._complaint
         return self

@@ -259,7 +259,7 @@ def _nano(usd: float) -> int:
 
 
 class BudgetedPool(PoolWrapper):
-    """A budget before a pool that keeps none itself. (The HTTP pool counts every try by itself.)
+    """A budget around a pool that has none. (The HTTP pool counts every try itself.)
 
     Args:
         count_cached: also count replies that were paid for earlier, as if they were paid now.

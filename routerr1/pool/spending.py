@@ -33,14 +33,14 @@ class _Cursor(Protocol):
 
 
 class Transaction:
-    """One transaction; nothing of it stays if its block raises."""
+    """One transaction; it is rolled back if its block raises."""
 
     def __init__(self, cursor: _Cursor, mark: str) -> None:
         self._cursor = cursor
         self._mark = mark
 
     def add(self, scope: str, nano: int) -> int:
-        """Add to a sum; gives what it is now. Scopes are always added in the same order."""
+        """Add to a sum, and return the new sum. Scopes are always added in the same order."""
         return int(self.one(_ADD, scope, nano)[0])
 
     def one(self, statement: str, *values: object) -> Any:
@@ -109,7 +109,7 @@ class Spending:
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
-        """Change sums; what raises leaves them as they were."""
+        """Change sums; an exception leaves them unchanged."""
         connection = self._engine.raw_connection()
         try:
             cursor = connection.cursor()

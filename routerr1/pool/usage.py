@@ -40,7 +40,7 @@ _COMPLETION_DETAILS = ("completion_tokens_details", "output_tokens_details")
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """The counts that a server reports; None where it reports none that can be believed.
+    """The counts that a server reports; None for a missing or implausible one.
 
     Attributes:
         prompt_tokens: cached ones included.
@@ -145,7 +145,7 @@ def billed(cards: Iterable[Card], query: str, reply: Reply) -> Reply:
     """`reply`, with tokens and price estimated if it is a text of a priced candidate that cost nothing.
 
     Calls recorded by other programs or older versions hold such replies. They would win every
-    comparison of costs, and no later stage takes them.
+    comparison of costs, and later stages refuse them.
     """
     card = next((card for card in cards if card.name == reply.model), None)
     if card is None or is_free(card) or reply.failure is not None or not reply.text.strip():
@@ -173,8 +173,8 @@ def reported_cost_usd(usage: object, headers: Mapping[str, str]) -> float | None
     """What the server says the call costs, in USD; None where it says nothing usable.
 
     OpenRouter and LiteLLM state USD in `usage.cost` or a header, Perplexity an object with
-    `total_cost`, DeepInfra `estimated_cost`, xAI ticks. With a key of one's own OpenRouter bills its fee, and the provider
-    bills the rest.
+    `total_cost`, DeepInfra `estimated_cost`, xAI ticks. With a provider's own key OpenRouter bills its fee,
+    and the provider bills the rest.
     """
     found: object = None
     upstream = 0.0
@@ -229,7 +229,7 @@ def _count(value: object) -> int | None:
 
 
 def _amount(value: object) -> float | None:
-    """A finite number of at least 0, also written out."""
+    """A finite number of at least 0, also as text."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     if isinstance(value, str) and _GROUPED.fullmatch(value):

@@ -83,7 +83,7 @@ def ends_in_order(content: bytes) -> bool:
 
 
 def clean(text: str) -> str:
-    """`text` without half surrogate pairs, which no file and no tokenizer takes.
+    """`text` without half surrogate pairs, which files and tokenizers refuse.
 
     >>> clean("a\\ud83d\\ude00 b\\ud83d")
     'a😀 b�'

@@ -38,7 +38,7 @@ def announce(gateways: Sequence[str], name: str, version: int) -> None:
     secret = os.environ.get(SECRET)
     if not gateways or not secret:
         if gateways:
-            _log.warning("promote.gateways: %s is not set, so none of them is told", SECRET)
+            _log.warning("promote.gateways: %s is not set, so none of them is notified", SECRET)
         return
     body = json.dumps({"model": name, "version": version}).encode()
     headers = {

@@ -1,7 +1,7 @@
 """Is it worth it? Plain sentences for the person who decides, from the evaluation and the gate's limits.
 
-A router is worth using instead of the best single model if the evaluation shows, with the gate's interval and
-margin, that it answers more questions, or that it answers no fewer and costs less.
+A router is worth using instead of the best single model if it answers more questions, or if it answers no
+fewer and costs less. The evaluation must show that with the gate's interval and margin.
 """
 
 import math

@@ -152,9 +152,9 @@ def insert_reply(
 
     Args:
         form: see `prompt.Renderer.reply`.
-        max_tokens: that are kept of the reply; what stands around it is not counted.
+        max_tokens: that are kept of the reply; the text around it is not counted.
         kept: which tokens of a longer reply are kept.
-        label: stands before the reply.
+        label: put before the reply.
     """
     shown = without_thoughts(reply.text) if reply.failure is None else FAILED[reply.failure]
     # By characters first: a server that ignores our limit may send a megabyte.
@@ -228,7 +228,7 @@ def trajectory_of(
 
 
 def rejected(trajectory: Trajectory) -> Trajectory:
-    """What stands for a trajectory that breaks a contract: the question and, if it is a number, the cost."""
+    """What replaces a trajectory that breaks a contract: the question and, if it is a number, the cost."""
     spent = trajectory.ledger.cost_usd
     kept = Ledger(cost_usd=spent if math.isfinite(spent) and spent > 0 else 0.0)
     return Trajectory(trajectory.question, (), "rejected", None, "", kept, trajectory.prompt_ids)

@@ -1,8 +1,8 @@
 """Scripted trajectories on simulated pools: valid format, random routing, no facts.
 
 A scripted policy answers embedded questions through the one rollout loop, on a random pool each. It looks
-up the topic, quotes the figure and handle of one of the shown candidates at random, usually splits a question of several facts, and
-mostly continues until the last part has a reply. The pool replies with random entities, says that it is
+up the topic, and quotes the figure and handle of one of the shown candidates at random. It usually splits a
+question of several facts, and mostly continues until the last part has a reply. The pool replies with random entities, says that it is
 not sure, or is down. A policy can learn the protocol, the phrasing and order of sub-questions, and to
 refer to replies. It cannot learn that a higher figure is better, or any fact.
 """
@@ -32,7 +32,7 @@ from routerr1.types import Card, Question, Trajectory
 
 DONE = "done"
 WHOLE_SHARE = 0.1  # of calls for a question of several facts
-AS_ASKED_SHARE = 0.8  # of calls for a question of one fact: sent as it stands
+AS_ASKED_SHARE = 0.8  # of calls for a question of one fact: sent as it is
 DOWN_SHARE = 0.2  # of demonstrations in which some candidates do not answer
 _ENTRY = re.compile(r"\b([0-9]+%) (m[1-9][0-9]*)\b")
 

@@ -1,6 +1,6 @@
 """`routerr1 sweep`: policies for other weights of cost, and all of them on one plot with every other router.
 
-By default each weight goes on from the policy of the one before, the first from the trained policy:
+By default each weight continues from the policy of the one before, the first from the trained policy:
 that takes far fewer steps than a run of its own, since neighbouring weights want almost the same
 policy. What is given up: a policy that has stopped calling a model explores it little again. So it
 can also start every weight from the warm start, which costs a whole training run each.

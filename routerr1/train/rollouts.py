@@ -69,7 +69,7 @@ class RolloutBatch:
         """The columns that TRL reads; `env_mask` is 1 where the policy wrote the token.
 
         An answered trajectory is closed with the end token, mask 0: TRL counts one without it as cut
-        off. In place of one that was put aside stands the end token alone.
+        off. One that was put aside becomes the end token alone.
 
         Args:
             eos: id of the end token.
