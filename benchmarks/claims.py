@@ -216,7 +216,7 @@ def training_minutes(seconds: Path) -> float | None:
 
 
 _WHAT = {
-    ORACLE: "oracle: the cheapest model that knows, or the best run with one model",
+    ORACLE: "oracle: the best model for each call, in hindsight",
     POLICY: "**trained policy**",
     BEST_SINGLE: "best single model ({best_single}), chosen on validation",
     RANDOM: "random model for each call",

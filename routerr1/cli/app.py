@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from routerr1.cli.bench import app as bench_app
 from routerr1.cli.data import app as data_app
 from routerr1.cli.init import add_command as add_init
 from routerr1.cli.options import PARAMS, ParamsFile
@@ -278,6 +279,7 @@ def compare(
 
 for _name, _commands, _summary in (
     ("data", data_app, "Import and inspect questions."),
+    ("bench", bench_app, "Shared benchmarks of routers, in their own layouts."),
     ("pool", pool_app, "Serve, import, price and inspect candidates."),
 ):
     app.add_typer(_commands, name=_name, help=_summary, rich_help_panel="Questions and candidates")

@@ -15,7 +15,12 @@ def studies_text(found: Mapping[Metric, ReplayStudy]) -> str:
     return markdown.render([*sections, _rankings(found)])
 
 
-def _study_section(metric: Metric, study: ReplayStudy) -> Section:
+def study_text(title: str, study: ReplayStudy) -> str:
+    """One table."""
+    return markdown.render([_study_section(title, study)])
+
+
+def _study_section(title: str, study: ReplayStudy) -> Section:
     heads = (
         "Router",
         "Quality",
@@ -34,7 +39,7 @@ def _study_section(metric: Metric, study: ReplayStudy) -> Section:
         "the learned routers too."
     )
     lines = tuple(Line(tuple(_cells(result))) for result in _ranked(study.routers))
-    return Section(metric, note, Table(heads, lines))
+    return Section(title, note, Table(heads, lines))
 
 
 def _cells(result: ReplayResult) -> list[Cell]:
