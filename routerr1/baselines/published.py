@@ -2,6 +2,7 @@
 
 import ast
 import csv
+import gzip
 import json
 import re
 import sys
@@ -17,7 +18,7 @@ from routerr1.baselines.frames import read_frame
 from routerr1.baselines.matrix import Matrix
 from routerr1.errors import DataError
 
-Benchmark = Literal["llmrouterbench", "routerbench"]
+Benchmark = Literal["llmrouterbench", "routerbench", "log"]
 
 _STAMP = re.compile(r"(\d{8})_(\d{6})\.json$")
 _RESPONSE, _COST = "|model_response", "|total_cost"
@@ -40,7 +41,7 @@ Cells = Mapping[str, Mapping[str, Cell]]
 
 def read_benchmark(
     name: Benchmark,
-    folder: Path,
+    source: Path,
     *,
     models: Sequence[str] = (),
     limit: int | None = None,
@@ -49,23 +50,24 @@ def read_benchmark(
     """The questions that all models answered.
 
     Args:
+        source: a folder, or the file of a log.
         models: only these; none means all.
         limit: at most so many questions, drawn by `seed`.
 
     Raises: DataError naming the file that cannot be read, the model that is unknown, or how many questions
         each model has, if they have none in common.
     """
-    cells = READERS[name](folder)
+    cells = READERS[name](source)
     if unknown := sorted(set(models) - set(cells)):
         raise DataError(
-            f"{folder}: has no model {', '.join(unknown)}; there are {', '.join(sorted(cells))}"
+            f"{source}: has no model {', '.join(unknown)}; there are {', '.join(sorted(cells))}"
         )
     chosen = sorted(models or cells)
     common = set.intersection(*(set(cells[model]) for model in chosen))
     if not common:
         counts = ", ".join(f"{model} {len(cells[model])}" for model in chosen)
         raise DataError(
-            f"{folder}: the models have no question in common ({counts}); name some with --models"
+            f"{source}: the models have no question in common ({counts}); name some with --models"
         )
     keys = sorted(common)
     if limit is not None and limit < len(keys):
@@ -165,9 +167,49 @@ def _routerbench(folder: Path) -> Cells:
     return cells
 
 
+class _Line(BaseModel):
+    """One line of a log; other keys are ignored."""
+
+    model_config = ConfigDict(frozen=True)
+
+    query_id: str
+    query: str
+    model: str
+    score: float
+    task: str = ""
+    response: str | None = None
+    cost_usd: float | None = None
+
+
+def _log(path: Path) -> Cells:
+    """JSON lines, gzipped or not, of one reply each with the log's own score; a missing cost counts as 0."""
+    cells: dict[str, dict[str, Cell]] = {}
+    number = 0
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as stream:
+            for line in stream:
+                number += 1
+                row = _Line.model_validate_json(line)
+                cells.setdefault(row.model, {})[row.query_id] = Cell(
+                    row.query,
+                    row.task,
+                    _share(row.score, path),
+                    row.cost_usd or 0.0,
+                    row.response or "",
+                )
+    except ValidationError as error:
+        raise DataError(f"{path}, line {number}: {_first(error)}") from None
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from None
+    if not cells:
+        raise DataError(f"{path}: holds no reply")
+    return cells
+
+
 READERS: Mapping[Benchmark, Callable[[Path], Cells]] = {
     "llmrouterbench": _llmrouterbench,
     "routerbench": _routerbench,
+    "log": _log,
 }
 
 

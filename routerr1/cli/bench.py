@@ -1,4 +1,4 @@
-"""The command line of shared benchmarks: `bench routerarena | llmrouterbench | routerbench`."""
+"""The command line of shared benchmarks: `bench routerarena | llmrouterbench | routerbench | log`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -73,7 +73,9 @@ def llmrouterbench(
     params: ParamsFile = PARAMS,
 ) -> None:
     """Compare learned routers on LLMRouterBench's results (bench/SET/SPLIT/MODEL/*.json)."""
-    _published("llmrouterbench", folder, out, models, questions, repetitions, params)
+    _published(
+        "llmrouterbench", folder, out / "llmrouterbench", models, questions, repetitions, params
+    )
 
 
 @app.command()
@@ -86,12 +88,31 @@ def routerbench(
     params: ParamsFile = PARAMS,
 ) -> None:
     """Compare learned routers on RouterBench's tables (*.pkl, *.csv)."""
-    _published("routerbench", folder, out, models, questions, repetitions, params)
+    _published("routerbench", folder, out / "routerbench", models, questions, repetitions, params)
+
+
+@app.command()
+def log(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="JSON lines, gzipped or not: query_id, query, model, score; task, response and cost_usd if known."
+        ),
+    ],
+    out: Out = Path("data/bench"),
+    models: Models = "",
+    questions: Questions = 2000,
+    repetitions: Repetitions = 5,
+    params: ParamsFile = PARAMS,
+) -> None:
+    """Compare learned routers on a log of replies, by the score that it holds."""
+    name = file.name.removesuffix(".gz").removesuffix(".jsonl")
+    _published("log", file, out / name, models, questions, repetitions, params)
 
 
 def _published(
     name: "Benchmark",
-    folder: Path,
+    source: Path,
     out: Path,
     models: str,
     questions: int,
@@ -103,7 +124,7 @@ def _published(
 
     loaded = load_params(params)
     found = bench_published(
-        name, folder, out, loaded.baselines, loaded.evaluate,
+        name, source, out, loaded.baselines, loaded.evaluate,
         models=[each for each in models.split(",") if each], limit=questions, repetitions=repetitions,
     )  # fmt: skip
-    typer.echo(f"{found.n} questions, {len(found.routers)} routers: {out / name}.md")
+    typer.echo(f"{found.n} questions, {len(found.routers)} routers: {out}.md")

@@ -28,7 +28,7 @@ from routerr1.workspace import Workspace
 
 def bench_published(
     name: Benchmark,
-    folder: Path,
+    source: Path,
     out: Path,
     baselines: BaselineParams,
     section: EvaluateParams,
@@ -37,15 +37,18 @@ def bench_published(
     limit: int | None = None,
     repetitions: int = 5,
 ) -> ReplayStudy:
-    """Compare learned routers on the replies that a benchmark publishes; write OUT/NAME.json and .md.
+    """Compare learned routers on the replies that a benchmark publishes; write a table.
+
+    Args:
+        out: where the table goes, without its suffix: .json and .md are added.
 
     Raises: DataError as `read_benchmark`.
     """
-    matrix = read_benchmark(name, folder, models=models, limit=limit, seed=section.seed)
+    matrix = read_benchmark(name, source, models=models, limit=limit, seed=section.seed)
     with track(name, 2 * repetitions) as bar:
         found = study(matrix, baselines, section, repetitions=repetitions, progress=bar.update)
-    found.write(out / f"{name}.json")
-    atomic_write_text(out / f"{name}.md", study_text(name, found))
+    found.write(out.with_name(f"{out.name}.json"))
+    atomic_write_text(out.with_name(f"{out.name}.md"), study_text(out.name, found))
     return found
 
 

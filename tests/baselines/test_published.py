@@ -1,5 +1,6 @@
 """Public benchmarks in the layouts of their authors, in miniature."""
 
+import gzip
 import json
 import os
 import pickle
@@ -128,6 +129,45 @@ def test_a_table_without_its_columns_is_named(tmp_path):
     table.to_csv(tmp_path / "a.csv")
     with pytest.raises(DataError, match=r"a\.csv: 'good' is no number"):
         read_benchmark("routerbench", tmp_path)
+
+
+def test_a_log_is_read_by_its_own_score_and_only_where_it_is_complete(tmp_path):
+    path = tmp_path / "some_2llm.jsonl.gz"
+    rows = [
+        {"query_id": query, "task": "t", "query": f"{query}?", "model": model, "response": None,
+         "score": score, "cost_usd": cost}
+        for query, model, score, cost in (
+            ("q1", "a", 1.0, 0.1), ("q1", "b", 0.5, None), ("q2", "a", 0.0, 0.1), ("q2", "b", 1.0, 0.2),
+            ("q3", "a", 1.0, 0.1),
+        )
+    ]  # fmt: skip
+    path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+    found = read_benchmark("log", path)
+    assert (found.questions, found.candidates) == (("q1?", "q2?"), ("a", "b"))
+    assert found.quality.tolist() == [[1.0, 0.5], [0.0, 1.0]]
+    assert found.cost.tolist() == [[0.1, 0.0], [0.1, 0.2]]
+    path.write_bytes(gzip.compress(b'{"query_id": "q"}'))
+    with pytest.raises(DataError, match=r"gz, line 1: query: Field required"):
+        read_benchmark("log", path)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_benchmark("log", tmp_path / "none.jsonl")
+
+
+LOGS = Path(__file__).parents[3] / "shared/data/logs"
+
+
+@pytest.mark.skipif(not LOGS.is_dir(), reason="the logs are not here")
+@pytest.mark.parametrize(
+    ("name", "questions", "models"),
+    [
+        ("routellm_gsm8k_2llm", 1319, 2),
+        ("routerarena_2llm", 808, 2),
+        ("fireact_hotpotqa_3llm", 464, 3),
+    ],
+)
+def test_public_logs_are_read(name, questions, models):
+    found = read_benchmark("log", LOGS / f"{name}.jsonl.gz")
+    assert found.quality.shape == (questions, models)
 
 
 class _Malicious:
