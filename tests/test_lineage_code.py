@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,7 @@ EXEMPT_IN = {
 }  # fmt: skip
 
 
+@cache
 def _imports(file: Path) -> set[Path]:
     """The package's files that a file imports, in functions too, but not under TYPE_CHECKING."""
     tree = ast.parse(file.read_text(encoding="utf-8"))

@@ -39,6 +39,7 @@ def _log(path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_replay_writes_a_table_for_every_metric(tmp_path, params):
     log, out = _log(tmp_path / "log.jsonl"), tmp_path / "out"
     told = [

@@ -74,7 +74,7 @@ def test_import_tells_what_it_did(tmp_path: Path):
         (("show", "--cards", "none.json"), "none.json: cannot be read"),
         (("serve", "--faults", "hang=2"), "fault hang: rate is 2.0, must be from 0 to 1"),
         (("reprice", "none.yaml"), "none.yaml: cannot be read"),
-        (("import", "none.jsonl", "/tmp/none.store"), "none.jsonl: cannot be read"),
+        (("import", "none.jsonl", "/tmp/none.store"), "none.jsonl: not found"),
     ],
 )
 def test_what_cannot_be_used_is_an_error_of_ours(args: tuple[str, ...], problem: str):
@@ -82,6 +82,7 @@ def test_what_cannot_be_used_is_an_error_of_ours(args: tuple[str, ...], problem:
         CliRunner().invoke(app, args, catch_exceptions=False)
 
 
+@pytest.mark.slow
 def test_an_error_is_one_line_and_status_2():
     done = routerr1("pool", "show", "--file", "pools/none.yaml")
     assert done.returncode == 2
@@ -89,6 +90,7 @@ def test_an_error_is_one_line_and_status_2():
     assert "pools/none.yaml: cannot be read (No such file or directory)" in done.stderr
 
 
+@pytest.mark.slow
 def test_serve_answers_over_http_until_it_is_stopped():
     command = [
         sys.executable, "-c", "from routerr1.cli import main; main()", "pool", "serve",

@@ -189,6 +189,7 @@ def test_a_planted_violation_breaks_exactly_its_expectation(
 
 
 @pytest.mark.parametrize(("name", "plant"), [PLANTS[0], PLANTS[17], PLANTS[-1]])
+@pytest.mark.slow
 def test_a_failure_names_its_expectation_and_the_rows_that_offend(
     name: str,
     plant: Callable[[Rows], None],
@@ -286,6 +287,7 @@ def test_data_that_failed_on_more_than_drift_are_not_accepted(tmp_path: Path) ->
         accept_profile(tmp_path, None)
 
 
+@pytest.mark.slow
 def test_the_command_line_accepts_what_was_checked(
     clean: tuple[Path, DatasetParams], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -104,6 +104,7 @@ def test_without_ground_truth_the_oracle_takes_the_best_forced_run_cheapest_on_t
         assert winner.cost_usd == min(run.cost_usd for run in equal)
 
 
+@pytest.mark.slow
 async def test_two_evaluations_write_the_same_bytes(stage, found, tmp_path):
     write_rows(tmp_path / "first", found.rows)
     write_rows(tmp_path / "second", (await evaluated(stage)).rows)
@@ -143,6 +144,7 @@ async def test_a_killed_evaluation_goes_on_where_it_was_and_ends_with_the_same_r
     assert again.rows == whole
 
 
+@pytest.mark.slow
 async def test_rows_of_another_evaluation_are_not_taken_over(stage, tmp_path):
     path = tmp_path / "rows.jsonl"
     await evaluated(stage, store=RowStore(path, "before"))

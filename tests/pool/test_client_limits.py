@@ -16,7 +16,7 @@ from routerr1.pool.pool_file import CandidateRow, Endpoint, PoolFile, Prices
 from routerr1.types import Reply
 from tests.pool.unfair import unfair
 
-TOTAL_S = 3.0
+TOTAL_S = 2.0
 
 
 @pytest.fixture(scope="module")

@@ -107,6 +107,7 @@ def wide(stage, data, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_several_training_seeds_stand_side_by_side(data, wide):
     told = (wide / "report" / "report.md").read_text()
     assert "| Figure | seed 1 | seed 2 | seed 3 | all | sd |" in told
@@ -119,6 +120,7 @@ def test_several_training_seeds_stand_side_by_side(data, wide):
     assert "| 33 (100) |" in policy
 
 
+@pytest.mark.slow
 def test_every_data_set_has_its_tables_in_page_and_markdown(data, wide):
     told = (wide / "report" / "report.md").read_text()
     assert "| Router | hotpotqa (n = 30) | nq (n = 30) | Macro-average | sd |" in told
@@ -242,6 +244,7 @@ def test_a_report_on_real_models_claims_no_simulation_and_another_oracle(data, t
 
 
 @pytest.mark.parametrize("bound", BOUNDS)
+@pytest.mark.slow
 def test_bounds_are_hollow_and_not_part_of_the_front(bound, data, tmp_path):
     table = EvaluationTable.read(data / "eval" / "table.json")
     routers = tuple(entry for entry in table.routers if entry.router in ("policy", "random"))
@@ -300,6 +303,7 @@ def test_text_from_a_pool_cannot_leave_its_script_element(data):
     assert "<" not in played
 
 
+@pytest.mark.slow
 def test_without_training_log_and_pools_the_page_leaves_them_out(data, tmp_path):
     only = tmp_path / "data"
     only.mkdir()
@@ -311,6 +315,7 @@ def test_without_training_log_and_pools_the_page_leaves_them_out(data, tmp_path)
     assert 'id="browser"' in page
 
 
+@pytest.mark.slow
 def test_a_sweep_beside_another_evaluation_is_called_stale(data, tmp_path):
     assert STALE not in (data / "report" / "index.html").read_text()
     only = tmp_path / "data"
@@ -323,6 +328,7 @@ def test_a_sweep_beside_another_evaluation_is_called_stale(data, tmp_path):
     assert STALE in (tmp_path / "report" / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_several_data_sets_have_collapse_plots_of_their_own(wide):
     drawn = {path.stem for path in (wide / "report").glob("*.svg")}
     for name in ("nq", "hotpotqa"):
@@ -371,6 +377,7 @@ needs_browser = pytest.mark.skipif(
 
 @pytest.mark.slow
 @needs_browser
+@pytest.mark.slow
 def test_filters_and_search_work_in_a_real_browser(data, browser):
     from playwright.sync_api import expect
 
@@ -424,6 +431,7 @@ def test_filters_and_search_work_in_a_real_browser(data, browser):
 
 @pytest.mark.slow
 @needs_browser
+@pytest.mark.slow
 def test_the_page_reads_in_light_and_dark_and_on_a_phone(wide, browser, tmp_path):
     from playwright.sync_api import expect
 

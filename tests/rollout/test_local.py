@@ -135,6 +135,7 @@ class Tardy(Pool):
         return await self.pool.ask(call)
 
 
+@pytest.mark.slow
 async def test_in_lockstep_reply_times_do_not_matter(
     asking_policy: Path, pool: SimulatedPool, rows: list[Question], params: Params
 ) -> None:

@@ -18,6 +18,7 @@ from routerr1.types import Question, Trajectory
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.slow
 def test_numpy_plays_as_torch_does(
     asking_policy: Path, pool: SimulatedPool, rows: list[Question], params: Params, temperature: float
 ) -> None:  # fmt: skip
@@ -47,8 +48,8 @@ def test_numpy_plays_as_torch_does(
             assert one.generation.logprobs == pytest.approx(other.generation.logprobs, abs=1e-3)
 
 
-async def test_a_session_never_passes_the_length_limit(asking_policy: Path) -> None:
-    generator = QuickGenerator(asking_policy, max_length=9)
+async def test_a_session_never_passes_the_length_limit(small_policy: Path) -> None:
+    generator = QuickGenerator(small_policy, max_length=9)
     session = generator.start("one two", seed=1)
     said = await session.generate(max_new_tokens=50, temperature=0.0)
     assert len(session.prompt_ids) + len(said.token_ids) <= 9
@@ -56,9 +57,9 @@ async def test_a_session_never_passes_the_length_limit(asking_policy: Path) -> N
     assert (await session.generate(max_new_tokens=50, temperature=0.0)).finish == "length"
 
 
-def test_other_models_are_left_to_torch(asking_policy: Path, tmp_path: Path) -> None:
+def test_other_models_are_left_to_torch(small_policy: Path, tmp_path: Path) -> None:
     assert not is_quick(tmp_path)
-    for file in asking_policy.iterdir():
+    for file in small_policy.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     assert is_quick(tmp_path)
     config = (tmp_path / "config.json").read_text()
@@ -66,10 +67,10 @@ def test_other_models_are_left_to_torch(asking_policy: Path, tmp_path: Path) -> 
     assert not is_quick(tmp_path)
 
 
-def test_it_needs_no_torch(asking_policy: Path) -> None:
+def test_it_needs_no_torch(small_policy: Path) -> None:
     code = (
         "import sys, pathlib; from routerr1.rollout.quick import QuickGenerator, is_quick; "
         "folder = pathlib.Path(sys.argv[1]); assert is_quick(folder); QuickGenerator(folder); "
         "assert not {'torch', 'transformers'} & sys.modules.keys()"
     )
-    subprocess.run([sys.executable, "-c", code, str(asking_policy)], check=True)
+    subprocess.run([sys.executable, "-c", code, str(small_policy)], check=True)

@@ -90,6 +90,7 @@ async def test_sampling_is_left_to_our_temperature_and_seed_alone(
         assert (request.repetition_penalty, request.temperature) == (1.0, 1.0)
 
 
+@pytest.mark.slow
 async def test_a_session_never_passes_the_length_limit(
     server: tuple[str, Served], asking_policy: Path, pool: SimulatedPool, rows: list[Question],
     params: Params,
@@ -115,10 +116,10 @@ async def test_no_server_is_said_at_once() -> None:
 
 
 def test_an_engine_in_this_process_plays_a_round_as_one_batch(
-    asking_policy: Path, pool: SimulatedPool, rows: list[Question], params: Params
+    small_policy: Path, pool: SimulatedPool, rows: list[Question], params: Params
 ) -> None:
     """The engine here has the interface of `vllm.LLM.generate` and generates for real."""
-    engine, sizes = TinyEngine(asking_policy), []
+    engine, sizes = TinyEngine(small_policy), []
 
     def generate(prompts: list[Any], *, sampling_params: list[Any], use_tqdm: bool) -> list[Any]:
         assert not use_tqdm
@@ -137,7 +138,7 @@ def test_an_engine_in_this_process_plays_a_round_as_one_batch(
             outputs.append(SimpleNamespace(outputs=[only]))
         return outputs
 
-    local = LocalGenerator.load(asking_policy)
+    local = LocalGenerator.load(small_policy)
     colocated = ColocatedGenerator(
         SimpleNamespace(generate=generate), dict, local.tokenizer, max_length=HOLDS
     )

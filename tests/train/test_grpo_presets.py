@@ -111,16 +111,16 @@ def test_adapters_train_in_small_passes_and_are_merged_into_what_is_saved(
 
 
 async def test_bfloat16_plays_from_float32_weights(
-    asking_policy: Path, params: Params, pool: SimulatedPool, rows: list[Question]
+    small_policy: Path, params: Params, pool: SimulatedPool, rows: list[Question]
 ) -> None:
     from routerr1.rollout.loop import play
 
-    policy = LocalGenerator.load(asking_policy, LoadOptions(dtype="bfloat16"), trained=True)
+    policy = LocalGenerator.load(small_policy, LoadOptions(dtype="bfloat16"), trained=True)
     assert policy.model.dtype == torch.float32
     found = await play(
         rows[:4], policy, pool, render=renderer("compact", 4), params=params.rollout, seed=1
     )
-    plain = LocalGenerator.load(asking_policy)
+    plain = LocalGenerator.load(small_policy)
     for trajectory in found:
         said = trajectory.turns[0].generation
         ids = torch.tensor([[*trajectory.prompt_ids, *said.token_ids]])
@@ -134,8 +134,8 @@ async def test_bfloat16_plays_from_float32_weights(
         )  # it did compute in bfloat16
 
 
-def test_a_prompt_without_a_chat_template_is_not_made_up(asking_policy: Path) -> None:
-    policy = LocalGenerator.load(asking_policy, LoadOptions(chat=True))
+def test_a_prompt_without_a_chat_template_is_not_made_up(small_policy: Path) -> None:
+    policy = LocalGenerator.load(small_policy, LoadOptions(chat=True))
     with pytest.raises(CheckpointError, match=r"no chat template; set prompt\.chat to false"):
         policy.start("Who?", seed=0)
 

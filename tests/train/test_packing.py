@@ -142,6 +142,7 @@ def as_played(trajectory: Trajectory, eos: int) -> tuple[tuple[int, ...], ...]:
     return trajectory.prompt_ids, tuple(ids), tuple(weights)
 
 
+@pytest.mark.slow
 def test_packing_changes_neither_loss_nor_gradient_and_every_ending_is_trained_on(
     small_policy: Path, context: TrainingContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,6 +70,7 @@ def test_a_step_rehearses_the_same_every_time_and_another_step_other_examples(
     assert rehearsed(3, tokenizer) != rehearsed(4, tokenizer)
 
 
+@pytest.mark.slow
 def test_a_step_of_several_passes_rehearses_once(
     rehearsed: Rehearsal, small_policy: Path, params: Params, pool: SimulatedPool,
     rows: list[Question], tmp_path: Path,

@@ -26,6 +26,7 @@ async def sampled_in_two_turns(generator: LocalGenerator, count: int) -> list[tu
     return await asyncio.gather(*(one(number) for number in range(11)))
 
 
+@pytest.mark.slow
 async def test_what_is_captured_is_dropped_once_the_cache_lies_elsewhere(
     small_policy: Path,
 ) -> None:
