@@ -7,10 +7,11 @@ from routerr1.config import CanaryParams, ShadowParams
 from routerr1.errors import ConfigError, RegistryError, StoreUnreachable
 from routerr1.registry.shadow_report import ShadowReport, write_shadow_report
 from routerr1.registry.versions import Version
+from routerr1.serve.asked import Outcome
 from routerr1.serve.canary import RETURNED, Canary, has_returned
 from routerr1.serve.champion import Named, Seat, find_version
 from routerr1.serve.engine import Engine, Identity
-from routerr1.serve.gateway import Gateway, Outcome
+from routerr1.serve.gateway import Gateway
 from routerr1.serve.shadow import Shadow
 from routerr1.tracking.store import open_client
 

@@ -10,9 +10,10 @@ from scipy.stats import binomtest, quantile_test
 
 from routerr1 import files
 from routerr1.config import CanaryParams
+from routerr1.serve.asked import Outcome
 from routerr1.serve.engine import Engine
 from routerr1.serve.feedback import RIGHT
-from routerr1.serve.gateway import Gateway, Outcome
+from routerr1.serve.gateway import Gateway
 from routerr1.serve.tracing import sampled
 
 RETURNED = Path("runs/canary")

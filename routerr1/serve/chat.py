@@ -1,5 +1,6 @@
 """`/v1/chat/completions`: the objects of OpenAI's protocol, whole and in chunks."""
 
+import asyncio
 import json
 import re
 import time
@@ -137,6 +138,11 @@ DONE = b"data: [DONE]\n\n"
 def event(value: object) -> bytes:
     """One server-sent event."""
     return b"data: " + json.dumps(value, ensure_ascii=False).encode() + b"\n\n"
+
+
+def put(loop: asyncio.AbstractEventLoop, to: "asyncio.Queue[Any]", value: object) -> None:
+    """Put something into a queue of `loop`, from whatever thread."""
+    loop.call_soon_threadsafe(to.put_nowait, value)
 
 
 def _thought(text: str) -> str:

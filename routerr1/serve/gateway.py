@@ -5,15 +5,13 @@ import json
 import logging
 import secrets
 import time
-import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from pydantic import JsonValue
 
 from routerr1.config import ServeParams
-from routerr1.errors import BudgetExceeded, RouterError
 from routerr1.pool.base import Call
 from routerr1.pool.budget import Grant, Payer
 from routerr1.pool.client import HttpPool
@@ -21,15 +19,16 @@ from routerr1.pool.forward import Forwarded
 from routerr1.serve.answers import (
     Answer,
     about_of,
-    call_body,
     require_answer,
     stopped_at,
     usage_of,
 )
+from routerr1.serve.asked import Asked, Outcome
 from routerr1.serve.build import SERVED
 from routerr1.serve.engine import Engine
 from routerr1.serve.errors import ApiError, invalid, over_budget
 from routerr1.serve.hearing import Event, Heard
+from routerr1.serve.kept import Kept
 from routerr1.serve.keys import Keyring, is_loopback
 from routerr1.serve.metrics import Metrics, best_single, single_usd
 from routerr1.serve.requests import ChatRequest, question_of, refuse_unsupported
@@ -40,53 +39,6 @@ from routerr1.types import Question, Reply, Trajectory
 _log = logging.getLogger(__name__)
 _OURS = ("spend", "include_reasoning")  # fields that candidates do not know
 _ADMITTED_S = 1.0  # by then a request that was admitted is under way
-CLIENT_GONE = 499  # nginx's word for a client that does not wait
-
-
-@dataclass
-class Asked:
-    """One request on its way.
-
-    Attributes:
-        engine: that took the request; a version that takes over later leaves it alone.
-        budget_usd: X-Budget-USD; None without one.
-    """
-
-    id: str
-    request: ChatRequest
-    engine: Engine
-    key: Key | None = None
-    budget_usd: float | None = None
-    trace_id: str = field(default_factory=lambda: uuid.uuid4().hex)
-    began: float = field(default_factory=time.perf_counter)
-    first_s: float | None = None
-
-    def answered(self) -> None:
-        """Note that the first visible token is decided."""
-        if self.first_s is None:
-            self.first_s = time.perf_counter() - self.began
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """A question that was put to the router, and what came of it.
-
-    Attributes:
-        status: 200, or that of the error.
-        answer: None without one.
-    """
-
-    asked: Asked
-    question: str
-    status: int
-    seconds: float
-    cost_usd: float
-    answer: str | None
-
-    @property
-    def failed(self) -> bool:
-        """Whether the router is to blame: a client that leaves or a spent budget says nothing of it."""
-        return self.status >= 500
 
 
 class Gateway:
@@ -221,7 +173,7 @@ class Gateway:
         allowed = asked.key.candidates if asked.key is not None else None
         heard = Heard(f"{SERVED}/{asked.id}", allowed, tell)
         grant = self._grant(asked)
-        with self._kept(asked, heard.replies, grant, text) as kept:
+        with Kept(self, asked, heard.replies, grant, text) as kept:
             try:
                 async with asyncio.timeout(self.params.timeout_s):
                     trajectory = await engine.play(question, heard, grant)
@@ -274,7 +226,7 @@ class Gateway:
         call = Call(name, json.dumps(body, ensure_ascii=False), f"{SERVED}/{asked.id}")
         grant = self._grant(asked)
         replies: list[Reply] = []
-        with self._kept(asked, replies, grant, call.query) as kept, engine.holding():
+        with Kept(self, asked, replies, grant, call.query) as kept, engine.holding():
             with engine.granted(call.scope or "", grant):
                 if isinstance(engine.pool, HttpPool):
                     found = await engine.pool.forward(call, body, emit)
@@ -294,9 +246,6 @@ class Gateway:
                 )
             kept.answer = reply.text
             return found
-
-    def _kept(self, asked: Asked, replies: list[Reply], grant: Grant, text: str) -> "_Kept":
-        return _Kept(self, asked, replies, grant, text)
 
     def keep(self, row: RequestRow) -> None:
         """Write a finished request, as far as the parameters say."""
@@ -354,83 +303,6 @@ class Gateway:
         self.store.close()
 
 
-class _Kept:
-    """Around the answering of one request: turns errors into those of the protocol, counts and keeps."""
-
-    def __init__(
-        self,
-        gateway: Gateway,
-        asked: Asked,
-        replies: list[Reply],
-        grant: Grant,
-        question: str,
-    ) -> None:
-        self._gateway = gateway
-        self._asked = asked
-        self._replies = replies
-        self._grant = grant
-        self._question = question
-        self.answer: str | None = None
-
-    def __enter__(self) -> "_Kept":
-        self._gateway.metrics.under_way.inc()
-        return self
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        failed = _as_api_error(error)
-        self._gateway.metrics.under_way.dec()
-        if failed is not None:
-            self._write(failed.status, failed.code)
-        elif isinstance(error, asyncio.CancelledError):
-            self._write(CLIENT_GONE, "cancelled")
-        else:
-            self._write(200 if error is None else 500, None if error is None else "internal_error")
-        if failed is not None and failed is not error:
-            raise failed from error
-
-    def _write(self, status: int, code: str | None) -> None:
-        metrics, asked, label = (
-            self._gateway.metrics,
-            self._asked,
-            self._asked.engine.identity.label,
-        )
-        model, spend = asked.request.model, asked.request.spend or 0.0
-        seconds = time.perf_counter() - asked.began
-        cost_usd = sum(reply.cost_usd for reply in self._replies)
-        if status != 200:  # a call that broke off is on no reply, but it is booked
-            cost_usd = max(cost_usd, self._grant.spent_usd)
-        metrics.requests.labels(label, model, f"{spend:.0f}", str(status)).inc()
-        metrics.seconds.labels(label, model).observe(seconds)
-        metrics.request_usd.labels(label, model).observe(cost_usd)
-        if asked.first_s is not None:
-            metrics.first_s.labels(label, model).observe(asked.first_s)
-        if status == 429:
-            metrics.over_budget.inc()
-        metrics.replied(label, self._replies)
-        if asked.engine.identity.name == model:
-            said = Outcome(asked, self._question, status, seconds, cost_usd, self.answer)
-            for observe in self._gateway.observers:
-                observe(said)
-        self._gateway.keep(
-            RequestRow(
-                id=asked.id,
-                at_s=time.time(),
-                key_id=asked.key.id if asked.key is not None else None,
-                user_name=asked.request.user,
-                version=label,
-                model=model,
-                spend=spend,
-                status=status,
-                code=code,
-                cost_usd=cost_usd,
-                seconds=seconds,
-                calls=[call_body(reply).model_dump() for reply in self._replies],
-                question=self._question,
-                answer=self.answer,
-            )
-        )
-
-
 async def _ended(engine: Engine, first: Callable[[], Awaitable[None]] | None = None) -> None:
     """Close an engine after its last request."""
     try:
@@ -440,18 +312,6 @@ async def _ended(engine: Engine, first: Callable[[], Awaitable[None]] | None = N
         await engine.drained()
     finally:
         await engine.aclose()
-
-
-def _as_api_error(error: BaseException | None) -> ApiError | None:
-    match error:
-        case ApiError():
-            return error
-        case BudgetExceeded():
-            return over_budget(str(error), "insufficient_quota")
-        case RouterError():
-            _log.warning("a request failed: %s", error)
-            return ApiError(502, str(error), "router_failed")
-    return None
 
 
 def _metadata(request: ChatRequest) -> dict[str, JsonValue]:

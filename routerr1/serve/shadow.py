@@ -17,9 +17,10 @@ from routerr1.pool.base import Call
 from routerr1.pool.budget import Grant, Payer
 from routerr1.registry.shadow_report import ShadowReport
 from routerr1.serve.answers import require_answer
+from routerr1.serve.asked import Outcome
 from routerr1.serve.engine import Engine, Identity
 from routerr1.serve.errors import ApiError
-from routerr1.serve.gateway import Gateway, Outcome
+from routerr1.serve.gateway import Gateway
 from routerr1.serve.hearing import Heard
 from routerr1.serve.store import PairRow
 from routerr1.serve.tracing import sampled
