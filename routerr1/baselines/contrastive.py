@@ -110,10 +110,10 @@ def sample_sample_loss(hidden_N_H: "Tensor", cluster_N: "Tensor") -> "Tensor":
     near_N_N = hidden_N_H @ hidden_N_H.T
     same = cluster_N[:, None] == cluster_N[None]
     mates = same & ~torch.eye(len(cluster_N), dtype=torch.bool)
-    told = mates.any(dim=1) & ((~same).sum(dim=1) >= _OUTSIDERS)
-    if not told.any():
+    usable = mates.any(dim=1) & ((~same).sum(dim=1) >= _OUTSIDERS)
+    if not usable.any():
         return near_N_N.sum() * 0.0
-    mate = torch.multinomial(mates[told].float(), 1)
-    outsiders = torch.multinomial((~same)[told].float(), _OUTSIDERS)
-    near = near_N_N[told].gather(1, torch.cat([mate, outsiders], dim=1))
+    mate = torch.multinomial(mates[usable].float(), 1)
+    outsiders = torch.multinomial((~same)[usable].float(), _OUTSIDERS)
+    near = near_N_N[usable].gather(1, torch.cat([mate, outsiders], dim=1))
     return -torch.log_softmax(near, dim=1)[:, 0].mean()

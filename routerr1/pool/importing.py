@@ -111,14 +111,14 @@ def _record(row: LogRow, card: Card, file: PoolFile, log: Path) -> Record:
         text, thoughts = (said, thoughts) if said.strip() else (text, "")
     # An answer that seems to cost nothing would win every comparison of costs.
     answered, free = bool(text.strip()), is_free(card)
-    told = {
+    given = {
         "prompt_tokens": row.prompt_tokens,
         "completion_tokens": row.completion_tokens,
         "cost_usd": row.cost_usd,
     }
     unknown = [
         name
-        for name, value in told.items()
+        for name, value in given.items()
         if value is None or (value == 0 and answered and not (free and name == "cost_usd"))
     ]
     reported = Reported(

@@ -8,7 +8,9 @@ from routerr1.types import Reply
 
 log = logging.getLogger(__name__)
 
-_WORDS = re.compile(r' "[^"]*"')  # `failures.told` puts a server's own words in quotation marks
+_WORDS = re.compile(
+    r' "[^"]*"'
+)  # `failures.described` puts a server's own words in quotation marks
 # What looks like a key, whether it is one of ours or not: servers quote the keys that they refuse.
 KEY_LIKE = re.compile(
     r"(?:\b(?:sk|pk|rk|gsk|xai|hf|key|api)[-_][\w*.…-]{6,}|\bAIza[\w-]{10,}|\beyJ[\w-]+\.[\w.-]+"
@@ -36,10 +38,10 @@ class FailureTally:
         self._asked[candidate] += 1
         if reply.failure is None and reply.model == candidate:
             return
-        told = _REST.sub("", KEY_LIKE.sub("[key]", reply.note or reply.failure or ""))
-        key = (candidate, _WORDS.sub("", told).removeprefix(f"{candidate}: "))
+        said = _REST.sub("", KEY_LIKE.sub("[key]", reply.note or reply.failure or ""))
+        key = (candidate, _WORDS.sub("", said).removeprefix(f"{candidate}: "))
         self._counts[key] += 1
-        self._words.setdefault(key, told.removeprefix(f"{candidate}: "))
+        self._words.setdefault(key, said.removeprefix(f"{candidate}: "))
 
     def reason(self, candidate: str) -> str | None:
         """The commonest reason of the candidate's failed calls, with its count; None if none failed."""
