@@ -51,6 +51,8 @@ def learning_costs(
     matrix: Matrix,
     seeds: Sequence[int],
     training: LearningCost | None,
+    *,
+    trained: bool,
 ) -> dict[str, LearningCost]:
     """The cost of learning for every router of an evaluation, in the mean over training seeds.
 
@@ -58,7 +60,8 @@ def learning_costs(
     chosen on validation. Replies that are recorded or simulated count with their price, though nothing is paid.
 
     Args:
-        training: of the policy; None without one.
+        training: of the policy; None where it is not known, or without a policy.
+        trained: there is a policy. Routers with its text are left out if `training` is None.
     """
     all_probes = _asked(matrix)
     own = NOTHING_ASKED if training is None else all_probes.plus(training)
@@ -71,7 +74,10 @@ def learning_costs(
             return _mean(_asked(observed(matrix, count, seed=seed)) for seed in seeds)
         return all_probes if name in _FROM_ALL_PROBES else NOTHING_ASKED
 
-    return {name: cost(name) for name in {row.router for row in evaluated.rows}}
+    routers = {row.router for row in evaluated.rows}
+    if trained and training is None:
+        routers = {name for name in routers if RouterId.parse(name).kind == "baseline"}
+    return {name: cost(name) for name in routers}
 
 
 def _asked(matrix: Matrix) -> LearningCost:

@@ -92,15 +92,17 @@ def evaluate(params: Params) -> None:
 
 
 def _learning(params: Params, found: Evaluation) -> dict[str, LearningCost]:
-    """What each router's learning asked of the candidates."""
-    train, training = params.train, None
-    if params.has_policy:
+    """What each router's learning asked of the candidates; a policy that was not trained here is left out."""
+    train, log = params.train, PATHS.train / "seeds.csv"
+    training = None
+    if params.has_policy and log.is_file():
         training = training_cost(
-            PATHS.train / "seeds.csv",
+            log,
             rollouts=train.questions_per_step * train.rollouts_per_question,
             validated=train.validation_questions,
         )
-    return learning_costs(found, read_matrix(PATHS.matrix), params.seeds, training)
+    matrix = read_matrix(PATHS.matrix)
+    return learning_costs(found, matrix, params.seeds, training, trained=params.has_policy)
 
 
 def _open_pool(workspace: Workspace, calls: Path) -> Pool:

@@ -138,7 +138,8 @@ def test_learning_is_counted_in_calls_and_usd():
     rows = [row(router=name) for name in routers]
     tried = LearningCost(calls=30, cost_usd=1.0)
     found = learning_costs(
-        Evaluation(rows, {1: "a"}, validated=tried), MATRIX, [1, 2], LearningCost(calls=100, cost_usd=7.0)
+        Evaluation(rows, {1: "a"}, validated=tried), MATRIX, [1, 2], LearningCost(calls=100, cost_usd=7.0),
+        trained=True,
     )  # fmt: skip
     # 5 probes x 3 candidates cost 5 x (2 + 4 + 0) USD; of 8 probes there are 5.
     probes = LearningCost(calls=15, cost_usd=30.0)
@@ -149,8 +150,12 @@ def test_learning_is_counted_in_calls_and_usd():
         "baseline/beta_8": probes,
         "baseline/largest": LearningCost(calls=0, cost_usd=0),
     }
-    alone = learning_costs(Evaluation(rows[1:2], {1: "a"}, validated=tried), MATRIX, [1], None)
+    alone = learning_costs(
+        Evaluation(rows[1:2], {1: "a"}, validated=tried), MATRIX, [1], None, trained=False
+    )
     assert alone == {"best_single": tried}
+    unknown = learning_costs(Evaluation(rows, {1: "a"}), MATRIX, [1], None, trained=True)
+    assert set(unknown) == {"baseline/knn", "baseline/beta_8", "baseline/largest"}
 
 
 def test_the_cost_of_training_is_that_of_its_rollouts_and_validations(tmp_path):
