@@ -79,12 +79,15 @@ _STAGES = "Stages, in the order of dvc.yaml"
 _BY_DVC = "`dvc repro` runs this only if its inputs have changed; by hand it always runs."
 
 
-def _stage(name: str, summary: str) -> None:
+def _stage(name: str, summary: str, *, logs: bool = False) -> None:
     def command(params: ParamsFile = PARAMS) -> None:
         from routerr1.cli.scaffold import require_version
         from routerr1.config import load_params
+        from routerr1.tracking.store import check_store
 
         require_version()
+        if logs:  # the libraries of a stage take seconds to import
+            check_store()
 
         run: Callable[[Params], None] = getattr(import_module(f"routerr1.stages.{name}"), name)
         run(load_params(params))
@@ -96,7 +99,7 @@ _stage("dataset", "Write data/questions: embedded questions, the seven benchmark
 _stage("checks", "Check the questions; a failure stops the pipeline before anything is paid.")
 _stage("profile", "Send probe questions to every candidate; write the cards and the answer matrix.")
 _stage("warmstart", "Teach a new policy the protocol, from demonstrations with random routing.")
-_stage("train", "Train the policy by reinforcement learning (GRPO).")
+_stage("train", "Train the policy by reinforcement learning (GRPO).", logs=True)
 
 
 @app.command(epilog=_BY_DVC, rich_help_panel=_STAGES)
@@ -121,6 +124,10 @@ def evaluate(
     """Evaluate the policy, its controls and the baselines on the test questions, with intervals."""
     from routerr1.config import load_params
     from routerr1.errors import ConfigError
+    from routerr1.tracking.store import check_store
+
+    if pool == "params":  # the libraries of the stage take seconds to import
+        check_store()
     from routerr1.stages import evaluate as stage
 
     loaded = load_params(params)
@@ -137,7 +144,7 @@ def evaluate(
             raise ConfigError(f"evaluate: --pool {pool!r}: there are params and replay")
 
 
-_stage("generalize", "Evaluate the policy on pools that it never saw.")
+_stage("generalize", "Evaluate the policy on pools that it never saw.", logs=True)
 _stage("report", "Write one HTML page that opens offline, with tables, plots and trajectories.")
 
 

@@ -43,6 +43,9 @@ def register(
     params: ParamsFile = PARAMS,
 ) -> None:
     """Register the outputs of the stages as a version with the alias challenger; once per state and router."""
+    from routerr1.tracking.store import check_store
+
+    check_store()  # the registry's libraries take seconds to import
     from routerr1.registry import versions
 
     with working("register"):

@@ -58,11 +58,17 @@ def serve(
     """Serve a policy or a router behind OpenAI's protocol, by default the champion."""
     from routerr1.config import load_params
     from routerr1.errors import ConfigError
-    from routerr1.serve.build import Choices
-    from routerr1.serve.run import Source, run
+    from routerr1.tracking.store import check_store
 
     if sum(each is not None for each in (model, policy, router)) > 1:
         raise ConfigError("serve: --model, --policy and --router exclude each other")
+    if (
+        policy is None and router is None
+    ):  # a version; the server's libraries take seconds to import
+        check_store()
+    from routerr1.serve.build import Choices
+    from routerr1.serve.run import Source, run
+
     loaded = load_params(params)
     section = loaded.serve.replace(
         host=loaded.serve.host if host is None else host,

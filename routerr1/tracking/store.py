@@ -29,7 +29,9 @@ LOCKS = Path("runs/locks")
 _SQLITE = "sqlite:///"
 # Modules that SQLAlchemy loads for a database whose address names no driver.
 _DRIVERS = {"postgresql": "psycopg2", "mysql": "MySQLdb", "mssql": "pyodbc"}
+_LIBPQ = ("psycopg2", "psycopg")
 _MAX_ERROR_CHARS = 600
+_ANSWER_S = 5  # MLflow itself would try for minutes
 
 
 def tracking_uri() -> str:
@@ -67,10 +69,19 @@ def open_client() -> "MlflowClient":
     return client
 
 
+def check_store() -> None:
+    """Find out whether the store can be used, before work that is logged there is done or paid.
+
+    Raises: what `refuse_unusable` raises.
+    """
+    refuse_unusable(tracking_uri())
+
+
 def refuse_unusable(uri: str) -> None:
     """Refuse a store that MLflow cannot open, before MLflow tries to for minutes.
 
-    Raises: RegistryError naming the store without its password, and the remedy.
+    Raises: RegistryError naming the store without its password, and the remedy; StoreUnreachable if
+        its server does not answer within some seconds.
     """
     scheme = (
         uri.partition("://")[0] if "://" in uri else uri.partition(":")[0] if ":" in uri else ""
@@ -84,8 +95,12 @@ def refuse_unusable(uri: str) -> None:
         if find_spec(module) is None:
             raise RegistryError(f"{shown}: needs the package {module}, which is not installed")
         _refuse_address(uri, shown)
+        _refuse_dead_database(
+            uri, shown, {"connect_timeout": _ANSWER_S} if module in _LIBPQ else {}
+        )
     elif scheme in ("http", "https"):
         _refuse_address(uri, shown)
+        _refuse_dead_server(uri, shown)
     elif scheme in ("", "file"):
         raise RegistryError(
             f"{shown}: is a folder, which MLflow 3 does not take as a store; use sqlite:///mlflow.db"
@@ -117,6 +132,35 @@ def _refuse_address(uri: str, shown: str) -> None:
         usable = False
     if not usable:
         raise RegistryError(f"{shown}: is no address of a server")
+
+
+def _refuse_dead_database(uri: str, shown: str, options: dict[str, int]) -> None:
+    import sqlalchemy as sa
+
+    try:
+        engine = sa.create_engine(uri, connect_args=options)
+        engine.connect().close()
+        engine.dispose()
+    except sa.exc.SQLAlchemyError as error:
+        raise StoreUnreachable(
+            f"{shown}: cannot be opened ({redact(_in_one_line(error))})"
+        ) from None
+
+
+def _refuse_dead_server(uri: str, shown: str) -> None:
+    import requests
+
+    try:
+        # Any answer will do: an address that is not MLflow's is told by MLflow's own error.
+        requests.get(f"{uri.rstrip('/')}/health", timeout=_ANSWER_S, allow_redirects=False)
+    except requests.Timeout:
+        raise StoreUnreachable(
+            f"{shown}: no answer within {_ANSWER_S:g} s; is it running?"
+        ) from None
+    except requests.RequestException as error:
+        words = re.search(r"\[Errno -?\d+\] ([^'\")]+)", str(error))
+        why = words[1] if words else redact(_in_one_line(error))
+        raise StoreUnreachable(f"{shown}: does not answer ({why}); is it running?") from None
 
 
 def experiment_id(client: "MlflowClient", name: str) -> str:
