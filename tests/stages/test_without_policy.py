@@ -26,6 +26,7 @@ from routerr1.stages.warmstart import warmstart
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow  # the whole chain runs
+LEARNING = ("knn", "mlp", "frugal", "largest", "thompson_8", "beta_40", "knn_spend_5")
 STAGES = (dataset, checks, profile, warmstart, train, evaluate, generalize, report)
 
 
@@ -35,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> P
     made = tmp_path_factory.mktemp("without-policy")
     small = yaml.safe_load((ROOT / "presets/ci.yaml").read_text())
     small["model"] = {"init": "none"}
-    small["baselines"] |= {"include": ["direct", "knn", "mlp", "frugal", "largest"]}
+    small["baselines"] |= {"include": ["direct", "prompted_8", *LEARNING]}
     small["gate"] |= {"min_unseen_em": 0.9}
     (made / "presets").mkdir()
     (made / "presets/own.yaml").write_text(yaml.safe_dump(small))
@@ -61,11 +62,19 @@ def params(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
 @pytest.mark.usefixtures("params")
 def test_only_routers_that_need_no_policy_have_rows():
     routers = {row.router for row in read_rows(Path("data/eval/rows.parquet"))}
-    learned = {"baseline/knn", "baseline/mlp", "baseline/frugal", "baseline/largest"}
+    learned = {f"baseline/{name}" for name in LEARNING}
     controls = {"best_single", "oracle", "random"}
     assert {name for name in routers if not name.startswith("fixed/")} == learned | controls
     rows = read_rows(Path("data/eval/rows.parquet"))
     assert all(row.format_valid and row.calls == len(row.called) for row in rows)
+    table = EvaluationTable.read(Path("data/eval/table.json"))
+    learning = {entry.router: entry.learning for entry in table.routers}
+    eight, forty = learning["baseline/thompson_8"], learning["baseline/beta_40"]
+    assert eight is not None
+    assert forty is not None
+    # The preset has 24 probes, each put to six candidates.
+    assert (eight.calls, forty.calls) == (8 * 6, 24 * 6)
+    assert 0 < eight.cost_usd < forty.cost_usd
 
 
 @pytest.mark.usefixtures("params")
@@ -102,7 +111,7 @@ def test_every_evaluated_router_can_be_judged(params: Params):
     outputs = Outputs()
     table = EvaluationTable.read(outputs.table)
     assert router_to_register(params, outputs, None) == table.reference
-    for asked in ("knn", "frugal", "best_single", "Goliath"):
+    for asked in ("knn", "frugal", "beta_40", "best_single", "Goliath"):
         router = router_to_register(params, outputs, asked)
         evidence = evidence_of(params, outputs, router)
         metrics = gate.measure(evidence, sampling_of(params.evaluate))
