@@ -8,7 +8,8 @@ request is written once and sent as it is over kept connections, so the client c
 - `throughput`: a candidate asked by name, at 1 and 32 clients: requests a second, median and 95th
   percentile of a request in milliseconds, processor time of a request, and the memory of the server
   with its children in MB.
-- `first_token`: milliseconds from the request to the first word of a stream, and beyond the stub's own.
+- `first_token`: milliseconds from the request to the first word of a stream, and beyond the stub's own;
+  `routed_first_token` of a router that chooses the candidate first.
 - `overhead`: the whole way of a question through the router with one call: milliseconds of the client
   without those of the call. The policy is a script, so generation takes no time.
 
@@ -29,6 +30,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +92,7 @@ def serve_stub(port: int) -> None:
 
 def serve_gateway(port: int, stub: str) -> None:
     """The gateway, with a scripted policy that makes one call, and the stub as its candidate."""
+    from routerr1.baselines.replies import Always, answer_with_reply, next_call_of
     from routerr1.config import RolloutParams, ServeParams
     from routerr1.evaluate.controls import Policy, Router, policy_router
     from routerr1.pool.base import Pool
@@ -129,9 +132,18 @@ def serve_gateway(port: int, stub: str) -> None:
         policy = Policy(1, generator, renderer("compact", 2), rollout, 0.0)
         return policy_router(policy, asked, "served", 1)
 
+    def direct(asked: Pool, _: Heard) -> Router:
+        play = partial(answer_with_reply, next_call=next_call_of(Always(NAME)), pool=asked, seed=1)
+        return Router(f"fixed/{NAME}", 1, "served", asked, play, whole_reply=True)
+
     engine = Engine(Identity("routerr1", "bench", "policy", "http"), route, pool, budget)
+    choosing = Engine(
+        Identity("routerr1", "direct", f"fixed/{NAME}", "http"), direct, pool, budget,
+        decides_first=True,
+    )  # fmt: skip
     params = ServeParams(candidates="all", port=port)
     gateway = Gateway(engine, params, Store("sqlite:///serve.sqlite"))
+    gateway.beside.append(choosing)
     serve_forever(gateway, "127.0.0.1", port, lambda _: None, page=False)
 
 
@@ -205,10 +217,10 @@ async def throughput(port: int, clients: int, requests: int) -> dict[str, float]
     }
 
 
-async def first_token(port: int, number: int) -> float:
+async def first_token(port: int, number: int, model: str = NAME) -> float:
     """Median milliseconds to the first word of a stream, one after another."""
     message = {"role": "user", "content": QUESTION}
-    connection = Connection(port, {"model": NAME, "messages": [message], "stream": True})
+    connection = Connection(port, {"model": model, "messages": [message], "stream": True})
     await connection.open()
     found = [(await connection.ask())[1] for _ in range(number)]
     connection.close()
@@ -336,6 +348,9 @@ def main() -> None:
             servers.append(gateway)
             results = {"stub": measure(stub, args.requests, args.streams)}
             results["gateway"] = measure(gateway, args.requests, args.streams)
+            results["gateway"]["routed_first_token_ms"] = asyncio.run(
+                first_token(gateway.port, args.streams, "routerr1@direct")
+            )
             results["gateway"]["overhead"] = asyncio.run(overhead(gateway.port, args.streams * 3))
             if args.litellm:
                 port = free_port()

@@ -99,7 +99,9 @@ def version_engine(version: Version, choices: Choices) -> Engine:
             manifest = read_manifest(checkpoint)
             if (checkpoint / ROUTER).is_file():
                 router = str(manifest["router"])
-                route = reply_route(load_router(checkpoint), router, params)
+                fitted = load_router(checkpoint)
+                opened.decides_first = not isinstance(fitted, Cascade)
+                route = reply_route(fitted, router, params)
             else:
                 router = "policy"
                 generator: Generator
@@ -130,9 +132,9 @@ def router_engine(name: str, params: Params, choices: Choices) -> Engine:
     if not params.has_policy:
         what = SavedRouter(router=name, seed=params.seeds[0], baselines=params.baselines)
         fitted = fit_router(what, PATHS.matrix, PATHS.cards)
-        return _Opened(workspace, params, choices).engine(
-            name, name, reply_route(fitted, name, params), ""
-        )
+        opened = _Opened(workspace, params, choices)
+        opened.decides_first = not isinstance(fitted, Cascade)
+        return opened.engine(name, name, reply_route(fitted, name, params), "")
     if kind == "baseline" and router in _BASELINES:
         route = _baseline_route(router, workspace)
     elif kind == "fixed":
@@ -247,6 +249,7 @@ class _Opened:
         self._params = params
         self._url = choices.generator_url
         self._remote: ServerGenerator | None = None
+        self.decides_first = False
         limits = params.pool.budget
         run = f"serving {uuid.uuid4().hex}"
         self._kind = params.pool.kind
@@ -265,7 +268,9 @@ class _Opened:
 
     def engine(self, version: str, router: str, route: Route, digest: str) -> Engine:
         identity = Identity(self._name, version, router, self._kind, digest)
-        engine = Engine(identity, route, self.pool, self._budget, self._remote)
+        engine = Engine(
+            identity, route, self.pool, self._budget, self._remote, decides_first=self.decides_first
+        )
         engine.open()
         return engine
 

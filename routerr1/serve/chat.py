@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from routerr1.serve.answers import AboutBody, Answer, CallBody, UsageBody, call_body
-from routerr1.serve.hearing import Called, Event, Replied, Thought
+from routerr1.serve.hearing import Called, Replied, Thought
 
 _PIECES = re.compile(r"\s*\S+|\s+\Z")
 
@@ -86,7 +86,7 @@ class Chunks:
         """The first chunk, which names the role."""
         return self._chunk({"role": "assistant", "content": ""})
 
-    def of_event(self, event: Event) -> bytes:
+    def of_event(self, event: Thought | Called | Replied) -> bytes:
         """A thought, a call or a reply, in words as `reasoning_content` and in figures as `routerr1`."""
         match event:
             case Thought():
@@ -108,10 +108,18 @@ class Chunks:
                 words = f"{text}\n"
         return self._chunk({"reasoning_content": words}, routerr1=told)
 
-    def of_answer(self, answer: Answer) -> Iterator[bytes]:
-        """The answer word by word, its end, and the usage if it is asked for."""
-        for piece in _PIECES.findall(answer.text):
-            yield self._chunk({"content": piece})
+    def words(self, text: str) -> bytes:
+        """A part of the answer."""
+        return self._chunk({"content": text})
+
+    def of_answer(self, answer: Answer, sent: str = "") -> Iterator[bytes]:
+        """The answer word by word, its end, and the usage if it is asked for.
+
+        Args:
+            sent: the beginning of the answer that was sent already.
+        """
+        for piece in _PIECES.findall(answer.text[len(sent) :]):
+            yield self.words(piece)
         yield self.end(answer.finish, answer.about)
         if self._usage:
             yield self.usage(answer.usage, answer.about)

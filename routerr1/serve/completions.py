@@ -11,7 +11,7 @@ from routerr1.serve.answers import Answer
 from routerr1.serve.asked import Asked
 from routerr1.serve.errors import ApiError
 from routerr1.serve.gateway import Gateway
-from routerr1.serve.hearing import Event
+from routerr1.serve.hearing import Event, Wrote
 from routerr1.serve.incoming import headers_of, read_question
 from routerr1.serve.openapi import body_of
 from routerr1.serve.passing import forwarded_body, forwarded_events
@@ -84,22 +84,38 @@ def add_responses(app: FastAPI, gateway: Gateway) -> None:
 
 
 async def _chat_events(gateway: Gateway, asked: Asked, chunks: chat.Chunks) -> AsyncIterator[bytes]:
-    """The answer in chunks; thoughts and calls before it, if they are asked for."""
-    if not asked.request.include_reasoning:
+    """The answer in chunks; thoughts and calls before it, if they are asked for.
+
+    Where a reply is the answer whatever it says, its words are sent while the candidate writes.
+    """
+    wanted = asked.request
+    live = asked.engine.decides_first and wanted.limit is None and not wanted.stops
+    if not wanted.include_reasoning and not live:
         answer = await gateway.answer(asked)
         yield chunks.start()
-    else:
-        started = False
-        async for found in _told(lambda tell: gateway.answer(asked, tell)):
-            if not started:
-                started = True
-                yield chunks.start()
-            if isinstance(found, Answer):
-                answer = found
-            else:
+        for piece in chunks.of_answer(answer):
+            yield piece
+        return
+    started, sent = False, ""
+    async for found in _told(lambda tell: gateway.answer(asked, tell, live=live)):
+        shown = isinstance(found, Wrote | Answer) or wanted.include_reasoning
+        if shown and not started:
+            started = True
+            yield chunks.start()
+        match found:
+            case Wrote():
+                asked.answered()
+                sent += found.text
+                yield chunks.words(found.text)
+            case Answer():
+                if not found.text.startswith(sent):
+                    raise ApiError(
+                        502, "the reply is not the one whose words were sent", "stream_mismatch"
+                    )
+                for piece in chunks.of_answer(found, sent):
+                    yield piece
+            case _ if shown:
                 yield chunks.of_event(found)
-    for piece in chunks.of_answer(answer):
-        yield piece
 
 
 async def _told(

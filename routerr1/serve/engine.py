@@ -48,6 +48,8 @@ class Engine:
     Args:
         pool: closed with the engine, and the budget with it.
         remote: a generator that is connected with `open`, and closed with the engine.
+        decides_first: the candidate is chosen before it is asked, and its reply is the answer. So its words
+            can be passed on while it writes.
     """
 
     def __init__(
@@ -57,7 +59,10 @@ class Engine:
         pool: Pool,
         budget: Budget,
         remote: AbstractAsyncContextManager[object] | None = None,
+        *,
+        decides_first: bool = False,
     ) -> None:
+        self.decides_first = decides_first
         self.identity = identity
         self.pool = pool
         self._route = route

@@ -150,11 +150,14 @@ class Gateway:
         self,
         asked: Asked,
         tell: Callable[[Event], None] | None = None,
+        *,
+        live: bool = False,
     ) -> Answer:
         """The router's answer.
 
         Args:
-            tell: called with what happens, on the thread of the router.
+            tell: called with what happens, from whatever thread.
+            live: tell a candidate's words while it writes them.
 
         Raises: ApiError.
         """
@@ -171,7 +174,7 @@ class Gateway:
             )
         question = Question(asked.id, SERVED, text, (), "test", metadata=_metadata(request))
         allowed = asked.key.candidates if asked.key is not None else None
-        heard = Heard(f"{SERVED}/{asked.id}", allowed, tell)
+        heard = Heard(f"{SERVED}/{asked.id}", allowed, tell, live)
         grant = self._grant(asked)
         with Kept(self, asked, heard.replies, grant, text) as kept:
             try:

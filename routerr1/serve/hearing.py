@@ -5,7 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from routerr1.pool.base import Call, Pool, PoolWrapper
+from routerr1.pool.client import HttpPool
 from routerr1.rollout.generate import Generator, Session
+from routerr1.serve.words import Words
 from routerr1.types import Generation, Reply
 
 
@@ -34,7 +36,15 @@ class Replied:
     reply: Reply
 
 
-Event = Thought | Called | Replied
+@dataclass(frozen=True, slots=True)
+class Wrote:
+    """A candidate wrote words that are certain to be in its reply."""
+
+    number: int
+    text: str
+
+
+Event = Thought | Called | Wrote | Replied
 
 
 @dataclass
@@ -44,7 +54,8 @@ class Heard:
     Attributes:
         scope: of its calls; see `pool.base.Call`.
         allowed: names of the candidates that may be asked; None for all.
-        tell: called with each event, on the thread of the router.
+        tell: called with each event, from whatever thread.
+        live: the words of candidates are told while they write, where the pool is a live one.
         replies: of its calls so far.
         session: the last one of the policy.
         generation_s: seconds in which the policy wrote or waited for its turn to write.
@@ -54,6 +65,7 @@ class Heard:
     scope: str
     allowed: frozenset[str] | None = None
     tell: Callable[[Event], None] | None = None
+    live: bool = False
     replies: list[Reply] = field(default_factory=list)
     session: Session | None = None
     generation_s: float = 0.0
@@ -84,12 +96,24 @@ class HearingPool(PoolWrapper):
             reply = Reply(
                 call.candidate, "", failure="unavailable", note="not allowed for this key"
             )
+        elif heard.live and isinstance(self.inner, HttpPool):
+            reply = await self._listened(number, self.inner, replace(call, scope=heard.scope))
         else:
             reply = await self.inner.ask(replace(call, scope=heard.scope))
         heard.call_s += time.perf_counter() - began
         heard.replies.append(reply)
         heard.event(Replied(number, reply))
         return reply
+
+    async def _listened(self, number: int, pool: HttpPool, call: Call) -> Reply:
+        words = Words()
+
+        def emit(event: bytes) -> None:
+            text = words.more(event)
+            if text:
+                self._heard.event(Wrote(number, text))
+
+        return (await pool.forward(call, pool.request(call), emit)).reply
 
     async def aclose(self) -> None:
         """Do nothing: the inner pool outlives the request."""
