@@ -14,6 +14,7 @@ POOL_CHANGED = "routerr1.pool.changed"
 DATA_CHANGED = "routerr1.data.changed"
 DRIFT = "routerr1.drift"
 TRIGGERS = (POOL_CHANGED, DATA_CHANGED, DRIFT)
+_ANSWER_S = 3.0
 
 
 class ServerUnreachable(RouterError):
@@ -46,11 +47,13 @@ def notify(event: str, why: str) -> None:
 
 
 def need_server() -> None:
-    """Raises: ConfigError if PREFECT_API_URL names no server."""
-    if not _server_url():
+    """Raises: ConfigError if PREFECT_API_URL names no server; ServerUnreachable."""
+    url = _server_url()
+    if not url:
         raise ConfigError(
             "PREFECT_API_URL: not set; start `prefect server start` and set it to that server's address"
         )
+    _require_answer(url)
 
 
 def check_server() -> None:
@@ -60,7 +63,8 @@ def check_server() -> None:
     """
     from prefect.client.orchestration import get_client
 
-    if _server_url():
+    if url := _server_url():
+        _require_answer(url)
         with server_errors(), get_client(sync_client=True) as client:
             client.hello()
 
@@ -79,6 +83,17 @@ def run_here(program: str, flow: Callable[..., Any], **given: Any) -> int:
         sys.stderr.write(f"{program}: {error}\n")
         return 1 if isinstance(error, FailedRun) else 2
     return 0
+
+
+def _require_answer(url: str) -> None:
+    """Any answer will do here; Prefect's own client would wait for minutes for none.
+
+    Raises: ServerUnreachable.
+    """
+    import httpx
+
+    with server_errors():
+        httpx.get(f"{url.rstrip('/')}/health", timeout=_ANSWER_S)
 
 
 def _server_url() -> str | None:

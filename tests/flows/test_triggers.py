@@ -1,6 +1,7 @@
 """`routerr1 ops notify`: the event is with the server, or the command says why not."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -37,3 +38,23 @@ def test_a_server_that_is_not_there_is_one_line_and_status_2(tmp_path: Path) -> 
         "is it running, and is PREFECT_API_URL right?\n",
     )
     assert run(tmp_path, "routerr1.cli", "ops", "install")[0] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command",
+    [(*NOTIFY,), ("routerr1.cli", "ops", "install"), ("routerr1.flows.pipeline",)],
+    ids=["notify", "install", "pipeline"],
+)
+def test_a_server_that_takes_connections_and_never_answers_is_one_line(
+    command: tuple[str, ...], tmp_path: Path
+) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(8)
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/api"
+        run(tmp_path, "prefect", "config", "set", f"PREFECT_API_URL={url}")
+        status, said = run(tmp_path, *command)
+    assert status == 2
+    (line,) = said.splitlines()
+    assert f"Prefect server {url}: timed out; is it running" in line
