@@ -26,8 +26,10 @@ from mlflow.pyfunc.model import PythonModel
 from routerr1.config import Params
 from routerr1.errors import RegistryError
 from routerr1.files import read_json
+from routerr1.registry.samples import SIMULATED
 from routerr1.registry.served import as_served, check_cards
 from routerr1.rollout.record import to_row
+from routerr1.rollout.refusal import refusal_of
 from routerr1.tracking.store import experiment_id, open_client
 from routerr1.tracking.traces import hand_over
 from routerr1.types import Card, Question, Trajectory
@@ -52,9 +54,19 @@ def requirements() -> list[str]:
 
 
 class Served(TypedDict):
-    """The reply to one question. MLflow's own schemas cannot describe a trajectory, which nests."""
+    """The reply to one question. MLflow's own schemas cannot describe a trajectory, which nests.
+
+    Attributes:
+        answer: None if there is none, or if every call failed and it would be a guess.
+        refused: why there is no answer; None with one.
+        version: the tag `routerr1.key` of the version.
+        pool: kind of the pool; what a `simulated` one replies is made up.
+    """
 
     answer: str | None
+    refused: str | None
+    version: str
+    pool: str
     cost_usd: float
     calls: int
     trajectory: dict[str, Any]
@@ -92,6 +104,9 @@ class RouterModel(PythonModel):
         )
         cards = read_cards(folder / "cards.json")
         check_cards(_offered(self._params), cards)
+        self._version = str(read_json(folder / "sbom.cdx.json")["metadata"]["component"]["version"])
+        if self._params.pool.kind == SIMULATED:
+            _log.warning("the candidates are simulated: what they reply is made up")
         # The limit of a run applies to this process, and spending of earlier processes does not count.
         workspace = Workspace(self._params)
         self._pool = workspace.open_pool(cards, run=f"serving {uuid.uuid4().hex}")
@@ -158,7 +173,7 @@ class RouterModel(PythonModel):
 
     # MLflow checks requests by these hints; `context` may be left out.
     def predict(self, model_input: list[str]) -> list[Served]:  # type: ignore[override]
-        """Answer each question; returns answer, cost_usd, calls and the whole trajectory of each.
+        """Answer each question, or say why there is no answer; see `Served`.
 
         Raises: MlflowException (status 400 over HTTP) for an empty question.
         """
@@ -167,14 +182,18 @@ class RouterModel(PythonModel):
         self._trace(played)
         for trajectory in played:
             _warn_of_refused_calls(trajectory)
+        refusals = [refusal_of(trajectory) for trajectory in played]
         return [
             {
-                "answer": trajectory.answer,
+                "answer": trajectory.answer if refused is None else None,
+                "refused": None if refused is None else refused.why,
+                "version": self._version,
+                "pool": self._params.pool.kind,
                 "cost_usd": trajectory.ledger.cost_usd,
                 "calls": trajectory.ledger.calls,
                 "trajectory": to_row(trajectory),
             }
-            for trajectory in played
+            for trajectory, refused in zip(played, refusals, strict=True)
         ]
 
     def _trace(self, played: Sequence[Trajectory]) -> None:

@@ -5,15 +5,10 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
+from routerr1.rollout.refusal import Refusal, refusal_of
 from routerr1.serve.engine import Identity
 from routerr1.serve.errors import ApiError, over_budget
 from routerr1.types import Ledger, Reply, Trajectory
-
-_NO_ANSWER = {
-    "max_rounds": "the policy asked for another call after its last one",
-    "no_action": "the policy ended without a call or an answer",
-    "length": "the policy used up its tokens",
-}
 
 
 class PromptDetails(BaseModel):
@@ -96,29 +91,16 @@ def require_answer(trajectory: Trajectory) -> str:
 
     Raises: ApiError if there is none, or if no candidate replied: what a policy says then is a guess.
     """
-    replies = [turn.reply for turn in trajectory.turns if turn.reply is not None]
-    failed = [reply for reply in replies if reply.failure is not None]
-    if replies and len(failed) == len(replies):
-        refused = [reply for reply in failed if reply.failure == "budget"]
-        if refused:
-            raise over_budget(_words(refused))
-        asked = any(reply.model for reply in failed)
-        raise ApiError(503 if asked else 502, _words(failed), "no_candidate_replied")
-    if trajectory.answer is None:
-        reason = _NO_ANSWER[trajectory.stopped]
-        raise ApiError(502, f"there is no answer: {reason}", "no_answer", retry=False)
-    if not trajectory.answer.strip():
-        raise ApiError(
-            502, "there is no answer: the policy answered nothing", "no_answer", retry=False
-        )
-    return trajectory.answer.strip()
-
-
-def _words(replies: Sequence[Reply]) -> str:
-    reasons = dict.fromkeys(
-        f"{reply.model or 'no model'}: {reply.note or reply.failure}" for reply in replies
-    )
-    return f"no candidate replied ({'; '.join(reasons)})"
+    refused = refusal_of(trajectory)
+    match refused:
+        case None:
+            assert trajectory.answer is not None
+            return trajectory.answer.strip()
+        case Refusal(kind="budget"):
+            raise over_budget(refused.why)
+        case Refusal(kind="no_reply"):
+            raise ApiError(503 if refused.asked else 502, refused.why, "no_candidate_replied")
+    raise ApiError(502, refused.why, "no_answer", retry=False)
 
 
 def usage_of(trajectory: Trajectory) -> UsageBody:

@@ -35,6 +35,7 @@ pytestmark = pytest.mark.slow
 
 CHAMPION = "models:/routerr1@champion"
 QUESTION = "What is the capital of France?"
+SERVED = {"answer", "refused", "version", "pool", "cost_usd", "calls", "trajectory"}
 
 
 def make_champion(chain: Params, policy: Path, *, price: float = 0.0, **pool: Any) -> Params:
@@ -91,9 +92,10 @@ def test_the_champion_answers_and_is_traced(
         busy.execute("BEGIN EXCLUSIVE")  # an answer does not wait for stored traces
         answers = ask_all(model, QUESTION, "What is 2 + 2?")
         busy.rollback()
-    assert [set(answer) for answer in answers] == [
-        {"answer", "cost_usd", "calls", "trajectory"}
-    ] * 2
+    assert [set(answer) for answer in answers] == [SERVED] * 2
+    key = versions.get_version(open_client(), "routerr1", "champion").tags["routerr1.key"]
+    assert {(answer["version"], answer["pool"]) for answer in answers} == {(key, "simulated")}
+    assert all((answer["answer"] is None) != (answer["refused"] is None) for answer in answers)
     questions = [answer["trajectory"]["question"] for answer in answers]
     assert [question["question"] for question in questions] == [QUESTION, "What is 2 + 2?"]
     assert answers[0]["trajectory"]["turns"]
@@ -141,6 +143,9 @@ def test_an_answer_for_which_the_money_ran_out_is_told(
     make_champion(chain, calling_policy, price=1.0)
     answers = ask_all(load(budget={"question_usd": 0.0}), *[QUESTION] * 4)
     assert "budget" in failures(answers)
+    called = [answer for answer in answers if failures([answer])]
+    assert all(answer["answer"] is None for answer in called)  # what it says then is a guess
+    assert "no candidate replied (" in called[0]["refused"]
     assert "of 0.000000 USD are spent or set aside" in caplog.text
     with pytest.raises(BudgetExceeded, match=r"^run serving \w+: the next call could cost"):
         ask_all(load(budget={"run_usd": 0.0}), *[QUESTION] * 4)
@@ -223,7 +228,7 @@ def test_the_champion_is_served_over_http(chain: Params, calling_policy: Path) -
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(timeout=30)
         until_gone(server.pid, seconds=60)
-    assert set(answer["predictions"][0]) == {"answer", "cost_usd", "calls", "trajectory"}
+    assert set(answer["predictions"][0]) == SERVED
     client = open_client()
     traces = client.search_traces(locations=[experiment_id(client, "routerr1")])
     assert len(traces) == 1  # stored though the server was ended at once

@@ -1,0 +1,51 @@
+"""Why a finished rollout has no answer that may be shown as one."""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from routerr1.types import Reply, Trajectory
+
+_NO_ANSWER = {
+    "max_rounds": "the policy asked for another call after its last one",
+    "no_action": "the policy ended without a call or an answer",
+    "length": "the policy used up its tokens",
+}
+
+
+class Refusal(NamedTuple):
+    """What is said in place of an answer.
+
+    Attributes:
+        kind: the budget refused calls; no candidate replied to any call; or the policy gave no answer.
+        asked: whether any candidate was called.
+    """
+
+    kind: Literal["budget", "no_reply", "no_answer"]
+    why: str
+    asked: bool
+
+
+def refusal_of(trajectory: Trajectory) -> Refusal | None:
+    """Why there is no answer; None if there is one.
+
+    An answer after calls that all failed is a guess, so it is refused.
+    """
+    replies = [turn.reply for turn in trajectory.turns if turn.reply is not None]
+    failed = [reply for reply in replies if reply.failure is not None]
+    asked = any(reply.model for reply in replies)
+    if replies and len(failed) == len(replies):
+        over = [reply for reply in failed if reply.failure == "budget"]
+        return Refusal("budget" if over else "no_reply", _words(over or failed), asked)
+    if trajectory.answer is None:
+        why = f"there is no answer: {_NO_ANSWER[trajectory.stopped]}"
+        return Refusal("no_answer", why, asked)
+    if not trajectory.answer.strip():
+        return Refusal("no_answer", "there is no answer: the policy answered nothing", asked)
+    return None
+
+
+def _words(replies: Sequence[Reply]) -> str:
+    reasons = dict.fromkeys(
+        f"{reply.model or 'no model'}: {reply.note or reply.failure}" for reply in replies
+    )
+    return f"no candidate replied ({'; '.join(reasons)})"
