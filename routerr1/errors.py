@@ -50,7 +50,7 @@ class LockHeld(RouterError):
 
 @contextmanager
 def ungrouped() -> Iterator[None]:
-    """Around a task group: the first RouterError that ended it, by itself; what its cancelling met is left out."""
+    """Around a task group: re-raise its first RouterError alone, without the cancellations that it caused."""
     try:
         yield
     except BaseExceptionGroup as failed:
