@@ -87,6 +87,7 @@ def test_beats_the_majority_where_the_topic_decides(name):
 
 
 @pytest.mark.parametrize("name", EACH)
+@pytest.mark.slow
 def test_does_not_beat_the_majority_where_nothing_can_be_learnt(name):
     gains = []
     for seed in (3, 5):

@@ -84,6 +84,7 @@ def test_thoughts_and_calls_are_streamed_if_asked_for(start: Start) -> None:
     assert "<think>" not in reasoning
 
 
+@pytest.mark.slow
 async def test_two_hundred_at_once_are_answered_by_the_async_client(start: Start) -> None:
     running = start()
     async with asynchronous(running) as openai_client:

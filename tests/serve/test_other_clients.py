@@ -7,6 +7,8 @@ from routerr1.serve.store import RequestRow
 from routerr1.simulation.pool import SimulatedPool
 from tests.serve.conftest import FRANCE, Running, Start
 
+pytestmark = pytest.mark.slow  # the libraries take seconds to import
+
 
 async def expected(pool: SimulatedPool) -> str:
     return (await pool.ask(Call("Atlas", FRANCE))).text.strip()

@@ -49,6 +49,7 @@ def test_simulated_candidates_are_refused_unless_it_is_a_demonstration(params: P
         policy_engine(Path("models/policy"), params, Choices())
 
 
+@pytest.mark.slow
 async def test_forty_at_once_share_batches_and_health_is_answered_meanwhile(
     params: Params, folder: Path
 ) -> None:
