@@ -22,14 +22,21 @@ _NO_PARTIAL_CREDIT = {"yes", "no", "noanswer"}
 
 _QUOTES = dict.fromkeys("'`´‘’‚‛′ʼ", "'")
 _DASHES = dict.fromkeys("-‐‑‒–—―−﹘﹣", "-")
-_UNIFIED = str.maketrans(_QUOTES | _DASHES)
+_SIGNS = {"⁄": "/", "∕": "/", "٫": ".", "٬": ","}
+_UNIFIED = str.maketrans(_QUOTES | _DASHES | _SIGNS)
+# Before NFKC: it would write 2½ as 21/2, and thin blanks between groups of digits as any others.
+_THIN_BLANK = re.compile("(?<=\\d)[\u00a0\u2009\u202f](?=\\d{3}(?!\\d))")
+_FRACTION = re.compile("([\u00bc-\u00be\u2150-\u215f\u2189])")
 # A minus after a letter, a digit or a closing bracket joins two words; before a number it is a sign.
 _NUMBER = re.compile(
     r"(?:(?<![^\W_])(?<![.)\]])-)?(?<![^\W_])(?<!\.)(?:"
     r"\d{1,3}(?:,\d{3})+(?:\.\d+)?"  # 1,000.5
+    r"|\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d+)?"  # 1,00,000.5, as in India
     r"|\d{1,3}(?:'\d{3})+(?:\.\d+)?"  # 1'000.5
     r"|\d{1,3}(?:\.\d{3})+,\d+"  # 1.000,5
+    r"|\d{1,3}(?:\.\d{3}){2,}"  # 1.000.000
     r"|\d+(?:[.,]\d+)?"  # 3.5 and 3,5
+    r"|\.\d+"  # .5
     r")(?![^\W_]|[.,]\d)"
 )
 # Scripts that put no blank between words: each character is a token of its own.
@@ -117,7 +124,8 @@ def _f1(prediction: str, reference: str) -> float:
 def _tokens(text: str) -> list[str]:
     """Tokens by the rule `text`."""
     # Case folding can undo NFKC, so NFKC comes again behind it.
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    apart = _FRACTION.sub(r" \1", _THIN_BLANK.sub("", text)).replace("İ", "i")
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", apart).casefold())
     folded = _UNSPACED.sub(r" \1 ", folded.translate(_UNIFIED))
     tokens: list[str] = []
     end = 0
@@ -157,17 +165,19 @@ def _words(text: str) -> list[str]:
 def _plain_number(text: str) -> str:
     """One spelling for equal numbers.
 
-    >>> [_plain_number(each) for each in ("1,000.0", "1.000,5", "007", "3,50", "-0", "1'000")]
-    ['1000', '1000.5', '7', '3.5', '0', '1000']
+    >>> [_plain_number(each) for each in ("1,000.0", "1.000,5", "007", "3,50", "-0", "1'000", ".5", "1.000.000")]
+    ['1000', '1000.5', '7', '3.5', '0', '1000', '0.5', '1000000']
     """
     sign, digits = ("-", text[1:]) if text[0] == "-" else ("", text)
     digits = digits.replace("'", "")
+    if digits.count(",") > 1 or (digits.count(".") > 1 and "," not in digits):
+        digits = digits.replace("." if digits.count(".") > 1 else ",", "")
     if re.fullmatch(r"\d{1,3}(?:\.\d{3})+,\d+", digits):
         digits = digits.replace(".", "").replace(",", ".")
     elif re.fullmatch(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?", digits):
         digits = digits.replace(",", "")
     whole, _, part = digits.replace(",", ".").partition(".")
     # Every script's digits count: int() reads them.
-    whole, part = str(int(whole)), "".join(str(int(digit)) for digit in part).rstrip("0")
+    whole, part = str(int(whole or "0")), "".join(str(int(digit)) for digit in part).rstrip("0")
     number = f"{whole}.{part}" if part else whole
     return number if number == "0" else sign + number
