@@ -1,8 +1,10 @@
 """What no honest client sends."""
 
 import json
+import resource
 import socket
 import time
+from collections.abc import Iterator
 
 import httpx2
 import openai
@@ -100,10 +102,22 @@ def test_long_headers_are_refused(start: Start) -> None:
     assert (found.status_code, found.json()["error"]["code"]) == (431, "headers_too_large")
 
 
-def test_a_client_that_sends_no_header_is_disconnected_and_others_are_served(start: Start) -> None:
-    running = start(header_s=0.5)
+@pytest.fixture
+def many_files() -> Iterator[int]:
+    """How many connections this process can hold both ends of, at most 10,000."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 22_000 if hard == resource.RLIM_INFINITY else min(22_000, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    yield min((max(soft, wanted) - 400) // 2, 10_000)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_clients_that_send_no_header_are_disconnected_and_others_are_served(
+    start: Start, many_files: int
+) -> None:
+    running = start(header_s=8)
     host, port = running.url.removeprefix("http://").split(":")
-    idle = [socket.create_connection((host, int(port))) for _ in range(500)]
+    idle = [socket.create_connection((host, int(port))) for _ in range(many_files)]
     try:
         idle[0].sendall(b"POST /v1/chat")
         with client(running) as openai_client:
