@@ -61,15 +61,16 @@ class Kept:
             self._asked.engine.identity.label,
         )
         model, spend = asked.request.model, asked.request.spend or 0.0
+        labels = (label, model, f"{spend:.0f}")
         seconds = time.perf_counter() - asked.began
         cost_usd = sum(reply.cost_usd for reply in self._replies)
         if status != 200:  # a call that broke off is on no reply, but it is booked
             cost_usd = max(cost_usd, self._grant.spent_usd)
-        metrics.requests.labels(label, model, f"{spend:.0f}", str(status)).inc()
-        metrics.seconds.labels(label, model).observe(seconds)
-        metrics.request_usd.labels(label, model).observe(cost_usd)
+        metrics.requests.labels(*labels, str(status)).inc()
+        metrics.seconds.labels(*labels).observe(seconds)
+        metrics.request_usd.labels(*labels).observe(cost_usd)
         if asked.first_s is not None:
-            metrics.first_s.labels(label, model).observe(asked.first_s)
+            metrics.first_s.labels(*labels).observe(asked.first_s)
         if status == 429:
             metrics.over_budget.inc()
         metrics.replied(label, self._replies)

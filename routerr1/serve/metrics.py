@@ -23,22 +23,18 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        versioned = ("version", "model")
-        self.requests = self._counter(
-            "requests", "Requests by outcome.", *versioned, "spend", "status"
-        )
+        asked = ("version", "model", "spend")
+        self.requests = self._counter("requests", "Requests by outcome.", *asked, "status")
         self.seconds = self._histogram(
-            "request_seconds", "Seconds to the whole answer.", _SECONDS, *versioned
+            "request_seconds", "Seconds to the whole answer.", _SECONDS, *asked
         )
         self.first_s = self._histogram(
-            "first_token_seconds", "Seconds to the first visible token.", _SECONDS, *versioned
+            "first_token_seconds", "Seconds to the first visible token.", _SECONDS, *asked
         )
         self.overhead_s = self._histogram(
             "overhead_seconds", "Seconds beside generation and calls.", _SECONDS, "version"
         )
-        self.request_usd = self._histogram(
-            "request_usd", "US dollars of a request.", _USD, *versioned
-        )
+        self.request_usd = self._histogram("request_usd", "US dollars of a request.", _USD, *asked)
         self.usd = self._counter("usd", "US dollars by candidate.", "version", "candidate")
         self.tokens = self._counter(
             "tokens", "Tokens by candidate.", "version", "candidate", "kind"
