@@ -144,18 +144,6 @@ def test_a_malformed_run_file_names_itself() -> None:
         pass
 
 
-def test_a_server_that_does_not_answer_is_one_line_without_the_password(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9/")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(RegistryError) as caught:
-        open_client()
-    assert "\n" not in str(caught.value)
-    assert "MLflow at http://127.0.0.1:9/" in str(caught.value)
-    assert "secret" not in str(caught.value)
-
-
 @pytest.mark.parametrize(
     ("uri", "problem"),
     [
