@@ -78,7 +78,9 @@ class Spending:
         else:
             url = sa.make_url(place)
         self._is_sqlite = url.get_backend_name() == "sqlite"
-        shown = place if isinstance(place, Path) else url.render_as_string(hide_password=True)
+        # A password may also be among the parameters.
+        bare = url.set(query={})
+        shown = place if isinstance(place, Path) else bare.render_as_string(hide_password=True)
         try:
             if self._is_sqlite:
                 options = {"timeout": 60, "isolation_level": None, "check_same_thread": False}

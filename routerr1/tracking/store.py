@@ -31,6 +31,7 @@ _SQLITE = "sqlite:///"
 _DRIVERS = {"postgresql": "psycopg2", "mysql": "MySQLdb", "mssql": "pyodbc"}
 _LIBPQ = ("psycopg2", "psycopg")
 _MAX_ERROR_CHARS = 600
+_SECRET_PARAMETER = re.compile(r"([?&]\w*(?:pass|pwd|token|key|secret)\w*=)[^&\s]*", re.IGNORECASE)
 _ANSWER_S = 5  # MLflow itself would try for minutes
 
 
@@ -244,15 +245,17 @@ def _in_one_line(error: Exception) -> str:
 
 
 def redact(text: str) -> str:
-    """`text` without the user names and passwords of the addresses in it.
+    """`text` without the user names, passwords and secret parameters of the addresses in it.
 
     Everything up to the last "@" of a word is removed, because a password may hold "/" and "@". A path
     with an "@" loses its first part as well.
 
     >>> redact("http://me:se/c@ret@host:5000/")
     'http://host:5000/'
+    >>> redact("postgresql://host/x?user=me&password=s%20cret&connect_timeout=3")
+    'postgresql://host/x?user=me&password=&connect_timeout=3'
     """
-    return re.sub(r"://\S+@", "://", text)
+    return _SECRET_PARAMETER.sub(r"\1", re.sub(r"://\S+@", "://", text))
 
 
 def this_process() -> str:

@@ -39,9 +39,16 @@ def test_budgets_of_several_connections_never_pass_a_limit_together(tmp_path: Pa
             budget.close()
 
 
-def test_an_address_that_does_not_answer_is_named_without_its_password() -> None:
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://me:secret@127.0.0.1:9/x?connect_timeout=2",
+        "postgresql://127.0.0.1:9/x?user=me&password=secret",
+    ],
+)
+def test_an_address_that_does_not_answer_is_named_without_its_password(address: str) -> None:
     with pytest.raises(PoolError, match="cannot be used as a budget file") as refused:
-        Spending("postgresql://me:secret@127.0.0.1:9/x?connect_timeout=2")
+        Spending(address)
     assert "secret" not in str(refused.value)
 
 

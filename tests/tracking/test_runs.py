@@ -211,6 +211,11 @@ def test_a_folder_of_locks_that_cannot_be_made_is_one_line() -> None:
         ("postgresql://u:%2F@db/mlflow", "postgresql://db/mlflow"),
         ("http://token@host/", "http://host/"),
         ("http://host:5000/", "http://host:5000/"),
+        (
+            "postgresql://host/x?user=me&password=s%20cret is down",
+            "postgresql://host/x?user=me&password= is down",
+        ),
+        ("http://host/?api_key=abc&x=1", "http://host/?api_key=&x=1"),
         ("sqlite:////tmp/mlflow.db", "sqlite:////tmp/mlflow.db"),
     ],
 )
