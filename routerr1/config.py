@@ -615,7 +615,7 @@ class ServeParams(Section):
     candidates: Literal["all"] | tuple[str, ...] = ()
     keep: Literal["none", "metadata", "full"] = "metadata"
     trace: float = Field(default=0.1, ge=0, le=1)
-    spend: float = Field(default=5.0, ge=0, le=10)
+    spend: float = Field(default=10.0, ge=0, le=10)
     max_question_usd: float | None = Field(default=None, ge=0)
     timeout_s: float = Field(default=120.0, gt=0)
     watch_s: float = Field(default=10.0, gt=0)

@@ -1,8 +1,8 @@
 """How a policy writes calls and answers: with names and in words, or in short form.
 
 The short form is that of the compact template. A look-up (`<search>Cards: aviation</search>`) is free and
-shows the best candidates of a topic under handles (`m4`). Handles are drawn for every rollout, so the
-policy cannot memorise a choice. `@question` in a call is the question as it was asked, `@2` in a call or as
+shows the best candidates of a topic under handles (`m4`), of those that the question's spend level allows.
+Handles are drawn for every rollout, so the policy cannot memorise a choice. `@question` in a call is the question as it was asked, `@2` in a call or as
 the answer is the short answer of the second reply. Only what the policy sampled is read for these.
 """
 
@@ -101,17 +101,25 @@ class ShortNotation:
         cards: of the pool that is called.
         shown: what look-ups show instead of `cards`; each name or alias must be one of the pool.
         seed: draws the handles and the order of a look-up.
+        spend: level from 0 to `SPEND_LEVELS`, see `affordable`.
     """
 
     refuses_repeats = True
 
     def __init__(
-        self, cards: Sequence[Card], question: str, seed: str, shown: Sequence[Card] | None = None
+        self,
+        cards: Sequence[Card],
+        question: str,
+        seed: str,
+        *,
+        shown: Sequence[Card] | None = None,
+        spend: int = SPEND_LEVELS,
     ) -> None:
         self.handles: dict[str, str] = {}
         self._names = protocol.names_of(cards)
         self._cards = tuple(cards if shown is None else shown)
         self._question = question
+        self._spend = spend
         self._random = Random(f"handles/{seed}")
         self._free = self._random.sample(range(1, HANDLES + 1), HANDLES)
         self._handle_of: dict[str, str] = {}
@@ -161,12 +169,14 @@ class ShortNotation:
     def cards_on(self, topic: str) -> str:
         """The topic's best candidates in random order: price step, percent and handle of each.
 
-        Of an unknown topic the figures are means over all topics. A second look-up of a topic leaves out
+        Candidates that the spend level does not allow are left out. Of an unknown topic the figures are means over all topics. A second look-up of a topic leaves out
         the candidates that were asked after the first, and every look-up those that did not answer.
         """
         self._topic = topic = topic.strip().lower()
-        passed = self._asked.get(topic, set()) | self._down
-        left = [card for card in self._cards if card.name not in passed] or list(self._cards)
+        up = [card for card in self._cards if card.name not in self._down] or list(self._cards)
+        offered = affordable(up, self._spend)
+        passed = self._asked.get(topic, set())
+        left = [card for card in offered if card.name not in passed] or offered
         best = sorted(left, key=lambda card: (-_figure(card, topic), self._random.random()))[:SHOWN]
         entries = [
             f"${price_step(card)} {percent(_figure(card, topic))}% {self._handle(card)}"
@@ -209,15 +219,39 @@ def price_step(card: Card) -> int:
     >>> price_step(Card("A", completion_usd_per_mtok=1.0)), price_step(Card("B"))
     (12, 0)
     """
-    reply_tokens = _USUAL_TOKENS if card.completion_tokens is None else card.completion_tokens
-    usd_per_mcall = (
-        card.prompt_usd_per_mtok * _USUAL_TOKENS
-        + card.completion_usd_per_mtok * reply_tokens
-        + card.request_usd * 1e6
-    )
+    usd_per_mcall = usual_usd(card) * 1e6
     if usd_per_mcall <= 0:
         return 0
     return min(PRICE_STEPS, max(0, round(5 * math.log10(usd_per_mcall / _LOWEST_USD_PER_MCALL))))
+
+
+def usual_usd(card: Card) -> float:
+    """What a call with a short question costs by the card's prices."""
+    asked, said = (
+        _USUAL_TOKENS if tokens is None else tokens
+        for tokens in (card.prompt_tokens, card.completion_tokens)
+    )
+    tokens_usd = card.prompt_usd_per_mtok * asked + card.completion_usd_per_mtok * said
+    return tokens_usd / 1e6 + card.request_usd
+
+
+def affordable(cards: Sequence[Card], level: int) -> list[Card]:
+    """The candidates whose usual call costs no more than a spend level allows.
+
+    Level 10 allows all of `cards`, level 0 the cheapest, and the levels between are even steps on the
+    logarithm of the cost. Free candidates count as a thousandth of the most expensive.
+
+    >>> priced = [Card(str(usd), request_usd=usd) for usd in (1.0, 10.0, 100.0)]
+    >>> [len(affordable(priced, level)) for level in (0, 4, 5, 10)]
+    [1, 1, 2, 3]
+    """
+    usd = [usual_usd(card) for card in cards]
+    high = max(usd, default=0.0)
+    if high <= 0:
+        return list(cards)
+    low = max(min(usd), high / 1000)
+    most = low * (high / low) ** (level / SPEND_LEVELS) * (1 + 1e-9)
+    return [card for card, cost in zip(cards, usd, strict=True) if cost <= most]
 
 
 def _figure(card: Card, topic: str) -> float:

@@ -83,7 +83,9 @@ class Renderer:
         if not self.short:
             return PlainNotation(cards)
         own = f"{question.dataset}/{question.question}/{seed}"
-        return ShortNotation(cards, question.question, own, self.shown)
+        return ShortNotation(
+            cards, question.question, own, shown=self.shown, spend=spend_of(question)
+        )
 
 
 def renderer(template: Template, max_rounds: int, file: Path | None = None) -> Renderer:

@@ -57,6 +57,7 @@ class Card:
         completion_usd_per_mtok: price of a million reply tokens.
         latency_s: median seconds to a whole reply; None before profiling.
         performance: share of probe questions answered right, by topic or data set, in [0, 1].
+        prompt_tokens: mean length of a probe's prompt; None before profiling.
         completion_tokens: mean reply length; None before profiling.
         size_b: billions of parameters, all experts counted; None if unknown. Never shown to the policy.
         cached_prompt_usd_per_mtok: price of a million cached prompt tokens; None: as any other.
@@ -73,6 +74,7 @@ class Card:
     latency_s: float | None = None
     latency_p95_s: float | None = None
     performance: Mapping[str, float] = field(default_factory=dict)
+    prompt_tokens: float | None = None
     completion_tokens: float | None = None
     size_b: float | None = None
     cached_prompt_usd_per_mtok: float | None = None

@@ -28,6 +28,12 @@ CARDS = [
 ]
 
 
+PRICED = [
+    Card(f"Model {place}", request_usd=10.0**place, performance={"law": place / 10})
+    for place in range(4)
+]
+
+
 def notation(cards: Sequence[Card] = CARDS, seed: str = "0") -> ShortNotation:
     return ShortNotation(cards, QUESTION.question, seed)
 
@@ -70,6 +76,28 @@ async def played(pool: Pool, *turns: str) -> Trajectory:
     return await rollout(
         QUESTION, best_first(*turns), pool, render=renderer("compact", 3), params=PARAMS, seed=4
     )
+
+
+def shown_at(spend: int, cards: Sequence[Card] = PRICED) -> set[str]:
+    short = ShortNotation(cards, QUESTION.question, "0", spend=spend)
+    short.cards_on("law")
+    return set(short.handles.values())
+
+
+def test_a_look_up_shows_what_the_spend_level_allows() -> None:
+    assert [len(shown_at(level)) for level in range(11)] == [1, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4]
+    assert shown_at(0) == {"Model 0"}
+    assert len(shown_at(0, CARDS)) == 1  # a free candidate is the cheapest
+    free = [replace(card, request_usd=0.0) for card in PRICED]
+    assert len(shown_at(0, free)) == 4
+
+
+def test_a_candidate_that_is_down_leaves_its_budget_to_the_next() -> None:
+    short = ShortNotation(PRICED, QUESTION.question, "0", spend=0)
+    short.cards_on("law")
+    short.heard(Ask("Model 0", "x"), Reply("Model 0", "", failure="unavailable"))
+    assert len(short.cards_on("law").split()) == 3
+    assert set(short.handles.values()) == {"Model 0", "Model 1"}
 
 
 LOOK = "<think> law</think><search> Cards: law</search>"

@@ -50,6 +50,7 @@ class CardRow(BaseModel):
     latency_s: Amount | None = None
     latency_p95_s: Amount | None = None
     performance: dict[str, Share] = Field(default_factory=dict)
+    prompt_tokens: Amount | None = None
     completion_tokens: Amount | None = None
     size_b: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     cached_prompt_usd_per_mtok: Amount | None = None

@@ -128,6 +128,7 @@ def _card(name: str, real: Card, probes: Sequence[_Probe], rng: Random) -> Card:
         prompt_usd_per_mtok=float(f"{real.prompt_usd_per_mtok * factor:.3g}"),
         completion_usd_per_mtok=float(f"{real.completion_usd_per_mtok * factor:.3g}"),
         latency_s=statistics.median(probe.reply.latency_s for probe in probes),
+        prompt_tokens=round(statistics.fmean(probe.reply.prompt_tokens for probe in probes), 1),
         completion_tokens=round(
             statistics.fmean(probe.reply.completion_tokens for probe in probes), 1
         ),

@@ -263,6 +263,7 @@ def summarise(
             card,
             latency_s=round(statistics.median(latencies), 3),
             latency_p95_s=round(_quantile(latencies, 0.95), 3),
+            prompt_tokens=round(statistics.fmean(row["prompt_tokens"] for row in answered), 1),
             completion_tokens=round(
                 statistics.fmean(row["completion_tokens"] for row in answered), 1
             ),
@@ -276,7 +277,7 @@ def summarise(
             "failures": len(mine) - len(answered),
             "latency_s": card.latency_s,
             "latency_p95_s": card.latency_p95_s,
-            "prompt_tokens": statistics.fmean(row["prompt_tokens"] for row in answered),
+            "prompt_tokens": card.prompt_tokens,
             "completion_tokens": card.completion_tokens,
             "cost_usd": statistics.fmean(row["cost_usd"] for row in mine),
             "total_cost_usd": sum(row["cost_usd"] for row in mine),

@@ -50,7 +50,7 @@ class Common(BaseModel):
     """Fields that both endpoints have; others are accepted, and heeded where a request is passed through.
 
     Attributes:
-        spend: how much quality is worth, from 0 to 10.
+        spend: what a call may cost, from 0 to 10; see `notation.affordable`.
         include_reasoning: stream thoughts and calls as they happen.
     """
 

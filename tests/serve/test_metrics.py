@@ -24,7 +24,7 @@ def test_requests_calls_and_dollars_are_counted(start: Start) -> None:
     with client(running) as openai_client:
         found = openai_client.chat.completions.create(**ASK)
     shown = page(running.url)
-    labels = 'model="routerr1",spend="5",status="200",version="routerr1@7"'
+    labels = 'model="routerr1",spend="10",status="200",version="routerr1@7"'
     assert f"routerr1_requests_total{{{labels}}} 1.0" in shown
     labels = 'model="routerr1",spend="5",version="routerr1@7"'
     for name in ("request_seconds", "first_token_seconds", "request_usd"):

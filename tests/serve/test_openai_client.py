@@ -38,7 +38,7 @@ async def test_a_question_is_answered_and_billed_as_the_ledger_says(
     assert found.choices[0].finish_reason == "stop"
     about = found.model_extra["routerr1"]
     assert found.usage.cost == about["cost"] == about["calls"][0]["cost"] == reply.cost_usd > 0
-    assert (about["version"], about["pool"], about["spend"]) == ("7", "simulated", 5.0)
+    assert (about["version"], about["pool"], about["spend"]) == ("7", "simulated", 10.0)
     assert [call["model"] for call in about["calls"]] == ["Atlas"]
     spent = [usd for scope, usd in running.budget.spent_usd().items() if scope.startswith("run ")]
     assert spent == [pytest.approx(reply.cost_usd, abs=1e-9)]

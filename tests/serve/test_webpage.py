@@ -71,9 +71,9 @@ def test_a_question_is_asked_compared_and_judged_by_keyboard_and_on_a_phone(
     (said,) = running.gateway.store.feedback()
     assert (said.score, said.answer, said.consent, said.question) == (0.0, "Paris", True, FRANCE)
     page.locator("#compare").check()
-    page.locator("#spend").fill("2")
+    page.locator("#spend").fill("7")
     page.locator("#go").click()
-    expect(page.locator("article h2")).to_have_text(["routerr1, spend 2", "routerr1, spend 10"])
+    expect(page.locator("article h2")).to_have_text(["routerr1, spend 7", "routerr1, spend 2"])
     expect(page.locator("article > .figures").nth(1)).to_contain_text("version 7")
     assert problems == []
 
