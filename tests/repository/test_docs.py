@@ -173,12 +173,13 @@ def test_paths_modules_and_commands_exist(page: Path):
         assert importlib.util.find_spec(module), module
     for module in re.findall(r"`(routerr1(?:\.[a-z_0-9]+)+)", text):
         parts = module.split(".")
-        # Names of events, of a tag and of a group of entry points.
+        # Names of events, of tags and of a group of entry points.
         others = (
             "routerr1.pool.changed",
             "routerr1.data.changed",
             "routerr1.drift",
             "routerr1.training",
+            "routerr1.key",
             "routerr1.verifiers",
         )
         known = module in others or importlib.util.find_spec(".".join(parts[:2])) is not None
