@@ -86,11 +86,12 @@ def _stage(name: str, summary: str, *, logs: bool = False) -> None:
         from routerr1.tracking.store import check_store
 
         require_version()
+        loaded = load_params(params)
         if logs:  # the libraries of a stage take seconds to import
             check_store()
 
         run: Callable[[Params], None] = getattr(import_module(f"routerr1.stages.{name}"), name)
-        run(load_params(params))
+        run(loaded)
 
     app.command(name, help=summary, epilog=_BY_DVC, rich_help_panel=_STAGES)(command)
 
@@ -126,11 +127,11 @@ def evaluate(
     from routerr1.errors import ConfigError
     from routerr1.tracking.store import check_store
 
+    loaded = load_params(params)
     if pool == "params":  # the libraries of the stage take seconds to import
         check_store()
     from routerr1.stages import evaluate as stage
 
-    loaded = load_params(params)
     match pool, log:
         case "params", None:
             stage.evaluate(loaded)

@@ -45,11 +45,12 @@ def register(
     """Register the outputs of the stages as a version with the alias challenger; once per state and router."""
     from routerr1.tracking.store import check_store
 
+    loaded = load_params(params)
     check_store()  # the registry's libraries take seconds to import
     from routerr1.registry import versions
 
     with working("register"):
-        made = versions.register(load_params(params), router=router)
+        made = versions.register(loaded, router=router)
     typer.echo(f"version {made.number} of {made.name}: {', '.join(made.aliases) or 'no alias'}")
 
 

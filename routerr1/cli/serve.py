@@ -62,14 +62,12 @@ def serve(
 
     if sum(each is not None for each in (model, policy, router)) > 1:
         raise ConfigError("serve: --model, --policy and --router exclude each other")
-    if (
-        policy is None and router is None
-    ):  # a version; the server's libraries take seconds to import
-        check_store()
+    loaded = load_params(params)
+    if policy is None and router is None:  # a version
+        check_store()  # the server's libraries take seconds to import
     from routerr1.serve.build import Choices
     from routerr1.serve.run import Source, run
 
-    loaded = load_params(params)
     section = loaded.serve.replace(
         host=loaded.serve.host if host is None else host,
         port=loaded.serve.port if port is None else port,

@@ -3,10 +3,13 @@
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from routerr1.errors import StoreUnreachable
+from routerr1.cli.app import app
+from routerr1.errors import ConfigError, StoreUnreachable
 from routerr1.tracking.store import check_store
 
 
@@ -42,3 +45,14 @@ def test_a_dead_server_is_one_line_within_ten_seconds(
     assert told.startswith(f"MLFLOW_TRACKING_URI: {kind}127.0.0.1:{port}/x: ")
     assert "\n" not in told
     assert "secret" not in told
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "generalize", "register", "serve"])
+def test_a_folder_without_parameters_gets_no_store(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, [command])
+    assert isinstance(done.exception, ConfigError)
+    assert list(tmp_path.iterdir()) == []
