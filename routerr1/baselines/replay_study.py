@@ -172,15 +172,18 @@ class ReplayResult(Result):
 
 
 class ReplayStudy(Result):
-    """Every router on recorded replies under one metric; areas are under the Pareto front."""
+    """Every router on recorded replies under one metric; areas are under the Pareto front.
+
+    Without any cost there are no areas.
+    """
 
     n: int
     repetitions: int
     resamples: int
     confidence: float
     routers: tuple[ReplayResult, ...]
-    pareto_area_singles: Figure
-    pareto_area_with_learned: Figure
+    pareto_area_singles: Figure | None
+    pareto_area_with_learned: Figure | None
 
 
 def study(
@@ -211,8 +214,8 @@ def study(
         resamples=params.bootstrap,
         confidence=params.confidence,
         routers=results,
-        pareto_area_singles=area(fixed, most),
-        pareto_area_with_learned=area([*fixed, *learned], most),
+        pareto_area_singles=area(fixed, most) if most else None,
+        pareto_area_with_learned=area([*fixed, *learned], most) if most else None,
     )
 
 

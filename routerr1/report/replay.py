@@ -34,10 +34,14 @@ def _study_section(title: str, study: ReplayStudy) -> Section:
         f"n = {study.n} questions, {study.repetitions} x 2 folds; {round(100 * study.confidence)} % bootstrap "
         f"intervals over questions and repetitions ({study.resamples} draws). The best single model is chosen "
         "on the learning half. p is Holm-corrected. MDE: the smallest true difference that four of five such "
-        "studies find. Area under the Pareto front up to the most expensive model: "
-        f"{study.pareto_area_singles:.4f} with the single models, {study.pareto_area_with_learned:.4f} with "
-        "the learned routers too."
+        "studies find."
     )
+    if study.pareto_area_singles is not None and study.pareto_area_with_learned is not None:
+        note += (
+            " Area under the Pareto front up to the most expensive model: "
+            f"{study.pareto_area_singles:.4f} with the single models, {study.pareto_area_with_learned:.4f} "
+            "with the learned routers too."
+        )
     lines = tuple(Line(tuple(_cells(result))) for result in _ranked(study.routers))
     return Section(title, note, Table(heads, lines))
 

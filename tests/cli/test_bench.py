@@ -60,7 +60,26 @@ def test_published_results_become_a_table_of_routers(tmp_path, monkeypatch):
     quality = {entry.router: entry.quality.mean for entry in found.routers}
     assert quality["oracle"] == 1.0
     assert quality["baseline/knn"] > quality["random"] == 0.5
-    assert "| kNN | " in Path("found/llmrouterbench.md").read_text()
+    text = Path("found/llmrouterbench.md").read_text()
+    assert "| kNN | " in text
+    assert "Area under the Pareto front" in text
+
+
+def test_a_log_without_costs_has_a_table_without_areas(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _params(evaluate={"bootstrap": 100}, baselines={"include": ["best_8"], "embedder": "tfidf"})
+    rows = [
+        {"query_id": f"q{place}", "query": f"word {place}", "model": model, "score": score, "cost_usd": None}
+        for place in range(8)
+        for model, score in (("a", 1.0), ("b", 0.0))
+    ]  # fmt: skip
+    Path("some.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = _run("log", "some.jsonl", "--out", "found", "--repetitions", "1")
+    assert "8 questions, " in said
+    found = ReplayStudy.read(Path("found/some.json"))
+    assert found.pareto_area_singles is None
+    assert {entry.router: entry.quality.mean for entry in found.routers}["baseline/best_8"] == 1.0
+    assert "Area" not in Path("found/some.md").read_text()
 
 
 @pytest.fixture
