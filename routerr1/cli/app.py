@@ -4,6 +4,7 @@ A command imports what it needs when it runs, so that help answers at once. The 
 printed as one line and end with status 2; any other error is a bug and keeps its traceback.
 """
 
+import errno
 import gc
 import logging
 import os
@@ -73,8 +74,15 @@ def main() -> None:
     except RouterError as error:
         typer.echo(f"routerr1: {error}", err=True)
         raise SystemExit(2) from None
+    except OSError as error:
+        if error.errno not in _NOT_WRITABLE or error.filename is None:
+            raise
+        typer.echo(f"routerr1: {error.filename}: {error.strerror}", err=True)
+        raise SystemExit(2) from None
 
 
+# A read-only or foreign folder, a full disk or quota: no mistake of the program.
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 _STAGES = "Stages, in the order of dvc.yaml"
 _BY_DVC = "`dvc repro` runs this only if its inputs have changed; by hand it always runs."
 
