@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[2]
 WHOLE = {  # tests of what no single module holds: the whole chain, or all of a package
     "test_dvc", "test_operations", "test_parity", "test_pipeline", "test_published",
     "test_real_models", "test_recorded_run",
-    "cli/test_folders", "serve/test_hostile", "serve/test_live_words", "serve/test_openai_client", "serve/test_other_clients",
+    "serve/test_hostile", "serve/test_live_words", "serve/test_openai_client", "serve/test_other_clients",
     "serve/test_passing_through", "serve/test_real_policy", "stages/test_without_policy",
 }  # fmt: skip
 OTHER = {"benchmarks", "repository"}  # tests of what is not the package
