@@ -34,6 +34,7 @@ from routerr1.train.log import train_hours
 SUMMARY = Path("docs/results/embedded/summary.json")
 TABLE_IN = (Path("README.md"), Path("docs/results/index.md"))
 BEGIN, END = "<!-- table of docs/results/embedded/summary.json -->", "<!-- end of the table -->"
+_DOT = re.compile(r"\.(?![^\[]*\])")  # not one of a model's name in brackets
 _NUMBER = re.compile(r"[-+−]?(?:\d[\d,]*)?\.?\d+")
 
 
@@ -66,7 +67,41 @@ _RECORDED = "Recorded replies of real models, the default"
 _INDEX = "docs/results/index.md"
 _GATEWAY = "docs/results/gateway.json"
 
+_SIX = "docs/results/nq-six.json"
+
+
+def _six(metric: str, router: str, part: str = "quality.mean") -> str:
+    return f"studies.{metric}.routers[router={router}].{part}"
+
+
 CLAIMS: tuple[Claim, ...] = (
+    Claim(_INDEX, "no tag in .572 of its replies", "docs/results/nq-six.md", "Replies without an answer tag > llama-3.1-70b-instruct > Share", ".572"),
+    *(
+        Claim(text, words, _SIX, field, figure)
+        for text, words, field, figure in (
+            ("README.md", "(.340 exact match in the tag; kNN .310;", _six("em_in_tag", "best_single"), ".340"),
+            ("README.md", "(.340 exact match in the tag; kNN .310;", _six("em_in_tag", "baseline/knn"), ".310"),
+            ("README.md", "three is +.013 [+.001, +.026] above it", _six("em_in_tag", "baseline/majority_of_three", "difference.mean"), "+.013"),
+            ("README.md", "three is +.013 [+.001, +.026] above it", _six("em_in_tag", "baseline/majority_of_three", "difference.low"), "+.001"),
+            ("README.md", "and −.002 if replies without a tag", _six("em_repaired", "baseline/majority_of_three", "difference.mean"), "−.002"),
+            (_INDEX, "gemma-2-27b-it (.340", _six("em_in_tag", "fixed/gemma-2-27b-it"), ".340"),
+            (_INDEX, "kNN has .310: −.030 [−.047, −.012]", _six("em_in_tag", "baseline/knn", "difference.mean"), "−.030"),
+            (_INDEX, "on 40 probes has .340", _six("em_in_tag", "baseline/beta_40"), ".340"),
+            (_INDEX, "on 8 probes .268: −.072 [−.162, +.024]", _six("em_in_tag", "baseline/beta_8"), ".268"),
+            (_INDEX, "on 8 probes .268: −.072 [−.162, +.024]", _six("em_in_tag", "baseline/beta_8", "difference.high"), "+.024"),
+            (_INDEX, "kNN on 8 probes has .196", _six("em_in_tag", "baseline/knn_8"), ".196"),
+            (_INDEX, "It has .353: +.013 [+.001, +.026]", _six("em_in_tag", "baseline/majority_of_three"), ".353"),
+            (_INDEX, "majority is −.002 [−.023, +.019]", _six("em_repaired", "baseline/majority_of_three", "difference.low"), "−.023"),
+
+            (_INDEX, "from .136 to .254", _six("em_in_tag", "fixed/llama-3.1-70b-instruct"), ".136"),
+            (_INDEX, "from .136 to .254", _six("em_repaired", "fixed/llama-3.1-70b-instruct"), ".254"),
+            (_INDEX, "would get .482 from it", _six("em_readable", "fixed/llama-3.1-70b-instruct"), ".482"),
+            (_INDEX, "stays .340 by the rule", _six("em_repaired", "best_single"), ".340"),
+            (_INDEX, "taking the tagged one loses**: .244", _six("em_in_tag", "baseline/two_knowing_tagged"), ".244"),
+            (_INDEX, "The oracle is .436**, and .590", _six("em_in_tag", "oracle"), ".436"),
+            (_INDEX, "The oracle is .436**, and .590", _six("em_readable", "oracle"), ".590"),
+        )
+    ),
     Claim("README.md", "it keeps at least **.93** of what best-on-cards reaches", _CHANGES, f"{_RECORDED} > pool_of_2 > ratio", ".93"),
     Claim("README.md", "it keeps .98 of its own", _CHANGES, f"{_RECORDED} > one_typo > of the own", ".98"),
     Claim(_INDEX, "it keeps at least .89 of what best-on-cards reaches", _CHANGES, "Simulated models, `preset: simulated` > few_probes > ratio", ".89"),
@@ -324,7 +359,7 @@ def field_of(path: Path, field: str) -> float:
     if path.suffix == ".md":
         return _cell(path.read_text(encoding="utf-8"), field)
     value: Any = read_json(path)
-    for part in field.split("."):
+    for part in _DOT.split(field):
         name, _, condition = part.partition("[")
         value = value[name] if name else value
         if condition:

@@ -11,6 +11,7 @@ LOG is a JSON-lines file of one reply for each query and model (`replay_study.Re
 """
 
 import argparse
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -204,18 +205,26 @@ def _label(router: str) -> str:
 
 INTRODUCTION = """# Routing or format? The paper's six candidates on 500 NQ questions
 
-`python benchmarks/nq_replay.py llmrouter_nq_6llm.jsonl.gz` on the recorded replies of Router-R1's six
-candidates (ulab-uiuc/LLMRouter, commit 8e724d63f229, MIT). Nothing is called or paid. The log has whole
-questions only, so every router here chooses among replies to the whole question. A multi-round policy
-was not trained on it.
+`python benchmarks/nq_replay.py llmrouter_nq_6llm.jsonl.gz` on the recorded replies of Router-R1's
+six candidates (ulab-uiuc/LLMRouter, commit 8e724d63f229, MIT). Nothing is called or paid. The log
+has whole questions only, so every router here chooses among replies to the whole question. A
+multi-round policy was not trained on it.
 
 - *in tag*: the answer between `<answer>` and `</answer>`; a reply without the tag is wrong.
 - *repaired by rule*: without the tag, the short answer of the first sentence counts.
-- *perfect reader*: without the tag, the reply is right if it contains a reference answer. No reader of these
-  replies can be above it.
+- *perfect reader*: without the tag, the reply is right if it contains a reference answer. No reader
+  of these replies can be above it.
 - *contained*: any reply is right if it contains a reference answer.
 
 """
+
+
+def wrapped(text: str) -> str:
+    """Lines of prose in at most 100 characters."""
+    return "\n".join(
+        line if line.startswith("|") else textwrap.fill(line, 100, break_long_words=False)
+        for line in text.split("\n")
+    )
 
 
 def main() -> None:
@@ -234,7 +243,7 @@ def main() -> None:
         baselines = baselines.replace(embedder=given.embedder)
     found = run(given.log, baselines, params.evaluate, repetitions=given.repetitions)
     found.write(given.out.with_suffix(".json"))
-    atomic_write_text(given.out.with_suffix(".md"), INTRODUCTION + page(found))
+    atomic_write_text(given.out.with_suffix(".md"), INTRODUCTION + wrapped(page(found)))
 
 
 assert set(LABELS) == {*METRICS, *REPAIRED}
