@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 BEST_LEARNED = "best_learned"
 LEARNED_ROUTERS = ("knn", "mlp", "bert", "router_dc", "graph_router", "frugal", "knn_multi_turn")
-"""Baselines that choose a candidate by what they learned from the profile."""
+"""Baselines that choose a candidate by what they learned from the whole profile, without their variants."""
 
 
 @dataclass(frozen=True, slots=True)
