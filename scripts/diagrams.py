@@ -17,15 +17,22 @@ INK, FAINT, PAPER = "#1f2937", "#6b7280", "#ffffff"
 BLUE, GREEN, AMBER, GREY = "#dbeafe", "#dcfce7", "#fef3c7", "#f3f4f6"
 FONT = "ui-sans-serif, system-ui, 'Segoe UI', Helvetica, Arial, sans-serif"
 
+# Of the default policy: `routerr1 ask` with this question. Handles stand for Travel-0.5B, Pocket-135M, Qwen-1.5B.
+QUESTION = "Name the calling code of the country of the airport ADZ."
 ROLLOUT = (
-    ("think", "history 70 Goliath 65 Scout 100 Curie: Curie"),
-    ("search", "Curie: In which country was Gallium discovered?"),
-    ("information", "Sure. The country where Gallium was discovered is France."),
-    ("think", "geography 45 Goliath 85 Penny 100 Atlas: Atlas"),
-    ("search", "Atlas: What is the capital of France?"),
-    ("information", "The capital of France is Paris."),
-    ("think", "done"),
-    ("answer", "Paris"),
+    ("search", "cards: aviation"),
+    ("information", "$9 55% m8   $3 85% m9   $6 5% m6   $10 5% m10"),
+    ("search", "m8: in which country is the airport ADZ?"),
+    ("information", "@1 Not in my notes."),
+    ("search", "cards: aviation"),
+    ("information", "$3 85% m9   $10 5% m10   $10 5% m3   $6 5% m6"),
+    ("search", "m9: in which country is the airport ADZ?"),
+    ("information", "@2 The airport ADZ is located in Colombia."),
+    ("search", "cards: telephony"),
+    ("information", "$10 100% m3   $8 60% m11   $9 5% m8   $10 25% m10"),
+    ("search", "m3: what is the calling code of @2?"),
+    ("information", "@3 57"),
+    ("answer", "@3"),
 )
 HOLDS = {
     "cli": "one module per group of commands",
@@ -47,7 +54,11 @@ HOLDS = {
     "data": "questions: sources, splits, checks",
     "fingerprints": "digests of what a piece of work depends on",
 }
-PRICES = {2: "$0.000013, 0.64 s", 5: "$0.000006, 0.24 s"}
+PAID = {
+    3: "$0.0000081",
+    7: "$0.0000005",
+    11: "$0.0000102",
+}  # by place in ROLLOUT; look-ups are free
 
 
 def text(x: float, y: float, words: str, size: int = 13, fill: str = INK, **style: str) -> str:
@@ -95,12 +106,11 @@ def picture(width: int, height: int, title: str, parts: Iterable[str]) -> str:
 def rollout() -> str:
     """One rollout, line by line: what the policy writes on the left, what the pool replies on the right."""
     parts = [
-        text(20, 28, "What is the capital of the country where Gallium was discovered?", 15,
-             font_weight="600"),
+        text(20, 28, QUESTION, 15, font_weight="600"),
         text(20, 54, "the policy writes", 12, FAINT),
-        text(440, 54, "the pool replies", 12, FAINT),
-    ]  # fmt: skip
-    fills = {"think": GREY, "search": BLUE, "information": GREEN, "answer": AMBER}
+        text(440, 54, "the pool replies, after a look-up the cards", 12, FAINT),
+    ]
+    fills = {"search": BLUE, "information": GREEN, "answer": AMBER}
     y = 64.0
     for place, (tag, words) in enumerate(ROLLOUT):
         reply = tag == "information"
@@ -110,13 +120,20 @@ def rollout() -> str:
         parts.append(text(x + 10, y + 18, f"<{tag}>", 11, FAINT, font_family="monospace"))
         parts.append(text(x + 28 + 7 * len(tag), y + 18, words, 12))
         if reply:
-            parts.append(text(x, y + 42, PRICES[place], 11, FAINT))
+            if place in PAID:
+                parts.append(text(840, y + 18, PAID[place], 11, FAINT))
             parts.append(arrow(404, y + 14, 436, y + 14))
         y += 36
     parts.append(
-        text(440, y - 18, "2 calls, $0.000020, 0.88 s in all; simulated models", 12, FAINT)
+        text(
+            440,
+            y - 18,
+            "3 calls, $0.0000188 in all; recorded replies of real models; thoughts left out",
+            12,
+            FAINT,
+        )
     )
-    return picture(930, int(y + 8), "One rollout: two calls, then the answer", parts)
+    return picture(930, int(y + 8), "One rollout: three calls, then the answer", parts)
 
 
 def question() -> str:

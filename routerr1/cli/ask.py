@@ -248,7 +248,9 @@ def steps_shown(trajectory: Trajectory) -> Iterator[tuple[str, str]]:
     A reply is shown as the policy read it.
     """
     for turn in trajectory.turns:
-        thought, _, rest = named(turn.generation.text, trajectory.handles).partition("</think>")
+        # A small policy leaves out the blank between a percentage and a handle.
+        written = turn.generation.text.replace("%m", "% m")
+        thought, _, rest = named(written, trajectory.handles).partition("</think>")
         yield THINKS, _printable(thought.replace("<think>", ""))
         if isinstance(turn.action, LookUp):
             shown = named(turn.inserted, trajectory.handles).strip()
