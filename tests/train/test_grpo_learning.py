@@ -30,8 +30,8 @@ def context(
     knowing = SimulatedPool(able, known_facts(world), seed=7, cards=cards)
     tasks = [Task(row, knowing) for row in rows if row.hops == 1]
     changed = {
-        "steps": 14, "questions_per_step": 6, "rollouts_per_question": 8, "learning_rate": 4e-3,
-        "validate_every": 14, "checkpoint_every": 100,
+        "steps": 20, "questions_per_step": 6, "rollouts_per_question": 8, "learning_rate": 4e-3,
+        "validate_every": 20, "checkpoint_every": 100,
     }  # fmt: skip
     return TrainingContext(
         tasks=[task for task in tasks if task.question.split == "train"],
@@ -50,11 +50,11 @@ def test_em_rises_by_the_rewards_alone(
 ) -> None:
     """Rewards dealt out at random unlearn what the warm start taught."""
     before, after, greedy = trained(calling_policy, context, tmp_path / "true")
-    assert (after > before + 0.15, greedy > 0.7) == (True, True)
+    assert (after > before + 0.05, greedy > 0.8) == (True, True)
     for dealing in (1, 2):
         dealt = replace(context, scorer=shuffled(dealing))
         before, after, greedy = trained(calling_policy, dealt, tmp_path / f"dealt-{dealing}")
-        assert (after < before - 0.15, greedy < 0.6) == (True, True)
+        assert (after < before - 0.3, greedy < 0.6) == (True, True)
 
 
 def trained(start: Path, context: TrainingContext, folder: Path) -> tuple[float, float, float]:
