@@ -29,7 +29,7 @@ from routerr1.flows import baseline
 from routerr1.flows.links import link_to_run
 from routerr1.flows.params import set_values
 from routerr1.flows.promote import REFUSED, promote_if_better
-from routerr1.flows.stages import run_stage, spending_as, stages
+from routerr1.flows.stages import remove_broken_lock, run_stage, spending_as, stages
 from routerr1.flows.triggers import DRIFT, POOL_CHANGED, resource_of, run_here
 from routerr1.lineage import PATHS
 from routerr1.registry.versions import Version, register
@@ -133,6 +133,7 @@ def _run_stages(trigger: str | None) -> None:
     unseen = trigger == DRIFT or (trigger == POOL_CHANGED and not other_pool)
     if unseen:
         shutil.rmtree(PATHS.probed, ignore_errors=True)  # recorded replies would answer
+    remove_broken_lock()
     for stage in stages():
         stage_task.with_options(task_run_name=stage)(stage, force=unseen and stage == "profile")
     baseline.acknowledge(now, drift=unseen or other_pool)

@@ -15,6 +15,16 @@ class StageFailed(RouterError):
     """A stage ended with an error; the log above holds its output."""
 
 
+def remove_broken_lock(root: Path = Path()) -> None:
+    """Remove a dvc.lock that holds nothing, as a DVC that was killed while writing it leaves behind.
+
+    DVC refuses it. Without it every stage counts as changed, and DVC's cache of runs restores what was done.
+    """
+    lock = root / "dvc.lock"
+    if lock.is_file() and not lock.read_bytes().strip():
+        lock.unlink()
+
+
 def stages(root: Path = Path()) -> list[str]:
     """Addresses of all stages, in the order of `dvc repro`.
 

@@ -13,7 +13,7 @@ import pytest
 
 from routerr1.config import Params
 from routerr1.errors import DataError
-from routerr1.flows.stages import StageFailed, run_stage, spending_as, stages
+from routerr1.flows.stages import StageFailed, remove_broken_lock, run_stage, spending_as, stages
 from routerr1.pool.build import RUN_VARIABLE
 
 pytestmark = pytest.mark.slow
@@ -74,6 +74,17 @@ def test_the_flow_knows_the_stages_of_the_repository() -> None:
     assert found[0] == "dataset"
     assert found.index("warmstart") < found.index("train") < found.index("evaluate")
     assert found[-1] == "report"
+
+
+def test_only_a_lock_that_holds_nothing_is_removed(tmp_path: Path) -> None:
+    lock = tmp_path / "dvc.lock"
+    remove_broken_lock(tmp_path)
+    lock.write_text("schema: '2.0'\n")
+    remove_broken_lock(tmp_path)
+    assert lock.exists()
+    lock.write_text("")
+    remove_broken_lock(tmp_path)
+    assert not lock.exists()
 
 
 def test_a_folder_without_dvc_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ def test_requests_calls_and_dollars_are_counted(start: Start) -> None:
     shown = page(running.url)
     labels = 'model="routerr1",spend="10",status="200",version="routerr1@7"'
     assert f"routerr1_requests_total{{{labels}}} 1.0" in shown
-    labels = 'model="routerr1",spend="5",version="routerr1@7"'
+    labels = 'model="routerr1",spend="10",version="routerr1@7"'
     for name in ("request_seconds", "first_token_seconds", "request_usd"):
         assert f"routerr1_{name}_count{{{labels}}} 1.0" in shown
     cost = re.search(r'routerr1_usd_total\{candidate="Atlas",version="routerr1@7"\} (\S+)', shown)

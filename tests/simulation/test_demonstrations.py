@@ -24,7 +24,7 @@ def test_whom_to_call_is_drawn_from_what_the_look_up_showed(
     params: Params, world: World, rows: list[Question]
 ) -> None:
     ranks: Counter[int] = Counter()
-    for trajectory in drawn(params, world, rows, 150):
+    for trajectory in drawn(params, world, rows, 900):
         shown: list[str] = []
         for turn in trajectory.turns:
             if isinstance(turn.action, LookUp):
