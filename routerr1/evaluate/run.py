@@ -233,6 +233,8 @@ async def play_all(
                     for router, question in missing:
                         group.create_task(one(router, question))
         except BudgetExceeded as spent:
+            if store is None:
+                raise
             raise BudgetExceeded(
                 f"{spent}; {len(found)} rows are kept: raise pool.budget and run the stage again"
             ) from None

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -13,12 +13,21 @@ from routerr1.config import Params
 from routerr1.data.splits import read_questions
 from routerr1.errors import RegistryError
 from routerr1.lineage import PATHS
+from routerr1.notation import with_spend
 from routerr1.pool.cards import read_cards
 from routerr1.registry import evidence
 from routerr1.registry.samples import EvalSample
 from routerr1.registry.versions import Version, fetched
 from routerr1.types import Card, Question
 from routerr1.workspace import Workspace
+
+if TYPE_CHECKING:
+    from routerr1.baselines.cascade import Cascade
+    from routerr1.baselines.learned import Chooser
+    from routerr1.evaluate.rows import Row
+    from routerr1.rollout.generate import Generator
+
+_POOL = "replay"  # the column `pool` of the rows
 
 
 def questions_of(params: Params, contents: Collection[str] | None = None) -> list[Question]:
@@ -41,8 +50,6 @@ def replay(params: Params, version: Version, questions: Sequence[Question]) -> l
         cards; BudgetExceeded if a budget is spent, because refused calls would count as mistakes of the version.
     """
     from routerr1.baselines.saved import ROUTER, load_router
-    from routerr1.evaluate.controls import POLICY
-    from routerr1.evaluate.rows import row_of
 
     cards = cards_of(version)
     if missing := lacking(params, cards):
@@ -53,15 +60,11 @@ def replay(params: Params, version: Version, questions: Sequence[Question]) -> l
     with fetched(version.model_id, "artifacts/context") as context:
         params = with_live_calls(_with_its_own(params, version, context))
         with fetched(version.model_id, "artifacts/policy") as checkpoint:
-            if whole := (checkpoint / ROUTER).is_file():
+            if (checkpoint / ROUTER).is_file():
                 play = partial(_answer, params, load_router(checkpoint))
             else:
                 play = partial(_play, params, Workspace(params).load(checkpoint))
-        played = asyncio.run(play(cards, questions))
-    rows = [
-        row_of(one, pool="replay", router=POLICY, seed=0, cards=cards, whole_reply=whole)
-        for one in played
-    ]
+        rows = asyncio.run(play(cards, questions))
     return [evidence.sample_of(row) for row in rows]
 
 
@@ -105,32 +108,39 @@ def _with_its_own(params: Params, version: Version, context: Path) -> Params:
 
 
 async def _play(
-    params: Params, generator: Any, cards: Sequence[Card], questions: Sequence[Question]
-) -> Any:
-    from routerr1.rollout.loop import play
+    params: Params, generator: "Generator", cards: Sequence[Card], questions: Sequence[Question]
+) -> "list[Row]":
+    """As the stage evaluate plays: handles and spend level of a question are the same, so are its calls."""
+    from routerr1.evaluate.controls import policy_router
+    from routerr1.evaluate.run import play_all, policies_of
 
-    pool = Workspace(params).open_pool(cards)
+    workspace = Workspace(params)
+    pool = workspace.open_pool(cards)
     try:
-        return await play(
-            questions,
-            generator,
-            pool,
-            render=Workspace(params).renderer,
-            params=params.rollout,
-            seed=params.evaluate.seed,
-            temperature=params.evaluate.temperature,
-        )
+        [policy] = policies_of({0: generator}, workspace.renderer, params)
+        router = policy_router(policy, pool, _POOL, params.evaluate.seed)
+        jobs = [(router, with_spend(each, params.evaluate.spend)) for each in questions]
+        return await play_all(jobs, concurrency=params.evaluate.concurrency)
     finally:
         await pool.aclose()
 
 
 async def _answer(
-    params: Params, router: Any, cards: Sequence[Card], questions: Sequence[Question]
-) -> Any:
+    params: Params,
+    router: "Chooser | Cascade",
+    cards: Sequence[Card],
+    questions: Sequence[Question],
+) -> "list[Row]":
     from routerr1.baselines.replies import answer_all
+    from routerr1.evaluate.controls import POLICY
+    from routerr1.evaluate.rows import row_of
 
     pool = Workspace(params).open_pool(cards)
     try:
-        return await answer_all(questions, router, pool, seed=params.evaluate.seed)
+        played = await answer_all(questions, router, pool, seed=params.evaluate.seed)
     finally:
         await pool.aclose()
+    return [
+        row_of(one, pool=_POOL, router=POLICY, seed=0, cards=cards, whole_reply=True)
+        for one in played
+    ]
