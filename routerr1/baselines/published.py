@@ -2,7 +2,6 @@
 
 import ast
 import csv
-import gzip
 import json
 import re
 import sys
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from routerr1.baselines.frames import read_frame
 from routerr1.baselines.matrix import Matrix
+from routerr1.baselines.replay_study import read_lines
 from routerr1.errors import DataError
 
 Benchmark = Literal["llmrouterbench", "routerbench", "log"]
@@ -52,7 +52,7 @@ def read_benchmark(
     Args:
         source: a folder, or the file of a log.
         models: only these; none means all.
-        limit: at most so many questions, drawn by `seed`.
+        limit: number of questions at most, drawn by `seed`.
 
     Raises: DataError naming the file that cannot be read, the model that is unknown, or how many questions
         each model has, if they have none in common.
@@ -184,25 +184,11 @@ class _Line(BaseModel):
 def _log(path: Path) -> Cells:
     """JSON lines, gzipped or not, of one reply each with the log's own score; a missing cost counts as 0."""
     cells: dict[str, dict[str, Cell]] = {}
-    number = 0
-    try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as stream:
-            for line in stream:
-                number += 1
-                row = _Line.model_validate_json(line)
-                cells.setdefault(row.model, {})[row.query_id] = Cell(
-                    row.query,
-                    row.task,
-                    _share(row.score, path),
-                    row.cost_usd or 0.0,
-                    row.response or "",
-                )
-    except ValidationError as error:
-        raise DataError(f"{path}, line {number}: {_first(error)}") from None
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from None
-    if not cells:
-        raise DataError(f"{path}: holds no reply")
+    for row in read_lines(path, _Line):
+        score = _share(row.score, path)
+        cells.setdefault(row.model, {})[row.query_id] = Cell(
+            row.query, row.task, score, row.cost_usd or 0.0, row.response or ""
+        )
     return cells
 
 

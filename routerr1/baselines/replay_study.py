@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,9 @@ _ANSWER_TAG = re.compile(r"</?answer>")
 _BEST, _ORACLE, _RANDOM = "best_single", "oracle", "random"
 
 
+Line = TypeVar("Line", bound=BaseModel)
+
+
 class RecordedReply(BaseModel):
     """One line of a log: a candidate's reply to a query. Other keys are ignored."""
 
@@ -72,7 +75,7 @@ def read_log(path: Path, metric: Metric) -> Matrix:
 
     Raises: DataError naming file and line of what is malformed, or the query a model has no reply to, or two.
     """
-    rows = _read_rows(path)
+    rows = read_lines(path, RecordedReply)
     names = tuple(sorted({row.model for row in rows}))
     cells: dict[tuple[str, str], RecordedReply] = {}
     for row in rows:
@@ -126,14 +129,18 @@ def repaired_answer(query: str, reply: str) -> str:
     return short_answer(query, first)
 
 
-def _read_rows(path: Path) -> list[RecordedReply]:
-    rows: list[RecordedReply] = []
+def read_lines(path: Path, kind: type[Line]) -> list[Line]:
+    """The lines of a log of replies, gzipped or not, as values of `kind`.
+
+    Raises: DataError naming file, line and key.
+    """
+    rows: list[Line] = []
     number = 0
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as stream:
             for line in stream:
                 number += 1
-                rows.append(RecordedReply.model_validate_json(line))
+                rows.append(kind.model_validate_json(line))
     except ValidationError as error:
         raise DataError(f"{path}, line {number}: {_reason(error)}") from None
     except (OSError, EOFError, UnicodeDecodeError) as error:

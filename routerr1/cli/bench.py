@@ -17,7 +17,9 @@ Out = Annotated[Path, typer.Option(help="Where NAME.json and NAME.md go.")]
 Models = Annotated[
     str, typer.Option(help="Only these, with commas between; all of them if left out.")
 ]
-Questions = Annotated[int, typer.Option(min=2, help="At most so many, drawn by evaluate.seed.")]
+Questions = Annotated[
+    int, typer.Option(min=2, help="Number of questions at most, drawn by evaluate.seed.")
+]
 Repetitions = Annotated[int, typer.Option(min=1, help="Random halvings, of two folds each.")]
 
 

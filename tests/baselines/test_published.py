@@ -147,7 +147,7 @@ def test_a_log_is_read_by_its_own_score_and_only_where_it_is_complete(tmp_path):
     assert found.quality.tolist() == [[1.0, 0.5], [0.0, 1.0]]
     assert found.cost.tolist() == [[0.1, 0.0], [0.1, 0.2]]
     path.write_bytes(gzip.compress(b'{"query_id": "q"}'))
-    with pytest.raises(DataError, match=r"gz, line 1: query: Field required"):
+    with pytest.raises(DataError, match=r"gz, line 1: has no query"):
         read_benchmark("log", path)
     with pytest.raises(DataError, match="cannot be read"):
         read_benchmark("log", tmp_path / "none.jsonl")
