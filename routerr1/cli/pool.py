@@ -77,14 +77,15 @@ def import_(
     from routerr1.pool.importing import import_log
     from routerr1.pool.pool_file import read_pool_file
 
-    limit = load_params(params).pool.max_reply_tokens
+    given = load_params(params)
+    pool_file = read_pool_file(file, max_reply_tokens=given.pool.max_reply_tokens)
     with track("import", 0) as bar:
         done = import_log(
-            log, store, read_pool_file(file, max_reply_tokens=limit), progress=bar.update
+            log, store, pool_file, max_rejected=given.max_rejected, progress=bar.update
         )
     Console(markup=False, emoji=False).print(
         f"{store}: {done.added} calls added, {done.already_there} were there already, "
-        f"{done.without_text} rows hold no text"
+        f"{done.without_text} rows hold no text, {done.rejected} rows put aside"
     )
 
 

@@ -56,7 +56,7 @@ class Body:
     Attributes:
         usage: as the server sends it.
         error: the error object, or its words; None if there is none.
-        streamed: it is a stream of events or of JSON lines.
+        streamed: it is a stream of events, of JSON lines or of the chunks in a list.
         readable: it has a shape in which text can be.
         whole: false for a stream of events that ends before its last event.
     """
@@ -101,8 +101,10 @@ class Body:
     def _add_choice(self, choice: Mapping[str, object], place: int) -> None:
         index, delta = choice.get("index"), choice.get("delta")
         index = index if isinstance(index, int) else place
-        # Some servers give every choice of a body the index 0; the deltas of a stream belong together.
-        key = (index, -1 if isinstance(delta, Mapping) else place)
+        # Some servers give every choice of a body the index 0. The deltas of a stream belong together,
+        # and so does the last chunk, which has no delta in some streams.
+        streamed = isinstance(delta, Mapping) or (index, -1) in self._choices
+        key = (index, -1 if streamed else place)
         if key not in self._choices and len(self._choices) >= _MOST_CHOICES:
             return
         found = self._choices.setdefault(key, Choice())
@@ -110,7 +112,8 @@ class Body:
         message = choice.get("message")
         if isinstance(delta, Mapping):
             found.add(delta)
-            message = None if any(found.said) else message  # all that was said so far, once more
+        if streamed and any(found.said):
+            message = None  # all that was said so far, once more
         if isinstance(message, str):
             message = {"content": message}
         if isinstance(message, Mapping):
@@ -132,15 +135,22 @@ def read_body(content: bytes) -> Body:
         finished = any(choice.finish for choice in body.choices)
         body.whole = finished or ends_in_order(content)
         return body.close()
-    for number, value in enumerate(parse_values(content)):
+    for number, value in enumerate(_chunks(content)):
+        body.streamed = number > 0
+        body.add(value)
+    return body.close()
+
+
+def _chunks(content: bytes) -> Iterator[Mapping[str, object]]:
+    """The objects of a body that is no event stream: one, one a line, or those of a list."""
+    for value in parse_values(content):
         if isinstance(value, str):  # written out twice
             value = parse_text(value)
-        if isinstance(value, list) and value:  # Gemini's endpoint wraps its errors in a list
-            value = value[0]
-        if isinstance(value, Mapping):
-            body.streamed = number > 0
-            body.add(value)
-    return body.close()
+        # Gemini's endpoint sends its chunks, and its errors, in a list. TGI's list has whole replies.
+        listed = value if isinstance(value, list) else [value]
+        for place, chunk in enumerate(listed):
+            if isinstance(chunk, Mapping) and not (place and "generated_text" in chunk):
+                yield chunk
 
 
 def _unwrapped(body: Mapping[str, object]) -> Mapping[str, object]:
@@ -199,7 +209,11 @@ def _error(body: Mapping[str, object]) -> object:
     """The error object of a body, with a code that is beside it; None if it is no error."""
     error = body.get("error") or body.get("errors") or body.get("fault")
     if isinstance(error, str):
-        error = parse_text(error) or {"message": error, "type": f"{body.get('error_type')} {error}"}
+        kind = body.get("error_type")
+        error = parse_text(error) or {
+            "message": error,
+            "type": f"{kind} {error}" if kind else error,
+        }
     if isinstance(error, Mapping) and error:
         return {key: body[key] for key in _CODES if key in body} | {**error}
     if error:

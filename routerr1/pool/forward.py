@@ -58,6 +58,7 @@ class Passing:
     def __init__(self, body: Mapping[str, JsonValue], emit: Callable[[bytes], None] | None) -> None:
         self._body = body
         self._emit = emit
+        self._is_error = False  # the event of a stream that is read now
         self.content = b""
         self.emitted = False
         self.status = 0
@@ -114,6 +115,7 @@ class Passing:
     async def _streamed(self, response: httpx2.Response, emit: Callable[[bytes], None]) -> bytes:
         lines: list[bytes] = []
         rest = b""
+        self._is_error = False  # of an earlier try, perhaps
         async for piece in response.aiter_bytes():
             *whole, rest = (rest + piece).split(b"\n")
             for line in whole:
@@ -123,8 +125,18 @@ class Passing:
         return b"\n".join([*lines, rest])
 
     def _pass_on(self, line: bytes, emit: Callable[[bytes], None]) -> None:
-        event = line.removeprefix(b"data:").strip()
-        if line.startswith(b"data:") and event != _DONE and b'"error"' not in event[:10]:
+        field, _, value = line.partition(b":")
+        event = value.strip()
+        if field == b"event":
+            self._is_error = event == b"error"
+        elif not line.strip():
+            self._is_error = False
+        elif (
+            field == b"data"
+            and event != _DONE
+            and not self._is_error
+            and b'"error"' not in event[:10]
+        ):
             self.emitted = True
             emit(event)
 

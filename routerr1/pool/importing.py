@@ -1,15 +1,16 @@
 """Import logs of other programs into a store of recorded calls."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from routerr1.data.sources import read_rows
+from routerr1.data.sources import Raw, read_rows
 from routerr1.data.text import is_missing
 from routerr1.errors import DataError, PoolError
+from routerr1.jobs.rejected import Fault, Rejected
 from routerr1.pool.base import Call
 from routerr1.pool.cards import first_problem
 from routerr1.pool.pool_file import PoolFile
@@ -23,7 +24,10 @@ Count = Annotated[int, Field(ge=0, le=10**8)]
 
 
 class LogRow(BaseModel):
-    """One question put to one model. `response` is null where a source published scores only."""
+    """One question put to one model. `response` is null where a source published scores only.
+
+    In CSV an empty cell, or a word for a missing value, is null.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore", coerce_numbers_to_str=True)
 
@@ -57,6 +61,7 @@ class Imported(BaseModel):
     added: int = 0
     already_there: int = 0
     without_text: int = 0
+    rejected: int = 0
 
 
 def import_log(
@@ -64,6 +69,7 @@ def import_log(
     store: Path,
     file: PoolFile,
     *,
+    max_rejected: float = 0.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Imported:
     """Write the rows of a log, in any form that `read_rows` takes, to `store` as calls of the candidates of `file`.
@@ -74,19 +80,31 @@ def import_log(
     Thoughts in a response are treated as in a reply of the candidate. Rows that the store already holds
     are skipped, so an import can be repeated.
 
-    Raises: PoolError naming the line that is malformed or of a model that the pool file does not have, or
-        that the log cannot be read or holds no row; then nothing was added.
+    Args:
+        max_rejected: share of the rows that may be malformed or of a model that the pool file does not
+            have; these are put aside.
+
+    Raises: PoolError naming the line of a row that is one too many of these, or that the log cannot be
+        parsed or holds no row; then nothing was added.
     """
     candidates = {row.model: card for row, card in zip(file.candidates, file.cards, strict=True)}
+    raws = _raw_rows(log)
+    rejected = Rejected("import", max_rejected, len(raws), remedy=f"correct {log}", error=PoolError)
     known = {(r.key, r.origin) for r in read_records(store)} if store.exists() else set()
     done = Imported()
     records: list[Record] = []
-    for number, row in _rows(log):
-        if row.model not in candidates:
-            raise PoolError(
-                f"{log}, line {number}: {file.path} has no candidate with model {row.model!r} "
-                f"(it has: {', '.join(candidates)})"
-            )
+    for raw in raws:
+        try:
+            row = _row(raw)
+            if row.model not in candidates:
+                raise ValueError(
+                    f"{file.path} has no candidate with model {row.model!r} "
+                    f"(it has: {', '.join(candidates)})"
+                )
+        except ValueError as error:
+            why = first_problem(error) if isinstance(error, ValidationError) else str(error)
+            rejected.add(Fault(f"{log}, line {raw.line}", why, raw.values))
+            continue
         if row.response is None:
             done.without_text += 1
             continue
@@ -98,7 +116,7 @@ def import_log(
         records.append(record)
     with RecordStore(store) as opened:
         opened.extend(records, progress)
-    done.added = len(records)
+    done.added, done.rejected = len(records), rejected.count
     return done
 
 
@@ -144,15 +162,25 @@ def _record(row: LogRow, card: Card, file: PoolFile, log: Path) -> Record:
     )
 
 
-def _rows(log: Path) -> Iterator[tuple[int, LogRow]]:
+def _raw_rows(log: Path) -> list[Raw]:
     columns = ("query", "model", "response")
     try:
-        for raw in read_rows(log, columns, only=tuple(LogRow.model_fields)):
-            if raw.values is None:
-                raise PoolError(f"{log}, line {raw.line}: is longer than a megabyte")
-            try:
-                yield raw.line, LogRow.model_validate(raw.values)
-            except ValidationError as error:
-                raise PoolError(f"{log}, line {raw.line}: {first_problem(error)}") from None
+        rows = list(read_rows(log, columns, only=tuple(LogRow.model_fields)))
     except DataError as error:
         raise PoolError(str(error)) from None
+    if log.name.lower().removesuffix(".gz").endswith(".csv"):
+        return [Raw(row.line, row.values and _without_gaps(row.values)) for row in rows]
+    return rows
+
+
+def _without_gaps(values: Mapping[str, str]) -> Mapping[str, str | None]:
+    """A row of CSV, where every cell is text, also that of a missing response."""
+    said = values.get("response", "")
+    return {**values, "response": None} if not said.strip() or is_missing(said) else values
+
+
+def _row(raw: Raw) -> LogRow:
+    """Raises: ValueError with the reason."""
+    if raw.values is None:
+        raise ValueError("is longer than a megabyte")
+    return LogRow.model_validate(raw.values)

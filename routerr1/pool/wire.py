@@ -56,7 +56,7 @@ def is_event_stream(content: bytes) -> bool:
 def read_events(content: bytes) -> Iterator[Mapping[str, object]]:
     """The JSON objects of an event stream; comments, `[DONE]` and anything else are left out.
 
-    The data of an event named `error` is an error, whatever is in it.
+    The data of an event named `error` is an error, whatever is in it; words alone are its message.
     """
     named, pieces = b"", [b""]
     for line in [*content.splitlines(), b""]:
@@ -74,6 +74,9 @@ def read_events(content: bytes) -> Iterator[Mapping[str, object]]:
             yield {"error": event} if named == b"error" and "error" not in event else event
             pieces = [b""]
         if not line:
+            if named == b"error" and len(pieces) > 1:
+                words = b"\n".join(pieces).decode(errors="replace").strip()
+                yield {"error": words or "error"}
             named, pieces = b"", [b""]
 
 

@@ -264,6 +264,23 @@ def test_an_error_in_an_event_stream_is_one(events: bytes):
     assert (failed.why, failed.said, failed.retry) == ("status 429", "slow down", True)
 
 
+@pytest.mark.parametrize(
+    ("events", "status", "said"),
+    [
+        (b"event: error\ndata: Too many requests\n\n", 429, "Too many requests"),
+        (b"event: error\ndata: Too many\ndata: requests\n\n", 429, "Too many requests"),
+        (b'event: error\ndata: "Too many requests"', 429, "'Too many requests'"),
+        (b'event: error\ndata: [{"code": 429, "message": "slow down"}]\n\n', 429, "slow down"),
+        (b"event: error\ndata: upstream is gone\n\n", 502, "upstream is gone"),
+        (b"event: error\ndata:\n\n", 502, "error"),
+        (b'data: {"choices": [{"delta": {"content": "Par"}}]}\n\nevent: error\ndata: gone\n\n', 502, "gone"),
+    ],
+)  # fmt: skip
+def test_the_words_of_an_error_event_are_its_message(events: bytes, status: int, said: str):
+    failed = lost(events)
+    assert (failed.why, failed.said, failed.retry) == (f"status {status}", said, True)
+
+
 def delta(**more: Any) -> str:
     return f"data: {json.dumps({'choices': [{'index': 0, **more}]})}\n\n"
 
@@ -288,6 +305,38 @@ def test_event_streams_of_every_kind_say_their_text_once(stream: str):
     got = read((stream + "data: [DONE]\n\n").encode())
     assert (got.text, got.usage) == ("Paris.", Usage(12, 2))
     assert got.notes == ("read from an event stream that was not asked for",)
+
+
+@pytest.mark.parametrize(
+    "last", [{"delta": None}, {}, {"delta": None, "message": {"content": "Par"}}]
+)
+def test_the_last_chunk_of_a_stream_ends_its_choice_without_a_delta(last: dict[str, Any]):
+    stream = delta(delta={"content": "Par"}) + delta(**last, finish_reason="length") + COUNTS
+    got = read((stream + "data: [DONE]\n\n").encode())
+    assert (got.text, got.usage) == ("Par", Usage(12, 2))
+    assert got.notes[0] == "cut at the token limit"
+
+
+def gemini(*texts: str, **more: Any) -> list[dict[str, Any]]:
+    chunks: list[dict[str, Any]] = [
+        {"candidates": [{"content": {"parts": [{"text": text}]}}]} for text in texts
+    ]
+    chunks[-1]["candidates"][0]["finishReason"] = "MAX_TOKENS"
+    chunks[-1]["usageMetadata"] = {"promptTokenCount": 12, "candidatesTokenCount": 2}
+    return [*chunks, *([more] if more else [])]
+
+
+def test_a_list_of_chunks_is_read_to_its_end():
+    got = read(json.dumps(gemini("Par", "is."), indent=2).encode())
+    assert (got.text, got.usage) == ("Paris.", Usage(12, 2))
+    assert got.notes[0] == "cut at the token limit"
+    failed = lost(json.dumps(gemini("", "", error={"code": 503, "message": "busy"})).encode())
+    assert (failed.why, failed.said) == ("status 503", "busy")
+
+
+def test_of_a_list_of_whole_replies_the_first_counts():
+    replies = [{"generated_text": "Paris."}, {"generated_text": "Lyon."}]
+    assert read(json.dumps(replies).encode()).text == "Paris."
 
 
 def test_an_event_stream_that_ends_early_is_read_with_a_note():

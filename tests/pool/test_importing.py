@@ -117,6 +117,34 @@ async def test_every_kind_of_table_is_a_log_and_its_gaps_are_estimated(tmp_path:
     assert (what.text, what.prompt_tokens, what.completion_tokens) == ("me", 12, 1)
 
 
+def test_an_empty_cell_of_csv_is_no_response(tmp_path: Path):
+    path = tmp_path / "log.csv"
+    said = ["me", "", "  ", "NULL", "nan", "None"]  # "None" can be an answer
+    lines = [f"{n},q{n}?,{ROW['model']},{text}" for n, text in enumerate(said)]
+    path.write_text("\n".join(["query_id,query,model,response", *lines]), encoding="utf-8")
+    done = import_log(path, tmp_path / "calls.jsonl", PAPER)
+    assert (done.added, done.without_text) == (2, 4)
+    assert [each.reply.text for each in read_records(tmp_path / "calls.jsonl")] == ["me", "None"]
+
+
+def test_bad_rows_within_the_limit_are_put_aside_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    bad = [{**ROW, "model": "gemma"}, {**ROW, "cost_usd": -1}]
+    path = log(tmp_path / "log.jsonl", ROW, *bad, {**ROW, "query": "what?"})
+    done = import_log(path, tmp_path / "calls.jsonl", PAPER, max_rejected=0.5)
+    assert (done.added, done.rejected) == (2, 2)
+    aside = (tmp_path / "runs/rejected/import.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["where"] for line in aside] == [f"{path}, line 2", f"{path}, line 3"]
+    assert "cost_usd" in json.loads(aside[1])["why"]
+    with pytest.raises(
+        PoolError, match=r"line 3: .* 2 of 4 are put aside .* max_rejected \(0\.25\)"
+    ):
+        import_log(path, tmp_path / "more.jsonl", PAPER, max_rejected=0.25)
+    assert not (tmp_path / "more.jsonl").exists()
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_byte_order_mark_is_no_part_of_a_log(tmp_path: Path, packed: bool):
     content = b"\xef\xbb\xbf" + json.dumps(ROW).encode()
