@@ -40,6 +40,10 @@ class RegistryError(RouterError):
     """The model registry refused, or a version does not hold what it claims."""
 
 
+class NoSuchVersion(RegistryError):
+    """The registry answers, and holds no version of this number or alias."""
+
+
 class StoreUnreachable(RegistryError):
     """The tracking server or its files do not answer; nothing is known of what they hold."""
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from routerr1 import files, lineage
 from routerr1.config import Params
-from routerr1.errors import CheckpointError, RegistryError, StoreUnreachable
+from routerr1.errors import CheckpointError, NoSuchVersion, RegistryError, StoreUnreachable
 from routerr1.registry import contents, evidence
 from routerr1.registry.contents import KEY_TAG, Outputs, State
 from routerr1.registry.lock import registry_lock
@@ -363,14 +363,14 @@ def list_versions(client: "MlflowClient", name: str) -> list[Version]:
 def get_version(client: "MlflowClient", name: str, which: int | str) -> Version:
     """A version by its number or alias.
 
-    Raises: RegistryError naming the versions that exist.
+    Raises: NoSuchVersion naming the versions that exist; RegistryError if the store does not answer.
     """
     versions = list_versions(client, name)
     for version in versions:
         if str(version.number) == str(which) or which in version.aliases:
             return version
     known = ", ".join(str(version.number) for version in reversed(versions)) or "none"
-    raise RegistryError(f"model {name!r}: has no version {which} (there are: {known})")
+    raise NoSuchVersion(f"model {name!r}: has no version {which} (there are: {known})")
 
 
 def _version(made: "ModelVersion", aliases: Mapping[str, Any] | None = None) -> Version:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 
 from routerr1.config import CanaryParams, ShadowParams
-from routerr1.errors import ConfigError, RegistryError, StoreUnreachable
+from routerr1.errors import ConfigError, NoSuchVersion
 from routerr1.registry.shadow_report import ShadowReport, write_shadow_report
 from routerr1.registry.versions import Version
 from routerr1.serve.asked import Outcome
@@ -128,9 +128,7 @@ def fill(seat: Seat, named: Named, build: Callable[[Version], Engine]) -> None:
     """
     try:
         version = find_version(named)
-    except StoreUnreachable:
-        raise
-    except RegistryError as error:
+    except NoSuchVersion as error:
         if not named.moves:
             raise
         _log.info("%s; waits for one", error)

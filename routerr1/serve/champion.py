@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
-from routerr1.errors import RegistryError, RouterError, StoreUnreachable
+from routerr1.errors import NoSuchVersion, RouterError
 from routerr1.registry.promotion import put_back
 from routerr1.registry.versions import CHAMPION, Version, get_version
 from routerr1.serve.engine import Engine
@@ -40,7 +40,7 @@ class Refusal:
 def find_version(named: Named) -> Version:
     """The version that is named now. A champion that passed the gate by is put back first.
 
-    Raises: RegistryError if there is none.
+    Raises: NoSuchVersion if there is none; RegistryError or LockHeld if the registry cannot tell now.
     """
     client = open_client()
     if named.which == CHAMPION:
@@ -100,6 +100,7 @@ class Watch:
     Args:
         build: makes the engine of a version; called in a thread.
         seat: of the version; the champion's without one.
+        find: the version that is named now, as `find_version`; called in a thread.
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class Watch:
         *,
         every_s: float,
         seat: Seat | None = None,
+        find: Callable[[Named], Version] = find_version,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._gateway = gateway
@@ -117,6 +119,7 @@ class Watch:
         self._build = build
         self._every_s = every_s
         self._seat = ChampionSeat(gateway) if seat is None else seat
+        self._find = find
         self._now = now
         self._wake = asyncio.Event()
         self.refused: Refusal | None = None
@@ -134,16 +137,22 @@ class Watch:
             await self.look()
 
     async def look(self) -> None:
-        """Seat the version that the alias names, if it is another one and passes its check."""
+        """Seat the version that the alias names, if it is another one and passes its check.
+
+        The seat is emptied only if the registry answers that the alias names none.
+        """
         try:
-            version = await asyncio.to_thread(find_version, self._named)
-        except StoreUnreachable as error:
-            self._gateway.metrics.refused_versions.labels("store").inc()
-            _log.warning("the serving version stays: %s", error)
-            return
-        except RegistryError as error:
+            version = await asyncio.to_thread(self._find, self._named)
+        except NoSuchVersion as error:
             _log.info("%s", error)
             self._seat.leave()
+            return
+        except Exception as error:  # whatever the registry does, the seated version serves
+            self._gateway.metrics.refused_versions.labels("store").inc()
+            _log.warning(
+                "the serving version stays: %s", error,
+                exc_info=None if isinstance(error, RouterError) else error,
+            )  # fmt: skip
             return
         if str(version.number) == self._seat.version or self._fails(version):
             return

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from routerr1.config import CanaryParams, Params, ServeParams, ShadowParams
-from routerr1.errors import ConfigError, RegistryError
+from routerr1.errors import ConfigError, LockHeld, NoSuchVersion, RegistryError, StoreUnreachable
 from routerr1.files import write_json
 from routerr1.pool.base import Call, Pool
 from routerr1.pool.budget import Budget, Limits
@@ -104,6 +104,63 @@ def test_an_unsigned_message_changes_nothing(start: Start, monkeypatch: pytest.M
             f"{running.url}/hooks/champion", content=b"{}", headers={HEADER: header}
         )
         assert (found.status_code, found.json()["error"]["code"]) == (401, "invalid_signature")
+
+
+class Seated:
+    """A seat that holds a version until the watch takes it away."""
+
+    version: str | None = "2"
+
+    def refusal(self, _: versions.Version) -> str | None:
+        return None
+
+    def take(self, engine: Engine) -> None:
+        raise AssertionError(engine)
+
+    def leave(self) -> None:
+        self.version = None
+
+
+async def test_only_an_alias_that_names_no_version_empties_a_seat(start: Start) -> None:
+    gateway, seat, found, gone = start().gateway, Seated(), 0, False
+    passing: list[Exception] = [
+        LockHeld("held by another gateway"),
+        RegistryError("the file is locked"),
+        StoreUnreachable("no answer"),
+        ValueError("a bug of a library"),
+    ]
+
+    def find(_: Named) -> versions.Version:
+        nonlocal found
+        found += 1
+        raise NoSuchVersion("no such alias") if gone else passing[found % len(passing)]
+
+    def build(_: versions.Version) -> Engine:
+        raise AssertionError
+
+    named = Named("routerr1", "challenger", moves=True)
+    watch = Watch(gateway, named, build, every_s=0.01, seat=seat, find=find)
+    running = asyncio.ensure_future(watch.run())
+    try:
+        await until(lambda: found > len(passing))
+        assert (seat.version, running.done()) == ("2", False)
+        gone = True
+        await until(lambda: seat.version is None)
+    finally:
+        running.cancel()
+
+
+def test_a_registry_that_answers_names_what_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite://")
+    with pytest.raises(RegistryError, match="names no file") as unusable:
+        find_version(Named("routerr1", "challenger", moves=True))
+    assert not isinstance(unusable.value, NoSuchVersion)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    with pytest.raises(NoSuchVersion, match="there are: none"):
+        find_version(Named("routerr1", "challenger", moves=True))
 
 
 class Registry:
