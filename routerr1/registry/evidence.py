@@ -131,10 +131,12 @@ def write_evidence(path: Path, evidence: Evidence) -> None:
     samples = {
         key: [_row(sample) for sample in getattr(evidence, key)] for key in ("samples", "unseen")
     }
-    rivals = {
-        role: {"router": rival.router, "samples": [_row(sample) for sample in rival.samples]}
-        for role, rival in evidence.rivals.items()
-    }
+    rivals = None
+    if evidence.rivals is not None:
+        rivals = {
+            role: {"router": rival.router, "samples": [_row(sample) for sample in rival.samples]}
+            for role, rival in evidence.rivals.items()
+        }
     files.write_json(path, {**evidence._asdict(), **samples, "rivals": rivals})
 
 
@@ -146,19 +148,21 @@ def _row(sample: EvalSample) -> dict[str, Any]:
 
 
 def read_evidence(path: Path) -> Evidence:
-    """What `write_evidence` stored.
+    """What `write_evidence` stored, or an earlier version of it, whose evidence held less.
 
     Raises: DataError naming the file.
     """
     stored = files.read_json(path)
     try:
         samples = {key: [_sample(row) for row in stored[key]] for key in ("samples", "unseen")}
-        rivals = {
+        kept = stored.get("rivals")
+        rivals = kept and {
             role: Rival(rival["router"], [_sample(row) for row in rival["samples"]])
-            for role, rival in stored["rivals"].items()
+            for role, rival in kept.items()
         }
-        return Evidence(**{**stored, **samples, "rivals": rivals})
-    except (KeyError, TypeError) as error:
+        newer = {"rivals": rivals, "simulated": stored.get("simulated")}
+        return Evidence(**{**stored, **samples, **newer})
+    except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: holds no evidence ({error})") from None
 
 

@@ -87,14 +87,14 @@ class Setting(NamedTuple):
     """What a decision depends on beside the challenger's metrics and the champion's.
 
     Attributes:
-        rivals: other routers of the challenger's evaluation, by role.
+        rivals: other routers of the challenger's evaluation, by role; None if its evidence is older than they.
         simulated: the challenger was judged on simulated candidates.
         serves_real: the registry has or had a champion that was judged on real ones, or is used with such a pool.
-        has_champion: there is a champion, beside which a shadow can be played.
+        has_champion: there is another version, beside which a shadow can be played.
         shadow: the report of the challenger beside it; None without one.
     """
 
-    rivals: Mapping[str, RivalComparison] = MappingProxyType({})
+    rivals: Mapping[str, RivalComparison] | None = MappingProxyType({})
     simulated: bool = False
     serves_real: bool = False
     has_champion: bool = False

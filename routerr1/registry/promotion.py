@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 GATE_FOLDER = Path("runs/gate")
 _MOVE = "move."
+_POOL_TAG = "lineage.pool"
 
 _log = logging.getLogger(__name__)
 
@@ -141,28 +142,39 @@ def _judge(
     champion = champion_of(client, challenger.name)
     sampling = sampling_of(params.evaluate)
     own = read_version_evidence(challenger)
+    other = None if champion is None or champion.number == challenger.number else champion
     comparison = None
-    if champion is not None and champion.number != challenger.number and not without_comparison:
-        theirs = replayed or read_version_evidence(champion)
+    if other is not None and not without_comparison:
+        theirs = replayed or read_version_evidence(other)
         comparison = gate.compare(own, theirs, sampling)
     setting = gate.Setting(
         rivals=rivals.compare_rivals(own, sampling),
-        simulated=own.simulated,
+        simulated=_is_simulated(challenger) if own.simulated is None else own.simulated,
         serves_real=_serves_real(client, params, challenger.name),
-        has_champion=champion is not None,
-        shadow=read_shadow_report(challenger.tags, None if champion is None else champion.number),
+        has_champion=other is not None,
+        shadow=read_shadow_report(challenger.tags, other.number)
+        if params.gate.shadow is not None and other is not None
+        else None,
     )
     decision = gate.decide(gate.measure(own, sampling), comparison, params.gate, setting)
     return GateResult(challenger, champion, decision, replayed, without_comparison)
 
 
+def _is_simulated(version: Version) -> bool:
+    """Whether a challenger of unknown candidates counts as judged on simulated ones: unless its tag says real."""
+    return version.tags.get(_POOL_TAG, SIMULATED) == SIMULATED
+
+
 def _serves_real(client: "MlflowClient", params: Params, name: str) -> bool:
-    """Whether the parameters name real models, or any champion of the registry was judged on some."""
+    """Whether the parameters name real models, or any champion of the registry was judged on some.
+
+    A champion of unknown candidates counts as real, so that a simulated challenger is refused.
+    """
     if params.pool.kind != SIMULATED:
         return True
     done = {move.after for move in promotion_log(client, name) if move.state == "done"}
     return any(
-        version.tags.get("lineage.pool", SIMULATED) != SIMULATED
+        version.tags.get(_POOL_TAG) != SIMULATED
         for version in list_versions(client, name)
         if version.number in done or CHAMPION in version.aliases
     )

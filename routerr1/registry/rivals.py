@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from routerr1.config import GateParams
 from routerr1.evaluate.controls import BEST_SINGLE
 from routerr1.evaluate.routers import RouterId
-from routerr1.registry.rules import Rule, no_worse
+from routerr1.registry.rules import Rule, better, no_worse
 from routerr1.registry.samples import (
     Bounds,
     Evidence,
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from routerr1.evaluate.stats import Difference
 
 BEST_LEARNED = "best_learned"
+_LACKING = "the evaluation has none"
 LEARNED_ROUTERS = ("knn", "mlp", "bert", "router_dc", "graph_router", "frugal", "knn_multi_turn")
 """Baselines that choose a candidate by what they learned from the whole profile, without their variants."""
 
@@ -31,6 +32,7 @@ class RivalComparison:
     """A challenger compared with another router of its evaluation.
 
     Attributes:
+        shared: share of the challenger's questions that the rival answered, in [0, 1].
         em: challenger minus rival; None unless both answered the same questions.
         cost_ratio: USD of the challenger over USD of the rival; None likewise.
         cost_bounds: its interval; None if the rival paid nothing.
@@ -40,6 +42,7 @@ class RivalComparison:
     em: "Difference | None"
     cost_ratio: float | None
     cost_bounds: Bounds | None = None
+    shared: float = 1.0
 
 
 def is_learned(router: str) -> bool:
@@ -52,13 +55,16 @@ def is_learned(router: str) -> bool:
     return kind == "baseline" and name in LEARNED_ROUTERS
 
 
-def compare_rivals(evidence: Evidence, sampling: Sampling) -> dict[str, RivalComparison]:
-    """Compare a version with each rival, question by question."""
+def compare_rivals(evidence: Evidence, sampling: Sampling) -> dict[str, RivalComparison] | None:
+    """Compare a version with each rival, question by question; None if it is older than rivals."""
+    if evidence.rivals is None:
+        return None
     found = {}
     for role, rival in evidence.rivals.items():
         pairs = paired(evidence.samples, rival.samples, lambda play: play.content)
         if len(pairs) < len(evidence.samples):
-            found[role] = RivalComparison(rival.router, None, None)
+            shared = len(pairs) / len(evidence.samples)
+            found[role] = RivalComparison(rival.router, None, None, shared=shared)
             continue
         ratio, bounds = cost_ratio(pairs, sampling)
         found[role] = RivalComparison(rival.router, em_difference(pairs, sampling), ratio, bounds)
@@ -66,32 +72,43 @@ def compare_rivals(evidence: Evidence, sampling: Sampling) -> dict[str, RivalCom
 
 
 def rival_rules(
-    router: str, rivals: Mapping[str, RivalComparison], params: GateParams
+    router: str, rivals: Mapping[str, RivalComparison] | None, params: GateParams
 ) -> list[Rule]:
-    """The rules that `params` asks for; a router is not compared with itself."""
+    """The rules that `params` asks for; a router is not compared with itself.
+
+    Args:
+        rivals: None for a version that is older than rivals.
+    """
     asked = (
         (BEST_SINGLE, params.margin_best_single, router == BEST_SINGLE),
         (BEST_LEARNED, params.margin_best_learned, is_learned(router)),
     )
+    known = rivals or {}
+    lacking = "the evidence of the version is older than this rule" if rivals is None else _LACKING
     return [
-        _rule(role, rivals.get(role), margin, params.max_rival_cost_ratio)
+        _rule(role, known[role], margin, params.max_rival_cost_ratio)
+        if role in known
+        else _refused(role, margin, f"{lacking}; gate.margin_{role}: null asks for none")
         for role, margin, is_itself in asked
-        if margin is not None and not (is_itself and role not in rivals)
+        if margin is not None and not (is_itself and role not in known)
     ]
 
 
-def _rule(role: str, rival: RivalComparison | None, margin: float, max_ratio: float) -> Rule:
+def _refused(role: str, margin: float, why: str) -> Rule:
+    return Rule(role, None, None, -margin, False, why)
+
+
+def _rule(role: str, rival: RivalComparison, margin: float, max_ratio: float) -> Rule:
     """Exact match is not worse than the rival's; clearly better if that is much cheaper."""
-    if rival is None:
-        why = f"the evaluation has none; gate.margin_{role}: null asks for none"
-        return Rule(role, None, None, -margin, False, why)
     what = f"exact match minus that of {rival.router}"
+    if rival.shared < 1:
+        why = f"{what}: that was measured on other questions, {rival.shared:.3g} of these are among them"
+        return _refused(role, margin, why)
     ratio = rival.cost_ratio
     if ratio is None or math.isnan(ratio):
-        return Rule(role, None, None, -margin, False, f"{what}: costs cannot be compared")
+        return _refused(role, margin, f"{what}: costs cannot be compared")
+    what = f"{what}, at {ratio:.3g} times its cost"
     if ratio > max_ratio:
-        what = f"{what}, at {ratio:.3g} times its cost (over {max_ratio:g}, so no margin)"
-        margin = 0.0
-    else:
-        what = f"{what}, at {ratio:.3g} times its cost"
+        what = f"{what} (over {max_ratio:g}, so it has to be better), lower end of the interval"
+        return better(role, rival.em, what)
     return no_worse(role, rival.em, margin, f"{what}, lower end of the interval")

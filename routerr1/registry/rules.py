@@ -46,21 +46,36 @@ class Decision:
 
 
 def no_worse(name: str, difference: "Difference | None", margin: float, what: str) -> Rule:
+    """The lower end of the interval lies at most `margin` below 0."""
+    return _difference(name, difference, -margin, what, ">=")
+
+
+def better(name: str, difference: "Difference | None", what: str) -> Rule:
+    """The lower end of the interval lies above 0."""
+    return _difference(name, difference, 0.0, what, ">")
+
+
+def _difference(
+    name: str, difference: "Difference | None", limit: float, what: str, sign: str
+) -> Rule:
     if difference is None:
-        return Rule(name, None, None, -margin, False, f"{what}: no comparison was made")
+        return Rule(name, None, None, limit, False, f"{what}: no comparison was made")
     if difference.low is None or difference.high is None:
         why = f"{what}: a single group of questions has none"
-        return Rule(name, difference.mean, None, -margin, False, why)
+        return Rule(name, difference.mean, None, limit, False, why)
     interval = (difference.low, difference.high)
-    passed = all(map(math.isfinite, (difference.mean, *interval))) and difference.low >= -margin
-    sign = ">=" if passed else "is not >="
+    low = difference.low
+    passed = all(map(math.isfinite, (difference.mean, *interval))) and (
+        low > limit if sign == ">" else low >= limit
+    )
+    relation = sign if passed else f"is not {sign}"
     return Rule(
         name,
         difference.mean,
         interval,
-        -margin,
+        limit,
         passed,
-        f"{what}: {difference.low:.4g} {sign} {-margin:.4g}",
+        f"{what}: {low:.4g} {relation} {limit:.4g}",
     )
 
 

@@ -58,8 +58,9 @@ class Evidence(NamedTuple):
         unseen_pool: digest of everything that decides the pools of `unseen`.
         router: the router that was evaluated, as in the rows.
         worst_change: smallest ratio of exact match to best-on-cards over the changed pools; None if not measured.
-        rivals: by role, `best_single` and `best_learned`; a role that was not evaluated is missing.
-        simulated: its candidates were simulated.
+        rivals: by role, `best_single` and `best_learned`; a role that was not evaluated is missing. None for a
+            version that is older than rivals.
+        simulated: its candidates were simulated; None for a version that is older than this field.
     """
 
     samples: Sequence[EvalSample]
@@ -68,8 +69,8 @@ class Evidence(NamedTuple):
     unseen_pool: str
     router: str = POLICY
     worst_change: float | None = None
-    rivals: Mapping[str, Rival] = MappingProxyType({})
-    simulated: bool = False
+    rivals: Mapping[str, Rival] | None = MappingProxyType({})
+    simulated: bool | None = False
 
 
 class Sampling(NamedTuple):

@@ -7,11 +7,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from routerr1.config import GateParams
 from routerr1.errors import RegistryError
-from routerr1.registry.rules import Rule, at_least
+from routerr1.registry.rules import Rule, at_least, no_worse
 from routerr1.tracking.store import store_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+    from routerr1.evaluate.stats import Difference
 
 TAG = "shadow.report"
 
@@ -71,14 +73,16 @@ def shadow_rules(
     what = "requests that the champion answered and the challenger played as a shadow"
     rules = [at_least("shadow_pairs", float(pairs), float(asked.min_pairs), what)]
     what = "verdict on the shadow's answers, from -1 to 1, lower end of the interval"
-    if report is None or report.low is None or report.high is None:
+    if report is None:
         why = f"{what}: no shadow was played beside this champion"
         return [*rules, Rule("shadow_verdict", None, None, -asked.margin_verdict, False, why)]
-    passed = report.low >= -asked.margin_verdict
-    sign = ">=" if passed else "is not >="
-    why = f"{what}: {report.low:.4g} {sign} {-asked.margin_verdict:.4g}"
-    interval = (report.low, report.high)
-    return [
-        *rules,
-        Rule("shadow_verdict", report.verdict, interval, -asked.margin_verdict, passed, why),
-    ]
+    return [*rules, no_worse("shadow_verdict", _verdict(report), asked.margin_verdict, what)]
+
+
+def _verdict(report: ShadowReport) -> "Difference":
+    from routerr1.evaluate.stats import Difference
+
+    return Difference(
+        mean=report.verdict, low=report.low, high=report.high, p=None, mde=None,
+        n=report.pairs, groups=report.pairs,
+    )  # fmt: skip

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 
 from routerr1.config import GateParams
 from routerr1.evaluate.stats import Difference
+from routerr1.files import read_json, write_json
 from routerr1.registry import gate
+from routerr1.registry.evidence import read_evidence, write_evidence
 from routerr1.registry.gate import Comparison, Metrics, Setting
 from routerr1.registry.rivals import LEARNED_ROUTERS, RivalComparison, compare_rivals
 from routerr1.registry.rules import to_markdown, to_tags
@@ -339,7 +342,14 @@ def test_more_than_half_as_dear_again_a_challenger_has_to_be_better() -> None:
     assert refused(best_learned=replace(level, cost_ratio=1.5)) == ()
     assert refused(best_single=better) == ()  # a free rival, and a clear gain
     page = to_markdown(gate.decide(GOOD, None, ASKED, Setting({**RIVALS, "best_learned": level})))
-    assert "that of baseline/knn, at 1.51 times its cost (over 1.5, so no margin)" in page
+    assert (
+        "at 1.51 times its cost (over 1.5, so it has to be better), lower end of the interval: "
+        "-0.04 is not > 0" in page
+    )
+    # At ten times the cost of a single model the same answers are not worth it.
+    same = RivalComparison("best_single", replace(LEVEL, low=0.0, high=0.0), 10.0)
+    assert refused(best_single=same) == ("best_single",)
+    assert refused(best_single=replace(same, cost_ratio=1.0)) == ()
 
 
 def test_a_rival_that_was_not_evaluated_or_not_on_these_questions_refuses() -> None:
@@ -347,6 +357,25 @@ def test_a_rival_that_was_not_evaluated_or_not_on_these_questions_refuses() -> N
     assert refused(best_single=RivalComparison("best_single", None, None)) == ("best_single",)
     assert refused(best_single=RivalComparison("best_single", BETTER, None)) == ("best_single",)
     assert gate.decide(GOOD, None, PARAMS).passed  # where the parameters ask for none
+    partly = RivalComparison("best_single", None, None, shared=0.25)
+    page = to_markdown(gate.decide(GOOD, None, ASKED, Setting({"best_single": partly})))
+    assert "that was measured on other questions, 0.25 of these are among them" in page
+    assert "the evaluation has none; gate.margin_best_learned: null asks for none" in page
+
+
+def test_evidence_that_is_older_than_rivals_is_read_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "evidence.json"
+    write_evidence(path, evidence([play("1"), play("2")]))
+    stored = read_json(path)
+    write_json(path, {key: stored[key] for key in stored.keys() - {"rivals", "simulated"}})
+    found = read_evidence(path)
+    assert (found.samples, found.rivals, found.simulated) == ([play("1"), play("2")], None, None)
+    write_evidence(path, found)
+    assert read_evidence(path) == found
+    setting = Setting(compare_rivals(found, SAMPLING))
+    decision = gate.decide(GOOD, None, ASKED, setting)
+    assert decision.refused_by == ("best_single", "best_learned")
+    assert "the evidence of the version is older than this rule" in to_markdown(decision)
 
 
 def test_a_router_is_not_its_own_rival() -> None:
@@ -362,10 +391,11 @@ def test_rivals_are_compared_on_the_same_questions_at_their_cost() -> None:
     found = compare_rivals(
         Evidence(own, (), "p", "u", rivals={"best_learned": rival, "best_single": short}), SAMPLING
     )
+    assert found is not None
     learned = found["best_learned"]
     assert learned.em is not None
     assert (learned.em.mean, learned.cost_ratio) == (-0.5, pytest.approx(1.5))  # 0.003 over 0.002
-    assert (found["best_single"].em, found["best_single"].cost_ratio) == (None, None)
+    assert found["best_single"] == RivalComparison("best_single", None, None, shared=0.5)
 
 
 def test_learned_routers_are_those_that_are_fitted_to_the_profile() -> None:
@@ -396,6 +426,8 @@ REPORT = ShadowReport(champion="3", pairs=120, verdict=0.0, low=-0.08, high=0.08
         (REPORT.model_copy(update={"pairs": 99}), ("shadow_pairs",)),
         (REPORT.model_copy(update={"low": -0.11}), ("shadow_verdict",)),
         (REPORT.model_copy(update={"low": None}), ("shadow_verdict",)),
+        (REPORT.model_copy(update={"low": math.inf}), ("shadow_verdict",)),
+        (REPORT.model_copy(update={"verdict": math.nan}), ("shadow_verdict",)),
     ],
 )
 def test_the_gate_can_ask_for_a_shadow_report(

@@ -644,6 +644,8 @@ def test_a_version_of_simulated_candidates_does_not_follow_one_of_real_ones(chai
     make_outputs(right=0.8)
     versions.register(chain)
     assert promotion.judge(chain).decision.refused_by == ("real_candidates",)
+    client.delete_model_version_tag(first.name, str(first.number), "lineage.pool")
+    assert promotion.judge(chain).decision.refused_by == ("real_candidates",)  # of unknown ones
     allowed = chain.replace(gate=chain.gate.replace(allow_simulated=True))
     assert promotion.promote(allowed).record is not None
 
@@ -665,7 +667,9 @@ def test_the_gate_reads_the_report_of_a_shadow_beside_the_present_champion(chain
     assert promoted.record is not None
     tags = versions.get_version(client, challenger.name, challenger.number).tags
     assert json.loads(tags["gate.shadow_pairs"])["figure"] == 12.0
+    assert promotion.judge(asking, 2).decision.passed  # the champion is no shadow of itself
     client.set_model_version_tag(challenger.name, number, "shadow.report", "{}")
+    assert promotion.judge(chain, 2).decision.passed  # which does not ask for the report
     with pytest.raises(RegistryError, match=r"shadow\.report holds no report"):
         read_shadow_report({"shadow.report": "{}"}, 1)
 
