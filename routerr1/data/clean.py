@@ -43,7 +43,8 @@ SAYS: Mapping[Reason, str] = {
     "no_id": "the id is empty",
     "no_question": "there is no question, or one without a letter or digit",
     "not_unicode": "the text holds half a character (a lone surrogate)",
-    "options_unclear": "the options are no list of 2 to 10, or the answer is the number of none",
+    "options_unclear": "the options are no list of 2 to 10 with a label each or none, or the answer is "
+    "the number of none, or of one and the text of another",
 }
 _MOST_HOPS = 1000
 _MOST_DIGITS = 100  # an exponent may ask for a gigabyte of zeros
@@ -100,10 +101,10 @@ def clean(
     question = values.get(columns.question)
     if not isinstance(question, str) or not text.comparable(question) or text.is_missing(question):
         raise RefusedError("no_question")
-    options = _options(values, columns)
+    options, labels = _options(values, columns)
     answer = values.get(columns.golden_answers)
     if len(columns.options) == 1:
-        answer = _letter(answer, values[columns.options[0]], options)
+        answer = _letter(answer, options, labels)
     listed = _answers(answer, columns)
     golds = tuple(dict.fromkeys(gold for gold in listed if text.says_something(gold, matching)))
     if not golds:
@@ -146,41 +147,57 @@ def _answers(value: Any, columns: ColumnsParams) -> list[str]:
     return ["" if text.is_missing(gold) else gold for gold in answers]
 
 
-def _options(values: Mapping[str, Any], columns: ColumnsParams) -> list[str]:
-    """The options to choose from: a column each, or one column that holds them all.
+def _options(values: Mapping[str, Any], columns: ColumnsParams) -> tuple[list[str], list[str]]:
+    """The options to choose from, and their labels where the source has its own.
 
-    Raises: RefusedError if the one column holds no list.
+    The options are a column each, or one column holds them all.
+
+    Raises: RefusedError if the one column holds no list, or not a label for each option.
     """
     if len(columns.options) != 1:
-        return [str(values.get(name, "")).strip() for name in columns.options]
-    held = values.get(columns.options[0])
+        return [str(values.get(name, "")).strip() for name in columns.options], []
+    held: Any = values.get(columns.options[0])
     if isinstance(held, str) and text.looks_serialised(held):
         try:
             held = json.loads(held)
         except (ValueError, RecursionError):
             raise RefusedError("options_unclear") from None
+    labels = None
     if isinstance(held, Mapping):  # ARC: texts and their labels
-        held = held.get("text")
+        held, labels = held.get("text"), held.get("label")
     if not isinstance(held, list | tuple) or not 2 <= len(held) <= len(LETTERS):
         raise RefusedError("options_unclear")
-    return [text.squeeze(str(each)) for each in held]
+    options = [text.squeeze(str(each)) for each in held]
+    if labels is None:
+        return options, []
+    if not isinstance(labels, list | tuple) or len(labels) != len(options):
+        raise RefusedError("options_unclear")
+    return options, [str(label).strip() for label in labels]
 
 
-def _letter(answer: Any, held: Any, options: list[str]) -> Any:
-    """The letter of an answer that is a number from 0 (MMLU), or a label of its own (ARC)."""
-    labels = held.get("label") if isinstance(held, Mapping) else None
-    if isinstance(labels, list) and answer in labels:
-        return LETTERS[labels.index(answer)]
-    if isinstance(answer, str) and answer.strip() in options:
-        return answer
-    number = answer if not isinstance(answer, str) else answer.strip()
-    if isinstance(number, str) and number.isdecimal():
-        number = int(number)
+def _letter(answer: Any, options: list[str], labels: list[str]) -> Any:
+    """The letter of an answer that is a label of its source (ARC), or a number from 0 (MMLU).
+
+    Raises: RefusedError if the answer is the number of no option, or as text the number of one option
+        and the text of another.
+    """
+    given = answer.strip() if isinstance(answer, str) else answer
+    if isinstance(given, float) and given.is_integer():  # a column of numbers with a gap in it
+        given = int(given)
+    if str(given) in labels:
+        return LETTERS[labels.index(str(given))]
+    number = given
+    if isinstance(given, str) and given.isdecimal() and len(given) <= _MOST_DIGITS:
+        number = int(given)
     if isinstance(number, bool) or not isinstance(number, int | float):
         return answer
-    if number not in range(len(options)):
+    place = int(number) if number in range(len(options)) and not labels else None
+    is_text = isinstance(given, str) and given in options
+    if is_text and (place is None or options[place] == given):
+        return answer
+    if is_text or place is None:
         raise RefusedError("options_unclear")
-    return LETTERS[int(number)]
+    return LETTERS[place]
 
 
 def _unpack(cell: str, separator: str | None) -> list[Any]:

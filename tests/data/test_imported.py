@@ -169,6 +169,13 @@ FOUR = ["0", "4", "2", "6"]
         (json.dumps(FOUR), 0, "A"),
         ({"text": FOUR, "label": ["A", "B", "C", "D"]}, "B", "B"),  # ARC
         ({"text": FOUR, "label": ["1", "2", "3", "4"]}, "4", "D"),
+        ({"text": FOUR, "label": [1, 2, 3, 4]}, " 1 ", "A"),
+        ({"text": FOUR, "label": [1, 2, 3, 4]}, 1.0, "A"),
+        ({"text": FOUR, "label": ["A", "B", "C", "D"]}, "6", "6"),
+        (json.dumps({"text": FOUR, "label": ["1", "2", "3", "4"]}), "1", "A"),  # ARC in a cell
+        (json.dumps({"text": FOUR, "label": ["P", "Q", "R", "S"]}), "Q", "B"),
+        (FOUR, "7" * 5000, "7" * 5000),
+        (FOUR, "2", "2"),  # number and text of one option
     ],
 )
 def test_one_column_can_hold_all_options(
@@ -184,8 +191,15 @@ def test_one_column_can_hold_all_options(
 
 @pytest.mark.parametrize(
     ("options", "answer"),
-    [(FOUR, 4), (FOUR, -1), ("['0' '4' '2' '6']", 1), ("four", 1), (["one"], 0), (None, 0)],
-)
+    [
+        (FOUR, 4), (FOUR, -1), ("['0' '4' '2' '6']", 1), ("four", 1), (["one"], 0), (None, 0),
+        (["3", "0", "1"], "1"),  # as a number 0, as text 1
+        ({"text": FOUR, "label": ["A", "B", "C"]}, "B"),
+        (json.dumps({"text": FOUR, "label": []}), "B"),
+        ({"text": FOUR, "label": "ABCD"}, "B"),
+        ({"text": FOUR, "label": ["1", "2", "3", "4"]}, 0),
+    ],
+)  # fmt: skip
 def test_options_that_are_no_list_refuse_their_row(
     options: object, answer: object, tmp_path: Path
 ) -> None:
