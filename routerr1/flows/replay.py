@@ -1,7 +1,8 @@
 """Evaluate a registered version again: on its own questions to watch it, on a challenger's to compare it."""
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,18 +13,21 @@ from routerr1 import files
 from routerr1.config import Params
 from routerr1.data.splits import read_questions
 from routerr1.errors import RegistryError
+from routerr1.jobs.rejected import Rejected
 from routerr1.lineage import PATHS
 from routerr1.notation import with_spend
+from routerr1.pool.base import Pool
 from routerr1.pool.cards import read_cards
 from routerr1.registry import evidence
 from routerr1.registry.samples import EvalSample
 from routerr1.registry.versions import Version, fetched
-from routerr1.types import Card, Question
+from routerr1.types import Card, Question, Trajectory
 from routerr1.workspace import Workspace
 
 if TYPE_CHECKING:
     from routerr1.baselines.cascade import Cascade
     from routerr1.baselines.learned import Chooser
+    from routerr1.evaluate.controls import Router
     from routerr1.evaluate.rows import Row
     from routerr1.rollout.generate import Generator
 
@@ -31,7 +35,11 @@ _POOL = "replay"  # the column `pool` of the rows
 
 
 def questions_of(params: Params, contents: Collection[str] | None = None) -> list[Question]:
-    """Questions of the evaluated split with these contents (`gate.EvalSample.content`); None for all."""
+    """Questions of the evaluated split.
+
+    Args:
+        contents: digests of those that are wanted, as in `EvalSample.content`; None for all.
+    """
     split = read_questions(PATHS.questions, params.evaluate.split)
     return [
         each
@@ -47,7 +55,8 @@ def replay(params: Params, version: Version, questions: Sequence[Question]) -> l
     The policy reads the cards that it was registered with; calls cost what the candidates cost now.
 
     Raises: RegistryError if the version's parameters cannot be read, or the pool lacks a candidate of its
-        cards; BudgetExceeded if a budget is spent, because refused calls would count as mistakes of the version.
+        cards; DataError if more than `max_rejected` rows break a contract; BudgetExceeded if a budget is spent,
+        because refused calls would count as mistakes of the version.
     """
     from routerr1.baselines.saved import ROUTER, load_router
 
@@ -61,10 +70,10 @@ def replay(params: Params, version: Version, questions: Sequence[Question]) -> l
         params = with_live_calls(_with_its_own(params, version, context))
         with fetched(version.model_id, "artifacts/policy") as checkpoint:
             if (checkpoint / ROUTER).is_file():
-                play = partial(_answer, params, load_router(checkpoint))
+                router_on = partial(replies_on, params, load_router(checkpoint))
             else:
-                play = partial(_play, params, Workspace(params).load(checkpoint))
-        rows = asyncio.run(play(cards, questions))
+                router_on = partial(policy_on, params, Workspace(params).load(checkpoint))
+        rows = asyncio.run(_play_on_pool(params, cards, questions, router_on))
     return [evidence.sample_of(row) for row in rows]
 
 
@@ -107,40 +116,55 @@ def _with_its_own(params: Params, version: Version, context: Path) -> Params:
     return params.replace(**own)
 
 
-async def _play(
-    params: Params, generator: "Generator", cards: Sequence[Card], questions: Sequence[Question]
-) -> "list[Row]":
-    """As the stage evaluate plays: handles and spend level of a question are the same, so are its calls."""
-    from routerr1.evaluate.controls import policy_router
-    from routerr1.evaluate.run import play_all, policies_of
-
-    workspace = Workspace(params)
-    pool = workspace.open_pool(cards)
-    try:
-        [policy] = policies_of({0: generator}, workspace.renderer, params)
-        router = policy_router(policy, pool, _POOL, params.evaluate.seed)
-        jobs = [(router, with_spend(each, params.evaluate.spend)) for each in questions]
-        return await play_all(jobs, concurrency=params.evaluate.concurrency)
-    finally:
-        await pool.aclose()
-
-
-async def _answer(
+async def _play_on_pool(
     params: Params,
-    router: "Chooser | Cascade",
     cards: Sequence[Card],
     questions: Sequence[Question],
+    router_on: "Callable[[Pool], Router]",
 ) -> "list[Row]":
-    from routerr1.baselines.replies import answer_all
-    from routerr1.evaluate.controls import POLICY
-    from routerr1.evaluate.rows import row_of
-
     pool = Workspace(params).open_pool(cards)
     try:
-        played = await answer_all(questions, router, pool, seed=params.evaluate.seed)
+        return await played(params, router_on(pool), questions)
     finally:
         await pool.aclose()
-    return [
-        row_of(one, pool=_POOL, router=POLICY, seed=0, cards=cards, whole_reply=True)
-        for one in played
-    ]
+
+
+async def played(params: Params, router: "Router", questions: Sequence[Question]) -> "list[Row]":
+    """Rows of a router, as the stage evaluate makes them: one that breaks a contract is put aside.
+
+    Raises: DataError if more than `max_rejected` of them do; RouterError of the router.
+    """
+    from routerr1.evaluate.run import play_all
+
+    rejected = Rejected("replay", params.max_rejected)
+    jobs = [(router, question) for question in questions]
+    rows = await play_all(jobs, concurrency=params.evaluate.concurrency, rejected=rejected)
+    rejected.tell()
+    return rows
+
+
+def policy_on(params: Params, generator: "Generator", pool: Pool) -> "Router":
+    """The policy as it is evaluated: handles and spend level of a question are the same, so are its calls."""
+    from routerr1.evaluate.controls import policy_router
+    from routerr1.evaluate.run import policies_of
+
+    [policy] = policies_of({0: generator}, Workspace(params).renderer, params)
+    router = policy_router(policy, pool, _POOL, params.evaluate.seed)
+
+    async def play(question: Question, *, player: str) -> Trajectory:
+        return await router.play(with_spend(question, params.evaluate.spend), player=player)
+
+    return replace(router, play=play)
+
+
+def replies_on(params: Params, chosen: "Chooser | Cascade", pool: Pool) -> "Router":
+    """A router without a policy as it is evaluated: the reply is the answer."""
+    from routerr1.baselines.replies import answer_with_reply, next_call_of
+    from routerr1.evaluate.controls import POLICY, Router
+
+    next_call, seed = next_call_of(chosen), params.evaluate.seed
+
+    async def play(question: Question, *, player: str) -> Trajectory:
+        return await answer_with_reply(question, next_call, pool, seed=seed, player=player)
+
+    return Router(POLICY, 0, _POOL, pool, play, whole_reply=True)
