@@ -1,6 +1,7 @@
 """The events that start a retrain: their names, the model they concern, and how to send one to Prefect."""
 
 import json
+import ssl
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -93,7 +94,25 @@ def _require_answer(url: str) -> None:
     import httpx
 
     with server_errors():
-        httpx.get(f"{url.rstrip('/')}/health", timeout=_ANSWER_S)
+        httpx.get(f"{url.rstrip('/')}/health", timeout=_ANSWER_S, verify=_verify())
+
+
+def _verify() -> ssl.SSLContext | bool:
+    """How the server's certificate is checked, by the settings that Prefect's own client reads.
+
+    Raises: ConfigError for a file of certificates that cannot be read.
+    """
+    from prefect.settings import get_current_settings
+
+    api = get_current_settings().api
+    if api.tls_insecure_skip_verify:
+        return False
+    try:
+        return ssl.create_default_context(cafile=api.ssl_cert_file) if api.ssl_cert_file else True
+    except OSError as error:  # a file that is missing, or that holds no certificate
+        raise ConfigError(
+            f"PREFECT_API_SSL_CERT_FILE: {api.ssl_cert_file} cannot be used ({error.strerror})"
+        ) from None
 
 
 def _server_url() -> str | None:

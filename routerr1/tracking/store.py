@@ -153,15 +153,33 @@ def _refuse_dead_server(uri: str, shown: str) -> None:
 
     try:
         # Any answer will do: an address that is not MLflow's is told by MLflow's own error.
-        requests.get(f"{uri.rstrip('/')}/health", timeout=_ANSWER_S, allow_redirects=False)
+        requests.get(
+            f"{uri.rstrip('/')}/health", timeout=_ANSWER_S, allow_redirects=False,
+            verify=_verify(), cert=os.environ.get("MLFLOW_TRACKING_CLIENT_CERT_PATH"),
+        )  # fmt: skip
     except requests.Timeout:
         raise StoreUnreachable(
             f"{shown}: no answer within {_ANSWER_S:g} s; is it running?"
+        ) from None
+    except requests.exceptions.SSLError as error:
+        found = re.search(r"certificate verify failed: ([^(]+?) \(", str(error))
+        raise RegistryError(
+            f"{shown}: its certificate is not trusted "
+            f"({found[1] if found else redact(_in_one_line(error))}); set MLFLOW_TRACKING_SERVER_CERT_PATH "
+            "to the file of its CA"
         ) from None
     except requests.RequestException as error:
         words = re.search(r"\[Errno -?\d+\] ([^'\")]+)", str(error))
         why = words[1] if words else redact(_in_one_line(error))
         raise StoreUnreachable(f"{shown}: does not answer ({why}); is it running?") from None
+    except OSError as error:  # of a file of certificates
+        raise RegistryError(f"{shown}: {_in_one_line(error)}") from None
+
+
+def _verify() -> bool | str:
+    """How a server's certificate is checked, by the variables that MLflow's own client reads."""
+    insecure = os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1")
+    return os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or not insecure
 
 
 def experiment_id(client: "MlflowClient", name: str) -> str:

@@ -7,6 +7,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from prefect.settings import (
+    PREFECT_API_SSL_CERT_FILE,
+    PREFECT_API_TLS_INSECURE_SKIP_VERIFY,
+    PREFECT_API_URL,
+    temporary_settings,
+)
+
+from routerr1.errors import ConfigError
+from routerr1.flows.triggers import ServerUnreachable, need_server
+from tests.servers import tls_server, write_certificate
 
 pytestmark = pytest.mark.usefixtures("chain")
 
@@ -19,6 +29,23 @@ def run(home: Path, *arguments: str) -> tuple[int, str]:
         env={**kept, "HOME": str(home)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     return done.returncode, done.stdout + done.stderr
+
+
+def test_a_server_with_a_certificate_of_its_own_is_asked_as_prefect_asks_it(tmp_path: Path) -> None:
+    certificate = write_certificate(tmp_path / "ca.pem")
+    with tls_server(certificate) as url:
+        address = {PREFECT_API_URL: f"{url}/api"}
+        with temporary_settings(address), pytest.raises(ServerUnreachable, match="certificate"):
+            need_server()
+        with temporary_settings({**address, PREFECT_API_SSL_CERT_FILE: str(certificate)}):
+            need_server()
+        with temporary_settings({**address, PREFECT_API_TLS_INSECURE_SKIP_VERIFY: True}):
+            need_server()
+        with (
+            temporary_settings({**address, PREFECT_API_SSL_CERT_FILE: "/nowhere.pem"}),
+            pytest.raises(ConfigError, match=r"PREFECT_API_SSL_CERT_FILE: /nowhere\.pem cannot"),
+        ):
+            need_server()
 
 
 NOTIFY = ("routerr1.cli", "ops", "notify", "routerr1.drift")

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
+from urllib3.exceptions import InsecureRequestWarning
 
 from routerr1.cli.app import app
-from routerr1.errors import ConfigError, StoreUnreachable
+from routerr1.errors import ConfigError, RegistryError, StoreUnreachable
 from routerr1.tracking.store import check_store
+from tests.servers import tls_server, write_certificate
 
 
 @pytest.fixture
@@ -45,6 +47,29 @@ def test_a_dead_server_is_one_line_within_ten_seconds(
     assert told.startswith(f"MLFLOW_TRACKING_URI: {kind}127.0.0.1:{port}/x: ")
     assert "\n" not in told
     assert "secret" not in told
+
+
+def test_a_server_with_a_certificate_of_its_own_is_asked_as_mlflow_asks_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    certificate = write_certificate(tmp_path / "ca.pem")
+    with tls_server(certificate) as url:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
+        with pytest.raises(RegistryError) as refused:
+            check_store()
+        assert str(refused.value) == (
+            f"MLFLOW_TRACKING_URI: {url}: its certificate is not trusted (self-signed certificate); "
+            "set MLFLOW_TRACKING_SERVER_CERT_PATH to the file of its CA"
+        )
+        monkeypatch.setenv("MLFLOW_TRACKING_INSECURE_TLS", "true")
+        with pytest.warns(InsecureRequestWarning):
+            check_store()
+        monkeypatch.delenv("MLFLOW_TRACKING_INSECURE_TLS")
+        monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(certificate))
+        check_store()
+        monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", "/nowhere.pem")
+        with pytest.raises(RegistryError, match=r"/nowhere\.pem"):
+            check_store()
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "generalize", "register", "serve"])
