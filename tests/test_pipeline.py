@@ -158,7 +158,7 @@ def test_a_corrupt_checkpoint_is_one_clear_line(clone: Path) -> None:
     [
         ("params.yaml", "preset: ci\nsedes: [1]\n", "dataset", "params.yaml: unknown key sedes; did you mean seeds?"),
         ("data/pool/cards.json", '[{"name": ""}]', "ask", "data/pool/cards.json"),
-        ("data/pool/cards.json", '[{"name": "Nobody"}]', "ask", "models/policy: was trained with other candidates, prices or measurements than data/pool/cards.json"),
+        ("data/pool/cards.json", '[{"name": "Nobody"}]', "ask", "data/pool/cards.json: the simulated pool has no candidate 'Nobody'"),
         ("data/questions/test.parquet", None, "checks", "data/questions/test.parquet"),
     ],
 )  # fmt: skip

@@ -1,48 +1,63 @@
 """What was asked of the candidates before a router answered its first question, in calls and US dollars."""
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
 
 from routerr1.baselines.build import LEARNED
 from routerr1.baselines.few_probes import FEW, PROMPTED, SPEND, observed
 from routerr1.baselines.matrix import Matrix
+from routerr1.data.splits import first_line
 from routerr1.errors import DataError
-from routerr1.evaluate.controls import BEST_SINGLE
+from routerr1.evaluate.controls import BEST_OF_SINGLES, BEST_SINGLE
 from routerr1.evaluate.results import NOTHING_ASKED, LearningCost
 from routerr1.evaluate.routers import RouterId
 from routerr1.evaluate.run import Evaluation
+from routerr1.files import read_json
 
 _FROM_ALL_PROBES = {*LEARNED, *SPEND, "frugal", "knn_multi_turn", "prompted", "policy_before_rl"}
 
 
-def training_cost(log: Path, *, rollouts: int, validated: int) -> LearningCost:
-    """What a training run asked, in the mean over its seeds.
+def training_cost(folder: Path, *, rollouts: int, validated: int) -> LearningCost:
+    """What a training run asked, in the mean over its seeds; the price is the one that the run states.
 
     Args:
-        log: data/train/seeds.csv.
+        folder: data/train.
         rollouts: number of rollouts in each step.
         validated: number of questions in each validation.
 
-    Raises: DataError naming the file, if it is missing or no log of a training.
+    Raises: DataError naming the file that is missing or is none of a training.
     """
-    try:
-        with log.open(encoding="utf-8", newline="") as stream:
-            rows = list(csv.DictReader(stream))
-        seeds = {row["seed"] for row in rows}
-        calls, cost_usd = (
-            sum(
-                float(row.get(column) or 0.0) * count
-                for row in rows
-                for column, count in ((name, rollouts), (f"validation/{name}", validated))
-            )
-            for name in ("calls", "cost_usd")
+    log, results = folder / "seeds.csv", folder / "results.json"
+    with _named(log), log.open(encoding="utf-8", newline="") as stream:
+        calls = sum(_calls(row, rollouts, validated) for row in csv.DictReader(stream))
+    with _named(results):
+        found = read_json(results)
+        seeds = [value for key, value in found.items() if key.startswith("seed_")]
+        calls += sum(float(seed["start/calls"]) for seed in seeds) * validated
+        return LearningCost(
+            calls=calls / len(seeds), cost_usd=float(found["train_cost_usd"]) / len(seeds)
         )
-        return LearningCost(calls=calls / len(seeds), cost_usd=cost_usd / len(seeds))
-    except (OSError, KeyError, ValueError, ZeroDivisionError) as error:
+
+
+def _calls(row: Mapping[str, str], rollouts: int, validated: int) -> float:
+    """The calls of one step; those of the start, step 0, are in the results."""
+    if float(row["step"]) == 0:
+        return 0.0
+    return float(row["calls"]) * rollouts + float(row["validation/calls"] or 0.0) * validated
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyError as missing:
+        raise DataError(f"{path}: has no {missing}; run the train stage again") from None
+    except (OSError, AttributeError, TypeError, ValueError, ZeroDivisionError) as error:
         raise DataError(
-            f"{log}: cannot be read as a log of training ({error!r}); run the train stage again"
+            f"{path}: cannot be read as that of a training ({first_line(error)}); run the train stage again"
         ) from None
 
 
@@ -57,7 +72,8 @@ def learning_costs(
     """The cost of learning for every router of an evaluation, in the mean over training seeds.
 
     The policy and its controls have read the cards of all probes and were trained. The best single model is
-    chosen on validation. Replies that are recorded or simulated count with their price, though nothing is paid.
+    chosen on validation. The best of all replies is a bound: it learns nothing. Replies that are recorded or
+    simulated count with their price, though nothing is paid.
 
     Args:
         training: of the policy; None where it is not known, or without a policy.
@@ -67,6 +83,8 @@ def learning_costs(
     own = NOTHING_ASKED if training is None else all_probes.plus(training)
 
     def cost(router: str) -> LearningCost:
+        if router == BEST_OF_SINGLES:
+            return NOTHING_ASKED
         kind, name = RouterId.parse(router)
         if kind != "baseline":
             return own.plus(evaluated.validated) if router == BEST_SINGLE else own
@@ -76,7 +94,11 @@ def learning_costs(
 
     routers = {row.router for row in evaluated.rows}
     if trained and training is None:
-        routers = {name for name in routers if RouterId.parse(name).kind == "baseline"}
+        routers = {
+            name
+            for name in routers
+            if name == BEST_OF_SINGLES or RouterId.parse(name).kind == "baseline"
+        }
     return {name: cost(name) for name in routers}
 
 

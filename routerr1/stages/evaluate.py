@@ -75,7 +75,7 @@ def evaluate(params: Params) -> None:
     num_rejected = sum(row.rejected for row in rows)
     found = evaluation_of(rows)
     figures = write_evaluation(
-        PATHS.evaluate, found, section, num_rejected, _learning(params, found)
+        PATHS.evaluate, found, section, num_rejected, _learning(workspace, found)
     )
     with resume_run(params.registry, PATHS.run) as run:
         run.log_metrics({"evaluate": figures})
@@ -91,15 +91,16 @@ def evaluate(params: Params) -> None:
     calls.unlink(missing_ok=True)
 
 
-def _learning(params: Params, found: Evaluation) -> dict[str, LearningCost]:
+def _learning(workspace: Workspace, found: Evaluation) -> dict[str, LearningCost]:
     """What each router's learning asked of the candidates; a policy that was not trained here is left out."""
-    train, log = params.train, PATHS.train / "seeds.csv"
+    params, train = workspace.params, workspace.params.train
     training = None
-    if params.has_policy and log.is_file():
+    if params.has_policy and (PATHS.train / "seeds.csv").is_file():
+        held_out = len(workspace.questions("validation"))
         training = training_cost(
-            log,
+            PATHS.train,
             rollouts=train.questions_per_step * train.rollouts_per_question,
-            validated=train.validation_questions,
+            validated=min(train.validation_questions, held_out),
         )
     matrix = read_matrix(PATHS.matrix)
     return learning_costs(found, matrix, params.seeds, training, trained=params.has_policy)

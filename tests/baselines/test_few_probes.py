@@ -20,16 +20,11 @@ from routerr1.baselines.few_probes import (
     observed,
 )
 from routerr1.baselines.learned import knn
-from routerr1.baselines.learning_cost import learning_costs, training_cost
 from routerr1.baselines.matrix import Matrix
 from routerr1.baselines.replies import without_policy
 from routerr1.config import Baseline
-from routerr1.errors import DataError
-from routerr1.evaluate.results import LearningCost
-from routerr1.evaluate.run import Evaluation
 from routerr1.report.glossary import entry_of
 from routerr1.types import Card
-from tests.evaluate.made import row
 
 # Two topics: "a" is right on one, "b" on the other; "c" is always wrong and free.
 QUESTIONS = ("red apple", "red cherry", "red rose", "blue sea", "blue sky")
@@ -131,42 +126,3 @@ def test_a_counted_router_has_a_label_that_says_the_count():
         True,
     )
     assert entry_of("baseline/other_8").label == "other_8"
-
-
-def test_learning_is_counted_in_calls_and_usd():
-    routers = ("policy", "best_single", "baseline/knn", "baseline/beta_8", "baseline/largest")
-    rows = [row(router=name) for name in routers]
-    tried = LearningCost(calls=30, cost_usd=1.0)
-    found = learning_costs(
-        Evaluation(rows, {1: "a"}, validated=tried), MATRIX, [1, 2], LearningCost(calls=100, cost_usd=7.0),
-        trained=True,
-    )  # fmt: skip
-    # 5 probes x 3 candidates cost 5 x (2 + 4 + 0) USD; of 8 probes there are 5.
-    probes = LearningCost(calls=15, cost_usd=30.0)
-    assert found == {
-        "policy": LearningCost(calls=115, cost_usd=37.0),
-        "best_single": LearningCost(calls=145, cost_usd=38.0),
-        "baseline/knn": probes,
-        "baseline/beta_8": probes,
-        "baseline/largest": LearningCost(calls=0, cost_usd=0),
-    }
-    alone = learning_costs(
-        Evaluation(rows[1:2], {1: "a"}, validated=tried), MATRIX, [1], None, trained=False
-    )
-    assert alone == {"best_single": tried}
-    unknown = learning_costs(Evaluation(rows, {1: "a"}), MATRIX, [1], None, trained=True)
-    assert set(unknown) == {"baseline/knn", "baseline/beta_8", "baseline/largest"}
-
-
-def test_the_cost_of_training_is_that_of_its_rollouts_and_validations(tmp_path):
-    log = tmp_path / "seeds.csv"
-    log.write_text(
-        "seed,step,calls,cost_usd,validation/calls,validation/cost_usd\n"
-        "1,1,2.0,0.5,,\n1,2,1.5,0.5,2.0,0.25\n2,1,1.0,0.0,,\n2,2,1.0,0.0,1.0,0.0\n"
-    )
-    found = training_cost(log, rollouts=10, validated=4)
-    # Seed 1: 35 + 8 calls and 10 + 1 USD; seed 2: 20 + 4 calls and nothing.
-    assert found == LearningCost(calls=33.5, cost_usd=5.5)
-    log.write_text("step\n1\n")
-    with pytest.raises(DataError, match=r"seeds\.csv: cannot be read as a log of training"):
-        training_cost(log, rollouts=10, validated=4)
