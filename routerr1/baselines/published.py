@@ -54,9 +54,11 @@ def read_benchmark(
         models: only these; none means all.
         limit: number of questions at most, drawn by `seed`.
 
-    Raises: DataError naming the file that cannot be read, the model that is unknown, or how many questions
-        each model has, if they have none in common.
+    Raises: DataError naming what is missing or cannot be read, the question to which a model has two
+        replies, the model that is unknown, or how many questions each model has, if they have none in common.
     """
+    if not source.exists():
+        raise DataError(f"{source}: not found")
     cells = READERS[name](source)
     if unknown := sorted(set(models) - set(cells)):
         raise DataError(
@@ -131,18 +133,21 @@ def _llmrouterbench(folder: Path) -> Cells:
     for dataset, split, model in sorted(newest):
         _, path, found = newest[dataset, split, model]
         for record in found.records:
-            cells.setdefault(model, {})[f"{dataset}/{split}/{record.index}"] = Cell(
+            cell = Cell(
                 _text(record.origin_query) or _text(record.prompt),
                 dataset,
                 _share(record.score, path),
                 record.cost or 0.0,
                 _text(record.prediction),
             )
+            _add(cells, model, f"{dataset}/{split}/{record.index}", cell, str(path))
     return cells
 
 
 def _routerbench(folder: Path) -> Cells:
     """`*.csv` or `*.pkl` in wide form: for each model a score, `MODEL|model_response`, `MODEL|total_cost`."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: is no folder; name the one that holds RouterBench's tables")
     paths = sorted(path for path in folder.iterdir() if path.suffix in (".csv", ".pkl"))
     cells: dict[str, dict[str, Cell]] = {}
     for path in paths:
@@ -155,13 +160,14 @@ def _routerbench(folder: Path) -> Cells:
             for model in models:
                 if model not in row:
                     continue  # the cost of the authors' own oracle
-                cells.setdefault(model, {})[str(row["sample_id"])] = Cell(
+                cell = Cell(
                     _text(row["prompt"]),
                     str(row["eval_name"]),
                     _share(_number(row[model], path), path),
                     _number(row[model + _COST], path) or 0.0,
                     _text(row.get(model + _RESPONSE)),
                 )
+                _add(cells, model, str(row["sample_id"]), cell, str(path))
     if not cells:
         raise DataError(f"{folder}: holds no table of RouterBench (*.csv or *.pkl)")
     return cells
@@ -184,11 +190,10 @@ class _Line(BaseModel):
 def _log(path: Path) -> Cells:
     """JSON lines, gzipped or not, of one reply each with the log's own score; a missing cost counts as 0."""
     cells: dict[str, dict[str, Cell]] = {}
-    for row in read_lines(path, _Line):
+    for number, row in enumerate(read_lines(path, _Line), start=1):
         score = _share(row.score, path)
-        cells.setdefault(row.model, {})[row.query_id] = Cell(
-            row.query, row.task, score, row.cost_usd or 0.0, row.response or ""
-        )
+        cell = Cell(row.query, row.task, score, row.cost_usd or 0.0, row.response or "")
+        _add(cells, row.model, row.query_id, cell, f"{path}, line {number}")
     return cells
 
 
@@ -197,6 +202,15 @@ READERS: Mapping[Benchmark, Callable[[Path], Cells]] = {
     "routerbench": _routerbench,
     "log": _log,
 }
+
+
+def _add(cells: dict[str, dict[str, Cell]], model: str, key: str, cell: Cell, where: str) -> None:
+    own = cells.setdefault(model, {})
+    if key in own:
+        raise DataError(
+            f"{where}: a second reply of {model} to {key}; keep one of the two, in one file"
+        )
+    own[key] = cell
 
 
 def _wide_rows(path: Path) -> Iterator[Mapping[str, Any]]:

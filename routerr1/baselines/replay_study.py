@@ -44,6 +44,7 @@ REPAIRED: tuple[Metric, ...] = ("em_repaired", "f1_repaired", "em_readable")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'*])|\n+")
 _ANSWER_TAG = re.compile(r"</?answer>")
 _BEST, _ORACLE, _RANDOM = "best_single", "oracle", "random"
+_MAJORITY, _TWO_BEST, _TWO_KNOWING = "majority_of_three", "two_best_tagged", "two_knowing_tagged"
 
 
 Line = TypeVar("Line", bound=BaseModel)
@@ -181,7 +182,7 @@ class ReplayResult(Result):
 class ReplayStudy(Result):
     """Every router on recorded replies under one metric; areas are under the Pareto front.
 
-    Without any cost there are no areas.
+    Without any cost there are no areas. A vote that no reply has a tag for is left out.
     """
 
     n: int
@@ -191,6 +192,12 @@ class ReplayStudy(Result):
     routers: tuple[ReplayResult, ...]
     pareto_area_singles: Figure | None
     pareto_area_with_learned: Figure | None
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Votes that could not be played."""
+        played = {result.router for result in self.routers}
+        return tuple(vote for vote in map(_vote, (_MAJORITY, _TWO_BEST)) if vote not in played)
 
 
 def study(
@@ -208,8 +215,10 @@ def study(
     Args:
         known: the same log under `gold_contained`; with it, the two candidates that know most are asked, too.
         repair: a reply without an answer tag has a vote by `repaired_answer`; otherwise it has none.
+
+    Without an answer tag in any reply there are no votes, except by `repaired_answer`.
     """
-    answer = repaired_answer if repair else _tagged_answer
+    answer = repaired_answer if repair else _tagged_answer if _has_tags(matrix) else None
     outcomes = _play(matrix, known, answer, baselines, params.seed, repetitions, progress)
     results = _results(outcomes, params)
     fixed = [_point(result) for result in results if is_single(result)]
@@ -274,6 +283,10 @@ def _results(outcomes: Mapping[str, Outcome], params: EvaluateParams) -> tuple[R
     )
 
 
+def _has_tags(matrix: Matrix) -> bool:
+    return any(extract_answer(reply) is not None for line in matrix.replies for reply in line)
+
+
 def _tagged_answer(query: str, reply: str) -> str | None:  # noqa: ARG001 - as `repaired_answer`
     return extract_answer(reply)
 
@@ -281,13 +294,14 @@ def _tagged_answer(query: str, reply: str) -> str | None:  # noqa: ARG001 - as `
 def _play(
     matrix: Matrix,
     known: Matrix | None,
-    answer: "AnswerOf",
+    answer: "AnswerOf | None",
     baselines: BaselineParams,
     seed: int,
     repetitions: int,
     progress: Callable[[int, int], None] | None,
 ) -> dict[str, Outcome]:
     count = len(matrix.questions)
+    with_tags = _has_tags(matrix)
     found: dict[str, Outcome] = {}
 
     def outcome(name: str) -> Outcome:
@@ -300,7 +314,10 @@ def _play(
         for side, (learn, test) in enumerate((halves, halves[::-1])):
             seen = np.sort(learn)
             routes = _routes(matrix.rows(seen), baselines, seed + repetition)
-            routes |= _votes(matrix.rows(seen), known.rows(seen) if known else None, answer)
+            if answer is not None:
+                routes |= _majority(matrix.rows(seen), answer)
+            if with_tags:
+                routes |= _tagged(matrix.rows(seen), known.rows(seen) if known else None)
             for name, route in routes.items():
                 target = outcome(name)
                 for row in test:
@@ -355,15 +372,19 @@ AnswerOf = Callable[[str, str], str | None]
 """From a query and a reply to the answer in it; None without one."""
 
 
-def _votes(learn: Matrix, known: Matrix | None, answer: AnswerOf) -> dict[str, _Route]:
-    """Routers that ask a fixed set of candidates, the best of the learning half, and take one of their replies."""
+def _vote(name: str) -> str:
+    return str(RouterId("baseline", name))
+
+
+def _majority(learn: Matrix, answer: AnswerOf) -> dict[str, _Route]:
+    """The most frequent answer of the three candidates that are best on the learning half."""
     three = _best_places(learn, 3)
 
     def said(matrix: Matrix, row: int, place: int) -> str | None:
         found = answer(matrix.questions[row], matrix.replies[row][place])
         return None if found is None else normalise(found)
 
-    def majority(matrix: Matrix, row: int) -> list[int]:
+    def route(matrix: Matrix, row: int) -> list[int]:
         answers = {place: said(matrix, row, place) for place in three}
         counts = Counter(each for each in answers.values() if each)
         # The first of the most frequent answers is that of the best candidate.
@@ -371,7 +392,13 @@ def _votes(learn: Matrix, known: Matrix | None, answer: AnswerOf) -> dict[str, _
         chosen = next((place for place, each in answers.items() if each == most), three[0])
         return [*(place for place in three if place != chosen), chosen]
 
-    def tagged(pair: Sequence[int]) -> _Route:
+    return {_vote(_MAJORITY): route}
+
+
+def _tagged(learn: Matrix, known: Matrix | None) -> dict[str, _Route]:
+    """The first reply with an answer tag, of the two candidates that are best, or that know most."""
+
+    def of(pair: Sequence[int]) -> _Route:
         def route(matrix: Matrix, row: int) -> list[int]:
             with_tag = [
                 place for place in pair if extract_answer(matrix.replies[row][place]) is not None
@@ -381,13 +408,10 @@ def _votes(learn: Matrix, known: Matrix | None, answer: AnswerOf) -> dict[str, _
 
         return route
 
-    routes = {
-        "majority_of_three": majority,
-        "two_best_tagged": tagged(_best_places(learn, 2)),
-    }
+    routes = {_vote(_TWO_BEST): of(_best_places(learn, 2))}
     if known is not None:
-        routes["two_knowing_tagged"] = tagged(_best_places(known, 2))
-    return {str(RouterId("baseline", name)): route for name, route in routes.items()}
+        routes[_vote(_TWO_KNOWING)] = of(_best_places(known, 2))
+    return routes
 
 
 def _best_places(learn: Matrix, count: int) -> list[int]:

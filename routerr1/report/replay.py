@@ -36,6 +36,9 @@ def _study_section(title: str, study: ReplayStudy) -> Section:
         "on the learning half. p is Holm-corrected. MDE: the smallest true difference that four of five such "
         "studies find."
     )
+    if study.left_out:
+        votes = ", ".join(map(label, study.left_out))
+        note += f" Left out, because no reply has an answer tag: {votes}."
     if study.pareto_area_singles is not None and study.pareto_area_with_learned is not None:
         note += (
             " Area under the Pareto front up to the most expensive model: "

@@ -149,8 +149,6 @@ def test_a_log_is_read_by_its_own_score_and_only_where_it_is_complete(tmp_path):
     path.write_bytes(gzip.compress(b'{"query_id": "q"}'))
     with pytest.raises(DataError, match=r"gz, line 1: has no query"):
         read_benchmark("log", path)
-    with pytest.raises(DataError, match="cannot be read"):
-        read_benchmark("log", tmp_path / "none.jsonl")
 
 
 LOGS = Path(__file__).parents[3] / "shared/data/logs"
@@ -190,3 +188,34 @@ def test_a_pickle_that_would_run_a_command_is_refused(tmp_path, monkeypatch):
     path.write_bytes(b"no pickle")
     with pytest.raises(DataError, match="cannot be read as a pickled table"):
         list(read_frame(path))
+
+
+def test_a_second_reply_of_a_model_to_a_question_is_refused(tmp_path):
+    path = _result(tmp_path / "results", "aime", "m", {1: 0.0})
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps(values | {"records": values["records"] * 2}))
+    with pytest.raises(DataError, match=rf"{path.name}: a second reply of m to aime/test/1; keep"):
+        read_benchmark("llmrouterbench", tmp_path / "results")
+    (tmp_path / "wide").mkdir()
+    for shots in (0, 5):
+        _wide().to_csv(tmp_path / f"wide/{shots}shot.csv")
+    with pytest.raises(
+        DataError, match=r"5shot\.csv: a second reply of gpt-4-1106-preview to mbpp"
+    ):
+        read_benchmark("routerbench", tmp_path / "wide")
+    row = {"query_id": "q1", "query": "?", "model": "a", "score": 1.0}
+    (tmp_path / "a.jsonl").write_text(f"{json.dumps(row)}\n{json.dumps(row | {'score': 0.0})}\n")
+    with pytest.raises(DataError, match=r"a\.jsonl, line 2: a second reply of a to q1; keep"):
+        read_benchmark("log", tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize("name", ["llmrouterbench", "routerbench", "log"])
+def test_what_is_not_there_is_named(tmp_path, name):
+    with pytest.raises(DataError, match="absent: not found"):
+        read_benchmark(name, tmp_path / "absent")
+
+
+def test_a_table_of_routerbench_is_in_a_folder(tmp_path):
+    _wide().to_csv(tmp_path / "a.csv")
+    with pytest.raises(DataError, match=r"a\.csv: is no folder; name the one"):
+        read_benchmark("routerbench", tmp_path / "a.csv")

@@ -1,5 +1,6 @@
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from routerr1.baselines.replay_study import METRICS, RecordedReply, read_log, sc
 from routerr1.config import load_params
 from routerr1.errors import DataError
 from routerr1.report.glossary import label
-from routerr1.report.replay import studies_text
+from routerr1.report.replay import studies_text, study_text
 
 ROOT = Path(__file__).parents[2]
 LOG = ROOT.parent / "shared" / "data" / "logs" / "llmrouter_nq_6llm.jsonl.gz"
@@ -158,6 +159,31 @@ def test_the_markdown_names_every_router_and_ranks_the_single_models(planted):
     singles, learned = text.rstrip().splitlines()[-2:]
     assert singles.index("dear") < singles.index("cheap")
     assert all(name in learned for name in ("kNN", "MLP", "FrugalGPT"))
+
+
+def test_votes_on_replies_without_tags_are_left_out_and_named(planted):
+    matrix, found = planted
+    votes = ("baseline/majority_of_three", "baseline/two_best_tagged")
+    assert found.left_out == votes
+    text = studies_text({"em_in_tag": found})
+    assert "no reply has an answer tag: Majority of three, Two best, the tagged one." in text
+    tagged = replace(
+        matrix,
+        replies=tuple(
+            tuple(f"<answer>{said}</answer>" for said in line) for line in matrix.replies
+        ),
+    )
+    loaded = load_params(ROOT / "params.yaml")
+    params = loaded.evaluate.replace(bootstrap=100)
+    baselines = loaded.baselines.replace(include=())
+    for replies, repair, missing in (
+        (tagged, False, ()), (tagged, True, ()), (matrix, True, votes[1:]), (matrix, False, votes)
+    ):  # fmt: skip
+        again = study(replies, baselines, params, known=replies, repair=repair, repetitions=1)
+        assert again.left_out == missing
+        # The family of the Holm correction has the routers that were played, without the reference.
+        assert {entry.router for entry in again.routers} & set(votes) == set(votes) - set(missing)
+        assert ("no reply has" in study_text("x", again)) == bool(missing)
 
 
 @pytest.mark.skipif(not LOG.is_file(), reason=f"needs the recorded replies at {LOG}")
