@@ -43,6 +43,7 @@ class Completion:
         usage: tokens to be billed, estimated where the server reports none.
         cost_usd: what the server says the call costs; None where it does not say.
         thoughts: what the model thought, where the server says it; not part of `text` unless asked for.
+        plain: the text is what the model said, as it said it: it held no thoughts, and none were added.
         notes: what a reader of the record must know.
     """
 
@@ -50,6 +51,7 @@ class Completion:
     usage: Usage
     cost_usd: float | None = None
     thoughts: str = ""
+    plain: bool = True
     notes: tuple[str, ...] = ()
 
 
@@ -59,6 +61,7 @@ def read_completion(
     *,
     headers: Mapping[str, str] | None = None,
     thoughts: Thoughts = "drop",
+    stream: bool = False,
 ) -> Completion:
     """The first choice with text of a chat completion.
 
@@ -66,6 +69,7 @@ def read_completion(
         query: what was asked; its tokens are estimated if the server does not report them.
         headers: of the response, names in lower case; some gateways state the price there.
         thoughts: whether the thoughts become part of the text.
+        stream: one was asked for.
 
     Raises: TryError if there is no text, with what the server reports about tokens and price.
     """
@@ -94,11 +98,12 @@ def read_completion(
     choice, text, thought = found
     usage, notes = estimated(reported, query, text, thought if thoughts == "drop" else "")
     notes += [note for finishes, note in _NOTES if choice.finish in finishes]
-    if body.streamed:
+    if body.streamed and not stream:
         notes.append("read from an event stream that was not asked for")
     if not body.whole:
         notes.append("the event stream ended before its last event")
-    return Completion(text, usage, cost, thought, tuple(notes))
+    plain = text == clean("".join(choice.said))
+    return Completion(text, usage, cost, thought, plain, tuple(notes))
 
 
 def read_forwarded(content: bytes, query: str, headers: Mapping[str, str]) -> Completion:
@@ -117,7 +122,7 @@ def read_forwarded(content: bytes, query: str, headers: Mapping[str, str]) -> Co
     said = "".join(part for choice in body.choices for part in choice.said)
     thought = "".join(part for choice in body.choices for part in choice.thought)
     usage, notes = estimated(reported, query, said, thought)
-    return Completion(said, usage, cost, thought, tuple(notes))
+    return Completion(said, usage, cost, thought, notes=tuple(notes))
 
 
 def _text_and_thoughts(choice: Choice, keep: Thoughts) -> tuple[str, str]:

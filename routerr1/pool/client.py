@@ -29,6 +29,7 @@ from routerr1.pool.failures import (
     without_secrets,
 )
 from routerr1.pool.forward import Forwarded, Passing, Target
+from routerr1.pool.listening import Listening
 from routerr1.pool.pool_file import CandidateRow, Endpoint, PoolFile
 from routerr1.pool.pricing import is_free, usage_usd, worst_case_usd
 from routerr1.pool.tally import FailureTally
@@ -149,6 +150,7 @@ class HttpPool(Pool):
         self._live: _Live | None = None
         self._closed = False
         self._tally = FailureTally()
+        self._plain: set[str] = set()  # candidates whose last reply held no thoughts
 
     def _new_breaker(self, row: CandidateRow) -> Breaker:
         endpoint = self._file.endpoints[row.endpoint]
@@ -165,6 +167,30 @@ class HttpPool(Pool):
         if call.candidate not in self._breakers:
             return Reply(call.candidate, "", failure="unknown_model")
         return await self._background.run(self._tallied(call))
+
+    async def listen(self, call: Call, hear: Callable[[str], None]) -> Reply:
+        """`ask`, and hand over the reply while it is written, as far as its words are certain.
+
+        A candidate whose chat template opens its thoughts shows only at their end that they were thoughts. So
+        words are heard of a candidate whose last reply in this pool held no thoughts, from the second one on.
+
+        Args:
+            hear: called in another thread, with each new word or words of the reply.
+        """
+        if self._closed:
+            raise RuntimeError("this pool is closed")
+        if call.candidate not in self._breakers:
+            return Reply(call.candidate, "", failure="unknown_model")
+        listening = Listening(hear, self._secrets)
+
+        async def send(endpoint: _Connections, row: CandidateRow, call: Call) -> Completion:
+            total_s = self._file.endpoints[row.endpoint].total_s
+            completion = await listening.send(
+                endpoint.target, self._file, row, call.query, total_s, live=row.name in self._plain
+            )
+            return self._noted(row, completion)
+
+        return await self._background.run(self._tallied(call, send))
 
     async def forward(
         self,
@@ -302,9 +328,10 @@ class HttpPool(Pool):
                     cast_to=httpx2.Response,
                     body=self._file.request(Call(row.name, call.query)),
                 )
-            return read_completion(
+            completion = read_completion(
                 answer.content, call.query, headers=answer.headers, thoughts=row.thoughts
             )
+            return self._noted(row, completion)
         except TimeoutError:
             raise TryError(
                 f"no whole reply within {total_s:g} s", retry=True, billable=True
@@ -313,6 +340,13 @@ class HttpPool(Pool):
             raise status_failure(error) from None
         except APIConnectionError as error:
             raise transport_failure(error) from None
+
+    def _noted(self, row: CandidateRow, completion: Completion) -> Completion:
+        if completion.plain:
+            self._plain.add(row.name)
+        else:
+            self._plain.discard(row.name)
+        return completion
 
     def _failure_usd(
         self, failed: TryError, row: CandidateRow, worst_usd: float, bill: _Bill

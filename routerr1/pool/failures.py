@@ -210,6 +210,23 @@ def without_secrets(text: str, secrets: Iterable[str]) -> str:
     return text
 
 
+def clear_of_secrets(text: str, secrets: Iterable[str]) -> int:
+    """How many of the first characters hold no secret, whatever follows `text`.
+
+    >>> clear_of_secrets("the key is sk-1", ["sk-123456"]), clear_of_secrets("no key", ["sk-123456"])
+    (11, 6)
+    """
+    clear = len(text)
+    for secret in secrets:
+        if len(secret) < _SHORTEST_SECRET:
+            continue
+        found = text.find(secret)
+        begun = (size for size in range(len(secret) - 1, 0, -1) if text.endswith(secret[:size]))
+        start = found if found >= 0 else len(text) - next(begun, 0)
+        clear = min(clear, start)
+    return clear
+
+
 def described(failed: TryError, secrets: Iterable[str]) -> str:
     """The reason with the server's own words in quotation marks, secrets removed."""
     said = KEY_LIKE.sub("[key]", without_secrets(failed.said, secrets))

@@ -58,7 +58,6 @@ class Passing:
     def __init__(self, body: Mapping[str, JsonValue], emit: Callable[[bytes], None] | None) -> None:
         self._body = body
         self._emit = emit
-        self._is_error = False  # the event of a stream that is read now
         self.content = b""
         self.emitted = False
         self.status = 0
@@ -77,54 +76,81 @@ class Passing:
         """
         if self.emitted:
             raise TryError("the stream broke off before its end", ill=False)
-        request = target.http.build_request(
-            "POST",
-            target.url,
-            json=forwarded_body(self._body, file, row, stream=self._emit is not None),
-            headers=target.headers,
-            timeout=target.timeout,
-        )
+        body = forwarded_body(self._body, file, row, stream=self._emit is not None)
         try:
-            async with asyncio.timeout(total_s):
-                return await self._sent(target.http, request, query)
-        except TimeoutError:
-            raise self._final(
-                TryError(f"no whole reply within {total_s:g} s", retry=True, billable=True)
-            ) from None
-        except httpx2.TimeoutException as error:
-            raise self._broken(APITimeoutError(request=error.request), error) from None
-        except httpx2.TransportError as error:
-            raise self._broken(APIConnectionError(request=request), error) from None
+            self.content, headers = await exchanged(
+                target, body, total_s, None if self._emit is None else self._pass_on, self._answered
+            )
+        except TryError as failed:
+            failed.retry = failed.retry and not self.emitted
+            raise
+        return read_forwarded(self.content, query, headers)
 
-    async def _sent(
-        self, http: httpx2.AsyncClient, request: httpx2.Request, query: str
-    ) -> Completion:
-        response = await http.send(request, stream=True)
-        try:
-            self.status = response.status_code
-            if response.status_code != httpx2.codes.OK:
-                raise _refused(response, await response.aread())
-            if self._emit is None:
-                self.content = await response.aread()
-            else:
-                self.content = await self._streamed(response, self._emit)
-            return read_forwarded(self.content, query, response.headers)
-        finally:
-            await response.aclose()
+    def _answered(self, status: int) -> None:
+        self.status = status
 
-    async def _streamed(self, response: httpx2.Response, emit: Callable[[bytes], None]) -> bytes:
-        lines: list[bytes] = []
-        rest = b""
-        self._is_error = False  # of an earlier try, perhaps
-        async for piece in response.aiter_bytes():
-            *whole, rest = (rest + piece).split(b"\n")
-            for line in whole:
-                lines.append(line)
-                self._pass_on(line, emit)
-        self._pass_on(rest, emit)
-        return b"\n".join([*lines, rest])
+    def _pass_on(self, event: bytes) -> None:
+        assert self._emit is not None
+        self.emitted = True
+        self._emit(event)
 
-    def _pass_on(self, line: bytes, emit: Callable[[bytes], None]) -> None:
+
+async def exchanged(
+    target: Target,
+    body: Mapping[str, JsonValue],
+    total_s: float,
+    emit: Callable[[bytes], None] | None,
+    answered: Callable[[int], None] = lambda _: None,
+) -> tuple[bytes, Mapping[str, str]]:
+    """One request and the whole body of its response, with the headers.
+
+    Args:
+        emit: called with the JSON of each event of a stream, when it arrives; None for a body without events.
+        answered: called with the status of the response.
+
+    Raises: TryError if there is no whole body, or another status than 200.
+    """
+    request = target.http.build_request(
+        "POST", target.url, json=body, headers=target.headers, timeout=target.timeout
+    )
+    try:
+        async with asyncio.timeout(total_s):
+            response = await target.http.send(request, stream=True)
+            try:
+                answered(response.status_code)
+                if response.status_code != httpx2.codes.OK:
+                    raise _refused(response, await response.aread())
+                content = await (response.aread() if emit is None else _streamed(response, emit))
+                return content, response.headers
+            finally:
+                await response.aclose()
+    except TimeoutError:
+        raise TryError(f"no whole reply within {total_s:g} s", retry=True, billable=True) from None
+    except httpx2.TimeoutException as error:
+        raise _broken(APITimeoutError(request=error.request), error) from None
+    except httpx2.TransportError as error:
+        raise _broken(APIConnectionError(request=request), error) from None
+
+
+async def _streamed(response: httpx2.Response, emit: Callable[[bytes], None]) -> bytes:
+    events, lines, rest = _Events(emit), list[bytes](), b""
+    async for piece in response.aiter_bytes():
+        *whole, rest = (rest + piece).split(b"\n")
+        for line in whole:
+            lines.append(line)
+            events.read(line)
+    events.read(rest)
+    return b"\n".join([*lines, rest])
+
+
+class _Events:
+    """Emits the events of a stream without its end and its errors, line by line."""
+
+    def __init__(self, emit: Callable[[bytes], None]) -> None:
+        self._emit = emit
+        self._is_error = False  # the event that is read now
+
+    def read(self, line: bytes) -> None:
         field, _, value = line.partition(b":")
         event = value.strip()
         if field == b"event":
@@ -137,16 +163,12 @@ class Passing:
             and not self._is_error
             and b'"error"' not in event[:10]
         ):
-            self.emitted = True
-            emit(event)
+            self._emit(event)
 
-    def _broken(self, named: APIConnectionError, cause: httpx2.TransportError) -> TryError:
-        named.__cause__ = cause
-        return self._final(transport_failure(named))
 
-    def _final(self, failed: TryError) -> TryError:
-        failed.retry = failed.retry and not self.emitted
-        return failed
+def _broken(named: APIConnectionError, cause: httpx2.TransportError) -> TryError:
+    named.__cause__ = cause
+    return transport_failure(named)
 
 
 def forwarded_body(

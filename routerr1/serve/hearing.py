@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from routerr1.pool.base import Call, Pool, PoolWrapper
 from routerr1.pool.client import HttpPool
 from routerr1.rollout.generate import Generator, Session
-from routerr1.serve.words import Words
 from routerr1.types import Generation, Reply
 
 
@@ -97,23 +96,15 @@ class HearingPool(PoolWrapper):
                 call.candidate, "", failure="unavailable", note="not allowed for this key"
             )
         elif heard.live and isinstance(self.inner, HttpPool):
-            reply = await self._listened(number, self.inner, replace(call, scope=heard.scope))
+            reply = await self.inner.listen(
+                replace(call, scope=heard.scope), lambda text: heard.event(Wrote(number, text))
+            )
         else:
             reply = await self.inner.ask(replace(call, scope=heard.scope))
         heard.call_s += time.perf_counter() - began
         heard.replies.append(reply)
         heard.event(Replied(number, reply))
         return reply
-
-    async def _listened(self, number: int, pool: HttpPool, call: Call) -> Reply:
-        words = Words()
-
-        def emit(event: bytes) -> None:
-            text = words.more(event)
-            if text:
-                self._heard.event(Wrote(number, text))
-
-        return (await pool.forward(call, pool.request(call), emit)).reply
 
     async def aclose(self) -> None:
         """Do nothing: the inner pool outlives the request."""

@@ -11,14 +11,16 @@ from hypothesis import strategies as st
 
 from routerr1.baselines.replies import Always
 from routerr1.config import Params
+from routerr1.pool.base import Call
 from routerr1.pool.budget import Budget, Limits
 from routerr1.pool.client import HttpPool
+from routerr1.pool.failures import without_secrets
 from routerr1.pool.pool_file import read_pool_file
 from routerr1.pool.thoughts import without_thoughts
+from routerr1.pool.words import Words
 from routerr1.protocol import escape
 from routerr1.serve.build import reply_route
 from routerr1.serve.engine import Engine, Identity
-from routerr1.serve.words import Words
 from routerr1.simulation.candidates import default_candidates
 from routerr1.simulation.server import serving
 from tests.serve.conftest import Running, Start
@@ -33,11 +35,14 @@ def event(text: str) -> bytes:
     return json.dumps({"choices": [{"index": 0, "delta": {"content": text}}]}).encode()
 
 
+KEY = "sk-secret-123"
+
+
 async def routed(start: Start, folder: Path, params: Params, address: str) -> Running:
-    """A gateway whose router asks Atlas, whatever the question."""
+    """A gateway whose router asks Atlas, whatever the question; Atlas has replied once."""
     path = write_pool_file(folder / "pools/stub.yaml", address, default_candidates())
     budget = Budget(folder / "b.sqlite", Limits(), run="r")
-    pool = HttpPool(read_pool_file(path), {"here": ""}, max_concurrency=8, budget=budget)
+    pool = HttpPool(read_pool_file(path), {"here": KEY}, max_concurrency=8, budget=budget)
     route = reply_route(Always("Atlas"), "fixed/Atlas", params)
     identity = Identity("routerr1", "8", "fixed/Atlas", "http")
     engine = Engine(identity, route, pool, budget, decides_first=True)
@@ -45,7 +50,15 @@ async def routed(start: Start, folder: Path, params: Params, address: str) -> Ru
     await until(lambda: running.gateway.loop is not None)
     running.server.call(lambda: running.gateway.take_over(engine))
     await until(lambda: running.gateway.engine is engine)
+    await pool.ask(Call("Atlas", "?"))
     return running
+
+
+def streamed(openai_client: openai.OpenAI) -> list[str]:
+    """The pieces of an answer."""
+    chunks = openai_client.chat.completions.create(**ASK, stream=True)
+    said = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices]
+    return [piece for piece in said if piece]
 
 
 async def test_words_arrive_while_the_candidate_writes_them(
@@ -99,6 +112,51 @@ async def test_a_stream_that_breaks_off_ends_in_an_error(
     assert said == ["", "Paris", " is", " the"]
 
 
+async def test_a_stream_that_is_tried_again_goes_on_where_it_broke_off(
+    start: Start, params: Params, tmp_path: Path
+) -> None:
+    app = build_stub(break_after=3, breaks=1)
+    with serving(app) as address:
+        running = await routed(start, tmp_path, params, address)
+        with client(running) as openai_client:
+            assert "".join(streamed(openai_client)) == TEXT
+    assert app.state.broken == 1
+    running.gateway.flush()
+    (row,) = running.gateway.store.requests()
+    assert (row.status, row.calls[0]["retries"]) == (200, 1)
+
+
+@pytest.mark.parametrize("words", [("It is ", "easy.", "</think>", "Paris."), ("Paris</think>",)])
+async def test_a_mark_that_ends_thoughts_is_read_alike_live_and_whole(
+    start: Start, params: Params, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    with serving(build_stub(words=words)) as address:
+        running = await routed(start, tmp_path, params, address)
+        with client(running) as openai_client:
+            whole = openai_client.chat.completions.create(**ASK).choices[0].message.content
+            assert "".join(streamed(openai_client)) == whole == words[-1].removesuffix("</think>")
+
+
+async def test_a_key_of_the_pool_is_in_no_word_though_it_comes_in_two_pieces(
+    start: Start, params: Params, tmp_path: Path
+) -> None:
+    words = ("Take ", f"it: {KEY[:6]}", f"{KEY[6:]} ", "is all.")
+    with serving(build_stub(words=words)) as address:
+        running = await routed(start, tmp_path, params, address)
+        with client(running) as openai_client:
+            said = streamed(openai_client)
+    assert said[:2] == ["Take", " it:"]
+    assert "".join(said) == "Take it: [key] is all."
+
+
+@given(st.lists(st.text("skey-01 ", max_size=6)))
+def test_no_part_of_a_key_is_ever_shown(pieces: list[str]) -> None:
+    key, words = "key-0101", Words(["key-0101"])
+    shown = "".join(words.more(event(piece)) for piece in pieces)
+    whole = without_secrets("".join(pieces), [key])
+    assert whole.strip().startswith(shown)
+
+
 @given(st.lists(st.text() | st.sampled_from(["Paris", " ", "<think>", "</answer>", "&lt;", "[T"])))
 def test_certain_words_begin_the_answer_whatever_follows(pieces: list[str]) -> None:
     text, words = "".join(pieces), Words()
@@ -111,12 +169,11 @@ def test_what_is_no_event_of_words_adds_none() -> None:
     words = Words()
     for odd in (
         b"",
-        b"{",
-        b"[]",
         b"{}",
-        b'{"choices": [{"delta": {"content": 7}}]}',
         b'{"choices": []}',
     ):
         assert words.more(odd) == ""
     assert (words.more(event("Paris ")), words.more(event("is"))) == ("Paris", " is")
     assert (words.more(event(" <b")), words.more(event("old"))) == ("", "")
+    split = Words()  # an event on several lines is read at the end
+    assert [split.more(each) for each in (b'{"choices":', event("Paris"))] == ["", ""]
