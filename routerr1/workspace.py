@@ -55,9 +55,15 @@ class Workspace:
         return read_questions(self.paths.questions, split)
 
     def spending(self, split: Split) -> list[Question]:
-        """The questions of one split, each with the spend level of the evaluation if that is not the highest."""
-        level, rows = self.params.evaluate.spend, self.questions(split)
-        return rows if level == SPEND_LEVELS else [with_spend(row, level) for row in rows]
+        """The questions of one split at the spend level of the evaluation."""
+        return self.at_spend_level(self.questions(split))
+
+    def at_spend_level(self, questions: Sequence[Question]) -> list[Question]:
+        """The questions, each with the spend level of the evaluation if that is not the highest."""
+        level = self.params.evaluate.spend
+        if level == SPEND_LEVELS:
+            return list(questions)
+        return [with_spend(question, level) for question in questions]
 
     def all_questions(self) -> list[Question]:
         """The questions of all splits, in the order train, validation, test."""

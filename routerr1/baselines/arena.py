@@ -12,9 +12,10 @@ from typing import TypedDict
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from routerr1.errors import DataError
+from routerr1.evaluate.rows import asked_of
 from routerr1.files import write_json
 from routerr1.pool.thoughts import without_thoughts
-from routerr1.types import Ask, Question, Reply, Trajectory
+from routerr1.types import Question, Reply, Trajectory
 
 DATASET = "routerarena"
 NO_CALL = "the router called no candidate"
@@ -146,16 +147,7 @@ def write_router(
 
 
 def _replies(played: Trajectory) -> list[Reply]:
-    """Replies of candidates; a refusal by the loop is none."""
-    return [
-        turn.reply
-        for turn in played.turns
-        if isinstance(turn.action, Ask) and turn.reply and _was_asked(turn.reply)
-    ]
-
-
-def _was_asked(reply: Reply) -> bool:
-    return reply.failure not in ("unknown_model", "malformed_call", "budget", "repeated")
+    return [reply for _, reply in asked_of(played)]
 
 
 def _usage(replies: Sequence[Reply]) -> TokenUsage:

@@ -18,21 +18,24 @@ from routerr1.baselines.embed import Embedder
 from routerr1.baselines.learned import Chooser, ScoredChooser, knn
 from routerr1.baselines.matrix import Matrix
 from routerr1.baselines.threads import one_thread
+from routerr1.notation import SPEND_LEVELS
 from routerr1.types import Card
 
-Rule = Literal["best", "beta", "thompson", "knn"]
+ChoiceRule = Literal["best", "beta", "thompson", "knn"]
 """How the candidate is chosen; see `from_few_probes`."""
 
 COUNTS = (8, 40)
-_RULES: tuple[Rule, ...] = ("best", "beta", "thompson", "knn")
-_SPEND_LEVELS = 10
+_RULES: tuple[ChoiceRule, ...] = ("best", "beta", "thompson", "knn")
 _PRIOR = 2.0  # observations that a candidate's accuracy over all topics counts for in one topic
+_MORE_RIGHT, _MORE_WRONG = 1, 1  # answers by which Laplace's rule keeps an accuracy off 0 and 1
+_FREE_USD = 1e-12  # a mean cost below this counts as this, because one divides by the highest
+_CARD_DECIMALS = 3  # of a card's performance, as the profile stage writes it
 
 
 class FewProbes(NamedTuple):
     """A rule, and the number of probe questions that every candidate gets."""
 
-    rule: Rule
+    rule: ChoiceRule
     probes: int
 
 
@@ -42,7 +45,7 @@ FEW = {f"{rule}_{count}": FewProbes(rule, count) for rule in _RULES for count in
 PROMPTED = {f"prompted_{count}": count for count in COUNTS}
 """The prompted choice with cards of few probes: its name and their number."""
 
-SPEND = {f"knn_spend_{level}": level for level in range(_SPEND_LEVELS)}
+SPEND = {f"knn_spend_{level}": level for level in range(SPEND_LEVELS)}
 """kNN that gives up quality for cost: its name and the spend level. Level 10 is kNN itself."""
 
 
@@ -86,7 +89,8 @@ class Competence:
         return cls(
             {topic: matrix.quality[at].sum(axis=0) for topic, at in places.items()},
             {topic: len(at) for topic, at in places.items()},
-            (matrix.quality.sum(axis=0) + 1) / (len(matrix.questions) + 2),
+            (matrix.quality.sum(axis=0) + _MORE_RIGHT)
+            / (len(matrix.questions) + _MORE_RIGHT + _MORE_WRONG),
         )
 
     def accuracy(self, topic: str) -> NDArray[np.float64]:
@@ -157,8 +161,8 @@ def frugal_knn(matrix: Matrix, embedder: Embedder, *, level: int, neighbours: in
         level: of spend, 0 to 10; the penalty falls linearly to none at 10.
     """
     fitted = knn(matrix, embedder, neighbours=neighbours)
-    penalty = 1 - level / _SPEND_LEVELS
-    relative = matrix.mean_cost / max(float(matrix.mean_cost.max()), 1e-12)
+    penalty = 1 - level / SPEND_LEVELS
+    relative = matrix.mean_cost / max(float(matrix.mean_cost.max()), _FREE_USD)
     return ScoredChooser(matrix, lambda query: fitted.predict(query) - penalty * relative)
 
 
@@ -170,7 +174,7 @@ def few_cards(cards: Sequence[Card], seen: Matrix) -> tuple[Card, ...]:
         replace(
             card,
             performance={
-                topic: round(float(competence.accuracy(topic)[place[card.name]]), 3)
+                topic: round(float(competence.accuracy(topic)[place[card.name]]), _CARD_DECIMALS)
                 for topic in sorted(competence.total)
             },
         )

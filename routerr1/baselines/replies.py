@@ -90,7 +90,7 @@ async def answer_all(
     pool: Pool,
     *,
     seed: int,
-    concurrency: int = 256,
+    concurrency: int,
 ) -> list[Trajectory]:
     """`answer_with_reply` for all questions, side by side; in their order."""
     next_call = next_call_of(router)

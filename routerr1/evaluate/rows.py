@@ -93,6 +93,15 @@ class Row:
         return cls(**values)
 
 
+def asked_of(trajectory: Trajectory) -> list[tuple[Ask, Reply]]:
+    """The calls that reached a candidate; a refusal by the loop is none."""
+    return [
+        (turn.action, turn.reply)
+        for turn in trajectory.turns
+        if isinstance(turn.action, Ask) and turn.reply and turn.reply.failure not in _NOT_ASKED
+    ]
+
+
 def row_of(
     trajectory: Trajectory,
     *,
@@ -110,11 +119,7 @@ def row_of(
     """
     question, ledger = trajectory.question, trajectory.ledger
     said = trajectory.answer or ""
-    asked = [
-        (turn.action, turn.reply)
-        for turn in trajectory.turns
-        if isinstance(turn.action, Ask) and turn.reply and turn.reply.failure not in _NOT_ASKED
-    ]
+    asked = asked_of(trajectory)
     verdicts = [judge(reply.model, ask.query) for ask, reply in asked] if judge else []
     topic = question.metadata.get("topic")
     answered = trajectory.answer is not None

@@ -17,9 +17,9 @@ from routerr1.config import BaselineParams, EvaluateParams, Params
 from routerr1.errors import ConfigError, ungrouped
 from routerr1.evaluate.controls import POLICY
 from routerr1.evaluate.run import policies_of
-from routerr1.files import atomic_write_text
+from routerr1.files import atomic_write_text, digest
 from routerr1.jobs.progress import track
-from routerr1.lineage import PATHS
+from routerr1.lineage import PATHS, fingerprint, hash_of
 from routerr1.pool.base import Pool
 from routerr1.report.replay import study_text
 from routerr1.types import Question, Trajectory
@@ -64,6 +64,9 @@ def bench_routerarena(
 ) -> tuple[int, int]:
     """Write the config and the predictions of a router in RouterArena's form.
 
+    The router plays as in the stage evaluate: same seed, spend level and concurrency, and calls that are
+    paid are kept until the predictions are written.
+
     Args:
         root: a clone of RouterArena, or any folder.
         router: `policy`, or a router that can be fitted without one.
@@ -83,8 +86,9 @@ def bench_routerarena(
             f"bench: --rename {unknown[0]}: no candidate; there are {', '.join(candidates)}"
         )
     names = Names(renamed)
+    calls = _calls_file(params)
     if call:
-        played = asyncio.run(_played(workspace, questions, router))
+        played = asyncio.run(play_router(workspace, questions, router, calls))
         fallback = min(workspace.cards, key=lambda card: card.completion_usd_per_mtok).name
         predictions = [
             arena.answered(each, names, fallback=fallback, whole_reply=router != POLICY)
@@ -94,6 +98,7 @@ def bench_routerarena(
         played = []
         predictions = _chosen(_fitted(workspace, router), questions, names)
     arena.write_router(root, name, [names.of(each) for each in candidates], predictions)
+    calls.unlink(missing_ok=True)
     return len(predictions), arena.several(played)
 
 
@@ -115,15 +120,35 @@ def _chosen(
     ]
 
 
-async def _played(
-    workspace: Workspace, questions: Sequence[Question], router: str
+def _calls_file(params: Params) -> Path:
+    """Where paid calls are kept; a recorded call says neither which endpoint answered nor what it charges now."""
+    file = params.pool.file
+    known = [fingerprint(params, "pool"), digest(file) if file is not None else None]
+    return PATHS.calls / f"bench-{hash_of(known)}.jsonl"
+
+
+async def play_router(
+    workspace: Workspace, questions: Sequence[Question], router: str, calls: Path
 ) -> list[Trajectory]:
-    pool = workspace.open_pool(workspace.cards)
+    """The questions as the stage evaluate would play them; in their order.
+
+    Args:
+        router: see `bench_routerarena`.
+        calls: where paid calls are kept.
+    """
+    section = workspace.params.evaluate
+    asked = workspace.at_spend_level(questions)
+    pool = workspace.keep_calls(workspace.open_pool(workspace.cards), calls)
     async with aclosing(pool):
         if router == POLICY:
-            return await _by_policy(workspace, questions, pool)
-        seed = workspace.params.evaluate.seed
-        return await answer_all(questions, _fitted(workspace, router), pool, seed=seed)
+            return await _by_policy(workspace, asked, pool)
+        return await answer_all(
+            asked,
+            _fitted(workspace, router),
+            pool,
+            seed=section.seed,
+            concurrency=section.concurrency,
+        )
 
 
 async def _by_policy(

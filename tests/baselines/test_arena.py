@@ -81,7 +81,7 @@ async def test_a_router_of_whole_replies_passes_the_check_with_the_tokens_of_its
     world, tmp_path
 ):
     questions = read_questions(_dataset(tmp_path, ENTRIES))
-    played = await answer_all(questions, Always("Atlas"), world.pool, seed=1)
+    played = await answer_all(questions, Always("Atlas"), world.pool, seed=1, concurrency=8)
     predictions = [answered(each, NAMES, fallback="Mint", whole_reply=True) for each in played]
     write_router(tmp_path, "ours", ["gpt-4o-mini", "Mint"], predictions)
     assert check(tmp_path, "ours", ENTRIES) == []

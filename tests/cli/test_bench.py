@@ -1,21 +1,29 @@
 """`routerr1 bench` by hand: public files in, tables and predictions out."""
 
+import asyncio
 import json
 import shutil
 from pathlib import Path
 
 import pytest
 import yaml
+from fastapi import FastAPI
 from typer.testing import CliRunner
 
 from routerr1.baselines.replay_study import ReplayStudy
 from routerr1.cli.app import app
+from routerr1.config import load_params
 from routerr1.errors import ConfigError
+from routerr1.notation import spend_of
 from routerr1.pool.profile import Profile, write_profile
 from routerr1.pool.profile import profile as profile_pool
 from routerr1.simulation.candidates import default_candidates
 from routerr1.simulation.pool import SimulatedPool
+from routerr1.simulation.server import serving
+from routerr1.stages.bench import play_router
 from routerr1.types import Question
+from routerr1.workspace import Workspace
+from tests.servers import write_pool_file
 
 ROOT = Path(__file__).parents[2]
 
@@ -98,6 +106,54 @@ async def workspace(tmp_path, monkeypatch):
         {"global index": f"A_{place}", "prompt_formatted": f"red {place}?"} for place in (1, 2)
     ]
     Path("router_data_10.json").write_text(json.dumps(entries))
+
+
+class _Server:
+    """Every candidate, as slow as needed to see how many calls there are at once."""
+
+    def __init__(self) -> None:
+        self.calls = self.under_way = self.most_at_once = 0
+        self.app = FastAPI()
+        self.app.post("/v1/chat/completions")(self.answer)
+
+    async def answer(self) -> dict:
+        self.calls += 1
+        self.under_way += 1
+        self.most_at_once = max(self.most_at_once, self.under_way)
+        await asyncio.sleep(0.05)
+        self.under_way -= 1
+        choice = {"message": {"content": "red"}, "finish_reason": "stop"}
+        return {"choices": [choice], "usage": {"prompt_tokens": 9, "completion_tokens": 1}}
+
+
+@pytest.mark.usefixtures("workspace")
+def test_paid_calls_are_kept_until_the_predictions_are_written():
+    server = _Server()
+    with serving(server.app) as url:
+        write_pool_file(Path("pools/mine.yaml"), url, default_candidates())
+        values = yaml.safe_load(Path("params.yaml").read_text())
+        values["pool"] |= {"kind": "http", "file": "pools/mine.yaml", "calls": "live"}
+        values["evaluate"] |= {"concurrency": 1}
+        Path("params.yaml").write_text(yaml.safe_dump(values | {"preset": "mine"}))
+        Path("presets/mine.yaml").write_text("{}")
+        Path("taken").write_text("")
+        words = ["routerarena", "router_data_10.json", "--router", "Atlas"]
+        broken = CliRunner().invoke(app, ["bench", *words, "--out", "taken"])
+        assert broken.exception is not None
+        assert (server.calls, server.most_at_once) == (2, 1)
+        _run(*words)
+    assert server.calls == 2
+    assert len(_predictions("routerr1")) == 2
+    assert list(Path("runs/calls").iterdir()) == []
+
+
+@pytest.mark.usefixtures("workspace")
+async def test_a_question_comes_with_the_spend_level_of_the_evaluation():
+    params = load_params()
+    workspace = Workspace(params.replace(evaluate=params.evaluate.replace(spend=3)))
+    question = Question("A_1", "routerarena", "red 1?", (), "test")
+    (played,) = await play_router(workspace, [question], "Atlas", Path("calls.jsonl"))
+    assert spend_of(played.question) == 3
 
 
 def _predictions(name: str) -> list[dict]:
