@@ -46,7 +46,8 @@ def read_rivals(rows: Path, seed: int, router: str = POLICY) -> dict[str, Rival]
     """The best single model and the best learned router on the questions of `router`, by role.
 
     The best learned router is the one with the highest exact match on these very questions, the cheaper one of
-    two equals. So its figure is a little flattered, to the disadvantage of the challenger.
+    two equals. So its figure is a little flattered, to the disadvantage of the challenger. A router that is the
+    best of its kind itself has no rival there.
 
     Raises: DataError naming the file that cannot be read.
     """
@@ -56,15 +57,12 @@ def read_rivals(rows: Path, seed: int, router: str = POLICY) -> dict[str, Rival]
     plays: dict[str, list[EvalSample]] = {}
     for row in read_rows(rows):
         wanted = row.router == BEST_SINGLE or is_learned(row.router)
-        if wanted and (row.pool, row.seed) == (TRAINING_POOL, seed) and row.router != router:
+        if wanted and (row.pool, row.seed) == (TRAINING_POOL, seed):
             plays.setdefault(row.router, []).append(sample_of(row))
-    found = {}
-    if BEST_SINGLE in plays:
-        found[BEST_SINGLE] = Rival(BEST_SINGLE, plays.pop(BEST_SINGLE))
-    if plays:
-        best = min(plays, key=lambda name: (*_order(plays[name]), name))
-        found[BEST_LEARNED] = Rival(best, plays[best])
-    return found
+    best = {BEST_SINGLE: BEST_SINGLE} if BEST_SINGLE in plays else {}
+    if learned := [name for name in plays if is_learned(name)]:
+        best[BEST_LEARNED] = min(learned, key=lambda name: (*_order(plays[name]), name))
+    return {role: Rival(name, plays[name]) for role, name in best.items() if name != router}
 
 
 def _order(samples: Sequence[EvalSample]) -> tuple[float, float]:

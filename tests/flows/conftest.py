@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,18 +11,18 @@ import pytest
 from routerr1.config import Params, load_params
 from routerr1.data.embedded import World
 from routerr1.data.splits import write_questions
-from routerr1.evaluate.controls import POLICY
-from routerr1.evaluate.rows import row_of, write_rows
-from routerr1.evaluate.run import TRAINING_POOL
+from routerr1.evaluate.controls import policy_router
+from routerr1.evaluate.rows import write_rows
+from routerr1.evaluate.run import TRAINING_POOL, play_all, policies_of
 from routerr1.files import write_json
 from routerr1.flows.params import set_values
 from routerr1.lineage import PATHS
+from routerr1.notation import with_spend
 from routerr1.policy.load import load_options
 from routerr1.pool.profile import profile, sample_probes, write_profile
 from routerr1.registry import promotion, versions
 from routerr1.registry.versions import Version
 from routerr1.rollout.local import LocalGenerator
-from routerr1.rollout.loop import play
 from routerr1.simulation.candidates import default_candidates
 from routerr1.simulation.facts import known_facts
 from routerr1.simulation.pool import SimulatedPool
@@ -101,23 +102,16 @@ def prepare(folder: Path, policy: Path, params: Params, rows: list[Question], wo
     shown = SimulatedPool(
         default_candidates(), known_facts(world), seed=params.pool.seed, cards=found.cards
     )
-    played = asyncio.run(
-        play(
-            [row for row in rows if row.split == "test"][:12],
-            LocalGenerator.load(policy, load_options(params)),
-            shown,
-            render=Workspace(params).renderer,
-            params=params.rollout,
-            seed=params.evaluate.seed,
-            temperature=params.evaluate.temperature,
-        )
-    )
-    assert all(one.ledger.cost_usd > 0 for one in played)
+    generator = LocalGenerator.load(policy, load_options(params))
+    [own] = policies_of({1: generator}, Workspace(params).renderer, params)
+    router = policy_router(own, shown, TRAINING_POOL, params.evaluate.seed)
+    test = [with_spend(row, params.evaluate.spend) for row in rows if row.split == "test"]
+    played = asyncio.run(play_all([(router, row) for row in test[:12]], concurrency=1))
+    assert sum(row.cost_usd > 0 for row in played) >= 10  # a quick policy may not always ask
     for name, kind in (("eval", TRAINING_POOL), ("generalize", "drawn")):
         (folder / "data" / name).mkdir()
         write_rows(
-            folder / "data" / name / "rows.parquet",
-            [row_of(one, pool=kind, router=POLICY, seed=1, cards=found.cards) for one in played],
+            folder / "data" / name / "rows.parquet", [replace(row, pool=kind) for row in played]
         )
     write_json(folder / "data/train/results.json", {"train_cost_usd": 0.5})
     write_json(folder / "data/train/run.json", {"training": "0" * 16})

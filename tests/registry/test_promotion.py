@@ -696,8 +696,9 @@ def test_evidence_keeps_the_best_single_model_and_the_best_learned_router(tmp_pa
         "best_single": "best_single",
         "best_learned": "baseline/knn",  # as right as mlp, and cheaper
     }
-    own = read_rivals(tmp_path / "rows.parquet", 1, "baseline/knn")
-    assert own["best_learned"].router == "baseline/mlp"
+    assert set(read_rivals(tmp_path / "rows.parquet", 1, "baseline/knn")) == {"best_single"}
+    worse = read_rivals(tmp_path / "rows.parquet", 1, "baseline/mlp")
+    assert worse["best_learned"].router == "baseline/knn"
     samples = [sample_of(each) for each in rows[:2]]
     kept = Evidence(samples, (), "p", "u", rivals=found, simulated=True)
     write_evidence(tmp_path / "evidence.json", kept)
