@@ -1,14 +1,13 @@
-"""What a spend level buys: one policy at every level, beside cards and kNN with a price on cost.
+"""What a spend level buys: one policy at every level, beside best-on-cards with a price on cost.
 
 Every test question is played at each of the eleven levels. The policy reads the level in its prompt.
-The controls are the same policy's text with every call sent to the candidate of the highest
+The control is the same policy's text with every call sent to the candidate of the highest
 
-    figure - weight * usual cost of a call / that of the dearest candidate
+    performance on the sub-question's topic - weight * usual cost of a call / that of the dearest
 
-where the weight falls from 1 at level 0 to 0 at level 10. For best-on-cards the figure is the card's
-performance on the sub-question's topic. A front is the upper hull of (cost, exact match) over levels,
-its area the mean exact match over costs up to the highest of all (`routerr1/evaluate/pareto.py`).
-Intervals resample groups of questions.
+by its card, where the weight falls from 1 at level 0 to 0 at level 10. A front is the upper hull of
+(cost, exact match) over levels, its area the mean exact match over costs up to the highest of all
+(`routerr1/evaluate/pareto.py`). Intervals resample groups of questions.
 
 Run it where the chain has run:
 
@@ -28,20 +27,18 @@ from typing import Any
 import numpy as np
 
 from routerr1.config import Params, load_params
-from routerr1.evaluate.controls import POLICY, Policy, Router, policy_router
+from routerr1.evaluate.controls import POLICY, policy_router
 from routerr1.evaluate.pareto import area
-from routerr1.evaluate.redrawn import CARDS, TopicOf
+from routerr1.evaluate.redrawn import CARDS, by_the_cards
 from routerr1.evaluate.result_matrix import matrices_of
 from routerr1.evaluate.rows import Row
-from routerr1.evaluate.run import play_all, policies_of
+from routerr1.evaluate.run import choose_questions, play_all, policies_of
 from routerr1.evaluate.stats import interval
 from routerr1.files import atomic_path
 from routerr1.jobs.progress import track
-from routerr1.notation import SPEND_LEVELS, usual_usd, with_spend
-from routerr1.pool.base import Pool
+from routerr1.notation import SPEND_LEVELS, with_spend
 from routerr1.pool.recorded import answerable
 from routerr1.simulation.facts import topic_in
-from routerr1.types import Ask, Card, Question, Trajectory
 from routerr1.workspace import Workspace
 
 LEVELS = range(SPEND_LEVELS + 1)
@@ -90,7 +87,9 @@ async def play(
         else workspace.policies()
     )
     pool = workspace.open_pool(workspace.cards)
-    questions = answerable(workspace.questions("test"), pool)[:limit]
+    questions = choose_questions(
+        answerable(workspace.questions("test"), pool), limit, params.evaluate.seed
+    )
     topic_of = partial(topic_in, workspace.facts)
     rows = {}
     for level in LEVELS:
@@ -99,7 +98,9 @@ async def play(
             for policy in policies_of(generators, workspace.renderer, params)
             for router in (
                 policy_router(policy, pool, str(level), 0),
-                penalised(policy, pool, topic_of, 1 - level / SPEND_LEVELS, str(level)),
+                by_the_cards(
+                    policy, pool, topic_of, str(level), 0, weight=1 - level / SPEND_LEVELS
+                ),
             )
         ]
         jobs = [
@@ -111,27 +112,6 @@ async def play(
             )
     await pool.aclose()
     return rows
-
-
-def penalised(
-    policy: Policy, pool: Pool, topic_of: TopicOf, weight: float, pool_name: str
-) -> Router:
-    """The policy's text, each call to the best card after `weight` times its cost."""
-    dearest = max(usual_usd(card) for card in pool.cards) or 1.0
-
-    async def asked(question: Question, *, player: str) -> Trajectory:
-        def choose(ask: Ask) -> str:
-            topic = topic_of(ask.query) or ""
-
-            def value(card: Card) -> tuple[float, str]:
-                figure = card.performance.get(topic, 0.0)
-                return figure - weight * usual_usd(card) / dearest, card.name
-
-            return max(pool.cards, key=value).name
-
-        return await policy.play(question, pool, seed=0, player=player, reroute=choose)
-
-    return Router(CARDS, policy.seed, pool_name, pool, asked)
 
 
 def summary(rows: dict[int, list[Row]], resamples: int) -> dict[str, Any]:

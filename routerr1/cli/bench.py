@@ -41,7 +41,7 @@ def routerarena(
     ] = None,
     choose_only: Annotated[
         bool,
-        typer.Option("--choose-only", help="Choose and call nobody: RouterArena calls the models."),
+        typer.Option("--choose-only", help="Choose without a call: RouterArena calls the models."),
     ] = False,
     params: ParamsFile = PARAMS,
 ) -> None:

@@ -151,7 +151,7 @@ def _json_rows(path: Path) -> Iterator[Raw]:
 
 
 def _as_utf_8(text: io.TextIOWrapper) -> Callable[[int], bytes]:
-    return lambda size: text.readline(size).encode("utf-8", "surrogatepass")
+    return lambda size: text.readline(size).encode()
 
 
 def _json_object(path: Path, number: int, line: bytes) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from random import Random
 from routerr1.evaluate import controls
 from routerr1.evaluate.controls import Policy, Router
 from routerr1.evaluate.perturbations import Perturbation, Perturbations
-from routerr1.notation import percent
+from routerr1.notation import percent, usual_usd
 from routerr1.pool.base import Pool
 from routerr1.pool.perturbed import PerturbedPool
-from routerr1.types import Ask, Question, Trajectory
+from routerr1.types import Ask, Card, Question, Trajectory
 
 REDRAWN, BEFORE, CARDS = "redrawn", "policy_before_rl", "best_on_cards"
 
@@ -72,19 +72,33 @@ def rerouted(
 
 
 def by_the_cards(
-    policy: Policy, pool: Pool, topic_of: TopicOf, pool_name: str, seed: int
+    policy: Policy,
+    pool: Pool,
+    topic_of: TopicOf,
+    pool_name: str,
+    seed: int,
+    *,
+    weight: float = 0.0,
 ) -> Router:
-    """Every call goes to the candidate that is best by card on its topic, among those that answer."""
+    """Every call goes to the candidate that is best by card on its topic, among those that answer.
+
+    Args:
+        weight: of cost, in [0, 1]; at 1 the usual call of the dearest candidate costs as much as 100 % of
+            performance is worth.
+    """
     down = pool.down if isinstance(pool, PerturbedPool) else frozenset()
     up = [card for card in pool.cards if card.name not in down]
+    dearest = max(map(usual_usd, up), default=0.0) or 1.0
+
+    def value(card: Card, topic: str) -> float:
+        points = percent(card.performance.get(topic, 0.0))
+        return points - 100 * weight * usual_usd(card) / dearest
 
     async def play(question: Question, *, player: str) -> Trajectory:
         def choose(ask: Ask) -> str:
             topic = topic_of(ask.query) or ""
             rng = Random(f"{question.id}/{ask.query}")  # among equals, and without a topic
-            return max(
-                up, key=lambda card: (percent(card.performance.get(topic, 0.0)), rng.random())
-            ).name
+            return max(up, key=lambda card: (value(card, topic), rng.random())).name
 
         return await policy.play(question, pool, seed=seed, player=player, reroute=choose)
 

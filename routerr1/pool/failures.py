@@ -187,9 +187,8 @@ def words_of(body: object, text: str = "") -> str:
 
 def _words(body: object, *, depth: int) -> Iterator[str]:
     if isinstance(body, str):
-        inner = (
-            parse_text(body) if depth < _DEEPEST else None
-        )  # the provider's own error, written out
+        # It may be the provider's own error, written out.
+        inner = parse_text(body) if depth < _DEEPEST else None
         yield from _words(inner, depth=depth + 1) if inner else (body,)
     elif isinstance(body, list) and depth < _DEEPEST:
         for item in body[:3]:

@@ -8,9 +8,8 @@ from routerr1.types import Reply
 
 log = logging.getLogger(__name__)
 
-_WORDS = re.compile(
-    r' "[^"]*"'
-)  # `failures.described` puts a server's own words in quotation marks
+# `failures.described` puts a server's own words in quotation marks.
+_WORDS = re.compile(r' "[^"]*"')
 # What looks like a key, whether it is one of ours or not: servers quote the keys that they refuse.
 KEY_LIKE = re.compile(
     r"(?:\b(?:sk|pk|rk|gsk|xai|hf|key|api)[-_][\w*.…-]{6,}|\bAIza[\w-]{10,}|\beyJ[\w-]+\.[\w.-]+"

@@ -5,8 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.nq_replay import Six, page, run
-from routerr1.baselines.replay_study import RecordedReply, read_log, repaired_answer, score
+from benchmarks.nq_replay import LABELS, Six, page, run
+from routerr1.baselines.replay_study import (
+    METRICS,
+    REPAIRED,
+    RecordedReply,
+    read_log,
+    repaired_answer,
+    score,
+)
 from routerr1.config import Params
 
 LOG = Path(__file__).parents[3] / "shared/data/logs/llmrouter_nq_6llm.jsonl.gz"
@@ -24,6 +31,10 @@ def _log(path: Path, replies: dict[str, list[str]]) -> Path:
     ]  # fmt: skip
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+def test_every_metric_has_a_column():
+    assert set(LABELS) == {*METRICS, *REPAIRED}
 
 
 RIGHT, WRONG, SAID = "<answer>Ada</answer>", "<answer>Bob</answer>", "The person is Ada. She wrote."

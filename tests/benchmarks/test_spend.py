@@ -1,0 +1,38 @@
+"""The table of spend levels, from rows that are counted by hand."""
+
+import pytest
+
+from benchmarks.spend import LEVELS, page, summary
+from routerr1.evaluate.controls import POLICY
+from routerr1.evaluate.redrawn import CARDS
+from tests.evaluate.made import row
+
+
+def rows_at(level: int) -> list:
+    """Two questions: the policy answers one more from level 5 on, and pays for it; the cards never do."""
+    more = level >= 5
+    return [
+        row(router=router, question_id=f"q{place}", em=float(place == 0 or (rich and place == 1)),
+            cost_usd=0.003 if rich else 0.001)
+        for router, rich in ((POLICY, more), (CARDS, False))
+        for place in range(2)
+    ]  # fmt: skip
+
+
+def test_levels_and_areas_by_hand():
+    found = summary({level: rows_at(level) for level in LEVELS}, 50)
+    assert (found["n"], found["groups"]) == (2, 2)
+    own = found["levels"][POLICY]
+    assert [each["em"]["mean"] for each in own] == [0.5] * 5 + [1.0] * 6
+    assert [each["usd_per_1000"] for each in own] == pytest.approx([1.0] * 5 + [3.0] * 6)
+    assert found["cheapest_over_dearest_level"] == pytest.approx(1 / 3)
+    # Up to 3 USD per 1000: the cards' front rises to .5 at 1 and stays, the policy's goes on to 1.0 at 3.
+    assert found["area"] == pytest.approx(
+        {CARDS: (0.25 + 2 * 0.5) / 3, POLICY: (0.25 + 2 * 0.75) / 3}
+    )
+    gap = found["area_difference"]
+    assert gap["mean"] == pytest.approx(0.5 / 3)
+    assert gap["low"] <= gap["mean"] <= gap["high"]
+    text = page({"seeds": 1, "trained_levels": [10], **found})
+    assert "| 5 | 3.0000 | 1.000 " in text
+    assert "lower than a level before at no level." in text
