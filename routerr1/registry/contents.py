@@ -11,7 +11,7 @@ from pathlib import Path
 from routerr1 import files, lineage
 from routerr1.baselines.saved import SavedRouter, router_name, save_router
 from routerr1.config import Params, flatten
-from routerr1.errors import ConfigError, RegistryError
+from routerr1.errors import ConfigError, DataError, RegistryError
 from routerr1.evaluate.controls import BEST_SINGLE, POLICY, fixed
 from routerr1.evaluate.results import EvaluationTable
 from routerr1.lineage import hash_of, sections
@@ -105,11 +105,17 @@ def key_of(state: State, router: str) -> str:
 def evidence_of(params: Params, outputs: Outputs, router: str = POLICY) -> Evidence:
     """What the gate judges a version by.
 
-    Raises: DataError naming the file that cannot be read.
+    Raises: DataError naming the file that cannot be read, or the rows if they hold none of the router.
     """
-    samples, unseen = evidence.read_samples(
-        outputs.rows, outputs.unseen_rows, params.seeds[0], router
-    )
+    from routerr1.evaluate.rows import read_rows
+
+    seed, rows = params.seeds[0], read_rows(outputs.rows)
+    samples = evidence.samples_of(rows, seed, router)
+    if not samples:
+        raise DataError(
+            f"{outputs.rows}: holds no row of the router {router}, seed {seed}, on its own pool"
+        )
+    changed = read_rows(outputs.unseen_rows) if router == POLICY else []
     pool = files.sha256(outputs.cards)
     file = params.generalize.file
     decides = {
@@ -118,17 +124,14 @@ def evidence_of(params: Params, outputs: Outputs, router: str = POLICY) -> Evide
         "seeds": [params.pool.seed, params.evaluate.seed],
         **sections(params, "generalize", "profile_pool"),
     }
-    worst = (
-        evidence.worst_change(outputs.unseen_rows, params.seeds[0]) if router == POLICY else None
-    )
     return Evidence(
         samples=samples,
-        unseen=unseen,
+        unseen=evidence.unseen_samples_of(changed, seed),
         pool=pool,
         unseen_pool=hash_of(decides),
         router=router,
-        worst_change=worst,
-        rivals=evidence.read_rivals(outputs.rows, params.seeds[0], router),
+        worst_change=evidence.worst_change(changed, seed),
+        rivals=evidence.rivals_of(rows, seed, router),
         simulated=params.pool.kind == SIMULATED,
     )
 

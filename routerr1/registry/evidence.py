@@ -21,41 +21,29 @@ NEW_MODELS = ("drawn", "added", "redrawn")
 """Pools of the generalize stage with models that training never saw; the others perturb the training pool."""
 
 
-def read_samples(
-    rows: Path, unseen_rows: Path, seed: int, router: str = POLICY
-) -> tuple[list[EvalSample], list[EvalSample]]:
-    """A router's samples: on its own pool, and on pools with unseen models.
-
-    Args:
-        unseen_rows: read for the policy alone; other routers call no unseen model.
-        seed: training seed of the router.
-
-    Raises: DataError naming the file that cannot be read, or `rows` if it holds no row of the router.
-    """
+def samples_of(rows: "Sequence[Row]", seed: int, router: str = POLICY) -> list[EvalSample]:
+    """The samples of a router on its own pool; `seed` is its training seed."""
     from routerr1.evaluate.run import TRAINING_POOL
 
-    samples = _samples(rows, seed, (TRAINING_POOL,), router)
-    if not samples:
-        raise DataError(
-            f"{rows}: holds no row of the router {router}, seed {seed}, on its own pool"
-        )
-    return samples, _samples(unseen_rows, seed, NEW_MODELS, router) if router == POLICY else []
+    return _samples(rows, seed, (TRAINING_POOL,), router)
 
 
-def read_rivals(rows: Path, seed: int, router: str = POLICY) -> dict[str, Rival]:
+def unseen_samples_of(rows: "Sequence[Row]", seed: int) -> list[EvalSample]:
+    """The samples of the policy on pools with unseen models, which no other router calls."""
+    return _samples(rows, seed, NEW_MODELS, POLICY)
+
+
+def rivals_of(rows: "Sequence[Row]", seed: int, router: str = POLICY) -> dict[str, Rival]:
     """The best single model and the best learned router on the questions of `router`, by role.
 
     The best learned router is the one with the highest exact match on these very questions, the cheaper one of
     two equals. So its figure is a little flattered, to the disadvantage of the challenger. A router that is the
     best of its kind itself has no rival there.
-
-    Raises: DataError naming the file that cannot be read.
     """
-    from routerr1.evaluate.rows import read_rows
     from routerr1.evaluate.run import TRAINING_POOL
 
     plays: dict[str, list[EvalSample]] = {}
-    for row in read_rows(rows):
+    for row in rows:
         wanted = row.router == BEST_SINGLE or is_learned(row.router)
         if wanted and (row.pool, row.seed) == (TRAINING_POOL, seed):
             plays.setdefault(row.router, []).append(sample_of(row))
@@ -72,29 +60,25 @@ def _order(samples: Sequence[EvalSample]) -> tuple[float, float]:
     return (-em if math.isfinite(em) else 1.0, cost_usd if math.isfinite(cost_usd) else math.inf)
 
 
-def worst_change(rows: Path, seed: int) -> float | None:
-    """The smallest ratio to best-on-cards over the changed pools in `rows`; None without that control.
-
-    Raises: DataError naming the file that cannot be read.
-    """
+def worst_change(rows: "Sequence[Row]", seed: int) -> float | None:
+    """The smallest ratio to best-on-cards over the changed pools in `rows`; None without that control."""
     from routerr1.evaluate.generalize import worst_ratio
-    from routerr1.evaluate.rows import read_rows
     from routerr1.evaluate.run import TRAINING_POOL
 
     by_pool: dict[str, list[Row]] = {}
-    for row in read_rows(rows):
+    for row in rows:
         if row.seed == seed and row.pool != TRAINING_POOL:
             by_pool.setdefault(row.pool, []).append(row)
     ratios = [worst_ratio(found) for found in by_pool.values()]
     return min((found.ratio for found in ratios if found is not None), default=None)
 
 
-def _samples(rows: Path, seed: int, pools: tuple[str, ...], router: str) -> list[EvalSample]:
-    from routerr1.evaluate.rows import read_rows
-
+def _samples(
+    rows: "Sequence[Row]", seed: int, pools: tuple[str, ...], router: str
+) -> list[EvalSample]:
     return [
         sample_of(row)
-        for row in read_rows(rows)
+        for row in rows
         if (row.router, row.seed) == (router, seed) and row.pool in pools
     ]
 

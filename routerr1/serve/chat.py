@@ -148,7 +148,9 @@ def event(value: object) -> bytes:
     return b"data: " + json.dumps(value, ensure_ascii=False).encode() + b"\n\n"
 
 
-def put(loop: asyncio.AbstractEventLoop, to: "asyncio.Queue[Any]", value: object) -> None:
+def put_threadsafe(
+    loop: asyncio.AbstractEventLoop, to: "asyncio.Queue[Any]", value: object
+) -> None:
     """Put something into a queue of `loop`, from whatever thread."""
     loop.call_soon_threadsafe(to.put_nowait, value)
 

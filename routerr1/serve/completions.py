@@ -127,7 +127,7 @@ async def _told(
 
     async def done() -> Answer:
         try:
-            return await work(lambda event: chat.put(loop, heard, event))
+            return await work(lambda event: chat.put_threadsafe(loop, heard, event))
         finally:
             loop.call_soon(heard.put_nowait, None)
 

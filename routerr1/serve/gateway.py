@@ -38,6 +38,7 @@ from routerr1.types import Question, Reply, Trajectory
 
 _log = logging.getLogger(__name__)
 _OURS = ("spend", "include_reasoning")  # fields that candidates do not know
+_REPORT_S = 30.0  # to write and publish the report of a shadow
 _ADMITTED_S = 1.0  # by then a request that was admitted is under way
 
 
@@ -52,7 +53,7 @@ class Gateway:
         choose: from what a user is known by to an engine that takes the request in place of the champion.
         on_score: is called with the version and the score of feedback.
         beside: other engines, closed with the gateway.
-        at_end: is called before engines and store are closed.
+        at_end: is called before engines and store are closed, and has `drain_s` and half a minute.
         loop: of the server, once it runs.
     """
 
@@ -73,6 +74,7 @@ class Gateway:
         self.tracer = tracer
         self._writer = Writer(store)
         self._ending: set[asyncio.Task[None]] = set()
+        self._finishing: set[asyncio.Future[None]] = set()
         self.observers: list[Callable[[Outcome], None]] = []
         self.choose: Callable[[str], Engine | None] | None = None
         self.on_score: Callable[[str, float], None] | None = None
@@ -287,14 +289,17 @@ class Gateway:
     def retire(self, engine: Engine, first: Callable[[], Awaitable[None]] | None = None) -> None:
         """Close an engine that serves beside the champion, after its last request and after `first`."""
         self.beside.remove(engine)
-        ending = asyncio.ensure_future(_ended(engine, first))
+        finishing = None if first is None else asyncio.ensure_future(first())
+        if finishing is not None:
+            self._finishing.add(finishing)
+            finishing.add_done_callback(self._finishing.discard)
+        ending = asyncio.ensure_future(_ended(engine, finishing))
         self._ending.add(ending)
         ending.add_done_callback(self._ending.discard)
 
     async def aclose(self) -> None:
         """Close engines, writer and store."""
-        for finish in self.at_end:
-            await finish()
+        await self._finish()
         for ending in self._ending:
             ending.cancel()
         await asyncio.gather(*self._ending, return_exceptions=True)
@@ -305,12 +310,24 @@ class Gateway:
         await asyncio.to_thread(self._writer.close)
         self.store.close()
 
+    async def _finish(self) -> None:
+        """Let what is to be done at the end be done, in a time that is bounded; a failure is logged."""
+        finishing = {*self._finishing, *(asyncio.ensure_future(last()) for last in self.at_end)}
+        if not finishing:
+            return
+        _, late = await asyncio.wait(finishing, timeout=self.params.drain_s + _REPORT_S)
+        for task in late:
+            task.cancel()
+        for result in await asyncio.gather(*finishing, return_exceptions=True):
+            if isinstance(result, BaseException):
+                _log.error("the end of a version beside the champion failed", exc_info=result)
 
-async def _ended(engine: Engine, first: Callable[[], Awaitable[None]] | None = None) -> None:
-    """Close an engine after its last request."""
+
+async def _ended(engine: Engine, first: asyncio.Future[None] | None = None) -> None:
+    """Close an engine after its last request and after `first`."""
     try:
         if first is not None:
-            await first()
+            await asyncio.wait({first})
         await asyncio.sleep(_ADMITTED_S)
         await engine.drained()
     finally:

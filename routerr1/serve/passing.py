@@ -59,7 +59,9 @@ async def forwarded_events(
 
     async def done() -> Forwarded:
         try:
-            return await gateway.forward(asked, body, lambda piece: chat.put(loop, heard, piece))
+            return await gateway.forward(
+                asked, body, lambda piece: chat.put_threadsafe(loop, heard, piece)
+            )
         finally:
             # After all pieces, which come from another thread.
             loop.call_soon_threadsafe(heard.put_nowait, None)

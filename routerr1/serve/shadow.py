@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import logging
+import math
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -27,7 +28,7 @@ from routerr1.serve.tracing import sampled
 from routerr1.types import Question
 
 REPORTS = Path("runs/shadow")
-_PUBLISH_EVERY = 25  # pairs
+_FIRST_REPORT = 25  # pairs; the next ones come at twice as many each
 _MOST_AT_ONCE = 32  # beyond this a request is not shadowed
 _JUDGE = """Question: {question}
 
@@ -43,7 +44,7 @@ class Shadow:
 
     Args:
         engine: of the shadowing version.
-        publish: is handed a report beside the present champion, every 25 pairs and at the end.
+        publish: is handed a report beside the present champion, at 25, 50, 100, ... pairs and at the end.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class Shadow:
     ) -> None:
         self._gateway = gateway
         self._publish = publish
-        self._num_pairs = 0
+        self._counted: dict[str, int] = {}  # pairs with each champion, as last seen
         self._engine = engine
         self._params = params
         self._playing: set[asyncio.Task[None]] = set()
@@ -76,13 +77,13 @@ class Shadow:
             self._playing.add(task)
             task.add_done_callback(self._playing.discard)
 
-    async def settled(self) -> None:
-        """Wait for the questions that are being played."""
-        await asyncio.gather(*self._playing)
-
     async def finish(self) -> None:
-        """Wait for the questions that are being played, and write the report."""
-        await self.settled()
+        """Write the report, after the questions that are being played; they have `serve.drain_s` left."""
+        if self._playing:
+            _, late = await asyncio.wait(self._playing, timeout=self._gateway.params.drain_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
         await asyncio.to_thread(self.write_report)
         await asyncio.to_thread(self.publish)
 
@@ -114,6 +115,13 @@ class Shadow:
         seconds = time.perf_counter() - began
         same = said is not None and exact_match(said, [outcome.answer or ""]) == 1.0
         verdict = 0.0 if same else -1.0 if said is None else await self._judged(outcome, said)
+        spent_usd = sum(reply.cost_usd for reply in heard.replies)
+        if not math.isfinite(spent_usd) or not math.isfinite(outcome.cost_usd):
+            _log.warning(
+                "request %s has a cost that is not finite; it becomes no pair of the shadow %s",
+                asked.id, label,
+            )  # fmt: skip
+            return
         row = PairRow(
             request_id=asked.id,
             shadow=label,
@@ -123,14 +131,20 @@ class Shadow:
             verdict=verdict,
             failed=said is None,
             champion_usd=outcome.cost_usd,
-            shadow_usd=sum(reply.cost_usd for reply in heard.replies),
+            shadow_usd=spent_usd,
             champion_s=outcome.seconds,
             shadow_s=seconds,
         )
         await asyncio.to_thread(self._gateway.store.write_pair, row)
-        self._num_pairs += 1
-        if self._num_pairs % _PUBLISH_EVERY == 0:
+        if await asyncio.to_thread(self._is_due, row.champion):
             await asyncio.to_thread(self.publish)
+
+    def _is_due(self, champion: str) -> bool:
+        """Whether the pairs with a champion have become enough for another report since the last look."""
+        count = self._gateway.store.count_pairs(self._engine.identity.label, champion)
+        before = self._counted.get(champion, count - 1)
+        self._counted[champion] = count
+        return reports_at(before) != reports_at(count)
 
     async def _judged(self, outcome: Outcome, said: str) -> float | None:
         """The judge's word on two answers, whose order is drawn by the request's id."""
@@ -172,6 +186,15 @@ class Shadow:
             self._publish(own, found)
         except RouterError as error:
             _log.warning("the report of the shadow %s is not published: %s", own.label, error)
+
+
+def reports_at(num_pairs: int) -> int:
+    """How many reports there have been by then.
+
+    >>> [reports_at(count) for count in (0, 24, 25, 49, 50, 99, 100)]
+    [0, 0, 1, 1, 2, 2, 3]
+    """
+    return (num_pairs // _FIRST_REPORT).bit_length()
 
 
 def report_of(pairs: Sequence[PairRow], champion: Identity) -> ShadowReport | None:

@@ -320,6 +320,16 @@ class Store:
         with self._engine.connect() as db:
             return [PairRow(**row) for row in db.execute(query).mappings().all()]
 
+    def count_pairs(self, shadow: str, champion: str) -> int:
+        """How many pairs there are of these two, of all gateways that share the database."""
+        query = (
+            sa.select(sa.func.count())
+            .select_from(_pairs)
+            .where(_pairs.c.shadow == shadow, _pairs.c.champion == champion)
+        )
+        with self._engine.connect() as db:
+            return int(db.execute(query).scalar_one())
+
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()

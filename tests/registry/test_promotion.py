@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 from routerr1 import files, lineage
 from routerr1.config import Params
 from routerr1.errors import CheckpointError, LockHeld, RegistryError, StoreUnreachable
-from routerr1.evaluate.rows import Row, write_rows
+from routerr1.evaluate.rows import Row
 from routerr1.registry import promotion, versions
-from routerr1.registry.evidence import read_evidence, read_rivals, sample_of, write_evidence
+from routerr1.registry.evidence import read_evidence, rivals_of, sample_of, write_evidence
 from routerr1.registry.lock import registry_lock
 from routerr1.registry.samples import Evidence
 from routerr1.registry.shadow_report import (
@@ -690,14 +690,13 @@ def test_evidence_keeps_the_best_single_model_and_the_best_learned_router(tmp_pa
         "baseline/bert": (0.0, 0.1),
     }  # fmt: skip
     rows = [row(name, n, em, cost) for name, (em, cost) in figures.items() for n in range(2)]
-    write_rows(tmp_path / "rows.parquet", rows)
-    found = read_rivals(tmp_path / "rows.parquet", 1)
+    found = rivals_of(rows, 1)
     assert {role: rival.router for role, rival in found.items()} == {
         "best_single": "best_single",
         "best_learned": "baseline/knn",  # as right as mlp, and cheaper
     }
-    assert set(read_rivals(tmp_path / "rows.parquet", 1, "baseline/knn")) == {"best_single"}
-    worse = read_rivals(tmp_path / "rows.parquet", 1, "baseline/mlp")
+    assert set(rivals_of(rows, 1, "baseline/knn")) == {"best_single"}
+    worse = rivals_of(rows, 1, "baseline/mlp")
     assert worse["best_learned"].router == "baseline/knn"
     samples = [sample_of(each) for each in rows[:2]]
     kept = Evidence(samples, (), "p", "u", rivals=found, simulated=True)

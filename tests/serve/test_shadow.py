@@ -1,5 +1,7 @@
 """A second answer beside the one that is shown."""
 
+import asyncio
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from routerr1.rollout.generate import ScriptedGenerator
 from routerr1.serve.build import policy_route
 from routerr1.serve.engine import Engine, Identity
 from routerr1.serve.shadow import Shadow, report_of
+from routerr1.serve.store import PairRow
 from routerr1.simulation.pool import SimulatedPool
 from routerr1.types import Card, Reply
 from tests.serve.conftest import Running, Start
@@ -27,6 +30,8 @@ class Answers(Pool):
         self.cards = tuple(Card(card.name, prompt_usd_per_mtok=1.0) for card in inner.cards)
         self._text, self._word = text, word
         self.judged: list[str] = []
+        self.asked = 0
+        self.hangs = False
 
     async def ask(self, call: Call) -> Reply:
         if call.query.startswith("Question: "):
@@ -34,6 +39,9 @@ class Answers(Pool):
             shadow_is_b = call.query.index("by the shadow") > call.query.index("Answer B")
             better = {"B": "A", "A": "B"} if not shadow_is_b else {"B": "B", "A": "A"}
             return Reply(call.candidate, better.get(self._word, self._word), 1, 1, 1e-6)
+        self.asked += 1
+        if self.hangs:
+            await asyncio.Event().wait()
         return Reply(call.candidate, self._text, 1, 1, 1e-6)
 
 
@@ -98,19 +106,58 @@ async def test_a_shadow_stops_at_its_budget_and_answers_go_on(
     assert running.gateway.store.pairs("routerr1@8") == []
 
 
+def pair(number: int, champion: str) -> PairRow:
+    """A pair of another gateway."""
+    return PairRow(
+        f"other-{champion}-{number}", "routerr1@8", champion, float(number), same=False, verdict=None,
+        failed=False, champion_usd=1e-6, shadow_usd=1e-6, champion_s=0.1, shadow_s=0.1,
+    )  # fmt: skip
+
+
 async def test_the_report_is_published_beside_the_champion_that_answered(
     start: Start, pool: SimulatedPool, params: Params, tmp_path: Path
 ) -> None:
     running, shadow, _ = shadowed(start, pool, params, tmp_path, "B")  # no judge
     published: list[tuple[Identity, ShadowReport]] = []
     shadow._publish = lambda identity, report: published.append((identity, report))
+    store = running.gateway.store
+    # Of gateways that share the database, before this one began.
+    for number in range(23):
+        store.write_pair(pair(number, "routerr1@7"))
+    for number in range(30):
+        store.write_pair(pair(number, "routerr1@6"))
     with client(running) as openai_client:
-        for _ in range(25):
+        for count in (24, 25, 26):
             openai_client.chat.completions.create(**ASK)
+            await until(lambda: len(store.pairs("routerr1@8")) == 30 + count)  # noqa: B023
     await until(lambda: published)
+    assert len(published) == 1
     identity, report = published[0]
-    assert (identity.version, report.champion, report.pairs) == ("8", "7", 25)
-    assert (
-        report.verdict == -1.0
-    )  # answers that differ and are not judged do not speak for the shadow
+    assert (identity.version, report.champion, report.pairs >= 25) == ("8", "7", True)
+    # Answers that differ and are not judged do not speak for the shadow.
+    assert report.verdict == -1.0
     assert report_of([], identity) is None
+
+
+async def test_a_last_report_is_written_though_a_question_never_ends(
+    start: Start, pool: SimulatedPool, params: Params, tmp_path: Path
+) -> None:
+    running, shadow, answers = shadowed(start, pool, params, tmp_path, "B")
+    running.gateway.store.write_pair(pair(1, "routerr1@7"))
+    answers.hangs = True
+    with client(running) as openai_client:
+        openai_client.chat.completions.create(**ASK)
+    await until(lambda: answers.asked == 1)
+    reported = asyncio.Event()
+
+    async def finish() -> None:
+        await shadow.finish()
+        asked_by.call_soon_threadsafe(reported.set)
+
+    asked_by = asyncio.get_running_loop()
+    engine = running.gateway.beside[0]
+    running.server.call(partial(running.gateway.retire, engine, finish))
+    await until(lambda: not running.gateway.beside)
+    running.server.should_exit = True  # the report is being written
+    await asyncio.wait_for(reported.wait(), 15)
+    assert Path("runs/shadow/routerr1_8.md").is_file()
