@@ -41,7 +41,8 @@ def base_url(url: str) -> str:
     parts = _split(url, ("http", "https"), "must be an http or https address")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError(
-            "must hold no key or password and nothing behind a `?`; name an environment variable in key_env"
+            "must hold no key or password and nothing behind a `?`; name an environment variable in "
+            "key_env, and write parameters under `query`"
         )
     for end in _METHODS:
         if parts.path.rstrip("/").endswith(end):
@@ -77,6 +78,19 @@ def header(name: str, value: str) -> None:
         raise ValueError(f"{name} must hold no key; write $NAME, and the key into that variable")
 
 
+def parameter(name: str, value: str) -> None:
+    """Refuse a parameter of the address that cannot be sent, or whose value is a key.
+
+    Raises: ValueError naming the parameter.
+    """
+    if not _HEADER_NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no name of a parameter")
+    if not value.isprintable():
+        raise ValueError(f"{name} must be one line of printable characters")
+    if _SECRET_NAME.search(name) and not references(value):
+        raise ValueError(f"{name} must hold no key; write $NAME, and the key into that variable")
+
+
 def references(text: str) -> list[str]:
     """Environment variables that `text` names as `$NAME`."""
     return _REFERENCE.findall(text)
@@ -89,12 +103,14 @@ class Access:
     Attributes:
         key: empty where none is needed.
         headers: sent with every call; may hold secrets.
+        query: parameters of every address; may hold secrets.
         proxy: its address, password included; None connects directly.
         secrets: what must not be shown of all this.
     """
 
     key: str = field(repr=False)
     headers: Mapping[str, str] = field(repr=False)
+    query: Mapping[str, str] = field(repr=False)
     proxy: str | None = field(repr=False)
     context: ssl.SSLContext
     secrets: tuple[str, ...] = field(repr=False)
@@ -104,6 +120,7 @@ def access(
     url: str,
     key: str,
     headers: Mapping[str, str],
+    query: Mapping[str, str],
     proxy_url: str | None,
     context: ssl.SSLContext,
     *,
@@ -115,6 +132,7 @@ def access(
     Raises: ValueError naming a variable that is not set or cannot be used.
     """
     sent = {name: resolved(value, environ) for name, value in headers.items()}
+    asked = {name: resolved(value, environ) for name, value in query.items()}
     chosen = None if proxy_url is None else resolved(proxy_url, environ)
     if chosen is not None:
         try:
@@ -124,13 +142,11 @@ def access(
     through = proxy_for(url, chosen, trust_env=trust_env)
     if through is not None and through.startswith("socks") and find_spec("socksio") is None:
         raise ValueError("its proxy speaks SOCKS, which needs `pip install socksio`")
-    secrets = [
-        key,
-        *(environ[name].strip() for text in headers.values() for name in references(text)),
-    ]
+    values = (*headers.values(), *query.values())
+    secrets = [key, *(environ[name].strip() for text in values for name in references(text))]
     if through is not None and (password := urlsplit(through).password):
         secrets += [password, unquote(password)]
-    return Access(key, sent, through, context, tuple(filter(None, secrets)))
+    return Access(key, sent, asked, through, context, tuple(filter(None, secrets)))
 
 
 def resolved(text: str, environ: Mapping[str, str]) -> str:

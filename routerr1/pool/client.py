@@ -377,7 +377,10 @@ class HttpPool(Pool):
         )
         # Without compression: a compressed reply could be small on the wire and huge in memory.
         http = httpx2.AsyncClient(
-            transport=transport, headers={"accept-encoding": "identity"}, trust_env=False
+            transport=transport,
+            headers={"accept-encoding": "identity"},
+            params=access.query,
+            trust_env=False,
         )
         timeout = httpx2.Timeout(endpoint.read_s, connect=endpoint.connect_s)
         sdk = AsyncOpenAI(

@@ -49,6 +49,7 @@ _PRICES = (
     "reasoning_usd_per_mtok",
 )
 _LEAST_USD, _MOST_USD = 1e-3, 1e3  # per million tokens; 0 is a model of one's own
+_MOST_REQUEST_USD = 1e3
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -80,6 +81,7 @@ class Endpoint(_Section):
         breaker_failures: failures in a row after which a candidate is not called for `breaker_s`.
         cost: what a call costs: what the server says if it says so, or what the prices of the file make.
         headers: sent with every call; `$NAME` in a value is an environment variable.
+        query: put behind the `?` of every address, likewise, e.g. Azure's `api-version`.
         proxy: address to go through, or `$NAME`; by default the environment's.
         trust_env: heed HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY.
         verify: file of the certificates (PEM) that are trusted, instead of the system's.
@@ -99,6 +101,7 @@ class Endpoint(_Section):
     cost: Literal["reported", "prices"] = "reported"
 
     headers: dict[str, str] = Field(default_factory=dict)
+    query: dict[str, str] = Field(default_factory=dict)
     proxy: Annotated[str, AfterValidator(addresses.proxy)] | None = None
     trust_env: bool = True
     verify: Path | None = None
@@ -116,6 +119,21 @@ class Endpoint(_Section):
         for name, value in headers.items():
             addresses.header(name, value)
         return headers
+
+    @field_validator("query", mode="before")
+    @classmethod
+    def _written_out(cls, query: object) -> object:
+        """YAML makes a date of Azure's versions."""
+        if not isinstance(query, dict):
+            return query
+        return {name: str(each) if isinstance(each, date) else each for name, each in query.items()}
+
+    @field_validator("query")
+    @classmethod
+    def _can_be_asked(cls, query: dict[str, str]) -> dict[str, str]:
+        for name, value in query.items():
+            addresses.parameter(name, value)
+        return query
 
 
 class CandidateRow(CardRow):
@@ -263,6 +281,7 @@ class PoolFile:
                     endpoint.base_url,
                     key,
                     endpoint.headers,
+                    endpoint.query,
                     endpoint.proxy,
                     contexts[endpoint.verify],
                     trust_env=endpoint.trust_env,
@@ -396,4 +415,9 @@ def implausible_prices(rows: Iterable[CandidateRow]) -> Iterator[str]:
             yield (
                 f"candidate {row.name!r}: {key} is {price:g} USD per million tokens; if that is the price "
                 f"{per}, write {price * factor:g}"
+            )
+        if row.request_usd > _MOST_REQUEST_USD:
+            yield (
+                f"candidate {row.name!r}: request_usd is {row.request_usd:g} USD for each call; if that is "
+                f"the price of a million calls, write {row.request_usd * 1e-6:g}"
             )

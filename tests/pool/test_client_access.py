@@ -5,6 +5,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import date
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,26 @@ async def test_headers_are_sent_and_their_secrets_never_shown(tmp_path: Path):
     assert (headers["x-title"], headers["api-key"]) == ("routerr1", "azure-secret-1")
     assert headers["authorization"] == f"Bearer {KEY}"
     assert reply.note == 'One: status 403 "the api-key [key] is not good enough"'
+
+
+async def test_parameters_of_the_address_are_sent_and_their_secrets_never_shown(tmp_path: Path):
+    def echo(_: bytes) -> tuple[int, bytes]:
+        return 403, b'{"error": "key azure-secret-1 of a&b is not good enough"}'
+
+    with stub(echo) as (address, seen):
+        pool = open_pool(
+            tmp_path,
+            f"http://{address}/openai/deployments/gpt",
+            query={"api-version": date(2024, 10, 21), "key": "$AZURE", "of": "a&b é"},
+            environ={"AZURE": "azure-secret-1"},
+        )
+        reply = await pool.ask(Call("One", "why?"))
+        await pool.forward(Call("One", "why?"), {"messages": []})
+        await pool.aclose()
+    path = "/openai/deployments/gpt/chat/completions"
+    behind = "api-version=2024-10-21&key=azure-secret-1&of=a%26b+%C3%A9"
+    assert [each[0].replace("%20", "+") for each in seen] == [f"{path}?{behind}"] * 2
+    assert reply.note == 'One: status 403 "key [key] of a&b is not good enough"'
 
 
 @pytest.fixture

@@ -116,6 +116,9 @@ def test_a_good_file_tells_cards_and_requests(tmp_path: Path):
         (at(headers={"Authorization": "Bearer secret"}), "Authorization must hold no key; write $NAME"),
         (at(headers={"X-Title": "two\nlines"}), "X-Title must be one line of printable ASCII"),
         (at(headers={"X Title": "x"}), "'X Title' is no name of a header"),
+        (at(query={"api-key": "secret"}), "endpoints.here.query: api-key must hold no key; write $NAME"),
+        (at(query={"api version": "1"}), "endpoints.here.query: 'api version' is no name of a parameter"),
+        (at(query={"api-version": "1\n2"}), "endpoints.here.query: api-version must be one line"),
         (at(headers={"Host": "x"}), "Host is set by every call itself"),
         (at(proxy="http://me:secret@proxy:3128"), "endpoints.here.proxy: must hold no password; write $NAME"),
         (at(proxy="proxy:3128"), "endpoints.here.proxy: must be the address of a proxy"),
@@ -195,21 +198,27 @@ def test_the_prices_of_a_file_are_on_its_cards(tmp_path: Path):
     ) == pytest.approx(3.0)
 
 
+COMPLETION = "completion_usd_per_mtok"
+
+
 @pytest.mark.parametrize(
-    ("price", "told"),
+    ("key", "price", "told"),
     [
-        (3e-7, "completion_usd_per_mtok is 3e-07 USD per million tokens; if that is the price per token, write 0.3"),
-        (300000, "is 300000 USD per million tokens; if that is the price per million tokens, times 10^6, write 0.3"),
-        (0, None),
-        (0.001, None),
-        (1000, None),
+        (COMPLETION, 3e-7, f"{COMPLETION} is 3e-07 USD per million tokens; if that is the price per token, write 0.3"),
+        (COMPLETION, 300000, "is 300000 USD per million tokens; if that is the price per million tokens, times 10^6, write 0.3"),
+        (COMPLETION, 0, None),
+        (COMPLETION, 0.001, None),
+        (COMPLETION, 1000, None),
+        ("request_usd", 5000, "request_usd is 5000 USD for each call; if that is the price of a million calls, write 0.005"),
+        ("request_usd", 1000, None),
+        ("request_usd", 1e-9, None),
     ],
 )  # fmt: skip
 def test_a_price_that_no_model_has_is_a_warning_that_names_the_slip(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, price: float, told: str | None
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, key: str, price: float, told: str | None
 ):
     content = good()
-    edit(0, completion_usd_per_mtok=price)(content)
+    edit(0, **{key: price})(content)
     read_pool_file(written(tmp_path, content))
     assert len(caplog.messages) == (1 if told else 0)
     if told:
@@ -233,6 +242,7 @@ def test_a_key_that_no_server_could_be_sent_is_told_before_a_call(tmp_path: Path
     ("change", "problem"),
     [
         (at(headers={"api-key": "$OTHER"}), "endpoint 'here': the environment variable OTHER, which is not set"),
+        (at(query={"key": "$OTHER"}), "endpoint 'here': the environment variable OTHER, which is not set"),
         (at(proxy="$OTHER"), "endpoint 'here': the environment variable OTHER, which is not set"),
         (at(verify="ca.pem"), "endpoint 'here': ca.pem cannot be read as a file of certificates"),
     ],
