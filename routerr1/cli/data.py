@@ -33,7 +33,10 @@ def known_task(task: str | None) -> str | None:
 @app.command("import")
 def import_(
     file: Annotated[
-        Path, typer.Argument(help=".jsonl, .json or .csv (each may end in .gz), .parquet or .xlsx")
+        Path,
+        typer.Argument(
+            help=".jsonl, .ndjson, .json, .csv or .tsv (each may end in .gz), .parquet or .xlsx"
+        ),
     ],
     name: Annotated[str, typer.Option(help="Name of the data set, in results and tables.")],
     question: Annotated[str, typer.Option(help="Column of the question.")],

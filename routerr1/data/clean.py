@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
 
-from routerr1.answers.verifiers import LETTERS
+from routerr1.answers.verifiers import LETTERS, verify
 from routerr1.config import ColumnsParams
 from routerr1.data import text
 from routerr1.matching import Rule
@@ -15,6 +15,7 @@ from routerr1.types import Question, Split
 
 Reason = Literal[
     "answer_is_missing",
+    "answer_never_right",
     "answers_as_text",
     "answers_not_text",
     "answers_say_nothing",
@@ -31,8 +32,9 @@ Reason = Literal[
 ]
 SAYS: Mapping[Reason, str] = {
     "answer_is_missing": "the answer is nan, NULL, N/A or a like word for a missing value",
+    "answer_never_right": "no reply could be right by the task: the answer names no option, or holds no number",
     "answers_as_text": "the answers are a list or an object written out as text, and not as JSON",
-    "answers_not_text": "an answer is neither text nor a number",
+    "answers_not_text": "an answer is neither text, a number nor a boolean",
     "answers_say_nothing": "every answer normalises to nothing, which would match everything",
     "duplicate": "the same question stands elsewhere, ignoring case and punctuation",
     "duplicate_id": "the id stands earlier in the same data set",
@@ -46,6 +48,10 @@ SAYS: Mapping[Reason, str] = {
     "options_unclear": "the options are no list of 2 to 10 with a label each or none, or the answer is "
     "the number of none, or of one and the text of another",
 }
+_CHECKED_TASKS = (
+    "choice",
+    "number",
+)  # a task of a package may compare with what is no answer itself
 _MOST_HOPS = 1000
 _MOST_DIGITS = 100  # an exponent may ask for a gigabyte of zeros
 _ANSWER_KEYS = ("text", "value", "aliases", "answer", "Value", "Aliases")
@@ -105,6 +111,8 @@ def clean(
     answer = values.get(columns.golden_answers)
     if len(columns.options) == 1:
         answer = _letter(answer, options, labels)
+    if options and isinstance(answer, bool):
+        answer = _word_letter(answer, options)
     listed = _answers(answer, columns)
     golds = tuple(dict.fromkeys(gold for gold in listed if text.says_something(gold, matching)))
     if not golds:
@@ -125,6 +133,11 @@ def clean(
         dropped_golds=len(listed) - len(golds),
     )
     _require_unicode(cleaned)
+    known, golds = cleaned.metadata, cleaned.golden_answers
+    if known.get("task") in _CHECKED_TASKS and not any(
+        verify(gold, golds, matching, known) for gold in golds
+    ):
+        raise RefusedError("answer_never_right")
     return cleaned
 
 
@@ -200,6 +213,18 @@ def _letter(answer: Any, options: list[str], labels: list[str]) -> Any:
     return LETTERS[place]
 
 
+def _word_letter(answer: bool, options: list[str]) -> str:
+    """The letter of the option that says true or false.
+
+    Raises: RefusedError if there is not exactly one.
+    """
+    words = ("true", "yes") if answer else ("false", "no")
+    found = [place for place, option in enumerate(options) if option.casefold() in words]
+    if len(found) != 1:
+        raise RefusedError("options_unclear")
+    return LETTERS[found[0]]
+
+
 def _unpack(cell: str, separator: str | None) -> list[Any]:
     """Answers of a cell: a JSON list or object, several answers with a separator, or one answer."""
     if text.looks_serialised(cell):
@@ -227,7 +252,9 @@ def _listed(values: Iterable[Any]) -> Iterator[Any]:
 def _gold(value: Any) -> str:
     if isinstance(value, str):
         return value
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, bool):  # BoolQ
+        return "yes" if value else "no"
+    if isinstance(value, int):
         return str(value)
     if isinstance(value, Decimal):
         return _plain(value)

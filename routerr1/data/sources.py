@@ -1,4 +1,4 @@
-"""Files of questions, row by row: JSONL, JSON, CSV (each may be gzipped), Parquet and Excel.
+"""Files of questions, row by row: JSONL, JSON, CSV, TSV (each may be gzipped), Parquet and Excel.
 
 A file that cannot be parsed is an error with file and line. `clean.py` decides whether a row that
 was read can be used.
@@ -24,11 +24,16 @@ from routerr1.errors import DataError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".parquet", ".xlsx")
+_PLAIN = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+SUFFIXES = (*_PLAIN, *(f"{kind}.gz" for kind in _PLAIN), ".parquet", ".xlsx")
 MAX_LINE_BYTES = 1 << 20  # a longer line is skipped without being held
 _MAX_CELL_CHARS = 16 << 20  # an open quote would hold the rest of the file
 _MAX_JSON_BYTES = 1 << 30  # a JSON document is held whole
 _DOCUMENT = "; a whole JSON document must end in .json"
+_SEPARATED = {
+    "csv": "; the cells of a .csv file must be separated by commas",
+    "tsv": "; the cells of a .tsv file must be separated by tabs",
+}
 _UNPACKING = (EOFError, gzip.BadGzipFile, zlib.error)
 _BYTE_ORDER_MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
@@ -57,7 +62,7 @@ def read_rows(
 
     Args:
         columns: that the first row must have.
-        header: names of the columns of a CSV file whose first line is already a row.
+        header: names of the columns of a CSV or TSV file whose first line is already a row.
         only: the columns that are of use; of a Parquet file the others are not read. None: all are.
 
     Raises: DataError naming the file, and the line where there is one: missing, empty or unknown
@@ -66,11 +71,13 @@ def read_rows(
     """
     if not path.is_file():
         raise DataError(f"{path}: not found")
-    kind = path.name.lower().removesuffix(".gz").rpartition(".")[2]
+    kind = _kind(path)
     readers: Mapping[str, Callable[[Path], Iterator[Raw]]] = {
         "jsonl": _json_rows,
+        "ndjson": _json_rows,
         "json": _document_rows,
         "csv": partial(_csv_rows, header=header),
+        "tsv": partial(_csv_rows, header=header, tabs=True),
         "parquet": partial(_parquet_rows, columns=columns, only=only),
         "xlsx": _excel_rows,
     }
@@ -89,13 +96,17 @@ def read_rows(
         raise DataError(f"{path}: holds no row")
 
 
+def _kind(path: Path) -> str:
+    return path.name.lower().removesuffix(".gz").rpartition(".")[2]
+
+
 def _require(path: Path, raw: Raw, columns: Sequence[str]) -> None:
     assert raw.values is not None
     for column in columns:
         if column not in raw.values:
             there = ", ".join(map(str, raw.values))
-            other = len(raw.values) == 1 and re.search(r"[;\t|]", there)
-            hint = "; the cells of a .csv file must be separated by commas" if other else ""
+            other = len(raw.values) == 1 and re.search(r"[;\t|,]", there)
+            hint = _SEPARATED.get(_kind(path), "") if other else ""
             raise DataError(
                 f"{path}, line {raw.line}: no column {column!r} (there are: {there}){hint}"
             )
@@ -229,13 +240,18 @@ def _flat(entry: Any) -> Iterator[Any]:
         yield from paragraph.get("qas", ()) if isinstance(paragraph, dict) else ()
 
 
-def _csv_rows(path: Path, header: Sequence[str] = ()) -> Iterator[Raw]:
+def _csv_rows(path: Path, header: Sequence[str] = (), *, tabs: bool = False) -> Iterator[Raw]:
     encoding = _encoding(path)
     # The module's limit of 128 KiB would end the whole file; below, a long row alone is refused.
     csv.field_size_limit(_MAX_CELL_CHARS)
     with _open(path) as stream:
         text = io.TextIOWrapper(stream, encoding=encoding, newline="")
-        reader = csv.reader(text, strict=True)
+        # Most files with tabs quote nothing, so a quotation mark is a part of the cell and never opens one.
+        reader = (
+            csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE)
+            if tabs
+            else csv.reader(text, strict=True)
+        )
         begins = 1  # of the next row: a cell may hold line breaks
         names = list(header)
         while True:
@@ -248,7 +264,10 @@ def _csv_rows(path: Path, header: Sequence[str] = ()) -> Iterator[Raw]:
                     raise DataError(f"{path}: is not whole UTF-16") from None
                 raise DataError(f"{path}, line {_broken_line(path)}: is not UTF-8") from None
             except csv.Error as error:
-                raise DataError(f"{path}, line {begins}: is not CSV ({error})") from None
+                kind = _kind(path).upper()
+                raise DataError(f"{path}, line {begins}: is not {kind} ({error})") from None
+            if tabs:
+                cells = [_unquoted(cell) for cell in cells]
             here, begins = begins, reader.line_num + 1
             if not any(map(str.strip, cells)):  # a blank line, or the empty row of a spreadsheet
                 continue
@@ -258,11 +277,22 @@ def _csv_rows(path: Path, header: Sequence[str] = ()) -> Iterator[Raw]:
             elif sum(map(len, cells)) > MAX_LINE_BYTES:
                 yield Raw(here, None)
             elif len(cells) != len(names):
+                hint = "; a cell of a .tsv file holds no tab or line break" if tabs else ""
                 raise DataError(
-                    f"{path}, line {here}: has not the {len(names)} cells of the header"
+                    f"{path}, line {here}: has not the {len(names)} cells of the header{hint}"
                 )
             else:
                 yield Raw(here, dict(zip(names, cells, strict=True)))
+
+
+def _unquoted(cell: str) -> str:
+    """What pandas or a spreadsheet wrote into a cell with tabs around it: quoted, its own marks doubled.
+
+    >>> [_unquoted(cell) for cell in ('"a ""b"" c"', '"a" or "b"', 'a"', '"')]
+    ['a "b" c', '"a" or "b"', 'a"', '"']
+    """
+    quoted = re.fullmatch(r'"((?:[^"]|"")*)"', cell)
+    return quoted[1].replace('""', '"') if quoted else cell
 
 
 def _broken_line(path: Path) -> int:

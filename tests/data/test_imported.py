@@ -72,7 +72,7 @@ def row(number: int, **changes: Any) -> dict[str, Any]:
         ("answers_as_text", {"a": "b'Paris'"}),
         ("answers_as_text", {"a": "<Answer object at 0x7f3a>"}),
         ("answers_not_text", {"a": [{"start": 3}]}),
-        ("answers_not_text", {"a": True}),
+        ("answers_not_text", {"a": float("inf")}),
         ("hops_not_a_number", {"h": "two"}),
         ("hops_not_a_number", {"h": 0}),
         ("hops_not_a_number", {"h": 1.5}),
@@ -123,6 +123,8 @@ def test_a_line_of_ten_megabytes_is_refused(tmp_path: Path) -> None:
         (["Paris", 1889], None, ("Paris", "1889")),
         (1889, None, ("1889",)),
         (2.5, None, ("2.5",)),
+        (True, None, ("yes",)),
+        ([False], None, ("no",)),
         (10**400, None, ("1" + 400 * "0",)),
     ],
 )
@@ -189,9 +191,21 @@ def test_one_column_can_hold_all_options(
 
 
 @pytest.mark.parametrize(
+    ("options", "answer", "letter"), [(["False", "TRUE"], True, "B"), (["Yes", "no", "?"], False, "B")]
+)  # fmt: skip
+def test_a_boolean_chooses_the_option_that_says_it(
+    options: list[str], answer: bool, letter: str, tmp_path: Path
+) -> None:
+    columns = COLUMNS.model_copy(update={"options": ("choices",)})
+    path = jsonl(tmp_path, row(1, choices=options, a=answer))
+    (kept,) = read_file(import_file(path, "mine", columns, out=tmp_path, shares=Shares(0, 0)).path)
+    assert kept.golden_answers == (letter,)
+
+
+@pytest.mark.parametrize(
     ("options", "answer"),
     [
-        (FOUR, 4), (FOUR, -1), ("['0' '4' '2' '6']", 1), ("four", 1), (["one"], 0), (None, 0),
+        (FOUR, True), (FOUR, 4), (FOUR, -1), ("['0' '4' '2' '6']", 1), ("four", 1), (["one"], 0), (None, 0),
         (["3", "0", "1"], "1"),  # as a number 0, as text 1
         ({"text": FOUR, "label": ["A", "B", "C"]}, "B"),
         (json.dumps({"text": FOUR, "label": []}), "B"),
@@ -206,6 +220,20 @@ def test_options_that_are_no_list_refuse_their_row(
     path = jsonl(tmp_path, row(1, choices=options, a=answer), row(2, choices=FOUR, a=1))
     found = import_file(path, "mine", columns, out=tmp_path, shares=Shares(0, 0))
     assert found.refused == {"options_unclear": 1}
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "answer"),
+    [(None, FOUR, "E"), (None, FOUR, "4 and 2"), ("number", None, "a dozen")],
+)
+def test_an_answer_that_no_reply_could_match_refuses_its_row(
+    task: str | None, options: list[str] | None, answer: str, tmp_path: Path
+) -> None:
+    names = ("choices",) if options else ()
+    columns = COLUMNS.model_copy(update={"options": names, "task": task})
+    path = jsonl(tmp_path, row(1, choices=options, a=answer), row(2, choices=FOUR, a="2"))
+    found = import_file(path, "mine", columns, out=tmp_path, shares=Shares(0, 0))
+    assert found.refused == {"answer_never_right": 1}
 
 
 def test_the_answer_can_follow_a_marker_as_in_gsm8k(tmp_path: Path) -> None:

@@ -21,20 +21,36 @@ def rows(path: Path) -> list[Raw]:
     return list(read_rows(path, COLUMNS))
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.csv", "a.csv.gz", "a.parquet"])
+@pytest.mark.parametrize(
+    "name",
+    ["a.jsonl", "a.jsonl.gz", "a.ndjson", "a.NDJSON.GZ", "a.csv", "a.csv.gz", "a.parquet"],
+)
 def test_every_kind_of_file_gives_the_same_rows(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     texts = [("Où, donc?", "ici"), ('say "x"', "1\n2")]
     values = [{"question": question, "golden_answers": answer} for question, answer in texts]
     if name.endswith(".parquet"):
         pq.write_table(pa.Table.from_pylist(values), path)
-    elif ".jsonl" in name:
+    elif "json" in name.lower():
         content = "\n".join(map(json.dumps, values)).encode()
     else:
         content = 'question,golden_answers\n"Où, donc?",ici\n"say ""x""","1\n2"\n'.encode()
     if not name.endswith(".parquet"):
-        path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+        path.write_bytes(gzip.compress(content) if name.lower().endswith(".gz") else content)
     assert [raw.values for raw in rows(path)] == values
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.tsv.gz"])
+def test_a_file_with_tabs_may_quote_its_cells_or_not(name: str, tmp_path: Path) -> None:
+    # "say ""x""" is a cell as pandas writes it; the others are as most published files have them.
+    lines = 'question\tgolden_answers\nOù, "donc"?\tici\n"say ""x"""\t1\n"Hey" he said\t"2\n'
+    content = lines.encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    assert [tuple((raw.values or {}).values()) for raw in rows(tmp_path / name)] == [
+        ('Où, "donc"?', "ici"),
+        ('say "x"', "1"),
+        ('"Hey" he said', '"2'),
+    ]
 
 
 def test_lines_are_numbered_as_an_editor_does(tmp_path: Path) -> None:
@@ -54,6 +70,10 @@ def test_lines_are_numbered_as_an_editor_does(tmp_path: Path) -> None:
         ("a.jsonl", b"[" + b"1" * 5000 + b"]", r"a\.jsonl, line 1: is not JSON"),
         ("a.jsonl", b'{"question": "q", "answer": "a"}\n',
          r"a\.jsonl, line 1: no column 'golden_answers' \(there are: question, answer\)"),
+        ("a.tsv", b'question\tgolden_answers\nq\t"one\ntwo"\n',
+         r"a\.tsv, line 3: has not the 2 cells of the header; a cell of a \.tsv file holds no tab or"),
+        ("a.tsv", b"question,golden_answers\nq,a\n",
+         r"a\.tsv, line 2: no column 'question' \(there are: question,golden_answers\); the cells of a \.tsv"),
         ("a.jsonl", b"", r"a\.jsonl: holds no row"),
         ("a.jsonl", b"\n\n", r"a\.jsonl: holds no row"),
         ("a.jsonl.gz", gzip.compress(GOOD, mtime=0)[:-9], r"a\.jsonl\.gz: is damaged or no gzip file"),
