@@ -90,7 +90,7 @@ def rival_rules(
         if role in known
         else _refused(role, margin, f"{lacking}; gate.margin_{role}: null asks for none")
         for role, margin, is_itself in asked
-        if margin is not None and not (is_itself and role not in known)
+        if margin is not None and not (is_itself and rivals is not None and role not in rivals)
     ]
 
 

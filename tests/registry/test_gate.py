@@ -376,6 +376,8 @@ def test_evidence_that_is_older_than_rivals_is_read_and_says_so(tmp_path: Path) 
     decision = gate.decide(GOOD, None, ASKED, setting)
     assert decision.refused_by == ("best_single", "best_learned")
     assert "the evidence of the version is older than this rule" in to_markdown(decision)
+    learned = gate.decide(replace(GOOD, router="baseline/knn"), None, ASKED, setting)
+    assert "best_learned" in learned.refused_by  # whether it is the best one is not known
 
 
 def test_a_router_is_not_its_own_rival() -> None:
