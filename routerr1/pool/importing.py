@@ -26,7 +26,7 @@ Count = Annotated[int, Field(ge=0, le=10**8)]
 class LogRow(BaseModel):
     """One question put to one model. `response` is null where a source published scores only.
 
-    In CSV an empty cell, or a word for a missing value, is null.
+    In CSV and TSV an empty cell, or a word for a missing value, is null.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", coerce_numbers_to_str=True)
@@ -168,13 +168,13 @@ def _raw_rows(log: Path) -> list[Raw]:
         rows = list(read_rows(log, columns, only=tuple(LogRow.model_fields)))
     except DataError as error:
         raise PoolError(str(error)) from None
-    if log.name.lower().removesuffix(".gz").endswith(".csv"):
+    if log.name.lower().removesuffix(".gz").endswith((".csv", ".tsv")):
         return [Raw(row.line, row.values and _without_gaps(row.values)) for row in rows]
     return rows
 
 
 def _without_gaps(values: Mapping[str, str]) -> Mapping[str, str | None]:
-    """A row of CSV, where every cell is text, also that of a missing response."""
+    """A row of CSV or TSV, where every cell is text, also that of a missing response."""
     said = values.get("response", "")
     return {**values, "response": None} if not said.strip() or is_missing(said) else values
 

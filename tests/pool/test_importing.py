@@ -117,11 +117,13 @@ async def test_every_kind_of_table_is_a_log_and_its_gaps_are_estimated(tmp_path:
     assert (what.text, what.prompt_tokens, what.completion_tokens) == ("me", 12, 1)
 
 
-def test_an_empty_cell_of_csv_is_no_response(tmp_path: Path):
-    path = tmp_path / "log.csv"
+@pytest.mark.parametrize(("kind", "mark"), [("csv", ","), ("tsv", "\t")])
+def test_an_empty_cell_of_text_is_no_response(tmp_path: Path, kind: str, mark: str):
+    path = tmp_path / f"log.{kind}"
     said = ["me", "", "  ", "NULL", "nan", "None"]  # "None" can be an answer
     lines = [f"{n},q{n}?,{ROW['model']},{text}" for n, text in enumerate(said)]
-    path.write_text("\n".join(["query_id,query,model,response", *lines]), encoding="utf-8")
+    text = "\n".join(["query_id,query,model,response", *lines]).replace(",", mark)
+    path.write_text(text, encoding="utf-8")
     done = import_log(path, tmp_path / "calls.jsonl", PAPER)
     assert (done.added, done.without_text) == (2, 4)
     assert [each.reply.text for each in read_records(tmp_path / "calls.jsonl")] == ["me", "None"]
