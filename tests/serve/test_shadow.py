@@ -1,6 +1,8 @@
 """A second answer beside the one that is shown."""
 
 import asyncio
+import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -137,6 +139,21 @@ async def test_the_report_is_published_beside_the_champion_that_answered(
     # Answers that differ and are not judged do not speak for the shadow.
     assert report.verdict == -1.0
     assert report_of([], identity) is None
+
+
+async def test_a_cost_that_is_not_finite_makes_no_pair(
+    start: Start,
+    pool: SimulatedPool,
+    params: Params,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    running, shadow, _ = shadowed(start, pool, params, tmp_path, "B")
+    running.gateway.observers[:] = [lambda seen: shadow.observe(replace(seen, cost_usd=math.nan))]
+    with client(running) as openai_client:
+        openai_client.chat.completions.create(**ASK)
+    await until(lambda: "a cost that is not finite" in caplog.text)
+    assert running.gateway.store.pairs("routerr1@8") == []
 
 
 async def test_a_last_report_is_written_though_a_question_never_ends(
