@@ -179,7 +179,7 @@ def is_champion(number: int) -> bool:
 def test_schedule_gate_event_and_rollback(site: Site) -> None:
     worker = ("prefect", "worker", "start", "--pool", "routerr1", "--type", "process")
     with site.background("worker", *worker):
-        site.until(lambda: site.client.read_work_pools(), 60)
+        site.until(lambda: site.client.read_work_pools())
         site.command("prefect", "deploy", "--all")
         site.until(lambda: processes_in(site.clone, is_stage("dataset")))  # by the clock
         retrain = site.client.read_deployment_by_name("retrain/retrain")
@@ -210,11 +210,11 @@ def test_schedule_gate_event_and_rollback(site: Site) -> None:
         site.command("routerr1.cli", "ops", "notify", "routerr1.pool.changed", "--why", "a price")
         site.until(lambda: is_champion(3))  # by the event
         assert [run.parameters["trigger"] for run in by_events(site)] == ["routerr1.pool.changed"]
-        site.until(lambda: not site.left(), 60)  # a flow ended with its worker would keep its slot
+        site.until(lambda: not site.left())  # a flow ended with its worker would keep its slot
         assert promotion.rollback(load_params(), why="test").after == 1
         assert is_champion(1)
         check_the_watch(site)
-    site.until(lambda: not site.left(), 30)
+    site.until(lambda: not site.left())
 
 
 def tell_of_another_model(site: Site, event: str) -> None:
@@ -266,7 +266,7 @@ def check_one_at_a_time_and_a_cancelled_one_leaves_nothing(site: Site) -> None:
     assert site.ended(site.start("retrain/retrain"), 60) == "CANCELLED"
     site.command("prefect", "flow-run", "cancel", str(first))
     assert site.ended(first, 60) == "CANCELLED"
-    site.until(lambda: not site.left(), 30)
+    site.until(lambda: not site.left())
     assert version(2) is None
 
 
@@ -286,18 +286,18 @@ def check_the_watch(site: Site) -> None:
         return {run.state.type.value: run for run in new}
 
     # Two events: the retrain of one is under way, and that of the other was refused.
-    site.until(lambda: set(found()) == {"RUNNING", "CANCELLED"}, 60)
+    site.until(lambda: set(found()) == {"RUNNING", "CANCELLED"})
     triggers = {run.parameters["trigger"] for run in found().values()}
     assert triggers == {"routerr1.pool.changed", "routerr1.drift"}
     under_way = found()["RUNNING"].id
     site.command("prefect", "flow-run", "cancel", str(under_way))
-    assert site.ended(under_way, 60) == "CANCELLED"
+    assert site.ended(under_way) == "CANCELLED"
 
 
 def watch(site: Site) -> None:
     """Both flows that watch, side by side."""
     runs = [site.start(f"{name}/{name}") for name in ("watch-changes", "evaluate-champion")]
-    assert [site.ended(run, 120) for run in runs] == ["COMPLETED"] * 2
+    assert [site.ended(run) for run in runs] == ["COMPLETED"] * 2
 
 
 def by_events(site: Site) -> list[Any]:
