@@ -177,7 +177,8 @@ def _plain_number(text: str) -> str:
     elif re.fullmatch(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?", digits):
         digits = digits.replace(",", "")
     whole, _, part = digits.replace(",", ".").partition(".")
-    # Every script's digits count: int() reads them.
-    whole, part = str(int(whole or "0")), "".join(str(int(digit)) for digit in part).rstrip("0")
+    # Every script's digits count. One by one, because int() refuses more than 4,300 of them.
+    whole, part = ("".join(str(int(digit)) for digit in each) for each in (whole, part))
+    whole, part = whole.lstrip("0") or "0", part.rstrip("0")
     number = f"{whole}.{part}" if part else whole
     return number if number == "0" else sign + number

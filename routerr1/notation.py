@@ -2,8 +2,9 @@
 
 The short form is that of the compact template. A look-up (`<search>Cards: aviation</search>`) is free and
 shows the best candidates of a topic under handles (`m4`), of those that the question's spend level allows.
-Handles are drawn for every rollout, so the policy cannot memorise a choice. `@question` in a call is the question as it was asked, `@2` in a call or as
-the answer is the short answer of the second reply. Only what the policy sampled is read for these.
+Handles are drawn for every rollout, so the policy cannot memorise a choice. `@question` in a call is the
+question as it was asked, `@2` in a call or as the answer is the short answer of the second reply. Only what
+the policy sampled is read for these.
 """
 
 import math

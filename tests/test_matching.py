@@ -118,3 +118,9 @@ def test_normalising_twice_is_normalising_once(text: str) -> None:
 def test_numbers_are_equal_when_their_values_are(first: int, second: int) -> None:
     assert exact_match(f"{first:,}.0", [str(second)], "text") == float(first == second)
     assert exact_match(f"{first:,}.0", [f"{first}"], "text") == 1.0
+
+
+def test_a_number_of_any_length_is_compared() -> None:
+    long = "7" * 5000  # int() reads 4300 digits at most
+    assert exact_match(f"00{long}.0", [long], "text") == 1.0
+    assert exact_match(long, [f"{long}7"], "text") == 0.0
