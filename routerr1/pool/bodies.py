@@ -14,7 +14,7 @@ _DEEPEST = 8  # parts within parts; no server nests more than three
 _WRAPPERS = ("data", "result", "response", "body")  # of gateways around the body
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking", "reasoning_text", "reasoning_details", "thinking_blocks")  # fmt: skip
 _IN_PART = ("thinking", "reasoning", "reasoning_content", "reasoningContent", "reasoningText")
-_TEXT_IN_PART = ("text", "content", "value", "refusal", "summary")
+_TEXT_IN_PART = ("text", "content", "value", "refusal", "summary", "parts")
 _COMPLAINTS = ("message", "msg", "error_msg", "Message")
 _CODES = ("code", "status", "status_code")
 
@@ -202,7 +202,12 @@ def _of(value: object, key: str) -> object:
 def _usage(body: Mapping[str, object]) -> object:
     if "eval_count" in body:  # Ollama's own forms
         return body
-    return body.get("usage") or body.get("usageMetadata") or _of(body.get("x_groq"), "usage")
+    found = body.get("usage") or body.get("usageMetadata") or _of(body.get("x_groq"), "usage")
+    if found:
+        return found
+    choices = body.get("choices")
+    last = choices[-1] if isinstance(choices, list) and choices else None
+    return _of(last, "usage") or _of(_of(last, "message"), "usage")  # Moonshot's
 
 
 def _error(body: Mapping[str, object]) -> object:
@@ -220,6 +225,9 @@ def _error(body: Mapping[str, object]) -> object:
         return error
     if body.get("object") == "error" or (body.get("type") == "error" and "message" in body):
         return body
+    state = body.get("base_resp")
+    if isinstance(state, Mapping) and state.get("status_code") and not body.get("choices"):
+        return {"message": state.get("status_msg"), "type": state.get("status_msg")}  # MiniMax's
     if "choices" not in body and "detail" in body:
         return body["detail"]
     return None

@@ -181,6 +181,8 @@ def reported_cost_usd(usage: object, headers: Mapping[str, str]) -> float | None
     if isinstance(usage, Mapping):
         found = next((usage[key] for key in _COST if usage.get(key) is not None), None)
         if isinstance(found, Mapping):
+            if str(found.get("currency", "USD")).upper() != "USD":
+                return None
             found = found.get("total_cost", found.get("total"))
         if found is None and (ticks := _amount(usage.get("cost_in_usd_ticks"))) is not None:
             found = ticks / _TICKS_PER_USD

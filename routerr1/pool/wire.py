@@ -1,5 +1,6 @@
 """Bodies of chat completion servers as plain values: JSON as lenient as real servers need, and event streams."""
 
+import codecs
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -59,7 +60,7 @@ def read_events(content: bytes) -> Iterator[Mapping[str, object]]:
     The data of an event named `error` is an error, whatever is in it; words alone are its message.
     """
     named, pieces = b"", [b""]
-    for line in [*content.splitlines(), b""]:
+    for line in [*content.removeprefix(codecs.BOM_UTF8).splitlines(), b""]:
         field, _, value = line.partition(b":")
         if not line:  # the end of an event, whose data may be on several lines
             event = parse_body(b"\n".join(pieces)) if len(pieces) > 2 else None

@@ -210,6 +210,8 @@ def test_of_several_choices_the_first_with_text_counts():
         ({"error_code": 336501, "error_msg": "slow"}, 502, True),
         ({"message": "Too many requests"}, 502, True),
         ({"fault": {"faultstring": "no", "detail": {"errorcode": "policies.ratelimit.Spent"}}}, 429, True),
+        ({"choices": None, "base_resp": {"status_code": 1002, "status_msg": "rate limit"}}, 429, True),
+        ({"base_resp": {"status_code": 2013, "status_msg": "invalid params"}}, 502, True),
         ({"choices": [{"message": {"content": None}, "finish_reason": "error"}]}, 502, True),
         ({"choices": [{"message": {"content": "Par"}, "finish_reason": "error"}]}, 502, True),
         ({"choices": [{"message": {"content": None}, "finish_reason": "error"}], "error": {"code": 502}}, 502, True),
@@ -298,8 +300,10 @@ COUNTS = f"data: {json.dumps({'choices': [], 'usage': PLAIN})}\n\n"
         delta(delta={"content": "Paris."}) + f"data: {json.dumps({'choices': [], 'x_groq': {'usage': PLAIN}})}\n\n",
         delta(delta={"content": "Paris."}).replace(', "delta"', ',\ndata: "delta"') + COUNTS,
         delta(message={"content": "Paris."}) + COUNTS,
+        "\ufeff" + delta(delta={"content": "Paris."}) + COUNTS,
+        delta(delta={"content": "Paris."}) + delta(delta={}, finish_reason="stop", usage=PLAIN),
     ],
-    ids=["id", "cumulative", "whole at the end", "groq", "two lines", "one message"],
+    ids=["id", "cumulative", "whole at the end", "groq", "two lines", "one message", "mark", "moonshot"],
 )  # fmt: skip
 def test_event_streams_of_every_kind_say_their_text_once(stream: str):
     got = read((stream + "data: [DONE]\n\n").encode())
@@ -498,9 +502,14 @@ _LINES = (
         json.dumps({"statusCode": 200, "body": json.dumps(_WHOLE)}).encode(),
         json.dumps({"response": "Paris.", "done": True, "prompt_eval_count": 12, "eval_count": 2}).encode(),
         json.dumps([{"generated_text": "Paris.", "usage": _WHOLE["usage"]}]).encode(),
+        json.dumps({"choices": [{**_WHOLE["choices"][0], "usage": _WHOLE["usage"]}]}).encode(),
+        json.dumps({**_WHOLE, "choices": [{"message": {"content": {"parts": [{"text": "Paris."}]}}}]}).encode(),
+        json.dumps({**_WHOLE, "base_resp": {"status_code": 0, "status_msg": ""}}).encode(),
+        json.dumps({**_WHOLE, "usage": {**_WHOLE["usage"], "cost": {"currency": "EUR", "total": 0.5}}}).encode(),
     ],
     ids=["nul", "trailing", "lines", "data", "result", "mapping", "both", "anthropic", "responses", "cohere", "price",
-         "negative", "plain choice", "plain message", "audio", "twice", "lambda", "generate", "tgi"],
+         "negative", "plain choice", "plain message", "audio", "twice", "lambda", "generate", "tgi",
+         "in the choice", "parts", "in order", "euros"],
 )  # fmt: skip
 def test_bodies_that_are_nearly_chat_completions_keep_their_text_and_tokens(content: bytes):
     got = read(content)
