@@ -45,13 +45,14 @@ SAYS: Mapping[Reason, str] = {
     "no_id": "the id is empty",
     "no_question": "there is no question, or one without a letter or digit",
     "not_unicode": "the text holds half a character (a lone surrogate)",
-    "options_unclear": "the options are no list of 2 to 10 with a label each or none, or the answer is "
-    "the number of none, or of one and the text of another",
+    "options_unclear": "the options are not 2 to 10 different texts with a label each or none, or the answer "
+    "is the number of none, or the number or letter of one and the text of another",
 }
 _CHECKED_TASKS = (
     "choice",
     "number",
 )  # a task of a package may compare with what is no answer itself
+_FEWEST_OPTIONS = 2
 _MOST_HOPS = 1000
 _MOST_DIGITS = 100  # an exponent may ask for a gigabyte of zeros
 _ANSWER_KEYS = ("text", "value", "aliases", "answer", "Value", "Aliases")
@@ -109,6 +110,7 @@ def clean(
         raise RefusedError("no_question")
     options, labels = _options(values, columns)
     answer = values.get(columns.golden_answers)
+    _require_clear(options, answer)
     if len(columns.options) == 1:
         answer = _letter(answer, options, labels)
     if options and isinstance(answer, bool):
@@ -168,7 +170,12 @@ def _options(values: Mapping[str, Any], columns: ColumnsParams) -> tuple[list[st
     Raises: RefusedError if the one column holds no list, or not a label for each option.
     """
     if len(columns.options) != 1:
-        return [str(values.get(name, "")).strip() for name in columns.options], []
+        given = [_cell_text(values.get(name)) for name in columns.options]
+        while given and not given[-1]:  # a question with fewer options than the others
+            given.pop()
+        if columns.options and (len(given) < _FEWEST_OPTIONS or not all(given)):
+            raise RefusedError("options_unclear")
+        return given, []
     held: Any = values.get(columns.options[0])
     if isinstance(held, str) and text.looks_serialised(held):
         try:
@@ -178,7 +185,7 @@ def _options(values: Mapping[str, Any], columns: ColumnsParams) -> tuple[list[st
     labels = None
     if isinstance(held, Mapping):  # ARC: texts and their labels
         held, labels = held.get("text"), held.get("label")
-    if not isinstance(held, list | tuple) or not 2 <= len(held) <= len(LETTERS):
+    if not isinstance(held, list | tuple) or not _FEWEST_OPTIONS <= len(held) <= len(LETTERS):
         raise RefusedError("options_unclear")
     options = [text.squeeze(str(each)) for each in held]
     if labels is None:
@@ -186,6 +193,28 @@ def _options(values: Mapping[str, Any], columns: ColumnsParams) -> tuple[list[st
     if not isinstance(labels, list | tuple) or len(labels) != len(options):
         raise RefusedError("options_unclear")
     return options, [str(label).strip() for label in labels]
+
+
+def _require_clear(options: list[str], answer: Any) -> None:
+    """Refuse options of which two are alike, and an answer that names two of them.
+
+    It may be the letter of one and the text of another, or the text of two but for its case.
+
+    Raises: RefusedError.
+    """
+    if len(set(options)) < len(options):
+        raise RefusedError("options_unclear")
+    given = text.squeeze(answer).casefold() if isinstance(answer, str) else ""
+    named = {place for place, option in enumerate(options) if option.casefold() == given}
+    if given.upper() in LETTERS[: len(options)] and len(given) == 1:
+        named.add(LETTERS.index(given.upper()))
+    if len(named) > 1:
+        raise RefusedError("options_unclear")
+
+
+def _cell_text(cell: Any) -> str:
+    missing = cell is None or (isinstance(cell, float) and math.isnan(cell))
+    return "" if missing else text.squeeze(str(cell))
 
 
 def _letter(answer: Any, options: list[str], labels: list[str]) -> Any:
@@ -317,7 +346,7 @@ def _task(columns: ColumnsParams, options: list[str]) -> dict[str, Any]:
 
 def _topic(value: Any) -> dict[str, Any]:
     named = text.squeeze(str(value)) if isinstance(value, str | int) else ""
-    return {"topic": named} if named else {}
+    return {"topic": named} if named and not text.is_missing(named) else {}
 
 
 def _metadata(value: Any) -> dict[str, Any]:

@@ -9,11 +9,13 @@ import csv
 import gzip
 import io
 import json
+import math
 import re
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,6 +25,8 @@ from routerr1.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from openpyxl.cell import Cell, MergedCell, ReadOnlyCell
+    from openpyxl.cell.read_only import EmptyCell
 
 _PLAIN = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 SUFFIXES = (*_PLAIN, *(f"{kind}.gz" for kind in _PLAIN), ".parquet", ".xlsx")
@@ -339,6 +343,19 @@ def _shortest(batch: "pa.RecordBatch") -> "pa.RecordBatch":
     return batch
 
 
+def _as_shown(cell: "Cell | ReadOnlyCell | EmptyCell | MergedCell") -> object:
+    """The value; as text if the format of a number makes a percentage of it or leading zeros."""
+    value = cell.value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return value
+    shown = cell.number_format
+    if re.fullmatch(r"0(\.0+)?%", shown):
+        return f"{(Decimal(repr(value)) * 100).normalize():f}%"
+    if re.fullmatch("0{2,}", shown) and value == int(value):
+        return f"{int(value):0{len(shown)}d}"
+    return value
+
+
 def _excel_rows(path: Path) -> Iterator[Raw]:
     """Rows of the first sheet; its first row that is not empty names the columns."""
     try:
@@ -353,7 +370,8 @@ def _excel_rows(path: Path) -> Iterator[Raw]:
         raise DataError(f"{path}: is no Excel file ({first_line(error)})") from None
     names: list[str] = []
     try:
-        for number, cells in enumerate(book.worksheets[0].iter_rows(values_only=True), start=1):
+        for number, row in enumerate(book.worksheets[0].iter_rows(), start=1):
+            cells = [_as_shown(cell) for cell in row]
             if not any(str(cell).strip() for cell in cells if cell is not None):
                 continue
             if not names:

@@ -157,6 +157,24 @@ def test_a_gap_makes_floats_of_whole_numbers_and_they_are_read_as_whole(tmp_path
     assert [kept.id for kept in read_file(imported(tmp_path / "own.parquet").path)] == ["7", "8"]
 
 
+def test_a_topic_that_is_missing_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text("q,a,t\nWho?,x,nan\nWhat?,y,\nWhere?,z,NULL\nWhen?,u,time\n")
+    columns = ColumnsParams(question="q", golden_answers="a", topic="t")
+    found = import_file(path, "mine", columns, out=tmp_path, shares=Shares(0, 0))
+    assert [kept.metadata.get("topic") for kept in read_file(found.path)] == [None] * 3 + ["time"]
+
+
+def test_a_question_may_have_fewer_options_than_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text("q,A,B,C,a\nWho?,x,y,z,C\nWhat?,x,y,,B\nWhere?,x,,z,A\nWhen?,x,,,A\n")
+    columns = ColumnsParams(question="q", golden_answers="a", options=("A", "B", "C"))
+    found = import_file(path, "mine", columns, out=tmp_path, shares=Shares(0, 0))
+    kept = list(read_file(found.path))
+    assert [each.question for each in kept] == ["Who? A) x B) y C) z", "What? A) x B) y"]
+    assert found.refused == {"options_unclear": 2}  # a gap among the options, and one option alone
+
+
 FOUR = ["0", "4", "2", "6"]
 
 
@@ -205,6 +223,9 @@ def test_a_boolean_chooses_the_option_that_says_it(
 @pytest.mark.parametrize(
     ("options", "answer"),
     [
+        (["Paris", "Paris", "Rome"], 1),
+        (["B", "A", "C"], "A"),  # the letter of one, the text of another
+        (["AA", "Aa", "aa"], "aa"),
         (FOUR, True), (FOUR, 4), (FOUR, -1), ("['0' '4' '2' '6']", 1), ("four", 1), (["one"], 0), (None, 0),
         (["3", "0", "1"], "1"),  # as a number 0, as text 1
         ({"text": FOUR, "label": ["A", "B", "C"]}, "B"),

@@ -222,6 +222,23 @@ def test_a_csv_file_without_a_header_takes_names(tmp_path: Path) -> None:
     assert raw.values["answer"] == "B"
 
 
+@pytest.mark.parametrize(
+    ("value", "shape", "seen"),
+    [(0.5, "0%", "50%"), (0.125, "0.0%", "12.5%"), (1.0, "0.00%", "100%"), (501, "00000", "00501"),
+     (501, "General", 501), (0.5, "0.00", 0.5), (True, "0%", True)],
+)  # fmt: skip
+def test_percentages_and_leading_zeros_of_excel_are_read_as_they_are_seen(
+    value: object, shape: str, seen: object, tmp_path: Path
+) -> None:
+    book = openpyxl.Workbook()
+    book.active.append(["question", "golden_answers"])
+    book.active.append(["q", value])
+    book.active["B2"].number_format = shape
+    book.save(tmp_path / "a.xlsx")
+    (raw,) = rows(tmp_path / "a.xlsx")
+    assert raw.values == {"question": "q", "golden_answers": seen}
+
+
 def test_the_first_sheet_of_an_excel_file_is_read(tmp_path: Path) -> None:
     book = openpyxl.Workbook()
     for cells in (
