@@ -121,7 +121,8 @@ class ReplayPool(Pool):
     """Answers from recorded calls; uses no network.
 
     A call is looked up first among the records of its scope, in their order, then by its request alone,
-    the latest answer first. The recorded reply comes back unchanged but for `cached`. A call without a
+    the latest answer first. A call without a scope looks among its like first: that a rollout later got an
+    answer does not change what the profile got. The recorded reply comes back unchanged but for `cached`. A call without a
     record is a reply with failure `not_recorded`.
 
     Args:
@@ -145,6 +146,7 @@ class ReplayPool(Pool):
         self._request = request
         self._by_scope: dict[tuple[str, str], list[Reply]] = defaultdict(list)
         self._by_key: dict[str, Reply] = {}
+        self._without_scope: dict[str, Reply] = {}
         self._asked: Counter[tuple[str, str]] = Counter()
         for record in records:
             self._index(record)
@@ -153,8 +155,9 @@ class ReplayPool(Pool):
         key, reply = record.key, record.reply
         if record.scope is not None:
             self._by_scope[record.scope, key].append(reply)
-        if reply.failure is None or self._by_key.get(key, reply).failure is not None:
-            self._by_key[key] = reply
+        for answers in (self._by_key, *([self._without_scope] if record.scope is None else [])):
+            if reply.failure is None or answers.get(key, reply).failure is not None:
+                answers[key] = reply
 
     def request(self, call: Call) -> dict[str, Any]:
         """The request of the pool that was recorded."""
@@ -182,7 +185,8 @@ class ReplayPool(Pool):
             self._asked[scope, key] += 1
             # A rollout that is replayed once more starts again at its first call.
             return replies[number % len(replies)]
-        return self._by_key.get(key)
+        found = self._without_scope.get(key) if scope is None else None
+        return found or self._by_key.get(key)
 
 
 def open_replay(

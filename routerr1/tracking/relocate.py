@@ -8,6 +8,8 @@ import logging
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from routerr1.errors import RegistryError
 
@@ -35,12 +37,14 @@ def relocate(database: Path) -> None:
     """
     with closing(sqlite3.connect(database, timeout=60)) as store:
         for (location,) in _locations(store):
-            old = Path(location.removeprefix("file://"))
+            old = _folder(location)
             new = database.parent / ARTIFACTS / old.name
             if not old.is_absolute() or old == new:
                 continue
             if new.is_dir():
-                _rewrite(store, location, location.replace(str(old), str(new)))
+                _rewrite(
+                    store, location, new.as_uri() if location.startswith("file:") else str(new)
+                )
                 _log.warning("%s: artifacts are now read from %s instead of %s", database, new, old)
             elif not old.is_dir() or (old.parents[1] / database.name).is_file():
                 raise RegistryError(
@@ -54,6 +58,15 @@ def _locations(store: sqlite3.Connection) -> list[tuple[str]]:
         "SELECT artifact_location FROM experiments WHERE experiment_id IN"
         " (SELECT experiment_id FROM runs UNION SELECT experiment_id FROM trace_info)"
     ).fetchall()
+
+
+def _folder(location: str) -> Path:
+    """A location is a path, or an address in which blanks and other letters are written with `%`.
+
+    >>> str(_folder("file:///a%20b/%23")), str(_folder("/a%20b/#"))
+    ('/a b/#', '/a%20b/#')
+    """
+    return Path(url2pathname(urlsplit(location).path) if location.startswith("file:") else location)
 
 
 def _rewrite(store: sqlite3.Connection, old: str, new: str) -> None:

@@ -113,6 +113,10 @@ def refuse_unusable(uri: str) -> None:
 
 
 def _refuse_sqlite(uri: str, shown: str) -> None:
+    if "?" in str(project_folder()) and not os.environ.get("MLFLOW_TRACKING_URI"):
+        raise RegistryError(
+            f"{project_folder()}: a folder with a ? in its name cannot hold MLflow's store; rename the folder"
+        )
     path = Path(uri.partition("://")[2].removeprefix("/").partition("?")[0])
     if path.name in ("", ":memory:"):
         raise RegistryError(f"{shown}: names no file; use sqlite:///mlflow.db")

@@ -269,6 +269,19 @@ async def test_a_waiter_that_is_cancelled_leaves_the_call_to_the_others(tmp_path
     await recorder.aclose()
 
 
+async def test_a_profile_replays_with_its_failure_though_a_rollout_got_an_answer_later():
+    failed = Record(plain_request(Call("A", "q")), Reply("A", "", failure="unavailable"))
+    answered = record("q", "yes", scope="rollout")
+    replay = ReplayPool([failed, answered], CARDS)
+    assert (await replay.ask(Call("A", "q"))).failure == "unavailable"
+    assert (await replay.ask(Call("A", "q", "rollout"))).text == "yes"
+    assert (await replay.ask(Call("A", "q", "another"))).text == "yes"
+    # A profile that was repeated and got its answer replays with it; a call that no profile made finds any.
+    again = ReplayPool([failed, answered, record("q", "no")], CARDS)
+    assert (await again.ask(Call("A", "q"))).text == "no"
+    assert (await ReplayPool([answered], CARDS).ask(Call("A", "q"))).text == "yes"
+
+
 async def test_a_call_without_a_record_is_a_failure():
     alone = ReplayPool([record("q", "yes")], CARDS)
     assert (await alone.ask(Call("A", "q"))).text == "yes"
