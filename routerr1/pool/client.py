@@ -198,7 +198,7 @@ class HttpPool(Pool):
         body: Mapping[str, JsonValue],
         emit: Callable[[bytes], None] | None = None,
     ) -> Forwarded:
-        """Send a client's own request to a candidate, and give back what came as it came.
+        """Send a client's own request to a candidate, and give back what came, without keys of the pool.
 
         Retries, fallbacks, breakers and budgets are those of `ask`. Once a part of a stream is emitted,
         nothing is tried again.
@@ -214,7 +214,7 @@ class HttpPool(Pool):
             raise RuntimeError("this pool is closed")
         if call.candidate not in self._breakers:
             return Forwarded(Reply(call.candidate, "", failure="unknown_model"))
-        passing = Passing(body, emit)
+        passing = Passing(body, emit, self._secrets)
 
         async def send(endpoint: _Connections, row: CandidateRow, _: Call) -> Completion:
             total_s = self._file.endpoints[row.endpoint].total_s

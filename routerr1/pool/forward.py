@@ -1,7 +1,8 @@
-"""A client's own request on its way to a candidate: sent with its messages, passed back as it came."""
+"""A client's own request on its way to a candidate: sent with its messages, passed back but for keys."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import httpx2
@@ -17,6 +18,7 @@ from routerr1.pool.failures import (
     transport_failure,
     words_of,
 )
+from routerr1.pool.keyless import KeylessEvents, without_keys
 from routerr1.pool.pool_file import CandidateRow, PoolFile
 from routerr1.pool.wire import parse_body
 from routerr1.types import Reply
@@ -41,7 +43,8 @@ class Forwarded:
 
     Attributes:
         reply: the bill, and why there is no reply if there is none.
-        content: the whole body; of a stream, all of its bytes.
+        content: the whole body without keys of the pool; empty for a stream, and for a body that is no chat
+            completion of OpenAI's form.
         emitted: whether a part of a stream was passed on.
         status: of the last response; 0 without one.
     """
@@ -53,11 +56,21 @@ class Forwarded:
 
 
 class Passing:
-    """One request while it is tried."""
+    """One request while it is tried.
 
-    def __init__(self, body: Mapping[str, JsonValue], emit: Callable[[bytes], None] | None) -> None:
+    Args:
+        secrets: keys and headers that a server may send back; they are not passed on.
+    """
+
+    def __init__(
+        self,
+        body: Mapping[str, JsonValue],
+        emit: Callable[[bytes], None] | None,
+        secrets: Sequence[str],
+    ) -> None:
         self._body = body
         self._emit = emit
+        self._secrets = [secret for secret in secrets if secret]
         self.content = b""
         self.emitted = False
         self.status = 0
@@ -77,22 +90,39 @@ class Passing:
         if self.emitted:
             raise TryError("the stream broke off before its end", ill=False)
         body = forwarded_body(self._body, file, row, stream=self._emit is not None)
+        events = KeylessEvents(self._secrets)
+
+        def read(event: bytes) -> None:
+            self._pass_on(events.more(event))
+
         try:
-            self.content, headers = await exchanged(
-                target, body, total_s, None if self._emit is None else self._pass_on, self._answered
+            content, headers = await exchanged(
+                target, body, total_s, None if self._emit is None else read, self._answered
             )
         except TryError as failed:
             failed.retry = failed.retry and not self.emitted
             raise
-        return read_forwarded(self.content, query, headers)
+        completion = read_forwarded(content, query, headers)
+        if self._emit is None:
+            self.content = self._keyless(content)
+        else:
+            self._pass_on(events.rest())
+        return completion
+
+    def _keyless(self, content: bytes) -> bytes:
+        body = parse_body(content)
+        if not isinstance(body, Mapping) or not isinstance(body.get("choices"), list):
+            return b""
+        return json.dumps(without_keys(body, self._secrets)).encode()
 
     def _answered(self, status: int) -> None:
         self.status = status
 
-    def _pass_on(self, event: bytes) -> None:
+    def _pass_on(self, events: Iterable[bytes]) -> None:
         assert self._emit is not None
-        self.emitted = True
-        self._emit(event)
+        for event in events:
+            self.emitted = True
+            self._emit(event)
 
 
 async def exchanged(

@@ -1,6 +1,7 @@
 """A call whose reply is listened to while it is written."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from pydantic import JsonValue
 
@@ -36,6 +37,8 @@ class Listening:
     ) -> Completion:
         """Make one try; what it writes is heard from where earlier tries ended, if it begins as they did.
 
+        Words that were heard stay in the reply, even if a mark that ends thoughts follows them.
+
         Args:
             live: words may be heard before the reply is known to its end.
 
@@ -56,7 +59,12 @@ class Listening:
             "stream_options": {"include_usage": True},  # or the call could not be priced
         }
         content, headers = await exchanged(target, body, total_s, read if live else _ignored)
-        return read_completion(content, query, headers=headers, thoughts=row.thoughts, stream=True)
+        read_as = partial(read_completion, content, query, headers=headers, stream=True)
+        found = read_as(thoughts=row.thoughts)
+        if found.text.lstrip().startswith(self._heard):
+            return found
+        whole = read_as(thoughts="keep")
+        return whole if whole.text.lstrip().startswith(self._heard) else found
 
 
 def _ignored(_: bytes) -> None:

@@ -15,7 +15,7 @@ class Words:
 
     The reply as a whole loses its thoughts and the keys of the pool, and what looks like a tag of the protocol is
     made harmless. So the beginning ends at the first character that such a rule could touch; the rest comes
-    with the answer. Only a closing mark of thoughts that were never opened reaches back further.
+    with the answer. Only a closing mark of thoughts that were never opened reaches back further; see `Listening`.
 
     Args:
         secrets: keys and headers that a server may send back.

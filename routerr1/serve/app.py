@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from fastapi import FastAPI, Request
 from pydantic import BaseModel
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, Response
@@ -14,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from routerr1.registry.announce import HEADER, PATH, SECRET, is_signed
 from routerr1.serve.champion import Watch
 from routerr1.serve.completions import add_chat, add_responses
-from routerr1.serve.errors import ApiError
+from routerr1.serve.errors import ApiError, no_database
 from routerr1.serve.feedback import FeedbackRequest, FeedbackResponse, chat_id, take
 from routerr1.serve.gateway import Gateway
 from routerr1.serve.incoming import admitted, headers_of, read_as
@@ -90,6 +91,7 @@ def build_app(gateway: Gateway, watches: Sequence[Watch] = (), *, page: bool = T
     )
     app.add_exception_handler(ApiError, _on_api_error)
     app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(SQLAlchemyError, _on_no_database)
     app.add_exception_handler(ClientGone, _on_gone)
     app.add_exception_handler(Exception, _on_bug)
     _add_models(app, gateway)
@@ -203,6 +205,11 @@ async def _on_api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
     asked = getattr(request.state, "asked", None)
     return error_response(error, headers_of(asked) if asked is not None else {})
+
+
+async def _on_no_database(_: Request, error: Exception) -> Response:
+    assert isinstance(error, SQLAlchemyError)
+    return error_response(no_database(error))
 
 
 async def _on_bug(_: Request, __: Exception) -> Response:

@@ -1,10 +1,14 @@
 """Errors in the form of OpenAI's protocol: a status and `{"error": {message, type, param, code}}`."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from pydantic import BaseModel, ValidationError
+from sqlalchemy.exc import SQLAlchemyError
+
+_log = logging.getLogger(__name__)
 
 
 class ErrorBody(BaseModel):
@@ -76,6 +80,14 @@ class ApiError(Exception):
 def invalid(message: str, param: str | None = None, code: str = "invalid_value") -> ApiError:
     """A request that cannot be served as it is written."""
     return ApiError(400, message, code, param)
+
+
+def no_database(error: SQLAlchemyError) -> ApiError:
+    """A database of the gateway that does not answer, or is locked; the log has its words."""
+    _log.error("the database fails: %s", str(error).splitlines()[0])
+    return ApiError(
+        503, "the gateway's database does not answer", "database_unavailable", retry=True
+    )
 
 
 def over_budget(message: str, code: str = "budget_exceeded") -> ApiError:

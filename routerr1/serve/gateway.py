@@ -16,6 +16,7 @@ from routerr1.pool.base import Call
 from routerr1.pool.budget import Grant, Payer
 from routerr1.pool.client import HttpPool
 from routerr1.pool.forward import Forwarded
+from routerr1.pool.wire import clean
 from routerr1.serve.answers import (
     Answer,
     about_of,
@@ -228,7 +229,9 @@ class Gateway:
         if not isinstance(engine.pool, HttpPool):
             refuse_unsupported(asked.request)
         body = {field: value for field, value in body.items() if field not in _OURS}
-        call = Call(name, json.dumps(body, ensure_ascii=False), f"{SERVED}/{asked.id}")
+        text = clean(json.dumps(body, ensure_ascii=False))
+        body = json.loads(text)
+        call = Call(name, text, f"{SERVED}/{asked.id}")
         grant = self._grant(asked)
         replies: list[Reply] = []
         with Kept(self, asked, replies, grant, call.query) as kept, engine.holding():

@@ -14,7 +14,7 @@ from routerr1.serve.requests import ChatRequest, ResponsesRequest, budget_header
 from routerr1.serve.store import Key
 from routerr1.serve.transport import read_json
 
-_TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 M = TypeVar("M", bound=BaseModel)
 Q = TypeVar("Q", ChatRequest, ResponsesRequest)
 

@@ -5,11 +5,13 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from routerr1.errors import BudgetExceeded, RouterError
 from routerr1.pool.budget import Grant
 from routerr1.serve.answers import call_body
 from routerr1.serve.asked import Asked, Outcome
-from routerr1.serve.errors import ApiError, over_budget
+from routerr1.serve.errors import ApiError, no_database, over_budget
 from routerr1.serve.store import RequestRow
 from routerr1.types import Reply
 
@@ -102,6 +104,8 @@ def _as_api_error(error: BaseException | None) -> ApiError | None:
     match error:
         case ApiError():
             return error
+        case SQLAlchemyError():
+            return no_database(error)
         case BudgetExceeded():
             return over_budget(str(error), "insufficient_quota")
         case RouterError():

@@ -16,6 +16,11 @@ class StreamOptions(BaseModel):
 
     include_usage: bool = False
 
+    @field_validator("include_usage", mode="before")
+    @classmethod
+    def _null_is_false(cls, value: object) -> object:
+        return False if value is None else value
+
 
 class Message(BaseModel):
     """One message of a conversation; other fields are read where the request is passed through."""
@@ -42,7 +47,7 @@ class Message(BaseModel):
                     "messages",
                     "unsupported_content",
                 )
-            texts.append(str(part.get("text", "")))
+            texts.append(str(part.get("text") or ""))
         return "\n".join(texts)
 
 
@@ -92,6 +97,15 @@ class ChatRequest(Common):
         return [stop for stop in found if stop]
 
 
+_OF_BOTH = ("tools", "tool_choice", "top_logprobs")  # fields that mean the same in both endpoints
+_NOT_KEPT = {
+    "previous_response_id": "no response is kept to go on from; send the whole conversation as input",
+    "conversation": "no conversation is kept; send the whole conversation as input",
+    "prompt": "no prompts are kept; send the text as input",
+    "background": "the answer comes with the response; leave it out",
+}
+
+
 class ResponsesRequest(Common):
     """`POST /v1/responses`, for text."""
 
@@ -100,15 +114,23 @@ class ResponsesRequest(Common):
     max_output_tokens: int | None = Field(default=None, ge=1)
 
     def as_chat(self) -> ChatRequest:
-        """The same request as a chat."""
+        """The same request as a chat.
+
+        Raises: ApiError for a field that asks for what the gateway does not keep.
+        """
         spoken = self.input
         messages = [Message(role="user", content=spoken)] if isinstance(spoken, str) else spoken
         if self.instructions:
             messages = [Message(role="system", content=self.instructions), *messages]
         extra = self.model_extra or {}
+        for name in _NOT_KEPT:
+            if extra.get(name):
+                raise invalid(f"{name}: {_NOT_KEPT[name]}", name, "unsupported_parameter")
+        shape = extra.get("text")
         return ChatRequest(
+            response_format=shape.get("format") if isinstance(shape, dict) else None,
             **{name: getattr(self, name) for name in Common.model_fields},
-            **{name: extra[name] for name in ("tools", "tool_choice") if name in extra},
+            **{name: extra[name] for name in _OF_BOTH if name in extra},
             messages=messages,
             max_tokens=self.max_output_tokens,
         )
@@ -118,6 +140,7 @@ _REFUSED = {
     "tools": "tools",
     "functions": "functions",
     "logprobs": "log probabilities",
+    "top_logprobs": "log probabilities",
     "audio": "audio",
     "response_format": "a response format",
 }
@@ -151,7 +174,7 @@ def question_of(messages: list[Message]) -> str:
     """
     spoken = [(message.role, clean(message.text).strip()) for message in messages]
     asked = [text for role, text in spoken if role == "user"]
-    if not asked or not asked[-1]:
+    if not asked or not _is_visible(asked[-1]):
         raise invalid(
             "messages: the last message of the user is empty", "messages", "empty_question"
         )
@@ -159,6 +182,15 @@ def question_of(messages: list[Message]) -> str:
     if len(said) == 1:
         return asked[-1]
     return "\n".join(f"{role}: {text}" for role, text in said)
+
+
+def _is_visible(text: str) -> bool:
+    """Whether anything of a text is seen: marks of width 0 and control characters are not.
+
+    >>> _is_visible("a"), _is_visible(" \u200b\ufeff\n")
+    (True, False)
+    """
+    return any(char.isprintable() and not char.isspace() for char in text)
 
 
 def budget_header(value: str | None) -> float | None:

@@ -103,7 +103,7 @@ def events(number: str, model: str, answer: Answer) -> Iterator[bytes]:
         ("response.output_text.done", {**place, "text": answer.text, "logprobs": []}),
         ("response.content_part.done", {**place, "part": part}),
         ("response.output_item.done", {"output_index": 0, "item": message.model_dump()}),
-        ("response.completed", {"response": done.model_dump()}),
+        (f"response.{done.status}", {"response": done.model_dump()}),
     ]
     for sequence, (kind, body) in enumerate(told):
         value = json.dumps({"type": kind, "sequence_number": sequence, **body}, ensure_ascii=False)

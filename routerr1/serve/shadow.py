@@ -6,10 +6,13 @@ import logging
 import math
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from pydantic import JsonValue
+
 from routerr1 import files
+from routerr1.answers.verifiers import verifiers, verify
 from routerr1.config import ShadowParams
 from routerr1.errors import BudgetExceeded, RouterError
 from routerr1.evaluate.stats import Difference, paired_difference
@@ -114,7 +117,7 @@ class Shadow:
             _log.info("the shadow %s gave no answer: %s", label, error)
         seconds = time.perf_counter() - began
         same = said is not None and exact_match(said, [outcome.answer or ""]) == 1.0
-        verdict = 0.0 if same else -1.0 if said is None else await self._judged(outcome, said)
+        verdict = 0.0 if same else -1.0 if said is None else await self._compared(outcome, said)
         spent_usd = sum(reply.cost_usd for reply in heard.replies)
         if not math.isfinite(spent_usd) or not math.isfinite(outcome.cost_usd):
             _log.warning(
@@ -145,6 +148,12 @@ class Shadow:
         before = self._counted.get(champion, count - 1)
         self._counted[champion] = count
         return reports_at(before) != reports_at(count)
+
+    async def _compared(self, outcome: Outcome, said: str) -> float | None:
+        """The verdict on two answers that differ; None if nothing can judge them."""
+        known = outcome.asked.request.metadata or {}
+        verified = verdict_by_reference(outcome.answer or "", said, known)
+        return await self._judged(outcome, said) if verified is None else verified
 
     async def _judged(self, outcome: Outcome, said: str) -> float | None:
         """The judge's word on two answers, whose order is drawn by the request's id."""
@@ -210,6 +219,26 @@ def report_of(pairs: Sequence[PairRow], champion: Identity) -> ShadowReport | No
         low=found.low,
         high=found.high,
     )
+
+
+def verdict_by_reference(
+    champion: str, shadow: str, known: Mapping[str, JsonValue]
+) -> float | None:
+    """How much more right the shadow is by the request's `metadata.reference`; None without one.
+
+    `metadata.task` names the verifier, `short` if it is missing.
+
+    >>> known = {"reference": "2 km", "task": "number"}
+    >>> verdict_by_reference("2 m", "2000 m", known), verdict_by_reference("2", "3", {"task": "number"})
+    (1.0, None)
+    """
+    reference, task = known.get("reference"), known.get("task", "short")
+    if not isinstance(reference, str) or task not in verifiers():
+        return None
+    options = known.get("options")
+    of_task = {"task": task, "options": options if isinstance(options, list) else []}
+    right = [verify(said, [reference], "text", of_task) for said in (champion, shadow)]
+    return right[1] - right[0]
 
 
 def verdict_of(text: str) -> float | None:

@@ -271,7 +271,7 @@ class Store:
         """Keep finished requests."""
         values = [
             {
-                **{name: getattr(row, name) for name in RequestRow.__dataclass_fields__},
+                **_values(row),
                 "calls": json.dumps(list(row.calls)),
             }
             for row in rows
@@ -296,7 +296,7 @@ class Store:
 
     def write_feedback(self, row: FeedbackRow) -> None:
         """Keep what a user said."""
-        values = {name: getattr(row, name) for name in FeedbackRow.__dataclass_fields__}
+        values = _values(row)
         with self._engine.begin() as db:
             db.execute(_feedback.insert().values(values))
 
@@ -333,6 +333,15 @@ class Store:
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
+
+
+def _values(row: RequestRow | FeedbackRow) -> dict[str, object]:
+    """The fields of a row. PostgreSQL refuses texts with the character 0, so it is replaced."""
+    found = {name: getattr(row, name) for name in type(row).__dataclass_fields__}
+    return {
+        name: value.replace("\0", "\ufffd") if isinstance(value, str) else value
+        for name, value in found.items()
+    }
 
 
 class Writer:

@@ -137,6 +137,22 @@ async def test_a_mark_that_ends_thoughts_is_read_alike_live_and_whole(
             assert "".join(streamed(openai_client)) == whole == words[-1].removesuffix("</think>")
 
 
+async def test_words_that_were_sent_stay_in_the_answer_though_a_mark_says_they_were_thoughts(
+    start: Start, params: Params, tmp_path: Path
+) -> None:
+    words = ["Paris."]
+    with serving(build_stub(words=words)) as address:
+        running = await routed(
+            start, tmp_path, params, address
+        )  # its first reply holds no thoughts
+        words[:] = ["It is ", "easy.", "</think>", "Paris."]
+        with client(running) as openai_client:
+            assert "".join(streamed(openai_client)) == "It is easy.\n\nParis."
+            assert "".join(streamed(openai_client)) == "Paris."  # now it is known to think
+    running.gateway.flush()
+    assert [row.status for row in running.gateway.store.requests()] == [200, 200]
+
+
 async def test_a_key_of_the_pool_is_in_no_word_though_it_comes_in_two_pieces(
     start: Start, params: Params, tmp_path: Path
 ) -> None:

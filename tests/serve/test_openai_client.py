@@ -6,6 +6,7 @@ import time
 import httpx2
 import openai
 import pytest
+import sqlalchemy as sa
 
 from routerr1.pool.base import Call, Pool
 from routerr1.pool.budget import Budget, BudgetedPool, Limits
@@ -159,6 +160,19 @@ def test_an_answer_is_cut_at_the_limit_and_at_a_stop(start: Start) -> None:
             {"messages": [{"role": "system", "content": "Be brief."}]},
             openai.BadRequestError, "empty_question", "messages",
         ),
+        (
+            {"messages": [{"role": "user", "content": " \u200b\ufeff"}]},
+            openai.BadRequestError, "empty_question", "messages",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": None}]}]},
+            openai.BadRequestError, "empty_question", "messages",
+        ),
+        (
+            {"response_format": {"type": "json_object"}},
+            openai.BadRequestError, "unsupported_parameter", "response_format",
+        ),
+        ({"top_logprobs": 3}, openai.BadRequestError, "unsupported_parameter", "top_logprobs"),
         ({"model": "gpt-9"}, openai.NotFoundError, "model_not_found", "model"),
         ({"model": "../../etc/passwd"}, openai.NotFoundError, "model_not_found", "model"),
         ({"n": 2}, openai.BadRequestError, "unsupported_parameter", "n"),
@@ -194,6 +208,71 @@ def test_what_cannot_be_served_is_refused_in_the_protocols_own_form(
     with client(running) as openai_client, pytest.raises(error) as refused:
         openai_client.chat.completions.create(**{**ASK, **change})
     assert (refused.value.code, refused.value.param) == (code, param)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "param"),
+    [
+        ("previous_response_id", "resp_1", "previous_response_id"),
+        ("conversation", "conv_1", "conversation"),
+        ("prompt", {"id": "p"}, "prompt"),
+        ("background", True, "background"),
+        ("top_logprobs", 2, "top_logprobs"),
+        ("text", {"format": {"type": "json_object"}}, "response_format"),
+    ],
+)
+def test_a_response_that_would_miss_what_it_is_asked_for_is_refused(
+    start: Start, field: str, value: object, param: str
+) -> None:
+    with client(start()) as openai_client, pytest.raises(openai.BadRequestError) as refused:
+        openai_client.responses.create(model="routerr1", input=FRANCE, **{field: value})
+    assert (refused.value.code, refused.value.param) == ("unsupported_parameter", param)
+
+
+def test_a_response_that_is_cut_ends_as_incomplete(start: Start) -> None:
+    with client(start()) as openai_client:
+        events = list(
+            openai_client.responses.create(
+                model="routerr1", input=FRANCE, stream=True, max_output_tokens=1,
+                text={"format": {"type": "text"}},
+            )
+        )  # fmt: skip
+    assert events[-1].type == "response.incomplete"
+    assert events[-1].response.incomplete_details.reason == "max_output_tokens"
+
+
+def test_a_trace_id_of_zeros_and_a_null_option_count_as_none(start: Start) -> None:
+    none = f"00-{'0' * 32}-{'1' * 16}-01"
+    body = {**ASK, "stream": True, "stream_options": {"include_usage": None}}
+    with client(start()) as openai_client:
+        found = openai_client.chat.completions.with_raw_response.create(
+            **body, extra_headers={"traceparent": none}
+        )
+    assert found.headers["traceparent"].split("-")[1] != "0" * 32
+
+
+async def test_a_database_that_fails_is_an_error_that_may_pass(start: Start) -> None:
+    running = start()
+    with client(running) as openai_client:
+        number = openai_client.chat.completions.create(**ASK).id
+    running.gateway.flush()
+    said = {"request_id": number, "score": 1}
+    with running.gateway.store._engine.begin() as db:
+        db.execute(sa.text("DROP TABLE serve_feedback"))
+    failed = httpx2.post(f"{running.url}/v1/feedback", json=said, timeout=30)
+    assert (failed.status_code, failed.headers["x-should-retry"]) == (503, "true")
+    assert failed.json()["error"]["code"] == "database_unavailable"
+    secret, key = new_key("often", rate_per_minute=4)
+    running.gateway.store.add_key(key)
+    with running.gateway.store._engine.begin() as db:
+        db.execute(sa.text("DROP TABLE serve_rates"))
+    await asyncio.sleep(2.1)  # until the gateway reads the keys again
+    with (
+        client(running, secret) as openai_client,
+        pytest.raises(openai.InternalServerError) as down,
+    ):
+        openai_client.models.list()
+    assert down.value.code == "database_unavailable"
 
 
 def test_spend_is_taken_and_named(start: Start) -> None:

@@ -1,10 +1,12 @@
 """A candidate asked by its name: the client's own request, and the candidate's own reply."""
 
 import asyncio
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx2
 import openai
 import pytest
 from fastapi import FastAPI
@@ -112,6 +114,18 @@ async def test_a_client_that_leaves_ends_the_candidates_stream(
         await until(lambda: running.gateway.engine.under_way == 0)
         assert running.budget.spent_usd()["run r"] > price()
         await asyncio.sleep(0)
+
+
+def test_half_a_surrogate_pair_is_replaced_wherever_it_is(start: Start, tmp_path: Path) -> None:
+    stub = build_stub()
+    body = {**ASK, "metadata": {"note": "half \ud83d"}, "user": "\U0001f600"}
+    with through(start, tmp_path, stub) as running:
+        found = httpx2.post(
+            f"{running.url}/v1/chat/completions", content=json.dumps(body), timeout=30
+        )
+    assert found.json()["choices"][0]["message"]["content"] == TEXT
+    assert stub.state.bodies[0]["metadata"] == {"note": "half \ufffd"}
+    assert stub.state.bodies[0]["user"] == "\U0001f600"
 
 
 def test_what_the_candidate_refuses_is_told(start: Start, tmp_path: Path) -> None:

@@ -96,6 +96,29 @@ async def test_pairs_are_judged_whatever_their_order_and_reported(
     assert "as a shadow of routerr1@7" in page.read_text()
 
 
+@pytest.mark.parametrize(
+    ("known", "verdict", "judged"),
+    [
+        ({"reference": "by the shadow"}, 1.0, 0),
+        ({"reference": "By the CHAMPION."}, -1.0, 0),
+        ({"reference": "by none"}, 0.0, 0),
+        ({"reference": "by the shadow", "task": "no such task"}, -1.0, 1),
+        ({"task": "short"}, -1.0, 1),
+    ],
+)
+async def test_a_reference_in_the_request_judges_before_the_judge(
+    start: Start, pool: SimulatedPool, params: Params, tmp_path: Path,
+    known: dict[str, str], verdict: float, judged: int,
+) -> None:  # fmt: skip
+    running, _, answers = shadowed(start, pool, params, tmp_path, "A", judge="Penny")
+    with client(running) as openai_client:
+        openai_client.chat.completions.create(**ASK, metadata=known)
+    store = running.gateway.store
+    await until(lambda: len(store.pairs("routerr1@8")) == 1)
+    assert store.pairs("routerr1@8")[0].verdict == verdict
+    assert len(answers.judged) == judged
+
+
 async def test_a_shadow_stops_at_its_budget_and_answers_go_on(
     start: Start, pool: SimulatedPool, params: Params, tmp_path: Path
 ) -> None:

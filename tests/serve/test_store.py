@@ -9,7 +9,7 @@ import pytest
 from routerr1.errors import ConfigError
 from routerr1.pool.budget import Budget, Limits
 from routerr1.serve.keys import new_key
-from routerr1.serve.store import Store
+from routerr1.serve.store import FeedbackRow, RequestRow, Store
 from tests.serve.conftest import Start
 from tests.serve.test_openai_client import ASK, client
 from tests.servers import postgresql
@@ -34,7 +34,11 @@ def test_gateways_share_keys_rates_budgets_and_requests_through_postgresql(
         for running in (one, two):
             with client(running, often) as openai_client, pytest.raises(openai.RateLimitError):
                 openai_client.models.list()
-        spent, refused = 0.0, None
+        with client(one, poor) as openai_client:  # its row is kept, and those beside it
+            openai_client.chat.completions.create(**ASK, user="\0", max_tokens=1)
+        one.gateway.flush()
+        (row,) = two.gateway.store.requests()
+        spent, refused = row.cost_usd, None
         for number in range(10_000):
             with client((one, two)[number % 2], poor) as openai_client:
                 try:
@@ -57,6 +61,18 @@ def test_a_database_that_cannot_be_opened_is_named_without_its_password() -> Non
     with pytest.raises(ConfigError, match=r"serve\.database: .*cannot be opened") as refused:
         Store("postgresql://me:secret@127.0.0.1:9/x?connect_timeout=2")
     assert "secret" not in str(refused.value)
+
+
+def test_the_character_0_is_replaced_for_databases_that_refuse_it(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path / 's.sqlite'}")
+    user, asked = "a\0b", "Why\0?"
+    row = RequestRow("r", 1.0, None, user, "v", "m", 5.0, 200, None, 0.0, 0.1, [], asked, "A")
+    store.write_requests([row])
+    store.write_feedback(FeedbackRow("r", 2.0, None, None, "B\0", None, True, asked))
+    (kept,), (said,) = store.requests(), store.feedback()
+    assert (kept.user_name, kept.question, kept.answer) == ("a\ufffdb", "Why\ufffd?", "A")
+    assert (said.answer, said.question) == ("B\ufffd", "Why\ufffd?")
+    store.close()
 
 
 def test_a_name_has_one_key(tmp_path: Path) -> None:
