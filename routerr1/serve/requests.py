@@ -185,7 +185,7 @@ def question_of(messages: list[Message]) -> str:
 
 
 def _is_visible(text: str) -> bool:
-    """Whether anything of a text is seen: marks of width 0 and control characters are not.
+    r"""Whether anything of a text is seen: marks of width 0 and control characters are not.
 
     >>> _is_visible("a"), _is_visible(" \u200b\ufeff\n")
     (True, False)
