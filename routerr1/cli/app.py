@@ -75,10 +75,19 @@ def main() -> None:
         typer.echo(f"routerr1: {error}", err=True)
         raise SystemExit(2) from None
     except OSError as error:
-        if error.errno not in _NOT_WRITABLE or error.filename is None:
+        if (told := not_writable(error)) is None:
             raise
-        typer.echo(f"routerr1: {error.filename}: {error.strerror}", err=True)
+        typer.echo(f"routerr1: {told}", err=True)
         raise SystemExit(2) from None
+
+
+def not_writable(error: OSError) -> str | None:
+    """The line for a file that cannot be written; None for any other error."""
+    if error.errno not in _NOT_WRITABLE:
+        return None
+    # pyarrow names the file in its words alone.
+    words = str(error.strerror).partition("\n")[0]
+    return words if error.filename is None else f"{error.filename}: {words}"
 
 
 # A read-only or foreign folder, a full disk or quota: no mistake of the program.

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from routerr1.cli.app import main
+from routerr1.cli.app import main, not_writable
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(
@@ -20,3 +22,13 @@ def test_a_folder_that_cannot_be_written_is_one_line(
     assert ended.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("routerr1: /sys/routerr1: ")
+
+
+def test_a_table_that_cannot_be_written_is_one_line_that_names_it() -> None:
+    with pytest.raises(OSError, match="matrix") as caught:
+        pq.write_table(pa.table({"a": [1]}), "/sys/matrix.parquet")
+    told = not_writable(caught.value)
+    assert told is not None
+    assert "/sys/matrix.parquet" in told
+    assert "\n" not in told
+    assert not_writable(FileNotFoundError(2, "No such file", "x")) is None
