@@ -11,6 +11,7 @@ import httpx2
 # uvicorn, and so vLLM, closes a connection after 5 s without a request; a call must not use it then.
 _KEPT_S = 4.0
 _MOST_REDIRECTS = 3
+_GZIP = b"\x1f\x8b"  # its first bytes
 
 
 class ReplyTooLarge(httpx2.TransportError):
@@ -124,7 +125,7 @@ class _Unpacker(Protocol):
     """The part of zlib's decompressors that is used."""
 
     @property
-    def unconsumed_tail(self) -> bytes: ...
+    def unused_data(self) -> bytes: ...
 
     def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
 
@@ -144,6 +145,10 @@ def _unpacker(response: httpx2.Response) -> "_Unpacker | None":
             f"the reply is compressed as {packing[:20]!r}, which was not asked for"
         )
     del response.headers["content-encoding"]
+    return _new_unpacker()
+
+
+def _new_unpacker() -> "_Unpacker":
     return zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: finds out which of the two by itself
 
 
@@ -180,6 +185,10 @@ class _Bounded(httpx2.AsyncByteStream):
         try:
             # One byte above the limit distinguishes a body that is too long from one that just fits.
             unpacked = self._unpacker.decompress(piece, left + 1)
+            while len(unpacked) <= left and (rest := self._unpacker.unused_data).startswith(_GZIP):
+                # gzip may be several parts, one after another; anything else behind one is left out.
+                self._unpacker = _new_unpacker()
+                unpacked += self._unpacker.decompress(rest, left + 1 - len(unpacked))
         except zlib.error:
             raise UnaskedEncoding("the reply is compressed and damaged") from None
         if len(unpacked) > left:

@@ -56,7 +56,7 @@ async def asked(url: str, **options: object) -> tuple[Reply, float]:
     return reply, took
 
 
-@pytest.mark.parametrize("kind", ["fair", "gzip", "deflate", "away"])
+@pytest.mark.parametrize("kind", ["fair", "gzip", "parts", "deflate", "away"])
 async def test_what_is_odd_but_fair_is_read(server: str, kind: str):
     reply, _ = await asked(f"{server}/{kind}")
     assert (reply.text, reply.prompt_tokens, reply.completion_tokens) == ("Paris.", 12, 2)

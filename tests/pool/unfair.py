@@ -42,6 +42,9 @@ async def _answer(kind: str, port: int, write: asyncio.StreamWriter) -> None:
         case "gzip":
             packed = gzip.compress(REPLY)
             send(_head("200 OK", "content-encoding: gzip", length=len(packed)) + packed)
+        case "parts":
+            packed = gzip.compress(REPLY[:40]) + gzip.compress(REPLY[40:]) + b"junk"
+            send(_head("200 OK", "content-encoding: gzip", length=len(packed)) + packed)
         case "deflate":
             packed = zlib.compress(REPLY)
             send(_head("200 OK", "content-encoding: deflate", length=len(packed)) + packed)
