@@ -32,6 +32,10 @@ class BudgetExceeded(PoolError):
     """The next call could cost more than what is left; it was not made."""
 
 
+class BudgetUnavailable(PoolError):
+    """The database of the budget is locked or does not answer; no call is made without it."""
+
+
 class CheckpointError(RouterError):
     """A saved policy is missing, incomplete, corrupt, or made for another pool or prompt."""
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from routerr1.errors import PoolError
+from routerr1.errors import BudgetUnavailable
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS spent (scope TEXT PRIMARY KEY, nano {number} NOT NULL);
@@ -64,7 +64,7 @@ class Spending:
     Args:
         place: a SQLite file, which is made if absent; or a SQLAlchemy address.
 
-    Raises: PoolError if it cannot be used.
+    Raises: BudgetUnavailable if it cannot be used.
     """
 
     def __init__(self, place: Path | str) -> None:
@@ -89,10 +89,11 @@ class Spending:
                 self._engine = sa.create_engine(url, pool_pre_ping=True)
         except (sa.exc.SQLAlchemyError, ImportError) as error:
             raise _unusable(shown, error) from None
-        driver = self._engine.dialect.loaded_dbapi
+        self._shown = shown
+        self._failures = (sa.exc.SQLAlchemyError, self._engine.dialect.loaded_dbapi.Error)
         try:
             self._make_tables()
-        except (sa.exc.SQLAlchemyError, driver.Error) as error:
+        except self._failures as error:
             raise _unusable(shown, error) from None
 
     def _make_tables(self) -> None:
@@ -111,7 +112,18 @@ class Spending:
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
-        """Change sums; an exception leaves them unchanged."""
+        """Change sums; an exception leaves them unchanged.
+
+        Raises: BudgetUnavailable if the database is locked or does not answer.
+        """
+        try:
+            with self._transaction() as transaction:
+                yield transaction
+        except self._failures as error:
+            raise _unusable(self._shown, error) from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Transaction]:
         connection = self._engine.raw_connection()
         try:
             cursor = connection.cursor()
@@ -131,6 +143,6 @@ class Spending:
         self._engine.dispose()
 
 
-def _unusable(shown: Path | str, error: Exception) -> PoolError:
+def _unusable(shown: Path | str, error: Exception) -> BudgetUnavailable:
     first = str(error).strip().splitlines()[0]
-    return PoolError(f"{shown}: cannot be used as a budget file ({first})")
+    return BudgetUnavailable(f"{shown}: cannot be used as a budget file ({first})")

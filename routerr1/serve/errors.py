@@ -8,6 +8,8 @@ from http import HTTPStatus
 from pydantic import BaseModel, ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
+from routerr1.errors import BudgetUnavailable
+
 _log = logging.getLogger(__name__)
 
 
@@ -82,7 +84,7 @@ def invalid(message: str, param: str | None = None, code: str = "invalid_value")
     return ApiError(400, message, code, param)
 
 
-def no_database(error: SQLAlchemyError) -> ApiError:
+def no_database(error: SQLAlchemyError | BudgetUnavailable) -> ApiError:
     """A database of the gateway that does not answer, or is locked; the log has its words."""
     _log.error("the database fails: %s", str(error).splitlines()[0])
     return ApiError(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from routerr1.errors import BudgetExceeded, RouterError
+from routerr1.errors import BudgetExceeded, BudgetUnavailable, RouterError
 from routerr1.pool.budget import Grant
 from routerr1.serve.answers import call_body
 from routerr1.serve.asked import Asked, Outcome
@@ -104,7 +104,7 @@ def _as_api_error(error: BaseException | None) -> ApiError | None:
     match error:
         case ApiError():
             return error
-        case SQLAlchemyError():
+        case SQLAlchemyError() | BudgetUnavailable():
             return no_database(error)
         case BudgetExceeded():
             return over_budget(str(error), "insufficient_quota")

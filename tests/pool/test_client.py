@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from routerr1.config import RewardParams, RolloutParams
-from routerr1.errors import BudgetExceeded
+from routerr1.errors import BudgetExceeded, BudgetUnavailable
 from routerr1.evaluate.rows import read_rows, row_of, write_rows
 from routerr1.pool.base import Call, Pool
 from routerr1.pool.breaker import Breaker
@@ -271,7 +271,7 @@ async def test_a_budget_file_that_breaks_does_not_keep_a_circuit_half_open(
     await asyncio.sleep(0.1)
     with closing(sqlite3.connect(path)) as other:
         other.execute("ALTER TABLE spent RENAME TO gone")
-        with pytest.raises(sqlite3.OperationalError):
+        with pytest.raises(BudgetUnavailable, match=r"budget\.sqlite: .*no such table: spent"):
             await pool.ask(Call("Mint", "x"))
         other.execute("ALTER TABLE gone RENAME TO spent")
     tried = await pool.ask(Call("Mint", "x"))

@@ -1,7 +1,10 @@
 """The stock client of OpenAI's protocol, sync and async, against a gateway."""
 
 import asyncio
+import sqlite3
 import time
+from contextlib import closing
+from pathlib import Path
 
 import httpx2
 import openai
@@ -273,6 +276,22 @@ async def test_a_database_that_fails_is_an_error_that_may_pass(start: Start) -> 
     ):
         openai_client.models.list()
     assert down.value.code == "database_unavailable"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_budget_that_cannot_be_kept_lets_no_call_be_made(
+    start: Start, tmp_path: Path, stream: bool
+) -> None:
+    running = start()
+    with closing(sqlite3.connect(tmp_path / "budget.sqlite")) as other:
+        other.execute("ALTER TABLE spent RENAME TO gone")
+        with client(running) as openai_client, pytest.raises(openai.InternalServerError) as down:
+            openai_client.chat.completions.create(**ASK, stream=stream)
+        assert (down.value.status_code, down.value.code) == (503, "database_unavailable")
+        assert "sqlite" not in str(down.value)
+        other.execute("ALTER TABLE gone RENAME TO spent")
+    with client(running) as openai_client:
+        assert openai_client.chat.completions.create(**ASK).usage.cost > 0
 
 
 def test_spend_is_taken_and_named(start: Start) -> None:
