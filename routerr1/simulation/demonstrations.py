@@ -78,7 +78,11 @@ def demonstrations(
     seed: int,
     count: int,
 ) -> Iterator[tuple[str, Trajectory]]:
-    """`count` prompts with the trajectory that follows; equal arguments give equal ones."""
+    """`count` prompts with the trajectory that follows; equal arguments give equal ones.
+
+    Questions of other sources, such as feedback, do not say by which steps they are answered, and are left out.
+    """
+    questions = [question for question in questions if "steps" in question.metadata]
     rng = Random(f"imitated/{seed}")
     for number in range(count):
         worded = as_typed(rng.choice(questions), rng)

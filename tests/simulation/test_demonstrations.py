@@ -20,6 +20,19 @@ def drawn(params: Params, world: World, rows: list[Question], count: int) -> lis
     return [trajectory for _, trajectory in pairs]
 
 
+def said(trajectory: Trajectory) -> tuple[str, list[str]]:
+    """The question, and what is written."""
+    return trajectory.question.id, [turn.generation.text for turn in trajectory.turns]
+
+
+def test_a_question_of_another_source_changes_no_demonstration(
+    params: Params, world: World, rows: list[Question]
+) -> None:
+    other = Question("f1", "feedback", "Which seat has my country?", ("City 1",), "train")
+    with_other, without = (drawn(params, world, some, 20) for some in ([*rows, other], rows))
+    assert [said(each) for each in with_other] == [said(each) for each in without]
+
+
 def test_whom_to_call_is_drawn_from_what_the_look_up_showed(
     params: Params, world: World, rows: list[Question]
 ) -> None:
