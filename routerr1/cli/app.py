@@ -204,7 +204,10 @@ def ask(
     ] = 10,
     params: ParamsFile = PARAMS,
 ) -> None:
-    """Answer one question with the trained policy, and show every thought, call and price."""
+    """Answer one question with the trained policy, and show every thought, call and price.
+
+    Status 1 if there is no answer.
+    """
     # Importing torch and transformers is most of the time, and a tenth of it is looking for garbage
     # (measured). This process ends before there is any.
     gc.disable()
@@ -231,6 +234,8 @@ def ask(
     if loaded.dataset.source != "embedded":
         typer.echo("\n".join(asking.compared(question, loaded)))
     asking.show(played, simulated=loaded.pool.kind == "simulated")
+    if played.answer is None:
+        raise typer.Exit(1)
 
 
 @app.command(rich_help_panel="Use")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from routerr1.baselines.cascade import Cascade
 from routerr1.baselines.learned import Chooser
-from routerr1.baselines.replies import NO_REPLY, answer_with_reply, next_call_of
+from routerr1.baselines.replies import answer_with_reply, next_call_of
 from routerr1.baselines.saved import ROUTER, SavedRouter, fit_router, load_router
 from routerr1.config import Params
 from routerr1.errors import CheckpointError, ConfigError
@@ -21,8 +21,9 @@ from routerr1.pool.base import Pool
 from routerr1.pool.cards import read_cards
 from routerr1.rollout.generate import Generator
 from routerr1.rollout.loop import rollout
+from routerr1.rollout.refusal import refusal_of
 from routerr1.train.checkpoint import MANIFEST, read_manifest
-from routerr1.types import Ask, Card, LookUp, Malformed, Question, Trajectory
+from routerr1.types import Ask, Card, LookUp, Question, Trajectory
 from routerr1.workspace import Workspace
 
 THINKS = "Thinks"
@@ -31,7 +32,6 @@ _VERSION = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<numbe
 _NO_ANSWER = {
     "max_rounds": "the policy asked for another call after its last one (rollout.max_rounds)",
     "no_action": "the policy ended without a call or an answer",
-    "no_reply": "the candidate did not reply",
     "length": "the policy used up its tokens (rollout.max_new_tokens, or the context)",
 }
 
@@ -251,7 +251,8 @@ def steps_shown(trajectory: Trajectory) -> Iterator[tuple[str, str]]:
         # A small policy leaves out the blank between a percentage and a handle.
         written = turn.generation.text.replace("%m", "% m")
         thought, _, rest = named(written, trajectory.handles).partition("</think>")
-        yield THINKS, _printable(thought.replace("<think>", ""))
+        if thinks := _printable(thought.replace("<think>", "")):
+            yield THINKS, thinks
         if isinstance(turn.action, LookUp):
             shown = named(turn.inserted, trajectory.handles).strip()
             shown = shown.removeprefix("<information>").removesuffix("</information>")
@@ -267,10 +268,15 @@ def steps_shown(trajectory: Trajectory) -> Iterator[tuple[str, str]]:
             yield "Asks no model", _printable(rest)
         label = "Reply" if reply.failure is None else "No reply"
         read = turn.inserted.strip().removeprefix("<information>").removesuffix("</information>")
+        if reply.failure is not None:
+            reason = reply.note or reply.failure
+            read = f"{read.strip()} ({reason})" if read.strip() else reason
         yield f"{label} ({_spent(reply.cost_usd, reply.latency_s)})", _printable(read)
     if trajectory.answer is None:
-        unanswered = trajectory.turns[-1].action == Malformed(NO_REPLY)
-        yield "Answer", f"none: {_NO_ANSWER['no_reply' if unanswered else trajectory.stopped]}"
+        refused = refusal_of(trajectory)
+        known = refused is None or refused.kind == "no_answer"
+        why = _NO_ANSWER.get(trajectory.stopped, trajectory.stopped) if known else refused.why
+        yield "Answer", f"none: {_printable(why)}"
     else:
         yield "Answer", _printable(trajectory.answer)
 

@@ -85,8 +85,8 @@ class Grant:
         """
         if self.limit_usd is not None and self._nano + nano > _floor(self.limit_usd):
             raise QuestionBudgetSpent(
-                f"the next call could cost {nano / _NANO:.6f} USD, and {self.spent_usd:.6f} of "
-                f"{self.limit_usd:.6f} USD are spent or set aside"
+                f"the next call could cost {_usd(nano)} USD, and {_usd(self._nano)} of "
+                f"{_usd(_floor(self.limit_usd))} USD are spent or set aside"
             )
         self._nano += nano
 
@@ -214,23 +214,28 @@ class Budget:
     def _scopes(self, rollout: str | None, grant: Grant | None) -> list["_Scope"]:
         limits = self._limits
         scopes = [
-            _Scope(f"run {self._run}", limits.run_usd, BudgetExceeded),
-            _Scope(f"month {self._now():%Y-%m}", limits.month_usd, BudgetExceeded),
+            _Scope(f"run {self._run}", limits.run_usd, BudgetExceeded, "run_usd"),
+            _Scope(f"month {self._now():%Y-%m}", limits.month_usd, BudgetExceeded, "month_usd"),
         ]
         if rollout is not None and limits.question_usd is not None:
             name = f"question {rollout} of run {self._run}"
-            scopes.append(_Scope(name, limits.question_usd, QuestionBudgetSpent))
+            scopes.append(_Scope(name, limits.question_usd, QuestionBudgetSpent, "question_usd"))
         payers = grant.payers if grant is not None else ()
         return [*scopes, *(_Scope(each.name, each.limit_usd, BudgetExceeded) for each in payers)]
 
 
 @dataclass(frozen=True, slots=True)
 class _Scope:
-    """One sum that a call counts towards, its limit, and what a refusal raises."""
+    """One sum that a call counts towards, its limit, and what a refusal raises.
+
+    Attributes:
+        key: of pool.budget that sets the limit; "" if something else does.
+    """
 
     name: str
     limit_usd: float | None
     refusal: type[BudgetExceeded | QuestionBudgetSpent]
+    key: str = ""
 
 
 def _set_aside(transaction: Transaction, scope: _Scope, amount: int) -> None:
@@ -240,10 +245,21 @@ def _set_aside(transaction: Transaction, scope: _Scope, amount: int) -> None:
     """
     total = transaction.add(scope.name, amount)
     if scope.limit_usd is not None and total > _floor(scope.limit_usd):
+        of_key = f" (pool.budget.{scope.key})" if scope.key else ""
         raise scope.refusal(
-            f"{scope.name}: the next call could cost {amount / _NANO:.6f} USD, and "
-            f"{(total - amount) / _NANO:.6f} of {scope.limit_usd:.6f} USD are spent or set aside"
+            f"{scope.name}: the next call could cost {_usd(amount)} USD, and {_usd(total - amount)} of "
+            f"{_usd(_floor(scope.limit_usd))} USD are spent or set aside{of_key}"
         )
+
+
+def _usd(nano: int) -> str:
+    """An amount with six decimals, and more where a tiny one needs them.
+
+    >>> _usd(500_000_000), _usd(1_200)
+    ('0.500000', '0.0000012')
+    """
+    whole, decimals = f"{nano / _NANO:.9f}".split(".")
+    return f"{whole}.{decimals.rstrip('0').ljust(6, '0')}"
 
 
 def _floor(limit_usd: float) -> int:

@@ -16,6 +16,8 @@ def render(
     played: Browsable,
     *,
     notice: str,
+    simulated: bool,
+    policy: bool,
     facts: Mapping[str, str],
 ) -> str:
     """The page.
@@ -24,6 +26,8 @@ def render(
         plots: name -> SVG.
         played: what the trajectory browser shows.
         notice: shown at the top; empty for none.
+        simulated: the notice begins with it, and the foot says it.
+        policy: a policy was trained.
         facts: name and value pairs for the foot.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -37,6 +41,8 @@ def render(
         sections=sections,
         plots=plots,
         notice=notice,
+        simulated=simulated,
+        policy=policy,
         facts=facts,
         style=(_TEMPLATES / "report.css").read_text(encoding="utf-8"),
         script=(_TEMPLATES / "report.js").read_text(encoding="utf-8"),

@@ -133,7 +133,15 @@ def write_report(folder: Path, sources: Sources) -> None:
     notice = " ".join(
         [SIMULATION] * sources.simulated + [NO_POLICY] * (not sources.table.has_policy)
     )
-    page = html.render(sections, drawn, browsable(sources.rows), notice=notice, facts=sources.facts)
+    page = html.render(
+        sections,
+        drawn,
+        browsable(sources.rows),
+        notice=notice,
+        simulated=sources.simulated,
+        policy=sources.table.has_policy,
+        facts=sources.facts,
+    )
     for name, svg in drawn.items():
         atomic_write_text(folder / f"{name}.svg", svg)
     atomic_write_text(folder / "index.html", page)

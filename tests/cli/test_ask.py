@@ -4,10 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from routerr1.baselines.replies import Always, answer_with_reply, next_call_of
 from routerr1.cli.ask import ask_once, ask_version, show, steps_shown
 from routerr1.config import BudgetParams, Params, RolloutParams
 from routerr1.errors import CheckpointError, ConfigError
 from routerr1.files import digest
+from routerr1.pool.base import Call, Pool
+from routerr1.pool.budget import Budget, BudgetedPool, Limits
 from routerr1.pool.build import open_budget
 from routerr1.pool.cards import write_cards
 from routerr1.prompt import Template, renderer
@@ -16,7 +19,7 @@ from routerr1.rollout.loop import rollout
 from routerr1.simulation.candidates import default_candidates
 from routerr1.simulation.pool import SimulatedPool
 from routerr1.train.checkpoint import save_policy
-from routerr1.types import Card, Question, Trajectory
+from routerr1.types import Card, Question, Reply, Trajectory
 
 FRANCE = "What is the capital of France?"
 
@@ -54,7 +57,7 @@ async def test_every_thought_call_price_and_reply_is_told(
         ("Asks no model", "<search>Nobody: Why?</search>"),
         (
             "No reply ($0.000000, 0.00 s)",
-            f"{second}There is no such model. Ask one of the models listed.",
+            f"{second}There is no such model. Ask one of the models listed. (there is no model named 'Nobody')",
         ),
         ("Thinks", "done"),
         ("Answer", "Paris[31m"),  # the escape character would colour the terminal
@@ -76,6 +79,46 @@ async def test_why_there_is_no_answer_is_told(pool: SimulatedPool, last: str, wh
     *_, (label, text) = steps_shown(await played(pool, "compact", call, call, last))
     assert (label, text[:6]) == ("Answer", "none: ")
     assert why in text
+
+
+class Failing(Pool):
+    """Every call fails with the same reply."""
+
+    cards = (Card("Atlas", completion_usd_per_mtok=1.0),)
+
+    def __init__(self, note: str) -> None:
+        self._note = note
+
+    async def ask(self, call: Call) -> Reply:
+        return Reply(call.candidate, "", failure="unavailable", note=self._note)
+
+
+async def test_a_router_without_a_reply_says_the_cause_and_no_empty_thought() -> None:
+    question = Question("q", "asked", FRANCE, (), "test")
+    asks = next_call_of(Always("Atlas"))
+    steps = list(steps_shown(await answer_with_reply(question, asks, Failing("refused"), seed=0)))
+    assert [label for label, _ in steps] == [
+        "Thinks",
+        "Asks Atlas",
+        "No reply ($0.000000, 0.00 s)",
+        "Answer",
+    ]
+    assert [text for _, text in steps[2:]] == [
+        "refused",
+        "none: no candidate replied (Atlas: refused)",
+    ]
+
+
+async def test_a_spent_question_budget_is_named_in_the_answer(tmp_path: Path) -> None:
+    budget = Budget(tmp_path / "budget.sqlite", Limits(question_usd=0.0), run="r")
+    pool = BudgetedPool(Failing("never asked"), budget, max_reply_tokens=50)
+    question = Question("q", "asked", FRANCE, (), "test")
+    asked = await answer_with_reply(question, next_call_of(Always("Atlas")), pool, seed=0)
+    *_, (label, text) = steps_shown(asked)
+    await pool.aclose()
+    assert label == "Answer"
+    assert text.startswith("none: no candidate replied (Atlas: question ")
+    assert "(pool.budget.question_usd)" in text
 
 
 async def test_a_look_up_is_shown_with_names(pool: SimulatedPool) -> None:

@@ -15,12 +15,14 @@ from routerr1.evaluate.results import EvaluationTable, Generalization, SeedTable
 from routerr1.evaluate.rows import read_rows
 from routerr1.evaluate.run import Evaluation
 from routerr1.files import digest, read_json, write_json
+from routerr1.report import html
 from routerr1.report.glossary import label
 from routerr1.report.outputs import write_evaluation, write_generalization
 from routerr1.report.page import SIMULATION, Sources, read_sources, write_report
 from routerr1.report.summary import cause_of
 from routerr1.report.sweep import STALE, compare_swept, write_swept
 from routerr1.report.training_gain import TITLE
+from routerr1.report.trajectory_browser import browsable
 from tests.evaluate.made import row
 from tests.evaluation import drawing, evaluated, new_models
 
@@ -74,6 +76,17 @@ def test_the_page_asks_nothing_of_any_other_file_or_host(data):
     targets = [next(filter(None, load)) for load in loads]
     assert targets
     assert all(target.startswith("#") for target in targets)
+
+
+@pytest.mark.parametrize("simulated", [True, False])
+@pytest.mark.parametrize("policy", [True, False])
+def test_the_page_head_follows_the_pool_and_the_policy(simulated, policy):
+    page = html.render(
+        [], {}, browsable([]), notice="Read this.", simulated=simulated, policy=policy, facts={}
+    )
+    assert "Read this." in page
+    assert ("Simulated pool." in page, "Pool: simulated." in page) == (simulated, simulated)
+    assert ("A trained policy answers" in page) == policy
 
 
 def test_page_and_markdown_say_that_the_pool_is_simulated(data):
