@@ -9,7 +9,7 @@ import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import (
@@ -435,6 +435,9 @@ class BaselineParams(Section):
         for name in names if isinstance(names, list | tuple) else ():
             if name in RENAMED_BASELINES:
                 raise ValueError(f"{name} is now {RENAMED_BASELINES[name]}; rename it")
+            if name not in (known := get_args(Baseline)):
+                (near,) = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)
+                raise ValueError(f"there is no baseline {name!r}; did you mean {near}?")
         return names
 
     embedder: str = Field(min_length=1)

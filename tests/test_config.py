@@ -127,6 +127,10 @@ def test_values_that_contradict_each_other_are_refused(
             "knn_multi_turn", "knn_star",
             r"params\.yaml: baselines\.include: knn_star is now knn_multi_turn; rename it",
         ),
+        (
+            "knn_multi_turn", "knn_multi_trun",
+            r"baselines\.include: there is no baseline 'knn_multi_trun'; did you mean knn_multi_turn\?",
+        ),
         ("preset: embedded", "preset: nowhere", r"preset 'nowhere' has no file .*\(there are: ci, embedded\)"),
         ("seeds: [1]", "seeds: [1", r"params.yaml, line \d+: is not valid YAML"),
     ],

@@ -18,7 +18,7 @@ from routerr1.baselines.replies import Always
 from routerr1.config import BaselineParams, explain
 from routerr1.errors import CheckpointError, ConfigError
 from routerr1.evaluate.controls import BEST_SINGLE, fixed
-from routerr1.evaluate.routers import RouterId
+from routerr1.evaluate.routers import RouterId, nearest, spelled_out
 from routerr1.files import read_json, write_json
 from routerr1.pool.cards import read_cards
 from routerr1.train.checkpoint import read_manifest, write_manifest
@@ -51,15 +51,13 @@ def router_name(text: str, candidates: list[str]) -> str:
 
     Raises: ConfigError naming the routers that there are.
     """
-    for name in (text, f"baseline/{text}", fixed(text)):
-        kind, which = RouterId.parse(name)
-        if (kind == "baseline" and which in FITTED) or (kind == "fixed" and which in candidates):
-            return name
-    if text == BEST_SINGLE:
-        return text
-    known = ", ".join((*FITTED, BEST_SINGLE))
+    known = [*(str(RouterId("baseline", each)) for each in FITTED), BEST_SINGLE]
+    known += map(fixed, candidates)
+    if (name := spelled_out(text, known)) is not None:
+        return name
     raise ConfigError(
-        f"router {text!r}: needs a policy, or does not exist; there are {known}, and each candidate by name"
+        f"router {text!r}: needs a policy, or does not exist; the nearest is {nearest(text, known)!r} (there are "
+        f"{', '.join((*FITTED, BEST_SINGLE))}, and each candidate by name)"
     )
 
 

@@ -179,7 +179,8 @@ def ask(
     router: Annotated[
         str | None,
         typer.Option(
-            help="Answer without a policy: knn, mlp, router_dc, frugal, largest, best_single, or a candidate. "
+            help="Answer without a policy: baseline/knn, baseline/mlp, baseline/frugal, best_single, fixed/NAME for a "
+            "candidate, ...; baseline/ and fixed/ may be left out. "
             "The default where model.init is none: the router that the evaluation prefers."
         ),
     ] = None,
@@ -289,7 +290,7 @@ def sweep(
 @app.command(rich_help_panel="Use")
 def compare(
     one: Annotated[str, typer.Argument(metavar="A", help="A router, e.g. policy.")],
-    other: Annotated[str, typer.Argument(metavar="B", help="Another, e.g. baseline/knn.")],
+    other: Annotated[str, typer.Argument(metavar="B", help="Another, e.g. baseline/knn, or knn.")],
     rows: Annotated[Path, typer.Option(help="Rows that an evaluation wrote.")] = Path(
         "data/eval/rows.parquet"
     ),

@@ -36,7 +36,8 @@ def register(
     router: Annotated[
         str | None,
         typer.Option(
-            help="Router to register: policy, knn, mlp, router_dc, frugal, largest, best_single, or a candidate. "
+            help="Router to register: policy, baseline/knn, baseline/mlp, baseline/frugal, best_single, fixed/NAME for "
+            "a candidate, ...; baseline/ and fixed/ may be left out. "
             "Default: the policy; without one, the router that the evaluation prefers."
         ),
     ] = None,

@@ -33,7 +33,10 @@ def serve(
     ] = None,
     router: Annotated[
         str | None,
-        typer.Option(help="A router of the evaluation, e.g. baseline/knn, in place of a version."),
+        typer.Option(
+            help="A router of the evaluation, e.g. baseline/knn or fixed/NAME, in place of a version; baseline/ and "
+            "fixed/ may be left out."
+        ),
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on; see serve.host.")] = None,
     port: Annotated[

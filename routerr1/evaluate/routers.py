@@ -1,5 +1,7 @@
 """How routers are named in rows and tables."""
 
+from collections.abc import Collection
+from difflib import SequenceMatcher
 from typing import Literal, NamedTuple
 
 Kind = Literal["control", "fixed", "baseline", "swept"]
@@ -34,3 +36,23 @@ class RouterId(NamedTuple):
             if text.startswith(prefix):
                 return cls(kind, text.removeprefix(prefix))
         return cls("control", text)
+
+
+def spelled_out(text: str, known: Collection[str]) -> str | None:
+    """The router of `known` that a person means, who may leave out `baseline/` or `fixed/`; None if there is none.
+
+    >>> spelled_out("knn", ["policy", "baseline/knn"]), spelled_out("mlp", ["policy"])
+    ('baseline/knn', None)
+    """
+    names = (text, str(RouterId("baseline", text)), str(RouterId("fixed", text)))
+    return next((name for name in names if name in known), None)
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """The most similar name, compared whole and by its part after the last slash."""
+
+    def likeness(other: str) -> float:
+        parts = (other, other.rpartition("/")[2])
+        return max(SequenceMatcher(None, name.lower(), part.lower()).ratio() for part in parts)
+
+    return max(sorted(known), key=likeness)

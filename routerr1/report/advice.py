@@ -124,7 +124,7 @@ def _verdict(found: Advice, table: EvaluationTable) -> list[str]:
         ]
     chosen = table.router(found.router)
     return [
-        f"Use {_name(found.router)}. It answers {_share(chosen)} and costs {_price(chosen)}.",
+        f"Use {_called(found.router)}. It answers {_share(chosen)} and costs {_price(chosen)}.",
         f"{alone} {_sentence(found.router)} answers {_points(found.gain)} than that, "
         f"and costs {_times(chosen, best)}.",
         *_hindsight(found, table),
@@ -258,6 +258,11 @@ def _undecided(found: Advice, table: EvaluationTable) -> list[str]:
 
 def _name(router: str) -> str:
     return "the trained policy" if router == POLICY else label(router)
+
+
+def _called(router: str) -> str:
+    """The router with its name for commands in brackets."""
+    return _name(router) if router == POLICY else f"{label(router)} ({router})"
 
 
 def _sentence(router: str) -> str:

@@ -1,12 +1,13 @@
 """Two routers side by side, for the terminal."""
 
 from collections.abc import Sequence
-from difflib import SequenceMatcher
 from typing import TYPE_CHECKING
 
 from routerr1.config import EvaluateParams
 from routerr1.errors import DataError
+from routerr1.evaluate.controls import POLICY
 from routerr1.evaluate.pairwise import all_pairs
+from routerr1.evaluate.routers import nearest, spelled_out
 from routerr1.evaluate.rows import Row
 from routerr1.evaluate.table import MEASURES, summarise
 from routerr1.metrics import metric
@@ -20,17 +21,16 @@ if TYPE_CHECKING:
 def side_by_side(rows: Sequence[Row], a: str, b: str, params: EvaluateParams) -> "Table":
     """The results of both routers and their paired difference in every measure.
 
+    Args:
+        a: as in the rows; `baseline/` and `fixed/` may be left out.
+
     Raises: DataError for a router without rows, with the nearest name, or if `a` is `b`.
     """
     from rich.table import Table
     from rich.text import Text
 
     known = {row.router for row in rows}
-    for name in (a, b):
-        if name not in known:
-            raise DataError(
-                f"no router {name!r} was evaluated; the nearest is {_nearest(name, known)!r}"
-            )
+    a, b = (_evaluated(name, known) for name in (a, b))
     if a == b:
         raise DataError(f"compare: {a!r} is the same router twice")
     pair = all_pairs(rows, params, MEASURES, only=(a, b)).between(a, b)
@@ -52,11 +52,16 @@ def side_by_side(rows: Sequence[Row], a: str, b: str, params: EvaluateParams) ->
     return table
 
 
-def _nearest(name: str, known: set[str]) -> str:
-    """The most similar name, compared whole and by its part after the last slash."""
+def _evaluated(name: str, known: set[str]) -> str:
+    """The router as it is named in the rows.
 
-    def likeness(other: str) -> float:
-        parts = (other, other.rpartition("/")[2])
-        return max(SequenceMatcher(None, name.lower(), part.lower()).ratio() for part in parts)
-
-    return max(sorted(known), key=likeness)
+    Raises: DataError if it has no rows.
+    """
+    if (found := spelled_out(name, known)) is not None:
+        return found
+    if name == POLICY:
+        raise DataError(
+            "compare: no policy was evaluated here (with model.init: none, none is trained); the routers are "
+            f"{', '.join(sorted(known))}"
+        )
+    raise DataError(f"no router {name!r} was evaluated; the nearest is {nearest(name, known)!r}")

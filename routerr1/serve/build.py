@@ -9,11 +9,11 @@ from routerr1.baselines.cascade import Cascade
 from routerr1.baselines.learned import Chooser
 from routerr1.baselines.matrix import read_matrix
 from routerr1.baselines.replies import answer_with_reply, next_call_of
-from routerr1.baselines.saved import ROUTER, SavedRouter, fit_router, load_router
+from routerr1.baselines.saved import ROUTER, SavedRouter, fit_router, load_router, router_name
 from routerr1.config import Baseline, Params
 from routerr1.errors import ConfigError
 from routerr1.evaluate.controls import Policy, Router, fixed_router, policy_router
-from routerr1.evaluate.routers import RouterId
+from routerr1.evaluate.routers import RouterId, spelled_out
 from routerr1.files import read_json
 from routerr1.lineage import PATHS, hash_of
 from routerr1.pool.base import Pool
@@ -120,21 +120,27 @@ def version_engine(version: Version, choices: Choices) -> Engine:
 def router_engine(name: str, params: Params, choices: Choices) -> Engine:
     """An evaluated router by its name in the table: `policy`, `fixed/NAME` or `baseline/NAME`.
 
+    `fixed/` and `baseline/` may be left out.
+
     Without a policy (`model.init: none`) the chosen candidate's reply is the answer, as in evaluation.
 
     Raises: ConfigError for a router that is not served; DataError if what it learns from is missing.
     """
-    kind, router = RouterId.parse(name)
     params = _as_chosen(params, choices)
     workspace = Workspace(params)
-    if (kind, router) == ("control", "policy"):
+    if name == "policy":
         return policy_engine(PATHS.policy, params, choices)
     if not params.has_policy:
+        name = router_name(name, [card.name for card in workspace.cards])
         what = SavedRouter(router=name, seed=params.seeds[0], baselines=params.baselines)
         fitted = fit_router(what, PATHS.matrix, PATHS.cards)
         opened = _Opened(workspace, params, choices)
         opened.decides_first = not isinstance(fitted, Cascade)
         return opened.engine(name, name, reply_route(fitted, name, params), "")
+    served = [*(str(RouterId("baseline", each)) for each in _BASELINES)]
+    served += [str(RouterId("fixed", card.name)) for card in workspace.cards]
+    kind, router = RouterId.parse(spelled_out(name, served) or name)
+    name = str(RouterId(kind, router))
     if kind == "baseline" and router in _BASELINES:
         route = _baseline_route(router, workspace)
     elif kind == "fixed":

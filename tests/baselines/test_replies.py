@@ -131,7 +131,10 @@ def test_a_damaged_router_is_refused(probed: Path, params: Params, tmp_path: Pat
 
 def test_a_router_that_needs_a_policy_is_refused_by_name():
     assert router_name("knn", ["Atlas"]) == "baseline/knn"
+    assert router_name("baseline/knn", ["Atlas"]) == "baseline/knn"
     assert router_name("Atlas", ["Atlas"]) == "fixed/Atlas"
+    with pytest.raises(ConfigError, match=r"the nearest is 'baseline/knn_spend_5'"):
+        router_name("kNN at spend 5", ["Atlas"])
     with pytest.raises(ConfigError, match=r"router 'sft': needs a policy, or does not exist"):
         router_name("sft", ["Atlas"])
 

@@ -12,7 +12,7 @@ from routerr1.evaluate.rows import write_rows
 from routerr1.evaluate.table import MEASURES
 from routerr1.report import markdown
 from routerr1.report.tables import pairs_section
-from tests.evaluate.made import played
+from tests.evaluate.made import played, row
 from tests.evaluate.test_table import PARAMS
 
 ROOT = Path(__file__).parents[2]
@@ -79,6 +79,20 @@ def compare(rows_file, *names):
     return CliRunner().invoke(app, told, env={"COLUMNS": "180"})
 
 
+def test_a_baseline_is_compared_by_its_short_name(rows_file):
+    short, long = (compare(rows_file, "policy", name) for name in ("knn", "baseline/knn"))
+    assert short.exit_code == 0
+    assert short.output == long.output
+
+
+def test_compare_says_that_no_policy_was_evaluated(tmp_path):
+    rows = [row(router=name, question_id="q1") for name in ("oracle", "baseline/knn")]
+    write_rows(tmp_path / "rows.parquet", rows)
+    result = compare(tmp_path / "rows.parquet", "policy", "knn")
+    assert isinstance(result.exception, DataError)
+    assert "no policy was evaluated here (with model.init: none" in str(result.exception)
+
+
 def test_compare_prints_both_rows_and_their_difference(rows_file):
     result = compare(rows_file, "policy", "baseline/knn")
     assert result.exit_code == 0
@@ -94,7 +108,7 @@ def test_compare_prints_both_rows_and_their_difference(rows_file):
 @pytest.mark.parametrize(
     ("names", "why"),
     [
-        (("policy", "knn"), "no router 'knn' was evaluated; the nearest is 'baseline/knn'"),
+        (("policy", "knnn"), "no router 'knnn' was evaluated; the nearest is 'baseline/knn'"),
         (("polcy", "baseline/cot"), "no router 'polcy' was evaluated; the nearest is 'policy'"),
         (("policy", "policy"), "'policy' is the same router twice"),
     ],

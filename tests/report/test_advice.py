@@ -40,7 +40,7 @@ def test_a_router_that_is_clearly_better_is_advised(params: Params):
     found = advise(table, params.gate)
     assert (found.router, found.worth_it) == ("baseline/knn", True)
     said = " ".join(advice_section(table, [r for own in parts for r in own], params.gate).points)
-    assert "Use kNN. It answers 95.0% of the questions" in said
+    assert "Use kNN (baseline/knn). It answers 95.0% of the questions" in said
     assert "Always calling the best model (A) answers 50.0%" in said
     assert "kNN answers 45.0 percentage points" in said
     assert "costs 50% of it" in said
