@@ -489,6 +489,7 @@ class GateParams(Section):
         min_worst_change: of exact match over that of best-on-cards, on the worst changed pool; None asks for none.
         margin_best_single, margin_best_learned: as `margin_em`, below other routers of the same evaluation;
             None asks for none.
+        max_cost_ratio: of the champion's cost, beyond which it has to be better than the champion.
         max_rival_cost_ratio: of their cost, beyond which it has to be better than they are.
         allow_simulated: a version judged on simulated candidates may be champion where real ones are served.
         shadow: None asks for none.

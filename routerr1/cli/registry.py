@@ -92,6 +92,8 @@ def promote(
         typer.echo(f"version {done.result.challenger.number} is champion already")
     else:
         typer.echo(f"refused by {', '.join(done.result.decision.refused_by)}")
+        for refusal in done.result.decision.refusals:
+            typer.echo(f"  {refusal}")
         if done.result.champion is not None:
             typer.echo("the champion's report: routerr1 registry report")
         raise typer.Exit(1)

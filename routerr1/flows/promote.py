@@ -139,6 +139,8 @@ def act_on(result: GateResult, why: str) -> bool | State[Any]:
                 name="Unchanged", message=f"version {challenger.number}: was refused before"
             )
         refuse_task(result)
+        for refusal in result.decision.refusals:
+            log.warning("version %d is refused by %s", challenger.number, refusal)
         return refused(challenger.number, f"refused by {', '.join(result.decision.refused_by)}")
     params = load_params()
     if params.promote.require_approval:

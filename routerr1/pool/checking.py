@@ -8,7 +8,7 @@ from routerr1.errors import PoolError
 from routerr1.matching import contains
 from routerr1.pool.base import Call
 from routerr1.pool.client import HttpPool
-from routerr1.pool.pool_file import CandidateRow, PoolFile, implausible_prices
+from routerr1.pool.pool_file import CandidateRow, PoolFile
 from routerr1.protocol import escape
 from routerr1.types import Reply
 
@@ -65,7 +65,7 @@ async def _check(file: PoolFile, row: CandidateRow, environ: Mapping[str, str]) 
 
 def remarks(file: PoolFile, found: Sequence[Checked]) -> Iterator[str]:
     """What may go wrong later: prices, tokens, thoughts, slow and unexpected replies."""
-    yield from implausible_prices(file.candidates)
+    yield from file.odd_prices
     for each in found:
         reply = each.reply
         if each.problem:

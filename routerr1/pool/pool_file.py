@@ -62,10 +62,15 @@ class _Section(BaseModel):
 
 
 class Prices(_Section):
-    """Source and date of the prices."""
+    """Source and date of the prices.
+
+    Attributes:
+        confirmed: names of candidates whose prices are meant, though hardly any model has such prices.
+    """
 
     as_of: date
     source: str = Field(min_length=1)
+    confirmed: tuple[str, ...] = ()
 
 
 class Endpoint(_Section):
@@ -201,6 +206,14 @@ class PoolFile:
         fields = set(CardRow.model_fields)
         return tuple(Card(**row.model_dump(include=fields)) for row in self.candidates)
 
+    @property
+    def odd_prices(self) -> tuple[str, ...]:
+        """Prices that hardly any model has and that the file does not confirm, each with the likely slip."""
+        confirmed = self.prices.confirmed
+        return tuple(
+            implausible_prices(row for row in self.candidates if row.name not in confirmed)
+        )
+
     def joined(self, other: "PoolFile") -> "PoolFile":
         """The candidates and endpoints of both files.
 
@@ -321,10 +334,8 @@ def read_pool_file(path: Path, *, max_reply_tokens: int = 600) -> PoolFile:
     _refuse_lost_references(rows, raw.endpoints, path)
     _refuse_cycles({row.name: row.fallback for row in rows}, path)
     _refuse_small_windows(rows, max_reply_tokens, path)
-    for problem in implausible_prices(rows):
-        log.warning("%s: %s", path, problem)
     _refuse_strangers(rows, raw, path)
-    return PoolFile(
+    file = PoolFile(
         path,
         raw.prices,
         raw.endpoints,
@@ -334,14 +345,18 @@ def read_pool_file(path: Path, *, max_reply_tokens: int = 600) -> PoolFile:
         raw.servers,
         raw.held_out,
     )
+    for problem in file.odd_prices:
+        log.warning("%s: %s", path, problem)
+    return file
 
 
 def _refuse_strangers(rows: tuple[CandidateRow, ...], raw: _Raw, path: Path) -> None:
-    """Held-out names must be candidates, and servers endpoints."""
+    """Held-out and confirmed names must be candidates, and servers endpoints."""
     names = {row.name for row in rows}
-    for name in raw.held_out:
-        if name not in names:
-            raise PoolError(f"{path}: held_out: {name!r} is no candidate of the file")
+    for key, listed in (("held_out", raw.held_out), ("prices.confirmed", raw.prices.confirmed)):
+        for name in listed:
+            if name not in names:
+                raise PoolError(f"{path}: {key}: {name!r} is no candidate of the file")
     for name in raw.servers.names if raw.servers else ():
         if name not in raw.endpoints:
             raise PoolError(

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from routerr1 import files, lineage
 from routerr1.baselines.saved import SavedRouter, router_name, save_router
-from routerr1.config import Params, flatten
+from routerr1.config import Params, PoolParams, flatten
 from routerr1.errors import ConfigError, DataError, RegistryError
 from routerr1.evaluate.controls import BEST_SINGLE, POLICY, fixed
 from routerr1.evaluate.results import EvaluationTable
 from routerr1.lineage import hash_of, sections
 from routerr1.pool.cards import read_cards
+from routerr1.pool.pool_file import read_pool_file
 from routerr1.registry import evidence, gate
 from routerr1.registry.model_card import model_card
 from routerr1.registry.samples import SIMULATED, Evidence, sampling_of
@@ -133,7 +134,14 @@ def evidence_of(params: Params, outputs: Outputs, router: str = POLICY) -> Evide
         worst_change=evidence.worst_change(changed, seed),
         rivals=evidence.rivals_of(rows, seed, router),
         simulated=params.pool.kind == SIMULATED,
+        odd_prices=_odd_prices(params.pool),
     )
+
+
+def _odd_prices(params: PoolParams) -> tuple[str, ...]:
+    if params.kind == SIMULATED or params.file is None:
+        return ()
+    return read_pool_file(params.file, max_reply_tokens=params.max_reply_tokens).odd_prices
 
 
 def tags_of(

@@ -143,6 +143,7 @@ def read_evidence(path: Path) -> Evidence:
             for role, rival in kept.items()
         }
         newer = {"rivals": rivals, "simulated": stored.get("simulated")}
+        newer["odd_prices"] = tuple(stored.get("odd_prices", ()))
         return Evidence(**{**stored, **samples, **newer})
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: holds no evidence ({error})") from None

@@ -6,6 +6,7 @@ Pure functions from measured values to a decision. A missing or non-finite figur
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,7 +15,7 @@ from routerr1.evaluate.controls import BEST_SINGLE, POLICY
 from routerr1.evaluate.routers import RouterId
 from routerr1.metrics import routing_metrics
 from routerr1.registry.rivals import RivalComparison, rival_rules
-from routerr1.registry.rules import Decision, Rule, at_least, at_most, no_worse
+from routerr1.registry.rules import Decision, Rule, at_least, at_most, better, no_worse
 from routerr1.registry.samples import (
     Bounds,
     EvalSample,
@@ -72,6 +73,7 @@ class Comparison:
         em: challenger minus champion; None without a shared question, or if a value is not finite.
         cost_ratio: USD of the challenger over USD of the champion; None likewise.
         cost_bounds: its interval; None if the champion paid nothing.
+        champion_em: exact match of the champion on these questions; None as `em`.
         unseen_em: as `em`, on pools with unseen models; None if the two did not meet the same pools.
     """
 
@@ -81,6 +83,7 @@ class Comparison:
     cost_ratio: float | None
     cost_bounds: Bounds | None = None
     unseen_em: "Difference | None" = None
+    champion_em: float | None = None
 
 
 class Setting(NamedTuple):
@@ -88,6 +91,7 @@ class Setting(NamedTuple):
 
     Attributes:
         rivals: other routers of the challenger's evaluation, by role; None if its evidence is older than they.
+        odd_prices: prices of its candidates that hardly any model has, in words.
         simulated: the challenger was judged on simulated candidates.
         serves_real: the registry has or had a champion that was judged on real ones, or is used with such a pool.
         has_champion: there is another version, beside which a shadow can be played.
@@ -99,6 +103,7 @@ class Setting(NamedTuple):
     serves_real: bool = False
     has_champion: bool = False
     shadow: ShadowReport | None = None
+    odd_prices: tuple[str, ...] = ()
 
 
 def measure(evidence: Evidence, sampling: Sampling) -> Metrics:
@@ -162,10 +167,12 @@ def compare(challenger: Evidence, champion: Evidence, sampling: Sampling) -> Com
         else []
     )
     ratio, bounds = cost_ratio(pairs, sampling)
+    em = em_difference(pairs, sampling) if same_measure else None
     return Comparison(
         same_pool=challenger.pool == champion.pool,
         shared=len(pairs) / max(len(challenger.samples), 1),
-        em=em_difference(pairs, sampling) if same_measure else None,
+        em=em,
+        champion_em=None if em is None else fmean(old.em for _, old in pairs),
         cost_ratio=ratio,
         cost_bounds=bounds,
         # Over fewer pools it would measure something else than the floor does.
@@ -209,6 +216,7 @@ def decide(
         *versus,
         *rival_rules(challenger.router, setting.rivals, params),
         *_real(setting, params),
+        *_prices(setting),
         *shadow_rules(setting.shadow, params, has_champion=setting.has_champion),
         *ceiling,
         at_least(
@@ -252,6 +260,18 @@ def _real(setting: Setting, params: GateParams) -> list[Rule]:
     return [at_least("real_candidates", float(not setting.simulated), 1.0, what)]
 
 
+def _prices(setting: Setting) -> list[Rule]:
+    """A slip in a price would decide which candidates are called, and what a call is said to cost."""
+    odd = setting.odd_prices
+    if not odd:
+        return []
+    what = (
+        "prices that hardly any model has; correct the pool file and run `dvc repro`, or name the "
+        f"candidate in its prices.confirmed ({'; '.join(odd)})"
+    )
+    return [at_most("prices", float(len(odd)), 0.0, what)]
+
+
 def _not_applicable(router: str) -> tuple[str, ...]:
     """Rules that do not apply to a router without a policy.
 
@@ -289,14 +309,24 @@ def _against(comparison: Comparison, params: GateParams) -> list[Rule]:
             params.margin_em,
             "exact match minus the champion's, lower end of the interval",
         ),
-        at_most(
-            "cost_ratio",
-            comparison.cost_ratio,
-            params.max_cost_ratio,
-            "USD on these questions over the champion's",
-            comparison.cost_bounds,
-        ),
+        _cost_ratio(comparison, params.max_cost_ratio),
     ]
+
+
+def _cost_ratio(comparison: Comparison, limit: float) -> Rule:
+    """At most `limit` times the champion's cost, or clearly better."""
+    ratio, bounds = comparison.cost_ratio, comparison.cost_bounds
+    rule = at_most("cost_ratio", ratio, limit, "USD on these questions over the champion's", bounds)
+    em = comparison.em
+    if rule.passed or ratio is None or math.isnan(ratio) or em is None:
+        return rule
+    gain = better("", em, "exact match minus the champion's, lower end of the interval")
+    found = f"USD on these questions are {ratio:.3g} times the champion's (over {limit:g}, so it has to be better)"
+    if comparison.champion_em is not None:
+        before = comparison.champion_em
+        found += f", exact match {before + em.mean:.3f}, of the champion {before:.3f}"
+    remedy = "" if gain.passed else "; gate.max_cost_ratio allows more"
+    return Rule("cost_ratio", ratio, bounds, limit, gain.passed, f"{found}: {gain.why}{remedy}")
 
 
 def _unseen(challenger: Metrics, comparison: Comparison | None, params: GateParams) -> list[Rule]:

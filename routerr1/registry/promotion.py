@@ -152,6 +152,7 @@ def _judge(
         simulated=_is_simulated(challenger) if own.simulated is None else own.simulated,
         serves_real=_serves_real(client, params, challenger.name),
         has_champion=other is not None,
+        odd_prices=own.odd_prices,
         shadow=read_shadow_report(challenger.tags, other.number)
         if params.gate.shadow is not None and other is not None
         else None,

@@ -44,6 +44,11 @@ class Decision:
         """Names of the rules that failed."""
         return tuple(rule.name for rule in self.rules if not rule.passed)
 
+    @property
+    def refusals(self) -> tuple[str, ...]:
+        """Each rule that failed, with its figures in words."""
+        return tuple(f"{rule.name}: {rule.why}" for rule in self.rules if not rule.passed)
+
 
 def no_worse(name: str, difference: "Difference | None", margin: float, what: str) -> Rule:
     """The lower end of the interval lies at most `margin` below 0."""

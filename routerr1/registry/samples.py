@@ -61,6 +61,8 @@ class Evidence(NamedTuple):
         rivals: by role, `best_single` and `best_learned`; a role that was not evaluated is missing. None for a
             version that is older than rivals.
         simulated: its candidates were simulated; None for a version that is older than this field.
+        odd_prices: prices of its candidates that hardly any model has and that the pool file does not
+            confirm, in words.
     """
 
     samples: Sequence[EvalSample]
@@ -71,6 +73,7 @@ class Evidence(NamedTuple):
     worst_change: float | None = None
     rivals: Mapping[str, Rival] | None = MappingProxyType({})
     simulated: bool | None = False
+    odd_prices: tuple[str, ...] = ()
 
 
 class Sampling(NamedTuple):

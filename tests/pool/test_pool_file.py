@@ -226,6 +226,20 @@ def test_a_price_that_no_model_has_is_a_warning_that_names_the_slip(
         assert "candidate 'One'" in caplog.messages[0]
 
 
+def test_a_price_that_is_confirmed_is_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    content = good()
+    edit(0, **{COMPLETION: 3e-7})(content)
+    (told,) = read_pool_file(written(tmp_path, content)).odd_prices
+    assert told.startswith("candidate 'One': ")
+    caplog.clear()
+    content["prices"]["confirmed"] = ["One"]
+    assert read_pool_file(written(tmp_path, content)).odd_prices == ()
+    assert caplog.messages == []
+    content["prices"]["confirmed"] = ["Uno"]
+    with pytest.raises(PoolError, match=r"prices\.confirmed: 'Uno' is no candidate of the file"):
+        read_pool_file(written(tmp_path, content))
+
+
 @pytest.mark.parametrize(
     "key", ["sk\u2013abcdefghij", "\u201csk-abcdefghij\u201d", "sk-abc\u200bdefghij", "sk-abc\ndefghij", "sk abc",
             '"sk-abc"', "'sk-abc'", "<sk-abc>"]

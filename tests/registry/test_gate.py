@@ -153,7 +153,6 @@ def test_one_bad_figure_refuses_by_its_own_rule(change: dict[str, float], refuse
         ({"same_pool": False}, ("same_pool",)),
         ({"shared": 0.99}, ("same_questions",)),  # one that the champion did not play
         ({"em": None}, ("em_difference",)),
-        ({"cost_ratio": 1.26}, ("cost_ratio",)),
         ({"cost_ratio": math.nan}, ("cost_ratio",)),
         ({"cost_ratio": None}, ("cost_ratio",)),
         ({"unseen_em": replace(BETTER, low=-0.051)}, ("unseen_difference",)),
@@ -174,6 +173,43 @@ def test_the_lower_end_of_the_interval_may_lie_by_the_margin_below_zero(
 ) -> None:
     against = replace(AGAINST, em=replace(BETTER, low=low))
     assert gate.decide(GOOD, against, PARAMS).passed is passed
+
+
+@pytest.mark.parametrize(
+    ("ratio", "low", "passed"),
+    [
+        (1.26, 0.001, True),
+        (math.inf, 0.001, True),  # over a champion that paid nothing
+        (1.26, 0.0, False),
+        (1.26, None, False),  # a single group of questions
+        (1.25, 0.0, True),
+    ],
+)
+def test_a_challenger_that_is_dearer_than_the_champion_has_to_be_better(
+    ratio: float, low: float | None, passed: bool
+) -> None:
+    difference = replace(BETTER, mean=0.166, low=low, high=None if low is None else 0.3)
+    against = replace(AGAINST, cost_ratio=ratio, em=difference, champion_em=0.667)
+    decision = gate.decide(GOOD, against, PARAMS)
+    (rule,) = (rule for rule in decision.rules if rule.name == "cost_ratio")
+    assert (rule.passed, rule.figure, rule.interval, rule.limit) == (
+        passed,
+        ratio,
+        (0.9, 1.1),
+        1.25,
+    )
+    if ratio > 1.25:
+        assert "exact match 0.833, of the champion 0.667" in rule.why
+        assert ("gate.max_cost_ratio allows more" in rule.why) is not passed
+    if not passed:
+        assert f"cost_ratio: {rule.why}" in decision.refusals
+
+
+def test_prices_that_no_model_has_refuse_also_a_first_champion() -> None:
+    setting = Setting(odd_prices=("candidate 'One': request_usd is 5000 USD for each call",))
+    decision = gate.decide(GOOD, None, PARAMS, setting)
+    assert decision.refused_by == ("prices",)
+    assert "name the candidate in its prices.confirmed (candidate 'One': " in decision.refusals[0]
 
 
 def test_without_a_floor_no_plays_on_new_models_are_asked_for() -> None:
@@ -268,7 +304,7 @@ def test_the_page_shows_every_rule_with_its_verdict() -> None:
 
 
 def test_a_tag_holds_figure_interval_limit_and_verdict() -> None:
-    tags = to_tags(gate.decide(GOOD, replace(AGAINST, cost_ratio=math.inf), PARAMS))
+    tags = to_tags(gate.decide(GOOD, replace(AGAINST, cost_ratio=math.nan), PARAMS))
     assert tags["em_difference"] == (
         '{"figure":0.05,"low":0.01,"high":0.09,"limit":-0.02,"verdict":"pass"}'
     )
@@ -298,7 +334,11 @@ def test_nothing_that_is_not_finite_ever_passes(
         (gate.decide(new, against, PARAMS), (ratio, share, unseen, low)),
         (gate.decide(new, None, PARAMS), (em, share, unseen)),
     ):
-        if any(figure is None or not math.isfinite(figure) for figure in needed):
+        dearer = (
+            low > 0 and needed[0] == math.inf
+        )  # passes, where it is better than a free champion
+        bad = [f for f in needed if f is None or not math.isfinite(f)]
+        if len(bad) > dearer:
             assert not decision.passed
         assert to_markdown(decision).startswith("# Gate: ")
         assert all(json.loads(tag)["verdict"] for tag in to_tags(decision).values())
@@ -370,6 +410,7 @@ def test_evidence_that_is_older_than_rivals_is_read_and_says_so(tmp_path: Path) 
     write_json(path, {key: stored[key] for key in stored.keys() - {"rivals", "simulated"}})
     found = read_evidence(path)
     assert (found.samples, found.rivals, found.simulated) == ([play("1"), play("2")], None, None)
+    found = found._replace(odd_prices=("candidate 'One': a slip",))
     write_evidence(path, found)
     assert read_evidence(path) == found
     setting = Setting(compare_rivals(found, SAMPLING))
