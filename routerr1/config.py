@@ -557,6 +557,9 @@ class RegistryParams(Section):
     experiment: str
 
 
+NumberOrAlias = Annotated[str, Field(coerce_numbers_to_str=True)]
+
+
 class ShadowParams(Section):
     """A version that answers a share of requests a second time, for comparison; clients never see it.
 
@@ -566,7 +569,7 @@ class ShadowParams(Section):
         judge: candidate that compares two answers that differ; None leaves them unjudged.
     """
 
-    version: str
+    version: NumberOrAlias
     share: float = Field(gt=0, le=1)
     budget_usd: float = Field(ge=0)
     judge: str | None = None
@@ -581,7 +584,7 @@ class CanaryParams(Section):
         max_latency_ratio: of median seconds, beyond which it returns; the intervals must be apart.
     """
 
-    version: str
+    version: NumberOrAlias
     share: float = Field(gt=0, lt=1)
     min_requests: int = Field(default=50, ge=10)
     max_latency_ratio: float = Field(default=1.5, gt=1)

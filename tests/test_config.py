@@ -163,3 +163,17 @@ def test_a_recording_has_one_writer(written: Path) -> None:
         ConfigError, match=r"params\.yaml: evaluate\.executor ray asks a simulated pool in"
     ):
         load_params(written)
+
+
+def test_a_version_to_try_is_a_number_or_an_alias(written: Path) -> None:
+    preset = written.parent / "presets/embedded.yaml"
+    section = {
+        "shadow": {"version": "challenger", "share": 0.1, "budget_usd": 5},
+        "canary": {"version": 2, "share": 0.05},
+    }
+    overlay = yaml.safe_load(preset.read_text()) or {}
+    preset.write_text(yaml.safe_dump({**overlay, "serve": section}))
+    serve = load_params(written).serve
+    assert serve.shadow is not None
+    assert serve.canary is not None
+    assert (serve.shadow.version, serve.canary.version) == ("challenger", "2")

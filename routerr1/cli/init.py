@@ -69,6 +69,8 @@ def init(
     )
     if made.imported is not None:
         typer.echo("\n".join(made.imported.lines()))
+    if made.repository is not None:
+        typer.echo(f"{folder}: was committed to the git repository around it, {made.repository}")
     typer.echo(f"{folder}: is a workspace. Next:")
     typer.echo(f"  cd {folder}")
     if made.pool is None:

@@ -112,7 +112,7 @@ def rollback(
 
 @registry_app.command("list")
 def list_(params: ParamsFile = PARAMS) -> None:
-    """Every version with its aliases, metrics and the verdict of the gate."""
+    """Every version with its aliases, metrics and the verdict of the gate; a + marks uncommitted changes."""
     from rich.console import Console
     from rich.table import Table
 
@@ -129,6 +129,8 @@ def list_(params: ParamsFile = PARAMS) -> None:
 
 
 def _row(version: "Version") -> tuple[str, ...]:
+    from routerr1.registry.contents import commit_of
+
     tags = version.tags
     return (
         str(version.number),
@@ -137,7 +139,7 @@ def _row(version: "Version") -> tuple[str, ...]:
         _figure(tags.get("metric.em"), 1, 3),
         _figure(tags.get("metric.cost_usd"), 1000, 4),
         tags.get("gate", "not asked"),
-        tags.get("lineage.git_commit", "?")[:7],
+        commit_of(tags),
     )
 
 

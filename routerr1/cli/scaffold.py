@@ -42,11 +42,17 @@ class Own:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What was made, for people; `imported` and `pool` are None where nothing was filled in."""
+    """What was made, for people; `imported` and `pool` are None where nothing was filled in.
+
+    Attributes:
+        repository: the git repository around the folder, to which the workspace was committed; None if the
+            folder became one itself.
+    """
 
     folder: Path
     imported: Imported | None
     pool: PoolFile | None
+    repository: Path | None = None
 
 
 def require_version() -> None:
@@ -104,11 +110,11 @@ def make_workspace(folder: Path, own: Own, *, embed: Embed | None = None) -> Mad
             found = None
             if questions is not None:
                 found = _import(questions, name, own.columns, embed)
-            _start_git_and_dvc(found)
+            repository = _start_git_and_dvc(found)
     except BaseException:
         shutil.rmtree(folder) if not there else _empty(folder)
         raise
-    return Made(folder, found, pool)
+    return Made(folder, found, pool, repository)
 
 
 def _empty(folder: Path) -> None:
@@ -247,7 +253,8 @@ def shares_of(rows: int) -> Shares:
     return Shares(max(0.2, min(0.4, 60 / rows)), max(0.1, min(0.2, 30 / rows)))
 
 
-def _start_git_and_dvc(imported: Imported | None) -> None:
+def _start_git_and_dvc(imported: Imported | None) -> Path | None:
+    """Commit the workspace; returns the repository around it, if there is one."""
     from dvc.repo import Repo
 
     if not _inside_git():
@@ -266,6 +273,7 @@ def _start_git_and_dvc(imported: Imported | None) -> None:
         else ["-c", "user.name=routerr1", "-c", "user.email=routerr1@localhost"]
     )
     _git(*who, "commit", "-q", "-m", "Start a workspace with routerr1 init", "--", ".")
+    return Path(_git("rev-parse", "--show-toplevel")) if subdir else None
 
 
 def _inside_git() -> bool:

@@ -25,6 +25,7 @@ class Breaker:
         self._in_a_row = 0
         self._opened_s: float | None = None
         self._on_trial = False
+        self._opener: TryError | None = None
 
     @property
     def state(self) -> BreakerState:
@@ -45,7 +46,11 @@ class Breaker:
         state = self.state
         trial = state == "half-open"
         if state == "open" or (trial and self._on_trial):
-            raise TryError(f"circuit {state}, not asked", ill=False)
+            before = self._opener
+            assert before is not None  # only a failure opens the circuit
+            raise TryError(
+                f"circuit {state}, not asked; before: {before.why}", said=before.said, ill=False
+            )
         self._on_trial = self._on_trial or trial
         try:
             yield
@@ -54,6 +59,7 @@ class Breaker:
                 self._in_a_row += 1
                 if trial or self._in_a_row >= self._failures:
                     self._opened_s = self._now()
+                    self._opener = error
             if trial:
                 self._on_trial = False
             raise

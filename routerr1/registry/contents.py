@@ -187,13 +187,23 @@ def tags_of(
     }
 
 
+def commit_of(tags: Mapping[str, str]) -> str:
+    """The beginning of a version's commit, with a + if changes were not committed.
+
+    >>> commit_of({"lineage.git_commit": "4958310c", "lineage.git_dirty": "true"})
+    '4958310+'
+    """
+    dirty = tags.get("lineage.git_dirty") == "true"
+    return tags.get("lineage.git_commit", "?")[:7] + ("+" if dirty else "")
+
+
 def description_of(tags: Mapping[str, str]) -> str:
     """One line for the lists of a registry."""
     cost = float(tags.get("metric.cost_usd", "nan"))
     return (
         f"Router {tags['lineage.router']}, preset {tags['lineage.preset']}, seeds {tags['lineage.seeds']}: "
         f"exact match {tags.get('metric.em', 'unknown')}, {cost * 1000:.4g} USD per 1000 questions; "
-        f"commit {tags['lineage.git_commit'][:7]}. "
+        f"commit {commit_of(tags)}. "
         f"Model card and SBOM: artifacts/context/{MODEL_CARD}, {SBOM}; report: artifacts/report."
     )
 

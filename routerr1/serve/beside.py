@@ -52,7 +52,8 @@ class ShadowSeat:
         self._gateway.add_beside(engine)
         self._engine = engine
         self.shadow = Shadow(self._gateway, engine, self._params, self._publish)
-        _log.info("%s is a shadow of %g of the requests", engine.identity.label, self._params.share)
+        share = 100 * self._params.share
+        _log.info("%s is a shadow of %g %% of the requests", engine.identity.label, share)
 
     def leave(self) -> None:
         """End the shadow after the questions that it is playing, with its report."""
@@ -100,7 +101,8 @@ class CanarySeat:
         self._gateway.add_beside(engine)
         self._engine = engine
         self.canary = Canary(self._gateway, engine, self._params)
-        _log.info("%s answers %g of the users", engine.identity.label, self._params.share)
+        share = 100 * self._params.share
+        _log.info("%s answers %g %% of the users", engine.identity.label, share)
 
     def leave(self) -> None:
         """End the canary after its last request."""

@@ -210,8 +210,7 @@ def report_of(pairs: Sequence[PairRow], champion: Identity) -> ShadowReport | No
     """What the gate is told of pairs with one champion; None without a pair."""
     if not pairs:
         return None
-    verdicts = [-1.0 if pair.verdict is None else pair.verdict for pair in pairs]
-    found = _paired(verdicts, [0.0] * len(verdicts))
+    found = _verdict(pairs)
     return ShadowReport(
         champion=champion.version,
         pairs=len(pairs),
@@ -257,25 +256,28 @@ def write_report(label: str, pairs: Sequence[PairRow]) -> Path | None:
     """Write runs/shadow/LABEL.md and .json: paired differences, shadow minus champion, with intervals."""
     if not pairs:
         return None
-    judged = [pair.verdict for pair in pairs if pair.verdict is not None]
+    differing = [pair for pair in pairs if not pair.same and not pair.failed]
+    unjudged = sum(pair.verdict is None for pair in differing)
     rows: dict[str, Difference] = {
         "US dollars": _paired([p.shadow_usd for p in pairs], [p.champion_usd for p in pairs]),
         "seconds": _paired([p.shadow_s for p in pairs], [p.champion_s for p in pairs]),
+        "verdict": _verdict(pairs),
     }
-    if judged:
-        rows["verdict"] = _paired(judged, [0.0] * len(judged))
     champions = ", ".join(sorted({pair.champion for pair in pairs}))
     counts = {
         "pairs": len(pairs),
         "same_answer": sum(pair.same for pair in pairs),
         "no_answer": sum(pair.failed for pair in pairs),
-        "judged": len(judged),
+        "judged": len(differing) - unjudged,
+        "unjudged": unjudged,
     }
     lines = [
         f"# {label} as a shadow of {champions}",
         "",
         f"{counts['pairs']} requests; {counts['same_answer']} equal answers, {counts['no_answer']} "
-        f"without an answer of the shadow, {counts['judged']} judged. Differences are shadow minus "
+        f"without an answer of the shadow, {counts['judged']} differing answers judged, {unjudged} not "
+        "judged (no metadata.reference, and no word of a serve.shadow.judge). What was not judged counts as "
+        "worse, here and in the gate. Differences are shadow minus "
         "champion on the same requests, with 95 % intervals. A verdict is 1 for the shadow, -1 for the "
         "champion and 0 for neither.",
         "",
@@ -284,7 +286,10 @@ def write_report(label: str, pairs: Sequence[PairRow]) -> Path | None:
     ]
     for name, each in rows.items():
         p = "-" if each.p is None else f"{each.p:.3g}"
-        lines.append(f"| {name} | {each.mean:.6g} | {each.low:.6g} | {each.high:.6g} | {p} |")
+        ends = [
+            "-" if end is None else f"{end:.6g}" for end in (each.low, each.high)
+        ]  # of one pair: none
+        lines.append(f"| {name} | {each.mean:.6g} | {' | '.join(ends)} | {p} |")
     stem = re.sub(r"[^\w.-]", "_", label)
     values = {
         name: {"mean": each.mean, "low": each.low, "high": each.high, "p": each.p}
@@ -294,6 +299,12 @@ def write_report(label: str, pairs: Sequence[PairRow]) -> Path | None:
     page = REPORTS / f"{stem}.md"
     files.atomic_write_text(page, "\n".join(lines) + "\n")
     return page
+
+
+def _verdict(pairs: Sequence[PairRow]) -> Difference:
+    """The mean verdict; an answer that differs and was not judged counts as worse."""
+    verdicts = [-1.0 if pair.verdict is None else pair.verdict for pair in pairs]
+    return _paired(verdicts, [0.0] * len(verdicts))
 
 
 def _paired(shadow: Sequence[float], champion: Sequence[float]) -> Difference:

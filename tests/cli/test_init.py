@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from routerr1.cli.app import app
 from routerr1.cli.scaffold import VERSION_FILE, Own, make_workspace, require_version, shares_of
 from routerr1.config import ColumnsParams, Params, load_params
 from routerr1.data.embedded import build_world, questions
@@ -83,6 +85,23 @@ def test_a_workspace_holds_what_the_stages_need(own: Path, pool_file: Path, tmp_
     assert status.stdout == ""
     assert (folder / "data/imported/support_tickets.parquet.dvc").is_file()
     assert ".env" in (folder / ".gitignore").read_text()
+
+
+@pytest.mark.usefixtures("git_user")
+def test_inside_a_repository_init_names_the_one_that_it_commits_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert "was committed" not in CliRunner().invoke(app, ["init", "alone"]).output
+    subprocess.run(["git", "init", "-q", "team"], check=True)
+    (tmp_path / "team/notes.txt").write_text("not of the workspace")
+    said = CliRunner().invoke(app, ["init", "team/ws"]).output
+    team = (tmp_path / "team").resolve()
+    assert f"team/ws: was committed to the git repository around it, {team}\n" in said
+    listed = ["git", "ls-files"]
+    tracked = subprocess.run(listed, cwd=team, capture_output=True, text=True, check=True).stdout
+    assert "ws/dvc.yaml" in tracked
+    assert "notes.txt" not in tracked
 
 
 @pytest.mark.usefixtures("git_user")

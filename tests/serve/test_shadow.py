@@ -17,7 +17,7 @@ from routerr1.registry.shadow_report import ShadowReport
 from routerr1.rollout.generate import ScriptedGenerator
 from routerr1.serve.build import policy_route
 from routerr1.serve.engine import Engine, Identity
-from routerr1.serve.shadow import Shadow, report_of
+from routerr1.serve.shadow import Shadow, report_of, write_report
 from routerr1.serve.store import PairRow
 from routerr1.simulation.pool import SimulatedPool
 from routerr1.types import Card, Reply
@@ -162,6 +162,21 @@ async def test_the_report_is_published_beside_the_champion_that_answered(
     # Answers that differ and are not judged do not speak for the shadow.
     assert report.verdict == -1.0
     assert report_of([], identity) is None
+    one = [
+        pair(0, "routerr1@7"),
+        *(replace(pair(n, "routerr1@7"), same=True, verdict=0.0) for n in range(1, 60)),
+    ]
+    told = report_of(one, identity)
+    page = write_report("routerr1@8", one)
+    assert told is not None
+    assert page is not None
+    written = read_json(page.with_suffix(".json"))
+    assert (written["judged"], written["unjudged"]) == (0, 1)
+    verdict = written["differences"]["verdict"]
+    assert (verdict["mean"], verdict["low"]) == (told.verdict, told.low)
+    assert told.verdict == pytest.approx(-1 / 60)
+    assert "59 equal answers" in page.read_text()
+    assert "0 differing answers judged, 1 not judged" in page.read_text()
 
 
 async def test_a_cost_that_is_not_finite_makes_no_pair(
