@@ -713,6 +713,11 @@ def load_params(
     Raises: ConfigError naming the file, the key and, for an unknown key, the nearest known one.
     """
     edited = edited or {}
+    if path not in edited and not path.is_file():
+        raise ConfigError(
+            f"{path}: not found, so this is no workspace; change to its folder, or make one with "
+            "`routerr1 init FOLDER`"
+        )
     base = _read_mapping(path, edited)
     name = base.get("preset", "embedded")
     overlay_path = path.parent / "presets" / f"{name}.yaml"

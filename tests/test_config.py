@@ -149,7 +149,7 @@ def test_a_bad_value_of_a_profile_names_the_profile(written: Path) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"params.yaml: cannot be read"):
+    with pytest.raises(ConfigError, match=r"params.yaml: not found, .*`routerr1 init FOLDER`"):
         load_params(tmp_path / "params.yaml")
 
 

@@ -64,6 +64,8 @@ def ask_once(
     workspace = Workspace(params)
     ours = policy == str(PATHS.policy) or (Path(policy) / MANIFEST).is_file()
     _ = workspace.renderer
+    if ours and not (Path(policy) / MANIFEST).is_file():
+        raise CheckpointError(f"{policy}: there is no trained policy here; run `dvc repro`")
     if ours and not other_pool:
         _require_its_pool(Path(policy), workspace)
 

@@ -55,6 +55,8 @@ def init(
         if questions is not None:
             question = question or typer.prompt("Column of the question", default="question")
             answers = answers or typer.prompt("Column of the answers", default="answers")
+    if questions is not None and not questions.is_file():
+        raise ConfigError(f"init: --questions {questions}: not found")
     if questions is not None and (question is None or answers is None):
         raise ConfigError(
             "init: --questions needs --question COLUMN and --answers COLUMN, as the file names them"

@@ -111,9 +111,9 @@ def _require(path: Path, raw: Raw, columns: Sequence[str]) -> None:
             there = ", ".join(map(str, raw.values))
             other = len(raw.values) == 1 and re.search(r"[;\t|,]", there)
             hint = _SEPARATED.get(_kind(path), "") if other else ""
-            raise DataError(
-                f"{path}, line {raw.line}: no column {column!r} (there are: {there}){hint}"
-            )
+            # The header names the columns of a table; in JSONL each line does.
+            line = f", line {raw.line}" if _kind(path) in ("jsonl", "ndjson") else ""
+            raise DataError(f"{path}{line}: no column {column!r} (there are: {there}){hint}")
 
 
 def _require_distinct(path: Path, names: Iterable[str]) -> None:

@@ -53,14 +53,14 @@ class Result(BaseModel):
 
         Raises: DataError naming the file and the field that is missing, unknown or of another type.
         """
+        if not path.is_file():
+            raise DataError(f"{path}: not found; run `dvc repro`, which writes it")
         try:
             return cls.model_validate(read_json(path))
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))
-            raise DataError(
-                f"{path}: {place}: {first['msg']}; run the stage that writes it again"
-            ) from None
+            raise DataError(f"{path}: {place}: {first['msg']}; run `dvc repro` again") from None
 
     def write(self, path: Path) -> None:
         """Store it as canonical JSON, atomically."""

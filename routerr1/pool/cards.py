@@ -1,6 +1,7 @@
 """Cards on disk: data/pool/cards.json, one object per candidate in the order the prompt shows them."""
 
 import dataclasses
+import difflib
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -117,11 +118,21 @@ def parse_entry(row_type: type[Row], row: Any, path: Path, index: int) -> Row:
 
 
 def first_problem(error: ValidationError) -> str:
-    """`key: what is wrong with it`, of the first thing pydantic found; never the value given."""
-    first = error.errors(include_input=False, include_url=False)[0]
+    """`key: what is wrong with it`, of one thing pydantic found; never the value given.
+
+    An unknown key comes first, because a misspelt key is also a missing one.
+    """
+    problems = error.errors(include_input=False, include_url=False)
+    first = min(problems, key=lambda each: each["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return f"unknown key {key}"
+        missing = [
+            str(each["loc"][-1])
+            for each in problems
+            if each["type"] == "missing" and each["loc"][:-1] == first["loc"][:-1]
+        ]
+        near = difflib.get_close_matches(str(first["loc"][-1]), missing, n=1)
+        return f"unknown key {key}" + "".join(f"; did you mean {name}?" for name in near)
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "string_pattern_mismatch":
         message = "must not be blank, hold `:`, `<` or `>`, or begin or end with a space"

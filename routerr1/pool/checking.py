@@ -59,7 +59,9 @@ async def _check(file: PoolFile, row: CandidateRow, environ: Mapping[str, str]) 
         reply = await pool.ask(Call(row.name, QUESTION))
     finally:
         await pool.aclose()
-    problem = (reply.note or reply.failure or "") if reply.failure else ""
+    if reply.failure is None:
+        return Checked(row.name, key, reply)
+    problem = f"{reply.note or reply.failure}, at {endpoint.base_url}"
     return Checked(row.name, key, reply, problem)
 
 

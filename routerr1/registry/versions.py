@@ -370,7 +370,16 @@ def get_version(client: "MlflowClient", name: str, which: int | str) -> Version:
         if str(version.number) == str(which) or which in version.aliases:
             return version
     known = ", ".join(str(version.number) for version in reversed(versions)) or "none"
-    raise NoSuchVersion(f"model {name!r}: has no version {which} (there are: {known})")
+    raise NoSuchVersion(
+        f"model {name!r}: has no version {which} (there are: {known}){_remedy(versions, which)}"
+    )
+
+
+def _remedy(versions: Sequence[Version], which: int | str) -> str:
+    """The command that makes what is missing; empty if the name is at fault."""
+    if not versions or which == CHALLENGER:
+        return "; run `routerr1 register`"
+    return "; run `routerr1 promote`" if which == CHAMPION else ""
 
 
 def _version(made: "ModelVersion", aliases: Mapping[str, Any] | None = None) -> Version:

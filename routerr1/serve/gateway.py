@@ -98,6 +98,15 @@ class Gateway:
             and (key is None or key.candidates is None or card.name in key.candidates)
         ]
 
+    def _absence(self, model: str) -> str:
+        """Why `models` does not list a model."""
+        allowed = self.params.candidates
+        if not any(card.name == model for card in self.engine.cards):
+            return "does not exist"
+        if allowed == "all" or model in allowed:
+            return "is not one that this key may ask"
+        return "is not in serve.candidates"
+
     def asked(
         self, request: ChatRequest, key: Key | None, budget_usd: float | None, trace: str | None
     ) -> Asked:
@@ -110,7 +119,8 @@ class Gateway:
         if request.model not in self.models(key):
             raise ApiError(
                 404,
-                f"the model {request.model[:100]!r} does not exist; GET /v1/models lists the models",
+                f"the model {request.model[:100]!r} {self._absence(request.model)}; GET /v1/models lists "
+                "the models",
                 "model_not_found",
                 "model",
             )

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from routerr1.baselines.replies import Always, answer_with_reply, next_call_of
-from routerr1.cli.ask import ask_once, ask_version, show, steps_shown
+from routerr1.cli.ask import ask_once, ask_version, evaluated_router, show, steps_shown
 from routerr1.config import BudgetParams, Params, RolloutParams
-from routerr1.errors import CheckpointError, ConfigError
+from routerr1.errors import CheckpointError, ConfigError, DataError
 from routerr1.files import digest
 from routerr1.pool.base import Call, Pool
 from routerr1.pool.budget import Budget, BudgetedPool, Limits
@@ -196,6 +196,16 @@ def test_a_policy_of_another_pool_is_refused_unless_told(
     assert ask_once(FRANCE, str(other), params, seed=1, temperature=0.0, other_pool=True).turns
     save_policy(calling_policy, other, {"cards": digest(Path("data/pool/cards.json"))})
     assert ask_once(FRANCE, str(other), params, seed=1, temperature=0.0).turns
+
+
+def test_what_was_not_made_yet_names_the_command_that_makes_it(
+    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match=r"models/policy: there is no .* run `dvc repro`"):
+        ask_once(FRANCE, "models/policy", params, seed=1, temperature=0.0)
+    with pytest.raises(DataError, match=r"table\.json: not found; run `dvc repro`"):
+        evaluated_router()
 
 
 def test_an_address_that_is_no_version_is_refused(chain: Params) -> None:

@@ -161,6 +161,13 @@ def test_what_cannot_be_used_leaves_no_folder(own: Path, tmp_path: Path):
         make_workspace(tmp_path / "full", Own())
 
 
+def test_a_missing_file_is_named_before_its_columns(tmp_path: Path):
+    words = ["init", str(tmp_path / "ws"), "--questions", str(tmp_path / "none.csv")]
+    done = CliRunner().invoke(app, words)
+    assert isinstance(done.exception, ConfigError)
+    assert "none.csv: not found" in str(done.exception)
+
+
 def test_shares_leave_something_to_test_on():
     assert [round(share, 2) for share in shares_of(1000)] == [0.2, 0.1]
     assert [round(share, 2) for share in shares_of(20)] == [0.4, 0.2]

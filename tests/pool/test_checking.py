@@ -38,6 +38,7 @@ async def test_a_missing_or_wrong_key_and_an_unknown_model_are_named(file: PoolF
     assert "THE_KEY" in missing.problem
     (wrong, *_) = await check_pool(file, {"THE_KEY": "other"})
     assert "401" in wrong.problem
+    assert f", at {file.endpoints['here'].base_url}" in wrong.problem
     assert "other" not in wrong.problem
     first, *rest = file.candidates
     changed = replace(file, candidates=(first.model_copy(update={"model": "Nope"}), *rest))

@@ -82,6 +82,12 @@ def test_a_good_file_tells_cards_and_requests(tmp_path: Path):
         (edit(2, fallback="Three"), "its fallbacks run in a circle: Three -> Three"),
         (edit(0, endpoint="there"), "candidate 'One': endpoint 'there' is not among those"),
         (edit(0, price=1), "candidate 'One': unknown key price"),
+        (
+            lambda c: c["candidates"][0].update(
+                prompt_usd_per_token=c["candidates"][0].pop("prompt_usd_per_mtok")
+            ),
+            "unknown key prompt_usd_per_token; did you mean prompt_usd_per_mtok?",
+        ),
         (edit(0, temperature=3), "candidate 'One': temperature: "),
         (edit(1, context_window=600), "candidate 'Two': context_window is 600, and replies of 600 tokens"),
         (edit(1, max_reply_tokens=9000), "candidate 'Two': context_window is 4096, and replies of 9000"),

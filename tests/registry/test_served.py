@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from routerr1.config import Params
-from routerr1.errors import ConfigError
+from routerr1.errors import ConfigError, NoSuchVersion
 from routerr1.registry.served import as_served
+from routerr1.registry.versions import get_version
+from routerr1.tracking.store import open_client
 
 OWN = {"packed": Path("ctx/pool.yaml"), "prompt": Path("ctx/prompt.txt"), "budget": {}}
 
@@ -48,3 +50,9 @@ def test_the_pyfunc_model_refuses_an_empty_question() -> None:
         with pytest.raises(MlflowException, match="inputs: question 1 is empty") as refused:
             RouterModel().predict(["Why?", " \n"])
     assert refused.value.get_http_status_code() == 400
+
+
+def test_a_missing_version_names_the_command_that_makes_it(mlflow_store: Path) -> None:
+    assert mlflow_store == Path.cwd()
+    with pytest.raises(NoSuchVersion, match=r"no version champion .*; run `routerr1 register`$"):
+        get_version(open_client(), "routerr1", "champion")

@@ -119,7 +119,7 @@ def test_the_models_are_listed_and_can_be_asked_by_name(start: Start, pool: Simu
         chunks = list(
             openai_client.chat.completions.create(**{**ASK, "model": "Atlas"}, stream=True)
         )
-        with pytest.raises(openai.NotFoundError, match="'Curie' does not exist"):
+        with pytest.raises(openai.NotFoundError, match=r"'Curie' is not in serve\.candidates"):
             openai_client.chat.completions.create(**{**ASK, "model": "Curie"})
         with pytest.raises(openai.NotFoundError):
             openai_client.models.retrieve("../../etc/passwd")
