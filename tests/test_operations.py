@@ -1,18 +1,19 @@
-"""From nothing to a champion by schedule, event and rollback: real Prefect server, worker, MLflow server.
+"""From nothing to a champion by schedule, feedback and rollback, with every service of compose.yaml.
 
+PostgreSQL, MLflow server, Prefect server, worker and gateway run by the commands of that file, as plain processes.
 The chain is the repository's own with the ci preset, in a clone. Unchanged, that preset's policy writes
 hardly a tag, so its warm start is made long enough for the policy to have something to lose, and its gate has
 a floor. All is one test: the runs build upon each other, and the first takes a minute and more.
 """
 
-import shutil
+import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from routerr1.flows.params import set_values
 from routerr1.registry import promotion, versions
 from routerr1.tracking.store import open_client
 from tests.clone import commit, environment, is_stage, make_clone, processes_in, replace
-from tests.servers import free_port, mlflow_server, postgresql, running, until_answers
+from tests.composed import Composed, composed
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
@@ -36,6 +37,7 @@ TAUGHT = {
     "warmstart.warmup_steps": 5,
 }
 UNTAUGHT = {"warmstart.steps": 1}
+CORRECTED = 4  # answers of the gateway
 CRONS = {  # the two that watch are started by hand
     "0 2 * * *": "* * * * *",
     "0 */6 * * *": "0 0 1 1 *",
@@ -45,10 +47,10 @@ CRONS = {  # the two that watch are started by hand
 
 @dataclass(frozen=True)
 class Site:
-    """A clone that is the working folder, the servers' logs, and a client of the Prefect server."""
+    """A clone that is the working folder, the services, and a client of the Prefect server."""
 
     clone: Path
-    logs: Path
+    services: Composed
     client: Any
 
     def command(self, *arguments: str) -> str:
@@ -62,12 +64,9 @@ class Site:
 
     def said(self) -> str:
         """The end of every log."""
-        return "\n".join(path.read_text()[-3000:] for path in sorted(self.logs.glob("*.log")))
-
-    def background(self, name: str, *arguments: str) -> AbstractContextManager[object]:
-        """A Python module that runs on in the clone, ended with all it started; its output is kept."""
-        command = [sys.executable, "-m", *arguments]
-        return running(command, self.logs / f"{name}.log", env=environment(self.clone))
+        return "\n".join(
+            path.read_text()[-3000:] for path in sorted(self.services.logs.glob("*.log"))
+        )
 
     def until(self, holds: Callable[[], object], seconds: float = 600.0) -> None:
         """Wait for it, or fail with the end of the logs."""
@@ -104,7 +103,7 @@ class Site:
 def site(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Site]:
-    """MLflow and Prefect over PostgreSQL (SQLite where that is missing), and the clone."""
+    """MLflow and Prefect as in compose.yaml, and the clone."""
     logs = tmp_path_factory.mktemp("servers")
     clone = make_clone(tmp_path_factory.mktemp("operations") / "clone")
     replace(clone / "presets/ci.yaml", "warmstart: {steps: 20, batch_size: 16}\n", "")
@@ -120,50 +119,32 @@ def site(
     for cron, other in CRONS.items():
         replace(clone / "prefect.yaml", f'- cron: "{cron}"', f'- cron: "{other}"')
     commit(clone, "as a team would run it")
-    port = free_port()
-    api = f"http://127.0.0.1:{port}/api"
     (logs / "prefect").mkdir()
-    server = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1"]
     for name, value in {
         "PREFECT_HOME": str(logs / "prefect"),
-        "PREFECT_API_URL": api,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "true",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight processes that nothing here needs
         "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "1",  # by its default of 10 s so short a training has none
     }.items():
         monkeypatch.setenv(name, value)
     with (
-        stores(logs) as (backend, database),
-        running(
-            [*server, "--port", str(port)], logs / "server.log",
-            env={"PREFECT_SERVER_DATABASE_CONNECTION_URL": database}, cwd=logs,
-        ),
-        mlflow_server(logs, backend) as mlflow,
-    ):  # fmt: skip
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow)
+        composed(clone, logs) as services,
+        services.start("prefect"),
+        services.start("mlflow"),
+    ):
+        api = f"{services.url('prefect')}/api"
+        monkeypatch.setenv("PREFECT_API_URL", api)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", services.url("mlflow"))
         monkeypatch.chdir(clone)
-        until_answers(f"{api}/health", logs / "server.log")
+        for name in ("prefect", "mlflow"):
+            services.until_healthy(name)
         from prefect.client.orchestration import get_client
         from prefect.settings import PREFECT_API_URL, temporary_settings
 
         with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
-            yield Site(clone, logs, client)
-
-
-@contextmanager
-def stores(folder: Path) -> Iterator[tuple[str, str]]:
-    """Addresses of MLflow's and of Prefect's database."""
-    if shutil.which("postgres") is None or find_spec("psycopg2") is None:
-        yield f"sqlite:///{folder / 'mlflow.db'}", f"sqlite+aiosqlite:///{folder / 'prefect.db'}"
-        return
-    with postgresql(folder) as address:
-        import psycopg2
-
-        with closing(psycopg2.connect(address)) as opened:
-            opened.autocommit = True
-            opened.cursor().execute("CREATE DATABASE prefect")
-        whole = address.replace("postgresql:", "postgresql+asyncpg:").removesuffix("/postgres")
-        yield address, f"{whole}/prefect"
+            yield Site(clone, services, client)
 
 
 def version(number: int) -> versions.Version | None:
@@ -177,18 +158,18 @@ def is_champion(number: int) -> bool:
 
 
 def test_schedule_gate_event_and_rollback(site: Site) -> None:
-    worker = ("prefect", "worker", "start", "--pool", "routerr1", "--type", "process")
-    with site.background("worker", *worker):
+    with site.services.start("worker"):
         site.until(lambda: site.client.read_work_pools())
         site.command("prefect", "deploy", "--all")
         site.until(lambda: processes_in(site.clone, is_stage("dataset")))  # by the clock
         retrain = site.client.read_deployment_by_name("retrain/retrain")
         site.client.pause_deployment(retrain.id)  # once is enough
         site.until(lambda: is_champion(1))  # the whole chain
-        installed = site.command("routerr1.cli", "ops", "install")
+        installed = site.services.run("deploy")
         assert "deployment retrain/retrain: stays switched off" in installed
         site.until(lambda: not site.left())
         check_what_a_run_keeps(site)
+        ask_the_gateway_and_say_what_was_right(site)
 
         # A wrecked training would not do: the start is validated too, and kept where no step is better.
         set_values(PARAMS, UNTAUGHT)
@@ -206,10 +187,10 @@ def test_schedule_gate_event_and_rollback(site: Site) -> None:
 
         set_values(PARAMS, TAUGHT)
         commit(site.clone, "as it was")  # of another commit, so another version
-        tell_of_another_model(site, "routerr1.data.changed")
-        site.command("routerr1.cli", "ops", "notify", "routerr1.pool.changed", "--why", "a price")
-        site.until(lambda: is_champion(3))  # by the event
-        assert [run.parameters["trigger"] for run in by_events(site)] == ["routerr1.pool.changed"]
+        tell_of_another_model(site, "routerr1.pool.changed")
+        make_data_of_feedback(site)
+        site.until(lambda: is_champion(3))  # by the event of the new data
+        assert [run.parameters["trigger"] for run in by_events(site)] == ["routerr1.data.changed"]
         site.until(lambda: not site.left())  # a flow ended with its worker would keep its slot
         assert promotion.rollback(load_params(), why="test").after == 1
         assert is_champion(1)
@@ -223,6 +204,53 @@ def tell_of_another_model(site: Site, event: str) -> None:
 
     told = Event(event=event, resource={"prefect.resource.id": "routerr1.model.another"})
     site.client.request("POST", "/events", json=[told.model_dump(mode="json")])
+
+
+def post(url: str, key: str, body: Mapping[str, object]) -> tuple[int, dict[str, Any]]:
+    """Status and body of a response, an error too."""
+    headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as found:
+            return found.status, json.load(found)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def ask_the_gateway_and_say_what_was_right(site: Site) -> None:
+    """The champion answers behind the gateway of compose.yaml; a user corrects its answers."""
+    key = site.command("routerr1.cli", "keys", "add", "me").strip()
+    corrected = 0
+    with site.services.start("gateway", "--demo"):  # its candidates are simulated
+        site.services.until_healthy("gateway")
+        url = site.services.url("gateway")
+        for number in range(CORRECTED * 4):
+            question = f"What is the capital of country number {number} of my list?"
+            body = {"model": "routerr1", "messages": [{"role": "user", "content": question}]}
+            assert post(f"{url}/v1/chat/completions", "wrong", body)[0] == 401
+            status, found = post(f"{url}/v1/chat/completions", key, body)
+            if status == 502:  # so small a policy does not answer every question
+                assert found["error"]["code"] in ("no_answer", "no_candidate_replied")
+                continue
+            assert status == 200, found
+            assert found["routerr1"]["version"] == "1"
+            said = {"request_id": found["id"], "answer": f"City {number}", "consent": True}
+            assert post(f"{url}/v1/feedback", key, {**said, "question": question})[0] == 201
+            corrected += 1
+            if corrected == CORRECTED:
+                return
+    pytest.fail(f"{corrected} questions were answered:\n{site.said()}")
+
+
+def make_data_of_feedback(site: Site) -> None:
+    """As a schedule would: nothing is done until enough answers are new, then a retrain is asked for."""
+    make = ("routerr1.cli", "data", "from-feedback", "--test", "0", "--validation", "0", "--notify")
+    printed = site.command(*make, "--at-least", str(CORRECTED + 1))
+    assert f"{CORRECTED} new answers, {CORRECTED + 1} are asked for" in printed
+    assert not by_events(site)
+    printed = site.command(*make, "--at-least", str(CORRECTED))
+    assert f"{CORRECTED} rows, 0 refused" in printed
+    assert "emitted routerr1.data.changed" in printed
 
 
 def check_what_a_run_keeps(site: Site) -> None:
