@@ -243,6 +243,11 @@ class PromptParams(Section):
             raise ValueError("template file needs a file in `file`, and the others have none")
         return self
 
+    @property
+    def reads_spend(self) -> bool:
+        """True if a policy is shown the candidates that the spend level allows."""
+        return self.template == "compact"
+
 
 class RolloutParams(Section):
     """Limits of one trajectory; `temperature` is that of sampling in training.

@@ -198,11 +198,14 @@ def ask(
         ),
     ] = False,
     spend: Annotated[
-        int,
+        int | None,
         typer.Option(
-            min=0, max=10, help="What may be spent: 0 is as cheap as possible, 10 the best."
+            min=0,
+            max=10,
+            help="What may be spent: 0 is as cheap as possible, 10 the best and the default. Routers without "
+            "a policy have no such levels.",
         ),
-    ] = 10,
+    ] = None,
     params: ParamsFile = PARAMS,
 ) -> None:
     """Answer one question with the trained policy, and show every thought, call and price.
@@ -219,9 +222,10 @@ def ask(
     if router is None and not loaded.has_policy and policy == "models/policy":
         router = asking.evaluated_router()
     if router is not None:
+        asking.refuse_spend(spend, f"router {router}")
         played = asking.ask_router(question, router, loaded)
     elif policy.startswith(asking.VERSIONS):
-        played = asking.ask_version(question, policy, loaded)
+        played = asking.ask_version(question, policy, loaded, spend=spend)
     else:
         played = asking.ask_once(
             question,

@@ -48,7 +48,7 @@ def ask_once(
     seed: int,
     temperature: float,
     other_pool: bool = False,
-    spend: int = SPEND_LEVELS,
+    spend: int | None = None,
 ) -> Trajectory:
     """Answer `question` with the checkpoint `policy`, on the pool that the parameters name.
 
@@ -57,10 +57,12 @@ def ask_once(
     Args:
         policy: a folder that this project wrote, whose files are checked; or any folder or hub name of a causal LM.
         other_pool: the policy may have been trained with other candidates or prices.
-        spend: what may be spent, from 0 to 10; a policy of the compact template reads it.
+        spend: what may be spent, from 0 to 10; a policy of the compact template reads it. None is the highest.
 
-    Raises: CheckpointError, PoolError: policy or pool cannot be used.
+    Raises: CheckpointError, PoolError: policy or pool cannot be used; ConfigError for `spend` without such levels.
     """
+    if not params.prompt.reads_spend:
+        refuse_spend(spend, f"a policy of prompt.template {params.prompt.template}")
     workspace = Workspace(params)
     ours = policy == str(PATHS.policy) or (Path(policy) / MANIFEST).is_file()
     _ = workspace.renderer
@@ -79,6 +81,14 @@ def ask_once(
     return _ask(question, workspace, workspace.cards, load, f"loading {policy}")
 
 
+def refuse_spend(spend: int | None, router: str) -> None:
+    """Raises: ConfigError for a spend level that the router would not heed."""
+    if spend is not None:
+        raise ConfigError(
+            f"--spend {spend}: {router} has no spend levels; leave it out, or name another router (knn_spend_5, ...)"
+        )
+
+
 def _require_its_pool(policy: Path, workspace: Workspace) -> None:
     """Raises: CheckpointError if the policy was trained with other cards, and not with drawn pools."""
     manifest = read_manifest(policy)
@@ -92,13 +102,14 @@ def _require_its_pool(policy: Path, workspace: Workspace) -> None:
         )
 
 
-def ask_version(question: str, uri: str, params: Params) -> Trajectory:
+def ask_version(question: str, uri: str, params: Params, *, spend: int | None = None) -> Trajectory:
     """Answer `question` with a registered version as it is served: its own cards, pool and parameters.
 
     Args:
         uri: models:/NAME@ALIAS or models:/NAME/NUMBER.
+        spend: as in `ask_once`.
 
-    Raises: ConfigError for another address; RegistryError if there is no such version, or it was changed.
+    Raises: ConfigError for another address, or for `spend` without such levels; RegistryError if there is no such version, or it was changed.
     """
     from routerr1.registry.served import as_served
     from routerr1.registry.versions import get_version, version_files
@@ -115,6 +126,8 @@ def ask_version(question: str, uri: str, params: Params) -> Trajectory:
             budget=params.pool.budget.model_dump(),
         )  # fmt: skip
         workspace = Workspace(own)
+        if (checkpoint / ROUTER).is_file() or not own.prompt.reads_spend:
+            refuse_spend(spend, f"version {version.number}")
 
         def load() -> Answering:
             if (checkpoint / ROUTER).is_file():
@@ -122,7 +135,11 @@ def ask_version(question: str, uri: str, params: Params) -> Trajectory:
             generator = workspace.load(checkpoint)
             section = own.evaluate
             return _policy_answering(
-                generator, workspace, seed=section.seed, temperature=section.temperature
+                generator,
+                workspace,
+                seed=section.seed,
+                temperature=section.temperature,
+                spend=spend,
             )
 
         cards = read_cards(context / "cards.json")
@@ -154,11 +171,11 @@ def _policy_answering(
     *,
     seed: int,
     temperature: float,
-    spend: int = SPEND_LEVELS,
+    spend: int | None = None,
 ) -> Answering:
     async def answer(question: Question, pool: Pool) -> Trajectory:
         return await rollout(
-            with_spend(question, spend),
+            with_spend(question, SPEND_LEVELS if spend is None else spend),
             generator,
             pool,
             render=workspace.renderer,

@@ -58,13 +58,14 @@ class AboutBody(BaseModel):
     Attributes:
         version: of the policy: number in the registry, or a digest of its files.
         pool: `http`, `recorded` (replies of real models, made earlier) or `simulated`.
+        spend: level that the router heeded; null for a router or a candidate that heeds none.
         cost: what the calls cost, equal to the sum over `calls`.
     """
 
     version: str
     router: str
     pool: str
-    spend: float
+    spend: float | None
     cost: float
     calls: list[CallBody]
     policy_tokens: int
@@ -128,7 +129,7 @@ def about_of(
     replies: Sequence[Reply],
     identity: Identity,
     *,
-    spend: float,
+    spend: float | None,
     policy_tokens: int,
     seconds: float,
     trace_id: str,

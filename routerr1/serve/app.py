@@ -53,6 +53,7 @@ class Ready(BaseModel):
     """Whether new requests are taken, and by what.
 
     Attributes:
+        reads_spend: the router heeds the spend level of a request.
         refused: a version that was not taken into service, and why.
     """
 
@@ -61,6 +62,7 @@ class Ready(BaseModel):
     router: str
     pool: str
     under_way: int
+    reads_spend: bool
     refused: str | None = None
 
 
@@ -183,6 +185,7 @@ def _add_health(app: FastAPI, gateway: Gateway, watches: Sequence[Watch]) -> Non
             router=identity.router,
             pool=identity.pool,
             under_way=gateway.engine.under_way,
+            reads_spend=identity.reads_spend,
             refused=_refusal(watches),
         )
         return JSONResponse(body.model_dump(), 503 if gateway.draining else 200)

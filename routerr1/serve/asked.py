@@ -27,6 +27,11 @@ class Asked:
     began: float = field(default_factory=time.perf_counter)
     first_s: float | None = None
 
+    @property
+    def spend(self) -> float | None:
+        """The spend level that the router heeds; None if it heeds none."""
+        return self.request.spend if self.engine.identity.reads_spend else None
+
     def answered(self) -> None:
         """Note that the first visible token is decided."""
         if self.first_s is None:

@@ -32,6 +32,7 @@ from routerr1.types import Question, Trajectory
 from routerr1.workspace import Workspace
 
 SERVED = "served"  # pool and data set of what is played here
+_READ_SPEND = ("policy", "baseline/policy_before_rl")
 _BASELINES = (*CHOOSERS, "largest", "frugal", "prompted", "policy_before_rl", "knn_multi_turn")
 
 
@@ -273,7 +274,8 @@ class _Opened:
             raise
 
     def engine(self, version: str, router: str, route: Route, digest: str) -> Engine:
-        identity = Identity(self._name, version, router, self._kind, digest)
+        reads_spend = self._params.prompt.reads_spend and router in _READ_SPEND
+        identity = Identity(self._name, version, router, self._kind, digest, reads_spend)
         engine = Engine(
             identity, route, self.pool, self._budget, self._remote, decides_first=self.decides_first
         )

@@ -28,6 +28,7 @@ class Identity:
         router: `policy`, or a baseline.
         pool: kind of the pool: http, recorded or simulated.
         digest: of the policy's files; "" for a router without one.
+        reads_spend: it heeds the spend level of a request.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Identity:
     router: str
     pool: str
     digest: str = ""
+    reads_spend: bool = True
 
     @property
     def label(self) -> str:

@@ -175,7 +175,7 @@ class Gateway:
         Raises: ApiError.
         """
         engine = asked.engine
-        request, spend = asked.request, asked.request.spend or 0.0
+        request = asked.request
         refuse_unsupported(request)
         text = question_of(request.messages)
         if len(text) > self.params.max_question_chars:
@@ -212,7 +212,7 @@ class Gateway:
             about = about_of(
                 heard.replies,
                 engine.identity,
-                spend=spend,
+                spend=asked.spend,
                 policy_tokens=trajectory.ledger.policy_tokens,
                 seconds=seconds,
                 trace_id=asked.trace_id,

@@ -62,8 +62,10 @@ class Kept:
             self._asked,
             self._asked.engine.identity.label,
         )
-        model, spend = asked.request.model, asked.request.spend or 0.0
-        labels = (label, model, f"{spend:.0f}")
+        model, spend = asked.request.model, asked.spend
+        if not self._gateway.is_router(asked):
+            spend = None
+        labels = (label, model, "none" if spend is None else f"{spend:.0f}")
         seconds = time.perf_counter() - asked.began
         cost_usd = sum(reply.cost_usd for reply in self._replies)
         if status != 200:  # a call that broke off is on no reply, but it is booked
@@ -88,7 +90,7 @@ class Kept:
                 user_name=asked.request.user,
                 version=label,
                 model=model,
-                spend=spend,
+                spend=asked.request.spend or 0.0,
                 status=status,
                 code=code,
                 cost_usd=cost_usd,

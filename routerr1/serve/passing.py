@@ -118,7 +118,7 @@ def _about(asked: Asked, found: Forwarded) -> AboutBody:
     return about_of(
         [found.reply],
         asked.engine.identity,
-        spend=asked.request.spend or 0.0,
+        spend=None,
         policy_tokens=0,
         seconds=time.perf_counter() - asked.began,
         trace_id=asked.trace_id,

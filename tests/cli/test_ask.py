@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from routerr1.baselines.replies import Always, answer_with_reply, next_call_of
+from routerr1.cli.app import app
 from routerr1.cli.ask import ask_once, ask_version, evaluated_router, show, steps_shown
 from routerr1.config import BudgetParams, Params, RolloutParams
 from routerr1.errors import CheckpointError, ConfigError, DataError
@@ -211,3 +213,14 @@ def test_what_was_not_made_yet_names_the_command_that_makes_it(
 def test_an_address_that_is_no_version_is_refused(chain: Params) -> None:
     with pytest.raises(ConfigError, match=r"models:/NAME@ALIAS"):
         ask_version(FRANCE, "models:/routerr1", chain)
+
+
+def test_a_router_that_heeds_no_spend_level_is_not_asked_with_one(params: Params) -> None:
+    full = params.replace(prompt=params.prompt.replace(template="full"))
+    with pytest.raises(
+        ConfigError, match=r"--spend 2: a policy of prompt\.template full has no spend levels"
+    ):
+        ask_once(FRANCE, "models/policy", full, seed=0, temperature=0.0, spend=2)
+    said = CliRunner().invoke(app, ["ask", FRANCE, "--router", "knn", "--spend", "2"])
+    assert isinstance(said.exception, ConfigError)
+    assert str(said.exception).startswith("--spend 2: router knn has no spend levels; ")

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from routerr1.pool.base import Call, Pool
 from routerr1.pool.budget import Budget, BudgetedPool, Limits
 from routerr1.rollout.generate import ScriptedGenerator
+from routerr1.serve.engine import Identity
 from routerr1.serve.keys import new_key
 from routerr1.simulation.pool import SimulatedPool
 from routerr1.types import Reply
@@ -299,6 +300,17 @@ def test_spend_is_taken_and_named(start: Start) -> None:
     with client(running) as openai_client:
         found = openai_client.chat.completions.create(**ASK, extra_body={"spend": 9})
     assert found.model_extra["routerr1"]["spend"] == 9
+
+
+def test_a_router_without_spend_levels_names_none(start: Start) -> None:
+    knn = Identity("routerr1", "7", "baseline/knn", "simulated", reads_spend=False)
+    running = start(identity=knn)
+    with client(running) as openai_client:
+        found = openai_client.chat.completions.create(**ASK, extra_body={"spend": 9})
+    assert found.model_extra["routerr1"]["spend"] is None
+    assert httpx2.get(f"{running.url}/readyz").json()["reads_spend"] is False
+    counted = httpx2.get(f"{running.url}/metrics").text
+    assert 'model="routerr1",spend="none",status="200"' in counted
 
 
 def test_a_budget_header_stops_calls_before_they_are_made(start: Start) -> None:

@@ -2,6 +2,7 @@
 const $ = (id) => document.getElementById(id);
 const usd = (amount) => `$${amount.toFixed(6)}`;
 let stopping = null;
+let readsSpend = true;
 
 function headers() {
   const found = { "content-type": "application/json" };
@@ -24,6 +25,8 @@ async function about() {
     simulated: "simulated models: what they say is made up" };
   $("about").textContent = `version ${ready.version}, ${ready.router}, ${words[ready.pool]}`;
   $("about").classList.toggle("warn", ready.pool === "simulated");
+  readsSpend = ready.reads_spend;
+  for (const each of document.querySelectorAll(".spend")) each.hidden = !readsSpend;
 }
 
 async function models() {
@@ -142,7 +145,7 @@ $("ask").addEventListener("submit", async (event) => {
   const sides = [[$("model").value, Number($("spend").value)]];
   if ($("compare").checked) sides.push([$("model2").value, Number($("spend2").value)]);
   const said = await Promise.all(sides.map(([model, spend]) =>
-    play(column(`${model}, spend ${spend}`), question, model, spend, stopping.signal)));
+    play(column(readsSpend ? `${model}, spend ${spend}` : model), question, model, spend, stopping.signal)));
   $("said").textContent = said.map((text) => `Answer: ${text}`).join(" ");
   stopping = null;
   $("go").disabled = false;
