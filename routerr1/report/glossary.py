@@ -58,14 +58,14 @@ _FEW_CARDS = Entry(
 _WITHOUT_POLICY = {
     "best_single": "the candidate that is best on validation gets every question",
     "random": "a random candidate gets the question",
-    "oracle": "bound: the best reply to each question counts; the cheapest on ties",
+    "oracle": "bound: the best fixed model for each question, in hindsight; the cheapest on ties",
 }
 _KNOWING_ORACLE = (
     "bound: the policy's text; each call goes to the cheapest candidate that knows the answer"
 )
 _CHOOSING_ORACLE = (
-    "bound: for each question the best run among those with one candidate for every call, the cheapest on "
-    "ties; it does not choose call by call"
+    "bound: the best fixed model for each question, in hindsight; the cheapest on ties. A router that calls "
+    "several models for one question can beat it"
 )
 
 
