@@ -1,4 +1,4 @@
-"""The command line of operations: `ops install | locked | notify`."""
+"""The command line of operations: `ops install | locked | drift | notify`."""
 
 from typing import Annotated
 
@@ -29,6 +29,38 @@ def locked() -> None:
         typer.echo(f"dvc.lock is behind: {', '.join(behind)}; run `dvc repro` and commit dvc.lock")
         raise typer.Exit(1)
     typer.echo("dvc.lock is up to date")
+
+
+@ops_app.command()
+def drift(
+    look: Annotated[
+        bool,
+        typer.Option(
+            "--look",
+            help="Look now: evaluate the champion, and probe the candidates. Its calls cost, and drift is "
+            "reported as by the deployment evaluate-champion.",
+        ),
+    ] = False,
+) -> None:
+    """What the last look at champion and candidates found; status 1 for drift."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from routerr1.errors import DataError
+    from routerr1.flows.drift import DRIFT_TITLE, PAGE
+
+    if look:
+        from routerr1.flows.triggers import run_here
+        from routerr1.flows.watch import evaluate_champion
+
+        if status := run_here("routerr1 ops drift", evaluate_champion):
+            raise typer.Exit(status)
+    if not PAGE.is_file():
+        raise DataError(f"{PAGE}: there was no look here yet; run `routerr1 ops drift --look`")
+    page = PAGE.read_text(encoding="utf-8")
+    Console(markup=False, emoji=False).print(Markdown(page))
+    if page.startswith(DRIFT_TITLE):
+        raise typer.Exit(1)
 
 
 @ops_app.command()

@@ -3,6 +3,10 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+PAGE = Path("runs/watch/drift.md")  # the last look
+DRIFT_TITLE = "# Watch: drift"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +119,8 @@ def gone(candidate: str, *, known: bool) -> Finding:
 
 def to_markdown(findings: Sequence[Finding]) -> str:
     """The findings as a table."""
-    head = "drift" if any(finding.moved for finding in findings) else "no drift"
     lines = [
-        f"# Watch: {head}",
+        DRIFT_TITLE if any(finding.moved for finding in findings) else "# Watch: no drift",
         "",
         "| what | before | now | verdict | why |",
         "|---|---|---|---|---|",

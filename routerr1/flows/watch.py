@@ -7,6 +7,7 @@ at each look until a retrain has acknowledged it; see `baseline.py`.
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from random import Random
 from typing import Any
 
@@ -18,6 +19,7 @@ from prefect.states import Cancelled
 
 from routerr1.config import Params, load_params
 from routerr1.errors import LockHeld, RegistryError
+from routerr1.files import atomic_write_text
 from routerr1.flows import baseline, drift
 from routerr1.flows.baseline import DriftReport
 from routerr1.flows.drift import Finding, Reading
@@ -57,9 +59,12 @@ def evaluate_champion(wait_s: float = 600.0) -> Any:
             findings = _look(params, champion)
     except LockHeld:
         return Cancelled(message="a retrain is under way")
+    when = datetime.now(UTC).isoformat(" ", "minutes").partition("+")[0]
+    page = f"{drift.to_markdown(findings)}\nVersion {champion.number} is champion; {when} UTC.\n"
+    atomic_write_text(drift.PAGE, page)
     create_markdown_artifact(
         key="drift",
-        markdown=f"{drift.to_markdown(findings)}\nThe champion's {link_to_run(champion)}.\n",
+        markdown=f"{page}\nThe champion's {link_to_run(champion)}.\n",
         description="The champion and the candidates, compared with what the last retrain knew",
     )
     moved = [found.what for found in findings if found.moved]

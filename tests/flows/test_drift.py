@@ -1,9 +1,13 @@
 """The watch's verdicts, on figures worked by hand."""
 
 import math
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from routerr1.cli.ops import ops_app
+from routerr1.errors import DataError
 from routerr1.flows import drift
 from routerr1.flows.drift import Reading
 
@@ -92,3 +96,15 @@ def test_a_candidate_that_is_gone_has_moved_unless_that_is_known() -> None:
     page = drift.to_markdown([drift.gone("Mint", known=True)])
     assert page.startswith("# Watch: no drift\n")
     assert "| same | no longer in the pool, as the last retrain knew |" in page
+
+
+def test_the_command_shows_the_last_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    nothing = CliRunner().invoke(ops_app, ["drift"])
+    assert isinstance(nothing.exception, DataError)
+    assert "run `routerr1 ops drift --look`" in str(nothing.exception)
+    drift.PAGE.parent.mkdir(parents=True)
+    for known, status in ((False, 1), (True, 0)):
+        drift.PAGE.write_text(drift.to_markdown([drift.gone("Mint", known=known)]))
+        shown = CliRunner().invoke(ops_app, ["drift"])
+        assert (shown.exit_code, "no longer in the pool" in shown.output) == (status, True)

@@ -257,6 +257,9 @@ def test_a_candidate_that_answers_nothing_is_drift(told: Told, artifacts: Artifa
     page = artifacts["drift"]
     assert f"| {name} latency | nan | nan | **moved** | no call was answered |" in page
     assert f"{name} latency" in told(DRIFT, 1)[0]
+    kept = Path("runs/watch/drift.md").read_text()
+    assert page.startswith(kept)
+    assert " is champion; " in kept
 
 
 def test_a_candidate_that_is_gone_is_told_until_a_retrain_knows(
