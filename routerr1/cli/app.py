@@ -212,6 +212,7 @@ def ask(
 
     Status 1 if there is no answer.
     """
+    typer.echo("loading; `routerr1 serve` loads once for many questions", err=True)
     # Importing torch and transformers is most of the time, and a tenth of it is looking for garbage
     # (measured). This process ends before there is any.
     gc.disable()
@@ -255,9 +256,15 @@ def advise(params: ParamsFile = PARAMS) -> None:
     from routerr1.lineage import PATHS
     from routerr1.report.advice import advice_section
     from routerr1.report.markdown import render
+    from routerr1.report.page import validation_questions
 
     table = EvaluationTable.read(PATHS.evaluate / "table.json")
-    section = advice_section(table, read_rows(PATHS.rows), load_params(params).gate)
+    section = advice_section(
+        table,
+        read_rows(PATHS.rows),
+        load_params(params).gate,
+        validation=validation_questions(Path("data")),
+    )
     Console().print(Markdown(render([section])))
 
 

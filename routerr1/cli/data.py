@@ -119,10 +119,18 @@ def import_(
             f"no question in {name_}: the checks will refuse that; import more rows, or raise --{name_}"
         )
     typer.echo("\n".join(found.lines()))
-    typer.echo(f"To use it, in params.yaml under dataset:  imported: [{found.path.as_posix()}]")
+    typer.echo(f"To use it, in {PARAMS} under dataset:  imported: [{', '.join(_with(found.path))}]")
     typer.echo(
         f"To keep it:  dvc add {found.path.as_posix()}, and commit its .dvc file and {KNOWN}"
     )
+
+
+def _with(path: Path) -> list[str]:
+    """The imported files that params.yaml names, and `path` if it is not one of them."""
+    from routerr1.config import load_params
+
+    named = load_params(PARAMS).dataset.imported if PARAMS.is_file() else ()
+    return list(dict.fromkeys(each.as_posix() for each in (*named, path)))
 
 
 @app.command()

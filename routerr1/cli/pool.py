@@ -136,7 +136,7 @@ def check(
     console = Console()
     console.print(tables.checked(found))
     for line in remarks(read, found):
-        console.print(f"- {line}", highlight=False)
+        console.print(f"- {line}", highlight=False, markup=False, soft_wrap=True)
     if any(each.problem for each in found):
         raise typer.Exit(1)
 

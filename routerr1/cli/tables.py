@@ -36,7 +36,7 @@ def candidates(cards: Sequence[Card]) -> Table:
 
 
 def checked(found: Sequence[Checked]) -> Table:
-    """One line per candidate that was called once; a problem takes the place of the reply."""
+    """One line per candidate that was called once; `checking.remarks` says why one does not answer."""
     table = Table(box=None, pad_edge=False)
     table.add_column("candidate", no_wrap=True)
     table.add_column("key")
@@ -55,7 +55,7 @@ def checked(found: Sequence[Checked]) -> Table:
                 f"{1000 * each.reply.cost_usd:.4f}",
             )
         )
-        said = Text(each.problem, style="red") if each.problem else Text(each.shown)
+        said = Text("none", style="red") if each.problem else Text(each.shown)
         table.add_row(each.candidate, each.key, *figures, said)
     answered = sum(not each.problem for each in found)
     spent = sum(each.reply.cost_usd for each in found)

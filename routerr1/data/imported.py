@@ -70,6 +70,8 @@ class Imported(NamedTuple):
         if self.topics:
             named = ", ".join(f"{name} ({count})" for name, count in self.topics.most_common())
             lines.append(f"topics{' found' if self.topics_found else ''}: {named}")
+            if self.topics_found:
+                lines.append("(--topic COLUMN takes topics of your own, which are better)")
         elif self.topics_found:
             lines.append("topics: none found, the questions are all of one kind")
         if self.alike:

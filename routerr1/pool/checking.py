@@ -66,15 +66,23 @@ async def _check(file: PoolFile, row: CandidateRow, environ: Mapping[str, str]) 
 
 
 def remarks(file: PoolFile, found: Sequence[Checked]) -> Iterator[str]:
-    """What may go wrong later: prices, tokens, thoughts, slow and unexpected replies."""
+    """What is wrong or may go wrong later: failures first, then prices, thoughts, slow and unexpected replies."""
+    failed = [each for each in found if each.problem]
+    for each in failed:
+        yield f"{each.candidate}: {each.problem}"
+    if failed:
+        yield "the profile stage stops at a candidate that never answers"
     yield from file.odd_prices
-    for each in found:
+    answered = [each for each in found if not each.problem]
+    other = [each.candidate for each in answered if not contains(each.reply.text, [ANSWER])]
+    if other:
+        ends = ("does", "it") if len(other) == 1 else ("do", "they")
+        yield (
+            f"{', '.join(other)}: {ends[0]} not name {ANSWER} as the capital of France; "
+            f"{'is' if len(other) == 1 else 'are'} {ends[1]} what you mean? (Made-up and small models may not know it.)"
+        )
+    for each in answered:
         reply = each.reply
-        if each.problem:
-            yield f"{each.candidate}: the profile stage stops at a candidate that never answers"
-            continue
-        if not contains(reply.text, [ANSWER]):
-            yield f"{each.candidate}: does not name {ANSWER} as the capital of France; is it the model that you mean?"
         if reply.note:
             yield f"{each.candidate}: {reply.note}"
         if reply.thoughts or reply.reasoning_tokens:

@@ -17,9 +17,9 @@ from routerr1.evaluate.rows import Row
 from routerr1.report.formatting import number
 from routerr1.report.glossary import label
 from routerr1.report.sections import Section, table_of
-from routerr1.report.summary import reference_answers
+from routerr1.report.summary import needless, reference_answers
 
-_NEEDLESS = 0.02  # share of the recommended router's calls below which a candidate is hardly used
+_NOTHING = 0.02  # EM of the best router below which there is nothing to advise
 _TOPICS, _EXAMPLES = 3, 5  # of the weakest topics, and failures of each
 _FEW = 20  # independent test questions
 _FOREVER = 100  # times the questions of this test: no number that anybody collects
@@ -80,15 +80,36 @@ def _gap(table: EvaluationTable, router: str, other: str) -> Comparison:
     return table.pairs.between(router, other).difference["em"]
 
 
-def advice_section(table: EvaluationTable, rows: Sequence[Row], gate: GateParams) -> Section:
-    """The first section of the report."""
+def advice_section(
+    table: EvaluationTable,
+    rows: Sequence[Row],
+    gate: GateParams,
+    *,
+    validation: int | None = None,
+) -> Section:
+    """The first section of the report.
+
+    Args:
+        validation: questions of the validation split, if they are known.
+    """
+    highest = max(entry.em.mean for entry in table.routers if entry.router not in BOUNDS)
+    if highest < _NOTHING:
+        return Section(
+            "Is it worth it?",
+            f"From n = {table.n} questions in {table.groups} independent groups.",
+            points=(
+                f"Nothing answers here: the best router is right on {highest:.1%} of the questions. Take this as "
+                "a smoke run; there is nothing to advise.",
+            ),
+        )
     found = advise(table, gate)
     mine = [row for row in rows if row.router == found.router]
     points = [
         *_caution(table),
+        *_few_to_choose_by(validation),
         *_verdict(found, table),
         *_policy_words(found, table),
-        *_needless(found, table, rows),
+        *_needless(rows, table.router(found.router).collapse.call_share),
         *_weak_topics(mine),
         *_undecided(found, table),
     ]
@@ -110,6 +131,15 @@ def _caution(table: EvaluationTable) -> list[str]:
     ]
 
 
+def _few_to_choose_by(validation: int | None) -> list[str]:
+    if validation is None or validation >= _FEW:
+        return []
+    return [
+        f"{validation} validation questions are few to choose the best single model and the preferred router by: "
+        f"bring at least {_FEW}."
+    ]
+
+
 def _verdict(found: Advice, table: EvaluationTable) -> list[str]:
     best = table.router(BEST_SINGLE)
     model = " or ".join(dict.fromkeys(table.best_single.values()))
@@ -121,6 +151,7 @@ def _verdict(found: Advice, table: EvaluationTable) -> list[str]:
             f"Use one model for all questions: {model}. Routing is not worth it here: no router is shown to "
             "answer more questions, or as many for less money.",
             alone,
+            *_hindsight(found, table),
         ]
     chosen = table.router(found.router)
     return [
@@ -132,16 +163,21 @@ def _verdict(found: Advice, table: EvaluationTable) -> list[str]:
 
 
 def _hindsight(found: Advice, table: EvaluationTable) -> list[str]:
-    """A single model that does better on the test than the one that validation chose."""
+    """A single model that does better on the test than the one that validation chose, or as well for less."""
     singles = [e for e in table.routers if RouterId.parse(e.router).kind == "fixed"]
-    top = max(singles, key=lambda entry: entry.em.mean, default=None)
-    if top is None or top.em.mean <= table.router(BEST_SINGLE).em.mean:
+    top = max(singles, key=lambda entry: (entry.em.mean, -entry.cost_usd.mean), default=None)
+    best = table.router(BEST_SINGLE)
+    if top is None or (top.em.mean, -top.cost_usd.mean) <= (best.em.mean, -best.cost_usd.mean):
         return []
     name = RouterId.parse(top.router).name
-    return [
+    said = (
         f"On these very questions {name} alone answers {_share(top)} and costs {_price(top)}, which could not be "
-        f"known before; {_name(found.router)} answers {_points(_gap(table, found.router, top.router))} than that."
-    ]
+        "known before"
+    )
+    if found.gain is None:
+        return [f"{said}."]
+    gap = _gap(table, found.router, top.router)
+    return [f"{said}; {_name(found.router)} answers {_points(gap)} than that."]
 
 
 def _policy_words(found: Advice, table: EvaluationTable) -> list[str]:
@@ -158,46 +194,15 @@ def _policy_words(found: Advice, table: EvaluationTable) -> list[str]:
     ]
 
 
-def _needless(found: Advice, table: EvaluationTable, rows: Sequence[Row]) -> list[str]:
-    """Candidates that another one beats or equals on every topic, for no more money."""
-    by_candidate: dict[str, dict[str, list[Row]]] = {}
-    for row in rows:
-        kind, name = RouterId.parse(row.router)
-        if kind == "fixed":
-            by_candidate.setdefault(name, {}).setdefault(row.topic or row.dataset, []).append(row)
-    figures = {
-        name: {topic: _figures(own) for topic, own in topics.items()}
-        for name, topics in by_candidate.items()
-    }
-    shares = table.router(found.router).collapse.call_share
-    needless = [
-        name
-        for name, own in sorted(figures.items())
-        if shares.get(name, 0.0) < _NEEDLESS
-        and all(_is_beaten(name, topic, figures) for topic in own)
-    ]
-    if not needless or len(needless) == len(figures):
+def _needless(rows: Sequence[Row], shares: Mapping[str, float]) -> list[str]:
+    names = needless(rows, shares)
+    if not names:
         return []
-    verb = "is" if len(needless) == 1 else "are"
+    verb = "is" if len(names) == 1 else "are"
     return [
-        f"{', '.join(needless)} {verb} never worth calling: on every topic another model answers as many of these "
+        f"{', '.join(names)} {verb} never worth calling: on every topic another model answers as many of these "
         "questions for no more money."
     ]
-
-
-def _figures(rows: Sequence[Row]) -> tuple[float, float]:
-    return fmean(row.em for row in rows), fmean(row.cost_usd for row in rows)
-
-
-def _is_beaten(
-    name: str, topic: str, figures: Mapping[str, Mapping[str, tuple[float, float]]]
-) -> bool:
-    em, cost = figures[name][topic]
-    return any(
-        own[topic][0] >= em and own[topic][1] <= cost and own[topic] != (em, cost)
-        for other, own in figures.items()
-        if other != name and topic in own
-    )
 
 
 def _weak_topics(mine: Sequence[Row]) -> list[str]:
@@ -238,6 +243,18 @@ def _undecided(found: Advice, table: EvaluationTable) -> list[str]:
     open_ = {name: gap for name, gap in gaps.items() if not gap.is_clear and gap.mean > 0}
     if found.worth_it and found.gain is not None and found.gain.is_clear:
         return []
+    best = table.router(BEST_SINGLE)
+    equal = [
+        entry
+        for entry in _usable(table)
+        if gaps[entry.router].mean == 0 and entry.cost_usd.mean < best.cost_usd.mean
+    ]
+    if not open_ and equal and found.gain is None:
+        cheapest = min(equal, key=lambda entry: entry.cost_usd.mean)
+        return [
+            f"Undecided: {_called(cheapest.router)} answers as many of these questions as the best single model, "
+            f"and costs {_times(cheapest, best)}; {table.n} questions are too few to show that it is as good."
+        ]
     if not open_:
         return [
             "More questions would hardly change this: no router is ahead of the best single model."

@@ -77,6 +77,7 @@ class Sources:
         simulated: the pool is simulated; the report says so at its top.
         facts: name and value pairs for the foot of the page: preset, seeds, digests.
         gate: limits by which the report advises; None leaves the advice out.
+        validation: questions of the validation split; None if they are not known.
     """
 
     table: EvaluationTable
@@ -90,6 +91,7 @@ class Sources:
     simulated: bool = False
     facts: Mapping[str, str] = field(default_factory=dict)
     gate: GateParams | None = None
+    validation: int | None = None
 
 
 def read_sources(
@@ -118,7 +120,16 @@ def read_sources(
         simulated=simulated,
         facts={**facts, "answers compared by": rules},
         gate=gate,
+        validation=validation_questions(data),
     )
+
+
+def validation_questions(data: Path) -> int | None:
+    """How many questions the dataset stage put into validation; None before it ran."""
+    path = data / "questions" / "metrics.json"
+    if not path.is_file():
+        return None
+    return sum(int(splits.get("validation", 0)) for splits in read_json(path)["rows"].values())
 
 
 def _read_sweep(path: Path) -> Sweep | None:
@@ -159,7 +170,9 @@ def sections_of(sources: Sources, drawn: Mapping[str, str]) -> list[Section]:
     """
     table = sources.table
     found = [
-        advice_section(table, sources.rows, sources.gate) if sources.gate else None,
+        advice_section(table, sources.rows, sources.gate, validation=sources.validation)
+        if sources.gate
+        else None,
         summary_section(table, sources.rows),
         topics_section(table, sources.rows),
         failures_section(sources.rows, table.reference),

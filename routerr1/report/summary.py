@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from statistics import fmean
 
 from routerr1.evaluate.controls import BEST_SINGLE, POLICY
@@ -14,6 +14,7 @@ from routerr1.report.glossary import label
 from routerr1.report.sections import Cell, Line, Section, Table, Tile, table_of
 
 _KEPT = 0.02  # share of the policy's calls below which a model is hardly used
+_RELIED = 0.1  # share of the calls from which a router relies on a model, question by question
 _MAX_TOPICS = 12  # columns of the table of topics
 _EXAMPLES = 2  # failed questions shown of each topic
 _NO_TOPIC = "no single topic"
@@ -24,7 +25,10 @@ def summary_section(table: EvaluationTable, rows: Sequence[Row]) -> Section:
     policy = table.router(table.reference)
     mine = _rows_of(rows, table.reference)
     points = [_quality_point(policy, table), *_against_best(policy, table)]
-    points += [_models_point(policy), *_failures_point(mine)]
+    points += [
+        _models_point(policy, needless(rows, policy.collapse.call_share)),
+        *_failures_point(mine),
+    ]
     return Section(
         "Summary",
         points=tuple(points),
@@ -115,11 +119,12 @@ def _em_words(gap: Comparison) -> str:
     return f"It answers {100 * abs(gap.mean):.1f} percentage points {better} of the questions."
 
 
-def _models_point(policy: RouterResult) -> str:
+def _models_point(policy: RouterResult, needless: Collection[str]) -> str:
     shares = policy.collapse.call_share
-    kept = [name for name in _by_share(shares) if shares[name] >= _KEPT]
-    if not kept:
+    called = [name for name in _by_share(shares) if shares[name] >= _KEPT]
+    if not called:
         return "Models to keep: the policy makes no calls, so it needs none of them."
+    kept = [name for name in called if name not in needless] or called
     return (
         f"Models to keep: {', '.join(kept)}. Each gets at least {_KEPT:.0%} of "
         f"{_possessive(policy.router)} calls."
@@ -150,18 +155,19 @@ def _models_table(table: EvaluationTable, rows: Sequence[Row]) -> Table | None:
     alone = _alone(table)
     if not alone:
         return None
-    best_at = _best_topics(rows)
+    best_at, spared = _best_topics(rows), needless(rows, shares)
     lines = []
     for name in sorted(
         alone, key=lambda name: (-shares.get(name, 0.0), -alone[name].em.mean, name)
     ):
-        kept = shares.get(name, 0.0) >= _KEPT
+        kept = shares.get(name, 0.0) >= _KEPT and name not in spared
+        advice = "keep" if kept else "not worth calling" if name in spared else "hardly used"
         cells = (
             Cell(name),
             measured(alone[name].em, "em"),
             measured(alone[name].cost_usd, "cost_usd"),
             Cell(f"{100 * shares.get(name, 0.0):.0f}"),
-            Cell("keep" if kept else "hardly used", tone="better" if kept else ""),
+            Cell(advice, tone="better" if kept else ""),
             Cell(", ".join(best_at.get(name, ())) or "–", words=True),
         )
         lines.append(Line(cells))
@@ -176,14 +182,50 @@ def _alone(table: EvaluationTable) -> dict[str, RouterResult]:
 
 
 def _best_topics(rows: Sequence[Row]) -> dict[str, list[str]]:
-    """Candidate -> topics on which no other candidate has a higher EM, ties and zeros left out."""
+    """Candidate -> topics on which no other has a higher EM; the cheapest of equal ones, and zeros left out."""
     cells = _candidate_topics(rows)
     found: dict[str, list[str]] = {}
     for topic in sorted({topic for own in cells.values() for topic in own}):
-        ranked = sorted((_em(own[topic]), name) for name, own in cells.items() if topic in own)
-        if len(ranked) > 1 and ranked[-1][0] > ranked[-2][0]:
-            found.setdefault(ranked[-1][1], []).append(topic)
+        figures = {name: _figures(own[topic]) for name, own in cells.items() if topic in own}
+        best = max(figures, key=lambda name: (figures[name][0], -figures[name][1], name))
+        em, cost = figures[best]
+        # Of models that differ in nothing no one is the best.
+        if len(figures) > 1 and em > 0 and list(figures.values()).count((em, cost)) == 1:
+            found.setdefault(best, []).append(topic)
     return found
+
+
+def needless(rows: Sequence[Row], shares: Mapping[str, float]) -> list[str]:
+    """Candidates that another one beats or equals on every topic, for no more money.
+
+    Args:
+        shares: candidate -> share of the calls of the router that is used; it relies on those with a tenth.
+    """
+    figures = {
+        name: {topic: _figures(own) for topic, own in topics.items()}
+        for name, topics in _candidate_topics(rows).items()
+    }
+    return [
+        name
+        for name, own in sorted(figures.items())
+        if shares.get(name, 0.0) < _RELIED
+        and all(_is_beaten(name, topic, figures) for topic in own)
+    ]
+
+
+def _figures(rows: Sequence[Row]) -> tuple[float, float]:
+    return _em(rows), fmean(row.cost_usd for row in rows)
+
+
+def _is_beaten(
+    name: str, topic: str, figures: Mapping[str, Mapping[str, tuple[float, float]]]
+) -> bool:
+    em, cost = figures[name][topic]
+    return any(
+        own[topic][0] >= em and own[topic][1] <= cost and own[topic] != (em, cost)
+        for other, own in figures.items()
+        if other != name and topic in own
+    )
 
 
 def topics_section(table: EvaluationTable, rows: Sequence[Row]) -> Section | None:

@@ -114,7 +114,9 @@ def usage_section(table: RouterTable) -> Section:
     title, without = "F1, format, time and tokens", ", without the policy's time"
     return Section(
         title if table.has_policy else "Time and tokens",
-        f"Reply time is the sum of the replies' own seconds{without if table.has_policy else ''}.",
+        f"Reply time is the sum of the replies' own seconds{without if table.has_policy else ''}. It holds for as "
+        "many calls at once as the evaluation makes (pool.max_concurrency); a model that serves few at once is faster "
+        "when it is asked alone.",
         Table(tuple(heads), tuple(lines)),
         folded=True,
     )

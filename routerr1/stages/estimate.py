@@ -218,7 +218,7 @@ def estimate(params: Params, inputs: Inputs) -> Estimate:
     stages = [_profile(params, inputs)]
     if not params.has_policy:
         stages.append(_evaluate_without_policy(params, inputs))
-        return Estimate(tuple(stages), _assumptions(params, inputs, likely, rounds))
+        return _estimate(stages, _assumptions(params, inputs, likely, rounds), params)
     highest_mean = max(inputs.mean_call_usd.values(), default=0.0)
     widest = max(inputs.sd_call_usd.values(), default=0.0)
     for plays in _plays(params, inputs):
@@ -236,7 +236,22 @@ def estimate(params: Params, inputs: Inputs) -> Estimate:
                 None if mean is None else _bound(expected, highest_mean, widest, params),
             )
         )
-    return Estimate(tuple(stages), _assumptions(params, inputs, likely, rounds))
+    return _estimate(stages, _assumptions(params, inputs, likely, rounds), params)
+
+
+def _estimate(
+    stages: Sequence[StageEstimate], assumptions: Sequence[str], params: Params
+) -> Estimate:
+    """The estimate, with a word on a limit that ends the run before it costs what it may in theory."""
+    limit = params.pool.budget.run_usd
+    most = sum(stage.most_usd for stage in stages)
+    if params.pool.kind != "simulated" and limit is not None and most > limit:
+        assumptions = [
+            *assumptions,
+            f"pool.budget.run_usd = {limit:g} ends a run that would cost more, which in theory it may; raise the limit "
+            "only if the cost expected or at 95 % is above it",
+        ]
+    return Estimate(tuple(stages), tuple(assumptions))
 
 
 def _bound(calls: float, mean: float, sd: float, params: Params) -> float:

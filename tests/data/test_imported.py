@@ -396,3 +396,29 @@ def test_show_tells_rows_hops_sources_licences_and_digests(
         "DVC digest",
     ):
         assert told in said
+
+
+def test_an_import_prints_all_files_that_params_yaml_is_to_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the list of imported files is written there
+    (tmp_path / "presets").mkdir()
+    (tmp_path / "presets/embedded.yaml").write_text("{}\n")
+    text = (
+        (ROOT / "params.yaml").read_text().replace("imported: []", "imported: [data/first.parquet]")
+    )
+    (tmp_path / "params.yaml").write_text(text)
+    path = jsonl(tmp_path, *(row(number) for number in range(12)))
+    command = [
+        "import",
+        str(path),
+        "--name",
+        "mine",
+        "--question",
+        "q",
+        "--answers",
+        "a",
+        "--no-meaning",
+    ]
+    said = CliRunner().invoke(app, command, catch_exceptions=False).output
+    assert "imported: [data/first.parquet, data/imported/mine.parquet]" in said

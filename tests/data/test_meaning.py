@@ -86,6 +86,7 @@ def test_an_import_keeps_questions_of_one_meaning_in_one_split(file: Path, tmp_p
     assert abs(found.rows["validation"] - 10) <= 2
     told = "\n".join(found.lines())
     assert "topics found: " in told
+    assert "--topic COLUMN" in told
     assert "10 questions ask what another asks in other words" in told
 
 
@@ -107,3 +108,12 @@ def test_what_the_dataset_leaves_out_is_told():
     assert "1 of 20" in second
     assert "refused.jsonl" in third
     assert left_out({"read": {"own": 20}, "refused": {}}) == []
+
+
+def test_a_topic_is_not_named_by_words_that_ask():
+    items = ("A", "B", "C", "D", "E", "F", "G", "H", "I", "J")
+    asked = [f"How many invoices are there in batch {name}?" for name in items]
+    asked += [f"What is the price of plan {name}?" for name in items]
+    found = find_topics(asked, embed(asked), seed=1)
+    assert found is not None
+    assert {"how", "many", "are", "what", "the"}.isdisjoint(" ".join(found).split())

@@ -30,7 +30,8 @@ async def test_each_candidate_is_called_once_and_its_reply_told(file: PoolFile):
     assert [each.candidate for each in found] == [row.name for row in file.candidates]
     assert all(each.problem == "" and each.key == "$THE_KEY" for each in found)
     assert all(each.reply.cost_usd > 0 and each.reply.completion_tokens > 0 for each in found)
-    assert len([line for line in remarks(file, found) if "is it the model" in line]) == 6
+    (hint,) = (line for line in remarks(file, found) if "capital of France" in line)
+    assert all(row.name in hint for row in file.candidates)
 
 
 async def test_a_missing_or_wrong_key_and_an_unknown_model_are_named(file: PoolFile):
@@ -45,4 +46,6 @@ async def test_a_missing_or_wrong_key_and_an_unknown_model_are_named(file: PoolF
     unknown, known, *_ = await check_pool(changed, {"THE_KEY": "k"})
     assert "404" in unknown.problem
     assert known.problem == ""
-    assert any("the profile stage stops" in line for line in remarks(changed, [unknown]))
+    failed, stops, *_ = remarks(changed, [known, unknown])
+    assert failed == f"{first.name}: {unknown.problem}"  # before any hint, and not in a narrow cell
+    assert "the profile stage stops" in stops

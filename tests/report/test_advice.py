@@ -1,5 +1,6 @@
 """The advice for the person who decides, on rows worked by hand."""
 
+from dataclasses import replace
 from math import ceil
 
 from routerr1.config import Params
@@ -8,6 +9,7 @@ from routerr1.evaluate.rows import Row
 from routerr1.evaluate.run import Evaluation
 from routerr1.report.advice import advice_section, advise
 from routerr1.report.outputs import evaluation_table
+from routerr1.report.summary import summary_section
 from tests.evaluate.made import row
 
 N = 40
@@ -106,3 +108,54 @@ def test_few_questions_are_a_hint(params: Params):
     table = table_of(params, *parts, reference="baseline/knn")
     section = advice_section(table, [r for own in parts for r in own], params.gate)
     assert section.points[0].startswith("10 independent test questions are too few")
+
+
+def said_of(params: Params, *parts: list[Row], validation: int | None = None) -> str:
+    table = table_of(params, *parts, reference=parts[0][0].router)
+    every = [each for own in parts for each in own]
+    return " ".join(advice_section(table, every, params.gate, validation=validation).points)
+
+
+def test_a_model_that_ties_at_a_higher_price_is_never_worth_calling_though_it_is_called(
+    params: Params,
+):
+    routed = rows("baseline/knn", 0.5, 0.001)
+    routed[0] = rows("baseline/knn", 0.5, 0.001, "B")[0]  # 1 call of 40: 2.5 %
+    parts = [
+        routed, rows("best_single", 0.5, 0.001), rows("fixed/A", 0.5, 0.001),
+        rows("fixed/B", 0.5, 0.017, "B"),
+    ]  # fmt: skip
+    assert "B is never worth calling" in said_of(params, *parts)
+    table = table_of(params, *parts, reference="baseline/knn")
+    summary = summary_section(table, [each for own in parts for each in own])
+    assert summary.table is not None
+    cells = {
+        line.cells[0].text: [cell.text for cell in line.cells[4:]] for line in summary.table.lines
+    }
+    assert cells == {"A": ["keep", "money"], "B": ["not worth calling", "–"]}
+    assert "Models to keep: A." in " ".join(summary.points)
+
+
+def test_as_many_answers_for_less_money_are_mentioned_though_not_shown(params: Params):
+    other = rows("baseline/knn", 0.5, 0.0001)
+    # As many right answers, but to other questions: the interval is wide.
+    other = [replace(each, em=float(place % 2)) for place, each in enumerate(other)]
+    parts = [other, rows("best_single", 0.5, 0.002), rows("fixed/A", 0.5, 0.002)]
+    said = said_of(params, *parts)
+    assert "Undecided: kNN (baseline/knn) answers as many of these questions" in said
+    assert "costs 5% of it" in said
+    cheap = [*parts, rows("fixed/B", 0.5, 0.0001, "B")]
+    assert "On these very questions B alone answers 50.0%" in said_of(params, *cheap)
+
+
+def test_few_validation_questions_are_said(params: Params):
+    parts = [rows("baseline/knn", 0.95, 0.001), rows("best_single", 0.5, 0.002), rows("fixed/A", 0.5, 0.002)]  # fmt: skip
+    assert "6 validation questions are few" in said_of(params, *parts, validation=6)
+    assert "validation" not in said_of(params, *parts, validation=60)
+
+
+def test_where_nothing_answers_there_is_no_advice(params: Params):
+    parts = [rows("baseline/knn", 0.0, 0.001), rows("best_single", 0.0, 0.002), rows("fixed/A", 0.0, 0.002)]  # fmt: skip
+    said = said_of(params, *parts)
+    assert said.startswith("Nothing answers here: the best router is right on 0.0%")
+    assert "Use " not in said

@@ -192,3 +192,12 @@ def test_what_will_fail_later_is_said_before_anything_is_paid():
         assert problem in said
     fine = inputs(questions={"train": 100, "validation": 40, "test": 50})
     assert foreseen(chosen, fine) == []
+
+
+def test_a_limit_below_what_is_possible_in_theory_is_named():
+    chosen = params()
+    budget = chosen.pool.budget.model_copy(update={"run_usd": 0.01})
+    limited = chosen.model_copy(update={"pool": chosen.pool.model_copy(update={"budget": budget})})
+    lines = estimate(limited, inputs()).assumptions
+    assert any(line.startswith("pool.budget.run_usd = 0.01 ends a run") for line in lines)
+    assert not any("run_usd" in line for line in estimate(chosen, inputs()).assumptions)
