@@ -21,7 +21,6 @@ from routerr1.pool.base import Pool
 from routerr1.pool.cards import read_cards
 from routerr1.rollout.generate import Generator
 from routerr1.rollout.loop import rollout
-from routerr1.rollout.refusal import refusal_of
 from routerr1.train.checkpoint import MANIFEST, read_manifest
 from routerr1.types import Ask, Card, LookUp, Question, Trajectory
 from routerr1.workspace import Workspace
@@ -292,12 +291,18 @@ def steps_shown(trajectory: Trajectory) -> Iterator[tuple[str, str]]:
             read = f"{read.strip()} ({reason})" if read.strip() else reason
         yield f"{label} ({_spent(reply.cost_usd, reply.latency_s)})", _printable(read)
     if trajectory.answer is None:
-        refused = refusal_of(trajectory)
-        known = refused is None or refused.kind == "no_answer"
-        why = _NO_ANSWER.get(trajectory.stopped, trajectory.stopped) if known else refused.why
-        yield "Answer", f"none: {_printable(why)}"
+        yield "Answer", f"none: {_printable(_why_none(trajectory))}"
     else:
         yield "Answer", _printable(trajectory.answer)
+
+
+def _why_none(trajectory: Trajectory) -> str:
+    """Why there is no answer: no call had a reply, or the policy gave none."""
+    replies = [turn.reply for turn in trajectory.turns if turn.reply is not None]
+    if replies and all(reply.failure is not None for reply in replies):
+        reasons = dict.fromkeys(reply.note or str(reply.failure) for reply in replies)
+        return f"no candidate replied ({'; '.join(reasons)})"
+    return _NO_ANSWER.get(trajectory.stopped, trajectory.stopped)
 
 
 def _spent(cost_usd: float, latency_s: float) -> str:

@@ -203,6 +203,8 @@ def read_rows(path: Path) -> list[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if not path.is_file():
+        raise DataError(f"{path}: not found; run `dvc repro`, which writes it")
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:

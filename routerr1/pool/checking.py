@@ -69,7 +69,11 @@ def remarks(file: PoolFile, found: Sequence[Checked]) -> Iterator[str]:
     """What is wrong or may go wrong later: failures first, then prices, thoughts, slow and unexpected replies."""
     failed = [each for each in found if each.problem]
     for each in failed:
-        yield f"{each.candidate}: {each.problem}"
+        yield (
+            each.problem
+            if each.problem.startswith(each.candidate)
+            else f"{each.candidate}: {each.problem}"
+        )
     if failed:
         yield "the profile stage stops at a candidate that never answers"
     yield from file.odd_prices

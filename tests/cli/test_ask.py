@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from routerr1.baselines.replies import Always, answer_with_reply, next_call_of
@@ -23,6 +24,7 @@ from routerr1.simulation.pool import SimulatedPool
 from routerr1.train.checkpoint import save_policy
 from routerr1.types import Card, Question, Reply, Trajectory
 
+ROOT = Path(__file__).parents[2]
 FRANCE = "What is the capital of France?"
 
 
@@ -107,7 +109,7 @@ async def test_a_router_without_a_reply_says_the_cause_and_no_empty_thought() ->
     ]
     assert [text for _, text in steps[2:]] == [
         "refused",
-        "none: no candidate replied (Atlas: refused)",
+        "none: no candidate replied (refused)",
     ]
 
 
@@ -119,7 +121,7 @@ async def test_a_spent_question_budget_is_named_in_the_answer(tmp_path: Path) ->
     *_, (label, text) = steps_shown(asked)
     await pool.aclose()
     assert label == "Answer"
-    assert text.startswith("none: no candidate replied (Atlas: question ")
+    assert text.startswith("none: no candidate replied (question ")
     assert "(pool.budget.question_usd)" in text
 
 
@@ -224,3 +226,23 @@ def test_a_router_that_heeds_no_spend_level_is_not_asked_with_one(params: Params
     said = CliRunner().invoke(app, ["ask", FRANCE, "--router", "knn", "--spend", "2"])
     assert isinstance(said.exception, ConfigError)
     assert str(said.exception).startswith("--spend 2: router knn has no spend levels; ")
+
+
+def test_ask_ends_with_status_1_if_no_call_may_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    preset = {
+        "model": {"init": "none"},
+        "pool": {"kind": "simulated", "redraw": 0.0, "budget": {"question_usd": 0.0}},
+    }
+    (tmp_path / "presets").mkdir()
+    (tmp_path / "presets/own.yaml").write_text(yaml.safe_dump(preset))
+    text = (ROOT / "params.yaml").read_text().replace("preset: embedded", "preset: own", 1)
+    (tmp_path / "params.yaml").write_text(text)
+    cards = [Card(each.name, completion_usd_per_mtok=1.0) for each in default_candidates()]
+    write_cards(tmp_path / "data/pool/cards.json", cards)
+    done = CliRunner().invoke(app, ["ask", FRANCE, "--router", "Atlas"], catch_exceptions=False)
+    assert done.exit_code == 1
+    assert "(pool.budget.question_usd)" in " ".join(done.output.split())
+    assert "Thinks: \n" not in done.output

@@ -118,3 +118,9 @@ def test_an_unknown_router_is_told_with_the_nearest_name(rows_file, names, why):
     assert isinstance(result.exception, DataError)
     assert why in str(result.exception)
     assert "\n" not in str(result.exception)
+
+
+def test_rows_that_are_not_there_name_the_command_that_writes_them(tmp_path):
+    result = compare(tmp_path / "none.parquet", "policy", "knn")
+    assert isinstance(result.exception, DataError)
+    assert "none.parquet: not found; run `dvc repro`" in str(result.exception)

@@ -169,7 +169,7 @@ def test_what_is_written_has_data_sets_and_pairs_and_reads_back(tmp_path):
 def test_a_table_with_another_shape_is_refused_with_file_and_field(tmp_path):
     path = tmp_path / "table.json"
     path.write_text('{"seeds": [{"seed": "x"}]}')
-    with pytest.raises(DataError, match=r"table\.json: seeds\.0\.seed: .*run the stage"):
+    with pytest.raises(DataError, match=r"table\.json: seeds\.0\.seed: .*run `dvc repro`"):
         SeedTable.read(path)
 
 

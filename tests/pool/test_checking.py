@@ -47,5 +47,5 @@ async def test_a_missing_or_wrong_key_and_an_unknown_model_are_named(file: PoolF
     assert "404" in unknown.problem
     assert known.problem == ""
     failed, stops, *_ = remarks(changed, [known, unknown])
-    assert failed == f"{first.name}: {unknown.problem}"  # before any hint, and not in a narrow cell
+    assert failed == unknown.problem  # before any hint, and not in a narrow cell
     assert "the profile stage stops" in stops
