@@ -121,5 +121,5 @@ def test_every_router_has_a_label_and_a_meaning() -> None:
 
 def test_what_an_oracle_knows_depends_on_the_pool() -> None:
     assert "each call goes to the cheapest candidate" in entry_of("oracle", simulated=True).meaning
-    assert "best run" in entry_of("oracle", simulated=False).meaning
+    assert "best fixed model" in entry_of("oracle", simulated=False).meaning
     assert entry_of("random", simulated=False) == entry_of("random", simulated=True)

@@ -253,7 +253,7 @@ def test_a_report_on_real_models_claims_no_simulation_and_another_oracle(data, t
         # Only a simulation knows which candidate answers a single call right.
         assert "each call goes to the cheapest candidate" in simulated
         assert "each call goes to the cheapest candidate" not in real
-        assert "for each question the best run" in real
+        assert "the best fixed model for each question" in real
 
 
 @pytest.mark.parametrize("bound", BOUNDS)
