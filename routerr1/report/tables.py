@@ -115,8 +115,8 @@ def usage_section(table: RouterTable) -> Section:
     return Section(
         title if table.has_policy else "Time and tokens",
         f"Reply time is the sum of the replies' own seconds{without if table.has_policy else ''}. It holds for as "
-        "many calls at once as the evaluation makes (pool.max_concurrency); a model that serves few at once is faster "
-        "when it is asked alone.",
+        "many calls at once as the stages make (max_concurrency of endpoint and pool); a server of few at once "
+        "answers sooner when it is asked alone.",
         Table(tuple(heads), tuple(lines)),
         folded=True,
     )

@@ -242,6 +242,7 @@ def test_reply_time_does_not_include_the_policy(data):
             "without the policy's time", "without the policy&#39;s time"
         )
     assert "Prompt tokens |" in (data / "report" / "report.md").read_text()
+    assert "max_concurrency of endpoint and pool" in (data / "report" / "report.md").read_text()
 
 
 @pytest.mark.slow
