@@ -613,6 +613,7 @@ def test_the_commands_say_what_they_did(chain: Params) -> None:  # noqa: ARG001
     run(app, ["register"])
     refused = run(app, ["promote"])
     assert (refused.exit_code, "refused by em_difference" in refused.output) == (1, True)
+    assert "  em_difference: exact match minus the champion's, lower end" in refused.output
     alone = run(app, ["promote", "--without-comparison"])
     assert (alone.exit_code, "needs --why" in alone.output) == (2, True)
     make_outputs(right=0.9)
