@@ -8,6 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from routerr1.serve.engine import Identity
 from routerr1.serve.keys import new_key
 from tests.serve.conftest import FRANCE, Start
 
@@ -100,6 +101,22 @@ def test_it_reads_in_light_and_dark_and_asks_for_a_key(start: Start, browser: An
         assert page.locator("article img").count() == 0
         page.close()
     assert len(backgrounds) == 2
+
+
+@needs_browser
+@pytest.mark.slow
+def test_a_router_without_spend_levels_has_no_slider(start: Start, browser: Any) -> None:
+    from playwright.sync_api import expect
+
+    knn = Identity("routerr1", "7", "baseline/knn", "simulated", reads_spend=False)
+    page, problems = opened(browser, start(identity=knn).url, 1200, "light")
+    expect(page.locator("#about")).to_contain_text("baseline/knn")
+    for each in ("#spend", "#spend2", "label[for=spend]", "label[for=spend2]"):
+        expect(page.locator(each)).to_be_hidden()
+    page.locator("#question").fill(FRANCE)
+    page.locator("#go").click()
+    expect(page.locator("article h2")).to_have_text(["routerr1"])
+    assert problems == []
 
 
 def test_the_page_allows_nothing_from_elsewhere(start: Start) -> None:
