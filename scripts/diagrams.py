@@ -21,16 +21,16 @@ FONT = "ui-sans-serif, system-ui, 'Segoe UI', Helvetica, Arial, sans-serif"
 QUESTION = "Name the calling code of the country of the airport ADZ."
 ROLLOUT = (
     ("search", "cards: aviation"),
-    ("information", "$9 55% m8   $3 85% m9   $6 5% m6   $10 5% m10"),
-    ("search", "m8: in which country is the airport ADZ?"),
+    ("information", "$6 5% m9   $9 55% m1   $3 85% m4   $10 5% m11"),
+    ("search", "m1: in which country is the airport ADZ?"),
     ("information", "@1 Not in my notes."),
     ("search", "cards: aviation"),
-    ("information", "$3 85% m9   $10 5% m10   $10 5% m3   $6 5% m6"),
-    ("search", "m9: in which country is the airport ADZ?"),
+    ("information", "$10 5% m3   $6 5% m9   $3 85% m4   $10 5% m11"),
+    ("search", "m4: in which country is the airport ADZ?"),
     ("information", "@2 The airport ADZ is located in Colombia."),
     ("search", "cards: telephony"),
-    ("information", "$10 100% m3   $8 60% m11   $9 5% m8   $10 25% m10"),
-    ("search", "m3: what is the calling code of @2?"),
+    ("information", "$9 5% m1   $10 100% m11   $10 25% m3   $8 60% m12"),
+    ("search", "m11: what is the calling code of @2?"),
     ("information", "@3 57"),
     ("answer", "@3"),
 )
