@@ -126,11 +126,14 @@ def import_(
 
 
 def _with(path: Path) -> list[str]:
-    """The imported files that params.yaml names, and `path` if it is not one of them."""
-    from routerr1.config import load_params
+    """The imported files that params.yaml itself names, and `path` if it is not one of them."""
+    from routerr1.files import read_yaml
 
-    named = load_params(PARAMS).dataset.imported if PARAMS.is_file() else ()
-    return list(dict.fromkeys(each.as_posix() for each in (*named, path)))
+    # The file alone is read: an import must not depend on whether all its values fit together.
+    values = read_yaml(PARAMS) if PARAMS.is_file() else None
+    dataset = values.get("dataset") if isinstance(values, dict) else None
+    named = dataset.get("imported") if isinstance(dataset, dict) else None
+    return list(dict.fromkeys(map(str, (*(named or ()), path.as_posix()))))
 
 
 @app.command()

@@ -402,8 +402,6 @@ def test_an_import_prints_all_files_that_params_yaml_is_to_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # the list of imported files is written there
-    (tmp_path / "presets").mkdir()
-    (tmp_path / "presets/embedded.yaml").write_text("{}\n")
     text = (
         (ROOT / "params.yaml").read_text().replace("imported: []", "imported: [data/first.parquet]")
     )
