@@ -107,7 +107,7 @@ CLAIMS: tuple[Claim, ...] = (
         Claim("README.md", "is .77, .67 and .63 over three seeds", "docs/results/changes.json", f"seeds.{seed}.training.em", figure)
         for seed, figure in ((1, ".77"), (2, ".67"), (3, ".63"))
     ),
-    Claim("README.md", "level 0 costs .06 of level 10", "docs/results/spend.json", "cheapest_over_dearest_level", ".06"),
+    Claim("README.md", "Level 0 costs .05 of level 10", "docs/results/spend.json", "cheapest_over_dearest_level", ".05"),
     Claim(_INDEX, "it keeps at least .89 of what best-on-cards reaches", _CHANGES, "Simulated models, `preset: simulated` > few_probes > ratio", ".89"),
     Claim(_INDEX, "exact match .970 [.944, .989]", "docs/results/smollm2/eval-table.md", " > policy > EM", ".970"),
     Claim(_INDEX, "exact match .970 [.944, .989]", "docs/results/smollm2/eval-table.md", " > policy > EM > low", ".944"),
