@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import dvc  # noqa: F401  # its log keeps the stream of its first import, which a CliRunner would close
 import pytest
 from filelock import FileLock
 

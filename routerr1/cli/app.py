@@ -212,7 +212,8 @@ def ask(
 
     Status 1 if there is no answer.
     """
-    typer.echo("loading; `routerr1 serve` loads once for many questions", err=True)
+    if sys.stderr.isatty():
+        typer.echo("loading; `routerr1 serve` loads once for many questions", err=True)
     # Importing torch and transformers is most of the time, and a tenth of it is looking for garbage
     # (measured). This process ends before there is any.
     gc.disable()
