@@ -134,7 +134,8 @@ def test_a_clone_without_data_finds_the_lock_up_to_date(clone: Path, tmp_path: P
 
 def test_a_question_is_asked_with_the_trained_policy(clone: Path) -> None:
     done = run(clone, "routerr1", "ask", "What is the capital of France?", check=False)
-    assert done.returncode == int("Answer: none" in done.stdout)  # so short a training may leave a policy mute
+    # So short a training may leave a policy that gives no answer.
+    assert done.returncode == int("Answer: none" in done.stdout)
     assert "Answer:" in done.stdout
     assert "in all" in done.stdout
 
