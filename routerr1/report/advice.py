@@ -22,6 +22,9 @@ from routerr1.report.summary import needless, reference_answers
 _NOTHING = 0.02  # EM of the best router below which there is nothing to advise
 _TOPICS, _EXAMPLES = 3, 5  # of the weakest topics, and failures of each
 _FEW = 20  # independent test questions
+_WITHOUT_POOL = frozenset(
+    f"baseline/{name}" for name in ("direct", "cot", "sft", "rag", "search_r1")
+)
 _FOREVER = 100  # times the questions of this test: no number that anybody collects
 
 
@@ -57,8 +60,8 @@ def advise(table: EvaluationTable, gate: GateParams) -> Advice:
 
 
 def _usable(table: EvaluationTable) -> list[RouterResult]:
-    """Routers that can be used: no bounds, no chance, and no single model."""
-    left_out = (*BOUNDS, RANDOM, CLOSED_BOOK, BEST_SINGLE)
+    """Routers that can be used: no bounds, no chance, no single model, and none that calls no model of the pool."""
+    left_out = {*BOUNDS, RANDOM, CLOSED_BOOK, BEST_SINGLE, *_WITHOUT_POOL}
     return [
         entry
         for entry in table.routers
@@ -109,6 +112,7 @@ def advice_section(
         *_few_to_choose_by(validation),
         *_verdict(found, table),
         *_policy_words(found, table),
+        *_better_without_pool(found, table),
         *_needless(rows, table.router(found.router).collapse.call_share),
         *_weak_topics(mine),
         *_undecided(found, table),
@@ -191,6 +195,21 @@ def _policy_words(found: Advice, table: EvaluationTable) -> list[str]:
     return [
         f"The trained policy is not the best choice here: it answers {_share(policy)}, costs {_price(policy)}, and "
         f"answers {_points(gap)} than {against}."
+    ]
+
+
+def _better_without_pool(found: Advice, table: EvaluationTable) -> list[str]:
+    """What answers more without the pool: a corpus to search may hold the answers."""
+    best = max(
+        (entry for entry in table.routers if entry.router in _WITHOUT_POOL),
+        key=lambda entry: entry.em.mean,
+        default=None,
+    )
+    if best is None or best.em.mean <= table.router(found.router).em.mean:
+        return []
+    return [
+        f"{_called(best.router)} answers {best.em.mean:.1%} and calls no model of the pool: if it searches, ask "
+        "whether its corpus is there where you answer questions."
     ]
 
 

@@ -76,6 +76,18 @@ def test_a_policy_that_another_router_beats_is_called_so(params: Params):
     assert "fewer than kNN" in said
 
 
+def test_what_answers_without_the_pool_is_named_and_not_advised(params: Params):
+    parts = [
+        rows("policy", 0.9, 0.001), rows("baseline/search_r1", 1.0, 0.0),
+        rows("best_single", 0.5, 0.002), rows("fixed/A", 0.5, 0.002),
+    ]  # fmt: skip
+    table = table_of(params, *parts, reference="policy")
+    assert advise(table, params.gate).router == "policy"
+    said = " ".join(advice_section(table, [r for own in parts for r in own], params.gate).points)
+    assert "Search-R1 (baseline/search_r1) answers 100.0% and calls no model of the pool" in said
+    assert "not the best choice" not in said
+
+
 def test_an_undecided_test_says_how_many_questions_would_settle_it(params: Params):
     parts = [
         rows("baseline/knn", 0.525, 0.002), rows("best_single", 0.5, 0.002),
