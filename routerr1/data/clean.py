@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
 
-from routerr1.answers.verifiers import LETTERS, verify
+from routerr1.answers.verifiers import LETTERS, verifiers, verify
 from routerr1.config import ColumnsParams
 from routerr1.data import text
 from routerr1.matching import Rule
@@ -29,6 +29,7 @@ Reason = Literal[
     "no_question",
     "not_unicode",
     "options_unclear",
+    "unknown_task",
 ]
 SAYS: Mapping[Reason, str] = {
     "answer_is_missing": "the answer is nan, NULL, N/A or a like word for a missing value",
@@ -47,6 +48,7 @@ SAYS: Mapping[Reason, str] = {
     "not_unicode": "the text holds half a character (a lone surrogate)",
     "options_unclear": "the options are not 2 to 10 different texts with a label each or none, or the answer "
     "is the number of none, or the number or letter of one and the text of another",
+    "unknown_task": "`task` in its metadata names no verifier (short, choice, number, or one of a package)",
 }
 _CHECKED_TASKS = (
     "choice",
@@ -136,6 +138,8 @@ def clean(
     )
     _require_unicode(cleaned)
     known, golds = cleaned.metadata, cleaned.golden_answers
+    if known.get("task", "short") not in verifiers():
+        raise RefusedError("unknown_task")
     if known.get("task") in _CHECKED_TASKS and not any(
         verify(gold, golds, matching, known) for gold in golds
     ):

@@ -257,6 +257,14 @@ def test_an_answer_that_no_reply_could_match_refuses_its_row(
     assert found.refused == {"answer_never_right": 1}
 
 
+def test_a_task_that_no_verifier_knows_refuses_its_row(tmp_path: Path) -> None:
+    columns = COLUMNS.model_copy(update={"metadata": "more"})
+    tasks = ("billing", 3, "short")
+    path = jsonl(tmp_path, *(row(n, more={"task": task}) for n, task in enumerate(tasks)))
+    found = import_file(path, "mine", columns, out=tmp_path, shares=Shares(0, 0))
+    assert found.refused == {"unknown_task": 2}
+
+
 def test_the_answer_can_follow_a_marker_as_in_gsm8k(tmp_path: Path) -> None:
     columns = COLUMNS.model_copy(update={"marker": "####"})
     path = jsonl(tmp_path, row(1, a="24 boxes of 3 hold 24 * 3 = 72.\n#### 72"))
