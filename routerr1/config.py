@@ -690,6 +690,22 @@ class Params(Section):
         """False if only routers without a policy are trained."""
         return self.model.init != "none"
 
+    @property
+    def needs_demonstrations(self) -> bool:
+        """False if no policy is trained, or a pretrained one without a warm start."""
+        return self.has_policy and (self.model.init == "scratch" or self.warmstart.steps > 0)
+
+    def require_demonstrations(self) -> None:
+        """Refuse a warm start that has nothing to learn from, before anything is paid.
+
+        Raises: ConfigError.
+        """
+        if self.needs_demonstrations and self.dataset.source != "embedded":
+            raise ConfigError(
+                "params.yaml: warmstart: learns from the embedded questions' parts; with other questions name a "
+                "pretrained model in model.init and set warmstart.steps to 0, or set model.init to none"
+            )
+
     @model_validator(mode="after")
     def _seeds_differ(self) -> "Params":
         if len(set(self.seeds)) != len(self.seeds):

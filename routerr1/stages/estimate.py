@@ -410,7 +410,7 @@ def foreseen(params: Params, inputs: Inputs) -> list[str]:
     simulated, embedded = params.pool.kind == "simulated", params.dataset.source == "embedded"
     if simulated and not embedded:
         found.append("pool.kind simulated answers embedded questions only")
-    if params.has_policy and not embedded and params.warmstart.steps:
+    if not embedded and params.needs_demonstrations:
         found.append(
             "warmstart learns from embedded questions; name a pretrained model.init and set warmstart.steps to 0, "
             "or set model.init to none"

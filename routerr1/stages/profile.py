@@ -16,7 +16,11 @@ from routerr1.workspace import Workspace
 
 
 def profile(params: Params) -> None:
-    """Send probe questions to every candidate; write cards and answer matrix to data/pool."""
+    """Send probe questions to every candidate; write cards and answer matrix to data/pool.
+
+    Raises: ConfigError if a later stage could not use them: see `Params.require_demonstrations`.
+    """
+    params.require_demonstrations()
     workspace = Workspace(params)
     section = params.profile_pool
     pool = workspace.open_pool()

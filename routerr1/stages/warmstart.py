@@ -6,8 +6,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from routerr1.config import DatasetParams, Params
-from routerr1.errors import CheckpointError, ConfigError
+from routerr1.config import Params
+from routerr1.errors import CheckpointError
 from routerr1.files import atomic_directory, write_json
 from routerr1.lineage import PATHS
 from routerr1.metrics import mean_over_seeds
@@ -33,13 +33,11 @@ def warmstart(params: Params) -> None:
         write_none(PATHS.warmstart)
         write_json(PATHS.warmstart_metrics, {})
         return
-    pretrained = params.model.init != "scratch" and not params.warmstart.steps
-    if not pretrained:
-        _require_demonstrations(params.dataset)
+    params.require_demonstrations()
     with only_trainer(PATHS.runs):
         with atomic_directory(PATHS.warmstart) as target:
             for seed in params.seeds:
-                if pretrained:
+                if not params.needs_demonstrations:
                     use_pretrained(params.model.init, target / f"seed-{seed}")
                 else:
                     shutil.copytree(_warm_started(Workspace(params), seed), target / f"seed-{seed}")
@@ -57,14 +55,6 @@ def write_none(folder: Path) -> None:
     """Put a note in the place of a policy that the parameters do not ask for: DVC warns of empty folders."""
     with atomic_directory(folder) as aside:
         write_json(aside / "none.json", {"model.init": "none"})
-
-
-def _require_demonstrations(dataset: DatasetParams) -> None:
-    if dataset.source != "embedded":
-        raise ConfigError(
-            "params.yaml: warmstart: learns from the embedded questions' parts; with other questions name a "
-            "pretrained model in model.init and set warmstart.steps to 0"
-        )
 
 
 def _warm_started(workspace: Workspace, seed: int) -> Path:
