@@ -20,9 +20,10 @@ from typing import Any
 import pytest
 
 from routerr1.config import load_params
+from routerr1.errors import LockHeld
 from routerr1.flows.params import set_values
 from routerr1.registry import promotion, versions
-from routerr1.tracking.store import open_client
+from routerr1.tracking.store import file_lock, open_client
 from tests.clone import commit, environment, is_stage, make_clone, processes_in, replace
 from tests.composed import Composed, composed
 
@@ -323,9 +324,20 @@ def check_the_watch(site: Site) -> None:
 
 
 def watch(site: Site) -> None:
-    """Both flows that watch, side by side."""
-    runs = [site.start(f"{name}/{name}") for name in ("watch-changes", "evaluate-champion")]
-    assert [site.ended(run) for run in runs] == ["COMPLETED"] * 2
+    """Both flows that watch, side by side; a retrain by the one would change what the other compares."""
+    looking = site.start("evaluate-champion/evaluate-champion")
+    site.until(lambda: is_locked() or site.client.read_flow_run(looking).state.is_final())
+    changes = site.start("watch-changes/watch-changes")
+    assert [site.ended(run) for run in (looking, changes)] == ["COMPLETED"] * 2
+
+
+def is_locked() -> bool:
+    """Whether a flow of the working folder holds the lock of its pipeline."""
+    try:
+        with file_lock("pipeline", timeout_s=0):
+            return False
+    except LockHeld:
+        return True
 
 
 def by_events(site: Site) -> list[Any]:
