@@ -215,7 +215,9 @@ def _routers_section(sources: Sources, drawn: Mapping[str, str]) -> Section:
 def _fronts_section(table: EvaluationTable, drawn: Mapping[str, str]) -> Section:
     ours = label(table.reference)
     mark = "the policy" if table.has_policy else ours
-    caption = f"Dashed: what mixing routers at random reaches. Diamond: {mark}. Hollow: bounds that know the answers."
+    caption = f"Dashed: what mixing routers at random reaches. Diamond: {mark}."
+    if len(table.routers) > plots.MANY:
+        caption += " Pale points: the table names them."
     paretos = [
         Plot(name, caption if name == "pareto" else f"Data set {name.removeprefix('pareto-')}.", large=True)
         for name in drawn

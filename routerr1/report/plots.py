@@ -1,13 +1,15 @@
 """Plots as SVG text: the same values give the same bytes, and colours follow the page's theme."""
 
+import html
 import io
 import math
+import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from routerr1.evaluate.controls import BOUNDS
+from routerr1.evaluate.controls import BEST_SINGLE, BOUNDS, POLICY
 from routerr1.evaluate.pareto import Point, front
 from routerr1.evaluate.results import Comparison, Quality
 from routerr1.evaluate.routers import RouterId
@@ -23,6 +25,15 @@ PALETTE = (
     "#3b82c4", "#d9822b", "#2f9e6e", "#c2478f", "#8a6fd1", "#b89a1e", "#4aa3b5", "#b5544d",
 )  # fmt: skip
 """Distinct on white and on black, and for most people with red-green colour blindness."""
+
+MANY = 14
+"""With more routers than this, a plot of cost and quality names only some of them."""
+_BEST = 3
+"""That many routers with the highest EM are always named."""
+_LANDMARKS = (
+    POLICY, BEST_SINGLE, *BOUNDS, "baseline/policy_before_rl", "baseline/knn", "baseline/knn_multi_turn",
+)  # fmt: skip
+"""What a reader looks for."""
 
 # Stand-ins that the SVG replaces by the page's own colours.
 _TEXT, _LINE = "#010203", "#040506"
@@ -45,39 +56,69 @@ def pareto(name: str, routers: Sequence[Quality], ours: Sequence[str]) -> str:
     """Cost per 1000 questions against EM, intervals as whiskers, the front as a line.
 
     Oracles are hollow and not part of the front, because they know the answers. Several routers of `ours`
-    get a front of their own, in their colour.
+    get a front of their own, in their colour. Of many routers, only those of `_to_name` have their name
+    beside the point; the others are pale, and a browser shows their name at the pointer.
     """
-    with _figure(name, width=6.4, height=5.0) as (figure, drawn):
+    with _figure(name, width=5.4, height=4.8) as (figure, drawn):
         axes = figure.subplots()
-        whiskers: list[tuple[list[float], list[float]]] = []
-        points: dict[str, Point] = {}
-        for entry in routers:
-            router, cost, quality = entry.router, entry.cost_usd, entry.em
-            x, y = 1000 * cost.mean, quality.mean
-            points[router] = (x, y)
-            big = router in ours
-            axes.plot(
-                x, y, "D" if big else "o", markersize=8 if big else 5.5, zorder=4 if big else 3,
-                color=_colour(router, ours), mfc="none" if router in BOUNDS else None,
-            )  # fmt: skip
-            own: list[tuple[list[float], list[float]]] = []
-            if cost.low is not None and cost.high is not None:
-                own.append(([1000 * cost.low, 1000 * cost.high], [y, y]))
-            if quality.low is not None and quality.high is not None:
-                own.append(([x, x], [quality.low, quality.high]))
-            for across, along in own:
-                axes.plot(across, along, color=_colour(router, ours), lw=0.9, zorder=3)
-            whiskers += own
+        points = {entry.router: (1000 * entry.cost_usd.mean, entry.em.mean) for entry in routers}
         hull = front(point for router, point in points.items() if router not in BOUNDS)
-        line = ([x for x, _ in hull], [y for _, y in hull])
+        named = _to_name(points, hull, ours)
+        whiskers: list[tuple[list[float], list[float]]] = []
+        kinds: dict[str, tuple[str, str, bool]] = {}
+        for entry in routers:
+            router, (x, y) = entry.router, points[entry.router]
+            big, pale = router in ours, 1.0 if router in named else 0.45
+            kind, colour = _kind(router, ours)
+            axes.plot(
+                x, y, "D" if big else "o", markersize=8 if big else 5.5 if router in named else 4.5,
+                color=colour, alpha=pale, mfc="none" if router in BOUNDS else None, zorder=4 if big else 3,
+                gid=f"{name}-{router}",
+            )  # fmt: skip
+            kinds.setdefault(kind, (colour, "D" if big else "o", router in BOUNDS))
+            own: list[tuple[list[float], list[float]]] = []
+            if entry.cost_usd.low is not None and entry.cost_usd.high is not None:
+                own.append(([1000 * entry.cost_usd.low, 1000 * entry.cost_usd.high], [y, y]))
+            if entry.em.low is not None and entry.em.high is not None:
+                own.append(([x, x], [entry.em.low, entry.em.high]))
+            for across, along in own:
+                axes.plot(across, along, color=colour, lw=0.9, alpha=0.6 * pale, zorder=2)
+            whiskers += own if router in named else []
+        most = max((x for x, _ in points.values()), default=1.0)
+        line = ([*(x for x, _ in hull), most], [*(y for _, y in hull), hull[-1][1]])
         axes.plot(*line, color=_TEXT, lw=0.9, ls=(0, (4, 3)), zorder=2)
         if len(ours) > 1:
             mine = front(points[router] for router in ours)
             axes.plot([x for x, _ in mine], [y for _, y in mine], color=PALETTE[1], zorder=2)
         axes.set(xlabel="USD per 1,000 questions", ylabel="exact match (EM)", ylim=(-0.03, 1.06))
-        axes.set_xlim(left=-0.03 * max((x for x, _ in points.values()), default=1.0))
-        _label(figure, axes, points, [*whiskers, line])
-    return drawn[0]
+        axes.set_xlim(left=-0.03 * most)
+        for kind, (colour, mark, hollow) in kinds.items():
+            axes.plot([], [], mark, color=colour, mfc="none" if hollow else None, ms=6, label=kind)
+        _legend(figure, len(kinds), handle=1.0)
+        _label(figure, axes, points, named, [*whiskers, line])
+    texts = {f"{name}-{router}": label(router) for router in points}
+    return _with_titles(drawn[0], texts)
+
+
+def _to_name(points: Mapping[str, Point], hull: Sequence[Point], ours: Sequence[str]) -> set[str]:
+    """The routers whose names a plot shows: all of a few, else ours, landmarks, the front and the best."""
+    if len(points) <= MANY:
+        return set(points)
+    honest = [router for router in points if router not in BOUNDS]
+    best = sorted(honest, key=lambda router: (-points[router][1], router))[:_BEST]
+    on_front = [router for router in honest if points[router] in hull and points[router][1] > 0]
+    landmarks = [router for router in _LANDMARKS if router in points]
+    return {*ours, *landmarks, *on_front, *best}
+
+
+def _with_titles(svg: str, texts: Mapping[str, str]) -> str:
+    """The plot with a name for each element whose id is a key of `texts`; a browser shows it at the pointer."""
+
+    def titled(found: re.Match[str]) -> str:
+        text = texts.get(html.unescape(found[1]))
+        return found[0] if text is None else f"<g><title>{html.escape(text)}</title>"
+
+    return re.sub(r'<g id="([^"]*)">', titled, svg)
 
 
 def curves(
@@ -200,38 +241,53 @@ def _legend(figure: "Figure", names: int, *, handle: float) -> None:
         legend.remove()
 
 
-def _colour(router: str, ours: Sequence[str]) -> str:
+def _kind(router: str, ours: Sequence[str]) -> tuple[str, str]:
+    """The group of a router in the legend, and its colour."""
     if router in ours:
-        return PALETTE[1]
-    return PALETTE[0] if RouterId.parse(router).kind == "fixed" else PALETTE[2]
+        return ("Policies" if len(ours) > 1 else label(router)), PALETTE[1]
+    if router in BOUNDS:
+        return "Knows the answers", PALETTE[4]
+    if router == BEST_SINGLE or RouterId.parse(router).kind == "fixed":
+        return "One model for all", PALETTE[0]
+    return "Other routers", PALETTE[2]
 
 
 def _label(
     figure: "Figure",
     axes: "Axes",
     points: Mapping[str, Point],
+    named: Collection[str],
     lines: Sequence[tuple[Sequence[float], Sequence[float]]],
 ) -> None:
-    """Names beside their points without overlap; a thin line leads to a distant name."""
+    """Names beside the points of `named` without overlap; a thin line leads to a distant name.
+
+    Args:
+        points: router -> its point; no name lies on one of them.
+        lines: what the names avoid besides, each as its x and y values.
+    """
     import textalloc
 
-    # Points that look the same share a label.
+    # Points that look the same share a label, in which those of `named` come first.
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     at: dict[Point, list[str]] = {}
-    for router in sorted(points, key=lambda router: (-points[router][1], points[router], router)):
+    for router in sorted(
+        points, key=lambda router: (router not in named, -points[router][1], points[router], router)
+    ):
         x, y = points[router]
         near = (
             p
             for p in at
             if abs(p[0] - x) < 0.006 * (right - left) and abs(p[1] - y) < 0.006 * (high - low)
         )
-        at.setdefault(next(near, (x, y)), []).append(label(router))
+        place = next(near, (x, y) if router in named else None)
+        if place is not None:
+            at.setdefault(place, []).append(label(router))
     figure.draw_without_rendering()  # settles the layout, in which names are measured
     figure.set_layout_engine("none")
-    xs, ys = [x for x, _ in at], [y for _, y in at]
     textalloc.allocate(
-        axes, xs, ys, [_joined(names) for names in at.values()],
-        x_scatter=xs, y_scatter=ys, x_lines=[list(x) for x, _ in lines], y_lines=[list(y) for _, y in lines],
+        axes, [x for x, _ in at], [y for _, y in at], [_joined(names) for names in at.values()],
+        x_scatter=[x for x, _ in points.values()], y_scatter=[y for _, y in points.values()],
+        x_lines=[list(x) for x, _ in lines], y_lines=[list(y) for _, y in lines],
         textsize=8, textcolor=_TEXT, linecolor=_TEXT, linewidth=0.5,
         min_distance=0.012, max_distance=0.3, margin=0.004, nbr_candidates=200,
         avoid_label_lines_overlap=True, avoid_crossing_label_lines=True,

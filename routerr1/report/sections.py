@@ -44,7 +44,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """A plot by the name of its SVG; a `large` one scrolls sideways on a phone."""
+    """A plot by the name of its SVG; a `large` one takes the whole width of a phone."""
 
     name: str
     caption: str = ""
