@@ -91,6 +91,26 @@ def choice(
     return float(_chosen(said, options, rule) in wanted)
 
 
+def with_options(question: str, options: Sequence[str]) -> str:
+    """A question with its options behind it, a letter each.
+
+    >>> with_options("Capital of France?", ["Rome", "Paris"])
+    'Capital of France? A) Rome B) Paris'
+    """
+    lettered = [f"{letter}) {each}" for letter, each in zip(LETTERS, options, strict=False)]
+    return " ".join([question, *lettered])
+
+
+def without_options(question: str, known: Mapping[str, Any]) -> str:
+    """Inverse of `with_options`; a question that does not end in its options stays as it is.
+
+    >>> without_options("Capital of France? A) Rome B) Paris", {"options": ["Rome", "Paris"]})
+    'Capital of France?'
+    """
+    options = [str(each) for each in known.get("options", ())]
+    return question.removesuffix(with_options("", options)) if options else question
+
+
 def answers_in_words(references: Sequence[str], known: Mapping[str, Any]) -> list[str]:
     """Reference answers with the text of an option in place of its letter.
 

@@ -10,7 +10,6 @@ from routerr1.baselines.embed import Embedder
 
 _NEIGHBOURS = 10
 _LOWEST = 5.0  # percentile of the known questions' own similarity to their nearest
-_UNLIKE = 0.45  # a cosine from which a question is like another, however alike the known ones are
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +60,14 @@ def likeness(question: str, topics: Mapping[str, str], embedder: Embedder) -> Li
 
 
 def _usual(known_Q_D: "np.typing.NDArray[np.float32]") -> float:
+    """Halfway from the similarity of any two known questions to that of a known question to its nearest.
+
+    Both are of the embedder and the language: an English model puts any two German texts close together.
+    """
     if len(known_Q_D) < 2:
         return 0.0
     similar = known_Q_D @ known_Q_D.T
+    any_two = (similar.sum() - np.trace(similar)) / (similar.size - len(similar))
     np.fill_diagonal(similar, -1.0)
-    return min(_UNLIKE, float(np.percentile(similar.max(axis=1), _LOWEST)))
+    nearest = np.percentile(similar.max(axis=1), _LOWEST)
+    return float(any_two + nearest) / 2

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
 
-from routerr1.answers.verifiers import LETTERS, verifiers, verify
+from routerr1.answers.verifiers import LETTERS, verifiers, verify, with_options
 from routerr1.config import ColumnsParams
 from routerr1.data import text
 from routerr1.matching import Rule
@@ -122,9 +122,7 @@ def clean(
     if not golds:
         raise RefusedError("answers_say_nothing" if any(listed) else "no_answer")
     if options:
-        question = f"{question} " + " ".join(
-            f"{letter}) {option}" for letter, option in zip(LETTERS, options, strict=False)
-        )
+        question = with_options(question, options)
     cleaned = Cleaned(
         id=_id(values, columns, fallback_id),
         question=text.squeeze(question),

@@ -11,7 +11,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from routerr1.answers.verifiers import answers_in_words
+from routerr1.answers.verifiers import answers_in_words, without_options
 from routerr1.config import ColumnsParams
 from routerr1.data import embedded, text
 from routerr1.data.benchmarks import BENCHMARKS
@@ -239,7 +239,8 @@ class _Importer:
 
     def _arranged(self, rows: Sequence[tuple[Raw, Cleaned]], embed: Embed) -> Iterator[Question]:
         """The rows with topics, and with the questions of one meaning in one split."""
-        texts = [row.question for _, row in rows]
+        # Options say what an answer may be, not what the question is about.
+        texts = [without_options(row.question, row.metadata) for _, row in rows]
         vectors = embed(texts)
         topics: Sequence[str | None] = [None] * len(rows)
         if self.columns.topic is None and not any("topic" in row.metadata for _, row in rows):

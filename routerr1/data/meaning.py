@@ -1,7 +1,7 @@
 """What questions are about, found in their embeddings: topics, and questions that ask the same.
 
 Topics are clusters (k-means); their number is the one with the highest silhouette within bounds, and none
-if no number separates the questions. A topic is named by the words that set it apart.
+if no number separates the questions. Clusters with centres close together are one topic. A topic is named by the words that set it apart.
 """
 
 import math
@@ -25,6 +25,9 @@ Embed = Callable[[Sequence[str]], "Vectors"]
 MOST_TOPICS = 12
 _LEAST_ROWS = 10  # questions of a topic, on average
 _LEAST_SILHOUETTE = 0.03  # below this, clusters are no topics
+_ONE_TOPIC = (
+    0.8  # cosine of two centres from which they are one topic: a template with other names in it
+)
 _SAMPLE = 2000  # questions on which silhouettes are computed
 _SAME = 0.7  # cosine from which questions with a shared answer ask the same
 _LARGEST_GROUP = 0.1  # share of the questions; beyond it the cosine is too low for these questions
@@ -192,8 +195,27 @@ def find_topics(
                 best = (quality, clusters)
     if best is None or best[0] < _LEAST_SILHOUETTE:
         return None
-    names = _names(questions, best[1].tolist())
-    return [names[cluster] for cluster in best[1].tolist()]
+    clusters = _merged(vectors, best[1].tolist())
+    if len(set(clusters)) < 2:
+        return None
+    names = _names(questions, clusters)
+    return [names[cluster] for cluster in clusters]
+
+
+def _merged(vectors: "Vectors", clusters: list[int]) -> list[int]:
+    """The clusters, with the closest two made one while their centres are close."""
+    import numpy as np
+
+    while len(kinds := sorted(set(clusters))) > 1:
+        labels = np.asarray(clusters)
+        centres = np.stack([vectors[labels == kind].mean(axis=0) for kind in kinds])
+        centres /= np.linalg.norm(centres, axis=1, keepdims=True)
+        close = np.triu(centres @ centres.T, k=1)
+        first, second = divmod(int(close.argmax()), len(kinds))
+        if close[first, second] < _ONE_TOPIC:
+            break
+        clusters = [kinds[first] if each == kinds[second] else each for each in clusters]
+    return clusters
 
 
 def _names(questions: Sequence[str], clusters: Sequence[int]) -> dict[int, str]:

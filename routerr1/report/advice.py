@@ -1,7 +1,8 @@
 """Is it worth it? Plain sentences for the person who decides, from the evaluation and the gate's limits.
 
 A router is worth using instead of the best single model if it answers more questions, or if it answers no
-fewer and costs less. The evaluation must show that with the gate's interval and margin.
+fewer and costs less. The evaluation must show that with the gate's interval and margin. Of few questions
+the interval of a router without a loss ends at 0, so these must show more right answers.
 """
 
 import math
@@ -76,7 +77,8 @@ def _is_worth(entry: RouterResult, table: EvaluationTable, gate: GateParams) -> 
         return False
     affordable = gate.max_cost_usd is None or entry.cost_usd.mean <= gate.max_cost_usd
     cheaper = cost.high is not None and cost.high < 0
-    return affordable and (em.low > 0 or (em.low >= -gate.margin_em and cheaper))
+    as_good = em.low >= -gate.margin_em and table.groups >= _FEW
+    return affordable and (em.low > 0 or (as_good and cheaper))
 
 
 def _gap(table: EvaluationTable, router: str, other: str) -> Comparison:
@@ -150,6 +152,12 @@ def _verdict(found: Advice, table: EvaluationTable) -> list[str]:
     alone = (
         f"Always calling the best model ({model}) answers {_share(best)} and costs {_price(best)}."
     )
+    if found.gain is None and table.groups < _FEW:
+        return [
+            f"Undecided. Until more questions are tested, use one model for all questions: {model}.",
+            alone,
+            *_hindsight(found, table),
+        ]
     if found.gain is None:
         return [
             f"Use one model for all questions: {model}. Routing is not worth it here: no router is shown to "

@@ -152,3 +152,28 @@ def test_a_question_is_put_beside_the_nearest_known_ones():
     )
     assert far.is_unlike
     assert far.lines()[0].startswith("Unlike the questions")
+
+
+def test_a_question_of_the_same_language_is_not_yet_like_the_known_ones():
+    """An English model puts any two German texts close together."""
+    names = ("Anna", "Bernd", "Clara", "Dieter", "Emma", "Franz", "Greta", "Hans", "Ida", "Jan")
+    topics = {
+        **{f"Wie setze ich das Passwort von {name} zurück?": "zugang" for name in names},
+        **{f"Wann muss {name} die Rechnung bezahlen?": "rechnung" for name in names},
+        **{f"Welcher Spediteur liefert das Paket von {name}?": "versand" for name in names},
+    }
+    minilm = embedder("minilm", 0)
+    for question, topic in {
+        "Wie ändere ich mein Passwort?": "zugang",
+        "Bis wann muss ich meine Rechnung bezahlen?": "rechnung",
+        "Welcher Spediteur bringt mein Paket?": "versand",
+    }.items():
+        found = likeness(question, topics, minilm)
+        assert (found.topic, found.is_unlike) == (topic, False)
+    for question in (
+        "Schreib mir ein Gedicht über Katzen.",
+        "Wie wird morgen das Wetter in Berlin?",
+        "Erkläre mir die Relativitätstheorie.",
+    ):
+        found = likeness(question, topics, minilm)
+        assert found.is_unlike, (question, found)

@@ -36,6 +36,32 @@ def test_topics_are_clusters_named_by_their_words():
     assert found == find_topics(asked, embed(asked), seed=1)
 
 
+def test_a_template_with_other_names_in_it_is_one_topic():
+    months = ("Januar", "Februar", "April", "Mai")
+    bills = [f"Wie hoch ist die Rechnung Nummer {n} vom {m}?" for m in months for n in range(25)]
+    assert find_topics(bills, embed(bills), seed=1) is None
+    asked = [*bills, *CITIES, *GERMAN]
+    found = find_topics(asked, embed(asked), seed=1)
+    assert found is not None
+    assert [len(set(part)) for part in (found[:100], found[100:110], found[110:])] == [1, 1, 1]
+    assert len(set(found)) == 3
+
+
+def test_a_choice_is_of_the_topic_of_its_question_and_not_of_its_options(tmp_path: Path):
+    path = tmp_path / "own.csv"
+    colours, cities = ("amber", "white", "red", "blue"), ("Rome", "Paris", "Bonn", "Oslo")
+    lines = [f"{ask},{','.join(colours if n % 2 else cities)},B" for n, ask in enumerate([*CITIES, *METALS])]  # fmt: skip
+    path.write_text("\n".join(["ask,w,x,y,z,gold", *lines]))
+    columns = COLUMNS.replace(options=("w", "x", "y", "z"))
+    found = import_file(path, "own", columns, out=tmp_path, shares=Shares(0.2, 0.1), embed=embed)
+    rows = sorted(read_file(found.path), key=lambda row: int(row.id.rpartition("_")[2]))
+    topics = [row.metadata["topic"] for row in rows]
+    assert [len(set(topics[:10])), len(set(topics[10:]))] == [1, 1]
+    assert "capital" in topics[0]
+    assert topics[10] == "chemical element"
+    assert rows[0].question.endswith("France? A) Rome B) Paris C) Bonn D) Oslo")
+
+
 def test_few_questions_and_questions_without_a_structure_have_no_topics():
     assert find_topics(CITIES, embed(CITIES), seed=1) is None
     noise = np.random.default_rng(0).normal(size=(100, 384)).astype(np.float32)

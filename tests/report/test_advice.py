@@ -120,6 +120,27 @@ def test_few_questions_are_a_hint(params: Params):
     table = table_of(params, *parts, reference="baseline/knn")
     section = advice_section(table, [r for own in parts for r in own], params.gate)
     assert section.points[0].startswith("10 independent test questions are too few")
+    assert section.points[1].startswith("Use kNN")
+
+
+def test_a_gain_of_few_questions_that_may_be_none_is_undecided(params: Params):
+    """Two of eight gained, none lost: resampling finds no worse than +0.0, at half the price."""
+    parts = [
+        [each for each in rows(name, right, cost) if each.question_id < "q08"]
+        for name, right, cost in (
+            ("baseline/frugal", 0.1, 0.001), ("best_single", 0.05, 0.002), ("fixed/A", 0.05, 0.002),
+        )
+    ]  # fmt: skip
+    table = table_of(params, *parts, reference="baseline/frugal")
+    gap = table.pairs.between("baseline/frugal", "best_single").difference["em"]
+    assert (gap.mean, gap.low) == (0.25, 0.0)
+    found = advise(table, params.gate)
+    assert (found.router, found.worth_it) == ("best_single", False)
+    said = said_of(params, *parts)
+    assert "Use FrugalGPT" not in said
+    assert "Undecided. Until more questions are tested, use one model for all questions: A." in said
+    assert "Undecided: FrugalGPT answers 25.0 percentage points (+0.0 to" in said
+    assert "questions in place of 8 would settle" in said
 
 
 def said_of(params: Params, *parts: list[Row], validation: int | None = None) -> str:
