@@ -695,6 +695,18 @@ class Params(Section):
         """False if no policy is trained, or a pretrained one without a warm start."""
         return self.has_policy and (self.model.init == "scratch" or self.warmstart.steps > 0)
 
+    @property
+    def looks_up_questions(self) -> bool:
+        """Whether the policy looks up the question itself: for other questions than the embedded no topic is known.
+
+        Its demonstrations and training pools are then made from the probes of the profile stage.
+        """
+        return (
+            self.has_policy
+            and self.dataset.source != "embedded"
+            and self.prompt.template == "compact"
+        )
+
     def require_demonstrations(self) -> None:
         """Refuse a warm start that has nothing to learn from, before anything is paid.
 

@@ -5,21 +5,38 @@ shows the best candidates of a topic under handles (`m4`), of those that the que
 Handles are drawn for every rollout, so the policy cannot memorise a choice. `@question` in a call is the
 question as it was asked, `@2` in a call or as the answer is the short answer of the second reply. Only what
 the policy sampled is read for these.
+
+A look-up by reference (`<search>Cards: @question</search>`) shows the best candidates for this very question,
+where figures of it are given (`Figures`). A policy then needs to know neither topics nor the language.
 """
 
 import math
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from random import Random
 from typing import Protocol
 
 from routerr1 import protocol
 from routerr1.answers.short_answer import short_answer
-from routerr1.types import Action, Answer, Ask, Card, LookUp, Malformed, Question, Reply
+from routerr1.types import (
+    Action,
+    Answer,
+    Ask,
+    Card,
+    LookUp,
+    Malformed,
+    Question,
+    Reply,
+    Trajectory,
+)
+
+Figures = Callable[[str], Mapping[str, float]]
+"""Question -> share of questions like it that each candidate answered right, by the pool's own names."""
 
 SHOWN = 4  # candidates of a look-up
+THE_QUESTION = "@question"
 HANDLES = 12  # beyond these, handles are of several tokens
 PRICE_STEPS = 20
 SPEND_LEVELS = 10
@@ -103,6 +120,9 @@ class ShortNotation:
         shown: what look-ups show instead of `cards`; each name or alias must be one of the pool.
         seed: draws the handles and the order of a look-up.
         spend: level from 0 to `SPEND_LEVELS`, see `affordable`.
+        figures: name of a card -> share of questions like this one that it answered right; asked for by the
+            first look-up of `@question`. None: such a look-up is one of an unknown topic.
+        whole: references stand for the whole question and for whole replies, as they are.
     """
 
     refuses_repeats = True
@@ -115,8 +135,12 @@ class ShortNotation:
         *,
         shown: Sequence[Card] | None = None,
         spend: int = SPEND_LEVELS,
+        figures: Callable[[], Mapping[str, float]] | None = None,
+        whole: bool = False,
     ) -> None:
         self.handles: dict[str, str] = {}
+        self._figures = figures
+        self._whole = whole
         self._names = protocol.names_of(cards)
         self._cards = tuple(cards if shown is None else shown)
         self._question = question
@@ -156,6 +180,8 @@ class ShortNotation:
         query = _REFERENCE.sub(lambda found: f" {self._resolved(found)} ", action.query)
         query = _BEFORE_MARK.sub("", _BLANKS.sub(" ", query)).strip()
         query = recased(query, self._question)
+        if self._whole and action.query.lower() == THE_QUESTION:
+            query = self._question
         # The text between the tags, handle included.
         written = text.rstrip().removesuffix("</search>").rpartition("<search>")[2].strip()
         sent = f"{action.name}: {query}"
@@ -171,19 +197,26 @@ class ShortNotation:
         """The topic's best candidates in random order: price step, percent and handle of each.
 
         Candidates that the spend level does not allow are left out. Of an unknown topic the figures are means over all topics. A second look-up of a topic leaves out
-        the candidates that were asked after the first, and every look-up those that did not answer.
+        the candidates that were asked after the first, and every look-up those that did not answer. For
+        `@question` the figures are those of this question, where there are any.
         """
         self._topic = topic = topic.strip().lower()
         up = [card for card in self._cards if card.name not in self._down] or list(self._cards)
         offered = affordable(up, self._spend)
         passed = self._asked.get(topic, set())
         left = [card for card in offered if card.name not in passed] or offered
-        best = sorted(left, key=lambda card: (-_figure(card, topic), self._random.random()))[:SHOWN]
+        shares = self._shares(left, topic)
+        best = sorted(left, key=lambda card: (-shares[card.name], self._random.random()))[:SHOWN]
         entries = [
-            f"${price_step(card)} {percent(_figure(card, topic))}% {self._handle(card)}"
+            f"${price_step(card)} {percent(shares[card.name])}% {self._handle(card)}"
             for card in self._random.sample(best, len(best))
         ]
         return " ".join(entries)
+
+    def _shares(self, cards: Sequence[Card], topic: str) -> dict[str, float]:
+        asked_for = topic == THE_QUESTION and self._figures is not None
+        known = self._figures() if asked_for and self._figures is not None else {}
+        return {card.name: known.get(card.name, _figure(card, topic)) for card in cards}
 
     def _handle(self, card: Card) -> str:
         if card.name not in self._handle_of:
@@ -194,8 +227,15 @@ class ShortNotation:
 
     def heard(self, ask: Ask | None, reply: Reply) -> str:
         """See `Notation.heard`: the reply's number, by which it is referred to."""
-        known = ask is not None and reply.failure is None
-        self._replies.append(short_answer(ask.query, reply.text) if ask and known else None)
+        said = None
+        if ask is not None and reply.failure is None:
+            whole = self._whole
+            said = (
+                protocol.escape(reply.text).strip()
+                if whole
+                else short_answer(ask.query, reply.text)
+            )
+        self._replies.append(said)
         if ask is not None:
             self._asked.setdefault(self._topic, set()).add(ask.name)
             if reply.failure == "unavailable":
@@ -206,7 +246,7 @@ class ShortNotation:
         """See `Notation.written`."""
         card = next((card for card in self._cards if card.name == ask.name), None)
         name = ask.name if card is None else self._handle(card)
-        return f"{name}: {'@question' if ask.query == self._question else ask.query}"
+        return f"{name}: {THE_QUESTION if ask.query == self._question else ask.query}"
 
 
 def percent(figure: float) -> int:
@@ -301,6 +341,22 @@ def recased(query: str, question: str) -> str:
 def spend_of(question: Question) -> int:
     """What may be spent on a question, from 0 to `SPEND_LEVELS`; the most where nothing is said."""
     return int(question.metadata.get("spend", SPEND_LEVELS))
+
+
+def takes_whole(question: Question) -> bool:
+    """Whether an answer by reference is the whole reply, which its task then judges as one.
+
+    Short answers are cut by rules of English and of facts. Questions of one's own (rule `text`) and other
+    tasks than `short` may be neither.
+    """
+    return question.matching == "text" or question.metadata.get("task", "short") != "short"
+
+
+def answers_with_reply(trajectory: Trajectory) -> bool:
+    """Whether the answer is a candidate's whole reply that the policy referred to."""
+    last = trajectory.turns[-1].action if trajectory.turns else None
+    referred = isinstance(last, Answer) and last.written is not None
+    return referred and takes_whole(trajectory.question)
 
 
 def with_spend(question: Question, level: int) -> Question:

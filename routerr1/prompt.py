@@ -17,7 +17,15 @@ from pathlib import Path
 from typing import Literal
 
 from routerr1.errors import ConfigError
-from routerr1.notation import Notation, PlainNotation, ShortNotation, spend_of, tidied
+from routerr1.notation import (
+    Figures,
+    Notation,
+    PlainNotation,
+    ShortNotation,
+    spend_of,
+    takes_whole,
+    tidied,
+)
 from routerr1.protocol import INSERTED, handles
 from routerr1.types import Card, Question, Reply
 
@@ -66,25 +74,52 @@ class Renderer:
         reply: how a reply is inserted, with `{}` for its text.
         short: the policy writes the short form (`notation.ShortNotation`).
         shown: what look-ups show, in place of the pool's cards; None for these.
+        figures: what look-ups by question show; None where there are no such look-ups. The policy then calls
+            with the question as it is and answers with whole replies.
     """
 
     prompt: Callable[[Question, Sequence[Card]], str]
     reply: str = INSERTED
     short: bool = False
     shown: Sequence[Card] | None = None
+    figures: Figures | None = None
 
     def __call__(self, question: Question, cards: Sequence[Card]) -> str:
         """The text before the policy's first token, with the candidates by their handles."""
         shown = handles(cards)
         return self.prompt(question, [replace(card, name=shown[card.name]) for card in cards])
 
-    def notation(self, question: Question, cards: Sequence[Card], seed: int) -> Notation:
-        """What reads the policy's calls in one rollout on a pool with `cards`; `seed` draws the handles."""
+    def notation(
+        self,
+        question: Question,
+        cards: Sequence[Card],
+        seed: int,
+        behind: Callable[[str], str] = str,
+    ) -> Notation:
+        """What reads the policy's calls in one rollout on a pool with `cards`.
+
+        Args:
+            seed: draws the handles.
+            behind: see `Pool.behind_name`.
+        """
         if not self.short:
             return PlainNotation(cards)
         own = f"{question.dataset}/{question.question}/{seed}"
+        figures = self.figures
+
+        def shares() -> dict[str, float]:
+            measured = figures(question.question) if figures is not None else {}
+            behind_each = {card.name: behind(card.name) for card in cards}
+            return {name: measured[real] for name, real in behind_each.items() if real in measured}
+
         return ShortNotation(
-            cards, question.question, own, shown=self.shown, spend=spend_of(question)
+            cards,
+            question.question,
+            own,
+            shown=self.shown,
+            spend=spend_of(question),
+            figures=None if figures is None or self.shown is not None else shares,
+            whole=figures is not None or takes_whole(question),
         )
 
 

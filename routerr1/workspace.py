@@ -6,6 +6,7 @@ only results that are still valid.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from routerr1.pool.recording import Recorder
 from routerr1.pool.records import RecordStore
 from routerr1.prompt import Renderer, prompt_hash, renderer
 from routerr1.rollout.generate import Generator
-from routerr1.rollout.lazy import LazyGenerator
+from routerr1.rollout.lazy import Lazy, LazyGenerator
 from routerr1.simulation.candidates import candidates_of
 from routerr1.simulation.facts import Fact, known_facts
 from routerr1.simulation.pool import SimulatedPool
@@ -33,6 +34,7 @@ from routerr1.train.checkpoint import read_manifest
 from routerr1.types import SPLITS, Card, Question, Split
 
 if TYPE_CHECKING:
+    from routerr1.baselines.by_question import ProbeFigures
     from routerr1.rollout.local import LocalGenerator
 
 
@@ -40,12 +42,16 @@ class Workspace:
     """Parameters and the files of the working directory.
 
     Cards and renderer are read once; make another workspace after they have changed.
+
+    Args:
+        matrix: the probes that look-ups of a question rest on, in place of the profile stage's.
     """
 
     paths = PATHS
 
-    def __init__(self, params: Params) -> None:
+    def __init__(self, params: Params, matrix: Path | None = None) -> None:
         self.params = params
+        self._matrix = matrix or self.paths.matrix
 
     def questions(self, split: Split) -> list[Question]:
         """The questions of one split.
@@ -89,12 +95,22 @@ class Workspace:
 
     @cached_property
     def renderer(self) -> Renderer:
-        """The prompt's renderer.
+        """The prompt's renderer. The probes are read when a policy first looks a question up.
 
         Raises: ConfigError if the wording's file cannot be used.
         """
         section = self.params.prompt
-        return renderer(section.template, self.params.rollout.max_rounds, section.file)
+        render = renderer(section.template, self.params.rollout.max_rounds, section.file)
+        if not self.params.looks_up_questions:
+            return render
+        figures = Lazy(partial(self._figures, self._matrix))
+        return replace(render, figures=lambda question: figures()(question))
+
+    @staticmethod
+    def _figures(matrix: Path) -> "ProbeFigures":
+        from routerr1.baselines.by_question import ProbeFigures
+
+        return ProbeFigures.of(matrix)
 
     def open_pool(
         self,
@@ -236,6 +252,8 @@ class Workspace:
         if stage == "train" and seed is not None:
             found["seed"] = seed
             found["warmstart"] = digest(self.warmstart_folder(seed))
+        if stage in ("warmstart", "train") and params.looks_up_questions:
+            found["matrix"] = digest(self._matrix)
         if stage in ("evaluate", "generalize"):
             found["policies"] = [digest(paths.policy), digest(paths.other_policies)]
             found["warmstart"] = digest(paths.warmstart)

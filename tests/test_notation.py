@@ -7,18 +7,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routerr1.config import RolloutParams
+from routerr1.config import RewardParams, RolloutParams
 from routerr1.data.contracts import trajectory_breaches
-from routerr1.notation import SHOWN, ShortNotation, price_step, tidied, with_spend
+from routerr1.evaluate.rows import row_of
+from routerr1.notation import (
+    SHOWN,
+    ShortNotation,
+    named,
+    price_step,
+    takes_whole,
+    tidied,
+    with_spend,
+)
 from routerr1.pool.base import Call, Pool
+from routerr1.pool.perturbed import PerturbedPool
 from routerr1.prompt import renderer
 from routerr1.protocol import check, names_of
+from routerr1.reward import FrozenCostScale
 from routerr1.rollout.generate import ScriptedGenerator
 from routerr1.rollout.loop import rollout
 from routerr1.rollout.record import from_row, to_row
+from routerr1.train.score import score
 from routerr1.types import Answer, Ask, Card, LookUp, Malformed, Question, Reply, Trajectory
 
 PARAMS = RolloutParams(max_rounds=3, max_new_tokens=100, temperature=1.0)
+REWARD = RewardParams(answer="em", cost_weight=0.0, cost_basis="completion", cost_window=1000)
 QUESTION = Question(
     "q1", "d", "What is the capital of the country of the airport CDG?", ("Paris",), "test", 2
 )
@@ -243,3 +256,70 @@ def test_prices_are_steps_of_a_logarithmic_scale() -> None:
     steps = [price_step(Card("A", completion_usd_per_mtok=10.0**power)) for power in range(-3, 4)]
     assert steps == [0, 2, 7, 12, 17, 20, 20]
     assert price_step(Card("A", request_usd=1e-6)) == 5
+
+
+def looked_up(given: dict[str, float] | None, topic: str = "@question") -> str:
+    short = ShortNotation(CARDS[:3], "Why?", "0", figures=None if given is None else lambda: given)
+    return named(short.cards_on(topic), short.handles)
+
+
+def test_a_look_up_of_the_question_shows_its_own_figures():
+    shown = looked_up({"Model 0": 0.9, "Model 1": 0.3, "Model 2": 0.0})
+    assert all(each in shown for each in ("90% Model 0", "30% Model 1", "0% Model 2"))
+    # A candidate without figures has those of its card: 20 % is the mean over its topics.
+    assert "20% Model 2" in looked_up({"Model 0": 0.9})
+
+
+def test_without_figures_a_look_up_of_the_question_is_one_of_an_unknown_topic():
+    assert looked_up(None) == looked_up(None, "no such topic")
+    # And figures of the question say nothing of a topic.
+    assert looked_up({"Model 1": 0.9}, "law") == looked_up(None, "law")
+
+
+def test_a_candidate_shown_under_another_name_has_its_figures():
+    cards = [replace(CARDS[1], name="Shown"), replace(CARDS[2], name="Other")]
+    behind = {"Shown": "Model 1", "Other": "Model 2"}
+    pool = PerturbedPool(Telling({}), cards, behind)
+    render = replace(renderer("compact", 3), figures=lambda _: {"Model 1": 0.77, "Model 2": 0.11})
+    short = render.notation(QUESTION, pool.cards, 1, pool.behind_name)
+    shown = named(short.cards_on("@question"), short.handles)
+    assert "77% Shown" in shown
+    assert "11% Other" in shown
+
+
+OWN = replace(
+    QUESTION, question="Was  kostet\ndas Paket?", golden_answers=("4 Euro",),
+    metadata={"matching": "text"},
+)  # fmt: skip
+
+
+async def test_one_s_own_question_is_asked_as_it_is_and_answered_with_the_whole_reply():
+    reply = "Das Paket kostet <b>4 Euro</b>, sagt die Liste. Mehr weiß ich nicht."
+    pool = Telling({OWN.question: reply})
+    turns = (
+        "<think>ask</think><search>Cards: @question</search>",
+        "<think>it</think><search>BEST: @question</search>",
+        "<think>done</think><answer>@1</answer>",
+    )
+    render = replace(renderer("compact", 3), figures=lambda _: {"Model 5": 0.9})
+    found = await rollout(OWN, best_first(*turns), pool, render=render, params=PARAMS, seed=4)
+    assert pool.asked == [("Model 5", OWN.question)]
+    assert found.answer == reply
+    scored = score(found, pool.cards, FrozenCostScale(0.0, 0.0), REWARD)
+    row = row_of(found, pool="p", router="policy", seed=1, cards=pool.cards)
+    assert (scored.em, row.em, row.format_valid) == (1.0, 1.0, True)
+
+
+async def test_what_a_policy_writes_out_has_to_be_the_reference_itself():
+    written = "<think>x</think><answer>it is 4 Euro, I think</answer>"
+    found = await rollout(
+        OWN, ScriptedGenerator([written]), Telling({}), render=renderer("compact", 3),
+        params=PARAMS, seed=4,
+    )  # fmt: skip
+    assert score(found, CARDS, FrozenCostScale(0.0, 0.0), REWARD).em == 0.0
+    assert row_of(found, pool="p", router="policy", seed=1, cards=CARDS).em == 0.0
+
+
+def test_only_one_s_own_questions_and_other_tasks_take_replies_whole():
+    choice = replace(QUESTION, metadata={"task": "choice"})
+    assert [takes_whole(each) for each in (QUESTION, OWN, choice)] == [False, True, True]

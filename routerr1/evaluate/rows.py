@@ -14,6 +14,7 @@ from routerr1.answers.verifiers import verify
 from routerr1.errors import DataError
 from routerr1.files import atomic_path
 from routerr1.matching import Rule, token_f1
+from routerr1.notation import answers_with_reply
 from routerr1.protocol import check, names_of
 from routerr1.rollout.record import to_row, without_tokens
 from routerr1.types import Ask, Card, Question, Reply, Trajectory
@@ -32,7 +33,7 @@ class Row:
         pool: name of the pool it played on; "training" for the pool of training.
         seed: training seed of the policy behind it.
         group: rows of one group ask the same thing; statistics resample groups.
-        em: exact match; for a router without a policy, whether the reply contains a reference answer.
+        em: exact match; where the answer is a whole reply, whether it contains a reference answer.
         latency_s: sum of the replies' own seconds; the policy's are not in it.
         called: canonical name of the candidate of each call, in order.
         best_calls: calls that went to the candidate most accurate on that sub-question's topic.
@@ -123,7 +124,8 @@ def row_of(
     verdicts = [judge(reply.model, ask.query) for ask, reply in asked] if judge else []
     topic = question.metadata.get("topic")
     answered = trajectory.answer is not None
-    em = _right(said, question, whole_reply=whole_reply) if answered else 0.0
+    taken_whole = whole_reply or answers_with_reply(trajectory)
+    em = _right(said, question, whole_reply=taken_whole) if answered else 0.0
     return Row(
         pool=pool,
         router=router,

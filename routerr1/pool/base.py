@@ -64,6 +64,10 @@ class Pool(ABC):
         """
         return plain_request(call)
 
+    def behind_name(self, candidate: str) -> str:
+        """The candidate that answers for `candidate`: itself, unless it is shown under another name."""
+        return candidate
+
     @abstractmethod
     async def ask(self, call: Call) -> Reply:
         """Make one call.
@@ -92,6 +96,10 @@ class PoolWrapper(Pool):
     def request(self, call: Call) -> dict[str, Any]:
         """The inner pool's request."""
         return self.inner.request(call)
+
+    def behind_name(self, candidate: str) -> str:
+        """The inner pool's."""
+        return self.inner.behind_name(candidate)
 
     async def ask(self, call: Call) -> Reply:
         """The inner pool's reply."""

@@ -54,6 +54,10 @@ class PerturbedPool(PoolWrapper):
         """The inner pool's request for the candidate behind the shown name."""
         return self.inner.request(self._inner_call(call))
 
+    def behind_name(self, candidate: str) -> str:
+        """The inner pool's, of the candidate behind the shown name."""
+        return self.inner.behind_name(self.behind.get(candidate, candidate))
+
     async def ask(self, call: Call) -> Reply:
         """See `Pool.ask`; `Reply.model` is the shown name, of the fallback if a fallback answered."""
         if call.candidate not in self._by_name:

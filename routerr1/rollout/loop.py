@@ -7,6 +7,7 @@ import math
 import time
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 
 from routerr1 import protocol
 from routerr1.config import RolloutParams
@@ -66,7 +67,7 @@ async def rollout(
         reroute: given a call, the name of the candidate that is asked instead; the policy's own text
             stays as it is. Controls use it to separate routing from writing and reading.
     """
-    notation = render.notation(question, pool.cards, seed)
+    notation = render.notation(question, pool.cards, seed, pool.behind_name)
     session = generator.start(render(question, pool.cards), seed=seed)
     sampling_temperature = params.temperature if temperature is None else temperature
     turns: list[Turn] = []
@@ -118,7 +119,8 @@ async def _turn(
         ids = session.insert(inserted)
         return Turn(said, action, None, inserted, ids, time.perf_counter() - began), None
     reply = await caller.reply(action)
-    label = caller.notation.heard(action if isinstance(action, Ask) else None, reply)
+    heard = replace(reply, text=without_thoughts(reply.text)) if reply.failure is None else reply
+    label = caller.notation.heard(action if isinstance(action, Ask) else None, heard)
     kept = kept_of(caller.pool.cards, reply)
     inserted, ids = insert_reply(session, reply, form, params.max_reply_tokens, kept, label)
     wall_s = time.perf_counter() - began

@@ -8,7 +8,7 @@ from routerr1.answers.verifiers import verify
 from routerr1.config import RewardParams
 from routerr1.matching import token_f1
 from routerr1.metrics import routing_metrics
-from routerr1.notation import spend_of
+from routerr1.notation import answers_with_reply, spend_of
 from routerr1.pool.base import Pool, is_best
 from routerr1.protocol import IN_KEY, fit_names
 from routerr1.reward import FrozenCostScale, alpha_at, components
@@ -48,7 +48,8 @@ def score(
     golds, said = trajectory.question.golden_answers, trajectory.answer
     rule = trajectory.question.matching
     known = trajectory.question.metadata
-    em = verify(said, golds, rule, known) if said is not None else 0.0
+    whole = answers_with_reply(trajectory)
+    em = verify(said, golds, rule, known, whole_reply=whole) if said is not None else 0.0
     # A right choice or number may be written in other words than the reference.
     f1 = max(em, token_f1(said, golds, rule)) if said is not None else 0.0
     cost = micro_usd(trajectory, cards, params.cost_basis)

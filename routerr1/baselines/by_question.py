@@ -1,0 +1,117 @@
+"""How good each candidate is on questions like a given one, from the probes of the profile stage.
+
+Topics of one's own questions are clusters, and a small policy knows neither them nor the language. It looks
+up the question itself: these are the figures that such a look-up shows.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from routerr1.baselines.embed import MINILM, Embedder, embedder
+from routerr1.pool.profile import ProbeRow, read_probes
+
+_NEIGHBOURS = 10
+_STRENGTHS = (300.0, 100.0, 30.0, 10.0, 3.0, 0.0)
+_TOPIC_STRENGTH = 4.0
+_KEPT = 4096  # questions whose figures are kept
+
+
+class ProbeFigures:
+    """Question -> share of the probes like it that each candidate answered right; see `notation.Figures`.
+
+    The share is that of the nearest probes by cosine. Ten probes say little, so it is drawn towards what
+    their topics say: as if so many further probes had shown that. How many is chosen on the probes
+    themselves, each judged by the others (Brier score). A topic's own share is drawn towards that of all
+    topics, as by four further probes. A probe of the same text or group as the question is left out, so a
+    policy in training sees no more of a probe than of a new question.
+
+    Args:
+        rows: of the matrix, one for each probe and candidate.
+        vectors: embeds questions; see `baselines.embed`.
+    """
+
+    def __init__(self, rows: Sequence[ProbeRow], vectors: Embedder) -> None:
+        self.candidates = tuple(dict.fromkeys(row["candidate"] for row in rows))
+        probes = {(row["dataset"], row["question_id"]): row for row in rows}
+        places = {key: place for place, key in enumerate(probes)}
+        self._texts = [row["question"] for row in probes.values()]
+        self._groups = [row["group"] for row in probes.values()]
+        topics = sorted({row["topic"] for row in probes.values()})
+        self._topic_Q = np.array([topics.index(row["topic"]) for row in probes.values()])
+        self._num_topics = len(topics)
+        self._right_Q_M = np.zeros((len(probes), len(self.candidates)))
+        columns = {name: place for place, name in enumerate(self.candidates)}
+        for row in rows:
+            place = places[row["dataset"], row["question_id"]]
+            self._right_Q_M[place, columns[row["candidate"]]] = row["correct"]
+        self._vectors = vectors.fit(self._texts)
+        self._shares = lru_cache(_KEPT)(self._shares_of)
+
+    @classmethod
+    def of(cls, matrix: Path) -> "ProbeFigures":
+        """The figures of a matrix.parquet.
+
+        Raises: DataError naming the file.
+        """
+        return cls(read_probes(matrix), embedder(MINILM, 0))
+
+    def __call__(self, question: str) -> Mapping[str, float]:
+        """Candidate -> share, in [0, 1]."""
+        return self._shares(question)
+
+    def _shares_of(self, question: str) -> dict[str, float]:
+        own = {
+            group for text, group in zip(self._texts, self._groups, strict=True) if text == question
+        }
+        # Not `@`: that splits its sums over threads.
+        near_Q = np.einsum("qd,d->q", self._known, self._vectors.embed([question])[0])
+        near_M, topics_M = self._evidence(near_Q, own)
+        count = min(_NEIGHBOURS, len(self._texts))
+        mixed = (count * near_M + self.strength * topics_M) / (count + self.strength)
+        return dict(zip(self.candidates, map(float, mixed), strict=True))
+
+    def _evidence(
+        self, near_Q: NDArray[np.float32], own: set[str]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Shares of the nearest probes, and those that their topics say, without the groups `own`."""
+        order = np.argsort(-near_Q, kind="stable")
+        kept = np.array([group not in own for group in self._groups])
+        if not kept.any():
+            kept[:] = True
+        nearest = [place for place in order if kept[place]][:_NEIGHBOURS]
+        overall_M = self._right_Q_M[kept].mean(axis=0)
+        in_topic_T_Q = (self._topic_Q == np.arange(self._num_topics)[:, None]) & kept
+        counts_T = in_topic_T_Q.sum(axis=1)
+        sums_T_M = in_topic_T_Q.astype(float) @ self._right_Q_M
+        by_topic_T_M = (sums_T_M + _TOPIC_STRENGTH * overall_M) / (counts_T + _TOPIC_STRENGTH)[
+            :, None
+        ]
+        return self._right_Q_M[nearest].mean(axis=0), by_topic_T_M[self._topic_Q[nearest]].mean(
+            axis=0
+        )
+
+    @cached_property
+    def strength(self) -> float:
+        """Probes that the topics count for; the highest of those that predict the probes equally well."""
+        near_Q_Q = np.einsum("qd,pd->qp", self._known, self._known)
+        found = [
+            self._evidence(near_Q_Q[place], {group}) for place, group in enumerate(self._groups)
+        ]
+        near_Q_M = np.array([near for near, _ in found])
+        topics_Q_M = np.array([topics for _, topics in found])
+
+        def error(strength: float) -> float:
+            weight = strength / (strength + _NEIGHBOURS)
+            shares = (1 - weight) * near_Q_M + weight * topics_Q_M
+            return round(float(((shares - self._right_Q_M) ** 2).mean()), 6)
+
+        return min(_STRENGTHS, key=error)
+
+    @cached_property
+    def _known(self) -> NDArray[np.float32]:
+        """Q x D, the probes embedded."""
+        return self._vectors.embed(self._texts)
