@@ -151,6 +151,26 @@ async def test_two_facts_are_asked_for_by_handle_and_answered_by_reference() -> 
     assert from_row(row) == trajectory
 
 
+@pytest.mark.parametrize(
+    ("task", "answer"),
+    [
+        (None, "Paris"),
+        ("short", "Paris"),
+        ("choice", "Sure. The capital of France is Paris."),
+        ("long", "Sure. The capital of France is Paris."),
+    ],
+)
+def test_a_reference_answers_as_a_whole_reply_or_in_short_by_the_task(
+    task: str | None, answer: str
+) -> None:
+    metadata = {} if task is None else {"task": task}
+    question = replace(QUESTION, metadata=metadata)
+    short = renderer("compact", 4).notation(question, CARDS, 0)
+    ask = Ask("Model 7", "What is the capital of France?")
+    short.heard(ask, Reply("Model 7", " Sure. The capital of France is Paris.\n"))
+    assert short.parse("<think> t</think><answer> @1</answer>") == Answer(answer, "@1")
+
+
 async def test_the_same_question_is_not_put_to_the_same_candidate_twice() -> None:
     pool = Telling({})
     ask = "<search> Model 3: @question</search>"

@@ -16,6 +16,7 @@ from routerr1.matching import Rule, contains, exact_match, normalise
 Verify = Callable[[str, Sequence[str], Rule, bool, Mapping[str, Any]], float]
 """(said, reference answers, rule, is it a whole reply, metadata of the question) -> 0.0 to 1.0. Never raises."""
 
+SHORT = "short"
 LETTERS = "ABCDEFGHIJ"
 GROUP = "routerr1.verifiers"
 
@@ -50,7 +51,7 @@ def verify(
         known: metadata of the question; `task` names the verifier, `short` without it.
         whole_reply: `said` is a candidate's reply, in which the answer has to be found.
     """
-    return verifiers()[str(known.get("task", "short"))](said, references, rule, whole_reply, known)
+    return verifiers()[str(known.get("task", SHORT))](said, references, rule, whole_reply, known)
 
 
 @cache
@@ -59,7 +60,7 @@ def verifiers() -> Mapping[str, Verify]:
     installed: dict[str, Verify] = {
         point.name: point.load() for point in metadata.entry_points(group=GROUP)
     }
-    return {**installed, "short": short, "choice": choice, "number": number}
+    return {**installed, SHORT: short, "choice": choice, "number": number}
 
 
 def short(

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from pydantic import JsonValue
 
+from routerr1.answers.verifiers import verifiers
 from routerr1.config import ServeParams
 from routerr1.pool.base import Call
 from routerr1.pool.budget import Grant, Payer
@@ -350,6 +351,9 @@ async def _ended(engine: Engine, first: asyncio.Future[None] | None = None) -> N
 def _metadata(request: ChatRequest) -> dict[str, JsonValue]:
     """What the question carries beside its text."""
     found: dict[str, JsonValue] = {"spend": request.spend}
+    task = (request.metadata or {}).get("task")
+    if isinstance(task, str) and task in verifiers():
+        found["task"] = task
     if len(request.messages) > 1:
         found["messages"] = [
             {"role": message.role, "content": message.text} for message in request.messages
