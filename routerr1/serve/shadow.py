@@ -1,7 +1,6 @@
 """A shadow: another version answers a share of the requests again, beside the answer and never shown."""
 
 import asyncio
-import hashlib
 import logging
 import math
 import re
@@ -19,6 +18,7 @@ from routerr1.evaluate.stats import Difference, paired_difference
 from routerr1.matching import exact_match
 from routerr1.pool.base import Call
 from routerr1.pool.budget import Grant, Payer
+from routerr1.pool.judge import Judge
 from routerr1.registry.shadow_report import ShadowReport
 from routerr1.serve.answers import require_answer
 from routerr1.serve.asked import Outcome
@@ -33,12 +33,6 @@ from routerr1.types import Question
 REPORTS = Path("runs/shadow")
 _FIRST_REPORT = 25  # pairs; the next ones come at twice as many each
 _MOST_AT_ONCE = 32  # beyond this a request is not shadowed
-_JUDGE = """Question: {question}
-
-Answer A: {first}
-Answer B: {second}
-
-Which answer is right, or the better one? Reply with one word: A, B or same."""
 _log = logging.getLogger(__name__)
 
 
@@ -156,23 +150,18 @@ class Shadow:
         return await self._judged(outcome, said) if verified is None else verified
 
     async def _judged(self, outcome: Outcome, said: str) -> float | None:
-        """The judge's word on two answers, whose order is drawn by the request's id."""
-        if self._params.judge is None:
+        """The judge's verdict on two answers; see `Judge.compare`."""
+        candidate = self._params.judge
+        if candidate is None:
             return None
-        number = outcome.asked.id
-        swapped = hashlib.blake2b(number.encode(), digest_size=1).digest()[0] % 2 == 1
-        answers = [outcome.answer or "", said]
-        first, second = reversed(answers) if swapped else answers
-        query = _JUDGE.format(question=outcome.question, first=first, second=second)
-        scope = f"judge/{number}"
+        scope = f"judge/{outcome.asked.id}"
+        judge = Judge(lambda prompt: self._engine.pool.ask(Call(candidate, prompt, scope)))
         try:
             with self._engine.granted(scope, self._grant()):
-                reply = await self._engine.pool.ask(Call(self._params.judge, query, scope))
+                return await judge.compare(outcome.question, outcome.answer or "", said)
         except BudgetExceeded as spent:
             self._stop(str(spent))
             return None
-        found = verdict_of(reply.text) if reply.failure is None else None
-        return -found if found and swapped else found
 
     def _stop(self, why: str) -> None:
         if self.stopped is None:
@@ -238,18 +227,6 @@ def verdict_by_reference(
     of_task = {"task": task, "options": options if isinstance(options, list) else []}
     right = [verify(said, [reference], "text", of_task) for said in (champion, shadow)]
     return right[1] - right[0]
-
-
-def verdict_of(text: str) -> float | None:
-    """1 for answer B, -1 for answer A, 0 for neither; None if the judge says nothing of the kind.
-
-    >>> verdict_of("B."), verdict_of("Answer A is right"), verdict_of("same"), verdict_of("Hm")
-    (1.0, -1.0, 0.0, None)
-    """
-    found = re.search(r"\b(?:(A|B)|(same))\b", text, re.IGNORECASE)
-    if found is None:
-        return None
-    return 0.0 if found[2] else 1.0 if found[1].upper() == "B" else -1.0
 
 
 def write_report(label: str, pairs: Sequence[PairRow]) -> Path | None:

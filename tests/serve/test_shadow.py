@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -36,15 +37,22 @@ class Answers(Pool):
         self.hangs = False
 
     async def ask(self, call: Call) -> Reply:
-        if call.query.startswith("Question: "):
+        if call.query.startswith("Compare two answers"):
             self.judged.append(call.query)
-            shadow_is_b = call.query.index("by the shadow") > call.query.index("Answer B")
-            better = {"B": "A", "A": "B"} if not shadow_is_b else {"B": "B", "A": "A"}
-            return Reply(call.candidate, better.get(self._word, self._word), 1, 1, 1e-6)
+            return Reply(call.candidate, self._verdict(call.query), 1, 1, 1e-6)
         self.asked += 1
         if self.hangs:
             await asyncio.Event().wait()
         return Reply(call.candidate, self._text, 1, 1, 1e-6)
+
+    def _verdict(self, prompt: str) -> str:
+        """The prompt's letter for the shadow (B), the champion (A), the first answer, or neither."""
+        answers = re.findall(r"Answer (\w):\n> (.*)", prompt)
+        letters = {"A": next(letter for letter, text in answers if text == "by the champion")}
+        letters["B"] = next(letter for letter, text in answers if text == "by the shadow")
+        letters["same"] = re.search(r", (\w) if both", prompt)[1]
+        letters["first"] = answers[0][0]
+        return letters.get(self._word, self._word)
 
 
 def shadowed(
@@ -71,10 +79,20 @@ def shadowed(
     return running, shadow, answers
 
 
-@pytest.mark.parametrize(("word", "verdict"), [("B", 1.0), ("A", -1.0), ("same", 0.0)])
+@pytest.mark.parametrize(
+    ("word", "verdict", "asked"),
+    [
+        ("B", 1.0, 2),
+        ("A", -1.0, 2),
+        ("same", 0.0, 1),
+        ("first", 0.0, 2),
+        ("A better answer is B", None, 1),
+    ],
+)
 async def test_pairs_are_judged_whatever_their_order_and_reported(
-    start: Start, pool: SimulatedPool, params: Params, tmp_path: Path, word: str, verdict: float
-) -> None:
+    start: Start, pool: SimulatedPool, params: Params, tmp_path: Path,
+    word: str, verdict: float | None, asked: int,
+) -> None:  # fmt: skip
     running, shadow, answers = shadowed(start, pool, params, tmp_path, word, judge="Penny")
     with client(running) as openai_client:
         for _ in range(8):
@@ -84,15 +102,20 @@ async def test_pairs_are_judged_whatever_their_order_and_reported(
     store = running.gateway.store
     await until(lambda: len(store.pairs("routerr1@8")) == 8)
     assert {pair.verdict for pair in store.pairs("routerr1@8")} == {verdict}
-    assert len(answers.judged) == 8
+    assert len(answers.judged) == 8 * asked
     page = shadow.write_report()
     assert page is not None
     report = read_json(page.with_suffix(".json"))
-    assert (report["pairs"], report["same_answer"], report["judged"]) == (8, 0, 8)
-    assert report["differences"]["verdict"]["mean"] == verdict
+    assert (report["pairs"], report["same_answer"], report["judged"]) == (
+        8,
+        0,
+        8 * (verdict is not None),
+    )
+    counted = -1.0 if verdict is None else verdict  # what is not judged counts as worse
+    assert report["differences"]["verdict"]["mean"] == counted
     pairs = store.pairs("routerr1@8")
     told = report_of(pairs, running.gateway.engine.identity)
-    assert told == ShadowReport(champion="7", pairs=8, verdict=verdict, low=verdict, high=verdict)
+    assert told == ShadowReport(champion="7", pairs=8, verdict=counted, low=counted, high=counted)
     assert "as a shadow of routerr1@7" in page.read_text()
 
 
@@ -102,8 +125,8 @@ async def test_pairs_are_judged_whatever_their_order_and_reported(
         ({"reference": "by the shadow"}, 1.0, 0),
         ({"reference": "By the CHAMPION."}, -1.0, 0),
         ({"reference": "by none"}, 0.0, 0),
-        ({"reference": "by the shadow", "task": "no such task"}, -1.0, 1),
-        ({"task": "short"}, -1.0, 1),
+        ({"reference": "by the shadow", "task": "no such task"}, -1.0, 2),
+        ({"task": "short"}, -1.0, 2),
     ],
 )
 async def test_a_reference_in_the_request_judges_before_the_judge(
