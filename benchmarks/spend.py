@@ -1,19 +1,20 @@
-"""What a spend level buys: one policy at every level, beside best-on-cards with a price on cost.
+"""What a spend level buys: one policy at every level, beside routers with the same price on cost.
 
 Every test question is played at each of the eleven levels. The policy reads the level in its prompt.
-The control is the same policy's text with every call sent to the candidate of the highest
+The controls are the same policy's text with every call sent elsewhere: to the candidate of the highest
 
-    performance on the sub-question's topic - weight * usual cost of a call / that of the dearest
+    figure - price of the level * usual cost of a call / that of the dearest
 
-by its card, where the weight falls from 1 at level 0 to 0 at level 10. A front is the upper hull of
-(cost, exact match) over levels, its area the mean exact match over costs up to the highest of all
+where the figure is that of its card on the sub-question's topic (best-on-cards), or the mean over the
+nearest probes (kNN); the prices are `notation.price_at`. A front is the upper hull of (cost, exact
+match) over levels, its area the mean exact match over costs up to the highest of all
 (`routerr1/evaluate/pareto.py`). Intervals resample groups of questions.
 
 Run it where the chain has run:
 
     python benchmarks/spend.py [--policy FOLDER]... [--out STEM]
 
-Prints one JSON object; --out also writes it, with a table as Markdown.
+Prints one JSON object; --out also writes it, with a table as Markdown and a plot.
 """
 
 import argparse
@@ -24,10 +25,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
+from matplotlib.figure import Figure
 
-from routerr1.config import Params, load_params
-from routerr1.evaluate.controls import POLICY, policy_router
+from routerr1.baselines.embed import embedder
+from routerr1.baselines.few_probes import frugal_knn
+from routerr1.baselines.matrix import Matrix, read_matrix
+from routerr1.config import BaselineParams, Params, load_params
+from routerr1.evaluate.controls import POLICY, Policy, Router, policy_router
 from routerr1.evaluate.pareto import area
 from routerr1.evaluate.redrawn import CARDS, by_the_cards
 from routerr1.evaluate.result_matrix import matrices_of
@@ -36,12 +42,16 @@ from routerr1.evaluate.run import choose_questions, play_all, policies_of
 from routerr1.evaluate.stats import interval
 from routerr1.files import atomic_path
 from routerr1.jobs.progress import track
+from routerr1.lineage import PATHS
 from routerr1.notation import SPEND_LEVELS, with_spend
+from routerr1.pool.base import Pool
 from routerr1.pool.recorded import answerable
 from routerr1.simulation.facts import topic_in
+from routerr1.types import Question, Trajectory
 from routerr1.workspace import Workspace
 
 LEVELS = range(SPEND_LEVELS + 1)
+KNN = "knn"
 
 
 def main() -> None:
@@ -74,6 +84,7 @@ def main() -> None:
         for suffix, text in ((".json", json.dumps(found, indent=1) + "\n"), (".md", page(found))):
             with atomic_path(given.out.with_suffix(suffix)) as aside:
                 aside.write_text(text, encoding="utf-8")
+        plot(found, given.out.with_suffix(".svg"))
 
 
 async def play(
@@ -91,6 +102,7 @@ async def play(
         answerable(workspace.questions("test"), pool), limit, params.evaluate.seed
     )
     topic_of = partial(topic_in, workspace.facts)
+    matrix = read_matrix(PATHS.matrix)
     rows = {}
     for level in LEVELS:
         routers = [
@@ -98,9 +110,8 @@ async def play(
             for policy in policies_of(generators, workspace.renderer, params)
             for router in (
                 policy_router(policy, pool, str(level), 0),
-                by_the_cards(
-                    policy, pool, topic_of, str(level), 0, weight=1 - level / SPEND_LEVELS
-                ),
+                by_the_cards(policy, pool, topic_of, str(level), 0, level=level),
+                by_neighbours(policy, pool, matrix, params.baselines, level),
             )
         ]
         jobs = [
@@ -112,6 +123,22 @@ async def play(
             )
     await pool.aclose()
     return rows
+
+
+def by_neighbours(
+    policy: Policy, pool: Pool, matrix: Matrix, section: BaselineParams, level: int
+) -> Router:
+    """kNN with the level's price, for each sub-question of the policy."""
+    chooser = frugal_knn(
+        matrix, embedder(section.embedder, policy.seed), level=level, neighbours=section.neighbours
+    )
+
+    async def play(question: Question, *, player: str) -> Trajectory:
+        return await policy.play(
+            question, pool, seed=0, player=player, reroute=lambda ask: chooser.choose(ask.query)
+        )
+
+    return Router(KNN, policy.seed, str(level), pool, play)
 
 
 def summary(rows: dict[int, list[Row]], resamples: int) -> dict[str, Any]:
@@ -147,7 +174,6 @@ def summary(rows: dict[int, list[Row]], resamples: int) -> dict[str, Any]:
         for _ in range(resamples)
     ]
     whole = areas(range(len(groups)))
-    gaps = [each[POLICY] - each[CARDS] for each in draws]
     return {
         "n": len(groups),
         "groups": len(ordered),
@@ -167,9 +193,13 @@ def summary(rows: dict[int, list[Row]], resamples: int) -> dict[str, Any]:
         "cheapest_over_dearest_level": float(usd[POLICY][0].mean() / usd[POLICY][-1].mean()),
         "area": whole,
         "area_difference": {
-            "mean": whole[POLICY] - whole[CARDS],
-            "low": float(np.quantile(gaps, 0.025)),
-            "high": float(np.quantile(gaps, 0.975)),
+            name: {
+                "mean": whole[POLICY] - whole[name],
+                "low": float(np.quantile([each[POLICY] - each[name] for each in draws], 0.025)),
+                "high": float(np.quantile([each[POLICY] - each[name] for each in draws], 0.975)),
+            }
+            for name in names
+            if name != POLICY
         },
     }  # fmt: skip
 
@@ -181,22 +211,28 @@ def _estimate(values: Any, groups: Sequence[str], resamples: int) -> dict[str, f
 
 def page(found: dict[str, Any]) -> str:
     """The results as Markdown."""
-    gap = found["area_difference"]
+    names = {POLICY: "policy", CARDS: "best-on-cards", KNN: "kNN"}
     lines = [
         "# What a spend level buys",
         "",
         f"{found['n']} test questions in {found['groups']} groups, {found['seeds']} training seed(s).",
         f"Levels in training: {', '.join(map(str, found['trained_levels']))}.",
         "`python benchmarks/spend.py` makes this page and says what is compared.",
+        "USD are per 1000 questions.",
         "",
-        "| level | policy: USD/1000 | EM | calls | best-on-cards with a price on cost: USD/1000 | EM |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "![Cost and exact match at every level](spend.svg)",
+        "",
+        "| level | policy: USD | EM | calls | best-on-cards: USD | EM | kNN: USD | EM |",
+        "| --- " * 8 + "|",
     ]
-    for own, other in zip(found["levels"][POLICY], found["levels"][CARDS], strict=True):
+    for own, cards, near in zip(*(found["levels"][name] for name in names), strict=True):
         em = own["em"]
+        others = " | ".join(
+            f"{each['usd_per_1000']:.4f} | {each['em']['mean']:.3f}" for each in (cards, near)
+        )
         lines.append(
-            f"| {own['level']} | {own['usd_per_1000']:.4f} | {em['mean']:.3f} [{em['low']:.3f}, {em['high']:.3f}] | "
-            f"{own['calls']:.2f} | {other['usd_per_1000']:.4f} | {other['em']['mean']:.3f} |"
+            f"| {own['level']} | {own['usd_per_1000']:.4f} | {em['mean']:.3f} "
+            f"[{em['low']:.3f}, {em['high']:.3f}] | {own['calls']:.2f} | {others} |"
         )
     means = [entry["em"]["mean"] for entry in found["levels"][POLICY]]
     falls = [str(level) for level in LEVELS[1:] if means[level] < means[level - 1]]
@@ -204,12 +240,48 @@ def page(found: dict[str, Any]) -> str:
         "",
         "The policy's exact match is lower than a level before at "
         + (f"level {', '.join(falls)}." if falls else "no level."),
-        f"Level 0 costs {found['cheapest_over_dearest_level']:.2f} of level 10. Area under the front: policy",
-        f"{found['area'][POLICY]:.3f}, best-on-cards {found['area'][CARDS]:.3f}, difference",
-        f"{gap['mean']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}].",
+        f"Level 0 costs {found['cheapest_over_dearest_level']:.2f} of level 10.",
+        "",
+        "| area under the front | | policy less it |",
+        "| --- | --- | --- |",
+        f"| policy | {found['area'][POLICY]:.3f} | |",
+        *(
+            f"| {names[name]} | {found['area'][name]:.3f} "
+            f"| {gap['mean']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}] |"
+            for name, gap in found["area_difference"].items()
+        ),
         "",
     ]
     return "\n".join(lines)
+
+
+def plot(found: dict[str, Any], path: Path) -> None:
+    """Cost against exact match, one curve a router, with the policy's intervals."""
+    mpl.rcParams["svg.hashsalt"] = "spend"
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    styles = {POLICY: ("trained policy", "o", "#0072b2"), CARDS: ("best-on-cards", "s", "#d55e00"),
+              KNN: ("kNN", "^", "#009e73")}  # fmt: skip
+    for name, (label, marker, colour) in styles.items():
+        levels = found["levels"][name]
+        usd = [each["usd_per_1000"] for each in levels]
+        em = [each["em"]["mean"] for each in levels]
+        axes.plot(usd, em, marker=marker, color=colour, label=label, linewidth=1.2, markersize=5)
+        if name == POLICY:
+            low, high = ([each["em"][end] for each in levels] for end in ("low", "high"))
+            axes.vlines(usd, low, high, color=colour, alpha=0.35)
+            for each in levels[::5]:
+                axes.annotate(
+                    f"level {each['level']}", (each["usd_per_1000"], each["em"]["mean"]),
+                    textcoords="offset points", xytext=(6, -12), fontsize=8, color=colour,
+                )  # fmt: skip
+    axes.set(xlabel="US dollars per 1000 questions", ylabel="exact match", ylim=(0, 1))
+    axes.set_xlim(left=0)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, loc="lower right")
+    with atomic_path(path) as aside:
+        figure.savefig(aside, format="svg", metadata={"Date": None})
 
 
 if __name__ == "__main__":

@@ -119,7 +119,7 @@ class ShortNotation:
         cards: of the pool that is called.
         shown: what look-ups show instead of `cards`; each name or alias must be one of the pool.
         seed: draws the handles and the order of a look-up.
-        spend: level from 0 to `SPEND_LEVELS`, see `affordable`.
+        spend: level from 0 to `SPEND_LEVELS`, see `worth_their_price`.
         figures: name of a card -> share of questions like this one that it answered right; asked for by the
             first look-up of `@question`. None: such a look-up is one of an unknown topic.
         whole: references stand for the whole question and for whole replies, as they are.
@@ -196,17 +196,19 @@ class ShortNotation:
     def cards_on(self, topic: str) -> str:
         """The topic's best candidates in random order: price step, percent and handle of each.
 
-        Candidates that the spend level does not allow are left out. Of an unknown topic the figures are means over all topics. A second look-up of a topic leaves out
-        the candidates that were asked after the first, and every look-up those that did not answer. For
-        `@question` the figures are those of this question, where there are any.
+        A second look-up of a topic leaves out the candidates that were asked after the first, and every
+        look-up those that did not answer. Of the others those are offered that the spend level finds
+        worth their price. Of an unknown topic the figures are means over all topics; for `@question`
+        they are those of this question, where there are any.
         """
         self._topic = topic = topic.strip().lower()
         up = [card for card in self._cards if card.name not in self._down] or list(self._cards)
-        offered = affordable(up, self._spend)
         passed = self._asked.get(topic, set())
-        left = [card for card in offered if card.name not in passed] or offered
+        left = [card for card in up if card.name not in passed] or up
         shares = self._shares(left, topic)
-        best = sorted(left, key=lambda card: (-shares[card.name], self._random.random()))[:SHOWN]
+        dearest_usd = max(map(usual_usd, self._cards), default=0.0)
+        offered = worth_their_price(left, shares, self._spend, dearest_usd)
+        best = sorted(offered, key=lambda card: (-shares[card.name], self._random.random()))[:SHOWN]
         entries = [
             f"${price_step(card)} {percent(shares[card.name])}% {self._handle(card)}"
             for card in self._random.sample(best, len(best))
@@ -276,23 +278,49 @@ def usual_usd(card: Card) -> float:
     return tokens_usd / 1e6 + card.request_usd
 
 
-def affordable(cards: Sequence[Card], level: int) -> list[Card]:
-    """The candidates whose usual call costs no more than a spend level allows.
+def price_at(level: int) -> float:
+    """What a call to the most expensive candidate is worth at a spend level, in shares of right answers.
 
-    Level 10 allows all of `cards`, level 0 the cheapest, and the levels between are even steps on the
-    logarithm of the cost. Free candidates count as a thousandth of the most expensive.
+    It is 0 at level 10, 0.05 at level 9, and 1.6 times as high with every level below. At level 0 it is
+    so high that only the price counts.
+
+    >>> [round(price_at(level), 2) for level in (10, 9, 5, 1, 0)]
+    [0.0, 0.05, 0.33, 2.15, 1000.0]
+    """
+    if level <= 0:
+        return 1000.0
+    return 0.0 if level >= SPEND_LEVELS else 0.05 * 1.6 ** (SPEND_LEVELS - 1 - level)
+
+
+def worth_their_price(
+    cards: Sequence[Card], shares: Mapping[str, float], level: int, dearest_usd: float
+) -> list[Card]:
+    """The candidates that a spend level offers: none is dearer than the one most worth its price.
+
+    A candidate's worth is its share less `price_at(level)` times its usual cost, as a share of
+    `dearest_usd`. Level 10 offers all of `cards`, level 0 the cheapest.
+
+    Args:
+        shares: of right answers that are expected of a candidate, by name, in [0, 1].
 
     >>> priced = [Card(str(usd), request_usd=usd) for usd in (1.0, 10.0, 100.0)]
-    >>> [len(affordable(priced, level)) for level in (0, 4, 5, 10)]
-    [1, 1, 2, 3]
+    >>> shares = {"1.0": 0.5, "10.0": 0.7, "100.0": 0.9}
+    >>> [
+    ...     len(worth_their_price(priced, shares, level, 100.0))
+    ...     for level in (0, 1, 5, 8, 10)
+    ... ]
+    [1, 2, 2, 3, 3]
     """
-    usd = [usual_usd(card) for card in cards]
-    high = max(usd, default=0.0)
-    if high <= 0:
+    price = price_at(level)
+    if not price or dearest_usd <= 0:
         return list(cards)
-    low = max(min(usd), high / 1000)
-    most = low * (high / low) ** (level / SPEND_LEVELS) * (1 + 1e-9)
-    return [card for card, cost in zip(cards, usd, strict=True) if cost <= most]
+
+    def worth(card: Card) -> tuple[float, float]:
+        cost = usual_usd(card) / dearest_usd
+        return shares[card.name] - price * cost, -cost
+
+    most = usual_usd(max(cards, key=worth))
+    return [card for card in cards if usual_usd(card) <= most]
 
 
 def _figure(card: Card, topic: str) -> float:

@@ -97,8 +97,10 @@ def shown_at(spend: int, cards: Sequence[Card] = PRICED) -> set[str]:
     return set(short.handles.values())
 
 
-def test_a_look_up_shows_what_the_spend_level_allows() -> None:
-    assert [len(shown_at(level)) for level in range(11)] == [1, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4]
+def test_a_look_up_shows_what_is_worth_its_price_at_the_spend_level() -> None:
+    # Model 3 costs .9 of the dearest more than Model 2, which .1 of quality outweighs while that is
+    # priced below .11: at levels 10 to 8. Model 2 costs .09 more than Model 1: down to level 3, at .84.
+    assert [len(shown_at(level)) for level in range(11)] == [1, 2, 2, 3, 3, 3, 3, 3, 4, 4, 4]
     assert shown_at(0) == {"Model 0"}
     assert len(shown_at(0, CARDS)) == 1  # a free candidate is the cheapest
     free = [replace(card, request_usd=0.0) for card in PRICED]
@@ -109,6 +111,14 @@ def test_a_candidate_that_is_down_leaves_its_budget_to_the_next() -> None:
     short = ShortNotation(PRICED, QUESTION.question, "0", spend=0)
     short.cards_on("law")
     short.heard(Ask("Model 0", "x"), Reply("Model 0", "", failure="unavailable"))
+    assert len(short.cards_on("law").split()) == 3
+    assert set(short.handles.values()) == {"Model 0", "Model 1"}
+
+
+def test_after_an_asked_candidate_the_next_worth_its_price_is_shown() -> None:
+    short = ShortNotation(PRICED, QUESTION.question, "0", spend=0)
+    short.cards_on("law")
+    short.heard(Ask("Model 0", "x"), Reply("Model 0", "I do not know."))
     assert len(short.cards_on("law").split()) == 3
     assert set(short.handles.values()) == {"Model 0", "Model 1"}
 

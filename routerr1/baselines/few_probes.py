@@ -18,7 +18,7 @@ from routerr1.baselines.embed import Embedder
 from routerr1.baselines.learned import Chooser, ScoredChooser, knn
 from routerr1.baselines.matrix import Matrix
 from routerr1.baselines.threads import one_thread
-from routerr1.notation import SPEND_LEVELS
+from routerr1.notation import SPEND_LEVELS, price_at
 from routerr1.types import Card
 
 ChoiceRule = Literal["best", "beta", "thompson", "knn"]
@@ -155,15 +155,15 @@ def _nearest_topic(matrix: Matrix, embedder: Embedder) -> Callable[[str], str]:
 
 
 def frugal_knn(matrix: Matrix, embedder: Embedder, *, level: int, neighbours: int) -> ScoredChooser:
-    """kNN less a penalty for cost: at level 0 the most expensive candidate costs as much as a wrong answer.
+    """kNN less a price on cost.
 
     Args:
-        level: of spend, 0 to 10; the penalty falls linearly to none at 10.
+        level: of spend, 0 to 10; a call to the most expensive candidate costs `price_at(level)`.
     """
     fitted = knn(matrix, embedder, neighbours=neighbours)
-    penalty = 1 - level / SPEND_LEVELS
+    price = price_at(level)
     relative = matrix.mean_cost / max(float(matrix.mean_cost.max()), _FREE_USD)
-    return ScoredChooser(matrix, lambda query: fitted.predict(query) - penalty * relative)
+    return ScoredChooser(matrix, lambda query: fitted.predict(query) - price * relative)
 
 
 def few_cards(cards: Sequence[Card], seen: Matrix) -> tuple[Card, ...]:

@@ -11,7 +11,7 @@ from random import Random
 from routerr1.evaluate import controls
 from routerr1.evaluate.controls import Policy, Router
 from routerr1.evaluate.perturbations import Perturbation, Perturbations
-from routerr1.notation import percent, usual_usd
+from routerr1.notation import SPEND_LEVELS, percent, price_at, usual_usd
 from routerr1.pool.base import Pool
 from routerr1.pool.perturbed import PerturbedPool
 from routerr1.types import Ask, Card, Question, Trajectory
@@ -78,13 +78,12 @@ def by_the_cards(
     pool_name: str,
     seed: int,
     *,
-    weight: float = 0.0,
+    level: int = SPEND_LEVELS,
 ) -> Router:
     """Every call goes to the candidate that is best by card on its topic, among those that answer.
 
     Args:
-        weight: of cost, in [0, 1]; at 1 the usual call of the dearest candidate costs as much as 100 % of
-            performance is worth.
+        level: of spend; below 10 the usual cost of a call counts too, at `price_at(level)`.
     """
     down = pool.down if isinstance(pool, PerturbedPool) else frozenset()
     up = [card for card in pool.cards if card.name not in down]
@@ -92,7 +91,7 @@ def by_the_cards(
 
     def value(card: Card, topic: str) -> float:
         points = percent(card.performance.get(topic, 0.0))
-        return points - 100 * weight * usual_usd(card) / dearest
+        return points - 100 * price_at(level) * usual_usd(card) / dearest
 
     async def play(question: Question, *, player: str) -> Trajectory:
         def choose(ask: Ask) -> str:

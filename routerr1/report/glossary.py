@@ -50,7 +50,7 @@ _PER_PART = {  # with a count of probes or a level of spend
     "beta": Entry("Beta mean on {} probes", "the candidate with the highest posterior mean of its accuracy on the topic, after {} probe questions"),
     "thompson": Entry("Thompson on {} probes", "the candidate with the highest draw from the posterior of its accuracy on the topic, after {} probe questions"),
     "knn": Entry("kNN on {} probes", "the nearest of {} probe questions choose the candidate"),
-    "knn_spend": Entry("kNN at spend {}", "kNN less a penalty for cost at spend level {}; at 0 the most expensive candidate costs as much as a wrong answer, at 10 nothing"),
+    "knn_spend": Entry("kNN at spend {}", "kNN less the price of cost at spend level {}: 0 at level 10, at level 5 a third of a right answer for the most expensive candidate"),
 }  # fmt: skip
 _FEW_CARDS = Entry(
     "Prompted choice, {} probes", "as the prompted choice, with cards of {} probe questions"

@@ -93,10 +93,10 @@ def test_thompson_draws_once_for_a_question_and_otherwise_by_seed():
 def test_the_penalty_weighs_cost_against_quality():
     levels = {
         level: frugal_knn(MATRIX, TfidfEmbedder(), level=level, neighbours=2).choose("blue sea")
-        for level in (0, 9)
+        for level in (0, 2, 3, 9)
     }
-    # "b" is right and the most expensive: at level 0 it is worth 1 - 1 = 0, as the free "c"; ties go to the cheaper.
-    assert levels == {0: "c", 9: "b"}
+    # "b" is right and the most expensive: at level 2 it is worth 1 - 1.34, at level 3 1 - .84; "c" is free.
+    assert levels == {0: "c", 2: "c", 3: "b", 9: "b"}
     plain = knn(MATRIX, TfidfEmbedder(), neighbours=2)
     full = frugal_knn(MATRIX, TfidfEmbedder(), level=10, neighbours=2)
     assert full.scores("red sea") == plain.scores("red sea")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.spend import LEVELS, page, summary
+from benchmarks.spend import KNN, LEVELS, page, plot, summary
 from routerr1.evaluate.controls import POLICY
 from routerr1.evaluate.redrawn import CARDS
 from tests.evaluate.made import row
@@ -14,12 +14,12 @@ def rows_at(level: int) -> list:
     return [
         row(router=router, question_id=f"q{place}", em=float(place == 0 or (rich and place == 1)),
             cost_usd=0.003 if rich else 0.001)
-        for router, rich in ((POLICY, more), (CARDS, False))
+        for router, rich in ((POLICY, more), (CARDS, False), (KNN, False))
         for place in range(2)
     ]  # fmt: skip
 
 
-def test_levels_and_areas_by_hand():
+def test_levels_and_areas_by_hand(tmp_path):
     found = summary({level: rows_at(level) for level in LEVELS}, 50)
     assert (found["n"], found["groups"]) == (2, 2)
     own = found["levels"][POLICY]
@@ -28,11 +28,14 @@ def test_levels_and_areas_by_hand():
     assert found["cheapest_over_dearest_level"] == pytest.approx(1 / 3)
     # Up to 3 USD per 1000: the cards' front rises to .5 at 1 and stays, the policy's goes on to 1.0 at 3.
     assert found["area"] == pytest.approx(
-        {CARDS: (0.25 + 2 * 0.5) / 3, POLICY: (0.25 + 2 * 0.75) / 3}
+        {POLICY: (0.25 + 2 * 0.75) / 3, **dict.fromkeys((CARDS, KNN), (0.25 + 2 * 0.5) / 3)}
     )
-    gap = found["area_difference"]
-    assert gap["mean"] == pytest.approx(0.5 / 3)
-    assert gap["low"] <= gap["mean"] <= gap["high"]
+    for gap in found["area_difference"].values():
+        assert gap["mean"] == pytest.approx(0.5 / 3)
+        assert gap["low"] <= gap["mean"] <= gap["high"]
+    assert set(found["area_difference"]) == {CARDS, KNN}
     text = page({"seeds": 1, "trained_levels": [10], **found})
     assert "| 5 | 3.0000 | 1.000 " in text
     assert "lower than a level before at no level." in text
+    plot(found, tmp_path / "spend.svg")
+    assert "trained policy" in (tmp_path / "spend.svg").read_text(encoding="utf-8")

@@ -25,18 +25,20 @@ def cards(stage):
 
 
 @pytest.mark.parametrize(
-    ("weight", "chosen"),
+    ("level", "chosen"),
     [
-        (0.0, "Goliath"),  # .9 against .5 and .3
-        (0.4, "Goliath"),  # .9 - .4 = .5 against .5 - .04 and .3
-        (0.5, "Atlas"),  # .4 against .5 - .05 and .3
-        (1.0, "Atlas"),  # -.1 against .5 - .1 and .3
+        (10, "Goliath"),  # .9 against .5 and .3
+        (5, "Goliath"),  # .9 - .33 against .5 - .03 and .3
+        (4, "Atlas"),  # .9 - .52 against .5 - .05 and .3
+        (0, "Mint"),  # free
     ],
 )
-async def test_a_weight_of_cost_moves_the_calls_to_cheaper_candidates(stage, cards, weight, chosen):
+async def test_a_lower_spend_level_moves_the_calls_to_cheaper_candidates(
+    stage, cards, level, chosen
+):
     (policy,) = stage.policies(stage.policy)
     pool = PerturbedPool(stage.pool, cards)
-    router = by_the_cards(policy, pool, lambda _: "topic", "training", 0, weight=weight)
+    router = by_the_cards(policy, pool, lambda _: "topic", "training", 0, level=level)
     assert router.name == CARDS
     played = await router.play(stage.test[0], player="p")
     assert {turn.reply.model for turn in played.turns[:-1]} == {chosen}
