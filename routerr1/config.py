@@ -613,6 +613,7 @@ class ServeParams(Section):
         candidates: that clients may ask by name; `all` of the pool's, or a list of names.
         keep: of each request nothing, its figures, or its texts too.
         trace: share of requests that become MLflow traces; with their texts if `keep` is `full`.
+        topics: say what each question is about, and whether it is unlike those that the router learned from.
         max_question_usd: ceiling of what one request may spend; a request can only lower it.
         timeout_s: for a whole answer.
         watch_s: between looks at the champion's alias.
@@ -627,6 +628,7 @@ class ServeParams(Section):
     candidates: Literal["all"] | tuple[str, ...] = ()
     keep: Literal["none", "metadata", "full"] = "metadata"
     trace: float = Field(default=0.1, ge=0, le=1)
+    topics: bool = True
     spend: float = Field(default=10.0, ge=0, le=10)
     max_question_usd: float | None = Field(default=None, ge=0)
     timeout_s: float = Field(default=120.0, gt=0)

@@ -1,6 +1,7 @@
 """Questions as vectors: a sentence-transformers model, by default one that a package ships, or TF-IDF."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,6 +11,9 @@ from routerr1.errors import ConfigError
 from routerr1.files import sha256
 
 TFIDF, MINILM = "tfidf", "minilm"
+_KEPT = (
+    4096  # latest calls of a sentence embedder; a server embeds a new question with each request
+)
 # Of all-MiniLM-L6-v2 at the hub's revision 1110a243fdf4706b3f48f1d95db1a4f5529b4d41: the package is a third party's.
 _MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
@@ -86,7 +90,7 @@ class SentenceEmbedder:
         except (OSError, ValueError) as error:
             raise ConfigError(f"baselines.embedder: {model!r} cannot be loaded ({error})") from None
         # Several routers ask for the same; keyed by the whole call, as rounding depends on the batch.
-        self._embedded: dict[tuple[str, ...], NDArray[np.float32]] = {}
+        self._embedded = lru_cache(_KEPT)(self._encode)
 
     def fit(self, texts: Sequence[str]) -> "SentenceEmbedder":  # noqa: ARG002 - of the interface
         """Nothing to learn."""
@@ -94,13 +98,11 @@ class SentenceEmbedder:
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """See `Embedder.embed`."""
-        asked = tuple(texts)
-        if asked not in self._embedded:
-            found = self._model.encode(
-                list(asked), normalize_embeddings=True, show_progress_bar=False
-            )
-            self._embedded[asked] = np.asarray(found, dtype=np.float32)
-        return self._embedded[asked]
+        return self._embedded(tuple(texts))
+
+    def _encode(self, texts: tuple[str, ...]) -> NDArray[np.float32]:
+        found = self._model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
+        return np.asarray(found, dtype=np.float32)
 
 
 def embedder(name: str, seed: int) -> Embedder:

@@ -1,13 +1,20 @@
 """How much a new question is like those that routers learned from: its topic, and whether it is of their kind."""
 
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from routerr1.baselines.embed import Embedder
+from routerr1.baselines.embed import Embedder, embedder
+from routerr1.baselines.threads import torch_on_one_thread
+from routerr1.config import BaselineParams
+from routerr1.errors import ConfigError
+from routerr1.pool.profile import read_probes
 
+_log = logging.getLogger(__name__)
 _NEIGHBOURS = 10
 _LOWEST = 5.0  # percentile of the known questions' own similarity to their nearest
 
@@ -43,20 +50,54 @@ class Likeness:
         return [f"Topic: {self.topic} ({self.share:.0%} of the nearest questions)"]
 
 
-def likeness(question: str, topics: Mapping[str, str], embedder: Embedder) -> Likeness:
-    """Compare `question` with the known ones.
+class KnownQuestions:
+    """The questions that routers learned from, for comparing others with them.
 
     Args:
         topics: known question -> its topic; at least one.
     """
-    known = list(topics)
-    fitted = embedder.fit(known)
-    known_Q_D = fitted.embed(known)
-    near_Q = known_Q_D @ fitted.embed([question])[0]
-    nearest = np.argsort(-near_Q, kind="stable")[:_NEIGHBOURS]
-    counted = Counter(topics[known[place]] for place in nearest)
-    topic, count = counted.most_common(1)[0]
-    return Likeness(topic, count / len(nearest), float(near_Q[nearest[0]]), _usual(known_Q_D))
+
+    def __init__(self, topics: Mapping[str, str], embedder: Embedder) -> None:
+        known = list(topics)
+        self._topics = [topics[each] for each in known]
+        self._embedder = embedder.fit(known)
+        self._known_Q_D = self._embedder.embed(known)
+        self._usual = _usual(self._known_Q_D)
+
+    def compare(self, question: str) -> Likeness:
+        """Where `question` lies among the known ones."""
+        with torch_on_one_thread():  # more take longer beside other work
+            near_Q = self._known_Q_D @ self._embedder.embed([question])[0]
+        nearest = np.argsort(-near_Q, kind="stable")[:_NEIGHBOURS]
+        counted = Counter(self._topics[place] for place in nearest)
+        topic, count = counted.most_common(1)[0]
+        return Likeness(topic, count / len(nearest), float(near_Q[nearest[0]]), self._usual)
+
+
+def open_known(
+    topics: Mapping[str, str], section: BaselineParams, seed: int
+) -> KnownQuestions | None:
+    """Known questions by the embedder of `section`; None without any, or if this host lacks the embedder.
+
+    Args:
+        topics: known question -> its topic.
+    """
+    if not topics:
+        return None
+    try:
+        chosen = embedder(section.embedder, seed)
+    except ConfigError as error:  # answering needs no topics
+        _log.warning("answers name no topic: %s", error)
+        return None
+    return KnownQuestions(topics, chosen)
+
+
+def topics_of(matrix: Path) -> dict[str, str]:
+    """Question -> topic of each question of a matrix.parquet.
+
+    Raises: DataError naming the file.
+    """
+    return {row["question"]: row["topic"] for row in read_probes(matrix)}
 
 
 def _usual(known_Q_D: "np.typing.NDArray[np.float32]") -> float:

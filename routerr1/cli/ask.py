@@ -231,16 +231,14 @@ def evaluated_router() -> str:
 def compared(question: str, params: Params) -> list[str]:
     """What the question is about, by the probe questions that are nearest; empty before the profile."""
     from routerr1.baselines.embed import embedder
-    from routerr1.baselines.likeness import likeness
-    from routerr1.pool.profile import read_probes
+    from routerr1.baselines.likeness import KnownQuestions, topics_of
 
     if not PATHS.matrix.is_file():
         return []
-    topics = {row["question"]: row["topic"] for row in read_probes(PATHS.matrix)}
+    topics = topics_of(PATHS.matrix)
     with working("comparing"):
-        section = params.baselines
-        found = likeness(question, topics, embedder(section.embedder, params.seeds[0]))
-    return found.lines()
+        known = KnownQuestions(topics, embedder(params.baselines.embedder, params.seeds[0]))
+        return known.compare(question).lines()
 
 
 def show(trajectory: Trajectory, *, simulated: bool) -> None:

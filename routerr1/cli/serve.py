@@ -83,6 +83,7 @@ def serve(
         pool_file=pool_file,
         database=section.database,
         generator_url=section.generator.url if section.generator is not None else None,
+        topics=section.topics,
     )
     run(source, loaded.replace(serve=section), choices, ready=_say_ready, page=page)
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from routerr1 import files, lineage
+from routerr1.baselines.likeness import topics_of
 from routerr1.baselines.saved import SavedRouter, router_name, save_router
 from routerr1.config import Params, PoolParams, flatten
 from routerr1.errors import ConfigError, DataError, RegistryError
@@ -21,6 +22,7 @@ from routerr1.registry import evidence, gate
 from routerr1.registry.model_card import model_card
 from routerr1.registry.samples import SIMULATED, Evidence, sampling_of
 from routerr1.registry.sbom import sbom
+from routerr1.registry.served import TOPICS
 from routerr1.train.checkpoint import read_manifest, write_manifest
 
 KEY_TAG = "routerr1.key"
@@ -260,6 +262,8 @@ def _write_context(
     checkpoint: Path,
 ) -> None:
     shutil.copyfile(outputs.cards, folder / "cards.json")
+    if outputs.matrix.is_file():
+        files.write_json(folder / TOPICS, topics_of(outputs.matrix))
     if params.pool.file is not None:
         shutil.copyfile(params.pool.file, folder / "pool.yaml")
     if params.prompt.file is not None:

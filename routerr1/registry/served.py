@@ -8,7 +8,11 @@ from pydantic import ValidationError
 
 from routerr1.config import BudgetParams, Params, explain
 from routerr1.errors import ConfigError, PoolError
+from routerr1.files import read_json
 from routerr1.types import Card
+
+TOPICS = "topics.json"
+"""File of a version's context: the questions that it learned from, each with its topic."""
 
 
 def as_served(
@@ -37,6 +41,16 @@ def as_served(
     if wording.file is not None:
         wording = wording.replace(file=prompt)
     return params.replace(pool=live, prompt=wording)
+
+
+def known_topics(context: Path) -> dict[str, str]:
+    """Question -> topic of those that a version learned from; empty for a version that keeps none.
+
+    Raises: DataError naming the file.
+    """
+    path = context / TOPICS
+    found: dict[str, str] = read_json(path) if path.is_file() else {}
+    return found
 
 
 def check_cards(offered: Sequence[Card], needed: Sequence[Card]) -> None:

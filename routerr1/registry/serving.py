@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import mlflow
 from mlflow.exceptions import MlflowException
@@ -27,7 +27,7 @@ from routerr1.config import Params
 from routerr1.errors import RegistryError
 from routerr1.files import read_json
 from routerr1.registry.samples import SIMULATED
-from routerr1.registry.served import as_served, check_cards
+from routerr1.registry.served import as_served, check_cards, known_topics
 from routerr1.rollout.record import to_row
 from routerr1.rollout.refusal import refusal_of
 from routerr1.tracking.store import experiment_id, open_client
@@ -35,11 +35,14 @@ from routerr1.tracking.traces import hand_over
 from routerr1.types import Card, Question, Trajectory
 from routerr1.workspace import Workspace
 
+if TYPE_CHECKING:
+    from routerr1.baselines.likeness import KnownQuestions
+
 Result = TypeVar("Result")
 Answerer = Callable[[Sequence[Question]], Coroutine[Any, Any, list[Trajectory]]]
 _log = logging.getLogger(__name__)
 # Keys of `model_config`, with their defaults; MLflow ignores any other key.
-SETTINGS: dict[str, Any] = {"pool_file": None, "budget": {}, "trace": True}
+SETTINGS: dict[str, Any] = {"pool_file": None, "budget": {}, "trace": True, "topics": True}
 _NEEDED = ("torch", "transformers", "safetensors", "tokenizers", "numpy", "pandas", "pyarrow")
 
 
@@ -61,6 +64,9 @@ class Served(TypedDict):
         refused: why there is no answer; None with one.
         version: the tag `routerr1.key` of the version.
         pool: kind of the pool; what a `simulated` one replies is made up.
+        topic: of most of the nearest questions that the version learned from; None if it keeps none.
+        topic_share: share of the nearest that have the topic.
+        unlike: none of them is near, so what was measured may not hold for this question.
     """
 
     answer: str | None
@@ -69,6 +75,9 @@ class Served(TypedDict):
     pool: str
     cost_usd: float
     calls: int
+    topic: str | None
+    topic_share: float | None
+    unlike: bool | None
     trajectory: dict[str, Any]
 
 
@@ -84,7 +93,7 @@ class RouterModel(PythonModel):
 
         The pool is the one of the version's parameters; `model_config={"pool_file": PATH}` names another,
         and `{"budget": {"run_usd": 5}}` changes its limits. Each question is traced if there is a store;
-        `{"trace": False}` turns that off. Calls are live, however they were made in training.
+        `{"trace": False}` turns that off, `{"topics": False}` the topics of questions. Calls are live, however they were made in training.
 
         Raises: PoolError naming the cards that the pool lacks; CheckpointError; ConfigError for an invalid
             budget.
@@ -111,6 +120,7 @@ class RouterModel(PythonModel):
         workspace = Workspace(self._params)
         self._pool = workspace.open_pool(cards, run=f"serving {uuid.uuid4().hex}")
         self._answer = self._answerer(workspace, Path(context.artifacts["checkpoint"]))
+        self._known = self._known_questions(folder) if config["topics"] else None
         self._experiment = _experiment(self._params) if config["trace"] else None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="routerr1", daemon=True)
@@ -141,6 +151,11 @@ class RouterModel(PythonModel):
             seed=params.evaluate.seed,
             temperature=params.evaluate.temperature,
         )
+
+    def _known_questions(self, folder: Path) -> "KnownQuestions | None":
+        from routerr1.baselines.likeness import open_known
+
+        return open_known(known_topics(folder), self._params.baselines, self._params.seeds[0])
 
     def _store_traces_at_the_end(self) -> None:
         """Store waiting traces on SIGTERM, which ends servers without MLflow's own exit handler.
@@ -182,19 +197,25 @@ class RouterModel(PythonModel):
         self._trace(played)
         for trajectory in played:
             _warn_of_refused_calls(trajectory)
-        refusals = [refusal_of(trajectory) for trajectory in played]
-        return [
-            {
-                "answer": trajectory.answer if refused is None else None,
-                "refused": None if refused is None else refused.why,
-                "version": self._version,
-                "pool": self._params.pool.kind,
-                "cost_usd": trajectory.ledger.cost_usd,
-                "calls": trajectory.ledger.calls,
-                "trajectory": to_row(trajectory),
-            }
-            for trajectory, refused in zip(played, refusals, strict=True)
-        ]
+        return [self._served(trajectory) for trajectory in played]
+
+    def _served(self, trajectory: Trajectory) -> Served:
+        refused = refusal_of(trajectory)
+        placed = None
+        if self._known is not None:
+            placed = self._known.compare(trajectory.question.question)
+        return {
+            "answer": trajectory.answer if refused is None else None,
+            "refused": None if refused is None else refused.why,
+            "version": self._version,
+            "pool": self._params.pool.kind,
+            "cost_usd": trajectory.ledger.cost_usd,
+            "calls": trajectory.ledger.calls,
+            "topic": None if placed is None else placed.topic,
+            "topic_share": None if placed is None else placed.share,
+            "unlike": None if placed is None else placed.is_unlike,
+            "trajectory": to_row(trajectory),
+        }
 
     def _trace(self, played: Sequence[Trajectory]) -> None:
         if self._experiment is None:

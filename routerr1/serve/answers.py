@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
+from routerr1.baselines.likeness import Likeness
 from routerr1.rollout.refusal import Refusal, refusal_of
 from routerr1.serve.engine import Identity
 from routerr1.serve.errors import ApiError, over_budget
@@ -60,6 +61,9 @@ class AboutBody(BaseModel):
         pool: `http`, `recorded` (replies of real models, made earlier) or `simulated`.
         spend: level that the router heeded; null for a router or a candidate that heeds none.
         cost: what the calls cost, equal to the sum over `calls`.
+        topic: of most of the nearest questions that the router learned from; null where they are not known.
+        topic_share: share of the nearest that have the topic.
+        unlike: none of them is near, so what was measured may not hold for this question.
     """
 
     version: str
@@ -71,6 +75,9 @@ class AboutBody(BaseModel):
     policy_tokens: int
     seconds: float
     trace_id: str
+    topic: str | None = None
+    topic_share: float | None = None
+    unlike: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +140,7 @@ def about_of(
     policy_tokens: int,
     seconds: float,
     trace_id: str,
+    placed: Likeness | None = None,
 ) -> AboutBody:
     """What the object `routerr1` says."""
     asked = [reply for reply in replies if reply.model]
@@ -146,6 +154,9 @@ def about_of(
         policy_tokens=policy_tokens,
         seconds=round(seconds, 6),
         trace_id=trace_id,
+        topic=placed.topic if placed is not None else None,
+        topic_share=placed.share if placed is not None else None,
+        unlike=placed.is_unlike if placed is not None else None,
     )
 
 

@@ -1,12 +1,14 @@
 """Engines from what a user names: a folder with a policy, a registered version, or an evaluated router."""
 
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from routerr1.baselines.build import CHOOSERS, BaselineContext, baseline_routers, fitted_models
 from routerr1.baselines.cascade import Cascade
 from routerr1.baselines.learned import Chooser
+from routerr1.baselines.likeness import open_known, topics_of
 from routerr1.baselines.matrix import read_matrix
 from routerr1.baselines.replies import answer_with_reply, next_call_of
 from routerr1.baselines.saved import ROUTER, SavedRouter, fit_router, load_router, router_name
@@ -21,12 +23,13 @@ from routerr1.pool.budget import Budget, Limits
 from routerr1.pool.build import budget_file
 from routerr1.pool.cards import read_cards
 from routerr1.prompt import Renderer
-from routerr1.registry.served import as_served
+from routerr1.registry.served import as_served, known_topics
 from routerr1.registry.versions import Version, version_files
 from routerr1.rollout.generate import Generator
 from routerr1.rollout.vllm import ServerGenerator
 from routerr1.serve.engine import Engine, Identity, Route
 from routerr1.serve.hearing import Heard, HearingGenerator
+from routerr1.serve.topics import Topics
 from routerr1.train.checkpoint import MANIFEST, read_manifest
 from routerr1.types import Question, Trajectory
 from routerr1.workspace import Workspace
@@ -45,6 +48,7 @@ class Choices:
         live: candidates of a recorded pool are asked at their endpoints.
         pool_file: takes the place of the pool file of parameters or version.
         generator_url: of a vLLM server that generates for the policy; see `GeneratorParams`.
+        topics: name the topic of each question.
         database: holds the budgets, for gateways on several machines; see `ServeParams.database`.
     """
 
@@ -53,6 +57,7 @@ class Choices:
     pool_file: Path | None = None
     database: str | None = None
     generator_url: str | None = None
+    topics: bool = True
 
 
 def policy_engine(folder: Path, params: Params, choices: Choices) -> Engine:
@@ -95,7 +100,8 @@ def version_engine(version: Version, choices: Choices) -> Engine:
         )
         params = _as_chosen(params, replace(choices, pool_file=None))
         workspace = Workspace(params)
-        opened = _Opened(workspace, params, choices, context / "cards.json")
+        known = known_topics(context)
+        opened = _Opened(workspace, params, choices, context / "cards.json", known)
         try:
             manifest = read_manifest(checkpoint)
             if (checkpoint / ROUTER).is_file():
@@ -251,11 +257,18 @@ class _Opened:
     """Pool and budget of an engine that is being built."""
 
     def __init__(
-        self, workspace: Workspace, params: Params, choices: Choices, cards: Path | None = None
+        self,
+        workspace: Workspace,
+        params: Params,
+        choices: Choices,
+        cards: Path | None = None,
+        topics: Mapping[str, str] | None = None,
     ) -> None:
         self._params = params
         self._url = choices.generator_url
         self._remote: ServerGenerator | None = None
+        self._topics = topics
+        self._tells_topics = choices.topics
         self.decides_first = False
         limits = params.pool.budget
         run = f"serving {uuid.uuid4().hex}"
@@ -277,10 +290,20 @@ class _Opened:
         reads_spend = self._params.prompt.reads_spend and router in _READ_SPEND
         identity = Identity(self._name, version, router, self._kind, digest, reads_spend)
         engine = Engine(
-            identity, route, self.pool, self._budget, self._remote, decides_first=self.decides_first
-        )
+            identity, route, self.pool, self._budget, self._remote,
+            decides_first=self.decides_first, topics=self._open_topics(),
+        )  # fmt: skip
         engine.open()
         return engine
+
+    def _open_topics(self) -> Topics | None:
+        if not self._tells_topics:
+            return None
+        known = self._topics
+        if known is None:
+            known = topics_of(PATHS.matrix) if PATHS.matrix.is_file() else {}
+        found = open_known(known, self._params.baselines, self._params.seeds[0])
+        return Topics(found) if found is not None else None
 
     def remote_generator(self, folder: Path, version: str) -> ServerGenerator:
         """A generator on the vLLM server of a version, with the tokenizer of its folder."""

@@ -12,6 +12,7 @@ from routerr1.pool.base import Call, Pool, PoolWrapper
 from routerr1.pool.budget import Budget, Grant
 from routerr1.pool.client import HttpPool
 from routerr1.serve.hearing import Heard, HearingPool
+from routerr1.serve.topics import Topics
 from routerr1.types import Card, Question, Reply, Trajectory
 
 Route = Callable[[Pool, Heard], Router]
@@ -50,6 +51,7 @@ class Engine:
     Args:
         pool: closed with the engine, and the budget with it.
         remote: a generator that is connected with `open`, and closed with the engine.
+        topics: places questions among those that the router learned from; closed with the engine.
         decides_first: the candidate is chosen before it is asked, and its reply is the answer. So its words
             can be passed on while it writes.
     """
@@ -63,6 +65,7 @@ class Engine:
         remote: AbstractAsyncContextManager[object] | None = None,
         *,
         decides_first: bool = False,
+        topics: Topics | None = None,
     ) -> None:
         self.decides_first = decides_first
         self.identity = identity
@@ -70,6 +73,7 @@ class Engine:
         self._route = route
         self._budget = budget
         self._remote = remote
+        self.topics = topics
         self._background = BackgroundLoop(f"routerr1-engine-{identity.version}")
         self._under_way = 0
         self._idle = asyncio.Event()
@@ -158,6 +162,8 @@ class Engine:
         if self._remote is not None:
             await self._background.run(self._left(self._remote))
         await self.pool.aclose()
+        if self.topics is not None:
+            self.topics.close()
         self._background.stop()
 
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pydantic import JsonValue
 
 from routerr1.answers.verifiers import verifiers
+from routerr1.baselines.likeness import Likeness
 from routerr1.config import ServeParams
 from routerr1.pool.base import Call
 from routerr1.pool.budget import Grant, Payer
@@ -190,6 +191,7 @@ class Gateway:
         allowed = asked.key.candidates if asked.key is not None else None
         heard = Heard(f"{SERVED}/{asked.id}", allowed, tell, live)
         grant = self._grant(asked)
+        placing = engine.topics.place(text) if engine.topics is not None else None
         with Kept(self, asked, heard.replies, grant, text) as kept:
             try:
                 async with asyncio.timeout(self.params.timeout_s):
@@ -198,9 +200,13 @@ class Gateway:
                 raise ApiError(
                     504, f"no answer within {self.params.timeout_s:g} s", "timeout"
                 ) from None
+            label = engine.identity.label
+            placed: Likeness | None = None
+            if placing is not None:
+                placed = await asyncio.wrap_future(placing)
+                self.metrics.placed(label, placed)
             if self.tracer is not None:
-                label = engine.identity.label
-                self.tracer.put(trajectory, asked.id, label, asked.trace_id)
+                self.tracer.put(trajectory, asked.id, label, asked.trace_id, placed)
             _refuse_too_long(trajectory)
             said = require_answer(trajectory)
             said, finish = _shortened(said, request, heard)
@@ -208,7 +214,7 @@ class Gateway:
             kept.answer = said
             seconds = time.perf_counter() - asked.began
             own_s = max(seconds - heard.generation_s - heard.call_s, 0.0)
-            self.metrics.overhead_s.labels(engine.identity.label).observe(own_s)
+            self.metrics.overhead_s.labels(label).observe(own_s)
             self._count_savings(engine, text, said, trajectory.ledger.cost_usd)
             about = about_of(
                 heard.replies,
@@ -217,6 +223,7 @@ class Gateway:
                 policy_tokens=trajectory.ledger.policy_tokens,
                 seconds=seconds,
                 trace_id=asked.trace_id,
+                placed=placed,
             )
             return Answer(said, finish, usage_of(trajectory), about)
 

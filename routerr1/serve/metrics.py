@@ -10,6 +10,7 @@ from prometheus_client import (
     generate_latest,
 )
 
+from routerr1.baselines.likeness import Likeness
 from routerr1.types import BreakerState, Card, Reply
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
@@ -46,6 +47,10 @@ class Metrics:
             "call_seconds", "Seconds of a call.", _SECONDS, "candidate"
         )
         self.over_budget = self._counter("over_budget", "Requests that a budget refused.")
+        self.questions = self._counter(
+            "questions", "Questions by topic, and whether the router knows such.",
+            "version", "topic", "unlike",
+        )  # fmt: skip
         self.saved_usd = self._counter(
             "saved_usd", "What the best single candidate for everything costs more.", "version"
         )
@@ -83,6 +88,11 @@ class Metrics:
             self.tokens.labels(version, name, "prompt").inc(reply.prompt_tokens)
             self.tokens.labels(version, name, "completion").inc(reply.completion_tokens)
             self.call_seconds.labels(name).observe(reply.latency_s)
+
+    def placed(self, version: str, placed: Likeness) -> None:
+        """Count a question by its topic."""
+        unlike = str(placed.is_unlike).lower()
+        self.questions.labels(version, placed.topic, unlike).inc()
 
     def saved(self, version: str, usd: float) -> None:
         """Count what a request saved, or cost more if negative."""

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from routerr1.baselines.likeness import Likeness
 from routerr1.errors import RegistryError
 from routerr1.serve.feedback import FeedbackRequest
 from routerr1.tracking.store import experiment_id, open_client, store_errors
@@ -19,6 +20,7 @@ from routerr1.tracking.traces import hand_over
 from routerr1.types import Action, Answer, Ask, Trajectory, Turn
 
 REQUEST_TAG, VERSION_TAG = "routerr1.request", "routerr1.version"
+TOPIC_TAG, UNLIKE_TAG = "routerr1.topic", "routerr1.unlike"
 _MOST_WAITING = 1000  # traces that wait; further ones are left out
 _HIDDEN = "[not kept]"
 _log = logging.getLogger(__name__)
@@ -56,12 +58,21 @@ class Tracer:
         self._thread = threading.Thread(target=self._run, name="routerr1-tracer", daemon=True)
         self._thread.start()
 
-    def put(self, trajectory: Trajectory, request_id: str, version: str, trace_id: str) -> None:
+    def put(
+        self,
+        trajectory: Trajectory,
+        request_id: str,
+        version: str,
+        trace_id: str,
+        placed: Likeness | None = None,
+    ) -> None:
         """Trace a finished rollout soon, if its request is among the sample."""
         if not sampled(request_id, self._share):
             return
         kept = trajectory if self._texts else without_texts(trajectory)
         tags = {REQUEST_TAG: request_id, VERSION_TAG: version, "traceparent": trace_id}
+        if placed is not None:
+            tags |= {TOPIC_TAG: placed.topic, UNLIKE_TAG: str(placed.is_unlike).lower()}
         self._put(_Traced(kept, tags))
 
     def assess(self, request_id: str, said: FeedbackRequest) -> None:

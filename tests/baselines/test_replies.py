@@ -7,7 +7,7 @@ import pytest
 
 from routerr1.baselines.build import fitted_models
 from routerr1.baselines.embed import embedder
-from routerr1.baselines.likeness import likeness
+from routerr1.baselines.likeness import KnownQuestions
 from routerr1.baselines.replies import Always, answer_with_reply, next_call_of, reply_routers
 from routerr1.baselines.saved import (
     ROUTER,
@@ -144,12 +144,11 @@ def test_a_question_is_put_beside_the_nearest_known_ones():
         **{f"What is the capital of {name}?": "places" for name in ("France", "Norway", "Peru")},
         **{f"Which element has the symbol {name}?": "chemistry" for name in ("Au", "Fe", "Cr")},
     }
-    near = likeness("What is the capital of Chile?", topics, embedder("minilm", 0))
+    known = KnownQuestions(topics, embedder("minilm", 0))
+    near = known.compare("What is the capital of Chile?")
     assert (near.topic, near.is_unlike) == ("places", False)
     assert near.lines() == [f"Topic: places ({near.share:.0%} of the nearest questions)"]
-    far = likeness(
-        "Please rewrite my cover letter in a friendlier tone.", topics, embedder("minilm", 0)
-    )
+    far = known.compare("Please rewrite my cover letter in a friendlier tone.")
     assert far.is_unlike
     assert far.lines()[0].startswith("Unlike the questions")
 
@@ -162,18 +161,18 @@ def test_a_question_of_the_same_language_is_not_yet_like_the_known_ones():
         **{f"Wann muss {name} die Rechnung bezahlen?": "rechnung" for name in names},
         **{f"Welcher Spediteur liefert das Paket von {name}?": "versand" for name in names},
     }
-    minilm = embedder("minilm", 0)
+    known = KnownQuestions(topics, embedder("minilm", 0))
     for question, topic in {
         "Wie ändere ich mein Passwort?": "zugang",
         "Bis wann muss ich meine Rechnung bezahlen?": "rechnung",
         "Welcher Spediteur bringt mein Paket?": "versand",
     }.items():
-        found = likeness(question, topics, minilm)
+        found = known.compare(question)
         assert (found.topic, found.is_unlike) == (topic, False)
     for question in (
         "Schreib mir ein Gedicht über Katzen.",
         "Wie wird morgen das Wetter in Berlin?",
         "Erkläre mir die Relativitätstheorie.",
     ):
-        found = likeness(question, topics, minilm)
+        found = known.compare(question)
         assert found.is_unlike, (question, found)

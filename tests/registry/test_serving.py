@@ -3,6 +3,7 @@
 The policy calls candidates and does little else; its text does not matter here.
 """
 
+import asyncio
 import json
 import os
 import signal
@@ -23,7 +24,12 @@ import pytest
 from routerr1.config import BudgetParams, Params
 from routerr1.errors import BudgetExceeded, ConfigError, PoolError
 from routerr1.pool.build import open_budget
+from routerr1.pool.cards import read_cards
+from routerr1.pool.profile import ProbeRow, Profile, write_profile
 from routerr1.registry import promotion, versions
+from routerr1.registry.contents import Outputs
+from routerr1.serve.build import Choices, version_engine
+from routerr1.serve.champion import Named, find_version
 from routerr1.simulation.candidates import default_candidates
 from routerr1.simulation.pool import SimulatedPool
 from routerr1.tracking.store import experiment_id, open_client, tracking_uri
@@ -35,7 +41,10 @@ pytestmark = pytest.mark.slow
 
 CHAMPION = "models:/routerr1@champion"
 QUESTION = "What is the capital of France?"
-SERVED = {"answer", "refused", "version", "pool", "cost_usd", "calls", "trajectory"}
+SERVED = {
+    "answer", "refused", "version", "pool", "cost_usd", "calls", "topic", "topic_share", "unlike",
+    "trajectory",
+}  # fmt: skip
 
 
 def make_champion(chain: Params, policy: Path, *, price: float = 0.0, **pool: Any) -> Params:
@@ -108,6 +117,40 @@ def test_the_champion_answers_and_is_traced(
     ids = {found["question"].attributes["question_id"] for found in spans}
     assert ids == {question["id"] for question in questions}
     assert len(ids) == 2
+
+
+def test_a_version_that_keeps_its_probes_says_what_a_question_is_about(
+    chain: Params, calling_policy: Path, load: Callable[..., Any], tmp_path: Path
+) -> None:
+    questions = [QUESTION, "What is the capital of Peru?", "Which year did the war end?"]
+    rows = tuple(
+        ProbeRow(
+            question_id=text, dataset="nq", question=text, golden_answers=["?"],
+            topic="places" if "capital" in text else "history", group=text, candidate="Atlas",
+            answer="", correct=0.0, em=0.0, f1=0.0, prompt_tokens=1, completion_tokens=1,
+            cost_usd=0.0, latency_s=0.0, retries=0, failure=None, breaker_state=None,
+        )
+        for text in questions
+    )  # fmt: skip
+    put_policy(calling_policy)
+    probed = tmp_path / "probed"
+    write_profile(probed, Profile(rows, tuple(read_cards(Path("data/pool/cards.json"))), {}))
+    section = chain.baselines.replace(embedder="tfidf")
+    made_of = Outputs(matrix=probed / "matrix.parquet")
+    versions.register(chain.replace(baselines=section), made_of)
+    assert promotion.promote(chain).record is not None
+    known, unlike = ask_all(load(), QUESTION, "rewrite my letter")
+    assert (known["topic"], known["topic_share"], known["unlike"]) == ("places", 2 / 3, False)
+    assert unlike["unlike"] is True
+    (quiet,) = ask_all(load(topics=False), QUESTION)
+    assert (quiet["topic"], quiet["unlike"]) == (None, None)
+    version = find_version(Named("routerr1", "champion", moves=True))
+    engine = version_engine(version, Choices(demo=True))
+    try:
+        assert engine.topics is not None
+        assert engine.topics.place(QUESTION).result(60).topic == "places"
+    finally:
+        asyncio.run(engine.aclose())
 
 
 def test_what_earlier_questions_cost_is_not_held_against_a_question(

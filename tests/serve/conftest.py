@@ -19,6 +19,7 @@ from routerr1.serve.engine import Engine, Identity
 from routerr1.serve.gateway import Gateway
 from routerr1.serve.server import Server, listen
 from routerr1.serve.store import Store
+from routerr1.serve.topics import Topics
 from routerr1.simulation.pool import SimulatedPool
 
 FRANCE = "What is the capital of France?"
@@ -80,6 +81,7 @@ def start(
             limits: Limits | None = None,
             identity: Identity | None = None,
             budget: Budget | None = None,
+            topics: Topics | None = None,
             **section: object,
         ) -> Running:
             served = ServeParams.model_validate({"drain_s": 1, **section})
@@ -91,8 +93,9 @@ def start(
                 generator or ScriptedGenerator(calls_atlas), renderer("compact", 4), params
             )
             engine = Engine(
-                identity or Identity("routerr1", "7", "policy", "simulated"), route, inner, budget
-            )
+                identity or Identity("routerr1", "7", "policy", "simulated"), route, inner, budget,
+                topics=topics,
+            )  # fmt: skip
             gateway = Gateway(
                 engine, served, Store(served.database or f"sqlite:///{tmp_path / 'serve.sqlite'}")
             )

@@ -5,12 +5,13 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from routerr1.baselines.likeness import Likeness
 from routerr1.config import RolloutParams
 from routerr1.prompt import renderer
 from routerr1.rollout.generate import ScriptedGenerator
 from routerr1.rollout.loop import rollout
 from routerr1.serve.feedback import FeedbackRequest
-from routerr1.serve.tracing import REQUEST_TAG, Tracer, open_tracer, sampled
+from routerr1.serve.tracing import REQUEST_TAG, TOPIC_TAG, UNLIKE_TAG, Tracer, open_tracer, sampled
 from routerr1.simulation.pool import SimulatedPool
 from routerr1.tracking.store import experiment_id, open_client
 from routerr1.types import Question, Trajectory
@@ -32,13 +33,16 @@ async def test_a_trace_holds_figures_and_texts_only_if_they_are_kept(
 ) -> None:
     assert mlflow_store == Path.cwd()
     tracer = Tracer("served", share=1.0, texts=texts)
-    tracer.put(await played(pool), "chatcmpl-1", "routerr1@7", "ab" * 16)
+    placed = Likeness("places", share=0.9, similarity=0.2, usual=0.4)
+    tracer.put(await played(pool), "chatcmpl-1", "routerr1@7", "ab" * 16, placed)
     tracer.assess("chatcmpl-1", FeedbackRequest(request_id="chatcmpl-1", score=0, answer="Lyon"))
     tracer.close()
     mlflow.flush_trace_async_logging()
     client = open_client()
     (trace,) = client.search_traces(locations=[experiment_id(client, "served")])
-    assert trace.info.tags[REQUEST_TAG] == "chatcmpl-1"
+    tags = trace.info.tags
+    assert tags[REQUEST_TAG] == "chatcmpl-1"
+    assert (tags[TOPIC_TAG], tags[UNLIKE_TAG]) == ("places", "true")
     spans = {span.name: span for span in trace.data.spans}
     call = spans["call Atlas"].attributes
     assert call["gen_ai.request.model"] == "Atlas"

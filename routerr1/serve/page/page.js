@@ -105,7 +105,9 @@ async function play(into, question, model, spend, signal) {
         into.querySelector(".figures:not(span)").textContent =
           `${usd(chunk.usage.cost)}, ${calls} ${calls === 1 ? "call" : "calls"}, ` +
           `${chunk.usage.total_tokens} tokens, ${chunk.routerr1.seconds.toFixed(2)} s, ` +
-          `version ${chunk.routerr1.version}`;
+          `version ${chunk.routerr1.version}` +
+          (chunk.routerr1.topic ? `, topic ${chunk.routerr1.topic}` : "");
+        into.querySelector(".unlike").hidden = !chunk.routerr1.unlike;
       }
     }
     answer.textContent = answer.textContent.trim();
