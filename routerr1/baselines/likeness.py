@@ -62,7 +62,7 @@ class KnownQuestions:
         self._topics = [topics[each] for each in known]
         self._embedder = embedder.fit(known)
         self._known_Q_D = self._embedder.embed(known)
-        self._usual = _usual(self._known_Q_D)
+        self._usual = usual_similarity(self._known_Q_D)
 
     def compare(self, question: str) -> Likeness:
         """Where `question` lies among the known ones."""
@@ -100,7 +100,7 @@ def topics_of(matrix: Path) -> dict[str, str]:
     return {row["question"]: row["topic"] for row in read_probes(matrix)}
 
 
-def _usual(known_Q_D: "np.typing.NDArray[np.float32]") -> float:
+def usual_similarity(known_Q_D: "np.typing.NDArray[np.float32]") -> float:
     """Halfway from the similarity of any two known questions to that of a known question to its nearest.
 
     Both are of the embedder and the language: an English model puts any two German texts close together.
