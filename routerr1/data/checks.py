@@ -193,6 +193,7 @@ def _not_applicable(seen: Measured, accepted: Profile) -> list[str]:
         "no_near_overlap": not (seen.num_compared and seen.num_held_out),
         "length_drift": not accepted.lengths,
         "answer_type_drift": not accepted.answers,
+        "topic_drift": not (seen.profile.topics and accepted.topics),
     }
     return [name for name, needless in none.items() if needless]
 

@@ -157,9 +157,15 @@ def rules(max_question_chars: int) -> tuple[Rule, ...]:
             "kinds of answers are spread as in the last accepted data",
             "SELECT * FROM {batch} WHERE measure = 'answer_type' AND distance > max_distance",
         ),
+        Rule(
+            "topic_drift",
+            "drift",
+            "topics are spread as in the last accepted data",
+            "SELECT * FROM {batch} WHERE measure = 'topic' AND distance > max_distance",
+        ),
     )
 
 
 NUM_RULES = (
-    20  # asserted before and after a run: a suite that loses an expectation passes all the same
+    21  # asserted before and after a run: a suite that loses an expectation passes all the same
 )

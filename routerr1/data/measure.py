@@ -147,7 +147,7 @@ def _num_rows(path: Path) -> int:
 def _count(seen: Measured, row: "_Row", split: Split) -> None:
     seen.counts.setdefault(row.dataset, dict.fromkeys(SPLITS, 0))[split] += 1
     seen.leaks.setdefault(row.dataset, dict.fromkeys(SPLITS, 0))[split] += row.leaks
-    seen.profile.add(row.dataset, split, row.question, row.golds)
+    seen.profile.add(row.dataset, split, row.question, row.golds, row.topic)
 
 
 def _compare(
@@ -212,6 +212,12 @@ class _Row:
     @property
     def by_wording(self) -> bool:
         return bool(self.comparable) and near.by_wording(self.metadata or {})
+
+    @property
+    def topic(self) -> str | None:
+        """What the row says it is about: a column of its own, or a topic that the import found."""
+        named = (self.metadata or {}).get("topic")
+        return named if isinstance(named, str) and named else None
 
     def columns(self, file: str) -> tuple[object, ...]:
         missing = sum(gold is None for gold in self.answers)

@@ -2,9 +2,11 @@
 
 import json
 import sqlite3
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pyarrow as pa
@@ -16,7 +18,7 @@ from routerr1.cli.data import app
 from routerr1.config import DatasetParams
 from routerr1.data.build import wanted_rows
 from routerr1.data.checks import run_checks, validate
-from routerr1.data.drift import Profile, accept_profile
+from routerr1.data.drift import DRIFT_RULES, Profile, accept_profile, drifts
 from routerr1.data.expectations import NUM_RULES, rules
 from routerr1.data.measure import measure_columns, measure_rows
 from routerr1.data.splits import schema, split_path
@@ -64,9 +66,14 @@ def test_clean_data_meet_every_expectation(
     )
     assert told[-1][0] == told[-1][1] == 726  # 300 worded ones, 426 embedded
     assert (found["expectations"], found["passed"], found["failed"]) == (NUM_RULES, NUM_RULES, [])
+    assert found["not_applicable"] == []
+    first = json.loads(
+        (accepted.parent / "checks" / "checks.json").read_text()
+    )  # nothing accepted yet
+    assert first["not_applicable"] == list(DRIFT_RULES)
     assert found["near"] == {"compared": 180, "held_out": 120, "found": 0}  # 300 rows, 3 in 5 train
     assert json.loads((tmp_path / "checks" / "metrics.json").read_text())["passed"] == NUM_RULES
-    assert "20 of 20 expectations hold" in (tmp_path / "checks" / "checks.md").read_text()
+    assert "21 of 21 expectations hold" in (tmp_path / "checks" / "checks.md").read_text()
     pages = list((tmp_path / "checks" / "docs" / "validations").rglob("*.html"))
     assert sorted({page.relative_to(tmp_path / "checks/docs/validations").parts[0] for page in pages}) == [
         "columns", "drift", "facts", "near", "questions", "sets",
@@ -127,6 +134,11 @@ def other_answers(rows: Rows) -> None:
         row["golden_answers"] = ["987654"]
 
 
+def one_topic_more_often(rows: Rows) -> None:
+    for row in of(rows, "train", "embedded")[: len(of(rows, "train", "embedded")) // 2]:
+        row["metadata"] = json.dumps({**json.loads(row["metadata"]), "topic": "money"})
+
+
 PLANTS: list[tuple[str, Callable[[Rows], None]]] = [
     ("id_not_empty", set_in("id", " ")),
     ("id_not_empty", set_in("id", None)),
@@ -153,6 +165,7 @@ PLANTS: list[tuple[str, Callable[[Rows], None]]] = [
     ("leakage", gold_in_question),
     ("length_drift", longer_questions),
     ("answer_type_drift", other_answers),
+    ("topic_drift", one_topic_more_often),
 ]
 
 
@@ -242,7 +255,7 @@ def test_a_suite_that_lost_an_expectation_is_no_suite(
     clean: tuple[Path, DatasetParams], tmp_path: Path
 ) -> None:
     measure_columns(clean[0], tmp_path / "db")
-    with pytest.raises(RuntimeError, match="hold 19 expectations, not 20"):
+    with pytest.raises(RuntimeError, match="hold 20 expectations, not 21"):
         validate(tmp_path / "db", rules(1000)[:-1], tmp_path / "docs")
 
 
@@ -303,22 +316,19 @@ def test_the_command_line_accepts_what_was_checked(
 
 
 def test_chance_alone_is_no_drift_even_for_few_rows() -> None:
-    from routerr1.data.drift import drifts
-
     profiles = []
     for seed in (1, 2):
         profile = Profile()
         for row in worded(40, seed=seed):
             profile.add("mine", "train", row.question, row.golden_answers)
         profiles.append(profile)
-    found = list(drifts(*profiles, max_drift=0.0))
+    now, before = profiles
+    found = list(drifts(now, before, max_drift=0.0))
     assert [measure for _, _, measure, _, _ in found] == ["question_length", "answer_type"]
     assert all(distance <= limit for *_, distance, limit in found)
 
 
 def test_drift_is_the_largest_gap_of_the_cumulated_shares() -> None:
-    from routerr1.data.drift import drifts
-
     now, before = Profile(), Profile()
     for chars, profile in ((5, now), (5, now), (15, now), (25, now), (5, before), (25, before)):
         profile.add("mine", "train", "x" * chars, ["7" if chars == 25 else "name"])
@@ -327,3 +337,55 @@ def test_drift_is_the_largest_gap_of_the_cumulated_shares() -> None:
     assert length[:4] == ("mine", "train", "question_length", 0.25)
     # Numbers: 1 of 4 against 1 of 2.
     assert answer[:4] == ("mine", "train", "answer_type", 0.25)
+
+
+def profile_of(topics: Mapping[str, int]) -> Profile:
+    profile = Profile()
+    for topic, count in topics.items():
+        for _ in range(count):
+            profile.add("mine", "train", "Why?", ["name"], topic)
+    return profile
+
+
+def test_drift_of_topics_is_the_share_of_questions_with_another_one(tmp_path: Path) -> None:
+    profile_of({"bank": 50, "post": 50}).write(tmp_path / "accepted.json")
+    before = Profile.read(tmp_path / "accepted.json")
+    for now, moved in (
+        ({"bank": 50, "post": 50}, 0.0),
+        ({"bank": 80, "post": 20}, 0.3),
+        ({"bank": 50, "rail": 50}, 0.5),  # a new topic, and one that is gone
+    ):
+        *_, found = drifts(profile_of(now), before, max_drift=0.1)
+        assert found[:3] == ("mine", "train", "topic")
+        assert found[3] == pytest.approx(moved)
+        # Two topics of 100 questions: sqrt(1/50) * (.4 * 2 * .5 + 1.25) is .233.
+        assert (found[3] > found[4]) is (moved == 0.5)
+        if "post" in now:
+            assert found[4] == pytest.approx(0.333, abs=0.02)
+    for renamed in ({"clients": 100}, {}):
+        measures = [
+            measure for _, _, measure, *_ in drifts(profile_of(renamed), before, max_drift=0.1)
+        ]
+        assert "topic" not in measures
+
+
+@pytest.mark.parametrize("count", [2, 12, 80])
+def test_chance_alone_is_no_drift_of_topics_however_many(count: int) -> None:
+    rng = Random(0)
+    names = [f"topic {place}" for place in range(count)]
+    over = 0
+    for _ in range(300):
+        now, before = (profile_of(Counter(rng.choices(names, k=100))) for _ in range(2))
+        *_, found = drifts(now, before, max_drift=0.0)
+        over += found[3] > found[4]
+    assert over <= 2
+
+
+def test_topics_that_only_one_side_has_are_not_applicable(tmp_path: Path) -> None:
+    """An accepted profile of before topics were counted still compares lengths and answers."""
+    profile_of({"bank": 3}).write(tmp_path / "new.json")
+    text = json.loads((tmp_path / "new.json").read_text())
+    del text["mine"]["train"]["topic"]
+    (tmp_path / "old.json").write_text(json.dumps(text))
+    old = Profile.read(tmp_path / "old.json")
+    assert (old.lengths["mine", "train"].total(), old.topics) == (3, {})
