@@ -587,12 +587,18 @@ class CanaryParams(Section):
         version: number or alias.
         min_requests: of the canary, before it is judged.
         max_latency_ratio: of median seconds, beyond which it returns; the intervals must be apart.
+        judge: candidate that compares its answers with the champion's; None judges none.
+        judged: share of its answers that the champion gives too, for the judge.
+        budget_usd: of the champion's answers and the judge, over all gateways; then nothing more is judged.
     """
 
     version: NumberOrAlias
     share: float = Field(gt=0, lt=1)
     min_requests: int = Field(default=50, ge=10)
     max_latency_ratio: float = Field(default=1.5, gt=1)
+    judge: str | None = None
+    judged: float = Field(default=0.2, gt=0, le=1)
+    budget_usd: float = Field(default=1.0, ge=0)
 
 
 class GeneratorParams(Section):

@@ -163,6 +163,17 @@ def require_known(paths: Iterable[Path]) -> None:
             )
 
 
+def named_by_digest(paths: Iterable[Path]) -> str:
+    """Each imported file by its name and the beginning of its digest.
+
+    Raises: DataError as `require_known`.
+    """
+    files = sorted(paths)
+    require_known(files)
+    known = _known()
+    return ", ".join(f"{path.stem}@{known[path.as_posix()][:12]}" for path in files)
+
+
 def _known() -> dict[str, Any]:
     known = read_json(KNOWN) if KNOWN.is_file() else {}
     if not isinstance(known, dict):

@@ -12,6 +12,7 @@ from routerr1 import files, lineage
 from routerr1.baselines.likeness import topics_of
 from routerr1.baselines.saved import SavedRouter, router_name, save_router
 from routerr1.config import Params, PoolParams, flatten
+from routerr1.data.imported import named_by_digest
 from routerr1.errors import ConfigError, DataError, RegistryError
 from routerr1.evaluate.controls import BEST_SINGLE, POLICY, fixed
 from routerr1.evaluate.results import EvaluationTable
@@ -173,6 +174,8 @@ def tags_of(
         "lineage.preset": params.preset,
         "lineage.seeds": ",".join(map(str, params.seeds)),
     }
+    if params.dataset.imported:
+        found["lineage.imported"] = named_by_digest(params.dataset.imported)
     trained = flatten(files.read_json(outputs.train_results))
     first = f"seed_{params.seeds[0]}"
     figures = {

@@ -82,6 +82,7 @@ class CanarySeat:
         gateway.choose = self._choose
         gateway.observers.append(self._observe)
         gateway.on_score = self._scored
+        gateway.at_end.append(self._finish)
 
     @property
     def version(self) -> str | None:
@@ -109,7 +110,7 @@ class CanarySeat:
         engine, canary = self._engine, self.canary
         self._engine = self.canary = None
         if engine is not None and canary is not None and canary.returned is None:
-            self._gateway.retire(engine)
+            self._gateway.retire(engine, canary.finish)
 
     def _choose(self, sticky: str) -> Engine | None:
         return None if self.canary is None else self.canary.choose(sticky)
@@ -117,6 +118,10 @@ class CanarySeat:
     def _observe(self, outcome: Outcome) -> None:
         if self.canary is not None:
             self.canary.observe(outcome)
+
+    async def _finish(self) -> None:
+        if self.canary is not None:
+            await self.canary.finish()
 
     def _scored(self, version: str, score: float) -> None:
         if self.canary is not None:

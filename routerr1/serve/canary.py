@@ -1,5 +1,6 @@
 """A canary: another version answers a share of users, and returns by itself when it does worse."""
 
+import asyncio
 import logging
 from collections import deque
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from routerr1.serve.asked import Outcome
 from routerr1.serve.engine import Engine
 from routerr1.serve.feedback import RIGHT
 from routerr1.serve.gateway import Gateway
+from routerr1.serve.second import MOST_AT_ONCE, SecondAnswers, right_by_reference
 from routerr1.serve.tracing import sampled
 
 RETURNED = Path("runs/canary")
@@ -47,6 +49,15 @@ class Canary:
         self._scores: dict[bool, deque[float]] = {
             side: deque(maxlen=_WINDOW) for side in (True, False)
         }
+        self._right: dict[bool, deque[float]] = {
+            side: deque(maxlen=_WINDOW) for side in (True, False)
+        }
+        self._verdicts: deque[float] = deque(maxlen=_WINDOW)
+        self._comparing: set[asyncio.Task[None]] = set()
+        self._second = SecondAnswers(
+            "canary", engine.identity.label, budget_usd=params.budget_usd, judge=params.judge,
+            timeout_s=gateway.params.timeout_s,
+        )  # fmt: skip
         self.returned: str | None = None
 
     def choose(self, sticky: str) -> Engine | None:
@@ -63,7 +74,37 @@ class Canary:
             return
         own = outcome.asked.engine is self._engine
         self._seen[own].append(_Seen(outcome.failed, outcome.seconds))
+        known = outcome.asked.request.metadata or {}
+        right = right_by_reference(outcome.answer or "", known)
+        if right is not None:
+            self._right[own].append(right)
         self._judge()
+        wanted = (
+            own
+            and outcome.answer is not None
+            and self._params.judge is not None
+            and self._second.stopped is None
+            and self.returned is None
+            and len(self._comparing) < MOST_AT_ONCE
+            and sampled(f"judged/{outcome.asked.id}", self._params.judged)
+        )
+        if wanted:
+            task = asyncio.ensure_future(self._compare(outcome))
+            self._comparing.add(task)
+            task.add_done_callback(self._comparing.discard)
+
+    async def _compare(self, outcome: Outcome) -> None:
+        """Let the champion answer too, and the judge say which answer is better."""
+        found = await self._second.play(outcome, self._gateway.engine)
+        if found is not None and found.verdict is not None and self.returned is None:
+            self._verdicts.append(-found.verdict)  # of the canary over the champion
+            self._judge()
+
+    async def finish(self) -> None:
+        """Compare no further answers."""
+        for task in self._comparing:
+            task.cancel()
+        await asyncio.gather(*self._comparing, return_exceptions=True)
 
     def scored(self, version: str, score: float) -> None:
         """Count a user's word on an answer of `version`."""
@@ -96,6 +137,15 @@ class Canary:
             wrong = [sum(score <= RIGHT for score in scores[side]) for side in (True, False)]
             if more_often(wrong[0], len(scores[True]), wrong[1], len(scores[False])):
                 return f"users call {wrong[0]} of {len(scores[True])} answers wrong"
+        right = self._right
+        if min(len(right[True]), len(right[False])) >= least:
+            wrong = [sum(each <= RIGHT for each in right[side]) for side in (True, False)]
+            if more_often(wrong[0], len(right[True]), wrong[1], len(right[False])):
+                return f"{wrong[0]} of {len(right[True])} answers are wrong by their references"
+        if len(self._verdicts) >= least:
+            worse, better = (sum(each * side > 0 for each in self._verdicts) for side in (-1, 1))
+            if more_than_half(worse, worse + better):
+                return f"the judge finds {worse} of {len(self._verdicts)} answers worse, and {better} better"
         return None
 
 
@@ -108,6 +158,17 @@ def more_often(count: int, total: int, other_count: int, other_total: int) -> bo
     low = binomtest(count, total).proportion_ci(_CONFIDENCE, "wilson").low
     high = binomtest(other_count, other_total).proportion_ci(_CONFIDENCE, "wilson").high
     return bool(low > high)
+
+
+def more_than_half(count: int, total: int) -> bool:
+    """Whether a share is above one half: its interval (Wilson, 99 %) does not reach it.
+
+    >>> more_than_half(9, 10), more_than_half(6, 10), more_than_half(0, 0)
+    (True, False, False)
+    """
+    if not total:
+        return False
+    return bool(binomtest(count, total).proportion_ci(_CONFIDENCE, "wilson").low > 0.5)
 
 
 def slower(seconds: Sequence[float], others: Sequence[float], ratio: float) -> bool:

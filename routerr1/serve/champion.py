@@ -172,7 +172,21 @@ class Watch:
             self._refuse(version, error)
             return
         self.refused = None
+        if await self._has_moved(version):  # to load took seconds; a rollback must not be undone
+            _log.info("version %d of %s is no longer named", version.number, version.name)
+            await engine.aclose()
+            self._wake.set()
+            return
         self._seat.take(engine)
+
+    async def _has_moved(self, version: Version) -> bool:
+        """Whether the alias names another version than `version` by now; False if nothing can tell."""
+        try:
+            return (await asyncio.to_thread(self._find, self._named)).number != version.number
+        except NoSuchVersion:
+            return True
+        except RouterError:
+            return False
 
     def _fails(self, version: Version) -> bool:
         last = self.refused

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 
 from pydantic import JsonValue
 
-from routerr1.answers.verifiers import verifiers
 from routerr1.baselines.likeness import Likeness
 from routerr1.config import ServeParams
 from routerr1.pool.base import Call
@@ -34,7 +33,7 @@ from routerr1.serve.hearing import Event, Heard
 from routerr1.serve.kept import Kept
 from routerr1.serve.keys import Keyring, is_loopback
 from routerr1.serve.metrics import Metrics, best_single, single_usd
-from routerr1.serve.requests import ChatRequest, question_of, refuse_unsupported
+from routerr1.serve.requests import ChatRequest, metadata_of, question_of, refuse_unsupported
 from routerr1.serve.store import Key, RequestRow, Store, Writer
 from routerr1.serve.tracing import Tracer
 from routerr1.types import Question, Reply, Trajectory
@@ -187,7 +186,7 @@ class Gateway:
                 "context_length_exceeded",
                 "messages",
             )
-        question = Question(asked.id, SERVED, text, (), "test", metadata=_metadata(request))
+        question = Question(asked.id, SERVED, text, (), "test", metadata=metadata_of(request))
         allowed = asked.key.candidates if asked.key is not None else None
         heard = Heard(f"{SERVED}/{asked.id}", allowed, tell, live)
         grant = self._grant(asked)
@@ -353,19 +352,6 @@ async def _ended(engine: Engine, first: asyncio.Future[None] | None = None) -> N
         await engine.drained()
     finally:
         await engine.aclose()
-
-
-def _metadata(request: ChatRequest) -> dict[str, JsonValue]:
-    """What the question carries beside its text."""
-    found: dict[str, JsonValue] = {"spend": request.spend}
-    task = (request.metadata or {}).get("task")
-    if isinstance(task, str) and task in verifiers():
-        found["task"] = task
-    if len(request.messages) > 1:
-        found["messages"] = [
-            {"role": message.role, "content": message.text} for message in request.messages
-        ]
-    return found
 
 
 def _refuse_too_long(trajectory: Trajectory) -> None:

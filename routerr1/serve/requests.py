@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
+from routerr1.answers.verifiers import verifiers
 from routerr1.pool.wire import clean
 from routerr1.serve.errors import ApiError, invalid
 
@@ -225,3 +226,16 @@ def refuse_deep(value: object) -> None:
         if not layer:
             return
     raise ApiError(400, "the request is nested too deeply", "invalid_json")
+
+
+def metadata_of(request: ChatRequest) -> dict[str, JsonValue]:
+    """What the question carries beside its text."""
+    found: dict[str, JsonValue] = {"spend": request.spend}
+    task = (request.metadata or {}).get("task")
+    if isinstance(task, str) and task in verifiers():
+        found["task"] = task
+    if len(request.messages) > 1:
+        found["messages"] = [
+            {"role": message.role, "content": message.text} for message in request.messages
+        ]
+    return found

@@ -5,34 +5,23 @@ import logging
 import math
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pydantic import JsonValue
-
 from routerr1 import files
-from routerr1.answers.verifiers import verifiers, verify
 from routerr1.config import ShadowParams
-from routerr1.errors import BudgetExceeded, RouterError
+from routerr1.errors import RouterError
 from routerr1.evaluate.stats import Difference, paired_difference
-from routerr1.matching import exact_match
-from routerr1.pool.base import Call
-from routerr1.pool.budget import Grant, Payer
-from routerr1.pool.judge import Judge
 from routerr1.registry.shadow_report import ShadowReport
-from routerr1.serve.answers import require_answer
 from routerr1.serve.asked import Outcome
 from routerr1.serve.engine import Engine, Identity
-from routerr1.serve.errors import ApiError
 from routerr1.serve.gateway import Gateway
-from routerr1.serve.hearing import Heard
+from routerr1.serve.second import MOST_AT_ONCE, SecondAnswers
 from routerr1.serve.store import PairRow
 from routerr1.serve.tracing import sampled
-from routerr1.types import Question
 
 REPORTS = Path("runs/shadow")
 _FIRST_REPORT = 25  # pairs; the next ones come at twice as many each
-_MOST_AT_ONCE = 32  # beyond this a request is not shadowed
 _log = logging.getLogger(__name__)
 
 
@@ -57,7 +46,15 @@ class Shadow:
         self._engine = engine
         self._params = params
         self._playing: set[asyncio.Task[None]] = set()
-        self.stopped: str | None = None
+        self._second = SecondAnswers(
+            "shadow", engine.identity.label, budget_usd=params.budget_usd, judge=params.judge,
+            timeout_s=gateway.params.timeout_s,
+        )  # fmt: skip
+
+    @property
+    def stopped(self) -> str | None:
+        """Why it plays no further requests; None while it does."""
+        return self._second.stopped
 
     def observe(self, outcome: Outcome) -> None:
         """Play the question again if it is among the sample; only on the server's event loop."""
@@ -66,7 +63,7 @@ class Shadow:
             outcome.answer is not None
             and self.stopped is None
             and champion != self._engine.identity.label
-            and len(self._playing) < _MOST_AT_ONCE
+            and len(self._playing) < MOST_AT_ONCE
             and sampled(outcome.asked.id, self._params.share)
         )
         if wanted:
@@ -84,36 +81,12 @@ class Shadow:
         await asyncio.to_thread(self.write_report)
         await asyncio.to_thread(self.publish)
 
-    def _grant(self) -> Grant:
-        name = f"shadow {self._engine.identity.label}"
-        return Grant(payers=(Payer(name, self._params.budget_usd),))
-
     async def _play(self, outcome: Outcome) -> None:
         asked, label = outcome.asked, self._engine.identity.label
-        question = Question(
-            asked.id,
-            "shadow",
-            outcome.question,
-            (),
-            "test",
-            metadata={"spend": asked.request.spend},
-        )
-        heard = Heard(f"shadow/{asked.id}", asked.key.candidates if asked.key else None)
-        began = time.perf_counter()
-        said: str | None = None
-        try:
-            async with asyncio.timeout(self._gateway.params.timeout_s):
-                said = require_answer(await self._engine.play(question, heard, self._grant()))
-        except BudgetExceeded as spent:
-            self._stop(str(spent))
+        found = await self._second.play(outcome, self._engine)
+        if found is None:
             return
-        except (ApiError, RouterError, TimeoutError) as error:
-            _log.info("the shadow %s gave no answer: %s", label, error)
-        seconds = time.perf_counter() - began
-        same = said is not None and exact_match(said, [outcome.answer or ""]) == 1.0
-        verdict = 0.0 if same else -1.0 if said is None else await self._compared(outcome, said)
-        spent_usd = sum(reply.cost_usd for reply in heard.replies)
-        if not math.isfinite(spent_usd) or not math.isfinite(outcome.cost_usd):
+        if not math.isfinite(found.cost_usd) or not math.isfinite(outcome.cost_usd):
             _log.warning(
                 "request %s has a cost that is not finite; it becomes no pair of the shadow %s",
                 asked.id, label,
@@ -124,13 +97,13 @@ class Shadow:
             shadow=label,
             champion=asked.engine.identity.label,
             at_s=time.time(),
-            same=same,
-            verdict=verdict,
-            failed=said is None,
+            same=found.same,
+            verdict=found.verdict,
+            failed=found.failed,
             champion_usd=outcome.cost_usd,
-            shadow_usd=spent_usd,
+            shadow_usd=found.cost_usd,
             champion_s=outcome.seconds,
-            shadow_s=seconds,
+            shadow_s=found.seconds,
         )
         await asyncio.to_thread(self._gateway.store.write_pair, row)
         if await asyncio.to_thread(self._is_due, row.champion):
@@ -142,31 +115,6 @@ class Shadow:
         before = self._counted.get(champion, count - 1)
         self._counted[champion] = count
         return reports_at(before) != reports_at(count)
-
-    async def _compared(self, outcome: Outcome, said: str) -> float | None:
-        """The verdict on two answers that differ; None if nothing can judge them."""
-        known = outcome.asked.request.metadata or {}
-        verified = verdict_by_reference(outcome.answer or "", said, known)
-        return await self._judged(outcome, said) if verified is None else verified
-
-    async def _judged(self, outcome: Outcome, said: str) -> float | None:
-        """The judge's verdict on two answers; see `Judge.compare`."""
-        candidate = self._params.judge
-        if candidate is None:
-            return None
-        scope = f"judge/{outcome.asked.id}"
-        judge = Judge(lambda prompt: self._engine.pool.ask(Call(candidate, prompt, scope)))
-        try:
-            with self._engine.granted(scope, self._grant()):
-                return await judge.compare(outcome.question, outcome.answer or "", said)
-        except BudgetExceeded as spent:
-            self._stop(str(spent))
-            return None
-
-    def _stop(self, why: str) -> None:
-        if self.stopped is None:
-            self.stopped = why
-            _log.warning("the shadow %s stops: %s", self._engine.identity.label, why)
 
     def write_report(self) -> Path | None:
         """Write the paired report so far, as a page and as JSON; None without a pair."""
@@ -207,26 +155,6 @@ def report_of(pairs: Sequence[PairRow], champion: Identity) -> ShadowReport | No
         low=found.low,
         high=found.high,
     )
-
-
-def verdict_by_reference(
-    champion: str, shadow: str, known: Mapping[str, JsonValue]
-) -> float | None:
-    """How much more right the shadow is by the request's `metadata.reference`; None without one.
-
-    `metadata.task` names the verifier, `short` if it is missing.
-
-    >>> known = {"reference": "2 km", "task": "number"}
-    >>> verdict_by_reference("2 m", "2000 m", known), verdict_by_reference("2", "3", {"task": "number"})
-    (1.0, None)
-    """
-    reference, task = known.get("reference"), known.get("task", "short")
-    if not isinstance(reference, str) or task not in verifiers():
-        return None
-    options = known.get("options")
-    of_task = {"task": task, "options": options if isinstance(options, list) else []}
-    right = [verify(said, [reference], "text", of_task) for said in (champion, shadow)]
-    return right[1] - right[0]
 
 
 def write_report(label: str, pairs: Sequence[PairRow]) -> Path | None:

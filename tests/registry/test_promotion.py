@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 
 from routerr1 import files, lineage
 from routerr1.config import Params
-from routerr1.errors import CheckpointError, LockHeld, RegistryError, StoreUnreachable
+from routerr1.data.imported import Shares
+from routerr1.errors import CheckpointError, DataError, LockHeld, RegistryError, StoreUnreachable
 from routerr1.evaluate.rows import Row
 from routerr1.registry import promotion, versions
 from routerr1.registry.evidence import read_evidence, rivals_of, sample_of, write_evidence
@@ -28,10 +29,12 @@ from routerr1.registry.shadow_report import (
     read_shadow_report,
     write_shadow_report,
 )
+from routerr1.serve.feedback import import_feedback
+from routerr1.serve.store import FeedbackRow, RequestRow, Store
 from routerr1.tracking.runs import new_run, read_training
 from routerr1.tracking.store import experiment_id, open_client, this_process
 from routerr1.train.checkpoint import read_manifest, write_manifest
-from tests.chain import commit_nothing, dvc, make_outputs
+from tests.chain import commit_all, commit_nothing, dvc, make_outputs
 from tests.clone import replace
 from tests.forked import ended, fork, promote, promote_and_die, register_and_die
 
@@ -64,6 +67,26 @@ def test_a_version_carries_its_lineage_and_figures(chain: Params) -> None:
     assert (len(samples), samples[1].called) == (40, ("Atlas",))
     assert [play.pool for play in unseen] == ["drawn"] * 40  # and not of a mere change of names
     assert pool == version.tags["lineage.pool_digest"] == files.sha256(Path("data/pool/cards.json"))
+
+
+def test_a_version_names_the_feedback_that_it_learned_from(chain: Params) -> None:
+    asked = RequestRow(
+        "r1", 1.0, None, None, "routerr1@1", "routerr1", 5.0, 200, None, 0.0, 0.1, [], "Why?", "so"
+    )
+    with closing(Store("sqlite:///serve.sqlite")) as store:
+        store.write_requests([asked])
+        store.write_feedback(FeedbackRow("r1", 2.0, None, 1.0, None, None, True, None))
+        made, _ = import_feedback(
+            store, "feedback", [], out=Path("data/imported"), shares=Shares(0.0, 0.0), seed=1
+        )
+    assert "lineage.imported" not in versions.register(chain).tags
+    section = chain.dataset.model_copy(update={"imported": (made.path,)})
+    commit_all("feedback")
+    version = versions.register(chain.model_copy(update={"dataset": section}))
+    assert version.tags["lineage.imported"] == f"feedback@{files.sha256(made.path)[:12]}"
+    made.path.write_bytes(b"another file")
+    with pytest.raises(DataError, match=r"feedback\.parquet: is not the file that"):
+        versions.register(chain.model_copy(update={"dataset": section}))
 
 
 def test_a_version_keeps_the_lock_it_came_from_and_what_was_not_committed(chain: Params) -> None:

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from routerr1.simulation.pool import SimulatedPool
 FRANCE = "What is the capital of France?"
 
 
-def calls_atlas(_: str, inserted: list[str]) -> str:
+def calls_atlas(_: str, inserted: Sequence[str]) -> str:
     """Asks Atlas the question as it stands, then answers with the reply."""
     if not inserted:
         return "<think> geography: Atlas</think><search> Atlas: @question</search>"

@@ -1,5 +1,6 @@
 """A version for a share of users, which returns by itself."""
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -10,12 +11,14 @@ from routerr1.config import CanaryParams, Params
 from routerr1.pool.budget import Budget, BudgetedPool, Limits
 from routerr1.prompt import renderer
 from routerr1.rollout.generate import Generator, ScriptedGenerator
+from routerr1.serve.beside import CanarySeat
 from routerr1.serve.build import policy_route
 from routerr1.serve.canary import Canary, has_returned
 from routerr1.serve.engine import Engine, Identity
 from routerr1.simulation.pool import SimulatedPool
 from tests.serve.conftest import Running, Start, calls_atlas
 from tests.serve.test_openai_client import ASK, client, until
+from tests.serve.test_shadow import Answers
 
 
 def with_canary(
@@ -37,14 +40,14 @@ def with_canary(
     return running, canary
 
 
-def versions(running: Running, users: int, asked: int) -> dict[str, set[str]]:
+def versions(running: Running, users: int, asked: int, **fields: object) -> dict[str, set[str]]:
     """User -> the versions that answered."""
     found: dict[str, set[str]] = {}
     with client(running) as openai_client:
         for number in range(users * asked):
             user = f"user {number % users}"
             try:
-                reply = openai_client.chat.completions.create(**ASK, user=user)
+                reply = openai_client.chat.completions.create(**ASK, user=user, **fields)
                 found.setdefault(user, set()).add(reply.system_fingerprint)
             except openai.InternalServerError as failed:
                 version = failed.response.headers["x-routerr1-version"]
@@ -93,6 +96,83 @@ async def test_users_words_count(
     running.server.call(score)
     await until(lambda: scored)
     assert (canary.returned is not None) is returns
+
+
+def judged_by(
+    start: Start, pool: SimulatedPool, params: Params, folder: Path, word: str, **section: object
+) -> tuple[Running, Canary, Answers]:
+    """A champion and a canary that say different things, and a judge that prefers one; see `Answers`."""
+    script = ["<think> t</think><search> Atlas: why?</search>"]
+    champion, other = (
+        ScriptedGenerator([*script, f"<think> t</think><answer>by the {name}</answer>"])
+        for name in ("champion", "shadow")
+    )
+    answers = Answers(pool, "one", word)
+    paying = Budget(folder / "champion.sqlite", Limits(), run="champion")
+    running = start(champion, BudgetedPool(answers, paying, max_reply_tokens=10), budget=paying)
+    budget = Budget(folder / "canary.sqlite", Limits(), run="canary")
+    engine = Engine(
+        Identity("routerr1", "8", "policy", "simulated"),
+        policy_route(other, renderer("compact", 4), params),
+        Answers(pool, "two"),
+        budget,
+    )
+    chosen = CanaryParams.model_validate(
+        {"version": "8", "share": 0.5, "min_requests": 10, "max_latency_ratio": 100, **section}
+    )
+    seat = CanarySeat(running.gateway, chosen)
+    seat.take(engine)
+    assert seat.canary is not None
+    return running, seat.canary, answers
+
+
+@pytest.mark.parametrize(("word", "returns"), [("A", True), ("B", False), ("same", False)])
+async def test_a_canary_whose_answers_the_judge_finds_worse_returns(
+    start: Start, pool: SimulatedPool, params: Params, tmp_path: Path, word: str, *, returns: bool
+) -> None:
+    running, canary, answers = judged_by(
+        start, pool, params, tmp_path, word, judge="Penny", judged=1.0
+    )
+    versions(running, users=40, asked=1)
+    least = 10 if word == "same" else 20  # a tie is not asked again in the other order
+    await until(lambda: len(answers.judged) >= least)
+    await until(lambda: not canary._comparing)
+    assert (canary.returned is not None) is returns
+    if returns:
+        assert "the judge finds 10 of 10 answers worse, and 0 better" in (canary.returned or "")
+        assert has_returned("routerr1@8")
+
+
+async def test_a_judge_is_asked_within_its_budget_only(
+    start: Start, pool: SimulatedPool, params: Params, tmp_path: Path
+) -> None:
+    running, canary, answers = judged_by(
+        start, pool, params, tmp_path, "A", judge="Penny", judged=1.0, budget_usd=0
+    )
+    versions(running, users=20, asked=1)
+    await until(lambda: canary._second.stopped is not None)
+    assert answers.judged == []
+    assert canary.returned is None
+
+
+@pytest.mark.parametrize(("reference", "returns"), [("by the champion", True), ("by the", False)])
+async def test_a_canary_that_is_wrong_by_the_references_of_requests_returns(
+    start: Start,
+    pool: SimulatedPool,
+    params: Params,
+    tmp_path: Path,
+    reference: str,
+    *,
+    returns: bool,
+) -> None:
+    running, canary, answers = judged_by(start, pool, params, tmp_path, "A")
+    versions(running, users=40, asked=1, metadata={"reference": reference})
+    assert (canary.returned is not None) is returns
+    if returns:
+        assert re.search(
+            r"(\d+) of \1 answers are wrong by their references", canary.returned or ""
+        )
+    assert answers.judged == []
 
 
 def test_a_version_beside_the_champion_can_be_asked_by_its_name(

@@ -33,6 +33,7 @@ from routerr1.tracking.store import open_client
 from routerr1.types import Reply
 from tests.chain import commit_nothing, put_policy
 from tests.serve.conftest import FRANCE, Start, calls_atlas
+from tests.serve.test_metrics import page
 from tests.serve.test_openai_client import ASK, asynchronous, until
 
 
@@ -146,6 +147,100 @@ async def test_only_an_alias_that_names_no_version_empties_a_seat(start: Start) 
         assert (seat.version, running.done()) == ("2", False)
         gone = True
         await until(lambda: seat.version is None)
+    finally:
+        running.cancel()
+
+
+class Moving:
+    """An alias that a test moves, and versions whose loading it may hold up.
+
+    Attributes:
+        loading: numbers of the versions whose loading has begun, in order.
+        hold: versions that load only once they may.
+    """
+
+    def __init__(self, params: Params, pool: Pool, folder: Path) -> None:
+        self.number = 7
+        self.loading: list[int] = []
+        self.hold: dict[int, threading.Event] = {}
+        self._params, self._pool, self._folder = params, pool, folder
+
+    def find(self, named: Named) -> versions.Version:
+        return versions.Version(named.name, self.number, ("champion",), None, "m")
+
+    def build(self, version: versions.Version) -> Engine:
+        self.loading.append(version.number)
+        if (may := self.hold.get(version.number)) is not None:
+            assert may.wait(30)
+        route = policy_route(ScriptedGenerator(calls_atlas), renderer("compact", 4), self._params)
+        identity = Identity("routerr1", str(version.number), "policy", "simulated")
+        budget = Budget(self._folder / f"{version.number}.sqlite", Limits(), run="r")
+        return Engine(identity, route, self._pool, budget)
+
+
+@pytest.mark.parametrize(("then", "loaded"), [(9, [8, 9]), (7, [8])])
+async def test_of_two_moves_in_quick_succession_the_last_one_counts(
+    start: Start, pool: SimulatedPool, params: Params, tmp_path: Path, then: int, loaded: list[int]
+) -> None:
+    running = start()
+    alias = Moving(params, pool, tmp_path)
+    may = alias.hold[8] = threading.Event()
+    watch = Watch(
+        running.gateway, Named("routerr1", "champion", moves=True), alias.build, every_s=60, find=alias.find
+    )  # fmt: skip
+    await until(lambda: running.gateway.loop is not None)
+    assert running.gateway.loop is not None
+    watching = asyncio.run_coroutine_threadsafe(watch.run(), running.gateway.loop)
+    try:
+        alias.number = 8
+        running.server.call(watch.look_now)
+        await until(lambda: alias.loading == [8])
+        alias.number = then  # while version 8 loads
+        running.server.call(watch.look_now)
+        may.set()
+        await until(lambda: alias.loading == loaded)
+        await until(lambda: running.gateway.engine.identity.version == str(then))
+        async with asynchronous(running) as client:
+            found = await client.chat.completions.create(**ASK)
+        assert found.system_fingerprint == f"routerr1@{then}"
+        assert 'routerr1_serving{version="routerr1@8"}' not in page(running.url)  # not for a moment
+    finally:
+        watching.cancel()
+
+
+async def test_a_clock_that_jumps_neither_stops_the_watch_nor_tries_a_failing_version_again(
+    start: Start,
+    pool: SimulatedPool,
+    params: Params,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gateway = start().gateway
+    alias = Moving(params, pool, tmp_path)
+    alias.number = 8
+    looks, real = 0, time.time
+
+    def jumping() -> float:  # a day ahead, then a day back, and so on
+        return real() + (86_400 if looks % 2 else -86_400)
+
+    def find(named: Named) -> versions.Version:
+        nonlocal looks
+        looks += 1
+        return alias.find(named)
+
+    def broken(version: versions.Version) -> Engine:
+        alias.loading.append(version.number)
+        raise RegistryError("its files were changed")
+
+    monkeypatch.setattr(time, "time", jumping)
+    named = Named("routerr1", "champion", moves=True)
+    watch = Watch(gateway, named, broken, every_s=0.01, find=find)
+    running = asyncio.ensure_future(watch.run())
+    try:
+        await until(lambda: looks > 20)
+        assert alias.loading == [8]
+        assert watch.refused is not None
+        assert gateway.engine.identity.version == "7"
     finally:
         running.cancel()
 

@@ -3,8 +3,10 @@
 import asyncio
 import sqlite3
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import openai
@@ -20,7 +22,7 @@ from routerr1.simulation.pool import SimulatedPool
 from routerr1.types import Reply
 from tests.serve.conftest import FRANCE, Running, Start
 
-ASK = {"model": "routerr1", "messages": [{"role": "user", "content": FRANCE}]}
+ASK: dict[str, Any] = {"model": "routerr1", "messages": [{"role": "user", "content": FRANCE}]}
 
 
 def client(running: Running, key: str = "none", **options: object) -> openai.OpenAI:
@@ -397,7 +399,7 @@ async def test_a_client_that_leaves_cancels_its_call_which_is_booked(
     assert row.cost_usd == pytest.approx(budget.spent_usd()["run slow"])
 
 
-async def until(holds: object, seconds: float = 15.0) -> None:
+async def until(holds: Callable[[], object], seconds: float = 15.0) -> None:
     """Wait until a condition holds."""
     deadline = time.monotonic() + seconds
     while not holds():
