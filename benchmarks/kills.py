@@ -338,7 +338,7 @@ def start_run(*, promote: bool) -> str:
     from prefect.deployments import run_deployment
 
     started = run_deployment("retrain/retrain", parameters={"promote": promote}, timeout=0)
-    return str(started.id)  # type: ignore[union-attr]
+    return str(started.id)  # type: ignore[union-attr]  # a coroutine only inside a loop
 
 
 def slot_is_free() -> bool:
@@ -404,14 +404,14 @@ def partial() -> tuple[int, int]:
     from routerr1.tracking.store import experiment_id, open_client
 
     client = open_client()
-    versions = versions.list_versions(client, "routerr1")
+    listed = versions.list_versions(client, "routerr1")
     broken = 0
-    for version in versions:
+    for version in listed:
         try:
             versions.verify(client, version.model_id)
         except RegistryError:
             broken += 1
-    kept = {version.model_id for version in versions}
+    kept = {version.model_id for version in listed}
     experiment = experiment_id(client, "routerr1")
     logged = client.search_logged_models([experiment])
     return broken, sum(str(m.status) != "READY" or m.model_id not in kept for m in logged)

@@ -45,7 +45,9 @@ def refusal_of(trajectory: Trajectory) -> Refusal | None:
 
 
 def _words(replies: Sequence[Reply]) -> str:
-    reasons = dict.fromkeys(
-        f"{reply.model or 'no model'}: {reply.note or reply.failure}" for reply in replies
-    )
-    return f"no candidate replied ({'; '.join(reasons)})"
+    return f"no candidate replied ({'; '.join(dict.fromkeys(map(_reason, replies)))})"
+
+
+def _reason(reply: Reply) -> str:
+    name = f"{reply.model or 'no model'}: "
+    return name + (reply.note or str(reply.failure)).removeprefix(name)  # some notes name it too

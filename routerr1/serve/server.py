@@ -134,7 +134,7 @@ def _timed(params: ServeParams) -> type[H11Protocol]:
     """uvicorn's protocol, which closes a connection that sends no whole header in time."""
 
     class Timed(H11Protocol):
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own narrows it too
             super().connection_made(transport)
             self._until_header = self.loop.call_later(params.header_s, self._too_slow)
 

@@ -49,6 +49,14 @@ def test_a_guess_or_nothing_is_refused(trajectory: Trajectory, kind: str, words:
     assert words in refused.why
 
 
+def test_a_note_that_names_the_candidate_does_not_name_it_twice() -> None:
+    reply = Reply("Techie", "", failure="unavailable", note="Techie: HTTP 503")
+    turn = Turn(Generation("t"), Ask("Techie", "why?"), reply)
+    refused = refusal_of(Trajectory(QUESTION, (turn,), "max_rounds", None, "", Ledger()))
+    assert refused is not None
+    assert refused.why == "no candidate replied (Techie: HTTP 503)"
+
+
 def test_an_answer_after_any_reply_or_without_a_call_counts() -> None:
     assert refusal_of(played()) is None
     assert refusal_of(played("unavailable", None)) is None
