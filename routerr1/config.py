@@ -720,9 +720,10 @@ class Params(Section):
 
         Raises: ConfigError.
         """
-        if self.needs_demonstrations and self.dataset.source != "embedded":
+        embedded = self.dataset.source == "embedded"
+        if self.needs_demonstrations and not embedded and not self.looks_up_questions:
             raise ConfigError(
-                "params.yaml: warmstart: learns from the embedded questions' parts; with other questions name a "
+                "params.yaml: warmstart: demonstrations are written for prompt.template compact; set that, or name a "
                 "pretrained model in model.init and set warmstart.steps to 0, or set model.init to none"
             )
 

@@ -22,11 +22,12 @@ from routerr1.pool.base import Pool
 from routerr1.pool.budget import Budget
 from routerr1.pool.build import ONE_RUN, open_http_pool, store_file, wrap_pool
 from routerr1.pool.cards import read_cards
+from routerr1.pool.profile import ProbeRow, read_probes
 from routerr1.pool.recording import Recorder
 from routerr1.pool.records import RecordStore
 from routerr1.prompt import Renderer, prompt_hash, renderer
 from routerr1.rollout.generate import Generator
-from routerr1.rollout.lazy import Lazy, LazyGenerator
+from routerr1.rollout.lazy import LazyGenerator
 from routerr1.simulation.candidates import candidates_of
 from routerr1.simulation.facts import Fact, known_facts
 from routerr1.simulation.pool import SimulatedPool
@@ -94,6 +95,19 @@ class Workspace:
         return known_facts(self.world)
 
     @cached_property
+    def probes(self) -> list[ProbeRow]:
+        """What the profile stage asked and heard.
+
+        Raises: DataError if the profile stage has not written it.
+        """
+        return read_probes(self._matrix)
+
+    def probed(self, questions: Sequence[Question]) -> list[Question]:
+        """Those of `questions` that the profile stage asked."""
+        asked = {row["question"] for row in self.probes}
+        return [question for question in questions if question.question in asked]
+
+    @cached_property
     def renderer(self) -> Renderer:
         """The prompt's renderer. The probes are read when a policy first looks a question up.
 
@@ -103,14 +117,22 @@ class Workspace:
         render = renderer(section.template, self.params.rollout.max_rounds, section.file)
         if not self.params.looks_up_questions:
             return render
-        figures = Lazy(partial(self._figures, self._matrix))
-        return replace(render, figures=lambda question: figures()(question))
+        return replace(render, figures=lambda question: self._figures(question))
 
-    @staticmethod
-    def _figures(matrix: Path) -> "ProbeFigures":
+    def load_figures(self) -> None:
+        """Read now what look-ups of a question rest on, if there are any; the file can go afterwards.
+
+        Raises: DataError if the probes cannot be read.
+        """
+        if self.params.looks_up_questions:
+            _ = self._figures
+
+    @cached_property
+    def _figures(self) -> "ProbeFigures":
+        # An embedding model takes seconds to import.
         from routerr1.baselines.by_question import ProbeFigures
 
-        return ProbeFigures.of(matrix)
+        return ProbeFigures.of(self._matrix)
 
     def open_pool(
         self,

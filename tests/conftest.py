@@ -135,7 +135,7 @@ def warm_started(folder: Path, params: Params, world: World, rows: list[Question
         rollout=params.rollout, stop_probability=params.warmstart.stop_probability,
     )  # fmt: skip
     held = [row for row in rows if row.split == "validation"]
-    warm_start(demonstrations, held, pool, params, 1, folder)
+    warm_start(demonstrations, held, pool, params, 1, folder, render=demonstrations.render)
 
 
 @pytest.fixture(scope="session")

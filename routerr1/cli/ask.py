@@ -110,7 +110,7 @@ def ask_version(question: str, uri: str, params: Params, *, spend: int | None = 
 
     Raises: ConfigError for another address, or for `spend` without such levels; RegistryError if there is no such version, or it was changed.
     """
-    from routerr1.registry.served import as_served
+    from routerr1.registry.served import MATRIX, as_served
     from routerr1.registry.versions import get_version, version_files
     from routerr1.tracking.store import open_client
 
@@ -124,7 +124,7 @@ def ask_version(question: str, uri: str, params: Params, *, spend: int | None = 
             pool=None, packed=context / "pool.yaml", prompt=context / "prompt.txt",
             budget=params.pool.budget.model_dump(),
         )  # fmt: skip
-        workspace = Workspace(own)
+        workspace = Workspace(own, matrix=context / MATRIX)
         if (checkpoint / ROUTER).is_file() or not own.prompt.reads_spend:
             refuse_spend(spend, f"version {version.number}")
 

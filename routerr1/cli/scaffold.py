@@ -169,12 +169,11 @@ _OWN: Mapping[str, object] = {
     "checks.max_leakage_by_set": {},
     "pool.kind": "http",
     "pool.file": _POOL.as_posix(),
-    "pool.store": None,
-    "pool.redraw": 0.0,
+    "pool.calls": "record",
+    "pool.store": "data/calls/mine.jsonl",
     "pool.budget": {"question_usd": None, "run_usd": 5.0, "month_usd": None},
     "profile_pool.probes": 400,
-    # Switches to a trained policy once one can learn from any questions.
-    "model.init": "none",
+    "rollout.max_reply_tokens": 64,  # a policy that answers by reference need not read it all
     "baselines.include": _ROUTERS,
     "generalize.file": None,
     "gate.min_unseen_em": None,

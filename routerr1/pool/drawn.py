@@ -7,15 +7,15 @@ twice.
 
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
 from routerr1.errors import PoolError
 from routerr1.pool.base import Pool, PoolWrapper
 from routerr1.pool.perturbed import PerturbedPool
-from routerr1.pool.profile import contains_gold, topic_of
-from routerr1.pool.recorded import RecordedPool, StoredReply
+from routerr1.pool.profile import ProbeRow, contains_gold, topic_of
+from routerr1.pool.recorded import RecordedPool
 from routerr1.types import Card, Question
 
 SIZES = (3, 8)  # fewest and most candidates of a drawn pool
@@ -25,10 +25,62 @@ PRICE_FACTORS = (0.3, 3.0)
 
 
 @dataclass(frozen=True, slots=True)
-class _Probe:
+class Probe:
+    """What a card takes of one candidate's reply to one question."""
+
     topic: str
-    reply: StoredReply
     right: bool
+    latency_s: float
+    prompt_tokens: int
+    completion_tokens: int
+
+
+Probes = Sequence[Mapping[str, Probe]]
+"""For each question the probe of every candidate, by name."""
+
+
+def stored_probes(pool: RecordedPool, questions: Iterable[Question]) -> Probes:
+    """Recorded replies to `questions`; those without a reply of every candidate are left out.
+
+    Raises: PoolError if no question has a reply of every candidate, or `pool` shows fewer than
+        three.
+    """
+    names = [card.name for card in pool.cards]
+    if len(names) < SIZES[0]:
+        raise PoolError(f"pools are drawn from {SIZES[0]} candidates or more, not {len(names)}")
+    probes: list[Mapping[str, Probe]] = []
+    for question in questions:
+        replies = {name: pool.store.find(name, question.question) for name in names}
+        found = {
+            name: Probe(
+                topic_of(question),
+                contains_gold(reply.text, question.golden_answers) == 1.0,
+                reply.latency_s,
+                reply.prompt_tokens,
+                reply.completion_tokens,
+            )
+            for name, reply in replies.items()
+            if reply is not None
+        }
+        if len(found) == len(names):
+            probes.append(found)
+    if not probes:
+        raise PoolError(f"{pool.store.path}: no probe question has a reply of every candidate")
+    return probes
+
+
+def profiled_probes(rows: Iterable[ProbeRow]) -> Probes:
+    """What the profile stage measured; a failed call is a wrong reply without latency and tokens."""
+    probes: dict[tuple[str, str], dict[str, Probe]] = defaultdict(dict)
+    for row in rows:
+        probes[row["dataset"], row["question_id"]][row["candidate"]] = Probe(
+            row["topic"],
+            row["correct"] == 1.0,
+            row["latency_s"],
+            row["prompt_tokens"],
+            row["completion_tokens"],
+        )
+    return list(probes.values())
 
 
 class DrawnPools:
@@ -36,41 +88,18 @@ class DrawnPools:
 
     Args:
         pool: its candidates answer for the drawn ones; it stays open as long as they are called.
-        probes: questions that cards are made from; those without a reply of every candidate are
-            left out.
-
-    Raises: PoolError if no question has a reply of every candidate, or `pool` shows fewer than
-        three.
+        probes: that cards are made from; of every candidate of `pool`.
     """
 
-    def __init__(self, pool: RecordedPool, probes: Sequence[Question]) -> None:
+    def __init__(self, pool: Pool, probes: Probes) -> None:
         self._pool = pool
-        names = [card.name for card in pool.cards]
-        if len(names) < SIZES[0]:
-            raise PoolError(f"pools are drawn from {SIZES[0]} candidates or more, not {len(names)}")
-        self._probes: list[Mapping[str, _Probe]] = []
-        for question in probes:
-            replies = {name: pool.store.find(name, question.question) for name in names}
-            found = {
-                name: _Probe(
-                    topic_of(question),
-                    reply,
-                    contains_gold(reply.text, question.golden_answers) == 1.0,
-                )
-                for name, reply in replies.items()
-                if reply is not None
-            }
-            if len(found) == len(names):
-                self._probes.append(found)
-        if not self._probes:
-            raise PoolError(f"{pool.store.path}: no probe question has a reply of every candidate")
+        self._probes = probes
 
     def draw(self, names: Sequence[str], seed: int) -> PerturbedPool:
         """The pool of a seed, with candidates under names drawn from `names`; equal seeds draw equal pools."""
         rng = Random(f"recorded/{seed}")
-        behind = rng.sample(
-            self._pool.cards, rng.randint(SIZES[0], min(SIZES[1], len(self._pool.cards)))
-        )
+        fewest, most = (min(size, len(self._pool.cards)) for size in SIZES)
+        behind = rng.sample(self._pool.cards, rng.randint(fewest, most))
         shown = rng.sample(list(names), len(behind))
         probes = rng.sample(self._probes, min(rng.choice(PROBES), len(self._probes)))
         cards = [
@@ -113,7 +142,7 @@ def recorded_pool(pool: Pool) -> RecordedPool:
     return pool
 
 
-def _card(name: str, real: Card, probes: Sequence[_Probe], rng: Random) -> Card:
+def _card(name: str, real: Card, probes: Sequence[Probe], rng: Random) -> Card:
     by_topic: dict[str, list[bool]] = defaultdict(list)
     for probe in probes:
         by_topic[probe.topic].append(probe.right)
@@ -127,11 +156,9 @@ def _card(name: str, real: Card, probes: Sequence[_Probe], rng: Random) -> Card:
         size_b=None,
         prompt_usd_per_mtok=float(f"{real.prompt_usd_per_mtok * factor:.3g}"),
         completion_usd_per_mtok=float(f"{real.completion_usd_per_mtok * factor:.3g}"),
-        latency_s=statistics.median(probe.reply.latency_s for probe in probes),
-        prompt_tokens=round(statistics.fmean(probe.reply.prompt_tokens for probe in probes), 1),
-        completion_tokens=round(
-            statistics.fmean(probe.reply.completion_tokens for probe in probes), 1
-        ),
+        latency_s=statistics.median(probe.latency_s for probe in probes),
+        prompt_tokens=round(statistics.fmean(probe.prompt_tokens for probe in probes), 1),
+        completion_tokens=round(statistics.fmean(probe.completion_tokens for probe in probes), 1),
         performance={
             topic: round(statistics.fmean(right), 3) for topic, right in sorted(by_topic.items())
         },

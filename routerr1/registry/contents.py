@@ -23,7 +23,7 @@ from routerr1.registry import evidence, gate
 from routerr1.registry.model_card import model_card
 from routerr1.registry.samples import SIMULATED, Evidence, sampling_of
 from routerr1.registry.sbom import sbom
-from routerr1.registry.served import TOPICS
+from routerr1.registry.served import MATRIX, TOPICS
 from routerr1.train.checkpoint import read_manifest, write_manifest
 
 KEY_TAG = "routerr1.key"
@@ -91,7 +91,7 @@ def router_to_register(params: Params, outputs: Outputs, asked: str | None) -> s
         raise ConfigError("params.yaml: model.init is none, so there is no policy to register")
     if asked == POLICY or (asked is None and params.has_policy):
         return POLICY
-    if params.has_policy:
+    if params.has_policy and not params.looks_up_questions:
         raise ConfigError(
             f"--router {asked}: was evaluated with a policy that reads the replies; set model.init to none, run "
             "`dvc repro` and register again"
@@ -267,6 +267,8 @@ def _write_context(
     shutil.copyfile(outputs.cards, folder / "cards.json")
     if outputs.matrix.is_file():
         files.write_json(folder / TOPICS, topics_of(outputs.matrix))
+    if params.looks_up_questions:
+        shutil.copyfile(outputs.matrix, folder / MATRIX)
     if params.pool.file is not None:
         shutil.copyfile(params.pool.file, folder / "pool.yaml")
     if params.prompt.file is not None:

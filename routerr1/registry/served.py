@@ -13,6 +13,8 @@ from routerr1.types import Card
 
 TOPICS = "topics.json"
 """File of a version's context: the questions that it learned from, each with its topic."""
+MATRIX = "matrix.parquet"
+"""In the context of a policy that looks questions up: the probes that its figures rest on."""
 
 
 def as_served(

@@ -27,7 +27,7 @@ from routerr1.config import Params
 from routerr1.errors import RegistryError
 from routerr1.files import read_json
 from routerr1.registry.samples import SIMULATED
-from routerr1.registry.served import as_served, check_cards, known_topics
+from routerr1.registry.served import MATRIX, as_served, check_cards, known_topics
 from routerr1.rollout.record import to_row
 from routerr1.rollout.refusal import refusal_of
 from routerr1.tracking.store import experiment_id, open_client
@@ -117,7 +117,7 @@ class RouterModel(PythonModel):
         if self._params.pool.kind == SIMULATED:
             _log.warning("the candidates are simulated: what they reply is made up")
         # The limit of a run applies to this process, and spending of earlier processes does not count.
-        workspace = Workspace(self._params)
+        workspace = Workspace(self._params, matrix=folder / MATRIX)
         self._pool = workspace.open_pool(cards, run=f"serving {uuid.uuid4().hex}")
         self._answer = self._answerer(workspace, Path(context.artifacts["checkpoint"]))
         self._known = self._known_questions(folder) if config["topics"] else None
@@ -141,7 +141,14 @@ class RouterModel(PythonModel):
         params = workspace.params
         if (checkpoint / ROUTER).is_file():
             router = load_router(checkpoint)
-            return partial(answer_all, router=router, pool=self._pool, seed=params.evaluate.seed)
+            return partial(
+                answer_all,
+                router=router,
+                pool=self._pool,
+                seed=params.evaluate.seed,
+                concurrency=params.evaluate.concurrency,
+            )
+        workspace.load_figures()
         return partial(
             play,
             generator=workspace.load(checkpoint),

@@ -23,7 +23,7 @@ from routerr1.pool.budget import Budget, Limits
 from routerr1.pool.build import budget_file
 from routerr1.pool.cards import read_cards
 from routerr1.prompt import Renderer
-from routerr1.registry.served import as_served, known_topics
+from routerr1.registry.served import MATRIX, as_served, known_topics
 from routerr1.registry.versions import Version, version_files
 from routerr1.rollout.generate import Generator
 from routerr1.rollout.vllm import ServerGenerator
@@ -99,7 +99,7 @@ def version_engine(version: Version, choices: Choices) -> Engine:
             budget={},
         )
         params = _as_chosen(params, replace(choices, pool_file=None))
-        workspace = Workspace(params)
+        workspace = Workspace(params, matrix=context / MATRIX)
         known = known_topics(context)
         opened = _Opened(workspace, params, choices, context / "cards.json", known)
         try:
@@ -111,6 +111,7 @@ def version_engine(version: Version, choices: Choices) -> Engine:
                 route = reply_route(fitted, router, params)
             else:
                 router = "policy"
+                workspace.load_figures()  # the folder of a version does not stay
                 generator: Generator
                 if choices.generator_url is not None:
                     generator = opened.remote_generator(checkpoint, str(version.number))
@@ -137,7 +138,7 @@ def router_engine(name: str, params: Params, choices: Choices) -> Engine:
     workspace = Workspace(params)
     if name == "policy":
         return policy_engine(PATHS.policy, params, choices)
-    if not params.has_policy:
+    if not params.has_policy or params.looks_up_questions:
         name = router_name(name, [card.name for card in workspace.cards])
         what = SavedRouter(router=name, seed=params.seeds[0], baselines=params.baselines)
         fitted = fit_router(what, PATHS.matrix, PATHS.cards)

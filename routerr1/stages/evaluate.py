@@ -22,7 +22,7 @@ from routerr1.baselines.retrieval import FileIndex, Index, MemoryIndex, Retrieve
 from routerr1.baselines.tuned import fine_tune
 from routerr1.config import BaselineParams, EvaluateParams, Params
 from routerr1.errors import ConfigError
-from routerr1.evaluate.controls import POLICY, Router
+from routerr1.evaluate.controls import POLICY, Router, policy_router
 from routerr1.evaluate.ray_executor import Learned, play_on_ray
 from routerr1.evaluate.results import LearningCost
 from routerr1.evaluate.rows import Row
@@ -31,6 +31,7 @@ from routerr1.evaluate.run import (
     WHOLE,
     Evaluation,
     Job,
+    choose_questions,
     evaluation_jobs,
     evaluation_of,
     jobs_without_policy,
@@ -132,8 +133,8 @@ async def _play(
 def jobs_of(workspace: Workspace, pool: Pool, learned: Learned) -> list[Job]:
     """Every router and question of the stage, from files alone, so that each Ray worker can build them."""
     params = workspace.params
-    if not params.has_policy:
-        return jobs_without_policy(
+    if not params.has_policy or params.looks_up_questions:
+        return _policy_jobs(workspace, pool) + jobs_without_policy(
             partial(_reply_routers, workspace, pool, _fitted_models(workspace, pool, learned)),
             workspace.questions(params.evaluate.split),
             workspace.questions("validation"),
@@ -149,6 +150,22 @@ def jobs_of(workspace: Workspace, pool: Pool, learned: Learned) -> list[Job]:
         others=baselines,
         wholes=wholes,
     )
+
+
+def _policy_jobs(workspace: Workspace, pool: Pool) -> list[Job]:
+    """A policy that answers with whole replies, beside routers that do; none without a policy.
+
+    No other router plays with the policy's text, so what they are worth does not depend on it.
+    """
+    params = workspace.params
+    if not params.has_policy:
+        return []
+    section = params.evaluate
+    questions = workspace.spending(section.split)
+    chosen = choose_questions(questions, section.max_questions, section.seed)
+    policies = policies_of(workspace.policies(), workspace.renderer, params)
+    routers = [policy_router(policy, pool, TRAINING_POOL, section.seed) for policy in policies]
+    return [(router, question) for router in routers for question in chosen]
 
 
 def _fitted_models(

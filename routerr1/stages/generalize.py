@@ -24,7 +24,7 @@ from routerr1.jobs.progress import Progress, track
 from routerr1.jobs.rejected import Rejected
 from routerr1.pool.base import Pool
 from routerr1.pool.build import open_http_pool, wrap_pool
-from routerr1.pool.drawn import DrawnPools, recorded_pool
+from routerr1.pool.drawn import DrawnPools, recorded_pool, stored_probes
 from routerr1.pool.names import UNSEEN_NAMES
 from routerr1.pool.perturbed import PerturbedPool
 from routerr1.pool.profile import profile, sample_probes, topic_of
@@ -158,7 +158,8 @@ def _redrawn(workspace: Workspace, pool: Pool) -> Perturbations:
     if params.pool.kind == "http":
         return not_redrawn("pools are drawn from simulated or recorded candidates")
     if params.pool.kind == "recorded":
-        drawn = DrawnPools(recorded_pool(pool), workspace.questions("train"))
+        recorded = recorded_pool(pool)
+        drawn = DrawnPools(recorded, stored_probes(recorded, workspace.questions("train")))
         draw = partial(drawn.draw, UNSEEN_NAMES)
     before = policies_of(
         {seed: workspace.warm_started(seed) for seed in params.seeds}, workspace.renderer, params

@@ -20,8 +20,15 @@ from routerr1.metrics import mean_over_seeds
 from routerr1.notation import with_spend
 from routerr1.policy.load import load_options
 from routerr1.pool.base import Pool
-from routerr1.pool.drawn import DrawnPools, recorded_pool, with_outages
+from routerr1.pool.drawn import (
+    DrawnPools,
+    profiled_probes,
+    recorded_pool,
+    stored_probes,
+    with_outages,
+)
 from routerr1.pool.names import TRAINING_NAMES
+from routerr1.pool.probed import ProbedPool
 from routerr1.pool.recorded import answerable
 from routerr1.pool.understanding import UnderstandingPool
 from routerr1.rollout.loop import stream_seed
@@ -106,7 +113,7 @@ def read_inputs(workspace: Workspace) -> dict[int, Inputs]:
     for seed in seeds:
         read_manifest(workspace.warmstart_folder(seed))
     count, wanted = len(workspace.questions("train")), train.questions_per_step
-    if train.steps and count < (1 if workspace.params.pool.drawn_share else wanted):
+    if train.steps and count < (1 if _drawn_share(workspace.params) else wanted):
         raise DataError(
             f"{PATHS.questions}: holds {count} training questions, and a step takes {wanted} "
             "(train.questions_per_step)"
@@ -154,7 +161,7 @@ def _train_seed(
     workspace: Workspace, seed: int, inputs: Inputs, run: Run
 ) -> tuple[Trained, dict[str, float]]:
     train = workspace.params.train
-    pool = workspace.open_pool(workspace.cards)
+    pool = _open_pool(workspace)
     context = training_context(workspace, pool, seed)
 
     def log_step(step: int, row: Mapping[str, float]) -> None:
@@ -212,7 +219,7 @@ def _follow(workspace: Workspace) -> None:
     """The part in training of a process that `accelerate` started beside the first; the first alone writes."""
     inputs = read_inputs(workspace)
     for seed in workspace.params.seeds:
-        pool = workspace.open_pool(workspace.cards)
+        pool = _open_pool(workspace)
         try:
             train_grpo(
                 workspace.warmstart_folder(seed), training_context(workspace, pool, seed),
@@ -236,8 +243,8 @@ def training_context(workspace: Workspace, pool: Pool, seed: int) -> TrainingCon
         tasks=_tasks(
             workspace, _questions(workspace, pool), pool, seed, steps, single=train.single_share
         ),
-        validation=_tasks(workspace, held_out, pool, seed + 1, len(held_out)),
-        names=[] if params.pool.drawn_share == 1 else [card.name for card in pool.cards],
+        validation=_tasks(workspace, held_out, pool, seed + 1, _validated(params, len(held_out))),
+        names=[] if _drawn_share(params) == 1 else [card.name for card in pool.cards],
         render=workspace.renderer,
         rollout=params.rollout,
         reward=params.reward,
@@ -255,9 +262,12 @@ def training_context(workspace: Workspace, pool: Pool, seed: int) -> TrainingCon
 def _questions(workspace: Workspace, pool: Pool) -> list[Question]:
     """The training questions; of a recorded pool only those that it can answer.
 
-    A question of several facts is asked in parts, whose replies are recorded.
+    A question of several facts is asked in parts, whose replies are recorded. Where look-ups are by question, the
+    probes are trained on: their replies are paid.
     """
     questions = workspace.questions("train")
+    if workspace.params.looks_up_questions:
+        return workspace.probed(questions)
     recorded = {question.id for question in answerable(questions, pool)}
     return [each for each in questions if (each.hops or 1) > 1 or each.id in recorded]
 
@@ -277,7 +287,7 @@ def _tasks(
         single: share of them that are drawn from those of one fact: whom to call is learned faster where nothing else
             decides the reward.
     """
-    share = workspace.params.pool.drawn_share
+    share = _drawn_share(workspace.params)
     draw = training_pools(workspace, pool) if share else None
     levels = workspace.params.train.spend_levels
     rng = Random(f"tasks/{seed}")
@@ -304,10 +314,29 @@ def _in_rounds(questions: list[Question], count: int, rng: Random) -> list[Quest
 
 def training_pools(workspace: Workspace, pool: Pool) -> Callable[[int], Pool]:
     """Seed -> a pool to train on, from simulated or recorded candidates; in some of them candidates are down."""
+    if workspace.params.looks_up_questions:
+        probed = DrawnPools(pool, profiled_probes(workspace.probes))
+        return lambda seed: with_outages(probed.draw(TRAINING_NAMES, seed), seed)
     if workspace.params.pool.kind == "recorded":
-        recorded = DrawnPools(recorded_pool(pool), workspace.questions("train"))
+        source = recorded_pool(pool)
+        recorded = DrawnPools(source, stored_probes(source, workspace.questions("train")))
         return lambda seed: with_outages(recorded.draw(TRAINING_NAMES, seed), seed)
     return lambda seed: with_outages(training_pool(workspace.facts, seed), seed)
+
+
+def _validated(params: Params, held_out: int) -> int:
+    """Plays of a validation: few questions are played several times where no reply is paid twice."""
+    return params.train.validation_questions if params.looks_up_questions else held_out
+
+
+def _drawn_share(params: Params) -> float:
+    return params.pool.redraw if params.looks_up_questions else params.pool.drawn_share
+
+
+def _open_pool(workspace: Workspace) -> Pool:
+    """The pool of training; probes are answered as in profiling."""
+    pool = workspace.open_pool(workspace.cards)
+    return ProbedPool(pool, workspace.probes) if workspace.params.looks_up_questions else pool
 
 
 def _sampled(questions: list[Question], count: int, seed: int) -> list[Question]:

@@ -7,19 +7,27 @@ from contextlib import suppress
 from pathlib import Path
 
 from routerr1.config import Params
-from routerr1.errors import CheckpointError
+from routerr1.errors import CheckpointError, DataError
 from routerr1.files import atomic_directory, write_json
 from routerr1.lineage import PATHS
 from routerr1.metrics import mean_over_seeds
+from routerr1.pool.base import Pool
+from routerr1.pool.drawn import DrawnPools, profiled_probes, with_outages
+from routerr1.pool.names import TRAINING_NAMES
+from routerr1.pool.probed import ProbedPool, UnreachablePool
 from routerr1.simulation.candidates import candidates_of, measured_candidates
 from routerr1.simulation.demonstrations import ScriptedDemonstrations
 from routerr1.simulation.pool import SimulatedPool
 from routerr1.train.checkpoint import read_manifest
+from routerr1.train.demonstrations import Demonstrations
+from routerr1.train.probed import ProbedDemonstrations, refusals_of
 from routerr1.train.process_lock import exit_with_parent, only_trainer
 from routerr1.train.warmstart import use_pretrained, warm_start
+from routerr1.types import Question
 from routerr1.workspace import Workspace
 
 _MIN_FORMAT_VALIDITY = 0.95
+_PROBES_JUDGED = 100
 _log = logging.getLogger(__name__)
 
 
@@ -65,9 +73,10 @@ def _warm_started(workspace: Workspace, seed: int) -> Path:
         _log.info("warm start, seed %d: was done before", seed)
         return folder
     began = time.perf_counter()
+    held, pool = validation(workspace)
     metrics = warm_start(
-        demonstrations(workspace), workspace.questions("validation"),
-        validation_pool(workspace), workspace.params, seed, folder,
+        demonstrations(workspace), held, pool, workspace.params, seed, folder,
+        render=workspace.renderer,
     )  # fmt: skip
     _log.info("warm start, seed %d: %.0f s", seed, time.perf_counter() - began)
     if metrics["format_valid"] < _MIN_FORMAT_VALIDITY:
@@ -79,9 +88,11 @@ def _warm_started(workspace: Workspace, seed: int) -> Path:
     return folder
 
 
-def demonstrations(workspace: Workspace) -> ScriptedDemonstrations:
+def demonstrations(workspace: Workspace) -> Demonstrations:
     """What warm starts imitate, and what training rehearses."""
     params = workspace.params
+    if params.looks_up_questions:
+        return _on_probes(workspace)
     return ScriptedDemonstrations(
         questions=workspace.all_questions(),
         world=workspace.world,
@@ -92,8 +103,51 @@ def demonstrations(workspace: Workspace) -> ScriptedDemonstrations:
     )
 
 
-def validation_pool(workspace: Workspace) -> SimulatedPool:
-    """A pool for validation without cost: simulated candidates, or stand-ins for real ones."""
+def _on_probes(workspace: Workspace) -> ProbedDemonstrations:
+    params, rows = workspace.params, workspace.probes
+    drawn = DrawnPools(_recorded(workspace), profiled_probes(rows))
+    return ProbedDemonstrations(
+        questions=_asked(workspace),
+        others=workspace.all_questions(),
+        draw_pool=lambda seed: with_outages(drawn.draw(TRAINING_NAMES, seed), seed),
+        refusals=refusals_of(rows),
+        render=workspace.renderer,
+        rollout=params.rollout,
+        stop_probability=params.warmstart.stop_probability,
+    )
+
+
+def _asked(workspace: Workspace) -> list[Question]:
+    """The training questions that were probes.
+
+    Raises: DataError if there are none.
+    """
+    found = workspace.probed(workspace.questions("train"))
+    if not found:
+        raise DataError(
+            f"{PATHS.matrix}: holds no training question, of which demonstrations are made; set "
+            "profile_pool.split to train and run the profile stage again"
+        )
+    return found
+
+
+def _recorded(workspace: Workspace) -> ProbedPool:
+    """What the candidates said in profiling; nothing is asked."""
+    return ProbedPool(UnreachablePool(workspace.cards), workspace.probes)
+
+
+def validation(workspace: Workspace) -> tuple[list[Question], Pool]:
+    """What a warm start is judged on without cost: questions, and simulated candidates or what real ones said.
+
+    Of the probes, some that it may have imitated.
+    """
+    if workspace.params.looks_up_questions:
+        return _asked(workspace)[:_PROBES_JUDGED], _recorded(workspace)
+    return workspace.questions("validation"), _simulated(workspace)
+
+
+def _simulated(workspace: Workspace) -> SimulatedPool:
+    """Simulated candidates, or simulated stand-ins for real ones."""
     section, cards = workspace.params.pool, workspace.cards
     candidates = (
         candidates_of(section.candidates)

@@ -19,7 +19,7 @@ from routerr1.jobs.progress import track
 from routerr1.policy.load import LoadOptions, load_options
 from routerr1.policy.scratch import new_model, train_tokenizer
 from routerr1.pool.base import Pool
-from routerr1.prompt import renderer
+from routerr1.prompt import Renderer
 from routerr1.reward import FrozenCostScale
 from routerr1.rollout.local import LocalGenerator
 from routerr1.rollout.loop import play
@@ -105,6 +105,8 @@ def warm_start(
     params: Params,
     seed: int,
     folder: Path,
+    *,
+    render: Renderer,
 ) -> dict[str, float]:
     """Make or load a tokenizer and a model, imitate demonstrations, validate, and save to `folder`.
 
@@ -120,7 +122,6 @@ def warm_start(
     if not held:
         raise DataError("data/questions: has no validation questions, which judge the warm start")
     label = f"warm start, seed {seed}"
-    render = renderer(params.prompt.template, params.rollout.max_rounds, params.prompt.file)
     wanted = min(max(params.warmstart.steps * params.warmstart.batch_size, 256), _DISTINCT)
     pairs = _taken(demonstrations.draw(seed, wanted), wanted, f"{label}, examples")
     options = load_options(params)

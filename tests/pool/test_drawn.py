@@ -6,7 +6,7 @@ import pytest
 
 from routerr1.errors import PoolError
 from routerr1.pool.base import Call
-from routerr1.pool.drawn import DrawnPools, recorded_pool
+from routerr1.pool.drawn import DrawnPools, recorded_pool, stored_probes
 from routerr1.pool.names import UNSEEN_NAMES
 from routerr1.pool.perturbed import PerturbedPool
 from routerr1.pool.pool_file import read_pool_file
@@ -53,13 +53,13 @@ def pool(tmp_path: Path) -> RecordedPool:
 
 
 def test_equal_seeds_draw_equal_pools_and_others_differ(pool: RecordedPool) -> None:
-    drawn = DrawnPools(pool, QUESTIONS)
+    drawn = DrawnPools(pool, stored_probes(pool, QUESTIONS))
     assert drawn.draw(UNSEEN_NAMES, 3).cards == drawn.draw(UNSEEN_NAMES, 3).cards
     assert len({repr(drawn.draw(UNSEEN_NAMES, seed).cards) for seed in range(20)}) == 20
 
 
 def test_a_drawn_pool_has_three_to_eight_candidates_under_other_names(pool: RecordedPool) -> None:
-    drawn = DrawnPools(pool, QUESTIONS)
+    drawn = DrawnPools(pool, stored_probes(pool, QUESTIONS))
     for seed in range(50):
         made = drawn.draw(UNSEEN_NAMES, seed)
         names = [card.name for card in made.cards]
@@ -69,7 +69,7 @@ def test_a_drawn_pool_has_three_to_eight_candidates_under_other_names(pool: Reco
 
 
 def test_cards_show_what_recorded_probes_show(pool: RecordedPool) -> None:
-    drawn = DrawnPools(pool, QUESTIONS)
+    drawn = DrawnPools(pool, stored_probes(pool, QUESTIONS))
     expected = {"Ada": 1.0, "Cy": 0.0, "Dee": 0.0, "Eve": 0.0}
     for seed in range(30):
         made = drawn.draw(UNSEEN_NAMES, seed)
@@ -82,7 +82,7 @@ def test_cards_show_what_recorded_probes_show(pool: RecordedPool) -> None:
 
 
 async def test_a_reply_is_the_recorded_one_at_the_drawn_price(pool: RecordedPool) -> None:
-    made = DrawnPools(pool, QUESTIONS).draw(UNSEEN_NAMES, 1)
+    made = DrawnPools(pool, stored_probes(pool, QUESTIONS)).draw(UNSEEN_NAMES, 1)
     for card in made.cards:
         reply = await made.ask(Call(card.name, "what is 4"))
         real = await pool.ask(Call(made.behind[card.name], "What is 4?"))
@@ -96,4 +96,4 @@ def test_only_a_recorded_pool_can_be_drawn_from(pool: RecordedPool) -> None:
     changed = PerturbedPool(pool, pool.cards[:3])
     assert recorded_pool(changed) is pool
     with pytest.raises(PoolError, match="no probe question has a reply of every candidate"):
-        DrawnPools(pool, [Question("x", "test", "Unheard of?", ("x",), "train")])
+        stored_probes(pool, [Question("x", "test", "Unheard of?", ("x",), "train")])

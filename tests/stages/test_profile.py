@@ -14,7 +14,8 @@ def test_nothing_is_paid_where_the_warm_start_has_nothing_to_learn_from(
 ) -> None:
     monkeypatch.chdir(tmp_path)  # without questions: none is read
     own = params.replace(dataset=params.dataset.replace(source="imported"))
-    with pytest.raises(ConfigError, match=r"warmstart: learns from .* set model\.init to none"):
+    own = own.replace(prompt=own.prompt.replace(template="full"))
+    with pytest.raises(ConfigError, match=r"written for prompt\.template compact; .* to none"):
         profile(own)
     routers = own.replace(model=own.model.replace(init="none"))
     assert not routers.needs_demonstrations
