@@ -94,10 +94,12 @@ EXEMPT_IN = {
         "report": _TEXT,
         "reward.py": "imported only for the cost scale that a checkpoint stores",
     },
-    "profile": dict.fromkeys(("policy", "prompt.py", "protocol.py", "reward.py", "rollout"), _NO_POLICY),
+    "profile": dict.fromkeys(
+        ("baselines", "policy", "prompt.py", "protocol.py", "reward.py", "rollout"), _NO_POLICY
+    ),
     "report": dict.fromkeys(
         (
-            "data/embedded.py", "matching.py", "prompt.py", "protocol.py", "rollout", "simulation",
+            "baselines", "data/embedded.py", "matching.py", "prompt.py", "protocol.py", "rollout", "simulation",
         ),
         _RESULTS_ONLY,
     ),

@@ -174,6 +174,10 @@ _OWN: Mapping[str, object] = {
     "pool.budget": {"question_usd": None, "run_usd": 5.0, "month_usd": None},
     "profile_pool.probes": 400,
     "rollout.max_reply_tokens": 64,  # a policy that answers by reference need not read it all
+    "warmstart.steps": 300,
+    "train.steps": 80,
+    "train.checkpoint_every": 20,
+    "train.validate_every": 10,
     "baselines.include": _ROUTERS,
     "generalize.file": None,
     "gate.min_unseen_em": None,

@@ -19,7 +19,9 @@ from routerr1.pool.recorded import RecordedPool
 from routerr1.types import Card, Question
 
 SIZES = (3, 8)  # fewest and most candidates of a drawn pool
+PROBED_SIZES = (2, 8)  # likewise, drawn from the few candidates of one's own pool
 OUTAGES = 0.3  # share of drawn pools in which candidates are down
+PROBED_OUTAGES = 0.6  # likewise: where one reply is enough, nothing else teaches to ask again
 PROBES = (8, 20, 40, 120)
 PRICE_FACTORS = (0.3, 3.0)
 
@@ -89,16 +91,18 @@ class DrawnPools:
     Args:
         pool: its candidates answer for the drawn ones; it stays open as long as they are called.
         probes: that cards are made from; of every candidate of `pool`.
+        sizes: fewest and most candidates of a drawn pool.
     """
 
-    def __init__(self, pool: Pool, probes: Probes) -> None:
+    def __init__(self, pool: Pool, probes: Probes, sizes: tuple[int, int] = SIZES) -> None:
         self._pool = pool
+        self._sizes = sizes
         self._probes = probes
 
     def draw(self, names: Sequence[str], seed: int) -> PerturbedPool:
         """The pool of a seed, with candidates under names drawn from `names`; equal seeds draw equal pools."""
         rng = Random(f"recorded/{seed}")
-        fewest, most = (min(size, len(self._pool.cards)) for size in SIZES)
+        fewest, most = (min(size, len(self._pool.cards)) for size in self._sizes)
         behind = rng.sample(self._pool.cards, rng.randint(fewest, most))
         shown = rng.sample(list(names), len(behind))
         probes = rng.sample(self._probes, min(rng.choice(PROBES), len(self._probes)))
@@ -113,13 +117,13 @@ class DrawnPools:
         )
 
 
-def with_outages(pool: Pool, seed: int) -> Pool:
-    """`pool`, in `OUTAGES` of all seeds with one or two candidates that do not answer; one always does.
+def with_outages(pool: Pool, seed: int, share: float = OUTAGES) -> Pool:
+    """`pool`, in `share` of all seeds with one or two candidates that do not answer; one always does.
 
     Candidates that lead a topic are drawn first: an outage of one that no question would be sent to teaches nothing.
     """
     rng = Random(f"outages/{seed}")
-    if rng.random() >= OUTAGES or len(pool.cards) < 2:
+    if rng.random() >= share or len(pool.cards) < 2:
         return pool
     topics = sorted({topic for card in pool.cards for topic in card.performance})
     leaders = {

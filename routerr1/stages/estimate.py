@@ -217,7 +217,14 @@ def estimate(params: Params, inputs: Inputs) -> Estimate:
     mean = fmean(inputs.mean_call_usd.values()) if inputs.mean_call_usd else None
     stages = [_profile(params, inputs)]
     if not params.has_policy:
-        stages.append(_evaluate_without_policy(params, inputs))
+        stages.append(
+            _asked_once("evaluate", params, inputs, (params.evaluate.split, "validation"))
+        )
+        return _estimate(stages, _assumptions(params, inputs, likely, rounds), params)
+    if params.looks_up_questions and params.pool.calls == "record":
+        # Training plays the probes; the changed pools of generalize get what evaluate asked.
+        stages.append(_asked_once("train", params, inputs, ("validation",)))
+        stages.append(_asked_once("evaluate", params, inputs, (params.evaluate.split,)))
         return _estimate(stages, _assumptions(params, inputs, likely, rounds), params)
     highest_mean = max(inputs.mean_call_usd.values(), default=0.0)
     widest = max(inputs.sd_call_usd.values(), default=0.0)
@@ -269,16 +276,15 @@ def _every_candidate(questions: int, params: Params, inputs: Inputs) -> tuple[fl
     return expected, _bound(questions, expected / max(questions, 1), noise, params)
 
 
-def _evaluate_without_policy(params: Params, inputs: Inputs) -> StageEstimate:
-    """Every candidate gets every question of test and validation once; other routers ask the same again."""
-    asked = sum(
-        _played(inputs, split, params.evaluate.max_questions)
-        for split in (params.evaluate.split, "validation")
-    )
+def _asked_once(
+    stage: str, params: Params, inputs: Inputs, splits: Sequence[Split]
+) -> StageEstimate:
+    """Every candidate gets every question of `splits` once; whatever asks the same again pays nothing."""
+    asked = sum(_played(inputs, split, params.evaluate.max_questions) for split in splits)
     worst = sum(_worst(chain, _question_bytes(params)) for chain in inputs.chains.values())
     calls = asked * len(inputs.chains)
     expected, bound = _every_candidate(asked, params, inputs) or (None, None)
-    return StageEstimate("evaluate", calls, asked * worst, calls, expected, bound)
+    return StageEstimate(stage, calls, asked * worst, calls, expected, bound)
 
 
 def _profile(params: Params, inputs: Inputs) -> StageEstimate:
@@ -379,7 +385,12 @@ def _assumptions(params: Params, inputs: Inputs, likely: float, rounds: int) -> 
             f"before the profile: a call is assumed to have {_ASSUMED_PROMPT_TOKENS} tokens and a reply of "
             f"{_ASSUMED_REPLY_TOKENS}; models that think write more"
         )
-    if params.has_policy:
+    if params.looks_up_questions and params.pool.calls == "record":
+        lines.append(
+            "every candidate is asked every probe, validation and test question once at most; pool.store answers "
+            "whatever asks the same again"
+        )
+    elif params.has_policy:
         measured = (
             "as the policy did in data/eval" if inputs.calls_per_question is not None else "a guess"
         )
@@ -387,7 +398,7 @@ def _assumptions(params: Params, inputs: Inputs, likely: float, rounds: int) -> 
             f"expected: {likely:.2f} calls a question ({measured}), candidates called equally often; routers that "
             "ask the same of the same share a call, which is not known before and left out",
             "at 95 %: all calls of a policy go to the candidate that is most expensive on average",
-            "warmstart asks no candidate: it imitates made-up routing",
+            "warmstart asks no candidate: it imitates random routing",
         ]
     else:
         lines.append("every candidate is asked every probe, validation and test question once")
@@ -410,14 +421,17 @@ def foreseen(params: Params, inputs: Inputs) -> list[str]:
     simulated, embedded = params.pool.kind == "simulated", params.dataset.source == "embedded"
     if simulated and not embedded:
         found.append("pool.kind simulated answers embedded questions only")
-    if not embedded and params.needs_demonstrations:
+    if not embedded and params.needs_demonstrations and not params.looks_up_questions:
         found.append(
-            "warmstart learns from embedded questions; name a pretrained model.init and set warmstart.steps to 0, "
-            "or set model.init to none"
+            "warmstart writes demonstrations for prompt.template compact; set that, or name a pretrained model.init "
+            "and set warmstart.steps to 0, or set model.init to none"
         )
+    if params.looks_up_questions and params.profile_pool.split != "train":
+        found.append("warmstart learns from probes; set profile_pool.split to train")
     section = params.baselines
     searches = {"rag", "search_r1"} & {*section.include}
-    if params.has_policy and searches and not embedded and section.corpus is None:
+    replies_alone = not params.has_policy or params.looks_up_questions
+    if not replies_alone and searches and not embedded and section.corpus is None:
         found.append(
             "evaluate needs baselines.corpus for rag and search_r1; name one, or leave them out"
         )

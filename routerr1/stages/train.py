@@ -22,7 +22,6 @@ from routerr1.policy.load import load_options
 from routerr1.pool.base import Pool
 from routerr1.pool.drawn import (
     DrawnPools,
-    profiled_probes,
     recorded_pool,
     stored_probes,
     with_outages,
@@ -33,7 +32,7 @@ from routerr1.pool.recorded import answerable
 from routerr1.pool.understanding import UnderstandingPool
 from routerr1.rollout.loop import stream_seed
 from routerr1.simulation.pool import training_pool
-from routerr1.stages.warmstart import demonstrations, write_none
+from routerr1.stages.warmstart import demonstrations, probed_pools, write_none
 from routerr1.tracking.runs import Run, new_run
 from routerr1.tracking.traces import spread
 from routerr1.train.checkpoint import read_manifest, save_policy
@@ -315,8 +314,7 @@ def _in_rounds(questions: list[Question], count: int, rng: Random) -> list[Quest
 def training_pools(workspace: Workspace, pool: Pool) -> Callable[[int], Pool]:
     """Seed -> a pool to train on, from simulated or recorded candidates; in some of them candidates are down."""
     if workspace.params.looks_up_questions:
-        probed = DrawnPools(pool, profiled_probes(workspace.probes))
-        return lambda seed: with_outages(probed.draw(TRAINING_NAMES, seed), seed)
+        return probed_pools(pool, workspace.probes)
     if workspace.params.pool.kind == "recorded":
         source = recorded_pool(pool)
         recorded = DrawnPools(source, stored_probes(source, workspace.questions("train")))

@@ -3,6 +3,7 @@
 import logging
 import shutil
 import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,9 +13,16 @@ from routerr1.files import atomic_directory, write_json
 from routerr1.lineage import PATHS
 from routerr1.metrics import mean_over_seeds
 from routerr1.pool.base import Pool
-from routerr1.pool.drawn import DrawnPools, profiled_probes, with_outages
+from routerr1.pool.drawn import (
+    PROBED_OUTAGES,
+    PROBED_SIZES,
+    DrawnPools,
+    profiled_probes,
+    with_outages,
+)
 from routerr1.pool.names import TRAINING_NAMES
 from routerr1.pool.probed import ProbedPool, UnreachablePool
+from routerr1.pool.profile import ProbeRow
 from routerr1.simulation.candidates import candidates_of, measured_candidates
 from routerr1.simulation.demonstrations import ScriptedDemonstrations
 from routerr1.simulation.pool import SimulatedPool
@@ -105,16 +113,21 @@ def demonstrations(workspace: Workspace) -> Demonstrations:
 
 def _on_probes(workspace: Workspace) -> ProbedDemonstrations:
     params, rows = workspace.params, workspace.probes
-    drawn = DrawnPools(_recorded(workspace), profiled_probes(rows))
     return ProbedDemonstrations(
         questions=_asked(workspace),
         others=workspace.all_questions(),
-        draw_pool=lambda seed: with_outages(drawn.draw(TRAINING_NAMES, seed), seed),
+        draw_pool=probed_pools(_recorded(workspace), rows),
         refusals=refusals_of(rows),
         render=workspace.renderer,
         rollout=params.rollout,
         stop_probability=params.warmstart.stop_probability,
     )
+
+
+def probed_pools(pool: Pool, rows: Sequence[ProbeRow]) -> Callable[[int], Pool]:
+    """Seed -> a pool of some candidates of `pool`, with other names and prices, and often with some that are down."""
+    drawn = DrawnPools(pool, profiled_probes(rows), PROBED_SIZES)
+    return lambda seed: with_outages(drawn.draw(TRAINING_NAMES, seed), seed, PROBED_OUTAGES)
 
 
 def _asked(workspace: Workspace) -> list[Question]:

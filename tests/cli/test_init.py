@@ -72,7 +72,9 @@ def test_a_workspace_holds_what_the_stages_need(own: Path, pool_file: Path, tmp_
     assert made.imported is not None
     assert made.imported.rows.total() == 60
     loaded = load_params(folder / "params.yaml")
-    assert not loaded.has_policy
+    assert loaded.looks_up_questions
+    assert (loaded.pool.calls, loaded.pool.store) == ("record", Path("data/calls/mine.jsonl"))
+    assert "/data/calls/" in (folder / ".gitignore").read_text()
     assert [str(path) for path in loaded.dataset.imported] == [
         "data/imported/support_tickets.parquet"
     ]
@@ -118,8 +120,8 @@ def test_stages_parameters_and_deployments_are_the_repository_s(tmp_path: Path):
         assert not any(dep.startswith("routerr1/") for dep in stage["deps"])
         assert stage["deps"][0] == str(VERSION_FILE)
     theirs, mine = load_params(ROOT / "params.yaml"), load_params(folder / "params.yaml")
-    assert (mine.train, mine.registry) == (theirs.train, theirs.registry)
-    assert (mine.pool.kind, mine.pool.budget.run_usd, mine.model.init) == ("http", 5.0, "none")
+    assert mine.registry == theirs.registry
+    assert (mine.pool.kind, mine.pool.budget.run_usd, mine.model) == ("http", 5.0, theirs.model)
     lines = (ROOT / "params.yaml").read_text().splitlines()
     comments = [line.partition("#")[2] for line in lines if "#" in line]
     text = (folder / "params.yaml").read_text()
@@ -198,9 +200,23 @@ def test_own_questions_become_a_registered_champion(own: Path, pool_file: Path, 
         "--separator", "|", "--pool", str(pool_file), cwd=tmp_path,
     )  # fmt: skip
     assert "topics found: " in said
+    params = (folder / "params.yaml").read_text()
+    for key, few in (
+        ("steps: 300", "steps: 60"),
+        ("steps: 80", "steps: 2"),
+        ("bootstrap: 10000", "bootstrap: 200"),
+    ):
+        assert params.count(f"  {key}") == 1
+        params = params.replace(f"  {key}", f"  {few}")
+    params = params.replace("questions_per_step: 24", "questions_per_step: 4")
+    (folder / "params.yaml").write_text(params)
     run("dvc", "repro")
     table = EvaluationTable.read(folder / "data/eval/table.json")
-    assert not table.has_policy
+    assert table.has_policy
+    calls = (folder / "data/calls/mine.jsonl").read_text().splitlines()
+    assert (
+        len(calls) >= 60 * 4
+    )  # every question to every candidate; what was asked again is noted too
     oracle, best = table.router("oracle").em.mean, table.router("best_single").em.mean
     assert oracle >= table.router("baseline/knn").em.mean >= best - 0.2
     cards = json.loads((folder / "data/pool/cards.json").read_text())
@@ -208,7 +224,7 @@ def test_own_questions_become_a_registered_champion(own: Path, pool_file: Path, 
     assert "didn't change" in run("dvc", "repro")
     run("git", "add", ".")
     run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "trained")
-    assert "Answer: " in run(*routerr1, "ask", "What is the capital of France?")
+    assert "Answer: " in run(*routerr1, "ask", "--router", "knn", "What is the capital of France?")
     # Of so few questions the gate takes no router but the best.
     learned = [each for each in table.routers if is_learned(each.router)]
     best = min(learned, key=lambda each: (-each.em.mean, each.cost_usd.mean))
@@ -221,3 +237,16 @@ def test_own_questions_become_a_registered_champion(own: Path, pool_file: Path, 
     assert "Answer: " in said
     assert "Topic: " in said
     assert "Use " in run(*routerr1, "advise")
+    # The policy as a version brings along what its look-ups rest on.
+    assert "version 2" in run(*routerr1, "register")
+    (folder / "data/pool/matrix.parquet").rename(folder / "elsewhere.parquet")
+    asked = (
+        "import mlflow, sys\n"
+        "for number in (1, 2):\n"
+        "    model = mlflow.pyfunc.load_model(f'models:/routerr1/{number}')\n"
+        "    (found,) = model.predict(['What is the capital of Peru?'])\n"
+        "    print(number, found['trajectory']['text'])\n"
+    )
+    said = run(sys.executable, "-c", asked)
+    assert "1 <think> " in said
+    assert "2 <think>" in said

@@ -183,15 +183,46 @@ def test_what_will_fail_later_is_said_before_anything_is_paid():
     chosen = params()
     dataset = chosen.dataset.model_copy(update={"source": "imported"})
     baselines = chosen.baselines.model_copy(update={"include": ("rag", "knn")})
-    own = chosen.model_copy(update={"dataset": dataset, "baselines": baselines})
+    prompt = chosen.prompt.model_copy(update={"template": "full"})
+    own = chosen.model_copy(update={"dataset": dataset, "baselines": baselines, "prompt": prompt})
     said = " ".join(foreseen(own, inputs(chains={"A": [A]})))
     for problem in (
-        "warmstart learns from embedded questions", "baselines.corpus",
+        "for prompt.template compact", "baselines.corpus",
         "validation holds 4 questions", "one candidate",
     ):  # fmt: skip
         assert problem in said
     fine = inputs(questions={"train": 100, "validation": 40, "test": 50})
     assert foreseen(chosen, fine) == []
+
+
+def own_questions(**pool: Any) -> Params:
+    chosen = params()
+    return chosen.model_copy(
+        update={
+            "dataset": chosen.dataset.model_copy(update={"source": "imported"}),
+            "pool": chosen.pool.model_copy(update={"store": Path("calls.jsonl"), **pool}),
+        }
+    )
+
+
+def test_a_policy_on_own_questions_pays_for_no_call_twice():
+    found = estimate(own_questions(calls="record"), inputs())
+    # 10 probes, 4 questions of validation and 7 of test, each to two candidates.
+    calls = {stage.stage: stage.most_calls for stage in found.stages}
+    assert calls == {"profile": 20, "train": 8, "evaluate": 14}
+    assert found.expected_usd == pytest.approx((10 + 4 + 7) * 4e-4)
+    assert "answers whatever asks the same again" in " ".join(found.assumptions)
+    live = {stage.stage: stage.most_calls for stage in estimate(own_questions(), inputs()).stages}
+    assert live["train"] > calls["train"]
+
+
+def test_own_questions_teach_a_policy_if_they_are_the_probes():
+    fine = inputs(questions={"train": 100, "validation": 40, "test": 50})
+    own = own_questions()
+    assert foreseen(own, fine) == []
+    away = own.profile_pool.model_copy(update={"split": "validation"})
+    (said,) = foreseen(own.model_copy(update={"profile_pool": away}), fine)
+    assert "set profile_pool.split to train" in said
 
 
 def test_a_limit_below_what_is_possible_in_theory_is_named():
