@@ -21,7 +21,7 @@ from routerr1.types import Card, Question
 SIZES = (3, 8)  # fewest and most candidates of a drawn pool
 PROBED_SIZES = (2, 8)  # likewise, drawn from the few candidates of one's own pool
 OUTAGES = 0.3  # share of drawn pools in which candidates are down
-PROBED_OUTAGES = 0.6  # likewise: where one reply is enough, nothing else teaches to ask again
+PROBED_OUTAGES = 0.4  # likewise: where one reply is enough, nothing else teaches to ask again
 PROBES = (8, 20, 40, 120)
 PRICE_FACTORS = (0.3, 3.0)
 
