@@ -18,7 +18,7 @@ from routerr1.evaluate.rows import Row
 from routerr1.report.formatting import number
 from routerr1.report.glossary import label
 from routerr1.report.sections import Section, table_of
-from routerr1.report.summary import needless, reference_answers
+from routerr1.report.summary import needless, one_of_each_group, reference_answers
 
 _NOTHING = 0.02  # EM of the best router below which there is nothing to advise
 _TOPICS, _EXAMPLES = 3, 5  # of the weakest topics, and failures of each
@@ -256,7 +256,7 @@ def _failures(mine: Sequence[Row]) -> tuple[Section, ...]:
     lines = [
         (topic, row.question, row.answer or "no answer", " or ".join(reference_answers(row)))
         for topic, _, own in _by_topic(mine)[:_TOPICS]
-        for row in [row for row in own if row.em < 1][:_EXAMPLES]
+        for row in one_of_each_group((row for row in own if row.em < 1), _EXAMPLES)
     ]
     if not lines:
         return ()

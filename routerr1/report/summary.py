@@ -309,15 +309,23 @@ def _examples(failed: Mapping[str, Sequence[Row]]) -> Section:
                 ", ".join(row.called) or "no call",
                 cause_of(row),
             )
-            for row in chosen[:_EXAMPLES]
+            for row in one_of_each_group(chosen, _EXAMPLES)
         ]
     heads = ("Topic", "Question", "Answer", "Reference", "Called", "Cause")
     return Section(
         "Examples of failures",
-        f"The first {_EXAMPLES} of each topic; the browser below has all of them.",
+        f"The first {_EXAMPLES} of each topic, no question in two wordings; the browser below has all of them.",
         table_of(heads, rows),
         folded=True,
     )
+
+
+def one_of_each_group(rows: Iterable[Row], most: int) -> list[Row]:
+    """The first row of each group, `most` at most: other wordings of a question show nothing new."""
+    groups: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        groups.setdefault((row.dataset, row.group), row)
+    return list(groups.values())[:most]
 
 
 def cause_of(row: Row) -> str:

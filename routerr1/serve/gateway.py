@@ -199,6 +199,7 @@ class Gateway:
                 raise ApiError(
                     504, f"no answer within {self.params.timeout_s:g} s", "timeout"
                 ) from None
+            heard.flush()
             label = engine.identity.label
             placed: Likeness | None = None
             if placing is not None:

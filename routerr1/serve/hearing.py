@@ -1,9 +1,11 @@
 """What happens in a rollout, told while it happens: around the generator and the pool of any router."""
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from routerr1.notation import named
 from routerr1.pool.base import Call, Pool, PoolWrapper
 from routerr1.pool.client import HttpPool
 from routerr1.rollout.generate import Generator, Session
@@ -43,6 +45,7 @@ class Wrote:
     text: str
 
 
+_BY_HANDLE = re.compile(r"<search>\s*(m[1-9][0-9]*)\s*:")
 Event = Thought | Called | Wrote | Replied
 
 
@@ -69,11 +72,32 @@ class Heard:
     session: Session | None = None
     generation_s: float = 0.0
     call_s: float = 0.0
+    _held: Thought | None = None
 
     def event(self, event: Event) -> None:
-        """Tell of an event if it is asked for."""
-        if self.tell is not None:
+        """Tell of an event if it is asked for.
+
+        A thought before a call by handle waits for the call, which says what the handle stands for.
+        """
+        if self.tell is None:
+            return
+        self.flush(event)
+        if isinstance(event, Thought) and _BY_HANDLE.search(event.text):
+            self._held = event
+        else:
             self.tell(event)
+
+    def flush(self, following: Event | None = None) -> None:
+        """Tell of a thought that waits; with the candidate's name if its call is what follows."""
+        held, self._held = self._held, None
+        if held is None or self.tell is None:
+            return
+        asked = _BY_HANDLE.search(held.text)
+        if asked is not None and isinstance(following, Called):
+            # A small policy leaves out the blank between a percentage and a handle.
+            text = named(held.text.replace("%m", "% m"), {asked[1]: following.candidate})
+            held = replace(held, text=text)
+        self.tell(held)
 
 
 class HearingPool(PoolWrapper):

@@ -9,7 +9,7 @@ from routerr1.evaluate.rows import Row
 from routerr1.evaluate.run import Evaluation
 from routerr1.report.advice import advice_section, advise
 from routerr1.report.outputs import evaluation_table
-from routerr1.report.summary import summary_section
+from routerr1.report.summary import one_of_each_group, summary_section
 from tests.evaluate.made import row
 
 N = 40
@@ -192,3 +192,12 @@ def test_where_nothing_answers_there_is_no_advice(params: Params):
     said = said_of(params, *parts)
     assert said.startswith("Nothing answers here: the best router is right on 0.0%")
     assert "Use " not in said
+
+
+def test_examples_show_a_question_in_one_wording_only():
+    worded = [
+        row(question_id=f"q{place}", group=f"g{place // 3}", question=f"Question {place}?")
+        for place in range(9)
+    ]
+    assert [each.question_id for each in one_of_each_group(worded, 2)] == ["q0", "q3"]
+    assert len(one_of_each_group(worded, 5)) == 3
