@@ -18,6 +18,7 @@ from routerr1.types import Card
 from tests.clone import commit, environment, make_clone, replace
 
 
+@pytest.mark.slow
 def test_without_data_the_lock_is_judged_by_code_and_parameters(chain: Params) -> None:  # noqa: ARG001
     for folder in ("data", "models", ".dvc/cache"):
         shutil.rmtree(folder)

@@ -164,6 +164,7 @@ def test_dvc_yaml_lists_the_code_that_a_stage_imports(stage: str) -> None:
     assert sorted(each for each in listed if not (PACKAGE / each).exists()) == []
 
 
+@pytest.mark.slow
 def test_dvc_reads_one_pipeline_in_the_repository() -> None:
     """The files that `routerr1 init` copies look like a pipeline, and DVC reads all that it finds."""
     shown = subprocess.run(

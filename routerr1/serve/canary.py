@@ -163,7 +163,7 @@ def more_often(count: int, total: int, other_count: int, other_total: int) -> bo
 def more_than_half(count: int, total: int) -> bool:
     """Whether a share is above one half: its interval (Wilson, 99 %) does not reach it.
 
-    >>> more_than_half(9, 10), more_than_half(6, 10), more_than_half(0, 0)
+    >>> more_than_half(10, 10), more_than_half(6, 10), more_than_half(0, 0)
     (True, False, False)
     """
     if not total:

@@ -106,6 +106,7 @@ def planted():
     return matrix, study(matrix, baselines, params, repetitions=2)
 
 
+@pytest.mark.slow
 def test_routers_that_learn_beat_the_best_single_model_and_none_beats_the_oracle(planted):
     entries = {entry.router: entry for entry in planted[1].routers}
     oracle = entries["oracle"].quality.mean

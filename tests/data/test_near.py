@@ -47,6 +47,7 @@ def test_nothing_held_out_finds_nothing() -> None:
     assert list(HeldOut(0.7).find([(1, "who is it")])) == []
 
 
+@pytest.mark.slow
 def test_hashing_loses_hardly_a_pair_that_comparing_all_would_find() -> None:
     draw = random.Random(11)
     words = ["".join(draw.choices("abcdefghijklm", k=6)) for _ in range(300)]

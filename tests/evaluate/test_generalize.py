@@ -121,6 +121,7 @@ def test_every_question_has_a_drawn_pool_that_other_questions_do_not_change(stag
     assert other.redraw(stage.test[7]).cards != pools[7].cards
 
 
+@pytest.mark.slow
 def test_on_redrawn_pools_the_cards_and_the_truth_bound_what_routing_can_win(compared):
     table = compared[1]["redrawn"].table
     lines = {line.router: line for line in table.routers}

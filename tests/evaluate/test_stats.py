@@ -83,6 +83,7 @@ def test_seeds_that_agree_change_nothing_and_ones_that_differ_widen():
 
 
 @pytest.mark.parametrize("between", [0.0, 0.03, 0.15])
+@pytest.mark.slow
 def test_with_three_seeds_ninety_five_of_a_hundred_intervals_hold_the_truth(between):
     """Seeds from a normal distribution around .5, questions and what a seed makes of each likewise."""
     rng = np.random.default_rng(7)

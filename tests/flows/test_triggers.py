@@ -7,12 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from prefect.settings import (
-    PREFECT_API_SSL_CERT_FILE,
-    PREFECT_API_TLS_INSECURE_SKIP_VERIFY,
-    PREFECT_API_URL,
-    temporary_settings,
-)
 
 from routerr1.errors import ConfigError
 from routerr1.flows.triggers import ServerUnreachable, need_server
@@ -32,6 +26,13 @@ def run(home: Path, *arguments: str) -> tuple[int, str]:
 
 
 def test_a_server_with_a_certificate_of_its_own_is_asked_as_prefect_asks_it(tmp_path: Path) -> None:
+    from prefect.settings import (
+        PREFECT_API_SSL_CERT_FILE,
+        PREFECT_API_TLS_INSECURE_SKIP_VERIFY,
+        PREFECT_API_URL,
+        temporary_settings,
+    )
+
     certificate = write_certificate(tmp_path / "ca.pem")
     with tls_server(certificate) as url:
         address = {PREFECT_API_URL: f"{url}/api"}

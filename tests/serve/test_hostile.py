@@ -112,6 +112,7 @@ def many_files() -> Iterator[int]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+@pytest.mark.slow
 def test_clients_that_send_no_header_are_disconnected_and_others_are_served(
     start: Start, many_files: int
 ) -> None:

@@ -67,6 +67,7 @@ def test_a_training_the_store_does_not_know_gets_one_run_that_says_so() -> None:
     assert found.info.run_name == "restored 0123456"
 
 
+@pytest.mark.slow
 def test_the_run_of_the_workspace_is_found_among_those_of_other_trainings() -> None:
     ids = {}
     for training in ("a", "b", "a", "c"):

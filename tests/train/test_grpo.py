@@ -175,6 +175,7 @@ def test_groups_without_variance_are_counted_for_each_data_set(
     assert zero_variance(groups[:2], 2) == {"zero_variance_groups": 1.0}
 
 
+@pytest.mark.slow
 def test_reply_tokens_get_no_gradient(
     small_policy: Path, context: TrainingContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -110,6 +110,7 @@ def test_adapters_train_in_small_passes_and_are_merged_into_what_is_saved(
         assert one.rows[0][key] == pytest.approx(trained.rows[0][key]), key
 
 
+@pytest.mark.slow
 async def test_bfloat16_plays_from_float32_weights(
     small_policy: Path, params: Params, pool: SimulatedPool, rows: list[Question]
 ) -> None:
@@ -140,6 +141,7 @@ def test_a_prompt_without_a_chat_template_is_not_made_up(small_policy: Path) -> 
         policy.start("Who?", seed=0)
 
 
+@pytest.mark.slow
 async def test_a_base_in_bfloat16_is_tuned_in_float32(small_policy: Path) -> None:
     """Steps so small that bfloat16, with its eight bits, would keep nearly none of them."""
     base = LocalGenerator.load(small_policy, LoadOptions(dtype="bfloat16"))

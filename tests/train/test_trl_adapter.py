@@ -3,37 +3,36 @@
 import ast
 import inspect
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
-from transformers import Trainer
-from trl import GRPOTrainer
-from trl.generation.vllm_generation import VLLMGeneration
 
 import routerr1
 
 ADAPTER = Path("train/trl_adapter.py")
 
+GRPO_TRAINER = "trl:GRPOTrainer"  # named and not imported: no other test file pays for it
 METHODS = {
     "GRPOTrainer._get_per_token_logps_and_entropies": (
-        GRPOTrainer,
+        GRPO_TRAINER,
         ["self", "model", "input_ids", "attention_mask", "logits_to_keep", "batch_size"],
         "PackedTrainer overrides it to score packed rollouts: look at where GRPOTrainer computes "
         "log-probabilities, and at what _compute_loss takes from the three values returned",
     ),
     "Trainer._load_from_checkpoint": (
-        Trainer,
+        "transformers:Trainer",
         ["self", "resume_from_checkpoint"],
         "load_weights calls it to make up for a validation that a spent budget prevented: look at how "
         "Trainer.train loads the weights it resumes from",
     ),
     "VLLMGeneration._iter_named_params": (
-        VLLMGeneration,
+        "trl.generation.vllm_generation:VLLMGeneration",
         ["self"],
         "_reload_weights gives them to an engine on a CPU: look at how VLLMGeneration.sync_weights walks "
         "through the weights of the trainer",
     ),
     "Trainer._save_checkpoint": (
-        Trainer,
+        "transformers:Trainer",
         ["self", "model", "trial"],
         "save_checkpoint calls it when a spent budget stops training: look at where Trainer saves every "
         "save_steps, and at the order of the files and of on_save",
@@ -55,7 +54,7 @@ ATTRIBUTES = {
 @pytest.mark.parametrize("name", METHODS)
 def test_a_private_method_of_trl_is_as_the_adapter_uses_it(name: str) -> None:
     owner, wanted, advice = METHODS[name]
-    method = getattr(owner, name.partition(".")[2], None)
+    method = getattr(resolve_name(owner), name.partition(".")[2], None)
     assert method is not None, f"{name} is gone. {advice}"
     found = list(inspect.signature(method).parameters)
     assert found[: len(wanted)] == wanted, f"{name} takes {found}. {advice}"
@@ -64,12 +63,14 @@ def test_a_private_method_of_trl_is_as_the_adapter_uses_it(name: str) -> None:
 @pytest.mark.parametrize("name", ATTRIBUTES)
 def test_a_private_attribute_of_trl_is_as_the_adapter_uses_it(name: str) -> None:
     use, advice = ATTRIBUTES[name]
-    assert use in inspect.getsource(GRPOTrainer), f"GRPOTrainer.{name} has changed. {advice}"
+    assert use in inspect.getsource(resolve_name(GRPO_TRAINER)), (
+        f"GRPOTrainer.{name} has changed. {advice}"
+    )
 
 
 def test_the_prompts_of_a_step_reach_the_rollouts_with_the_trainer() -> None:
     call = "self.rollout_func(prompts, self)"
-    sources = inspect.getsource(GRPOTrainer)
+    sources = inspect.getsource(resolve_name(GRPO_TRAINER))
     assert call in sources, "rollout_func is called in another way: look at StepRollouts.__call__"
 
 

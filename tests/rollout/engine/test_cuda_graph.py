@@ -57,6 +57,7 @@ async def test_what_is_captured_is_dropped_once_the_cache_lies_elsewhere(
     assert captures == again  # nothing is captured again once it stops growing
 
 
+@pytest.mark.slow
 async def test_a_model_that_cannot_be_captured_decodes_without(
     small_policy: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
