@@ -217,6 +217,49 @@ class PoolParams(Section):
         return self
 
 
+class JudgeParams(Section):
+    """The model that says whether an answer is right, for the task `judge`.
+
+    Attributes:
+        candidate: of the pool file.
+        rubric: what makes an answer right; None: that it says what was asked for, and nothing wrong.
+        budget_usd: of all its calls from this folder.
+        calls: as of `pool`.
+    """
+
+    file: PoolFilePath
+    candidate: str = Field(min_length=1)
+    budget_usd: float = Field(ge=0)
+    rubric: str | None = None
+    max_reply_tokens: int = Field(default=200, ge=1)
+    calls: Literal["live", "record", "replay"] = "record"
+    store: Path = Path("data/calls/judge.jsonl")
+
+
+class CodeParams(Section):
+    """Leave to run code that candidates wrote, for the task `code`.
+
+    Attributes:
+        confined: without network and files; false where the whole machine is there for nothing else.
+    """
+
+    time_s: int = Field(default=5, ge=1, le=300)
+    memory_mb: int = Field(default=256, ge=32)
+    confined: bool = True
+
+
+class VerifyParams(Section):
+    """Tasks whose answers take more than a comparison.
+
+    Attributes:
+        long_at_least: score from which an answer of the task `long` is right.
+    """
+
+    long_at_least: float = Field(default=0.6, ge=0, le=1)
+    code: CodeParams | None = None
+    judge: JudgeParams | None = None
+
+
 class ProfilePoolParams(Section):
     """The probe questions behind the cards' example performance."""
 
@@ -676,6 +719,7 @@ class Params(Section):
     dataset: DatasetParams
     checks: ChecksParams
     pool: PoolParams
+    verify: VerifyParams = VerifyParams()
     profile_pool: ProfilePoolParams
     prompt: PromptParams
     rollout: RolloutParams

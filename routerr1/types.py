@@ -29,7 +29,8 @@ class Question:
     Attributes:
         golden_answers: reference answers; any one of them counts as right.
         hops: facts the question needs; None where the source does not say.
-        metadata: whatever the source knows; `topic`, `group` and `matching` are read where present. Rows of
+        metadata: whatever the source knows; `topic`, `group`, `task` and `matching` are read where present.
+            `messages` are those of a conversation, which `question` holds as one text. Rows of
             one `group` ask the same thing in other words, so intervals resample groups, not rows.
     """
 
@@ -250,6 +251,7 @@ class Trajectory:
         stopped: why it ended; `rejected`: it broke a contract, and nothing else of it is kept.
         answer: the content of the final answer tag, its reference resolved; None without one.
         handles: short names that the policy met in this trajectory, to names of candidates.
+        grade: of the answer, in [0, 1], for tasks that are graded after the rollout; None for the others.
     """
 
     question: Question
@@ -260,3 +262,4 @@ class Trajectory:
     ledger: Ledger
     prompt_ids: tuple[int, ...] = ()
     handles: Mapping[str, str] = field(default_factory=dict)
+    grade: float | None = None

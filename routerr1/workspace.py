@@ -11,6 +11,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from routerr1.answers.long_answer import Embed
 from routerr1.config import Params
 from routerr1.data.embedded import World, build_world
 from routerr1.data.splits import read_questions
@@ -22,6 +23,7 @@ from routerr1.pool.base import Pool
 from routerr1.pool.budget import Budget
 from routerr1.pool.build import ONE_RUN, open_http_pool, store_file, wrap_pool
 from routerr1.pool.cards import read_cards
+from routerr1.pool.grading import Grader, open_judge
 from routerr1.pool.profile import ProbeRow, read_probes
 from routerr1.pool.recording import Recorder
 from routerr1.pool.records import RecordStore
@@ -179,6 +181,23 @@ class Workspace:
             return pool
         store = RecordStore(path)
         return Recorder(pool, store, repeats=False, max_rejected=self.params.max_rejected)
+
+    def grader(self) -> Grader:
+        """What grades answers to questions whose task takes more than a comparison; to be closed."""
+        params = self.params
+
+        def embed() -> Embed:
+            # Slow to import, and few questions need it.
+            from routerr1.baselines.embed import MINILM, TFIDF, embedder
+
+            name = params.baselines.embedder
+            return embedder(MINILM if name == TFIDF else name, params.seeds[0]).embed
+
+        return Grader(
+            params.verify,
+            embed=embed,
+            judge=lambda section: open_judge(section, params.pool, params.max_rejected),
+        )
 
     def probe_store(self, *sections: str) -> Path | None:
         """Where replies to probe questions are kept for a resumed stage; None if they are free.

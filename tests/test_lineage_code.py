@@ -99,7 +99,8 @@ EXEMPT_IN = {
     ),
     "report": dict.fromkeys(
         (
-            "baselines", "data/embedded.py", "matching.py", "prompt.py", "protocol.py", "rollout", "simulation",
+            "answers", "baselines", "data/embedded.py", "matching.py", "prompt.py", "protocol.py",
+            "rollout", "simulation",
         ),
         _RESULTS_ONLY,
     ),

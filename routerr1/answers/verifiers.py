@@ -2,7 +2,8 @@
 
 `short`: a reference answer, exactly; a reply has to contain one. `choice`: one of the options, by its letter or its
 text. `number`: the last number, within a tolerance. Further tasks are entry points of the group
-`routerr1.verifiers`: a name and a `Verify`.
+`routerr1.verifiers`: a name and a `Verify`. The tasks of `GRADED` take more than a comparison: see
+`routerr1.pool.grading`.
 """
 
 import re
@@ -17,6 +18,9 @@ Verify = Callable[[str, Sequence[str], Rule, bool, Mapping[str, Any]], float]
 """(said, reference answers, rule, is it a whole reply, metadata of the question) -> 0.0 to 1.0. Never raises."""
 
 SHORT = "short"
+GRADED = ("code", "judge", "long")
+"""Tasks whose answers are graded by running them, by a judge, or by an embedding."""
+
 LETTERS = "ABCDEFGHIJ"
 GROUP = "routerr1.verifiers"
 
@@ -50,8 +54,20 @@ def verify(
     Args:
         known: metadata of the question; `task` names the verifier, `short` without it.
         whole_reply: `said` is a candidate's reply, in which the answer has to be found.
+
+    Raises: KeyError for a task without a verifier, such as one that is graded.
     """
-    return verifiers()[str(known.get("task", SHORT))](said, references, rule, whole_reply, known)
+    return verifiers()[task_of(known)](said, references, rule, whole_reply, known)
+
+
+def task_of(known: Mapping[str, Any]) -> str:
+    """The task that the metadata of a question names; `short` without one."""
+    return str(known.get("task", SHORT))
+
+
+def tasks() -> list[str]:
+    """The names of all tasks, in order."""
+    return sorted({*verifiers(), *GRADED})
 
 
 @cache

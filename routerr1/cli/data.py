@@ -22,11 +22,11 @@ def known_task(task: str | None) -> str | None:
 
     Raises: DataError naming the tasks that there are.
     """
-    from routerr1.answers.verifiers import verifiers
+    from routerr1.answers.verifiers import tasks
     from routerr1.errors import DataError
 
-    if task is not None and task not in verifiers():
-        raise DataError(f"--task {task}: must be one of {', '.join(sorted(verifiers()))}")
+    if task is not None and task not in tasks():
+        raise DataError(f"--task {task}: must be one of {', '.join(tasks())}")
     return task
 
 
@@ -39,15 +39,24 @@ def import_(
         ),
     ],
     name: Annotated[str, typer.Option(help="Name of the data set, in results and tables.")],
-    question: Annotated[str, typer.Option(help="Column of the question.")],
-    answers: Annotated[str, typer.Option(help="Column of the answers: a list, or one answer.")],
+    question: Annotated[
+        str, typer.Option(help="Column of the question, or of the messages of a conversation.")
+    ],
+    answers: Annotated[
+        str,
+        typer.Option(
+            help="Column of the answers: a list, or one answer. The column of messages: the last of the assistant."
+        ),
+    ],
     hops: Annotated[str | None, typer.Option(help="Column of the number of facts needed.")] = None,
     topic: Annotated[
         str | None, typer.Option(help="Column of the topic; without it, topics are found.")
     ] = None,
     task: Annotated[
         str | None,
-        typer.Option(help="How answers are verified: short (default), choice or number."),
+        typer.Option(
+            help="How answers are verified: short (default), choice, number, long, code or judge."
+        ),
     ] = None,
     options: Annotated[
         str, typer.Option(help="Columns of the options to choose from, with commas, e.g. A,B,C,D.")

@@ -32,7 +32,8 @@ def init(
         typer.Option(help="The answer is what follows the last of this, e.g. '####' in GSM8K."),
     ] = None,
     task: Annotated[
-        str | None, typer.Option(help="How answers are verified: short, choice or number.")
+        str | None,
+        typer.Option(help="How answers are verified: short, choice, number, long, code or judge."),
     ] = None,
     options: Annotated[
         str, typer.Option(help="Columns of the options to choose from, with commas, e.g. A,B,C,D.")

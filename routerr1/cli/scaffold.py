@@ -14,9 +14,9 @@ from pathlib import Path
 
 import yaml
 
+from routerr1.answers.long_answer import Embed
 from routerr1.config import ColumnsParams
 from routerr1.data.imported import Imported, Shares, import_file, remember
-from routerr1.data.meaning import Embed
 from routerr1.data.sources import read_rows
 from routerr1.errors import ConfigError, DataError
 from routerr1.files import read_yaml

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
 
-from routerr1.answers.verifiers import LETTERS, verifiers, verify, with_options
+from routerr1.answers.verifiers import LETTERS, task_of, tasks, verify, with_options
 from routerr1.config import ColumnsParams
 from routerr1.data import text
+from routerr1.data.conversation import Said, as_question, asked_and_answered, messages_in
 from routerr1.matching import Rule
 from routerr1.types import Question, Split
 
@@ -44,11 +45,11 @@ SAYS: Mapping[Reason, str] = {
     "near_duplicate": "a training question that resembles a held-out one",
     "no_answer": "there is no answer",
     "no_id": "the id is empty",
-    "no_question": "there is no question, or one without a letter or digit",
+    "no_question": "there is no question, or one without a letter or digit, or a conversation that does not end in one",
     "not_unicode": "the text holds half a character (a lone surrogate)",
     "options_unclear": "the options are not 2 to 10 different texts with a label each or none, or the answer "
     "is the number of none, or the number or letter of one and the text of another",
-    "unknown_task": "`task` in its metadata names no verifier (short, choice, number, or one of a package)",
+    "unknown_task": "`task` in its metadata names no verifier (short, choice, number, long, code, judge, or one of a package)",
 }
 _CHECKED_TASKS = (
     "choice",
@@ -107,11 +108,14 @@ def clean(
 
     Raises: RefusedError.
     """
-    question = values.get(columns.question)
+    question, answer = values.get(columns.question), values.get(columns.golden_answers)
+    said = messages_in(question)
+    if said is not None:
+        given = None if columns.golden_answers == columns.question else answer
+        said, question, answer = _conversation(said, given)
     if not isinstance(question, str) or not text.comparable(question) or text.is_missing(question):
         raise RefusedError("no_question")
     options, labels = _options(values, columns)
-    answer = values.get(columns.golden_answers)
     _require_clear(options, answer)
     if len(columns.options) == 1:
         answer = _letter(answer, options, labels)
@@ -125,18 +129,19 @@ def clean(
         question = with_options(question, options)
     cleaned = Cleaned(
         id=_id(values, columns, fallback_id),
-        question=text.squeeze(question),
+        question=text.squeeze(question) if said is None else question,
         golden_answers=golds,
         hops=_hops(values.get(columns.hops) if columns.hops else None),
         metadata=_metadata(values.get(columns.metadata) if columns.metadata else None)
         | _task(columns, options)
         | _topic(values.get(columns.topic) if columns.topic else None)
-        | ({} if matching == "squad" else {"matching": matching}),
+        | ({} if matching == "squad" else {"matching": matching})
+        | ({} if said is None else {"messages": [{"role": r, "content": t} for r, t in said]}),
         dropped_golds=len(listed) - len(golds),
     )
     _require_unicode(cleaned)
     known, golds = cleaned.metadata, cleaned.golden_answers
-    if known.get("task", "short") not in verifiers():
+    if task_of(known) not in tasks():
         raise RefusedError("unknown_task")
     if known.get("task") in _CHECKED_TASKS and not any(
         verify(gold, golds, matching, known) for gold in golds
@@ -145,7 +150,27 @@ def clean(
     return cleaned
 
 
+def _conversation(said: list[Said], answer: Any) -> tuple[list[Said], str, Any]:
+    """The messages before the answer, all of them as one question, and the answer.
+
+    Args:
+        answer: of another column; None takes the assistant's last message.
+
+    Raises: RefusedError if no question of a user comes last.
+    """
+    if answer is None:
+        said, answer = asked_and_answered(said)
+        if not answer:
+            raise RefusedError("no_answer")
+    said = [(role, each) for role, each in said if each]
+    if not said or said[-1][0] != "user" or not text.comparable(said[-1][1]):
+        raise RefusedError("no_question")
+    return said, as_question(said), answer
+
+
 def _answers(value: Any, columns: ColumnsParams) -> list[str]:
+    if columns.task == "code":
+        return _tests(value)
     if isinstance(value, str):
         if columns.marker is not None:
             value = value.rpartition(columns.marker)[2]
@@ -162,6 +187,24 @@ def _answers(value: Any, columns: ColumnsParams) -> list[str]:
     if answers and all(map(text.is_missing, answers)):
         raise RefusedError("answer_is_missing")
     return ["" if text.is_missing(gold) else gold for gold in answers]
+
+
+def _tests(value: Any) -> list[str]:
+    """Tests of code as they are: one text, or a list of them, of which JSON may hold it in a cell.
+
+    Raises: RefusedError if one is no text.
+    """
+    if isinstance(value, str):
+        if value.lstrip().startswith("["):
+            try:
+                value = json.loads(value)
+            except (ValueError, RecursionError):
+                value = [value]
+        else:
+            value = [value]
+    if not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value):
+        raise RefusedError("answers_not_text")
+    return list(value)
 
 
 def _options(values: Mapping[str, Any], columns: ColumnsParams) -> tuple[list[str], list[str]]:

@@ -11,12 +11,13 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from routerr1.answers.long_answer import Embed
 from routerr1.answers.verifiers import answers_in_words, without_options
 from routerr1.config import ColumnsParams
 from routerr1.data import embedded, text
 from routerr1.data.benchmarks import BENCHMARKS
 from routerr1.data.clean import SAYS, Cleaned, Reason, RefusedError, clean
-from routerr1.data.meaning import Embed, find_topics, same_meaning
+from routerr1.data.meaning import find_topics, same_meaning
 from routerr1.data.sources import Raw, read_rows
 from routerr1.data.splits import GROUP_ROWS, FileWriter, chunks, to_table
 from routerr1.errors import DataError

@@ -7,7 +7,7 @@ if no number separates the questions. Clusters with centres close together are o
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from routerr1.data.text import comparable
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Vectors = NDArray[np.float32]
-
-Embed = Callable[[Sequence[str]], "Vectors"]
-"""Texts to unit vectors, one row each."""
 
 MOST_TOPICS = 12
 _LEAST_ROWS = 10  # questions of a topic, on average

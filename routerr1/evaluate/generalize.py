@@ -44,6 +44,7 @@ from routerr1.evaluate.table import range_of_difference, summarise
 from routerr1.jobs.rejected import Rejected
 from routerr1.matching import normalise
 from routerr1.pool.base import Pool
+from routerr1.pool.grading import Grade, compared
 from routerr1.types import Card, Question
 
 _Place = tuple[int, str, str]  # seed, data set, question
@@ -63,12 +64,14 @@ async def generalize(
     store: Store | None = None,
     progress: Progress | None = None,
     rejected: Rejected | None = None,
+    grade: Grade = compared,
 ) -> tuple[list[Row], Perturbations]:
     """Evaluate each policy on the training pool, with new models and on every perturbation.
 
     Args:
         topic_of: with it, every perturbation is also played with each call sent to the candidate that is best by card.
         few_probes: see `perturb_pool`.
+        grade: see `play_all`.
 
     Returns: the rows, with the perturbation's name in `pool`, and all perturbations in order.
     Raises: DataError without questions; PoolError if the pool is too small to be perturbed.
@@ -84,8 +87,9 @@ async def generalize(
         )
     ]
     base = await play_all(
-        _jobs(home, chosen), concurrency=params.concurrency, store=store, rejected=rejected
-    )
+        _jobs(home, chosen), concurrency=params.concurrency, store=store, rejected=rejected,
+        grade=grade,
+    )  # fmt: skip
     favourite = most_called([row for row in base if row.router == POLICY], pool)
     perturbations = new_models + perturb_pool(
         pool, favourite, params.seed, policies[0].render, controls=control, few_probes=few_probes
@@ -94,8 +98,9 @@ async def generalize(
         job for each in perturbations.made for job in _jobs_on(each, policies, chosen, params.seed)
     ]
     rows = await play_all(
-        away, concurrency=params.concurrency, store=store, progress=progress, rejected=rejected
-    )
+        away, concurrency=params.concurrency, store=store, progress=progress, rejected=rejected,
+        grade=grade,
+    )  # fmt: skip
     for perturbation in perturbations.made:
         if perturbation.name in (DRAWN, ADDED):
             best = _best_on_cards(perturbation.pool)

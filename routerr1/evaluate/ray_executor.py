@@ -22,6 +22,7 @@ from routerr1.evaluate.run import Job, Progress, key_of, play_all
 from routerr1.evaluate.store import Key, Store
 from routerr1.jobs.rejected import Fault, Rejected
 from routerr1.pool.base import Call, Pool
+from routerr1.pool.grading import Grader
 from routerr1.rollout.lazy import Lazy
 from routerr1.types import Card, Reply
 
@@ -40,6 +41,7 @@ def play_on_ray(
     open_pool: Callable[[], Pool],
     *,
     shared: bool,
+    open_grader: Callable[[], Grader],
     players: int,
     concurrency: int,
     store: Store | None = None,
@@ -53,6 +55,7 @@ def play_on_ray(
 
     Args:
         shared: all players ask one pool, opened once; otherwise each opens one.
+        open_grader: makes each actor's.
         concurrency: most trajectories that each actor runs at once.
         rejected: see `play_all`.
 
@@ -93,7 +96,7 @@ def play_on_ray(
             keeper = _actor(ray, PoolActor).remote(open_pool, Path.cwd()) if shared else None
             crew = [
                 _actor(ray, _RolloutWorker).remote(
-                    make, open_pool, keeper, cards, learned, Path.cwd()
+                    make, open_pool, open_grader, keeper, cards, learned, Path.cwd()
                 )
                 for _ in range(min(players, -(-len(missing) // CHUNK)))
             ]
@@ -174,6 +177,7 @@ class _RolloutWorker:
         self,
         make: MakeJobs,
         open_pool: Callable[[], Pool],
+        open_grader: Callable[[], Grader],
         keeper: Any,
         cards: Sequence[Card],
         learned: Learned,
@@ -183,6 +187,7 @@ class _RolloutWorker:
             folder
         )  # Ray starts it in another folder; paths of stages are relative to the root
         self._pool: Pool = _RemotePool(keeper, cards) if keeper else open_pool()
+        self._grader = open_grader()
         self._jobs = make(self._pool, learned)
 
     async def play(
@@ -191,12 +196,15 @@ class _RolloutWorker:
         """Their rows and what broke a contract; after an error what is finished, and the error."""
         mine, done, faults = [self._jobs[place] for place in places], _Rows(), _Faults("evaluate")
         try:
-            await play_all(mine, concurrency=concurrency, store=done, rejected=faults)
+            await play_all(
+                mine, concurrency=concurrency, store=done, rejected=faults, grade=self._grader
+            )
         except RouterError as error:
             return done.rows, faults.found, error
         return done.rows, faults.found, None
 
     async def close(self) -> None:
+        await self._grader.aclose()
         await self._pool.aclose()
 
 

@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self, get_type_hints
 
-from routerr1.answers.verifiers import verify
 from routerr1.errors import DataError
 from routerr1.files import atomic_path
 from routerr1.matching import Rule, token_f1
 from routerr1.notation import answers_with_reply
+from routerr1.pool.grading import how_right
 from routerr1.protocol import check, names_of
 from routerr1.rollout.record import to_row, without_tokens
 from routerr1.types import Ask, Card, Question, Reply, Trajectory
@@ -125,7 +125,7 @@ def row_of(
     topic = question.metadata.get("topic")
     answered = trajectory.answer is not None
     taken_whole = whole_reply or answers_with_reply(trajectory)
-    em = _right(said, question, whole_reply=taken_whole) if answered else 0.0
+    em = how_right(question, said, trajectory.grade, whole_reply=taken_whole) if answered else 0.0
     return Row(
         pool=pool,
         router=router,
@@ -151,16 +151,6 @@ def row_of(
         best_calls=sum(verdict is True for verdict in verdicts),
         judged_calls=sum(verdict is not None for verdict in verdicts),
         trajectory=json.dumps(to_row(_for_readers(trajectory)), sort_keys=True, ensure_ascii=False),
-    )
-
-
-def _right(said: str, question: Question, *, whole_reply: bool) -> float:
-    return verify(
-        said,
-        question.golden_answers,
-        question.matching,
-        question.metadata,
-        whole_reply=whole_reply,
     )
 
 

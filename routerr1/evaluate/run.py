@@ -26,6 +26,7 @@ from routerr1.evaluate.rows import Row, row_of
 from routerr1.evaluate.store import Key, Store
 from routerr1.jobs.rejected import Fault, Rejected
 from routerr1.pool.base import Pool
+from routerr1.pool.grading import Grade, compared, graded
 from routerr1.prompt import Renderer
 from routerr1.rollout.generate import Generator
 from routerr1.rollout.loop import rejected as placeholder
@@ -194,12 +195,14 @@ async def play_all(
     store: Store | None = None,
     progress: Progress | None = None,
     rejected: Rejected | None = None,
+    grade: Grade = compared,
 ) -> list[Row]:
     """Run every job that `store` does not have, at most `concurrency` at a time; rows in the jobs' order.
 
     Routers and data sets run side by side, so a slow one does not delay the others.
 
     Args:
+        grade: of answers to questions whose task takes one.
         rejected: where a row that breaks a contract is put; a row without answer, calls and cost takes its place.
 
     Raises: the first RouterError of a router, or DataError if too many rows break a contract (by default one);
@@ -219,7 +222,7 @@ async def play_all(
             # Each router has its own budget and its own record for a question.
             player = f"{router.pool_name}/{router.name}/{router.seed}"
             async with slots:
-                played = await router.play(question, player=player)
+                played = await graded(await router.play(question, player=player), grade)
                 row = _checked_row(router, played, rejected)
             found[row.key] = row
             if store:

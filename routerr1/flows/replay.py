@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -138,7 +139,10 @@ async def played(params: Params, router: "Router", questions: Sequence[Question]
 
     rejected = Rejected("replay", params.max_rejected)
     jobs = [(router, question) for question in questions]
-    rows = await play_all(jobs, concurrency=params.evaluate.concurrency, rejected=rejected)
+    async with aclosing(Workspace(params).grader()) as grader:
+        rows = await play_all(
+            jobs, concurrency=params.evaluate.concurrency, rejected=rejected, grade=grader
+        )
     rejected.tell()
     return rows
 

@@ -7,6 +7,7 @@ at each look until a retrain has acknowledged it; see `baseline.py`.
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime
 from random import Random
 from typing import Any
@@ -169,7 +170,8 @@ def _probed(params: Params, questions: Sequence[Question]) -> tuple[ProbeRow, ..
 
     async def ask() -> tuple[ProbeRow, ...]:
         try:
-            return await probe(questions, pool, store=None)
+            async with aclosing(Workspace(params).grader()) as grader:
+                return await probe(questions, pool, store=None, grade=grader)
         finally:
             await pool.aclose()
 

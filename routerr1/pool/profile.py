@@ -14,12 +14,12 @@ from pathlib import Path
 from random import Random
 from typing import Any, Literal, TypedDict
 
-from routerr1.answers.verifiers import verify
 from routerr1.errors import BudgetExceeded, DataError, PoolError, ungrouped
 from routerr1.files import atomic_path, write_json
 from routerr1.matching import Rule, contains, exact_match, token_f1
 from routerr1.pool.base import Call, Pool
 from routerr1.pool.cards import write_cards
+from routerr1.pool.grading import Grade, compared, how_right
 from routerr1.pool.recording import Recorder
 from routerr1.pool.records import RecordStore
 from routerr1.pool.tally import FailureTally
@@ -132,6 +132,7 @@ async def profile(
     store: Path | None,
     max_rejected: float = 0.0,
     progress: Callable[[int, int], None] | None = None,
+    grade: Grade = compared,
 ) -> Profile:
     """Put every question to every candidate of `pool`, and make cards from the replies.
 
@@ -140,6 +141,7 @@ async def profile(
             killed run is paid twice. Use one file per pool and parameters, outside DVC's outputs.
         max_rejected: share of the stored calls that may be damaged.
         progress: called with (calls done, calls in all) after every call.
+        grade: of the replies to questions whose task takes one.
 
     Raises:
         BudgetExceeded: the budget refused a call; the replies so far are in the store.
@@ -147,8 +149,9 @@ async def profile(
     """
     tally = FailureTally()
     rows = await probe(
-        questions, pool, store=store, max_rejected=max_rejected, progress=progress, tally=tally
-    )
+        questions, pool, store=store, max_rejected=max_rejected, progress=progress, tally=tally,
+        grade=grade,
+    )  # fmt: skip
     return summarise(rows, pool.cards, tally)
 
 
@@ -160,6 +163,7 @@ async def probe(
     max_rejected: float = 0.0,
     progress: Callable[[int, int], None] | None = None,
     tally: FailureTally | None = None,
+    grade: Grade = compared,
 ) -> tuple[ProbeRow, ...]:
     """The rows of `profile`; the rows of a candidate that never answers hold failed calls.
 
@@ -183,10 +187,12 @@ async def probe(
             tally.add(name, reply)
         if reply.model != name:  # a fallback's knowledge says nothing about this candidate
             reply = dataclasses.replace(reply, text="", failure="unavailable")
+        answer = without_thoughts(reply.text)
+        found = await grade(question, answer)
         done += 1
         if progress is not None:
             progress(done, total)
-        return _row(question, name, reply)
+        return _row(question, name, reply, answer, found)
 
     try:
         with ungrouped():
@@ -203,8 +209,7 @@ async def probe(
     return tuple(task.result() for task in tasks)
 
 
-def _row(question: Question, name: str, reply: Reply) -> ProbeRow:
-    answer = without_thoughts(reply.text)
+def _row(question: Question, name: str, reply: Reply, answer: str, grade: float | None) -> ProbeRow:
     return {
         "question_id": question.id,
         "dataset": question.dataset,
@@ -214,13 +219,7 @@ def _row(question: Question, name: str, reply: Reply) -> ProbeRow:
         "group": f"{question.dataset}/{question.metadata.get('group', question.id)}",
         "candidate": name,
         "answer": answer,
-        "correct": verify(
-            answer,
-            question.golden_answers,
-            question.matching,
-            question.metadata,
-            whole_reply=True,
-        ),
+        "correct": how_right(question, answer, grade, whole_reply=True),
         "em": exact_match(answer, question.golden_answers, question.matching) if answer else 0.0,
         "f1": token_f1(answer, question.golden_answers, question.matching),
         "prompt_tokens": reply.prompt_tokens,

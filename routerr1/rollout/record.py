@@ -38,6 +38,8 @@ def to_row(trajectory: Trajectory) -> dict[str, Any]:
             del row["ledger"][name]
     if not trajectory.handles:
         del row["handles"]
+    if trajectory.grade is None:
+        del row["grade"]
     for turn, stored in zip(trajectory.turns, row["turns"], strict=True):
         if turn.reply is not None:
             stored["reply"] = reply_row(turn.reply)
@@ -74,6 +76,7 @@ def from_row(row: dict[str, Any]) -> Trajectory:
         ledger=_ledger(row["ledger"]),
         prompt_ids=tuple(row["prompt_ids"]),
         handles=row.get("handles", {}),
+        grade=row.get("grade"),
     )
 
 

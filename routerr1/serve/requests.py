@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
 from routerr1.answers.verifiers import verifiers
+from routerr1.data.conversation import as_question
 from routerr1.pool.wire import clean
 from routerr1.serve.errors import ApiError, invalid
 
@@ -180,9 +181,7 @@ def question_of(messages: list[Message]) -> str:
             "messages: the last message of the user is empty", "messages", "empty_question"
         )
     said = [(role, text) for role, text in spoken if text]
-    if len(said) == 1:
-        return asked[-1]
-    return "\n".join(f"{role}: {text}" for role, text in said)
+    return as_question(said)
 
 
 def _is_visible(text: str) -> bool:

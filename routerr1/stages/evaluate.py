@@ -44,6 +44,7 @@ from routerr1.jobs.progress import Progress, track
 from routerr1.jobs.rejected import Rejected
 from routerr1.lineage import PATHS
 from routerr1.pool.base import Pool
+from routerr1.pool.grading import require_graders
 from routerr1.report.outputs import write_evaluation
 from routerr1.report.replay import studies_text
 from routerr1.rollout.lazy import Lazy, LazyGenerator
@@ -57,6 +58,7 @@ from routerr1.workspace import Workspace
 def evaluate(params: Params) -> None:
     """Play all routers on the chosen split; write rows, table and metrics to data/eval."""
     workspace = Workspace(params)
+    require_graders(workspace.all_questions(), params.verify)
     section, fingerprint = params.evaluate, workspace.fingerprint("evaluate")
     store = RowStore(PATHS.runs / "eval.jsonl", fingerprint, params.max_rejected)
     rejected = Rejected("evaluate", params.max_rejected)
@@ -67,7 +69,7 @@ def evaluate(params: Params) -> None:
         if section.executor == "ray":
             rows = play_on_ray(
                 partial(jobs_of, workspace), open_pool, shared=params.pool.kind != "simulated",
-                players=section.shards, concurrency=section.concurrency, store=store,
+                open_grader=workspace.grader, players=section.shards, concurrency=section.concurrency, store=store,
                 progress=bar.update, rejected=rejected,
             )  # fmt: skip
         else:
@@ -119,15 +121,16 @@ async def _play(
     bar: Progress,
     rejected: Rejected,
 ) -> list[Row]:
-    async with aclosing(pool):
+    async with aclosing(pool), aclosing(workspace.grader()) as grader:
         jobs = [
             (traces.keep(router) if router.name == POLICY else router, question)
             for router, question in jobs_of(workspace, pool, {})
         ]
         concurrency = workspace.params.evaluate.concurrency
         return await play_all(
-            jobs, concurrency=concurrency, store=store, progress=bar.update, rejected=rejected
-        )
+            jobs, concurrency=concurrency, store=store, progress=bar.update, rejected=rejected,
+            grade=grader,
+        )  # fmt: skip
 
 
 def jobs_of(workspace: Workspace, pool: Pool, learned: Learned) -> list[Job]:

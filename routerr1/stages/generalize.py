@@ -25,6 +25,7 @@ from routerr1.jobs.rejected import Rejected
 from routerr1.pool.base import Pool
 from routerr1.pool.build import open_http_pool, wrap_pool
 from routerr1.pool.drawn import DrawnPools, recorded_pool, stored_probes
+from routerr1.pool.grading import Grade
 from routerr1.pool.names import UNSEEN_NAMES
 from routerr1.pool.perturbed import PerturbedPool
 from routerr1.pool.profile import profile, sample_probes, topic_of
@@ -70,8 +71,8 @@ async def _play(
     workspace: Workspace, pool: Pool, store: RowStore, bar: Progress, rejected: Rejected
 ) -> tuple[list[Row], Perturbations]:
     params = workspace.params
-    async with aclosing(pool):
-        new_models = await _new_models(workspace, pool)
+    async with aclosing(pool), aclosing(workspace.grader()) as grader:
+        new_models = await _new_models(workspace, pool, grader)
         own = PerturbedPool(pool, workspace.cards)
         return await play_on_changed_pools(
             policies_of(workspace.policies(), workspace.renderer, params),
@@ -81,10 +82,11 @@ async def _play(
             params.evaluate,
             params.generalize,
             topic_of=_topics(workspace),
-            few_probes=await _few_probes(workspace, pool),
+            few_probes=await _few_probes(workspace, pool, grader),
             store=store,
             progress=bar.update,
             rejected=rejected,
+            grade=grader,
         )
 
 
@@ -106,7 +108,7 @@ def _open_extended_pool(workspace: Workspace) -> Pool:
     return wrap_pool(extended, pool, max_rejected=workspace.params.max_rejected)
 
 
-async def _new_models(workspace: Workspace, pool: Pool) -> Perturbations:
+async def _new_models(workspace: Workspace, pool: Pool, grade: Grade) -> Perturbations:
     """The models of `pool` that have no profiled card, profiled on the same probe questions."""
     trained = {card.name for card in workspace.cards}
     new = [card for card in pool.cards if card.name not in trained]
@@ -117,8 +119,9 @@ async def _new_models(workspace: Workspace, pool: Pool) -> Perturbations:
     probes = sample_probes(questions, section.probes, section.seed)
     store = workspace.probe_store("pool", "profile_pool", "generalize")
     found = await profile(
-        probes, PerturbedPool(pool, new), store=store, max_rejected=workspace.params.max_rejected
-    )
+        probes, PerturbedPool(pool, new), store=store, max_rejected=workspace.params.max_rejected,
+        grade=grade,
+    )  # fmt: skip
     added = workspace.params.generalize.added_models
     topics = _topics(workspace)
     control = None if topics is None else best_by_card(topics)
@@ -140,7 +143,7 @@ def _reworded(workspace: Workspace, own: Pool) -> Perturbations:
     return reworded(own, workspace.params.generalize.pool_seed)
 
 
-async def _few_probes(workspace: Workspace, pool: Pool) -> Sequence[Card] | None:
+async def _few_probes(workspace: Workspace, pool: Pool, grade: Grade) -> Sequence[Card] | None:
     """The cards as 8 probes of each topic would have made them; None where probes cost money."""
     params = workspace.params
     if params.pool.kind == "http":
@@ -148,7 +151,8 @@ async def _few_probes(workspace: Workspace, pool: Pool) -> Sequence[Card] | None
     rows = answerable(workspace.questions(params.profile_pool.split), pool)
     topics = {topic_of(row) for row in rows}
     probes = sample_probes(rows, FEW_PROBES * len(topics), params.generalize.pool_seed)
-    return list((await profile(probes, PerturbedPool(pool, workspace.cards), store=None)).cards)
+    own = PerturbedPool(pool, workspace.cards)
+    return list((await profile(probes, own, store=None, grade=grade)).cards)
 
 
 def _redrawn(workspace: Workspace, pool: Pool) -> Perturbations:

@@ -8,6 +8,7 @@ from pathlib import Path
 from routerr1.config import Params
 from routerr1.jobs.progress import track
 from routerr1.pool.base import Pool
+from routerr1.pool.grading import require_graders
 from routerr1.pool.profile import Profile, sample_probes, write_profile
 from routerr1.pool.profile import profile as profile_pool
 from routerr1.pool.recorded import answerable
@@ -28,17 +29,17 @@ def profile(params: Params) -> None:
     probes = sample_probes(questions, section.probes, section.seed)
     for probe in probes[:1]:  # an unusable prompt is found before anything is paid
         workspace.renderer(probe, pool.cards)
+    require_graders(workspace.all_questions(), params.verify)
     store = workspace.probe_store("pool", "profile_pool")
-    write_profile(
-        workspace.paths.pool, asyncio.run(_profile(probes, pool, store, params.max_rejected))
-    )
+    write_profile(workspace.paths.pool, asyncio.run(_profile(workspace, probes, pool, store)))
 
 
 async def _profile(
-    probes: Sequence[Question], pool: Pool, store: Path | None, max_rejected: float
+    workspace: Workspace, probes: Sequence[Question], pool: Pool, store: Path | None
 ) -> Profile:
-    async with aclosing(pool):
+    async with aclosing(pool), aclosing(workspace.grader()) as grader:
         with track("profile", len(probes) * len(pool.cards)) as bar:
             return await profile_pool(
-                probes, pool, store=store, max_rejected=max_rejected, progress=bar.update
-            )
+                probes, pool, store=store, max_rejected=workspace.params.max_rejected,
+                progress=bar.update, grade=grader,
+            )  # fmt: skip

@@ -9,6 +9,7 @@ can also start every weight from the warm start, which costs a whole training ru
 import asyncio
 import shutil
 from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,7 +105,8 @@ def _train(workspace: Workspace, pool: Pool, start: Path, seed: int, folder: Pat
         known = {}
     if known.items() >= inputs.items():
         return
-    context = training_context(workspace, pool, seed)
+    grader = workspace.grader()
+    context = training_context(workspace, pool, seed, grader)
     working = PATHS.runs / "sweep" / f"{hash_of(inputs)}-seed-{seed}-{swept_name(weight)}"
     with only_trainer(PATHS.runs), track(f"train, {swept_name(weight)}, seed {seed}", steps) as bar:
         trained = train_grpo(
@@ -113,6 +115,7 @@ def _train(workspace: Workspace, pool: Pool, start: Path, seed: int, folder: Pat
             working,
             progress=lambda row: bar.update(int(row["step"]), note=f"reward {row['reward']:.2f}"),
         )
+    asyncio.run(grader.aclose())
     scale, best = trained.cost_scale.state(), trained.best_step
     save_policy(trained.folder, folder, {**inputs, "cost_scale": scale, "best_step": best})
     shutil.rmtree(working, ignore_errors=True)
@@ -129,4 +132,7 @@ async def _play(
     router = policy_router(policy, pool, TRAINING_POOL, section.seed)
     jobs = [(router, question) for question in questions]
     rejected = Rejected("sweep", workspace.params.max_rejected)
-    return await play_all(jobs, concurrency=section.concurrency, store=store, rejected=rejected)
+    async with aclosing(workspace.grader()) as grader:
+        return await play_all(
+            jobs, concurrency=section.concurrency, store=store, rejected=rejected, grade=grader
+        )

@@ -26,6 +26,7 @@ from routerr1.pool.drawn import (
     stored_probes,
     with_outages,
 )
+from routerr1.pool.grading import Grade, compared, require_graders
 from routerr1.pool.names import TRAINING_NAMES
 from routerr1.pool.probed import ProbedPool
 from routerr1.pool.recorded import answerable
@@ -107,6 +108,7 @@ def read_inputs(workspace: Workspace) -> dict[int, Inputs]:
         is paid.
     """
     train, seeds = workspace.params.train, workspace.params.seeds
+    require_graders(workspace.all_questions(), workspace.params.verify)
     asyncio.run(workspace.open_pool(workspace.cards).aclose())
     _ = workspace.renderer
     for seed in seeds:
@@ -160,8 +162,8 @@ def _train_seed(
     workspace: Workspace, seed: int, inputs: Inputs, run: Run
 ) -> tuple[Trained, dict[str, float]]:
     train = workspace.params.train
-    pool = _open_pool(workspace)
-    context = training_context(workspace, pool, seed)
+    pool, grader = _open_pool(workspace), workspace.grader()
+    context = training_context(workspace, pool, seed, grader)
 
     def log_step(step: int, row: Mapping[str, float]) -> None:
         run.log_metrics({f"seed_{seed}/{key}": value for key, value in row.items()}, step)
@@ -184,6 +186,7 @@ def _train_seed(
             )  # fmt: skip
     finally:
         asyncio.run(pool.aclose())
+        asyncio.run(grader.aclose())
         context.rejected.tell()
     save_policy(
         trained.folder,
@@ -218,21 +221,25 @@ def _follow(workspace: Workspace) -> None:
     """The part in training of a process that `accelerate` started beside the first; the first alone writes."""
     inputs = read_inputs(workspace)
     for seed in workspace.params.seeds:
-        pool = _open_pool(workspace)
+        pool, grader = _open_pool(workspace), workspace.grader()
         try:
             train_grpo(
-                workspace.warmstart_folder(seed), training_context(workspace, pool, seed),
+                workspace.warmstart_folder(seed),
+                training_context(workspace, pool, seed, grader),
                 _working_folder(inputs[seed], seed), progress=lambda _: None,
             )  # fmt: skip
         finally:
             asyncio.run(pool.aclose())
+            asyncio.run(grader.aclose())
 
 
 def _working_folder(inputs: Inputs, seed: int) -> Path:
     return PATHS.runs / "train" / f"{hash_of(inputs)}-seed-{seed}"
 
 
-def training_context(workspace: Workspace, pool: Pool, seed: int) -> TrainingContext:
+def training_context(
+    workspace: Workspace, pool: Pool, seed: int, grade: Grade = compared
+) -> TrainingContext:
     """What stays fixed over a training run, here and in the sweep."""
     params = workspace.params
     train = params.train
@@ -251,6 +258,7 @@ def training_context(workspace: Workspace, pool: Pool, seed: int) -> TrainingCon
         seed=seed,
         lockstep=params.pool.calls != "live",
         load=load_options(params),
+        grade=grade,
         rehearsal=_rehearsal(workspace, seed),
         rejected=Rejected(
             "train", params.max_rejected, steps * train.rollouts_per_question + len(held_out)

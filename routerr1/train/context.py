@@ -8,6 +8,7 @@ from routerr1.config import RewardParams, RolloutParams, TrainParams
 from routerr1.jobs.rejected import Rejected
 from routerr1.policy.load import CPU_FLOAT32, LoadOptions
 from routerr1.pool.base import Pool
+from routerr1.pool.grading import Grade, compared
 from routerr1.prompt import Renderer
 from routerr1.reward import FrozenCostScale
 from routerr1.train.rehearsal import Rehearsal
@@ -34,6 +35,7 @@ class TrainingContext:
         lockstep: see `LocalGenerator`. A recorded run and its replay need it to sample the same tokens.
         load: where and how the policy computes.
         rehearsal: demonstrations that each step imitates beside its rollouts; None for none.
+        grade: of answers to questions whose task takes one, before they are scored.
         scorer: what a rollout earns.
         rejected: where rollouts and questions are put that break a contract; by default the first one stops.
     """
@@ -49,5 +51,6 @@ class TrainingContext:
     lockstep: bool = False
     load: LoadOptions = CPU_FLOAT32
     rehearsal: Rehearsal | None = None
+    grade: Grade = compared
     scorer: Scorer = score
     rejected: Rejected = field(default_factory=partial(Rejected, "train"))

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from routerr1.data.contracts import token_breaches, trajectory_breaches
 from routerr1.errors import BudgetExceeded
 from routerr1.jobs.rejected import Fault
+from routerr1.pool.grading import graded_all
 from routerr1.reward import FrozenCostScale
 from routerr1.rollout.generate import Generator, Session
 from routerr1.rollout.loop import play, stream_seed
@@ -133,7 +134,7 @@ class RolloutWorker:
 
         async def rolling() -> list[Trajectory]:
             async with generation as generator:
-                return await play(
+                played = await play(
                     [task.question for task in tasks],
                     generator,
                     [task.pool for task in tasks],
@@ -144,6 +145,7 @@ class RolloutWorker:
                     concurrency=max(1, len(tasks)),
                     first=first,
                 )
+            return await graded_all(played, context.grade)
 
         trajectories: list[Trajectory] = []
         spent: list[str] = []

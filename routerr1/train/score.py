@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from routerr1 import protocol
-from routerr1.answers.verifiers import verify
 from routerr1.config import RewardParams
 from routerr1.matching import token_f1
 from routerr1.metrics import routing_metrics
 from routerr1.notation import answers_with_reply, spend_of
 from routerr1.pool.base import Pool, is_best
+from routerr1.pool.grading import how_right
 from routerr1.protocol import IN_KEY, fit_names
 from routerr1.reward import FrozenCostScale, alpha_at, components
 from routerr1.types import Ask, Card, Trajectory
@@ -47,9 +47,9 @@ def score(
     format_valid = protocol.check(trajectory.text, protocol.names_of(cards, trajectory.handles))
     golds, said = trajectory.question.golden_answers, trajectory.answer
     rule = trajectory.question.matching
-    known = trajectory.question.metadata
     whole = answers_with_reply(trajectory)
-    em = verify(said, golds, rule, known, whole_reply=whole) if said is not None else 0.0
+    question, grade = trajectory.question, trajectory.grade
+    em = how_right(question, said, grade, whole_reply=whole) if said is not None else 0.0
     # A right choice or number may be written in other words than the reference.
     f1 = max(em, token_f1(said, golds, rule)) if said is not None else 0.0
     cost = micro_usd(trajectory, cards, params.cost_basis)

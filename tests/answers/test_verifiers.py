@@ -91,7 +91,9 @@ def test_without_a_task_the_rules_are_those_of_before():
 
 def test_an_unknown_task_is_refused_by_name():
     assert known_task("choice") == "choice"
-    with pytest.raises(DataError, match=r"--task essay: must be one of choice, number, short"):
+    with pytest.raises(
+        DataError, match=r"--task essay: must be one of choice, code, judge, long, number, short"
+    ):
         known_task("essay")
 
 
