@@ -161,7 +161,9 @@ def _place(row: ProbeRow) -> tuple[str, str, str]:
 def _latency(name: str, rows: Sequence[tuple[ProbeRow, ProbeRow]]) -> Reading:
     answered = [pair for pair in rows if all(row["failure"] is None for row in pair)]
     before_s = tuple(old["latency_s"] for old, _ in answered)
-    return Reading(f"{name} latency", before_s, tuple(new["latency_s"] for _, new in answered), ())
+    return Reading(
+        f"{name} latency, s", before_s, tuple(new["latency_s"] for _, new in answered), ()
+    )
 
 
 def _probed(params: Params, questions: Sequence[Question]) -> tuple[ProbeRow, ...]:
