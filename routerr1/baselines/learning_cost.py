@@ -11,7 +11,7 @@ from routerr1.baselines.few_probes import FEW, PROMPTED, SPEND, observed
 from routerr1.baselines.matrix import Matrix
 from routerr1.data.splits import first_line
 from routerr1.errors import DataError
-from routerr1.evaluate.controls import BEST_OF_SINGLES, BEST_SINGLE
+from routerr1.evaluate.controls import BEST_OF_SINGLES, BEST_SINGLE, POLICY
 from routerr1.evaluate.results import NOTHING_ASKED, LearningCost
 from routerr1.evaluate.routers import RouterId
 from routerr1.evaluate.run import Evaluation
@@ -68,6 +68,7 @@ def learning_costs(
     training: LearningCost | None,
     *,
     trained: bool,
+    on_probes: bool = False,
 ) -> dict[str, LearningCost]:
     """The cost of learning for every router of an evaluation, in the mean over training seeds.
 
@@ -78,6 +79,8 @@ def learning_costs(
     Args:
         training: of the policy; None where it is not known, or without a policy.
         trained: there is a policy. Routers with its text are left out if `training` is None.
+        on_probes: the policy was trained on the probes, and no other router has its text. Beside the probes its
+            training asked the validation questions, at most once each as for the best single model.
     """
     all_probes = _asked(matrix)
     own = NOTHING_ASKED if training is None else all_probes.plus(training)
@@ -86,6 +89,9 @@ def learning_costs(
         if router == BEST_OF_SINGLES:
             return NOTHING_ASKED
         kind, name = RouterId.parse(router)
+        if kind != "baseline" and on_probes:
+            asked = evaluated.validated if router in (POLICY, BEST_SINGLE) else NOTHING_ASKED
+            return asked.plus(all_probes) if router == POLICY else asked
         if kind != "baseline":
             return own.plus(evaluated.validated) if router == BEST_SINGLE else own
         if count := (FEW[name].probes if name in FEW else PROMPTED.get(name)):
@@ -93,7 +99,7 @@ def learning_costs(
         return all_probes if name in _FROM_ALL_PROBES else NOTHING_ASKED
 
     routers = {row.router for row in evaluated.rows}
-    if trained and training is None:
+    if trained and training is None and not on_probes:
         routers = {
             name
             for name in routers

@@ -175,9 +175,10 @@ _OWN: Mapping[str, object] = {
     "profile_pool.probes": 400,
     "rollout.max_reply_tokens": 64,  # a policy that answers by reference need not read it all
     "warmstart.steps": 300,
-    "train.steps": 80,
-    "train.checkpoint_every": 20,
-    "train.validate_every": 10,
+    "train.steps": 120,
+    "train.checkpoint_every": 30,
+    "train.validate_every": 15,
+    "train.validation_questions": 240,  # plays of them: replies are paid once
     "baselines.include": _ROUTERS,
     "generalize.file": None,
     "gate.min_unseen_em": None,

@@ -22,10 +22,14 @@ class ProbedPool(PoolWrapper):
     """Answers a probe question as its candidate answered it in profiling; `inner` is asked all others.
 
     A call that failed then is made again.
+
+    Attributes:
+        paid_usd: cost of the calls that `inner` made and had not recorded.
     """
 
     def __init__(self, inner: Pool, rows: Iterable[ProbeRow]) -> None:
         super().__init__(inner)
+        self.paid_usd = 0.0
         self._known = {
             (row["candidate"], row["question"]): Reply(
                 row["candidate"],
@@ -43,4 +47,8 @@ class ProbedPool(PoolWrapper):
     async def ask(self, call: Call) -> Reply:
         """See `Pool.ask`."""
         known = self._known.get((call.candidate, call.query))
-        return known if known is not None else await self.inner.ask(call)
+        if known is not None:
+            return known
+        reply = await self.inner.ask(call)
+        self.paid_usd += 0.0 if reply.cached else reply.cost_usd
+        return reply

@@ -98,7 +98,8 @@ def _learning(workspace: Workspace, found: Evaluation) -> dict[str, LearningCost
     """What each router's learning asked of the candidates; a policy that was not trained here is left out."""
     params, train = workspace.params, workspace.params.train
     training = None
-    if params.has_policy and (PATHS.train / "seeds.csv").is_file():
+    on_probes = params.looks_up_questions
+    if params.has_policy and not on_probes and (PATHS.train / "seeds.csv").is_file():
         held_out = len(workspace.questions("validation"))
         training = training_cost(
             PATHS.train,
@@ -106,7 +107,9 @@ def _learning(workspace: Workspace, found: Evaluation) -> dict[str, LearningCost
             validated=min(train.validation_questions, held_out),
         )
     matrix = read_matrix(PATHS.matrix)
-    return learning_costs(found, matrix, params.seeds, training, trained=params.has_policy)
+    return learning_costs(
+        found, matrix, params.seeds, training, trained=params.has_policy, on_probes=on_probes
+    )
 
 
 def _open_pool(workspace: Workspace, calls: Path) -> Pool:

@@ -193,7 +193,10 @@ def _train_seed(
         workspace.policy_folder(seed),
         {**inputs, "cost_scale": trained.cost_scale.state(), "best_step": trained.best_step},
     )
-    return trained, _metrics(trained, train, len(context.validation))
+    metrics = _metrics(trained, train, len(context.validation))
+    if isinstance(pool, ProbedPool):  # what was recorded before is not paid again
+        metrics["train_cost_usd"] = pool.paid_usd
+    return trained, metrics
 
 
 def _metrics(trained: Trained, train: TrainParams, validation_questions: int) -> dict[str, float]:

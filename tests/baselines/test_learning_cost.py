@@ -50,6 +50,16 @@ def folder(path: Path, log: str = LOG, results: object = RESULTS) -> Path:
     return path
 
 
+def test_a_policy_that_was_trained_on_probes_asked_them_and_validation():
+    found = learning_costs(
+        Evaluation(ROWS, {1: "a"}, validated=TRIED), MATRIX, [1], None, trained=True, on_probes=True
+    )
+    assert found["policy"] == LearningCost(calls=45, cost_usd=31.0)
+    assert found["best_single"] == TRIED
+    assert found["best_of_singles"] == NOTHING
+    assert found["baseline/knn"] == PROBES
+
+
 def test_learning_is_counted_in_calls_and_usd():
     found = learning_costs(
         Evaluation(ROWS, {1: "a"}, validated=TRIED), MATRIX, [1, 2], LearningCost(calls=100, cost_usd=7.0),

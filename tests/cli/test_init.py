@@ -203,12 +203,13 @@ def test_own_questions_become_a_registered_champion(own: Path, pool_file: Path, 
     params = (folder / "params.yaml").read_text()
     for key, few in (
         ("steps: 300", "steps: 60"),
-        ("steps: 80", "steps: 2"),
+        ("steps: 120", "steps: 2"),
         ("bootstrap: 10000", "bootstrap: 200"),
     ):
         assert params.count(f"  {key}") == 1
         params = params.replace(f"  {key}", f"  {few}")
     params = params.replace("questions_per_step: 24", "questions_per_step: 4")
+    params = params.replace("validation_questions: 240", "validation_questions: 12")
     (folder / "params.yaml").write_text(params)
     run("dvc", "repro")
     table = EvaluationTable.read(folder / "data/eval/table.json")

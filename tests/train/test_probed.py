@@ -147,6 +147,7 @@ async def test_only_what_was_not_asked_in_profiling_is_asked() -> None:
     assert (known.text, known.cached, Counting.asked) == ("Das macht Fahrer 0.", True, 0)
     assert (await pool.ask(Call("Big", "Neu?"))).failure == "unavailable"
     assert Counting.asked == 1
+    assert pool.paid_usd == 0.0
     failed = [{**ROWS[0], "failure": "unavailable"}]
     await ProbedPool(Counting(CARDS), cast("list[ProbeRow]", failed)).ask(
         Call("Big", QUESTIONS[0].question)
