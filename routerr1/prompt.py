@@ -42,6 +42,7 @@ _REPLIES: dict[Template, str] = {
     "full": "\n\n<information>{}</information>\n\n",
     "file": "\n\n<information>{}</information>\n\n",
 }
+_MOST_CHARS = 200  # of a question that a policy looks up
 _PLACEHOLDER = re.compile(r"\{(cards|names|question|max_rounds)\}")
 
 _FULL = """\
@@ -180,6 +181,18 @@ def _filled(
 
 def _compact(question: Question, cards: Sequence[Card]) -> str:  # noqa: ARG001 - look-ups show them
     return f"spend {spend_of(question)}: {tidied(question.question)}\n"
+
+
+def looking_up(figures: Figures) -> Renderer:
+    """The compact template for a policy that looks questions up, which reads no more than how one begins.
+
+    It refers to the question and writes nothing of it, so a long one would only cost time and room.
+    """
+    return Renderer(_beginning, _REPLIES["compact"], short=True, figures=figures)
+
+
+def _beginning(question: Question, cards: Sequence[Card]) -> str:
+    return _compact(replace(question, question=question.question[:_MOST_CHARS]), cards)
 
 
 def _line(card: Card) -> str:

@@ -6,7 +6,6 @@ only results that are still valid.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,7 @@ from routerr1.pool.grading import Grader, open_judge
 from routerr1.pool.profile import ProbeRow, read_probes
 from routerr1.pool.recording import Recorder
 from routerr1.pool.records import RecordStore
-from routerr1.prompt import Renderer, prompt_hash, renderer
+from routerr1.prompt import Renderer, looking_up, prompt_hash, renderer
 from routerr1.rollout.generate import Generator
 from routerr1.rollout.lazy import LazyGenerator
 from routerr1.simulation.candidates import candidates_of
@@ -116,10 +115,9 @@ class Workspace:
         Raises: ConfigError if the wording's file cannot be used.
         """
         section = self.params.prompt
-        render = renderer(section.template, self.params.rollout.max_rounds, section.file)
-        if not self.params.looks_up_questions:
-            return render
-        return replace(render, figures=lambda question: self._figures(question))
+        if self.params.looks_up_questions:
+            return looking_up(lambda question: self._figures(question))
+        return renderer(section.template, self.params.rollout.max_rounds, section.file)
 
     def load_figures(self) -> None:
         """Read now what look-ups of a question rest on, if there are any; the file can go afterwards.

@@ -12,7 +12,7 @@ from routerr1.errors import ConfigError
 from routerr1.notation import ShortNotation
 from routerr1.policy.scratch import train_tokenizer
 from routerr1.pool.names import TRAINING_NAMES, UNSEEN_NAMES
-from routerr1.prompt import PUBLISHED, prompt_hash, renderer
+from routerr1.prompt import PUBLISHED, looking_up, prompt_hash, renderer
 from routerr1.protocol import information
 from routerr1.simulation.candidates import drawn_candidates, wide_candidates
 from routerr1.simulation.pool import training_pool
@@ -167,3 +167,11 @@ def test_drawn_pools_repeat_by_seed_and_are_of_every_size_and_shape() -> None:
     assert last < 150
     with pytest.raises(ValueError, match="as many names"):
         wide_candidates(1, UNSEEN_NAMES[:2], 3)
+
+
+def test_a_policy_that_looks_questions_up_reads_how_they_begin():
+    long = replace(QUESTION, question=f"Why {'very ' * 1000}long?")
+    text = looking_up(lambda _: {})(long, CARDS)
+    assert text.startswith("spend 10: why very very")
+    assert len(text) < 250
+    assert looking_up(lambda _: {})(QUESTION, CARDS) == renderer("compact", 4)(QUESTION, CARDS)

@@ -17,7 +17,7 @@ from routerr1.pool.names import TRAINING_NAMES
 from routerr1.pool.perturbed import PerturbedPool
 from routerr1.pool.probed import ProbedPool, UnreachablePool
 from routerr1.pool.profile import ProbeRow
-from routerr1.prompt import renderer
+from routerr1.prompt import looking_up
 from routerr1.protocol import check, names_of
 from routerr1.train.checkpoint import read_manifest, write_manifest
 from routerr1.train.probed import ProbedDemonstrations, refusals_of
@@ -72,7 +72,7 @@ def source(params: Params, *, outages: bool = True) -> ProbedDemonstrations:
         return with_outages(made, seed) if outages else made
 
     figures: Mapping[str, float] = {"Big": 0.9, "Bill": 0.1, "Post": 0.2}
-    render = replace(renderer("compact", params.rollout.max_rounds), figures=lambda _: figures)
+    render = looking_up(lambda _: figures)
     return ProbedDemonstrations(
         QUESTIONS, [], pool, refusals_of(ROWS), render, params.rollout,
         params.warmstart.stop_probability,
