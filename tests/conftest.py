@@ -36,9 +36,13 @@ gc.set_threshold(10_000)  # as the command line does
 ROOT = Path(__file__).parents[1]
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """Two processes more than there are cores: many a test waits for a server or a clock."""
-    return (os.cpu_count() or 1) + 2
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two processes more than there are cores: many a test waits for a server or a clock.
+
+    One more for the fast tests: each process imports torch, mlflow and the like, which takes as long as a
+    fifth of these tests.
+    """
+    return (os.cpu_count() or 1) + (1 if config.getoption("markexpr") == "not slow" else 2)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
