@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
@@ -63,10 +64,11 @@ class KnownQuestions:
         self._embedder = embedder.fit(known)
         self._known_Q_D = self._embedder.embed(known)
         self._usual = usual_similarity(self._known_Q_D)
+        self._one_at_a_time = Lock()  # more at once are no faster, and set the threads of torch
 
     def compare(self, question: str) -> Likeness:
-        """Where `question` lies among the known ones."""
-        with torch_on_one_thread():  # more take longer beside other work
+        """Where `question` lies among the known ones; from any thread."""
+        with self._one_at_a_time, torch_on_one_thread():  # more take longer beside other work
             near_Q = self._known_Q_D @ self._embedder.embed([question])[0]
         nearest = np.argsort(-near_Q, kind="stable")[:_NEIGHBOURS]
         counted = Counter(self._topics[place] for place in nearest)

@@ -1,5 +1,6 @@
 """Routers without a policy: a candidate's reply is the answer."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,13 @@ def test_a_question_is_put_beside_the_nearest_known_ones():
     far = known.compare("Please rewrite my cover letter in a friendlier tone.")
     assert far.is_unlike
     assert far.lines()[0].startswith("Unlike the questions")
+
+
+def test_threads_compare_questions_at_once():
+    known = KnownQuestions({f"Where is {n}?": "places" for n in range(20)}, embedder("minilm", 0))
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(known.compare, [f"Where is {'so ' * n}far?" for n in range(40)]))
+    assert {each.topic for each in found} == {"places"}
 
 
 def test_a_question_of_the_same_language_is_not_yet_like_the_known_ones():

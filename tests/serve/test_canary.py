@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -40,7 +41,7 @@ def with_canary(
     return running, canary
 
 
-def versions(running: Running, users: int, asked: int, **fields: object) -> dict[str, set[str]]:
+def versions(running: Running, users: int, asked: int, **fields: Any) -> dict[str, set[str]]:
     """User -> the versions that answered."""
     found: dict[str, set[str]] = {}
     with client(running) as openai_client:

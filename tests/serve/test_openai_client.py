@@ -25,7 +25,7 @@ from tests.serve.conftest import FRANCE, Running, Start
 ASK: dict[str, Any] = {"model": "routerr1", "messages": [{"role": "user", "content": FRANCE}]}
 
 
-def client(running: Running, key: str = "none", **options: object) -> openai.OpenAI:
+def client(running: Running, key: str = "none", **options: Any) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{running.url}/v1", api_key=key, max_retries=0, **options)
 
 

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import openai
@@ -21,7 +22,7 @@ from tests.serve.stub import USAGE, WORDS, build_stub
 from tests.serve.test_openai_client import asynchronous, client, until
 from tests.servers import write_pool_file
 
-ASK = {"model": "Atlas", "messages": [{"role": "user", "content": FRANCE}]}
+ASK: dict[str, Any] = {"model": "Atlas", "messages": [{"role": "user", "content": FRANCE}]}
 TEXT = "".join(WORDS)
 
 
