@@ -145,18 +145,20 @@ def _learned(context: BaselineContext, seed: int) -> dict[str, Play]:
 
 def _prompted(context: BaselineContext, seed: int) -> dict[str, Play]:
     base, pool = context.base, context.pool
-    tuned = replace(base, generator=LazyGenerator(context.fitted["sft"]))
-    return {
+    plays: dict[str, Play] = {
         **{name: _with_few_cards(context.fitted[name], base, pool, seed) for name in PROMPTED},
         "direct": partial(prompted.direct, base=base, pool=pool, seed=seed),
         "cot": partial(prompted.chain_of_thought, base=base, pool=pool, seed=seed),
-        "sft": partial(prompted.direct, base=tuned, pool=pool, seed=seed),
         "prompted": partial(prompted.prompted_choice, base=base, pool=pool, seed=seed),
         "policy_before_rl": partial(base.play, pool=pool, seed=seed),
         "largest": partial(
             play_once, name=prompted.largest(pool.cards), writer=base, pool=pool, seed=seed
         ),
     }
+    if (tuned := context.fitted.get("sft")) is not None:  # serving fine-tunes none
+        writer = replace(base, generator=LazyGenerator(tuned))
+        plays["sft"] = partial(prompted.direct, base=writer, pool=pool, seed=seed)
+    return plays
 
 
 def _single(chooser: Lazy[Chooser], base: Policy, pool: Pool, seed: int) -> Play:

@@ -15,7 +15,8 @@ from routerr1.config import Params
 from routerr1.errors import CheckpointError, ConfigError
 from routerr1.pool.budget import Budget, BudgetedPool, Grant, Limits
 from routerr1.pool.cards import write_cards
-from routerr1.serve.build import Choices, policy_engine, reply_route
+from routerr1.pool.profile import profile, sample_probes, write_profile
+from routerr1.serve.build import Choices, policy_engine, reply_route, router_engine
 from routerr1.serve.engine import Engine, Identity
 from routerr1.serve.gateway import Gateway
 from routerr1.serve.hearing import Heard
@@ -47,6 +48,35 @@ def opened(params: Params) -> Engine:
 def test_simulated_candidates_are_refused_unless_it_is_a_demonstration(params: Params) -> None:
     with pytest.raises(ConfigError, match="the candidates are simulated"):
         policy_engine(Path("models/policy"), params, Choices())
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["knn", *(pytest.param(name, marks=pytest.mark.slow) for name in (
+        "policy", "fixed/Atlas", "mlp", "frugal", "largest", "prompted", "policy_before_rl",
+        "knn_multi_turn", "knn_spend_5",
+    ))],
+)  # fmt: skip
+async def test_an_evaluated_router_plays_questions_as_in_the_evaluation(
+    params: Params, folder: Path, pool: SimulatedPool, rows: list[Question], name: str
+) -> None:
+    shutil.copytree(folder / "models/policy", folder / "models/warmstart/seed-1")
+    probes = sample_probes([row for row in rows if row.split == "train"], 16, seed=1)
+    write_profile(folder / "data/pool", await profile(probes, pool, store=None))
+    engine = await asyncio.to_thread(router_engine, name, params, Choices(demo=True))
+    try:
+        played = await engine.play(
+            Question("q1", "served", FRANCE, (), "test"), Heard("served/q1"), Grant()
+        )
+        asked = {turn.reply.model for turn in played.turns if turn.reply is not None}
+        if name in ("knn", "mlp", "largest", "knn_spend_5"):
+            assert asked <= {card.name for card in pool.cards}
+        if name in ("knn", "mlp", "frugal", "largest"):
+            assert asked
+        assert engine.topics is not None
+        assert engine.topics.place(FRANCE).result(60).topic
+    finally:
+        await engine.aclose()
 
 
 @pytest.mark.slow
