@@ -5,11 +5,13 @@ wall seconds. So the same evaluation writes the same bytes.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self, get_type_hints
 
+from routerr1.answers.verifiers import SHORT
 from routerr1.errors import DataError
 from routerr1.files import atomic_path
 from routerr1.matching import Rule, token_f1
@@ -20,6 +22,8 @@ from routerr1.rollout.record import to_row, without_tokens
 from routerr1.types import Ask, Card, Question, Reply, Trajectory
 
 _NOT_ASKED = ("unknown_model", "malformed_call", "budget", "repeated")  # failures without a call
+
+_TASK = re.compile(r'"task": "([^"\\\\]+)"')
 
 JudgeCall = Callable[[str, str], bool | None]
 """(candidate, sub-question) -> True if it is the most accurate candidate; None if that is unknown."""
@@ -75,6 +79,12 @@ class Row:
     def matching(self) -> Rule:
         """The rule by which its answer is compared."""
         return "text" if '"matching": "text"' in self.trajectory else "squad"
+
+    @property
+    def task(self) -> str:
+        """The task of its question."""
+        found = _TASK.search(self.trajectory)  # in a text its quotes are escaped
+        return found[1] if found else SHORT
 
     @property
     def rejected(self) -> bool:

@@ -21,7 +21,12 @@ from routerr1.report import html, markdown, plots
 from routerr1.report.advice import advice_section
 from routerr1.report.glossary import label, routers_section
 from routerr1.report.sections import Plot, Section
-from routerr1.report.summary import failures_section, summary_section, topics_section
+from routerr1.report.summary import (
+    failures_section,
+    summary_section,
+    tasks_section,
+    topics_section,
+)
 from routerr1.report.sweep import Sweep, draw_swept, sweep_section
 from routerr1.report.tables import (
     calls_section,
@@ -175,6 +180,7 @@ def sections_of(sources: Sources, drawn: Mapping[str, str]) -> list[Section]:
         else None,
         summary_section(table, sources.rows),
         topics_section(table, sources.rows),
+        tasks_section(table, sources.rows),
         failures_section(sources.rows, table.reference),
         _routers_section(sources, drawn),
         datasets_section(table),

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from statistics import fmean
 
 from routerr1.evaluate.controls import BEST_SINGLE, POLICY
@@ -18,6 +18,8 @@ _RELIED = 0.1  # share of the calls from which a router relies on a model, quest
 _MAX_TOPICS = 12  # columns of the table of topics
 _EXAMPLES = 2  # failed questions shown of each topic
 _NO_TOPIC = "no single topic"
+Part = Callable[[Row], str]
+"""The group of a row."""
 
 
 def summary_section(table: EvaluationTable, rows: Sequence[Row]) -> Section:
@@ -230,9 +232,20 @@ def _is_beaten(
 
 def topics_section(table: EvaluationTable, rows: Sequence[Row]) -> Section | None:
     """EM of each candidate, and of the policy, on each topic; None without candidates or topics."""
-    cells = _candidate_topics(rows)
+    return _parts_section(table, rows, _topic, "topic")
+
+
+def tasks_section(table: EvaluationTable, rows: Sequence[Row]) -> Section | None:
+    """The same by task of the questions; None if all have one."""
+    return _parts_section(table, rows, lambda row: row.task, "task")
+
+
+def _parts_section(
+    table: EvaluationTable, rows: Sequence[Row], part: Part, kind: str
+) -> Section | None:
+    cells = _candidate_parts(rows, part)
     reference = table.reference
-    mine = _topics(_rows_of(rows, reference))
+    mine = _parts(_rows_of(rows, reference), part)
     if not cells or len(mine) < 2:
         return None
     topics = sorted(mine, key=lambda topic: (-len(mine[topic]), topic))[:_MAX_TOPICS]
@@ -246,11 +259,11 @@ def topics_section(table: EvaluationTable, rows: Sequence[Row]) -> Section | Non
     for name in sorted(cells, key=lambda name: (-alone[name].em.mean, name)):
         lines.append(_topics_line(name, cells[name], topics, alone[name].em.mean, best=best))
     sizes = [f"{topic} ({len({_question(row) for row in mine[topic]})})" for topic in topics]
-    more = f" The {left_out} topics with the fewest questions are left out." if left_out else ""
+    more = f" The {left_out} {kind}s with the fewest questions are left out." if left_out else ""
     return Section(
-        "Models and topics",
-        f"EM on the questions of each topic, {_alone_at_once(table)}. Green: the "
-        f"best model of the topic. In brackets: questions.{more}",
+        f"Models and {kind}s",
+        f"EM on the questions of each {kind}, {_alone_at_once(table)}. Green: the "
+        f"best model of the {kind}. In brackets: questions.{more}",
         Table(("Model", "All", *sizes), tuple(lines)),
     )
 
@@ -352,19 +365,31 @@ def reference_answers(row: Row) -> list[str]:
 
 def _candidate_topics(rows: Sequence[Row]) -> dict[str, dict[str, list[Row]]]:
     """Candidate -> topic -> the rows with that candidate for every call."""
+    return _candidate_parts(rows, _topic)
+
+
+def _candidate_parts(rows: Sequence[Row], part: Part) -> dict[str, dict[str, list[Row]]]:
     by_candidate: dict[str, list[Row]] = {}
     for row in rows:
         kind, name = RouterId.parse(row.router)
         if kind == "fixed":
             by_candidate.setdefault(name, []).append(row)
-    return {name: _topics(own) for name, own in by_candidate.items()}
+    return {name: _parts(own, part) for name, own in by_candidate.items()}
 
 
 def _topics(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    return _parts(rows, _topic)
+
+
+def _parts(rows: Iterable[Row], part: Part) -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = {}
     for row in rows:
-        found.setdefault(row.topic or _NO_TOPIC, []).append(row)
+        found.setdefault(part(row), []).append(row)
     return found
+
+
+def _topic(row: Row) -> str:
+    return row.topic or _NO_TOPIC
 
 
 def _question(row: Row) -> tuple[str, str]:
