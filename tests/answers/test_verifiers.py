@@ -1,5 +1,6 @@
 """Verifiers of tasks: what is right, and what only looks so."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -138,3 +139,36 @@ def test_a_shared_letter_is_no_shared_answer(tmp_path: Path):
         embed=lambda texts: embedder("minilm", 0).embed(texts),
     )  # fmt: skip
     assert found.alike == 0
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A package with verifiers of its own, one of which takes a name that is taken."""
+    (tmp_path / "essays.py").write_text(
+        "def essay(said, references, rule, whole_reply, known):\n"
+        "    return float(len(said.split()) >= int(references[0]))\n"
+    )
+    about = tmp_path / "essays-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: essays\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(
+        "[routerr1.verifiers]\nessay = essays:essay\nshort = essays:essay\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    verifiers.cache_clear()
+    yield
+    verifiers.cache_clear()
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_package_adds_a_task_and_replaces_none(tmp_path: Path):
+    assert verify("three words here", ["3"], "text", {"task": "essay"}) == 1.0
+    assert verify("two words", ["3"], "text", {"task": "essay"}) == 0.0
+    assert verify("three words here", ["3"], "text", {}) == 0.0
+    assert known_task("essay") == "essay"
+    file = tmp_path / "own.csv"
+    file.write_text("question,gold\nWrite about the sea.,3\n")
+    columns = ColumnsParams(id=None, golden_answers="gold", metadata=None, task="essay")
+    found = import_file(file, "own", columns, out=tmp_path, shares=Shares(1.0, 0.0))
+    (row,) = read_file(found.path)
+    assert row.metadata["task"] == "essay"
