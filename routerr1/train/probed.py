@@ -1,10 +1,10 @@
 """Scripted trajectories on the probes of the profile stage: valid format, real replies, random routing.
 
-A scripted policy looks its question up, quotes the figure and handle of one of the shown candidates at
+A scripted policy looks its question up. It quotes the figure and handle of one of the shown candidates at
 random, asks it the question as it is, and answers with the reply it got. Where the reply is a refusal or
-the call failed, it usually looks again and asks another candidate, if one is shown. Pools and names are drawn, so the
-figures are all that tells candidates apart. A policy can learn the protocol, to refer to replies, and what
-a refusal looks like in the language of its questions. It cannot learn that a higher figure is better.
+the call failed, it usually looks again and asks another candidate, if one is shown. Pools and names are
+drawn, so the figures are all that tells candidates apart. A policy can learn the protocol, to refer to
+replies, and what a refusal looks like in the language of its questions. It cannot learn that a higher figure is better.
 """
 
 import asyncio
