@@ -176,6 +176,7 @@ def test_shares_leave_something_to_test_on():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.usefixtures("git_user")
 def test_own_questions_become_a_registered_champion(own: Path, pool_file: Path, tmp_path: Path):
     """The commands of a new user, outside the clone, with real DVC and a live pool."""
