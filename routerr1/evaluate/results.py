@@ -15,6 +15,7 @@ from routerr1.files import read_json, write_json
 
 _DIGITS = 9  # significant
 _POLICY = "policy"
+_CLOSED_BOOK = "closed_book"
 
 Measure = Literal[
     "em",
@@ -236,6 +237,11 @@ class RouterTable(Result):
     def has_policy(self) -> bool:
         """False if only routers without a policy were evaluated, whose answers are whole replies."""
         return any(entry.router == _POLICY for entry in self.routers)
+
+    @property
+    def takes_whole_replies(self) -> bool:
+        """True if answers are whole replies: without a policy, and beside one that lends no control its text."""
+        return not any(entry.router == _CLOSED_BOOK for entry in self.routers)
 
     @property
     def has_several_seeds(self) -> bool:

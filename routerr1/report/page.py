@@ -204,7 +204,7 @@ def _routers_section(sources: Sources, drawn: Mapping[str, str]) -> Section:
     parts = [
         usage_section(table),
         pairs_section(table.pairs),
-        routers_section(names, simulated=sources.simulated, policy=table.has_policy),
+        routers_section(names, simulated=sources.simulated, policy=not table.takes_whole_replies),
         how_to_read(table),
         seeds_section(sources.seeds) if len(sources.seeds.seeds) > 2 else None,
     ]

@@ -42,13 +42,13 @@ def summary_section(table: EvaluationTable, rows: Sequence[Row]) -> Section:
 
 def _alone_words(table: EvaluationTable) -> str:
     """How a candidate was evaluated alone."""
-    if table.has_policy:
+    if not table.takes_whole_replies:
         return "with the policy's text and that model for every call"
     return "of its replies to the whole questions"
 
 
 def _alone_at_once(table: EvaluationTable) -> str:
-    if table.has_policy:
+    if not table.takes_whole_replies:
         return "with one model for every call and the policy's text"
     return "with one model for all of them"
 
@@ -81,7 +81,7 @@ def _quality_point(policy: RouterResult, table: EvaluationTable) -> str:
     )
     return (
         f"{_subject(policy.router)} answers {em.mean:.1%} of {table.n} questions "
-        f"{'exactly' if table.has_policy else 'right'}{interval}. Its calls cost "
+        f"{'right' if table.takes_whole_replies else 'exactly'}{interval}. Its calls cost "
         f"{_per_thousand(policy)} USD per 1,000 questions."
     )
 
