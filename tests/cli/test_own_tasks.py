@@ -1,4 +1,4 @@
-"""Every task from `init` to `advise` in one workspace."""
+"""Every task from `init` to `advise` in one workspace, and questions or pools that teach nothing."""
 
 import csv
 import json
@@ -6,11 +6,16 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from routerr1.answers.sandbox import can_confine
+from routerr1.cli.app import app
+from routerr1.errors import DataError, RouterError
 from routerr1.evaluate.rows import Row, read_rows
 from routerr1.pool.profile import read_probes
 from tests.chat_server import Says, chatting, write_pool
@@ -194,3 +199,102 @@ def shares_of(rows: list[Row]) -> dict[tuple[str, str], float]:
     for row in rows:
         found.setdefault((row.dataset, row.router), []).append(row.em)
     return {key: sum(values) / len(values) for key, values in found.items()}
+
+
+STAGES = ("dataset", "checks", "profile", "warmstart", "train", "evaluate", "generalize", "report")
+
+
+@contextmanager
+def workspace(
+    folder: Path, rows: list[tuple[str, str, str]], reply: Says, prices: dict[str, float],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[None]:  # fmt: skip
+    """A workspace in the working directory, with a live pool."""
+    file = folder / "own.csv"
+    with file.open("w", newline="") as stream:
+        csv.writer(stream).writerows([("ask", "gold", "kind"), *rows])
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    with chatting(reply) as url:
+        pool = write_pool(folder / "models.yaml", url, prices)
+        words = ["init", str(folder / "ws"), "--questions", str(file), "--question", "ask", "--answers", "gold", "--topic", "kind", "--pool", str(pool)]  # fmt: skip
+        done = CliRunner().invoke(app, words)
+        if done.exception is not None:
+            raise done.exception
+        monkeypatch.chdir(folder / "ws")
+        params = Path("params.yaml").read_text()
+        for pattern, text in (
+            (r"(?m)^  init: \S+", "  init: none"), (r"bootstrap: \d+", "bootstrap: 200"),
+            (r"(?m)^  include: \[.*?\]", "  include: [knn, frugal]"),
+        ):  # fmt: skip
+            params = re.sub(pattern, text, params, count=1)
+        Path("params.yaml").write_text(params)
+        yield
+
+
+def advised() -> str:
+    """What `advise` says after all stages."""
+    for stage in STAGES:
+        done = CliRunner().invoke(app, [stage])
+        assert done.exception is None or done.exit_code == 0, (stage, done.output, done.exception)
+    found = CliRunner().invoke(app, ["advise"])
+    assert found.exit_code == 0, found.output
+    return " ".join(found.output.split())
+
+
+def tickets(count: int, kinds: int) -> list[tuple[str, str, str]]:
+    """Questions of some topics, each with an answer of its own."""
+    topics = ["the invoice of", "the parcel for", "the password of"][:kinds]
+    return [
+        (f"What is the number of {topics[n % kinds]} customer {CITIES[n % 20]} {n}?", f"X{n:03}", topics[n % kinds].split()[1])
+        for n in range(count)
+    ]  # fmt: skip
+
+
+def knows(rows: list[tuple[str, str, str]], who: dict[str, tuple[str, ...]]) -> Says:
+    """Each model knows the answers of some topics."""
+    golds = {ask: (gold, kind) for ask, gold, kind in rows}
+
+    def reply(model: str, prompt: str) -> str:
+        gold, kind = golds[prompt]
+        return f"It is {gold}." if kind in who[model] else "I do not know."
+
+    return reply
+
+
+ALL = ("invoice", "parcel", "password")
+
+
+@pytest.mark.parametrize(
+    ("rows", "who", "said"),
+    [
+        pytest.param(tickets(60, 1), {"Alpha": ALL, "Beta": ()}, "Use one model for all questions: Alpha", id="one topic"),
+        pytest.param(tickets(60, 3), {"Alpha": ALL}, "Use one model for all questions: Alpha", id="one candidate"),
+        pytest.param(tickets(60, 3), {"Alpha": ALL, "Beta": ALL}, "Use one model for all questions: Alpha", id="all equal"),
+        pytest.param(tickets(20, 3), {"Alpha": ("invoice",), "Beta": ALL}, "8 independent test questions are too few", id="20 questions"),
+    ],
+)  # fmt: skip
+def test_what_teaches_nothing_ends_in_a_sensible_sentence(
+    rows: list[tuple[str, str, str]], who: dict[str, tuple[str, ...]], said: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):  # fmt: skip
+    prices = {name: 0.1 * 10**place for place, name in enumerate(who)}
+    with workspace(tmp_path, rows, knows(rows, who), prices, monkeypatch):
+        found = advised()
+    assert said in found
+    if len(rows) == 20:
+        assert "Undecided" in found
+
+
+def test_questions_without_answers_leave_no_workspace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    rows = [(ask, "", kind) for ask, _, kind in tickets(30, 3)]
+    with (
+        pytest.raises(
+            (DataError, RouterError), match="no usable row; 30 refused: there is no answer"
+        ),
+        workspace(tmp_path, rows, lambda *_: "x", {"A": 0.1}, monkeypatch),
+    ):
+        pass
+    assert not (tmp_path / "ws").exists()
