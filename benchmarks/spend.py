@@ -21,7 +21,7 @@ import argparse
 import asyncio
 import json
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from routerr1.baselines.embed import embedder
-from routerr1.baselines.few_probes import frugal_knn
-from routerr1.baselines.matrix import Matrix, read_matrix
+from routerr1.baselines.few_probes import with_price
+from routerr1.baselines.learned import ScoredChooser, knn
+from routerr1.baselines.matrix import read_matrix
 from routerr1.config import BaselineParams, Params, load_params
 from routerr1.evaluate.controls import POLICY, Policy, Router, policy_router
 from routerr1.evaluate.pareto import area
@@ -102,7 +103,7 @@ async def play(
         answerable(workspace.questions("test"), pool), limit, params.evaluate.seed
     )
     topic_of = partial(topic_in, workspace.facts)
-    matrix = read_matrix(PATHS.matrix)
+    near = neighbours(params.baselines, params.seeds[0])
     rows = {}
     for level in LEVELS:
         routers = [
@@ -111,7 +112,7 @@ async def play(
             for router in (
                 policy_router(policy, pool, str(level), 0),
                 by_the_cards(policy, pool, topic_of, str(level), 0, level=level),
-                by_neighbours(policy, pool, matrix, params.baselines, level),
+                by_neighbours(policy, pool, near, level),
             )
         ]
         jobs = [
@@ -125,13 +126,17 @@ async def play(
     return rows
 
 
-def by_neighbours(
-    policy: Policy, pool: Pool, matrix: Matrix, section: BaselineParams, level: int
-) -> Router:
-    """kNN with the level's price, for each sub-question of the policy."""
-    chooser = frugal_knn(
-        matrix, embedder(section.embedder, policy.seed), level=level, neighbours=section.neighbours
+def neighbours(section: BaselineParams, seed: int) -> ScoredChooser:
+    """kNN over the probes, which remembers what it predicts: the same queries come at every level."""
+    fitted = knn(
+        read_matrix(PATHS.matrix), embedder(section.embedder, seed), neighbours=section.neighbours
     )
+    return ScoredChooser(fitted.matrix, lru_cache(maxsize=None)(fitted.predict))
+
+
+def by_neighbours(policy: Policy, pool: Pool, near: ScoredChooser, level: int) -> Router:
+    """kNN with the level's price, for each sub-question of the policy."""
+    chooser = with_price(near, level)
 
     async def play(question: Question, *, player: str) -> Trajectory:
         return await policy.play(

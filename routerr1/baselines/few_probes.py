@@ -155,15 +155,19 @@ def _nearest_topic(matrix: Matrix, embedder: Embedder) -> Callable[[str], str]:
 
 
 def frugal_knn(matrix: Matrix, embedder: Embedder, *, level: int, neighbours: int) -> ScoredChooser:
-    """kNN less a price on cost.
+    """kNN less a price on cost; see `with_price`."""
+    return with_price(knn(matrix, embedder, neighbours=neighbours), level)
+
+
+def with_price(chooser: ScoredChooser, level: int) -> ScoredChooser:
+    """The chooser less a price on cost.
 
     Args:
         level: of spend, 0 to 10; a call to the most expensive candidate costs `price_at(level)`.
     """
-    fitted = knn(matrix, embedder, neighbours=neighbours)
-    price = price_at(level)
-    relative = matrix.mean_cost / max(float(matrix.mean_cost.max()), _FREE_USD)
-    return ScoredChooser(matrix, lambda query: fitted.predict(query) - price * relative)
+    cost = chooser.matrix.mean_cost
+    penalty = price_at(level) * cost / max(float(cost.max()), _FREE_USD)
+    return ScoredChooser(chooser.matrix, lambda query: chooser.predict(query) - penalty)
 
 
 def few_cards(cards: Sequence[Card], seen: Matrix) -> tuple[Card, ...]:

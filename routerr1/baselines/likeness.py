@@ -17,7 +17,8 @@ from routerr1.pool.profile import read_probes
 
 _log = logging.getLogger(__name__)
 _NEIGHBOURS = 10
-_LOWEST = 5.0  # percentile of the known questions' own similarity to their nearest
+_NEAR = 4  # of its nearest: a question may be known in three other wordings
+_LOWEST = 5.0  # percentile of the known questions' own similarity to their near ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +104,16 @@ def topics_of(matrix: Path) -> dict[str, str]:
 
 
 def usual_similarity(known_Q_D: "np.typing.NDArray[np.float32]") -> float:
-    """Halfway from the similarity of any two known questions to that of a known question to its nearest.
+    """Halfway from the similarity of any two known questions to that of a known question to its near ones.
 
     Both are of the embedder and the language: an English model puts any two German texts close together.
+    The nearest are often the same question in other words, so the fourth nearest counts.
     """
     if len(known_Q_D) < 2:
         return 0.0
     similar = known_Q_D @ known_Q_D.T
     any_two = (similar.sum() - np.trace(similar)) / (similar.size - len(similar))
     np.fill_diagonal(similar, -1.0)
-    nearest = np.percentile(similar.max(axis=1), _LOWEST)
-    return float(any_two + nearest) / 2
+    place = min(_NEAR, len(similar) - 1)
+    near = np.percentile(np.sort(similar, axis=1)[:, -place], _LOWEST)
+    return float(any_two + near) / 2

@@ -86,7 +86,7 @@ def demonstrations(
     rng = Random(f"imitated/{seed}")
     for number in range(count):
         worded = as_typed(rng.choice(questions), rng)
-        question = with_spend(worded.question, rng.randint(0, SPEND_LEVELS))
+        question, level = worded.question, rng.randint(0, SPEND_LEVELS)
         pool = UnderstandingPool(_guessing_pool(known, rng, number), worded)
         script = _script(
             question, worded.fixes, stop_probability, params.max_rounds, Random(rng.random())
@@ -94,7 +94,8 @@ def demonstrations(
         trajectory = rollout(
             question, ScriptedGenerator(script), pool, render=render, params=params, seed=number
         )
-        yield render(question, pool.cards), asyncio.run(trajectory)
+        # The look-ups show what level 10 shows: of one or two candidates there is little to read.
+        yield render(with_spend(question, level), pool.cards), asyncio.run(trajectory)
 
 
 def _guessing_pool(known: Mapping[str, Fact], rng: Random, seed: int) -> Pool:

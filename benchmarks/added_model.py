@@ -1,0 +1,236 @@
+"""What a new model gains before any training, by the number of probes that its card rests on.
+
+For every candidate that leads a topic, the held-out ones too, the pool is played without it, and with it
+under a card of 0, 8, 40 and 120 probes. A policy reads cards, so nothing is trained again. Played are the test
+questions with a part in a topic that the candidate leads by its card of 120 probes.
+
+Run it where the chain has run, on a recorded pool:
+
+    python benchmarks/added_model.py [--policy FOLDER]... [--out STEM]
+
+Prints one JSON object; --out also writes it, with a table as Markdown. Gains are in exact match against the pool
+without the candidate, paired by question; intervals resample groups of questions. "First" is the share of
+the first calls for a sub-question of such a topic, "all" of all calls for one.
+"""
+
+import argparse
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from routerr1.config import Params, load_params
+from routerr1.evaluate.controls import policy_router
+from routerr1.evaluate.result_matrix import ResultMatrix
+from routerr1.evaluate.rows import Row
+from routerr1.evaluate.run import choose_questions, play_all, policies_of
+from routerr1.evaluate.stats import paired_difference
+from routerr1.files import atomic_path
+from routerr1.jobs.progress import track
+from routerr1.pool.build import open_http_pool
+from routerr1.pool.perturbed import PerturbedPool
+from routerr1.pool.profile import profile, sample_probes
+from routerr1.pool.recorded import answerable
+from routerr1.rollout.record import from_row
+from routerr1.simulation.facts import topic_in
+from routerr1.types import Ask, Card, Question
+from routerr1.workspace import Workspace
+
+PROBES = (0, 8, 40, 120)
+
+
+@dataclass(frozen=True)
+class Played:
+    """One candidate as the new one.
+
+    Attributes:
+        topics: that it leads.
+        without: rows on the pool without it.
+        by_probes: number of probes -> rows on the pool with it.
+    """
+
+    name: str
+    topics: tuple[str, ...]
+    without: list[Row]
+    by_probes: Mapping[int, list[Row]]
+
+
+def main() -> None:
+    """Parse, play, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--policy",
+        action="append",
+        type=Path,
+        metavar="FOLDER",
+        help="a training seed's policy; default: those of params.yaml",
+    )
+    parser.add_argument("--max-questions", type=int, help="of the test split for each candidate")
+    parser.add_argument("--resamples", type=int, default=2000)
+    parser.add_argument("--out", type=Path, help="writes OUT.json and OUT.md")
+    given = parser.parse_args()
+    params = load_params(Path("params.yaml"))
+    found = asyncio.run(measure(params, given.policy, given.max_questions, given.resamples))
+    print(json.dumps(found, indent=1))
+    if given.out:
+        for suffix, text in ((".json", json.dumps(found, indent=1) + "\n"), (".md", page(found))):
+            with atomic_path(given.out.with_suffix(suffix)) as aside:
+                aside.write_text(text, encoding="utf-8")
+
+
+async def measure(
+    params: Params, folders: Sequence[Path] | None, limit: int | None, resamples: int
+) -> dict[str, Any]:
+    """Figures of every candidate that leads a topic."""
+    workspace = Workspace(params)
+    generators = (
+        {seed: workspace.load_unchecked(folder) for seed, folder in enumerate(folders, start=1)}
+        if folders
+        else workspace.policies()
+    )
+    policies = policies_of(generators, workspace.renderer, params)
+    topic_of = partial(topic_in, workspace.facts)
+    pool = open_http_pool(params.pool, held_out=True, max_rejected=params.max_rejected)
+    models = []
+    async with aclosing(pool):
+        train = answerable(workspace.questions("train"), pool)
+        section = params.profile_pool
+        cards = {
+            count: {
+                card.name: card
+                for card in (
+                    await profile(sample_probes(train, count, section.seed), pool, store=None)
+                ).cards
+            }
+            for count in PROBES[1:]
+        }
+        cards[0] = {card.name: replace(card, performance={}) for card in cards[PROBES[-1]].values()}
+        full = cards[PROBES[-1]]
+        own = [card.name for card in workspace.cards]
+        for name in full:
+            others = [full[other] for other in own if other != name]
+            topics = led_by(full[name], others)
+            asked = [
+                question
+                for question in answerable(workspace.questions("test"), pool)
+                if set(question.metadata["topics"]) & set(topics)
+            ]
+            if not asked:
+                continue
+            questions = choose_questions(asked, limit, params.evaluate.seed)
+
+            async def play(
+                shown: Sequence[Card], what: str, questions: Sequence[Question] = questions
+            ) -> list[Row]:
+                routers = [
+                    policy_router(policy, PerturbedPool(pool, shown), what, 0)
+                    for policy in policies
+                ]
+                jobs = [(router, question) for question in questions for router in routers]
+                with track(what, len(jobs)) as bar:
+                    return await play_all(
+                        jobs, concurrency=params.evaluate.concurrency, progress=bar.update
+                    )
+
+            without = await play(others, f"without {name}")
+            by_probes = {
+                count: await play([*others, cards[count][name]], f"{name}, {count} probes")
+                for count in PROBES
+            }
+            models.append(Played(name, topics, without, by_probes))
+    return {
+        "seeds": len(generators),
+        "models": [figures_of(each, own, topic_of, resamples) for each in models],
+    }
+
+
+def led_by(card: Card, others: Sequence[Card]) -> tuple[str, ...]:
+    """The topics in which the card's share is above that of all others."""
+    return tuple(
+        topic
+        for topic, share in sorted(card.performance.items())
+        if share > max(other.performance.get(topic, 0.0) for other in others)
+    )
+
+
+def figures_of(
+    played: Played, own: Sequence[str], topic_of: partial[str | None], resamples: int
+) -> dict[str, Any]:
+    """One candidate's gains and shares of calls."""
+    before = ResultMatrix(played.without)
+    curve = []
+    for count, rows in played.by_probes.items():
+        after = ResultMatrix(rows)
+        gap = paired_difference(
+            after.values("em"), before.values("em"), before.groups, resamples=resamples
+        )
+        first, every = shares(rows, played, topic_of)
+        curve.append(
+            {
+                "probes": count,
+                "em": float(after.values("em").mean()),
+                "gain": {"mean": gap.mean, "low": gap.low, "high": gap.high},
+                "first_calls": first,
+                "calls": every,
+            }
+        )
+    return {
+        "name": played.name,
+        "held_out": played.name not in own,
+        "topics": played.topics,
+        "n": len({(row.dataset, row.question_id) for row in played.without}),
+        "em_without": float(before.values("em").mean()),
+        "curve": curve,
+    }
+
+
+def shares(
+    rows: Sequence[Row], played: Played, topic_of: partial[str | None]
+) -> tuple[float, float]:
+    """Share of the first calls, and of all, for sub-questions of the led topics that go to the candidate."""
+    firsts: list[bool] = []
+    every: list[bool] = []
+    for row in rows:
+        seen = set()
+        for turn in from_row(json.loads(row.trajectory)).turns:
+            ask = turn.action
+            if isinstance(ask, Ask) and topic_of(ask.query) in played.topics:
+                hit = ask.name == played.name
+                every.append(hit)
+                if ask.query not in seen:
+                    firsts.append(hit)
+                seen.add(ask.query)
+    return sum(firsts) / max(1, len(firsts)), sum(every) / max(1, len(every))
+
+
+def page(found: Mapping[str, Any]) -> str:
+    """The figures as Markdown."""
+    lines = [
+        "# A new model, by the probes of its card",
+        "",
+        f"{found['seeds']} training seed(s); nothing is trained again. `python benchmarks/added_model.py` makes this",
+        "page and says what is compared.",
+        "",
+        "| new model, topics that it leads | n | EM without it | probes | EM | gain | first calls | all calls |",
+        "| --- " * 8 + "|",
+    ]
+    for model in found["models"]:
+        name = f"{model['name']}{', held out' if model['held_out'] else ''}: {', '.join(model['topics'])}"
+        for place, at in enumerate(model["curve"]):
+            head = (name, model["n"], f"{model['em_without']:.3f}") if place == 0 else ("", "", "")
+            gain = at["gain"]
+            lines.append(
+                f"| {head[0]} | {head[1]} | {head[2]} | {at['probes']} | {at['em']:.3f} | {gain['mean']:+.3f} "
+                f"[{gain['low']:+.3f}, {gain['high']:+.3f}] | {at['first_calls']:.2f} | {at['calls']:.2f} |"
+            )
+    return "\n".join([*lines, ""])
+
+
+if __name__ == "__main__":
+    main()
