@@ -55,10 +55,18 @@ def trajectory_breaches(
     ]
 
 
-def evaluation_breaches(row: Mapping[str, Any], cards: Sequence[Card]) -> list[Breach]:
-    """Every rule that an evaluation row breaks, its trajectory's included."""
+def evaluation_breaches(
+    row: Mapping[str, Any], cards: Sequence[Card], *, written: bool = True
+) -> list[Breach]:
+    """Every rule that an evaluation row breaks, its trajectory's included.
+
+    Args:
+        written: by a policy. A router that only calls writes no text: a question that holds a candidate's
+            name, which no policy may write into a call, is valid there.
+    """
     played = json.loads(row["trajectory"])
-    found = trajectory_breaches(played, cards, format_valid=row["format_valid"])
+    format_valid = row["format_valid"] if written else None
+    found = trajectory_breaches(played, cards, format_valid=format_valid)
     found += _finite({name: value for name, value in row.items() if name != "trajectory"})
     if not _equal(row["cost_usd"], played["ledger"]["cost_usd"]):
         text = f"cost_usd is {row['cost_usd']}, the trajectory's is {played['ledger']['cost_usd']}"

@@ -256,7 +256,7 @@ def _checked_row(router: Router, played: Trajectory, rejected: Rejected) -> Row:
         whole_reply=router.whole_reply,
     )
     row = row_for(played)
-    breaches = evaluation_breaches(asdict(row), router.pool.cards)
+    breaches = evaluation_breaches(asdict(row), router.pool.cards, written=not router.whole_reply)
     if not breaches:
         return row
     where = f"{row.pool} pool: trajectory {row.router}/{row.question_id}"

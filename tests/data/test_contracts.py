@@ -169,6 +169,14 @@ def test_a_fault_in_an_evaluation_row_breaks_its_rule(rule: str, change: dict[st
     assert rule in {breach.rule for breach in contracts.evaluation_breaches(row | change, CARDS)}
 
 
+def test_a_question_that_holds_a_candidates_name_is_valid_where_no_policy_writes() -> None:
+    named = evaluated(played(ASKS.replace("Capital", "Is dear the capital"), ANSWERS))
+    assert contracts.evaluation_breaches(named, CARDS, written=False) == []
+    assert [breach.rule for breach in contracts.evaluation_breaches(named, CARDS)] == [
+        "tags_balanced"
+    ]
+
+
 @pytest.mark.parametrize(
     ("rule", "columns"),
     [
