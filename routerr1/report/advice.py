@@ -47,7 +47,8 @@ class Advice:
 def advise(table: EvaluationTable, gate: GateParams) -> Advice:
     """The router to use: the one preferred before the test, if the test confirms it; else the best confirmed.
 
-    The policy, or without one the router that did best on validation, was preferred before the test.
+    The policy, or without one the router that did best on validation, was preferred before the test. It is not
+    advised if one that is as good costs so much less that the gate would refuse it beside that.
     Raises: DataError if the table holds no best single model.
     """
     best = table.router(BEST_SINGLE)
@@ -56,7 +57,10 @@ def advise(table: EvaluationTable, gate: GateParams) -> Advice:
         return Advice(BEST_SINGLE, None, worth_it=False)
     leading = max(entry.em.mean for entry in confirmed.values())
     good = [e for e in confirmed.values() if e.em.mean >= leading - gate.margin_em]
-    chosen = min(good, key=lambda e: (e.router != table.reference, e.cost_usd.mean, e.router))
+    chosen = min(good, key=lambda e: (e.cost_usd.mean, e.router))
+    asked = [e for e in good if e.router == table.reference]
+    if asked and asked[0].cost_usd.mean <= gate.max_rival_cost_ratio * chosen.cost_usd.mean:
+        chosen = asked[0]
     return Advice(chosen.router, _gap(table, chosen.router, best.router), worth_it=True)
 
 

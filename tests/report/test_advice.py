@@ -76,6 +76,13 @@ def test_a_policy_that_another_router_beats_is_called_so(params: Params):
     assert "fewer than kNN" in said
 
 
+def test_a_policy_is_not_advised_where_another_router_is_as_good_for_far_less(params: Params):
+    single = [rows("best_single", 0.5, 0.004), rows("fixed/A", 0.5, 0.004)]
+    for usd, advised in ((0.0014, "policy"), (0.0016, "baseline/knn")):  # the gate's ratio is 1.5
+        parts = [rows("policy", 0.9, usd), rows("baseline/knn", 0.9, 0.001), *single]
+        assert advise(table_of(params, *parts, reference="policy"), params.gate).router == advised
+
+
 def test_what_answers_without_the_pool_is_named_and_not_advised(params: Params):
     parts = [
         rows("policy", 0.9, 0.001), rows("baseline/search_r1", 1.0, 0.0),
