@@ -108,7 +108,6 @@ CLAIMS: tuple[Claim, ...] = (
         for seed, figure in ((1, ".77"), (2, ".67"), (3, ".63"))
     ),
     Claim("README.md", "best-on-cards is **1.03**", "docs/results/embedded/pools.md", "Perturbed pools > pool_of_2 > Of best-on-cards", "1.03"),
-    Claim("README.md", "Level 0 costs .05 of level 10", "docs/results/spend.json", "cheapest_over_dearest_level", ".05"),
     Claim(_INDEX, "it keeps at least .89 of what best-on-cards reaches", _CHANGES, "Simulated models, `preset: simulated` > few_probes > ratio", ".89"),
     Claim(_INDEX, "exact match .970 [.944, .989]", "docs/results/smollm2/eval-table.md", " > policy > EM", ".970"),
     Claim(_INDEX, "exact match .970 [.944, .989]", "docs/results/smollm2/eval-table.md", " > policy > EM > low", ".944"),
