@@ -361,5 +361,5 @@ def test_all_seven_real_sets_pass_dataset_and_checks(tmp_path: Path) -> None:
         "popqa": {"duplicate": 1},
     }
     found = run_checks(tmp_path / "questions", params, checks_params(), tmp_path / "checks")
-    assert found["passed"] == 20
+    assert found["passed"] == 21
     assert found["leaks"]["2wikimultihopqa"]["test"] == 179

@@ -377,7 +377,7 @@ def test_the_command_line_imports_and_one_line_of_params_uses_it(
     params = dataset_params(source="imported", imported=["data/imported/mine.parquet"])
     metrics = build_dataset(params, Path("questions"))
     assert sum(metrics["rows"]["mine"].values()) == 200
-    assert run_checks(Path("questions"), params, checks_params(), Path("checks"))["passed"] == 20
+    assert run_checks(Path("questions"), params, checks_params(), Path("checks"))["passed"] == 21
     assert {q.hops for split in SPLITS for q in read_questions(Path("questions"), split)} == {2}
 
 

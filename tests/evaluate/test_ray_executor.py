@@ -5,11 +5,13 @@ from itertools import pairwise
 
 import pytest
 
+from routerr1.config import VerifyParams
 from routerr1.errors import BudgetExceeded
 from routerr1.evaluate.rows import write_rows
 from routerr1.evaluate.run import evaluation_jobs, evaluation_of, play_all
 from routerr1.evaluate.store import RowStore
 from routerr1.pool.budget import Budget, BudgetedPool, Limits
+from routerr1.pool.grading import Grader
 
 pytestmark = [
     pytest.mark.slow,
@@ -33,6 +35,13 @@ def _jobs(stage, pool, _):
     return evaluation_jobs(policies, pool, stage.test, stage.validation, params)
 
 
+def _grader():
+    def unneeded(*_):
+        raise AssertionError("the embedded questions are compared")
+
+    return Grader(VerifyParams(), embed=unneeded, judge=unneeded)
+
+
 def _budgeted(stage, path, run_usd):
     return BudgetedPool(
         stage.pool, Budget(path, Limits(None, run_usd, None), run="r"), max_reply_tokens=60
@@ -45,7 +54,7 @@ def test_rows_come_back_in_chunks_and_survive_a_spent_budget(stage, tmp_path):
     here = evaluation_of(asyncio.run(play_all(_jobs(stage, stage.pool, {}), concurrency=16)))
     store, told = RowStore(tmp_path / "rows.jsonl", "f"), []
     playing = {
-        "shared": False, "players": 2, "concurrency": 16, "store": store,
+        "shared": False, "open_grader": _grader, "players": 2, "concurrency": 16, "store": store,
         "progress": lambda done, total: told.append((done, total)),
     }  # fmt: skip
     poor = partial(_budgeted, stage, tmp_path / "budget.sqlite", 0.002)

@@ -255,7 +255,7 @@ def test_a_candidate_that_answers_nothing_is_drift(told: Told, artifacts: Artifa
     assert evaluate_champion() is True
     name = default_candidates()[0].name
     page = artifacts["drift"]
-    assert f"| {name} latency | nan | nan | **moved** | no call was answered |" in page
+    assert f"| {name} latency, s | nan | nan | **moved** | no call was answered |" in page
     assert f"{name} latency" in told(DRIFT, 1)[0]
     kept = Path("runs/watch/drift.md").read_text()
     assert page.startswith(kept)

@@ -52,9 +52,9 @@ async def test_a_server_plays_as_the_weights_do(
 ) -> None:  # fmt: skip
     url, served = server
     local = LocalGenerator.load(asking_policy)
-    here = await played(local, pool, rows[:4], params, 0.0)
+    here = await played(local, pool, rows[4:8], params, 0.0)
     async with ServerGenerator(url, local.tokenizer) as remote:
-        there = await played(remote, pool, rows[:4], params, 0.0)
+        there = await played(remote, pool, rows[4:8], params, 0.0)
     assert [ids_of(t) for t in there] == [ids_of(t) for t in here]
     assert [(t.text, t.answer, t.stopped) for t in there] == [
         (t.text, t.answer, t.stopped) for t in here
