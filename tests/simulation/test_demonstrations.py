@@ -67,7 +67,16 @@ def test_demonstrations_keep_the_format_and_answer_by_reference(
     # The pools know nothing: a right answer is an accident.
     right = sum(each.answer in each.question.golden_answers for each in played)
     assert right < 20
-    assert {each.question.metadata["spend"] for each in played} == set(range(11))
+    prompts = [
+        prompt
+        for prompt, _ in demonstrations(
+            rows, known_facts(world), render=renderer("compact", 4),
+            params=params.rollout, stop_probability=0.8, seed=3, count=80,
+        )
+    ]  # fmt: skip
+    assert {int(prompt.split(":")[0].removeprefix("spend ")) for prompt in prompts} == set(
+        range(11)
+    )
     failures = [turn.reply.failure for each in played for turn in each.turns if turn.reply]
     assert "unavailable" in failures
     again = drawn(params, world, rows, 80)
