@@ -107,6 +107,11 @@ CLAIMS: tuple[Claim, ...] = (
         Claim("README.md", "had .77, .67 and .63 over three seeds", "docs/results/changes.json", f"seeds.{seed}.training.em", figure)
         for seed, figure in ((1, ".77"), (2, ".67"), (3, ".63"))
     ),
+    Claim("README.md", "Level 0 costs .07 of", "docs/results/spend.json", "cheapest_over_dearest_level", ".07"),
+    *(
+        Claim("README.md", "+.094 [+.055, +.133] above kNN with the same prices", "docs/results/spend.json", f"area_difference.knn.{field}", figure)
+        for field, figure in (("mean", "+.094"), ("low", "+.055"), ("high", "+.133"))
+    ),
     Claim("README.md", "best-on-cards is **1.03**", "docs/results/embedded/pools.md", "Perturbed pools > pool_of_2 > Of best-on-cards", "1.03"),
     Claim(_INDEX, "it keeps at least .89 of what best-on-cards reaches", _CHANGES, "Simulated models, `preset: simulated` > few_probes > ratio", ".89"),
     Claim(_INDEX, "exact match .970 [.944, .989]", "docs/results/smollm2/eval-table.md", " > policy > EM", ".970"),

@@ -224,10 +224,16 @@ async def _under_load(
     found: list[Asked] = []
     changed, refused = asyncio.Event(), asyncio.Event()
     begun_requests = 0
+    share = requests / (len(PATH) + 1)  # of a change
+    changes = 0  # that have happened
 
     async def client(http: httpx2.AsyncClient) -> None:
         nonlocal begun_requests
         while begun_requests < requests or not (changed.is_set() and refused.is_set()):
+            # A slow change would see the budget spent before the last version has answered.
+            if changes < len(PATH) and begun_requests >= (changes + 1) * share:
+                await asyncio.sleep(0.02)
+                continue
             number = begun_requests
             begun_requests += 1
             gateway = number % 2
@@ -238,8 +244,9 @@ async def _under_load(
             await asyncio.sleep(_PAUSE_S)
 
     async def change() -> None:
+        nonlocal changes
         for place, step in enumerate(PATH):
-            while begun_requests < (place + 0.5) * requests / (len(PATH) + 1):
+            while begun_requests < (place + 0.5) * share:
                 await asyncio.sleep(0.02)
             kind, number = step.split()
             move: Callable[[], object] = (
@@ -251,6 +258,7 @@ async def _under_load(
             await asyncio.to_thread(until_serving, gateways[1][1], number)
             if place + 1 == KILLED_AFTER:
                 os.kill(gateways[0][0].pid, signal.SIGKILL)
+            changes = place + 1
         changed.set()
 
     limits = httpx2.Limits(max_keepalive_connections=clients)
