@@ -180,8 +180,14 @@ class Workspace:
         store = RecordStore(path)
         return Recorder(pool, store, repeats=False, max_rejected=self.params.max_rejected)
 
-    def grader(self) -> Grader:
-        """What grades answers to questions whose task takes more than a comparison; to be closed."""
+    def grader(self, *, probed: bool = False) -> Grader:
+        """What grades answers to questions whose task takes more than a comparison; to be closed.
+
+        Args:
+            probed: take the grades of the replies that the profile stage heard from there.
+
+        Raises: DataError if these are wanted and cannot be read.
+        """
         params = self.params
 
         def embed() -> Embed:
@@ -195,6 +201,11 @@ class Workspace:
             params.verify,
             embed=embed,
             judge=lambda section: open_judge(section, params.pool, params.max_rejected),
+            known={
+                (row["dataset"], row["question_id"], row["answer"]): row["correct"]
+                for row in (self.probes if probed else [])
+                if row["answer"]
+            },
         )
 
     def probe_store(self, *sections: str) -> Path | None:

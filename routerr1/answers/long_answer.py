@@ -68,7 +68,8 @@ def _score(question: str, said: str, reference: str, embed: Embed) -> float:
     words = len(new & _stems(said)) / len(new) if new else 1.0
     score = _MEANING * max(near[best], 0.0) + (1 - _MEANING) * words
     factors = (
-        _negation(windows[best], said, reference), _numbers(said, reference), 1.0 if words else _NO_NEWS,
+        _negation(windows[best], said, reference), _numbers(question, said, reference),
+        1.0 if words else _NO_NEWS,
     )  # fmt: skip
     for factor in factors:
         score *= factor
@@ -97,11 +98,14 @@ def _negation(window: str, said: str, reference: str) -> float:
     return _NEGATED if _NEGATION.search(window) else 1.0
 
 
-def _numbers(said: str, reference: str) -> float:
+def _numbers(question: str, said: str, reference: str) -> float:
     wanted, found = _numbers_in(reference), _numbers_in(said)
     if wanted <= found:
         return 1.0
-    return _OTHER_NUMBERS if found - wanted else _NO_NUMBERS
+    if found - wanted:
+        return _OTHER_NUMBERS
+    # Need not be repeated: the number of an order, or of an error message.
+    return 1.0 if wanted - found <= _numbers_in(question) else _NO_NUMBERS
 
 
 def _numbers_in(text: str) -> set[str]:

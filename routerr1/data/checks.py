@@ -23,6 +23,11 @@ from routerr1.errors import CheckFailed
 from routerr1.files import atomic_directory, atomic_write_text, write_json
 
 _SHOWN_ROWS = 5  # offending rows named for each failed expectation
+_SHOWN_CHARS = 200  # of a text in the error
+_REMEDIES = {
+    "question_length": "raise checks.max_question_chars or shorten the questions; ",
+    "leakage": "raise checks.max_leakage or leave the questions out; ",
+}
 _log = logging.getLogger(__name__)
 
 
@@ -246,9 +251,20 @@ def _raise_on_failure(summary: Mapping[str, Any], folder: Path, out: Path) -> No
     if not failed:
         return
     first, others = failed[0], [result["name"] for result in failed[1:]]
-    shown = "; ".join(json.dumps(row, ensure_ascii=False) for row in first["rows"][:2])
+    shown = "; ".join(json.dumps(_cut(row), ensure_ascii=False) for row in first["rows"][:2])
+    remedy = _REMEDIES.get(first["name"], "")
     also = f" (also: {', '.join(others)})" if others else ""
     raise CheckFailed(
         f"{folder}: expectation {first['name']} does not hold: {first['says']}; "
-        f"{first['offending']} offending, e.g. {shown}{also}; see {out / 'checks.md'}"
+        f"{first['offending']} offending, e.g. {shown}{also}; {remedy}see {out / 'checks.md'}"
     )
+
+
+def _cut(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with the beginnings of its long texts; checks.md has them whole."""
+    return {
+        key: f"{value[:_SHOWN_CHARS]} ..."
+        if isinstance(value, str) and len(value) > _SHOWN_CHARS
+        else value
+        for key, value in row.items()
+    }

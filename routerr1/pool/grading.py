@@ -8,7 +8,8 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from routerr1.answers.long_answer import Embed, long_score
@@ -70,6 +71,7 @@ class Grader:
     Args:
         embed: makes the embedder that `long` compares by.
         judge: makes the pool of `params.judge`.
+        known: grades by data set, question's id and answer, which are not found again.
     """
 
     def __init__(
@@ -78,12 +80,15 @@ class Grader:
         *,
         embed: Callable[[], Embed],
         judge: Callable[[JudgeParams], Pool],
+        known: Mapping[tuple[str, str, str], float] | None = None,
     ) -> None:
         self._params = params
         self._make_embed, self._open_judge = embed, judge
         self._embed: Embed | None = None
         self._judge_pool: Pool | None = None
-        self._known: dict[tuple[str, str, str], float] = {}
+        self._known = dict(known or {})
+        # One thread: calls under way do not wait for an embedder, so their seconds are those of their servers.
+        self._embedding = ThreadPoolExecutor(1, thread_name_prefix="grade")
         self._running = threading.BoundedSemaphore(os.cpu_count() or 1)
         self._judged = self._unjudged = 0
 
@@ -102,6 +107,7 @@ class Grader:
 
     async def aclose(self) -> None:
         """Close the judge's pool, and say how many answers got no verdict."""
+        self._embedding.shutdown()
         if self._judge_pool is not None:
             pool, self._judge_pool = self._judge_pool, None
             await pool.aclose()
@@ -113,10 +119,13 @@ class Grader:
             self._judged = self._unjudged = 0
 
     async def _long(self, question: Question, said: str) -> float:
-        if self._embed is None:
-            self._embed = self._make_embed()
-        score = long_score(question.question, said, question.golden_answers, self._embed)
-        return float(score >= self._params.long_at_least)
+        def score() -> float:
+            if self._embed is None:
+                self._embed = self._make_embed()
+            return long_score(question.question, said, question.golden_answers, self._embed)
+
+        found = await asyncio.get_running_loop().run_in_executor(self._embedding, score)
+        return float(found >= self._params.long_at_least)
 
     async def _code(self, question: Question, said: str) -> float:
         section = self._params.code

@@ -26,7 +26,7 @@ from routerr1.pool.drawn import (
     stored_probes,
     with_outages,
 )
-from routerr1.pool.grading import Grade, compared, require_graders
+from routerr1.pool.grading import Grade, Grader, compared, require_graders
 from routerr1.pool.names import TRAINING_NAMES
 from routerr1.pool.probed import ProbedPool
 from routerr1.pool.recorded import answerable
@@ -162,7 +162,7 @@ def _train_seed(
     workspace: Workspace, seed: int, inputs: Inputs, run: Run
 ) -> tuple[Trained, dict[str, float]]:
     train = workspace.params.train
-    pool, grader = _open_pool(workspace), workspace.grader()
+    pool, grader = _open_pool(workspace), _grader(workspace)
     context = training_context(workspace, pool, seed, grader)
 
     def log_step(step: int, row: Mapping[str, float]) -> None:
@@ -224,7 +224,7 @@ def _follow(workspace: Workspace) -> None:
     """The part in training of a process that `accelerate` started beside the first; the first alone writes."""
     inputs = read_inputs(workspace)
     for seed in workspace.params.seeds:
-        pool, grader = _open_pool(workspace), workspace.grader()
+        pool, grader = _open_pool(workspace), _grader(workspace)
         try:
             train_grpo(
                 workspace.warmstart_folder(seed),
@@ -346,6 +346,10 @@ def _open_pool(workspace: Workspace) -> Pool:
     """The pool of training; probes are answered as in profiling."""
     pool = workspace.open_pool(workspace.cards)
     return ProbedPool(pool, workspace.probes) if workspace.params.looks_up_questions else pool
+
+
+def _grader(workspace: Workspace) -> Grader:
+    return workspace.grader(probed=workspace.params.looks_up_questions)
 
 
 def _sampled(questions: list[Question], count: int, seed: int) -> list[Question]:

@@ -1,5 +1,6 @@
 """The stage warmstart: a policy that knows the protocol, for every training seed."""
 
+import asyncio
 import logging
 import shutil
 import time
@@ -82,10 +83,14 @@ def _warm_started(workspace: Workspace, seed: int) -> Path:
         return folder
     began = time.perf_counter()
     held, pool = validation(workspace)
-    metrics = warm_start(
-        demonstrations(workspace), held, pool, workspace.params, seed, folder,
-        render=workspace.renderer,
-    )  # fmt: skip
+    grader = workspace.grader(probed=workspace.params.looks_up_questions)
+    try:
+        metrics = warm_start(
+            demonstrations(workspace), held, pool, workspace.params, seed, folder,
+            render=workspace.renderer, grade=grader,
+        )  # fmt: skip
+    finally:
+        asyncio.run(grader.aclose())
     _log.info("warm start, seed %d: %.0f s", seed, time.perf_counter() - began)
     if metrics["format_valid"] < _MIN_FORMAT_VALIDITY:
         _log.warning(

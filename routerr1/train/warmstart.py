@@ -19,15 +19,17 @@ from routerr1.jobs.progress import track
 from routerr1.policy.load import LoadOptions, load_options
 from routerr1.policy.scratch import new_model, train_tokenizer
 from routerr1.pool.base import Pool
+from routerr1.pool.grading import Grade, compared, graded_all
 from routerr1.prompt import Renderer
 from routerr1.reward import FrozenCostScale
+from routerr1.rollout.generate import Generator
 from routerr1.rollout.local import LocalGenerator
 from routerr1.rollout.loop import play
 from routerr1.train.checkpoint import write_manifest
 from routerr1.train.demonstrations import Demonstration, Demonstrations, encode
 from routerr1.train.packing import Example, balanced, pack
 from routerr1.train.score import score
-from routerr1.types import Question
+from routerr1.types import Question, Trajectory
 
 _DISTINCT = 6000  # demonstrations; more are these again, which costs no figure and saves a minute
 
@@ -107,12 +109,14 @@ def warm_start(
     folder: Path,
     *,
     render: Renderer,
+    grade: Grade = compared,
 ) -> dict[str, float]:
     """Make or load a tokenizer and a model, imitate demonstrations, validate, and save to `folder`.
 
     Args:
         held: validation questions.
         pool: that validation asks.
+        grade: of validation's answers to questions whose task takes one.
 
     Returns: final loss, size, and at the training temperature the share of valid formats and EM; the
         manifest of `folder` holds them too.
@@ -143,23 +147,44 @@ def warm_start(
             progress=lambda loss: bar.update(note=f"loss {loss:.3f}"), autocast=policy.autocast,
         )  # fmt: skip
     with track(f"{label}, validation", len(held)) as bar:
-        played = asyncio.run(
-            play(
-                held, policy, pool, render=render, params=params.rollout, seed=seed,
-                progress=bar.update,
-            )
-        )  # fmt: skip
-    flat = FrozenCostScale(0.0, 0.0)
-    scores = [score(trajectory, pool.cards, flat, params.reward) for trajectory in played]
+        sampled = figures(
+            policy, held, pool, params, seed, render=render, grade=grade, progress=bar.update
+        )
     metrics = {
         "loss": sum(losses[-20:]) / max(1, len(losses[-20:])),
         "parameters": sum(p.numel() for p in policy.model.parameters()),
         "vocabulary": len(tokenizer),
-        "format_valid": sum(s.format_valid for s in scores) / len(scores),
-        "em": sum(s.em for s in scores) / len(scores),
+        **sampled,
     }
     _save(policy, folder, metrics)
     return metrics
+
+
+def figures(
+    policy: Generator,
+    held: Sequence[Question],
+    pool: Pool,
+    params: Params,
+    seed: int,
+    *,
+    render: Renderer,
+    grade: Grade,
+    progress: Callable[[], None] | None = None,
+) -> dict[str, float]:
+    """What a policy does at the training temperature: share of valid formats and EM."""
+
+    async def playing() -> list[Trajectory]:
+        played = await play(
+            held, policy, pool, render=render, params=params.rollout, seed=seed, progress=progress
+        )
+        return await graded_all(played, grade)
+
+    flat = FrozenCostScale(0.0, 0.0)
+    scores = [score(each, pool.cards, flat, params.reward) for each in asyncio.run(playing())]
+    return {
+        "format_valid": sum(s.format_valid for s in scores) / len(scores),
+        "em": sum(s.em for s in scores) / len(scores),
+    }
 
 
 def _taken(pairs: Iterator[Demonstration], count: int, label: str) -> list[Demonstration]:

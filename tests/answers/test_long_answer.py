@@ -62,6 +62,18 @@ def test_an_echo_of_the_question_and_another_answer_are_wrong(item, embed: Embed
     assert long_score(item[0], other[1], [item[1]], embed) < AT_LEAST
 
 
+def test_a_number_of_the_question_need_not_be_repeated(embed: Embed):
+    question = "Why does the printer say error 4431?"
+    reference = "Error 4431 means that the toner is empty. Put in a new cartridge within 3 days."
+    said = "The toner is used up. You have 3 days to change the cartridge."
+    repeated = said.replace("The toner", "Error 4431: the toner")
+    score = long_score(question, said, [reference], embed)
+    assert score >= AT_LEAST
+    assert long_score("Why does the printer stop?", said, [reference], embed) < score
+    other = repeated.replace("4431", "4432")
+    assert long_score(question, other, [reference], embed) < AT_LEAST
+
+
 @pytest.mark.parametrize(
     ("said", "reference"),
     [

@@ -225,6 +225,18 @@ def test_a_failure_names_its_expectation_and_the_rows_that_offend(
     assert (tmp_path / "checks" / "docs" / "index.html").is_file()
 
 
+def test_a_long_question_is_shown_in_part_and_its_limit_named(
+    clean: tuple[Path, DatasetParams], tmp_path: Path
+) -> None:
+    rows = read(clean[0])
+    set_in("question", "Why " * 2000)(rows)
+    folder = write(tmp_path / "questions", rows)
+    with pytest.raises(CheckFailed, match=r"raise checks\.max_question_chars or ") as failure:
+        run_checks(folder, clean[1], checks_params(), tmp_path / "checks")
+    assert len(str(failure.value)) < 1500
+    assert "Why " * 2000 in (tmp_path / "checks" / "checks.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("problem", "columns"),
     [

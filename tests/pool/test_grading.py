@@ -2,12 +2,15 @@
 
 import asyncio
 import re
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from routerr1.answers.sandbox import can_confine
 from routerr1.baselines.embed import embedder
@@ -86,6 +89,20 @@ async def test_a_row_a_reward_and_a_probe_go_by_the_grade(params: Params) -> Non
         graded = replace(played, grade=found)
         assert from_row(to_row(graded)) == graded
         assert score(graded, [CARD], scale, params.reward).em == right
+
+
+async def test_calls_under_way_do_not_wait_for_an_embedder() -> None:
+    """Their seconds become the latency on a card."""
+    loop_ran = threading.Event()
+
+    def embed(texts: Sequence[str]) -> NDArray[np.float32]:
+        assert loop_ran.wait(5)
+        return np.ones((len(texts), 1), np.float32)
+
+    grade = Grader(VerifyParams(), embed=lambda: embed, judge=lambda _: Says(""))
+    asyncio.get_running_loop().call_later(0.01, loop_ran.set)
+    assert await grade(LONG, "You have 30 days from the date of issue.") == 1.0
+    await grade.aclose()
 
 
 async def test_other_tasks_are_compared_and_rows_of_them_hold_no_grade() -> None:

@@ -5,23 +5,25 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, NoReturn, cast
 
 import pytest
 
-from routerr1.config import Params
+from routerr1.config import Params, VerifyParams
 from routerr1.policy.scratch import new_model, train_tokenizer
 from routerr1.pool.base import Call, Pool
 from routerr1.pool.drawn import DrawnPools, profiled_probes, with_outages
+from routerr1.pool.grading import Grader
 from routerr1.pool.names import TRAINING_NAMES
 from routerr1.pool.perturbed import PerturbedPool
 from routerr1.pool.probed import ProbedPool, UnreachablePool
 from routerr1.pool.profile import ProbeRow
 from routerr1.prompt import looking_up
 from routerr1.protocol import check, names_of
+from routerr1.rollout.generate import ScriptedGenerator
 from routerr1.train.checkpoint import read_manifest, write_manifest
 from routerr1.train.probed import ProbedDemonstrations, refusals_of
-from routerr1.train.warmstart import warm_start
+from routerr1.train.warmstart import figures, warm_start
 from routerr1.types import Answer, Ask, Card, LookUp, Question, Trajectory
 
 CARDS = [
@@ -162,6 +164,30 @@ def test_a_drawn_pool_knows_who_answers(params: Params):
     assert {made.behind_name(card.name) for card in made.cards} == {"Big", "Bill", "Post"}
     again = PerturbedPool(made, [replace(made.cards[0], name="New")], {"New": made.cards[0].name})
     assert again.behind_name("New") == made.behind_name(made.cards[0].name)
+
+
+def test_a_warm_start_on_long_answers_is_judged_by_what_profiling_found(params: Params):
+    """No embedder is at hand: the grades are those of the recorded replies."""
+
+    def unavailable() -> NoReturn:
+        raise AssertionError("nothing is graded again")
+
+    held = [
+        replace(each, metadata={**each.metadata, "task": "long"}, golden_answers=("A driver.",))
+        for each in QUESTIONS
+    ]
+    known = {(row["dataset"], row["question_id"], row["answer"]): row["correct"] for row in ROWS}
+    grader = Grader(VerifyParams(), embed=unavailable, judge=lambda _: unavailable(), known=known)
+    for name, em in (("Big", 1.0), ("Post", 0.0)):
+        said = [
+            f"<think> ask</think><search> {name}: @question</search>",
+            "<think> done</think><answer> @1</answer>",
+        ]
+        found = figures(
+            ScriptedGenerator(said), held, ProbedPool(UnreachablePool(CARDS), ROWS), params, 1,
+            render=source(params).render, grade=grader,
+        )  # fmt: skip
+        assert found == {"format_valid": 1.0, "em": em}
 
 
 @pytest.mark.slow
