@@ -34,6 +34,7 @@ class Paths:
         other_policies: a folder for each other seed.
         data_docs: pages of the checks, which name the time at which they were made.
         train_seconds: of every step; they differ from run to run.
+        embedded: vectors of probe questions, for `ask`.
         warmstarted: seeds that are warm-started, until all of them are.
         probed: calls of the profile stage; they answer if the stage runs again.
         calls: paid calls of an evaluation under way; see `Workspace.keep_calls`.
@@ -58,6 +59,7 @@ class Paths:
     data_docs: Path = Path("runs/data-docs")
     train_seconds: Path = Path("runs/train/seconds.csv")
     warmstarted: Path = Path("runs/warmstart")
+    embedded: Path = Path("runs/embedded")
     probed: Path = Path("runs/profile")
     calls: Path = Path("runs/calls")
 

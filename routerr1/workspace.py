@@ -5,7 +5,7 @@ cards, policies and pools. It also knows what unfinished work depends on, so tha
 only results that are still valid.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,7 @@ from routerr1.types import SPLITS, Card, Question, Split
 
 if TYPE_CHECKING:
     from routerr1.baselines.by_question import ProbeFigures
+    from routerr1.baselines.embed import Embedder
     from routerr1.rollout.local import LocalGenerator
 
 
@@ -47,12 +48,19 @@ class Workspace:
 
     Args:
         matrix: the probes that look-ups of a question rest on, in place of the profile stage's.
+        vectors: makes the embedder of look-ups; by default MiniLM as stages use it.
     """
 
     paths = PATHS
 
-    def __init__(self, params: Params, matrix: Path | None = None) -> None:
+    def __init__(
+        self,
+        params: Params,
+        matrix: Path | None = None,
+        vectors: Callable[[], "Embedder"] | None = None,
+    ) -> None:
         self.params = params
+        self._vectors = vectors
         self._matrix = matrix or self.paths.matrix
 
     def questions(self, split: Split) -> list[Question]:
@@ -132,7 +140,9 @@ class Workspace:
         # An embedding model takes seconds to import.
         from routerr1.baselines.by_question import ProbeFigures
 
-        return ProbeFigures.of(self._matrix)
+        if self._vectors is None:
+            return ProbeFigures.of(self._matrix)
+        return ProbeFigures(self.probes, self._vectors())
 
     def open_pool(
         self,

@@ -4,7 +4,9 @@ import asyncio
 import re
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from routerr1.baselines.cascade import Cascade
 from routerr1.baselines.learned import Chooser
@@ -24,6 +26,9 @@ from routerr1.rollout.loop import rollout
 from routerr1.train.checkpoint import MANIFEST, read_manifest
 from routerr1.types import Ask, Card, LookUp, Question, Trajectory
 from routerr1.workspace import Workspace
+
+if TYPE_CHECKING:
+    from routerr1.baselines.quick_embed import QuickMiniLM
 
 THINKS = "Thinks"
 VERSIONS = "models:/"
@@ -62,7 +67,7 @@ def ask_once(
     """
     if not params.prompt.reads_spend:
         refuse_spend(spend, f"a policy of prompt.template {params.prompt.template}")
-    workspace = Workspace(params)
+    workspace = Workspace(params, vectors=_quick_minilm)
     ours = policy == str(PATHS.policy) or (Path(policy) / MANIFEST).is_file()
     _ = workspace.renderer
     if ours and not (Path(policy) / MANIFEST).is_file():
@@ -78,6 +83,13 @@ def ask_once(
         )
 
     return _ask(question, workspace, workspace.cards, load, f"loading {policy}")
+
+
+@cache
+def _quick_minilm() -> "QuickMiniLM":
+    from routerr1.baselines.quick_embed import QuickMiniLM
+
+    return QuickMiniLM(PATHS.embedded)
 
 
 def refuse_spend(spend: int | None, router: str) -> None:
@@ -124,14 +136,14 @@ def ask_version(question: str, uri: str, params: Params, *, spend: int | None = 
             pool=None, packed=context / "pool.yaml", prompt=context / "prompt.txt",
             budget=params.pool.budget.model_dump(),
         )  # fmt: skip
-        workspace = Workspace(own, matrix=context / MATRIX)
+        workspace = Workspace(own, matrix=context / MATRIX, vectors=_quick_minilm)
         if (checkpoint / ROUTER).is_file() or not own.prompt.reads_spend:
             refuse_spend(spend, f"version {version.number}")
 
         def load() -> Answering:
             if (checkpoint / ROUTER).is_file():
                 return _router_answering(load_router(checkpoint))
-            generator = workspace.load(checkpoint)
+            generator = workspace.load_for_one(checkpoint)
             section = own.evaluate
             return _policy_answering(
                 generator,
@@ -230,14 +242,16 @@ def evaluated_router() -> str:
 
 def compared(question: str, params: Params) -> list[str]:
     """What the question is about, by the probe questions that are nearest; empty before the profile."""
-    from routerr1.baselines.embed import embedder
+    from routerr1.baselines.embed import MINILM, embedder
     from routerr1.baselines.likeness import KnownQuestions, topics_of
 
     if not PATHS.matrix.is_file():
         return []
     topics = topics_of(PATHS.matrix)
     with working("comparing"):
-        known = KnownQuestions(topics, embedder(params.baselines.embedder, params.seeds[0]))
+        name = params.baselines.embedder
+        vectors = _quick_minilm() if name == MINILM else embedder(name, params.seeds[0])
+        known = KnownQuestions(topics, vectors)
         return known.compare(question).lines()
 
 

@@ -15,6 +15,7 @@ from routerr1.baselines.encoder import bert, encoding
 from routerr1.baselines.graph import graph_router
 from routerr1.baselines.learned import Majority, knn, mlp
 from routerr1.baselines.matrix import Matrix
+from routerr1.baselines.quick_embed import QuickMiniLM
 from routerr1.errors import ConfigError, DataError
 from routerr1.types import Reply
 
@@ -194,6 +195,21 @@ def test_a_folder_of_sentence_transformers_is_an_embedder(sentence_model):
     train, test = planted(1), planted(2)
     gain = score(knn(train, made), test) - score(Majority(train), test)
     assert gain > 0.2
+
+
+def test_quick_vectors_are_those_of_sentence_transformers_and_are_kept(tmp_path):
+    texts = [
+        "Why does the printer say error 4431?", "Wie heißt die Hauptstadt?", "日本語 العربية 😀", "",
+        "<search>Atlas: @question</search>", "very long " * 300, "x", "@1", "What is it?",
+    ]  # fmt: skip
+    quick = QuickMiniLM(tmp_path / "kept")
+    found = quick.fit(texts).embed(texts)
+    np.testing.assert_allclose(found, embedder("minilm", 0).embed(texts), atol=2e-6)
+    (file,) = (tmp_path / "kept").iterdir()
+    np.save(file, np.zeros((1, 1), np.float32))
+    assert quick.embed(texts).shape == (1, 1)
+    np.testing.assert_array_equal(quick.embed(texts[:1])[0], found[0])
+    assert len(list((tmp_path / "kept").iterdir())) == 1
 
 
 def test_the_default_model_comes_with_a_package_and_knows_what_words_mean():
