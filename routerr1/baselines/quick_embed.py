@@ -104,7 +104,7 @@ class QuickMiniLM:
 def _gelu(x: Array) -> Array:
     """x times the normal distribution function, by formula 7.1.26 of Abramowitz and Stegun (1.5e-7)."""
     z = np.abs(x) * np.float32(math.sqrt(0.5))
-    t: Array = 1 / (1 + np.float32(0.3275911) * z)
+    t = np.asarray(1 / (1 + np.float32(0.3275911) * z), dtype=np.float32)
     polynomial: Array = np.full_like(t, 1.061405429)
     for factor in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
         polynomial = polynomial * t + np.float32(factor)
