@@ -7,6 +7,8 @@ from typing import Literal, NamedTuple
 Kind = Literal["control", "fixed", "baseline", "swept"]
 
 _PREFIXES: dict[Kind, str] = {"fixed": "fixed/", "baseline": "baseline/", "swept": "alpha="}
+LEARNED_ROUTERS = ("knn", "mlp", "bert", "router_dc", "graph_router", "frugal", "knn_multi_turn")
+"""Baselines that choose a candidate by what they learned from the whole profile, without their variants."""
 
 
 class RouterId(NamedTuple):
@@ -36,6 +38,16 @@ class RouterId(NamedTuple):
             if text.startswith(prefix):
                 return cls(kind, text.removeprefix(prefix))
         return cls("control", text)
+
+
+def is_learned(router: str) -> bool:
+    """True for a baseline that learned which candidate to choose.
+
+    >>> is_learned("baseline/knn"), is_learned("baseline/largest"), is_learned("policy")
+    (True, False, False)
+    """
+    kind, name = RouterId.parse(router)
+    return kind == "baseline" and name in LEARNED_ROUTERS
 
 
 def spelled_out(text: str, known: Collection[str]) -> str | None:

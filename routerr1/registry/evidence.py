@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from routerr1 import files
 from routerr1.errors import DataError
 from routerr1.evaluate.controls import BEST_SINGLE, POLICY
+from routerr1.evaluate.routers import is_learned
 from routerr1.lineage import hash_of
-from routerr1.registry.rivals import BEST_LEARNED, is_learned
+from routerr1.registry.rivals import BEST_LEARNED
 from routerr1.registry.samples import EvalSample, Evidence, Rival
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from routerr1.config import GateParams
 from routerr1.evaluate.controls import BEST_SINGLE
-from routerr1.evaluate.routers import RouterId
+from routerr1.evaluate.routers import is_learned
 from routerr1.registry.rules import Rule, better, no_worse
 from routerr1.registry.samples import (
     Bounds,
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 BEST_LEARNED = "best_learned"
 _LACKING = "the evaluation has none"
-LEARNED_ROUTERS = ("knn", "mlp", "bert", "router_dc", "graph_router", "frugal", "knn_multi_turn")
-"""Baselines that choose a candidate by what they learned from the whole profile, without their variants."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +41,6 @@ class RivalComparison:
     cost_ratio: float | None
     cost_bounds: Bounds | None = None
     shared: float = 1.0
-
-
-def is_learned(router: str) -> bool:
-    """True for a baseline that learned which candidate to choose.
-
-    >>> is_learned("baseline/knn"), is_learned("baseline/largest"), is_learned("policy")
-    (True, False, False)
-    """
-    kind, name = RouterId.parse(router)
-    return kind == "baseline" and name in LEARNED_ROUTERS
 
 
 def compare_rivals(evidence: Evidence, sampling: Sampling) -> dict[str, RivalComparison] | None:

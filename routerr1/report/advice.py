@@ -13,7 +13,7 @@ from statistics import fmean
 from routerr1.config import GateParams
 from routerr1.evaluate.controls import BEST_SINGLE, BOUNDS, CLOSED_BOOK, POLICY, RANDOM
 from routerr1.evaluate.results import Comparison, EvaluationTable, RouterResult
-from routerr1.evaluate.routers import RouterId
+from routerr1.evaluate.routers import RouterId, is_learned
 from routerr1.evaluate.rows import Row
 from routerr1.report.formatting import number
 from routerr1.report.glossary import label
@@ -48,13 +48,22 @@ def advise(table: EvaluationTable, gate: GateParams) -> Advice:
     """The router to use: the one preferred before the test, if the test confirms it; else the best confirmed.
 
     The policy, or without one the router that did best on validation, was preferred before the test. It is not
-    advised if one that is as good costs so much less that the gate would refuse it beside that.
+    advised if one that is as good costs so much less that the gate would refuse it beside that. If the gate would
+    refuse it beside the best learned router, the advice is a router that it would take, if one is confirmed.
+
     Raises: DataError if the table holds no best single model.
     """
     best = table.router(BEST_SINGLE)
     confirmed = {entry.router: entry for entry in _usable(table) if _is_worth(entry, table, gate)}
     if not confirmed:
         return Advice(BEST_SINGLE, None, worth_it=False)
+    if POLICY in confirmed and not _passes_beside_learned(POLICY, table, gate):
+        passing = {
+            name: entry
+            for name, entry in confirmed.items()
+            if _passes_beside_learned(name, table, gate)
+        }
+        confirmed = passing or confirmed
     leading = max(entry.em.mean for entry in confirmed.values())
     good = [e for e in confirmed.values() if e.em.mean >= leading - gate.margin_em]
     chosen = min(good, key=lambda e: (e.cost_usd.mean, e.router))
@@ -83,6 +92,19 @@ def _is_worth(entry: RouterResult, table: EvaluationTable, gate: GateParams) -> 
     cheaper = cost.high is not None and cost.high < 0
     as_good = em.low >= -gate.margin_em and table.groups >= _FEW
     return affordable and (em.low > 0 or (as_good and cheaper))
+
+
+def _passes_beside_learned(router: str, table: EvaluationTable, gate: GateParams) -> bool:
+    """What the gate's rule `best_learned` says."""
+    learned = [entry for entry in table.routers if is_learned(entry.router)]
+    if not learned or gate.margin_best_learned is None:
+        return True
+    rival = min(learned, key=lambda e: (-e.em.mean, e.cost_usd.mean, e.router))
+    if rival.router == router:
+        return True
+    low = _gap(table, router, rival.router).low
+    dear = table.router(router).cost_usd.mean > gate.max_rival_cost_ratio * rival.cost_usd.mean
+    return low is not None and (low > 0 if dear else low >= -gate.margin_best_learned)
 
 
 def _gap(table: EvaluationTable, router: str, other: str) -> Comparison:
@@ -204,6 +226,14 @@ def _policy_words(found: Advice, table: EvaluationTable) -> list[str]:
     policy = table.router(POLICY)
     gap = _gap(table, POLICY, found.router)
     against = "one model for all questions" if found.gain is None else _name(found.router)
+    if gap.mean > 0 and not gap.is_clear and found.gain is not None:
+        chosen = table.router(found.router)
+        return [
+            f"The trained policy answers {_share(policy)}, costs {_price(policy)} ({_times(policy, chosen)}), and "
+            f"answers {_points(gap)} than {against}. That is not enough for the gate (gate.margin_best_learned, "
+            "gate.max_rival_cost_ratio).",
+            *_settled_by(gap, table),
+        ]
     return [
         f"The trained policy is not the best choice here: it answers {_share(policy)}, costs {_price(policy)}, and "
         f"answers {_points(gap)} than {against}."
@@ -293,14 +323,24 @@ def _undecided(found: Advice, table: EvaluationTable) -> list[str]:
     name, gap = max(open_.items(), key=lambda item: item[1].mean)
     if gap.mde is None:
         return [f"One group of questions cannot show whether {_name(name)} is better; bring more."]
-    needed = math.ceil(table.n * (gap.mde / gap.mean) ** 2)
-    if needed > _FOREVER * table.n:
+    settled = _settled_by(gap, table)
+    if not settled:
         return [
             f"{_sentence(name)} and the best single model are too close for any test of a usual size."
         ]
     return [
-        f"Undecided: {_name(name)} answers {_points(gap)} than the best single model. A test of about {needed:,} "
-        f"questions in place of {table.n} would settle a difference of this size in four of five cases."
+        f"Undecided: {_name(name)} answers {_points(gap)} than the best single model. {settled[0]}"
+    ]
+
+
+def _settled_by(gap: Comparison, table: EvaluationTable) -> list[str]:
+    """The number of questions that would show a difference of this size; none if it is too large."""
+    needed = math.ceil(table.n * (gap.mde / gap.mean) ** 2) if gap.mde and gap.mean else math.inf
+    if needed > _FOREVER * table.n:
+        return []
+    return [
+        f"A test of about {needed:,} questions in place of {table.n} would settle a difference of this size in four "
+        "of five cases."
     ]
 
 

@@ -18,9 +18,8 @@ from routerr1.data.embedded import build_world, questions
 from routerr1.data.splits import read_file
 from routerr1.errors import ConfigError, DataError, PoolError
 from routerr1.evaluate.results import EvaluationTable
-from routerr1.evaluate.routers import RouterId
+from routerr1.evaluate.routers import RouterId, is_learned
 from routerr1.files import read_yaml
-from routerr1.registry.rivals import is_learned
 from routerr1.simulation.candidates import default_candidates
 from routerr1.simulation.facts import known_facts
 from routerr1.simulation.pool import SimulatedPool

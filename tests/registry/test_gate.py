@@ -12,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routerr1.config import GateParams
+from routerr1.evaluate.routers import LEARNED_ROUTERS
 from routerr1.evaluate.stats import Difference
 from routerr1.files import read_json, write_json
 from routerr1.registry import gate
 from routerr1.registry.evidence import read_evidence, write_evidence
 from routerr1.registry.gate import Comparison, Metrics, Setting
-from routerr1.registry.rivals import LEARNED_ROUTERS, RivalComparison, compare_rivals
+from routerr1.registry.rivals import RivalComparison, compare_rivals
 from routerr1.registry.rules import to_markdown, to_tags
 from routerr1.registry.samples import EvalSample, Evidence, Rival, Sampling
 from routerr1.registry.shadow_report import ShadowReport

@@ -83,6 +83,24 @@ def test_a_policy_is_not_advised_where_another_router_is_as_good_for_far_less(pa
         assert advise(table_of(params, *parts, reference="policy"), params.gate).router == advised
 
 
+def test_a_policy_that_the_gate_would_refuse_beside_a_cheaper_router_is_not_advised(params: Params):
+    """Two of 40 more for twice the price: the lower end of the interval is 0."""
+    single = [rows("best_single", 0.5, 0.004), rows("fixed/A", 0.5, 0.004)]
+    learned = rows("baseline/frugal", 0.85, 0.001)
+    gate = params.gate.replace(margin_best_learned=0.05)
+    for usd, advised in ((0.0014, "policy"), (0.002, "baseline/frugal")):
+        parts = [rows("policy", 0.9, usd), learned, *single]
+        table = table_of(params, *parts, reference="policy")
+        assert advise(table, gate).router == advised
+    said = " ".join(advice_section(table, [r for own in parts for r in own], gate).points)
+    assert (
+        "costs $2.0000 per 1,000 questions (200% of it), and answers 5.0 percentage points" in said
+    )
+    assert "not enough for the gate (gate.margin_best_learned" in said
+    assert "would settle a difference of this size" in said
+    assert advise(table, gate.replace(margin_best_learned=None)).router == "policy"
+
+
 def test_what_answers_without_the_pool_is_named_and_not_advised(params: Params):
     parts = [
         rows("policy", 0.9, 0.001), rows("baseline/search_r1", 1.0, 0.0),
