@@ -1,9 +1,9 @@
-"""From nothing to a champion by schedule, feedback and rollback, with every service of compose.yaml.
+"""From nothing to champions by schedule and event, and back by rollback, with every service of compose.yaml.
 
 PostgreSQL, MLflow server, Prefect server, worker and gateway run by the commands of that file, as plain processes.
 The chain is the repository's own with the ci preset, in a clone. Unchanged, that preset's policy writes
-hardly a tag, so its warm start is made long enough for the policy to have something to lose, and its gate has
-a floor. All is one test: the runs build upon each other, and the first takes a minute and more.
+hardly a tag, so its warm start is made long enough for the policy to answer behind the gateway.
+All is one test: the runs build upon each other, and the first takes a minute and more.
 """
 
 import json
@@ -27,7 +27,7 @@ from routerr1.tracking.store import file_lock, open_client
 from tests.clone import commit, environment, is_stage, make_clone, processes_in, replace
 from tests.composed import Composed, composed
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 PARAMS = Path("params.yaml")
 # In params.yaml, which only the stages from the warm start on read it from: the preset's file is read by all.
@@ -37,7 +37,7 @@ TAUGHT = {
     "warmstart.learning_rate": 1e-2,
     "warmstart.warmup_steps": 5,
 }
-UNTAUGHT = {"warmstart.steps": 1}
+CANCELLED = {"warmstart.steps": 1}  # of a retrain that ends before its version
 CORRECTED = 4  # answers of the gateway
 CRONS = {  # the two that watch are started by hand
     "0 2 * * *": "* * * * *",
@@ -109,7 +109,6 @@ def site(
     clone = make_clone(tmp_path_factory.mktemp("operations") / "clone")
     replace(clone / "presets/ci.yaml", "warmstart: {steps: 20, batch_size: 16}\n", "")
     set_values(clone / PARAMS, TAUGHT)
-    replace(clone / "presets/ci.yaml", "min_format_valid: 0.0,", "min_format_valid: 0.5,")
     replace(clone / "presets/ci.yaml", "baselines: {", "baselines: {include: [largest], ")
     for section, fewer in {"evaluate": 12, "generalize": 4}.items():  # each is played on ten pools
         replace(
@@ -158,7 +157,7 @@ def is_champion(number: int) -> bool:
     return found is not None and "champion" in found.aliases
 
 
-def test_schedule_gate_event_and_rollback(site: Site) -> None:
+def test_schedule_event_watch_and_rollback(site: Site) -> None:
     with site.services.start("worker"):
         site.until(lambda: site.client.read_work_pools())
         site.command("prefect", "deploy", "--all")
@@ -172,25 +171,15 @@ def test_schedule_gate_event_and_rollback(site: Site) -> None:
         check_what_a_run_keeps(site)
         ask_the_gateway_and_say_what_was_right(site)
 
-        # A wrecked training would not do: the start is validated too, and kept where no step is better.
-        set_values(PARAMS, UNTAUGHT)
+        set_values(PARAMS, CANCELLED)
         commit(site.clone, "a warm start that teaches nothing")
         check_one_at_a_time_and_a_cancelled_one_leaves_nothing(site)
-        run = site.start("retrain/retrain")
-        assert site.ended(run) == "FAILED"
-        assert site.client.read_flow_run(run).state.name == "Refused"
-        refused = version(2)
-        assert refused is not None
-        assert float(refused.tags["metric.format_valid"]) < 0.5
-        assert refused.tags["gate"] == "refused"
-        assert "format" in refused.tags["gate.refused_by"]
-        assert is_champion(1)
 
         set_values(PARAMS, TAUGHT)
         commit(site.clone, "as it was")  # of another commit, so another version
         tell_of_another_model(site, "routerr1.pool.changed")
         make_data_of_feedback(site)
-        site.until(lambda: is_champion(3))  # by the event of the new data
+        site.until(lambda: is_champion(2))  # by the event of the new data
         assert [run.parameters["trigger"] for run in by_events(site)] == ["routerr1.data.changed"]
         site.until(lambda: not site.left())  # a flow ended with its worker would keep its slot
         assert promotion.rollback(load_params(), why="test").after == 1

@@ -18,7 +18,6 @@ from routerr1.data.embedded import build_world, questions
 from routerr1.data.splits import read_file
 from routerr1.errors import ConfigError, DataError, PoolError
 from routerr1.evaluate.results import EvaluationTable
-from routerr1.evaluate.routers import RouterId, is_learned
 from routerr1.files import read_yaml
 from routerr1.simulation.candidates import default_candidates
 from routerr1.simulation.facts import known_facts
@@ -177,7 +176,7 @@ def test_shares_leave_something_to_test_on():
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.usefixtures("git_user")
-def test_own_questions_become_a_registered_champion(own: Path, pool_file: Path, tmp_path: Path):
+def test_own_questions_become_a_registered_policy(own: Path, pool_file: Path, tmp_path: Path):
     """The commands of a new user, outside the clone, with real DVC and a live pool."""
     folder = tmp_path / "ws"
     tools = str(Path(sys.executable).parent)
@@ -222,32 +221,16 @@ def test_own_questions_become_a_registered_champion(own: Path, pool_file: Path, 
     assert oracle >= table.router("baseline/knn").em.mean >= best - 0.2
     cards = json.loads((folder / "data/pool/cards.json").read_text())
     assert len(cards[0]["performance"]) > 1  # by the topics that were found
-    assert "didn't change" in run("dvc", "repro")
     run("git", "add", ".")
     run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "trained")
-    assert "Answer: " in run(*routerr1, "ask", "--router", "knn", "What is the capital of France?")
-    # Of so few questions the gate takes no router but the best.
-    learned = [each for each in table.routers if is_learned(each.router)]
-    best = min(learned, key=lambda each: (-each.em.mean, each.cost_usd.mean))
-    assert "version 1" in run(*routerr1, "register", "--router", RouterId.parse(best.router)[1])
-    said = run(*routerr1, "promote")
-    assert "champion is version 1" in said
-    said = run(
-        *routerr1, "ask", "--policy", "models:/routerr1@champion", "What is the capital of Peru?"
-    )
-    assert "Answer: " in said
-    assert "Topic: " in said
-    assert "Use " in run(*routerr1, "advise")
     # The policy as a version brings along what its look-ups rest on.
-    assert "version 2" in run(*routerr1, "register")
+    assert "version 1" in run(*routerr1, "register")
     (folder / "data/pool/matrix.parquet").rename(folder / "elsewhere.parquet")
     asked = (
-        "import mlflow, sys\n"
-        "for number in (1, 2):\n"
-        "    model = mlflow.pyfunc.load_model(f'models:/routerr1/{number}')\n"
-        "    (found,) = model.predict(['What is the capital of Peru?'])\n"
-        "    print(number, found['trajectory']['text'])\n"
+        "import mlflow\n"
+        "model = mlflow.pyfunc.load_model('models:/routerr1/1')\n"
+        "(found,) = model.predict(['What is the capital of Peru?'])\n"
+        "print(found['trajectory']['text'])\n"
     )
     said = run(sys.executable, "-c", asked)
-    assert "1 <think> " in said
-    assert "2 <think>" in said
+    assert "<think>" in said
