@@ -24,7 +24,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.model import PythonModel
 
 from routerr1.config import Params
-from routerr1.errors import RegistryError
+from routerr1.errors import ConfigError, RegistryError
 from routerr1.files import read_json
 from routerr1.registry.samples import SIMULATED
 from routerr1.registry.served import MATRIX, as_served, check_cards, known_topics
@@ -42,7 +42,13 @@ Result = TypeVar("Result")
 Answerer = Callable[[Sequence[Question]], Coroutine[Any, Any, list[Trajectory]]]
 _log = logging.getLogger(__name__)
 # Keys of `model_config`, with their defaults; MLflow ignores any other key.
-SETTINGS: dict[str, Any] = {"pool_file": None, "budget": {}, "trace": True, "topics": True}
+SETTINGS: dict[str, Any] = {
+    "pool_file": None,
+    "budget": {},
+    "trace": True,
+    "topics": True,
+    "demo": False,
+}
 _NEEDED = ("torch", "transformers", "safetensors", "tokenizers", "numpy", "pandas", "pyarrow")
 
 
@@ -93,10 +99,11 @@ class RouterModel(PythonModel):
 
         The pool is the one of the version's parameters; `model_config={"pool_file": PATH}` names another,
         and `{"budget": {"run_usd": 5}}` changes its limits. Each question is traced if there is a store;
-        `{"trace": False}` turns that off, `{"topics": False}` the topics of questions. Calls are live, however they were made in training.
+        `{"trace": False}` turns that off, `{"topics": False}` the topics of questions. Simulated candidates
+        answer with `{"demo": True}` alone. Calls are live, however they were made in training.
 
         Raises: PoolError naming the cards that the pool lacks; CheckpointError; ConfigError for an invalid
-            budget.
+            budget, or if candidates are simulated, and that was not asked for.
         """
         from routerr1.pool.cards import read_cards
         from routerr1.train.checkpoint import read_manifest
@@ -114,8 +121,11 @@ class RouterModel(PythonModel):
         cards = read_cards(folder / "cards.json")
         check_cards(_offered(self._params), cards)
         self._version = str(read_json(folder / "sbom.cdx.json")["metadata"]["component"]["version"])
-        if self._params.pool.kind == SIMULATED:
-            _log.warning("the candidates are simulated: what they reply is made up")
+        if self._params.pool.kind == SIMULATED and not config["demo"]:
+            raise ConfigError(
+                "the candidates are simulated: their answers are made up; name real ones with "
+                "model_config `pool_file`, or set `demo` to true"
+            )
         # The limit of a run applies to this process, and spending of earlier processes does not count.
         workspace = Workspace(self._params, matrix=folder / MATRIX)
         self._pool = workspace.open_pool(cards, run=f"serving {uuid.uuid4().hex}")

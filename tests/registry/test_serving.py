@@ -68,7 +68,8 @@ def load() -> Iterator[Callable[..., Any]]:
 
     with ExitStack() as opened:
 
-        def load_champion(**settings: Any) -> Any:
+        def load_champion(*, demo: bool = True, **settings: Any) -> Any:
+            settings["demo"] = demo
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # what MLflow says while it loads is not under test
                 model = mlflow.pyfunc.load_model(CHAMPION, model_config=settings)
@@ -96,6 +97,8 @@ def test_the_champion_answers_and_is_traced(
     import mlflow
 
     make_champion(chain, calling_policy)
+    with pytest.raises(ConfigError, match=r"^the candidates are simulated: their answers are made"):
+        load(demo=False)
     model = load()
     with closing(sqlite3.connect("mlflow.db")) as busy:
         busy.execute("BEGIN EXCLUSIVE")  # an answer does not wait for stored traces
