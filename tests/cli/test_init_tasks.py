@@ -2,10 +2,7 @@
 
 import csv
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +18,6 @@ from routerr1.pool.profile import read_probes
 from tests.chat_server import Says, chatting, write_pool
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-ROOT = Path(__file__).parents[2]
 N = 20  # questions of a task
 NAMES = [
     "Ada",
@@ -127,27 +123,14 @@ def test_a_set_of_every_task_goes_from_init_to_advise(
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     right = write_sets(tmp_path)
     folder = tmp_path / "ws"
-    tools = str(Path(sys.executable).parent)
-    environment = {
-        **os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{tools}:{os.environ['PATH']}",
-        "MLFLOW_TRACKING_URI": "", "PYTHONWARNINGS": "ignore",
-    }  # fmt: skip
-
-    def run(*words: str, cwd: Path = folder) -> str:
-        done = subprocess.run(
-            words, cwd=cwd, env=environment, capture_output=True, text=True, check=False,
-            stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        return done.stdout
-
-    routerr1 = (sys.executable, "-m", "routerr1.cli")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     with chatting(says(right)) as url:
         pool = write_pool(tmp_path / "models.yaml", url, {"Small": 0.1, "Large": 1.0})
-        run(
-            *routerr1, "init", "ws", "--questions", str(tmp_path / "short.csv"), "--question", "ask",
-            "--answers", "gold", "--pool", str(pool), cwd=tmp_path,
+        invoked(
+            "init", str(folder), "--questions", str(tmp_path / "short.csv"), "--question", "ask",
+            "--answers", "gold", "--pool", str(pool),
         )  # fmt: skip
+        monkeypatch.chdir(folder)
         write_pool(folder / "pools/mine-judge.yaml", url, {"Referee": 0.5})
         for name, task, file, question, answers, more in (
             ("mmlu", "choice", "mmlu.csv", "question", "answer", ("--options", "A,B,C,D")),
@@ -156,8 +139,8 @@ def test_a_set_of_every_task_goes_from_init_to_advise(
             ("mbpp", "code", "mbpp.jsonl", "text", "test_list", ()),
             ("poems", "judge", "poems.jsonl", "ask", "gold", ()),
         ):
-            run(
-                *routerr1, "data", "import", str(tmp_path / file), "--name", name, "--question", question,
+            invoked(
+                "data", "import", str(tmp_path / file), "--name", name, "--question", question,
                 "--answers", answers, "--task", task, "--no-meaning", "--test", "0.4", "--validation", "0.2", *more,
             )  # fmt: skip
         params = (folder / "params.yaml").read_text()
@@ -174,8 +157,7 @@ def test_a_set_of_every_task_goes_from_init_to_advise(
             params, count = re.subn(pattern, text, params, count=1)
             assert count == 1, pattern
         (folder / "params.yaml").write_text(params)
-        run("dvc", "repro")
-        said = run(*routerr1, "advise")
+        said = advised()
     assert "Use " in said
     rows = [row for row in read_rows(folder / "data/eval/rows.parquet") if row.router.startswith("fixed/")]  # fmt: skip
     shares = shares_of(rows)
@@ -218,9 +200,7 @@ def workspace(
     with chatting(reply) as url:
         pool = write_pool(folder / "models.yaml", url, prices)
         words = ["init", str(folder / "ws"), "--questions", str(file), "--question", "ask", "--answers", "gold", "--topic", "kind", "--pool", str(pool)]  # fmt: skip
-        done = CliRunner().invoke(app, words)
-        if done.exception is not None:
-            raise done.exception
+        invoked(*words)
         monkeypatch.chdir(folder / "ws")
         params = Path("params.yaml").read_text()
         for pattern, text in (
@@ -232,14 +212,19 @@ def workspace(
         yield
 
 
+def invoked(*words: str) -> str:
+    """What a command prints; in this process, as each import of the stages takes seconds."""
+    done = CliRunner().invoke(app, words)
+    if done.exception is not None and done.exit_code != 0:
+        raise done.exception
+    return done.output
+
+
 def advised() -> str:
     """What `advise` says after all stages."""
     for stage in STAGES:
-        done = CliRunner().invoke(app, [stage])
-        assert done.exception is None or done.exit_code == 0, (stage, done.output, done.exception)
-    found = CliRunner().invoke(app, ["advise"])
-    assert found.exit_code == 0, found.output
-    return " ".join(found.output.split())
+        invoked(stage)
+    return " ".join(invoked("advise").split())
 
 
 def tickets(count: int, kinds: int) -> list[tuple[str, str, str]]:
