@@ -241,7 +241,7 @@ def ask(
     if loaded.dataset.source != "embedded":
         typer.echo("\n".join(asking.compared(question, loaded)))
     asking.show(played, simulated=loaded.pool.kind == "simulated")
-    if played.answer is None:
+    if not asking.has_answer(played):
         raise typer.Exit(1)
 
 

@@ -302,10 +302,15 @@ def steps_shown(trajectory: Trajectory) -> Iterator[tuple[str, str]]:
             reason = reply.note or reply.failure
             read = f"{read.strip()} ({reason})" if read.strip() else reason
         yield f"{label} ({_spent(reply.cost_usd, reply.latency_s)})", _printable(read)
-    if trajectory.answer is None:
+    if not has_answer(trajectory):
         yield "Answer", f"none: {_printable(_why_none(trajectory))}"
     else:
         yield "Answer", _printable(trajectory.answer)
+
+
+def has_answer(trajectory: Trajectory) -> bool:
+    """False for an empty answer too: the policy took a reply that failed for its answer."""
+    return bool(trajectory.answer and trajectory.answer.strip())
 
 
 def _why_none(trajectory: Trajectory) -> str:
@@ -314,6 +319,8 @@ def _why_none(trajectory: Trajectory) -> str:
     if replies and all(reply.failure is not None for reply in replies):
         reasons = dict.fromkeys(reply.note or str(reply.failure) for reply in replies)
         return f"no candidate replied ({'; '.join(reasons)})"
+    if trajectory.answer is not None:
+        return "the policy answered nothing, or with a reply that failed"
     return _NO_ANSWER.get(trajectory.stopped, trajectory.stopped)
 
 

@@ -76,6 +76,7 @@ async def test_every_thought_call_price_and_reply_is_told(
             "asked for another call after its last one",
         ),
         ("<think>t", "the policy ended without a call or an answer"),
+        ("<think>t</think><answer> </answer>", "the policy answered nothing"),
     ],
 )
 async def test_why_there_is_no_answer_is_told(pool: SimulatedPool, last: str, why: str) -> None:
