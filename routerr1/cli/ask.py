@@ -305,7 +305,7 @@ def steps_shown(trajectory: Trajectory) -> Iterator[tuple[str, str]]:
     if not has_answer(trajectory):
         yield "Answer", f"none: {_printable(_why_none(trajectory))}"
     else:
-        yield "Answer", _printable(trajectory.answer)
+        yield "Answer", _printable(trajectory.answer or "")
 
 
 def has_answer(trajectory: Trajectory) -> bool:

@@ -54,12 +54,14 @@ def judge_task(which: str) -> GateResult:
     result = judge(params, which)
     if result.champion is not None and not _comparable(result):
         asked = {sample.content for sample in read_version_evidence(result.challenger).samples}
+        judged_by = read_version_evidence(result.champion)
         # A retrain rewrites the questions and cards that are read here.
         with file_lock("pipeline", timeout_s=600), spending_as(f"flow run {flow_run.id}"):
             samples = replay(params, result.champion, questions_of(params, asked))
             cards = sha256(PATHS.cards)
         router = result.champion.tags.get("lineage.router", POLICY)
-        result = judge(params, which, Evidence(samples, (), cards, "", router))
+        replayed = Evidence(samples, (), cards, "", router, whole_replies=judged_by.whole_replies)
+        result = judge(params, which, replayed)
     create_markdown_artifact(
         key="gate",
         markdown=f"{result.markdown}\nThe challenger's {link_to_run(result.challenger)}.\n",

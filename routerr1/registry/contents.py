@@ -138,6 +138,7 @@ def evidence_of(params: Params, outputs: Outputs, router: str = POLICY) -> Evide
         rivals=evidence.rivals_of(rows, seed, router),
         simulated=params.pool.kind == SIMULATED,
         odd_prices=_odd_prices(params.pool),
+        whole_replies=router != POLICY or params.looks_up_questions,
     )
 
 

@@ -75,6 +75,7 @@ class Comparison:
         cost_bounds: its interval; None if the champion paid nothing.
         champion_em: exact match of the champion on these questions; None as `em`.
         unseen_em: as `em`, on pools with unseen models; None if the two did not meet the same pools.
+        same_measure: exact match means the same for both; `em` is None otherwise.
     """
 
     same_pool: bool
@@ -84,6 +85,7 @@ class Comparison:
     cost_bounds: Bounds | None = None
     unseen_em: "Difference | None" = None
     champion_em: float | None = None
+    same_measure: bool = True
 
 
 class Setting(NamedTuple):
@@ -156,10 +158,12 @@ def _mean(
 def compare(challenger: Evidence, champion: Evidence, sampling: Sampling) -> Comparison:
     """Compare challenger and champion question by question.
 
-    A policy's exact match and a reply that contains the answer are different measures, so they are not
-    compared.
+    The exact match of a written answer and a reply that contains the answer are different measures, so they
+    are not compared.
     """
-    same_measure = (challenger.router == POLICY) == (champion.router == POLICY)
+    both = (challenger, champion)
+    same_kind = (challenger.router == POLICY) == (champion.router == POLICY)
+    same_measure = same_kind or all(each.judged_by_replies for each in both)
     pairs = paired(challenger.samples, champion.samples, lambda play: play.content)
     unseen = (
         paired(challenger.unseen, champion.unseen, lambda play: (play.pool, play.content))
@@ -169,6 +173,7 @@ def compare(challenger: Evidence, champion: Evidence, sampling: Sampling) -> Com
     ratio, bounds = cost_ratio(pairs, sampling)
     em = em_difference(pairs, sampling) if same_measure else None
     return Comparison(
+        same_measure=same_measure,
         same_pool=challenger.pool == champion.pool,
         shared=len(pairs) / max(len(challenger.samples), 1),
         em=em,
@@ -303,14 +308,19 @@ def _against(comparison: Comparison, params: GateParams) -> list[Rule]:
             1.0,
             "share of the questions that the champion answered",
         ),
-        no_worse(
-            "em_difference",
-            comparison.em,
-            params.margin_em,
-            "exact match minus the champion's, lower end of the interval",
-        ),
+        _em_difference(comparison, params.margin_em),
         _cost_ratio(comparison, params.max_cost_ratio),
     ]
+
+
+def _em_difference(comparison: Comparison, margin: float) -> Rule:
+    what = "exact match minus the champion's, lower end of the interval"
+    if not comparison.same_measure:
+        what = (
+            "of champion and challenger, one writes its answers and one answers with whole replies, which are judged "
+            "otherwise; `routerr1 promote --without-comparison --why ...` decides without"
+        )
+    return no_worse("em_difference", comparison.em, margin, what)
 
 
 def _cost_ratio(comparison: Comparison, limit: float) -> Rule:

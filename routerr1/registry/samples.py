@@ -63,6 +63,7 @@ class Evidence(NamedTuple):
         simulated: its candidates were simulated; None for a version that is older than this field.
         odd_prices: prices of its candidates that hardly any model has and that the pool file does not
             confirm, in words.
+        whole_replies: its answers are whole replies of candidates; None for a version that is older than this field.
     """
 
     samples: Sequence[EvalSample]
@@ -74,6 +75,12 @@ class Evidence(NamedTuple):
     rivals: Mapping[str, Rival] | None = MappingProxyType({})
     simulated: bool | None = False
     odd_prices: tuple[str, ...] = ()
+    whole_replies: bool | None = None
+
+    @property
+    def judged_by_replies(self) -> bool:
+        """Whether an answer is right if it contains the reference answer, and need not equal it."""
+        return self.router != POLICY if self.whole_replies is None else self.whole_replies
 
 
 class Sampling(NamedTuple):

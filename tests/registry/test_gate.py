@@ -97,6 +97,22 @@ def test_figures_are_means_and_shares_over_the_plays() -> None:
     assert found.intervals["cost_usd"] == (pytest.approx(0.0), pytest.approx(0.4))
 
 
+def test_a_policy_that_answers_with_whole_replies_is_compared_with_a_router() -> None:
+    """The first policy of a workspace meets a champion that was made without one."""
+    samples = [play(f"{number}", number % 2, "a") for number in range(8)]
+    router = evidence(samples)._replace(router="baseline/knn")
+    policy = evidence([replace(each, em=1.0) for each in samples])
+    found = gate.compare(policy._replace(whole_replies=True), router, SAMPLING)
+    assert found.em is not None
+    assert found.em.mean == 0.5
+    other = gate.compare(policy._replace(whole_replies=False), router, SAMPLING)
+    assert (other.em, gate.compare(policy, router, SAMPLING).em) == (None, None)
+    newer = policy._replace(whole_replies=True)
+    assert gate.compare(newer, policy, SAMPLING).em is not None  # registered before that was kept
+    decided = gate.decide(gate.measure(policy, SAMPLING), other, PARAMS)
+    assert any("--without-comparison" in why for why in decided.refusals)
+
+
 def test_no_plays_measure_nothing_and_fail() -> None:
     found = gate.measure(evidence([]), SAMPLING)
     assert found.em is None
