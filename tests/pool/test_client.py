@@ -89,7 +89,7 @@ async def test_two_thousand_calls_with_thirty_percent_faults(
     with serving(build_app(simulated, faults=faults, seed=5, time_scale=0.01)) as url:
         # Long enough for a busy machine: a try that is given up before the server read it is on no count.
         path = pool_file(
-            url, endpoint={**QUICK, "read_s": 4.0, "total_s": 8.0, "max_concurrency": 64}
+            url, endpoint={**QUICK, "read_s": 10.0, "total_s": 20.0, "max_concurrency": 64}
         )
         budget = Budget(tmp_path / "budget.sqlite", Limits(run_usd=50.0), run="r")
         pool = open_http(path, budget=budget)

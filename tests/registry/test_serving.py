@@ -262,7 +262,11 @@ def test_the_champion_is_served_over_http(chain: Params, calling_policy: Path) -
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", CHAMPION]
     server = subprocess.Popen(
         [*command, "--env-manager", "local", "-p", str(port), "-h", "127.0.0.1"],
-        env={**os.environ, "MLFLOW_TRACKING_URI": tracking_uri()},
+        env={
+            **os.environ,
+            "MLFLOW_TRACKING_URI": tracking_uri(),
+            "MLFLOW_PYFUNC_INFERENCE_CONFIG": json.dumps({"demo": True}),
+        },
         start_new_session=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
