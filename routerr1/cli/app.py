@@ -251,6 +251,7 @@ def advise(params: ParamsFile = PARAMS) -> None:
     from rich.console import Console
     from rich.markdown import Markdown
 
+    from routerr1.cli.outages import outage
     from routerr1.config import load_params
     from routerr1.evaluate.results import EvaluationTable
     from routerr1.evaluate.rows import read_rows
@@ -259,10 +260,12 @@ def advise(params: ParamsFile = PARAMS) -> None:
     from routerr1.report.markdown import render
     from routerr1.report.page import validation_questions
 
-    table = EvaluationTable.read(PATHS.evaluate / "table.json")
+    table, rows = EvaluationTable.read(PATHS.evaluate / "table.json"), read_rows(PATHS.rows)
+    if failed := outage(rows):
+        typer.echo(failed, err=True)
     section = advice_section(
         table,
-        read_rows(PATHS.rows),
+        rows,
         load_params(params).gate,
         validation=validation_questions(Path("data")),
     )
