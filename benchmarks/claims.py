@@ -64,6 +64,7 @@ _INDEX = "docs/results/index.md"
 _GATEWAY = "docs/results/gateway.json"
 
 _SIX = "docs/results/nq-six.json"
+_NQ_POLICY = "docs/results/nq-policy.json"
 
 
 def _six(metric: str, router: str, part: str = "quality.mean") -> str:
@@ -79,7 +80,7 @@ CLAIMS: tuple[Claim, ...] = (
             ("README.md", "(.340 exact match in the tag; kNN .310;", _six("em_in_tag", "baseline/knn"), ".310"),
             ("README.md", "three is +.013 [+.001, +.026] above it", _six("em_in_tag", "baseline/majority_of_three", "difference.mean"), "+.013"),
             ("README.md", "three is +.013 [+.001, +.026] above it", _six("em_in_tag", "baseline/majority_of_three", "difference.low"), "+.001"),
-            ("README.md", "and −.002 if replies without a tag", _six("em_repaired", "baseline/majority_of_three", "difference.mean"), "−.002"),
+            ("README.md", "It is −.002 if replies without a tag", _six("em_repaired", "baseline/majority_of_three", "difference.mean"), "−.002"),
             (_INDEX, "gemma-2-27b-it (.340", _six("em_in_tag", "fixed/gemma-2-27b-it"), ".340"),
             (_INDEX, "kNN has .310: −.030 [−.047, −.012]", _six("em_in_tag", "baseline/knn", "difference.mean"), "−.030"),
             (_INDEX, "on 40 probes has .340", _six("em_in_tag", "baseline/beta_40"), ".340"),
@@ -96,6 +97,23 @@ CLAIMS: tuple[Claim, ...] = (
             (_INDEX, "taking the tagged one loses**: .244", _six("em_in_tag", "baseline/two_knowing_tagged"), ".244"),
             (_INDEX, "The oracle is .436**, and .590", _six("em_in_tag", "oracle"), ".436"),
             (_INDEX, "The oracle is .436**, and .590", _six("em_readable", "oracle"), ".590"),
+        )
+    ),
+    *(
+        Claim(text, words, _NQ_POLICY, field, figure)
+        for text, words, field, figure in (
+            ("README.md", "after short training: −.096 [−.419, +.194]", "arms[name=policy].difference.em_in_tag.mean", "−.096"),
+            ("README.md", "after short training: −.096 [−.419, +.194]", "arms[name=policy].difference.em_in_tag.low", "−.419"),
+            ("README.md", "after short training: −.096 [−.419, +.194]", "arms[name=policy].difference.em_in_tag.high", "+.194"),
+            (_INDEX, ".263 against .359 exact match in the tag", "arms[name=policy].quality.em_in_tag.mean", ".263"),
+            (_INDEX, ".263 against .359 exact match in the tag", "arms[name=best_single].quality.em_in_tag.mean", ".359"),
+            (_INDEX, ".775 of its first calls", "behaviour.first_is_best_single", ".775"),
+            (_INDEX, "its exact match is .112", "arms[name=policy_before_rl].quality.em_in_tag.mean", ".112"),
+            (_INDEX, "its first call is −.051 [−.181, +.066]", "parts.first_call.mean", "−.051"),
+            (_INDEX, "after one reply, cost −.045 [−.250, +.139]", "parts.no_reference.mean", "−.045"),
+            (_INDEX, ".860 of its answers refer", "runs[halving=3].no_reference_before", ".860"),
+            (_INDEX, "and .644 after", "runs[halving=3].no_reference", ".644"),
+            (_INDEX, "holds no answer is +.008 [−.010, +.025]", "arms[name=best_single_sure].difference.em_in_tag.mean", "+.008"),
         )
     ),
     *(

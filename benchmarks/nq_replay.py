@@ -206,8 +206,8 @@ INTRODUCTION = """# Routing or format? The paper's six candidates on 500 NQ ques
 
 `python benchmarks/nq_replay.py llmrouter_nq_6llm.jsonl.gz` on the recorded replies of Router-R1's
 six candidates (ulab-uiuc/LLMRouter, commit 8e724d63f229, MIT). Nothing is called or paid. The log
-has whole questions only, so every router here chooses among replies to the whole question. A
-multi-round policy was not trained on it.
+has whole questions only, so every router here chooses among replies to the whole question.
+[nq-policy.md](nq-policy.md) has a multi-round policy that is trained on it.
 
 - *in tag*: the answer between `<answer>` and `</answer>`; a reply without the tag is wrong.
 - *repaired by rule*: without the tag, the short answer of the first sentence counts.
