@@ -17,6 +17,6 @@ def outage(rows: Sequence[Row]) -> str | None:
         return None
     return (
         f"{failed:,} of {calls:,} calls of the evaluation failed, so its figures are those of an outage. When the "
-        "candidates answer (`routerr1 pool check FILE`), evaluate again: `dvc repro --force --single-item evaluate`, "
-        "then `dvc repro`."
+        "candidates answer (`routerr1 pool check FILE`), evaluate again: `dvc repro --force --single-item evaluate "
+        "generalize`, then `dvc repro`."
     )

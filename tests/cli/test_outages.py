@@ -11,5 +11,5 @@ def test_many_failed_calls_are_called_an_outage_with_the_remedy():
     said = outage([*rows[2:], row(calls=2, failures=1), row(calls=2, failures=1)])
     assert said is not None
     assert said.startswith("2 of 20 calls of the evaluation failed")
-    assert "dvc repro --force --single-item evaluate" in said
+    assert "dvc repro --force --single-item evaluate generalize`" in said
     assert outage([]) is None
