@@ -166,7 +166,7 @@ def test_a_policy_is_trained_and_played_from_the_log_alone(
         tmp_path / "log.jsonl",
         {model: [RIGHT if (place + at) % 3 else UNTAGGED for place in range(24)] for at, model in enumerate(models)},
     )  # fmt: skip
-    own = params_of(params, steps=1, warmstart_steps=60)
+    own = params_of(params, steps=1, warmstart_steps=16)
     own = own.replace(
         train=own.train.replace(questions_per_step=2, rollouts_per_question=2, validation_questions=4),
         model=own.model.replace(hidden_size=32),
