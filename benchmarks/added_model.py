@@ -215,7 +215,7 @@ def page(found: Mapping[str, Any]) -> str:
         "# A new model, by the probes of its card",
         "",
         f"{found['seeds']} training seed(s); nothing is trained again. `python benchmarks/added_model.py` makes this",
-        "page and says what is compared.",
+        "page and says what is compared. Gains are against the pool without the model, 95 % intervals.",
         "",
         "| new model, topics that it leads | n | EM without it | probes | EM | gain | first calls | all calls |",
         "| --- " * 8 + "|",

@@ -131,6 +131,17 @@ CLAIMS: tuple[Claim, ...] = (
         for field, figure in (("mean", "+.094"), ("low", "+.055"), ("high", "+.133"))
     ),
     Claim("README.md", "best-on-cards is **1.03**", "docs/results/embedded/pools.md", "Perturbed pools > pool_of_2 > Of best-on-cards", "1.03"),
+    *(
+        Claim(_INDEX, words, "docs/results/added-model.json", f"models[name=Qwen-1.5B].curve[probes={probes}].{field}", figure)
+        for words, probes, field, figure in (
+            ("exact match rises by +.153 [+.073, +.238]", 8, "gain.mean", "+.153"),
+            ("exact match rises by +.153 [+.073, +.238]", 8, "gain.low", "+.073"),
+            ("exact match rises by +.153 [+.073, +.238]", 8, "gain.high", "+.238"),
+            (".58 of the first calls", 8, "first_calls", ".58"),
+            ("With 40 probes it is .71", 40, "first_calls", ".71"),
+            ("with 120 only .23", 120, "first_calls", ".23"),
+        )
+    ),
     Claim(_INDEX, "it keeps at least .89 of what best-on-cards reaches", _CHANGES, "Simulated models, `preset: simulated` > few_probes > ratio", ".89"),
     Claim(_INDEX, "exact match .970 [.944, .989]", "docs/results/smollm2/eval-table.md", " > policy > EM", ".970"),
     Claim(_INDEX, "exact match .970 [.944, .989]", "docs/results/smollm2/eval-table.md", " > policy > EM > low", ".944"),

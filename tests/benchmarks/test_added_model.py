@@ -1,0 +1,39 @@
+"""The table of a new model, from cards and rows that are counted by hand."""
+
+import json
+from dataclasses import replace
+
+from benchmarks.added_model import Played, figures_of, led_by, page
+from routerr1.rollout.record import to_row
+from routerr1.types import Ask, Card, Generation, Ledger, Question, Reply, Trajectory, Turn
+from tests.evaluate.made import row
+
+
+def asked(name: str, *candidates: str):
+    """A row whose trajectory asks each candidate the same thing."""
+    turns = tuple(
+        Turn(Generation(""), Ask(each, "Where is it?"), Reply(each, "There")) for each in candidates
+    )
+    question = Question(name, "embedded", "Where is it?", ("There",), "test")
+    played = Trajectory(question, turns, "answer", "There", "", Ledger())
+    return replace(row(question_id=name), trajectory=json.dumps(to_row(played)))
+
+
+def test_a_topic_is_led_by_the_card_that_no_other_reaches():
+    card = Card("New", performance={"places": 0.9, "money": 0.5, "new": 0.1})
+    others = [Card("A", performance={"places": 0.8, "money": 0.5}), Card("B", performance={})]
+    assert led_by(card, others) == ("new", "places")
+
+
+def test_gain_and_shares_by_hand():
+    without = [replace(asked("q0", "Old"), em=0.0), replace(asked("q1", "Old"), em=1.0)]
+    better = [replace(asked("q0", "New"), em=1.0), replace(asked("q1", "Old", "New"), em=1.0)]
+    played = Played("New", ("places",), without, {0: without, 8: better})
+    found = figures_of(played, ["Old"], lambda _: "places", 50)
+    assert (found["n"], found["held_out"], found["em_without"]) == (2, True, 0.5)
+    nothing, eight = found["curve"]
+    assert (nothing["gain"]["mean"], nothing["first_calls"], nothing["calls"]) == (0.0, 0.0, 0.0)
+    assert (eight["gain"]["mean"], eight["first_calls"], eight["calls"]) == (0.5, 0.5, 2 / 3)
+    assert "| New, held out: places | 2 | 0.500 | 0 | 0.500 |" in page(
+        {"seeds": 1, "models": [found]}
+    )
