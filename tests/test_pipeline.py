@@ -16,7 +16,7 @@ from routerr1.files import sha256
 from tests.clone import commit, is_stage, make_clone, processes_in, replace
 from tests.clone import environment as environment_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_a_killed_pipeline_leaves_no_trainer_and_finishes_when_run_again(clone: 
         ["dvc", "repro"], cwd=clone, env=environment(clone), start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    wait_for(lambda: list(clone.glob("runs/train/*/checkpoint-2/router_state.json")), 300)
+    wait_for(lambda: list(clone.glob("runs/train/*/checkpoint-2/router_state.json")), 600)
     (trainer,) = processes_in(clone, is_stage("train"))
     os.kill(first.pid, signal.SIGKILL)  # dvc alone: its trainer is an orphan now
     first.wait()

@@ -125,7 +125,7 @@ def test_every_evaluated_router_can_be_judged(params: Params):
 
 def test_a_policy_and_a_reply_are_not_compared(params: Params):
     evidence = evidence_of(params, Outputs(), "baseline/knn")
-    policy = evidence._replace(router="policy")
+    policy = evidence._replace(router="policy", whole_replies=False)
     sampling = sampling_of(params.evaluate)
     assert gate.compare(evidence, policy, sampling).em is None
     assert gate.compare(evidence, evidence, sampling).em is not None
