@@ -134,10 +134,7 @@ def postgresql(folder: Path) -> Iterator[str]:
 def mlflow_server(folder: Path, backend: str) -> Iterator[str]:
     """An MLflow tracking server that also keeps the artifacts; gives its address."""
     port, log = free_port(), folder / "mlflow.log"
-    command = [
-        sys.executable, "-m", "mlflow", "server", "--backend-store-uri", backend,
-        "--uvicorn-opts", "--timeout-worker-healthcheck=60",  # as in compose.yaml
-    ]  # fmt: skip
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", backend]
     command += ["--artifacts-destination", str(folder / "artifacts"), "--workers", "1"]
     command += ["--host", "127.0.0.1", "--port", str(port)]
     settings = {
