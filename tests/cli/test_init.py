@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -207,6 +208,8 @@ def test_own_questions_become_a_registered_policy(own: Path, pool_file: Path, tm
     ):
         assert params.count(f"  {key}") == 1
         params = params.replace(f"  {key}", f"  {few}")
+    params, count = re.subn(r"(?m)^  include: \[.*?\]", "  include: [knn]", params)
+    assert count == 1
     params = params.replace("questions_per_step: 24", "questions_per_step: 4")
     params = params.replace("validation_questions: 240", "validation_questions: 12")
     (folder / "params.yaml").write_text(params)
