@@ -217,16 +217,18 @@ def page(found: Mapping[str, Any]) -> str:
         f"{found['seeds']} training seed(s); nothing is trained again. `python benchmarks/added_model.py` makes this",
         "page and says what is compared. Gains are against the pool without the model, 95 % intervals.",
         "",
-        "| new model, topics that it leads | n | EM without it | probes | EM | gain | first calls | all calls |",
-        "| --- " * 8 + "|",
+        "| new model, topics that it leads | probes | EM | gain | first calls | all calls |",
+        "| --- " * 6 + "|",
     ]
     for model in found["models"]:
-        name = f"{model['name']}{', held out' if model['held_out'] else ''}: {', '.join(model['topics'])}"
+        name = (
+            f"{model['name']}{', held out' if model['held_out'] else ''}: {', '.join(model['topics'])} "
+            f"(n = {model['n']}, {model['em_without']:.3f} without it)"
+        )
         for place, at in enumerate(model["curve"]):
-            head = (name, model["n"], f"{model['em_without']:.3f}") if place == 0 else ("", "", "")
             gain = at["gain"]
             lines.append(
-                f"| {head[0]} | {head[1]} | {head[2]} | {at['probes']} | {at['em']:.3f} | {gain['mean']:+.3f} "
+                f"| {name if place == 0 else ''} | {at['probes']} | {at['em']:.3f} | {gain['mean']:+.3f} "
                 f"[{gain['low']:+.3f}, {gain['high']:+.3f}] | {at['first_calls']:.2f} | {at['calls']:.2f} |"
             )
     return "\n".join([*lines, ""])

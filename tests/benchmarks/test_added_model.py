@@ -34,6 +34,6 @@ def test_gain_and_shares_by_hand():
     nothing, eight = found["curve"]
     assert (nothing["gain"]["mean"], nothing["first_calls"], nothing["calls"]) == (0.0, 0.0, 0.0)
     assert (eight["gain"]["mean"], eight["first_calls"], eight["calls"]) == (0.5, 0.5, 2 / 3)
-    assert "| New, held out: places | 2 | 0.500 | 0 | 0.500 |" in page(
+    assert "| New, held out: places (n = 2, 0.500 without it) | 0 | 0.500 |" in page(
         {"seeds": 1, "models": [found]}
     )
