@@ -3,10 +3,11 @@
 `reference/params.md` comes from the pydantic models of `routerr1.config` and the comments of
 params.yaml, `reference/pool-file.md` from those of `routerr1.pool.pool_file`, `reference/cli.md` from
 the Typer application, `reference/metrics.md` from `routerr1.metrics.METRICS`, `reference/http.md` from
-the gateway's OpenAPI description.
+the gateway's OpenAPI description. In the tables of every page an interval stays on one line.
 """
 
 import inspect
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,12 +16,15 @@ from typing import Any, cast, get_args
 import griffe
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefinedType
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
 ROOT = Path(__file__).parents[1]
+WIDE = 9  # bars of a row: more than eight columns
+INTERVAL = re.compile(r"(\[[-+−]?[\d.]+,) ([-+−]?[\d.]+\])")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -35,6 +39,16 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name, text in pages.items():
         files.append(File.generated(config, f"reference/{name}.md", content=text))
     return files
+
+
+def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
+    """Keep the ends of an interval in a table together; give a wide table the room of the contents."""
+    lines = markdown.splitlines()
+    if any(line.startswith("|") and line.count("|") > WIDE for line in lines):
+        page.meta.setdefault("hide", ["toc"])
+    return "\n".join(
+        INTERVAL.sub(r"\1&nbsp;\2", line) if line.startswith("|") else line for line in lines
+    )
 
 
 def params_page() -> str:
