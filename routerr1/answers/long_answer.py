@@ -1,7 +1,7 @@
 """How much a longer answer says what a reference says: meaning by embedding, words by overlap.
 
-The score is a mean of both. Numbers that differ from the reference's, and a negation on one side alone, lower
-it: embeddings hardly see either. What neither sees is an answer in the reference's own words with their parts
+The score is a mean of both. Numbers that differ from the reference's, and a negation of what the other side says,
+lower it: embeddings hardly see either. What neither sees is an answer in the reference's own words with their parts
 exchanged, or one that holds right and wrong side by side; the task `judge` is for those.
 """
 
@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from routerr1.answers.negation import Relation, relation
 from routerr1.matching import normalise
 
 if TYPE_CHECKING:
@@ -26,17 +27,11 @@ _STEM = 5  # letters by which two words count as one, as in most inflections
 _LEAST_LETTERS = 4
 _WINDOW = 3  # sentences of a long reply that are compared at once
 _MOST_SENTENCES = 60  # of a reply; the rest is not read
-_NEGATED = 0.6  # factors of the score
-_NOT_NEGATED = 0.8
+_FACTOR: dict[Relation, float] = {"same": 1.0, "denies": 0.85, "silent": 0.8, "contradicts": 0.6}
 _OTHER_NUMBERS = 0.5
 _NO_NUMBERS = 0.8
 _NO_NEWS = 0.7
 _SENTENCE = re.compile(r"(?<=[.!?;:])\s+|\n+")
-_NEGATION = re.compile(
-    r"\b(?:not|no|never|none|nor|neither|without|cannot|nicht|kein\w*|nie|niemals|nein|ohne|weder|"
-    r"ne|pas|jamais|sans|non|ni|nunca|sin)\b|n['’]t\b",
-    re.IGNORECASE,
-)
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _NUMBER_WORDS = {
     word: str(value)
@@ -93,9 +88,9 @@ def _stems(text: str) -> set[str]:
 
 
 def _negation(window: str, said: str, reference: str) -> float:
-    if _NEGATION.search(reference):
-        return 1.0 if _NEGATION.search(said) else _NOT_NEGATED
-    return _NEGATED if _NEGATION.search(window) else 1.0
+    if relation(said, reference) == "contradicts":
+        return _FACTOR["contradicts"]
+    return _FACTOR[relation(window, reference)]
 
 
 def _numbers(question: str, said: str, reference: str) -> float:
