@@ -16,6 +16,7 @@ the first calls for a sub-question of such a topic, "all" of all calls for one.
 import argparse
 import asyncio
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -146,6 +147,7 @@ async def measure(
             models.append(Played(name, topics, without, by_probes))
     return {
         "seeds": len(generators),
+        "max_questions": limit,
         "models": [figures_of(each, own, topic_of, resamples) for each in models],
     }
 
@@ -211,24 +213,46 @@ def shares(
 
 def page(found: Mapping[str, Any]) -> str:
     """The figures as Markdown."""
-    lines = [
-        "# A new model, by the probes of its card",
-        "",
-        f"{found['seeds']} training seed(s); nothing is trained again. `python benchmarks/added_model.py` makes this",
-        "page and says what is compared. Gains are against the pool without the model, 95 % intervals.",
-        "",
-        "| new model, topics that it leads | probes | EM | gain | first calls | all calls |",
-        "| --- " * 6 + "|",
-    ]
+    shown = [at for model in found["models"] for at in model["curve"] if at["probes"]]
+    gains = sum((at["gain"]["low"] or 0.0) > 0 for at in shown)
+    losses = sum((at["gain"]["high"] or 0.0) < 0 for at in shown)
+    most = max(at["first_calls"] for at in shown)
+    bare = [at["calls"] for model in found["models"] for at in model["curve"] if not at["probes"]]
+    limit = found.get("max_questions")
+    seeds = "One training seed" if found["seeds"] == 1 else f"{found['seeds']} training seeds"
+    prose = [
+        "The policy reads cards, so nothing is trained again when a candidate is added. Each candidate that leads a "
+        "topic is left out of the pool and then added, with a card of 0, 8, 40 or 120 probes.",
+        f"**Of {len(shown)} cards with probes, {gains} raise exact match, {losses} "
+        f"{'lowers' if losses == 1 else 'lower'} it, and {len(shown) - gains - losses} show no difference.** The new "
+        f"candidate gets at most {most:.2f} of the first calls on its topics, and more probes do not always bring more. "
+        f"Without probes it gets at most {max(bare):.2f} of all calls.",
+        f"{seeds}. Gains are exact match minus that of the pool without the candidate, on the same questions, with 95 % "
+        "intervals over groups of questions. The probes of a card are one draw, so a difference between two cards may be "
+        "that of their probes.",
+        "*First calls* is the share of first calls for a sub-question of the led topics that go to the new candidate; "
+        "*all calls* counts repeated ones too.",
+    ]  # fmt: skip
+    lines = ["# A new candidate, by the probes of its card", ""]
+    for paragraph in prose:
+        lines += [*textwrap.wrap(paragraph, 100, break_on_hyphens=False), ""]
+    options = f" --max-questions {limit}" if limit else ""
+    lines += ["```bash", f"python benchmarks/added_model.py{options} --out docs/results/added-model", "```"]  # fmt: skip
     for model in found["models"]:
-        name = (
-            f"{model['name']}{', held out' if model['held_out'] else ''}: {', '.join(model['topics'])} "
-            f"(n = {model['n']}, {model['em_without']:.3f} without it)"
-        )
-        for place, at in enumerate(model["curve"]):
+        held_out = ", kept from training" if model["held_out"] else ""
+        lines += [
+            "",
+            f"## {model['name']}{held_out}",
+            "",
+            f"Leads {', '.join(model['topics'])}. {model['n']} questions, {model['em_without']:.3f} exact match without it.",
+            "",
+            "| probes | EM | gain | first calls | all calls |",
+            "| --- " * 5 + "|",
+        ]
+        for at in model["curve"]:
             gain = at["gain"]
             lines.append(
-                f"| {name if place == 0 else ''} | {at['probes']} | {at['em']:.3f} | {gain['mean']:+.3f} "
+                f"| {at['probes']} | {at['em']:.3f} | {gain['mean']:+.3f} "
                 f"[{gain['low']:+.3f}, {gain['high']:+.3f}] | {at['first_calls']:.2f} | {at['calls']:.2f} |"
             )
     return "\n".join([*lines, ""])

@@ -177,11 +177,12 @@ def correlation_table(rows: Sequence[Asked], names: Sequence[str]) -> tuple[str,
     marks = np.array([[each.right(name) for each in rows] for name in names], dtype=float)
     matrix = np.corrcoef(marks)
     lines = [
-        [name, *("" if j >= i else f"{matrix[i, j]:.2f}" for j in range(len(names)))]
+        [name, *("" if j >= i else f"{matrix[i, j]:.2f}" for j in range(len(names) - 1))]
         for i, name in enumerate(names)
+        if i
     ]
     pairs = [matrix[i, j] for i, j in combinations(range(len(names)), 2)]
-    return table(["", *names], lines), float(np.mean(pairs))
+    return table(["candidate", *names[:-1]], lines), float(np.mean(pairs))
 
 
 def wrong_alike(rows: Sequence[Asked], names: Sequence[str]) -> tuple[int, int]:
@@ -220,19 +221,23 @@ def main() -> None:
     provenance = json.loads(STORE.with_suffix("").with_suffix(".provenance.json").read_text())
     say(f"""# Real models on a laptop
 
-Recorded replies of real models, no simulation: {len(names)} candidates on four open models,
-`pools/laptop.yaml`, with the data card `pools/laptop/README.md`. This page is printed by `python benchmarks/laptop.py > docs/results/laptop.md` from the committed store, which was
-recorded on {provenance["recorded"]} ({provenance["server"]}; {provenance["machine"]}). A reply is right if it
-contains a reference answer. Brackets are Wilson intervals of 95 % over questions; the phrasings of one
-fact count as questions of their own, so the true intervals are wider.
+{len(names)} candidates on four open models, with recorded replies and no simulation. Seven of them
+are *desks*: a model with a book of notes in front of it. `pools/laptop.yaml` is the pool file and
+`pools/laptop/README.md` the data card. The store was recorded on {provenance["recorded"]}
+({provenance["server"]}; {provenance["machine"]}).
+
+A reply is right if it contains a reference answer. Brackets are Wilson intervals of 95 % over
+questions. The phrasings of one fact count as questions of their own, so the true intervals are wider.
 
 {AGAIN}
+
+`python benchmarks/laptop.py > docs/results/laptop.md` prints this page from the committed store.
 
 ## Candidates
 
 {len(facts)} questions for a single fact ({", ".join(f"{split} {len(rows)}" for split, rows in sorted(by_split.items()))}) have a reply of
-every candidate. `refuses`: the reply says that the notes hold nothing. `tokens`: mean of prompt and
-reply. A desk with a `least_score` refuses by itself when its search finds nothing, at no cost.
+every candidate. *right* and the columns of topics are shares of right replies. *refuses* is the share
+of replies that say that the notes hold nothing. *tokens* are means of prompt and reply. A desk with a `least_score` refuses by itself when its search finds nothing, at no cost.
 """)
     print(candidates_table(file, facts, names), end="\n\n")
     shown = ", ".join(f"{name} for {topic}" for topic, name in best_of(facts, names).items())
@@ -259,13 +264,14 @@ the {len(trained)} candidates that training may use.
     correlations, mean = correlation_table(facts, names)
     nobody = share(facts, lambda a: not any(a.right(name) for name in names))
     say(f"""
-The oracle bounds what any router can reach. Asking the next candidate after a refusal is the gain
-of noticing a reply that cannot help.
+No router that returns the reply of one candidate can be above the oracle. The rows *after a refusal*
+show what it gains to notice a reply that cannot help.
 
 ## How often they err alike
 
 Correlation of being right, {len(facts)} questions. The mean over pairs is {mean:.2f}: candidates fail on
-different questions. On {nobody:.3f} of the questions every candidate is wrong. Of {total} pairs of wrong
+different questions, because the desks have notes on different topics. Models without notes err more
+alike. On {nobody:.3f} of the questions every candidate is wrong. Of {total} pairs of wrong
 replies that are no refusals, {same / total:.3f} say the same words.
 """)
     print(correlations)

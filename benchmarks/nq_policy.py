@@ -709,8 +709,8 @@ def page(found: Study) -> str:
             Section(
                 "Against the best single model",
                 "The router minus the best single model, which the learning half chooses by exact match in the tag. p is "
-                "Holm-corrected over the routers of a column; MDE is the smallest true difference that four of five such "
-                "studies find.",
+                "Holm-corrected over the routers of a column; the intervals are not corrected. MDE, the minimum detectable "
+                "effect, is the smallest true difference that four of five such studies find.",
                 _differences(found),
             ),
             Section(
@@ -724,9 +724,9 @@ def page(found: Study) -> str:
                 "Each training",
                 f"A warm start of {found.warmstart_steps} steps on the learning half, and {found.steps} steps of "
                 f"reinforcement learning with {QUESTIONS * ROLLOUTS} rollouts each. EM on validation is greedy, on pools "
-                "drawn from the candidates with other names, some of them missing or down. At the repository's learning "
-                "rate, a first attempt on two halvings lost the format, so the rate here is half of it. Minutes are wall "
-                "time on a busy machine of two cores, without the warm start.",
+                "drawn from the candidates with other names, some of them missing or down. At the default learning rate "
+                "a first attempt on two halvings lost the format, so the rate here is half of it. Minutes are wall time on "
+                "two busy cores, without the warm start.",
                 _runs(found),
             ),
         ]
@@ -789,7 +789,7 @@ def _parts_table(found: Study) -> Table:
 
 def _behaviour_table(found: Study) -> Table:
     rows = [[label, number(found.behaviour[name], 3)] for name, label in BEHAVIOUR.items()]
-    return table_of(("Of its questions", "Share"), rows)
+    return table_of(("What the policy does", "Share of questions"), rows)
 
 
 def _runs(found: Study) -> Table:
@@ -814,27 +814,54 @@ def _ranked(found: Study) -> list[Arm]:
     return sorted(found.arms, key=lambda arm: -arm.quality[LEARNED_BY].mean)
 
 
+def headline(found: Study) -> str:
+    """The policy beside the best single model, and each training by itself."""
+    policy, best = (found.arm(name).quality[LEARNED_BY].mean for name in (POLICY, BEST))
+    least = found.arm(POLICY).difference[LEARNED_BY]
+    low, high = number(least.low, 3, signed=True), number(least.high, 3, signed=True)
+    verdict = "beats" if least.is_clear and least.mean > 0 else "does not beat"
+    return wrapped(
+        f"**The policy {verdict} the best single model**: it has {policy:.3f} exact match in the tag, the best single "
+        f"model {best:.3f}. The difference is {least.mean:+.3f} [{low}, {high}]. Its trainings, one by one, have "
+        f"{', '.join(f'{run.em:.3f}' for run in found.runs)}. Each takes {found.steps} steps, which is short, so the "
+        "interval is wide and says little about longer training."
+    )  # fmt: skip
+
+
 INTRODUCTION = """# A policy on the paper's six candidates
 
-A multi-round policy is trained on recorded replies of Router-R1's six candidates
+{headline}
+
+The policy is trained on recorded replies of Router-R1's six candidates
 (ulab-uiuc/LLMRouter, commit 8e724d63f229, MIT) and played by replay. Nothing is called or paid.
 
 ```bash
 python -m benchmarks.nq_policy llmrouter_nq_6llm.jsonl.gz {options}
 ```
 
-- The log has whole questions only. So the policy looks the question up, asks a candidate the
-  question as it stands, reads the end of the reply, may ask another one, and answers with one of
-  the replies by reference ([how it learns](../how-to/questions.md#train-a-policy-on-them)).
-- For every router the answer is what the chosen reply has between `<answer>` and `</answer>`; a
-  reply without the tag is wrong. *Contained* judges the whole chosen reply. This is the policy's
-  reward, too, and its look-ups show shares of right answers by this rule.
+- The log has replies to whole questions only. So the policy asks a candidate the whole question and
+  reads the end of its reply. It may ask another candidate, and answers with one of the replies by
+  reference ([how it learns](../how-to/questions.md#train-a-policy-on-them)).
+- The answer of every router is what the chosen reply has between `<answer>` and `</answer>`. A
+  reply without the tag is wrong. The policy is rewarded by this rule, and its look-ups show shares
+  of right answers by it.
+- *Contained* judges the whole chosen reply, with or without the tag.
 - One half of the questions is for learning. The policy takes its probes and training questions
   from four fifths of it, and chooses its best step on the last fifth. The other routers learn from
-  all of it. The 50 validation questions of the second halving chose the learning rate and the weight
-  of rehearsal. Of these, 19 and 26 are tested in the first and the third.
+  all of it.
+- The learning rate and the weight of rehearsal were chosen on the 50 validation questions of the
+  second halving. Of these, 19 are test questions of the first halving and 26 of the third.
 
 """
+
+
+def text_of(study: Study) -> str:
+    """The whole page."""
+    options = (
+        f"--repetitions {study.halvings} --folds {study.folds} --seeds {study.seeds} --steps {study.steps} "
+        f"--warmstart-steps {study.warmstart_steps}"
+    )
+    return INTRODUCTION.format(headline=headline(study), options=options) + wrapped(page(study))
 
 
 def main() -> None:
@@ -859,12 +886,7 @@ def main() -> None:
     baselines = base.baselines.replace(include=ROUTERS)
     study = study_of(given.log, found, halves, baselines, base.evaluate)
     study.write(given.out.with_suffix(".json"))
-    options = (
-        f"--repetitions {study.halvings} --folds {study.folds} --seeds {study.seeds} --steps {study.steps} "
-        f"--warmstart-steps {study.warmstart_steps}"
-    )
-    text = INTRODUCTION.format(options=options) + wrapped(page(study))
-    atomic_write_text(given.out.with_suffix(".md"), text)
+    atomic_write_text(given.out.with_suffix(".md"), text_of(study))
 
 
 if __name__ == "__main__":

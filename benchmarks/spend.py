@@ -20,6 +20,7 @@ Prints one JSON object; --out also writes it, with a table as Markdown and a plo
 import argparse
 import asyncio
 import json
+import textwrap
 from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -216,48 +217,73 @@ def _estimate(values: Any, groups: Sequence[str], resamples: int) -> dict[str, f
 
 def page(found: dict[str, Any]) -> str:
     """The results as Markdown."""
-    names = {POLICY: "policy", CARDS: "best-on-cards", KNN: "kNN"}
-    lines = [
-        "# What a spend level buys",
-        "",
-        f"{found['n']} test questions in {found['groups']} groups, {found['seeds']} training seed(s).",
-        f"Levels in training: {', '.join(map(str, found['trained_levels']))}.",
-        "`python benchmarks/spend.py` makes this page and says what is compared.",
-        "USD are per 1000 questions.",
+    names = {POLICY: "policy", KNN: "kNN", CARDS: "best-on-cards"}
+    own = found["levels"][POLICY]
+    em = [entry["em"]["mean"] for entry in own]
+    falls = [str(level) for level in LEVELS[1:] if em[level] < em[level - 1]]
+    most = max(each["usd_per_1000"] for levels in found["levels"].values() for each in levels)
+    seeds = "one training seed" if found["seeds"] == 1 else f"{found['seeds']} training seeds"
+    prose = [
+        f"**Level 0 costs {found['cheapest_over_dearest_level']:.2f} of level 10, and has {em[0]:.3f} exact match "
+        f"instead of {em[-1]:.3f}.** From one level to the next, exact match falls at "
+        + (f"level {', '.join(falls)}. " if falls else "no level. ")
+        + f"Training sees level {', '.join(map(str, found['trained_levels']))} only.",
+        f"{found['n']} test questions in {found['groups']} groups, {seeds}; 95 % intervals over groups of questions.",
+        "All three routers have the policy's text. kNN and best-on-cards send each call to the candidate whose "
+        "share of right answers, less the [price of the level](../explanation/method.md#the-short-form-of-the-small-policy), "
+        "is highest. The share is that of the nearest probes (kNN) or of the card (best-on-cards).",
+    ]  # fmt: skip
+    fronts = (
+        "A front is the upper hull of a router's levels. Its area is the mean exact match over costs from 0 to "
+        f"{most:.4f} USD per 1000 questions, the highest cost of all levels. A front is flat beyond its highest "
+        "level, so a router that can spend more can gain more."
+    )
+    lines = ["# What a spend level buys", ""]
+    for paragraph in prose:
+        lines += [*_wrapped(paragraph), ""]
+    lines += [
+        "```bash",
+        "python benchmarks/spend.py --out docs/results/spend",
+        "```",
         "",
         "![Cost and exact match at every level](spend.svg)",
         "",
-        "| level | policy: USD | EM | calls | best-on-cards: USD | EM | kNN: USD | EM |",
+        "EM is exact match, USD are per 1000 questions.",
+        "",
+        "| level | policy: EM | USD | calls | kNN: EM | USD | best-on-cards: EM | USD |",
         "| --- " * 8 + "|",
     ]
-    for own, cards, near in zip(*(found["levels"][name] for name in names), strict=True):
-        em = own["em"]
+    for entry, near, cards in zip(*(found["levels"][name] for name in names), strict=True):
         others = " | ".join(
-            f"{each['usd_per_1000']:.4f} | {each['em']['mean']:.3f}" for each in (cards, near)
+            f"{each['em']['mean']:.3f} | {each['usd_per_1000']:.4f}" for each in (near, cards)
         )
         lines.append(
-            f"| {own['level']} | {own['usd_per_1000']:.4f} | {em['mean']:.3f} "
-            f"[{em['low']:.3f}, {em['high']:.3f}] | {own['calls']:.2f} | {others} |"
+            f"| {entry['level']} | {entry['em']['mean']:.3f} "
+            f"[{entry['em']['low']:.3f}, {entry['em']['high']:.3f}] | {entry['usd_per_1000']:.4f} "
+            f"| {entry['calls']:.2f} | {others} |"
         )
-    means = [entry["em"]["mean"] for entry in found["levels"][POLICY]]
-    falls = [str(level) for level in LEVELS[1:] if means[level] < means[level - 1]]
     lines += [
         "",
-        "The policy's exact match is lower than a level before at "
-        + (f"level {', '.join(falls)}." if falls else "no level."),
-        f"Level 0 costs {found['cheapest_over_dearest_level']:.2f} of level 10.",
+        "## Area under the front",
         "",
-        "| area under the front | | policy less it |",
+        *_wrapped(fronts),
+        "",
+        "| router | area | policy minus router |",
         "| --- | --- | --- |",
         f"| policy | {found['area'][POLICY]:.3f} | |",
-        *(
-            f"| {names[name]} | {found['area'][name]:.3f} "
-            f"| {gap['mean']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}] |"
-            for name, gap in found["area_difference"].items()
-        ),
-        "",
     ]
-    return "\n".join(lines)
+    for name, label in names.items():
+        if name != POLICY:
+            gap = found["area_difference"][name]
+            lines.append(
+                f"| {label} | {found['area'][name]:.3f} "
+                f"| {gap['mean']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}] |"
+            )
+    return "\n".join([*lines, ""])
+
+
+def _wrapped(paragraph: str) -> list[str]:
+    return textwrap.wrap(paragraph, 100, break_long_words=False, break_on_hyphens=False)
 
 
 def plot(found: dict[str, Any], path: Path) -> None:

@@ -34,6 +34,8 @@ def test_gain_and_shares_by_hand():
     nothing, eight = found["curve"]
     assert (nothing["gain"]["mean"], nothing["first_calls"], nothing["calls"]) == (0.0, 0.0, 0.0)
     assert (eight["gain"]["mean"], eight["first_calls"], eight["calls"]) == (0.5, 0.5, 2 / 3)
-    assert "| New, held out: places (n = 2, 0.500 without it) | 0 | 0.500 |" in page(
-        {"seeds": 1, "models": [found]}
-    )
+    text = page({"seeds": 1, "max_questions": 2, "models": [found]})
+    assert "Of 1 cards with probes, " in text
+    assert "added_model.py --max-questions 2 --out" in text
+    assert "## New, kept from training\n\nLeads places. 2 questions, 0.500 exact match" in text
+    assert "| 8 | 1.000 | +0.500 [" in text

@@ -22,6 +22,7 @@ from benchmarks.nq_policy import (
     page,
     params_of,
     study_of,
+    text_of,
     trainings_of,
 )
 from routerr1.config import Params
@@ -132,6 +133,9 @@ def test_gains_are_parted_into_routing_repair_and_reading(tmp_path: Path, params
     assert found.behaviour["again_after_answer_in_tag"] == 1 / 4
     assert found.behaviour["answers_with_first"] == 4 / 8
     assert [(run.em, run.best_single) for run in found.runs] == [(1.0, 1 / 4), (0.0, 1 / 4)]
+    assert "**The policy does not beat the best single model**: it has 0.500 " in " ".join(
+        text_of(found).split()
+    )
     text = page(found)
     assert "| **Policy** | 0.500 [" in text
     assert "| the first reply has no tag | 0.250 |" in text

@@ -35,7 +35,8 @@ def test_levels_and_areas_by_hand(tmp_path):
         assert gap["low"] <= gap["mean"] <= gap["high"]
     assert set(found["area_difference"]) == {CARDS, KNN}
     text = page({"seeds": 1, "trained_levels": [10], **found})
-    assert "| 5 | 3.0000 | 1.000 " in text
-    assert "lower than a level before at no level." in text
+    assert "| 5 | 1.000 [1.000, 1.000] | 3.0000 | " in text
+    assert "from 0 to 3.0000 USD" in " ".join(text.split())
+    assert "exact match falls at no level. Training sees level 10 only." in " ".join(text.split())
     plot(found, tmp_path / "spend.svg")
     assert "trained policy" in (tmp_path / "spend.svg").read_text(encoding="utf-8")
