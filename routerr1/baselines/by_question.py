@@ -24,7 +24,7 @@ class ProbeFigures:
     """Question -> share of the probes like it that each candidate answered right; see `notation.Figures`.
 
     The share is that of the nearest probes by cosine. Ten probes say little, so it is drawn towards what
-    their topics say: as if so many further probes had shown that. How many is chosen on the probes
+    their topics say, as by a number of further probes that showed it. That number is chosen on the probes
     themselves, each judged by the others (Brier score). A topic's own share is drawn towards that of all
     topics, as by four further probes. A probe of the same text or group as the question is left out, so a
     policy in training sees no more of a probe than of a new question.

@@ -1,5 +1,6 @@
 """The options of the command line itself, and commands that only print."""
 
+import os
 from importlib import metadata
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from routerr1.cli import app
+from routerr1.cli.app import limit_threads
+from routerr1.config import ModelParams, Params
 from routerr1.data.card import findings
 from routerr1.errors import DataError
 from routerr1.files import write_json
@@ -22,6 +25,20 @@ def test_h_is_help_at_every_level(command: list[str]) -> None:
     short, long = (CliRunner().invoke(app, [*command, option]) for option in ("-h", "--help"))
     assert (short.exit_code, short.output) == (0, long.output)
     assert "Usage:" in short.output
+
+
+@pytest.mark.parametrize(
+    ("init", "asked", "threads"),
+    [("scratch", "", "1"), ("scratch", "4", "4"), ("none", "", None), ("a/model", "", None)],
+)
+def test_a_policy_from_scratch_computes_on_one_thread(
+    init: str, asked: str, threads: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    if not asked:
+        monkeypatch.delenv("OMP_NUM_THREADS")
+    limit_threads(Params.model_construct(model=ModelParams.model_construct(init=init)))
+    assert os.environ.get("OMP_NUM_THREADS") == threads
 
 
 def test_the_data_card_is_printed_with_what_the_checks_found(tmp_path: Path) -> None:
