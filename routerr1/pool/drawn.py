@@ -18,8 +18,7 @@ from routerr1.pool.profile import ProbeRow, contains_gold, topic_of
 from routerr1.pool.recorded import RecordedPool
 from routerr1.types import Card, Question
 
-SIZES = (3, 8)  # fewest and most candidates of a drawn pool
-PROBED_SIZES = (2, 8)  # likewise, drawn from the few candidates of one's own pool
+SIZES = (2, 8)  # fewest and most candidates of a drawn pool; of two, one is left after a first call
 OUTAGES = 0.3  # share of drawn pools in which candidates are down
 PROBED_OUTAGES = 0.4  # likewise: where one reply is enough, nothing else teaches to ask again
 PROBES = (8, 20, 40, 120)
@@ -45,7 +44,7 @@ def stored_probes(pool: RecordedPool, questions: Iterable[Question]) -> Probes:
     """Recorded replies to `questions`; those without a reply of every candidate are left out.
 
     Raises: PoolError if no question has a reply of every candidate, or `pool` shows fewer than
-        three.
+        two.
     """
     names = [card.name for card in pool.cards]
     if len(names) < SIZES[0]:
@@ -91,18 +90,16 @@ class DrawnPools:
     Args:
         pool: its candidates answer for the drawn ones; it stays open as long as they are called.
         probes: that cards are made from; of every candidate of `pool`.
-        sizes: fewest and most candidates of a drawn pool.
     """
 
-    def __init__(self, pool: Pool, probes: Probes, sizes: tuple[int, int] = SIZES) -> None:
+    def __init__(self, pool: Pool, probes: Probes) -> None:
         self._pool = pool
-        self._sizes = sizes
         self._probes = probes
 
     def draw(self, names: Sequence[str], seed: int) -> PerturbedPool:
         """The pool of a seed, with candidates under names drawn from `names`; equal seeds draw equal pools."""
         rng = Random(f"recorded/{seed}")
-        fewest, most = (min(size, len(self._pool.cards)) for size in self._sizes)
+        fewest, most = (min(size, len(self._pool.cards)) for size in SIZES)
         behind = rng.sample(self._pool.cards, rng.randint(fewest, most))
         shown = rng.sample(list(names), len(behind))
         probes = rng.sample(self._probes, min(rng.choice(PROBES), len(self._probes)))

@@ -16,7 +16,6 @@ from routerr1.metrics import mean_over_seeds
 from routerr1.pool.base import Pool
 from routerr1.pool.drawn import (
     PROBED_OUTAGES,
-    PROBED_SIZES,
     DrawnPools,
     profiled_probes,
     with_outages,
@@ -131,7 +130,7 @@ def _on_probes(workspace: Workspace) -> ProbedDemonstrations:
 
 def probed_pools(pool: Pool, rows: Sequence[ProbeRow]) -> Callable[[int], Pool]:
     """Seed -> a pool of some candidates of `pool`, with other names and prices, and often with some that are down."""
-    drawn = DrawnPools(pool, profiled_probes(rows), PROBED_SIZES)
+    drawn = DrawnPools(pool, profiled_probes(rows))
     return lambda seed: with_outages(drawn.draw(TRAINING_NAMES, seed), seed, PROBED_OUTAGES)
 
 
