@@ -124,6 +124,7 @@ def _stage(name: str, summary: str, *, logs: bool = False) -> None:
     app.command(name, help=summary, epilog=_BY_DVC, rich_help_panel=_STAGES)(command)
 
 
+add_init(app)  # first, so that its panel is the first of --help
 _stage("dataset", "Write data/questions: embedded questions, the seven benchmarks, or your own.")
 _stage("checks", "Check the questions; a failure stops the pipeline before anything is paid.")
 _stage("profile", "Send probe questions to every candidate; write the cards and the answer matrix.")
@@ -206,7 +207,8 @@ def ask(
     other_pool: Annotated[
         bool,
         typer.Option(
-            "--other-pool", help="Ask a policy that was trained with other candidates or prices."
+            "--other-pool",
+            help="Allow a policy that was trained with other candidates or prices than the pool has.",
         ),
     ] = False,
     spend: Annotated[
@@ -214,8 +216,8 @@ def ask(
         typer.Option(
             min=0,
             max=10,
-            help="What may be spent: 0 is as cheap as possible, 10 the best and the default. Routers without "
-            "a policy have no such levels.",
+            help="What may be spent: 0 calls the cheapest candidates only, 10 (the default) any. Only a policy "
+            "that looks cards up has such levels.",
         ),
     ] = None,
     params: ParamsFile = PARAMS,
@@ -299,7 +301,10 @@ def sweep(
     ] = True,
     params: ParamsFile = PARAMS,
 ) -> None:
-    """Train with each weight of cost, and compare cost and quality with all other routers."""
+    """Train once for each weight of cost, and compare cost and quality with all other routers.
+
+    It takes as long as that many trainings, six by default.
+    """
     from routerr1.config import load_params
     from routerr1.errors import ConfigError
     from routerr1.stages.sweep import sweep as run_sweep
@@ -317,8 +322,10 @@ def sweep(
 @app.command(rich_help_panel="Use")
 def compare(
     one: Annotated[str, typer.Argument(metavar="A", help="A router, e.g. policy.")],
-    other: Annotated[str, typer.Argument(metavar="B", help="Another, e.g. baseline/knn, or knn.")],
-    rows: Annotated[Path, typer.Option(help="Rows that an evaluation wrote.")] = Path(
+    other: Annotated[
+        str, typer.Argument(metavar="B", help="Another router, e.g. baseline/knn, or knn.")
+    ],
+    rows: Annotated[Path, typer.Option(help="Rows of an evaluation.")] = Path(
         "data/eval/rows.parquet"
     ),
     params: ParamsFile = PARAMS,
@@ -337,11 +344,10 @@ def compare(
 
 for _name, _commands, _summary in (
     ("data", data_app, "Import and inspect questions."),
-    ("bench", bench_app, "Shared benchmarks of routers, in their own layouts."),
-    ("pool", pool_app, "Serve, import, price and inspect candidates."),
+    ("bench", bench_app, "Compare routers on shared benchmarks, in their own layouts."),
+    ("pool", pool_app, "Check, price, record, serve and inspect candidates."),
 ):
     app.add_typer(_commands, name=_name, help=_summary, rich_help_panel="Questions and candidates")
-add_init(app)
 add_commands(app)
 add_serving(app)
 

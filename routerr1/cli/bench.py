@@ -14,9 +14,7 @@ app = typer.Typer(no_args_is_help=True, help="Shared benchmarks of routers, in t
 
 Folder = Annotated[Path, typer.Argument(help="The files as they are published.")]
 Out = Annotated[Path, typer.Option(help="Where NAME.json and NAME.md go.")]
-Models = Annotated[
-    str, typer.Option(help="Only these, with commas between; all of them if left out.")
-]
+Models = Annotated[str, typer.Option(help="Models to compare, separated by commas; default: all.")]
 Questions = Annotated[
     int, typer.Option(min=2, help="Number of questions at most, drawn by evaluate.seed.")
 ]

@@ -77,7 +77,7 @@ def import_(
     ] = None,
     test: Annotated[float, typer.Option(help="Share held out for the test split.")] = 0.2,
     validation: Annotated[float, typer.Option(help="Share held out for validation.")] = 0.1,
-    seed: Annotated[int, typer.Option(help="Of the split.")] = 42,
+    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 42,
     header: Annotated[
         str, typer.Option(help="Column names, with commas, of a CSV file without a header line.")
     ] = "",
@@ -214,7 +214,7 @@ def from_feedback(
     ] = "email,iban,card,phone,address,key",
     test: Annotated[float, typer.Option(help="Share held out for the test split.")] = 0.2,
     validation: Annotated[float, typer.Option(help="Share held out for validation.")] = 0.1,
-    seed: Annotated[int, typer.Option(help="Of the split.")] = 42,
+    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 42,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = IMPORTED,
     at_least: Annotated[
         int, typer.Option(min=1, help="Do nothing, with status 0, if fewer answers are new.")

@@ -21,7 +21,10 @@ def install() -> None:
 
 @ops_app.command()
 def locked() -> None:
-    """Is dvc.lock up to date with parameters and code? Needs no data; status 1 and the stages if not."""
+    """Check, without data, that dvc.lock is up to date with parameters and code.
+
+    If not, it names the stages and ends with status 1.
+    """
     from routerr1.lineage import stages_to_run
 
     behind = stages_to_run()
@@ -42,7 +45,7 @@ def drift(
         ),
     ] = False,
 ) -> None:
-    """What the last look at champion and candidates found; status 1 for drift."""
+    """Show what the last look at champion and candidates found; status 1 for drift."""
     from rich.console import Console
     from rich.markdown import Markdown
 

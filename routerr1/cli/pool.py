@@ -28,7 +28,8 @@ def serve(
         float, typer.Option(min=0.0, help="Seconds slept for each simulated second; 0: none.")
     ] = 1.0,
     drawn: Annotated[
-        int | None, typer.Option(help="Serve a drawn pool of this seed instead of the default one.")
+        int | None,
+        typer.Option(help="Seed of a pool drawn at random, in place of the default pool."),
     ] = None,
 ) -> None:
     """Serve the simulated pool over HTTP, as an OpenAI-compatible server. A simulation: answers are made up."""
@@ -143,7 +144,7 @@ def check(
 
 @app.command()
 def estimate(params: ParamsFile = PARAMS) -> None:
-    """Say what a run of the chain will cost: expected from the profile, at 95 %, and at most, per stage."""
+    """Estimate the cost of a run, stage by stage: expected from the profile, at 95 %, and at most."""
     from rich.console import Console
 
     from routerr1.config import load_params
@@ -236,7 +237,7 @@ def record(
         bool, typer.Option(help="--no-ask packs what the log holds and asks nothing.")
     ] = True,
     latency: Annotated[
-        str, typer.Option(help="How the latencies came about, for the provenance.")
+        str, typer.Option(help="How latencies were measured; written to the provenance.")
     ] = "as met while recording, all servers busy",
     params: ParamsFile = PARAMS,
 ) -> None:

@@ -112,7 +112,7 @@ def rollback(
 
 @registry_app.command("list")
 def list_(params: ParamsFile = PARAMS) -> None:
-    """Every version with its aliases, metrics and the verdict of the gate; a + marks uncommitted changes."""
+    """List every version with its aliases, metrics and the verdict of the gate; a + marks uncommitted changes."""
     from rich.console import Console
     from rich.table import Table
 
@@ -151,9 +151,9 @@ def _figure(text: str | None, scale: float, digits: int) -> str:
 def show(
     which: Which = "champion",
     params: ParamsFile = PARAMS,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
-    """One version: description, lineage, training, metrics and the verdict of the gate."""
+    """Show one version: description, lineage, training, metrics and the verdict of the gate."""
     from dataclasses import asdict
 
     from routerr1.registry import versions
@@ -187,7 +187,7 @@ def report(which: Which = "champion", params: ParamsFile = PARAMS) -> None:
 
 @registry_app.command("log")
 def log(params: ParamsFile = PARAMS) -> None:
-    """Every change of the champion, oldest first, with its author and reason."""
+    """List every change of the champion, oldest first, with its author and reason."""
     from routerr1.registry import promotion
     from routerr1.tracking.store import open_client
 

@@ -38,9 +38,12 @@ def serve(
             "fixed/ may be left out."
         ),
     ] = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on; see serve.host.")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on; default: serve.host.")
+    ] = None,
     port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="0 takes a free one; see serve.port.")
+        int | None,
+        typer.Option(min=0, max=65535, help="Port, 0 for a free one; default: serve.port."),
     ] = None,
     pool_file: Annotated[
         Path | None, typer.Option(help="Pool file, in place of the one of parameters or version.")
@@ -121,7 +124,7 @@ def add(
 
 @keys_app.command("list")
 def list_(params: ParamsFile = PARAMS) -> None:
-    """Every key by name, with its limits."""
+    """List every key by name, with its limits."""
     from rich.console import Console
     from rich.table import Table
 
