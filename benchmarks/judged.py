@@ -227,14 +227,32 @@ def write(out: Path, found: Sequence[Agreement], asked: Sequence[Agreement]) -> 
         "judge": [each.model_dump(mode="json") for each in asked],
     }
     write_json(out.with_suffix(".json"), values)
-    text = f"# Do verifiers agree with people?\n\n{textwrap.fill(_ABOUT, 100)}\n\n{markdown.render(sections)}"
+    paragraphs = "\n\n".join(textwrap.fill(each, 100) for each in (headline(found, asked), *_ABOUT))
+    text = f"# Do verifiers agree with people?\n\n{paragraphs}\n\n{markdown.render(sections)}"
     atomic_write_text(out.with_suffix(".md"), text.rstrip() + "\n")
 
 
+def headline(found: Sequence[Agreement], asked: Sequence[Agreement]) -> str:
+    """What the best verifier and the judge take for right."""
+    best = max(found, key=lambda each: each.agreement)
+    taken = {label: each.taken / each.n for label, each in best.taken.items()}
+    text = (
+        f"**Verifiers refuse most answers that people call correct.** The best, {best.verifier}, takes "
+        f"{taken[CORRECT]:.3f} of them, and {taken[INCORRECT]:.3f} of the incorrect ones."
+    )
+    return (
+        f"{text} The agreement of the judge is {asked[0].agreement:.3f}; .5 is chance."
+        if asked
+        else text
+    )
+
+
 _ABOUT = (
-    "Answers of systems to 1,769 questions of EfficientQA, which people judged (benchmarks/judged.py). People "
-    "were asked about answers that exact match refuses, so these are the hard ones: exact match takes none of "
-    "them by construction, and a right answer in the reference's words is not among them."
+    "Answers of systems to 1,769 questions of EfficientQA, which people judged. People were asked about answers "
+    "that exact match refuses, so these are the hard ones. Exact match takes none of them by construction, and a "
+    "right answer in the reference's words is not among them.",
+    "`benchmarks/judged.py` makes this page and says how. Intervals count each answer by itself, although "
+    "several belong to one question.",
 )
 _NOTE = (
     "Share of answers that a verifier takes for right, by what people say of them. Agreement is the mean of the "
