@@ -66,6 +66,8 @@ def open_client() -> "MlflowClient":
         client = mlflow.MlflowClient(uri, registry_uri=uri)
         client.search_experiments(max_results=1)
         if (database := local_database()) is not None:
+            # SQLite takes one writer at a time: on a busy machine several would lock each other out.
+            os.environ.setdefault("MLFLOW_ASYNC_TRACE_LOGGING_MAX_WORKERS", "1")
             relocate(database)
     return client
 

@@ -108,3 +108,20 @@ def test_a_row_stands_for_a_trajectory_that_was_played_elsewhere(
     assert from_row.turns[0].reply == played.turns[0].reply
     assert from_row.turns[0].generation.token_ids == ()  # rows leave them out
     assert from_row.answer == "Paris"
+
+
+def test_one_worker_writes_traces_to_sqlite_unless_the_environment_says_more(
+    mlflow_store: Path,  # noqa: ARG001
+    played: Trajectory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    workers = "MLFLOW_ASYNC_TRACE_LOGGING_MAX_WORKERS"
+    monkeypatch.setenv(workers, "3")
+    open_client()
+    assert os.environ[workers] == "3"
+    monkeypatch.delenv(workers)
+    client = open_client()
+    assert os.environ[workers] == "1"
+    experiment = experiment_id(client, "traces")
+    assert log_traces([played] * 5, experiment) == 5
+    assert len(client.search_traces(locations=[experiment])) == 5
