@@ -7,10 +7,9 @@ over ten steps, four of five calls went to the best candidate for their topic. F
 runs/ablations and are not trained again; several processes may share the work by seeds. The table
 holds means and ranges over seeds of all finished runs. Curves are written beside it.
 
-    python benchmarks/ablations.py [--seeds 1,2,3] [--steps 60] [--only NAME,NAME] --out docs/results/ablations
+    python -m benchmarks.ablations [--seeds 1,2,3] [--steps 60] [--only NAME,NAME] --out docs/results/ablations
 """
 
-import argparse
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from benchmarks import shared
 from routerr1.config import Params, load_params
 from routerr1.errors import ConfigError
 from routerr1.files import atomic_path, atomic_write_text, read_json, write_json
@@ -60,9 +60,7 @@ _WINDOW, _ENOUGH = 10, 0.8
 
 def main() -> None:
     """Parse, train, write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = shared.parser(__doc__)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--seeds", default="1", help="training seeds with commas between")
     parser.add_argument("--only", default=",".join(VARIANTS), help="names with commas between")
@@ -136,12 +134,14 @@ def table(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     lines = [
         "# Ablations",
         "",
-        "Command: `python benchmarks/ablations.py --out docs/results/ablations`. The pool is a simulation.",
+        "Command: `python -m benchmarks.ablations --out docs/results/ablations`. The pool is a simulation.",
         "",
-        "| variant | seeds | validation EM | calls to the best | top-model share | calls | EM, last tenth "
-        "| well formed | entropy | KL | groups without variance | routes from step |",
-        f"|{' --- |' * 12}",
     ]
+    heads = (
+        "variant", "seeds", "validation EM", "calls to the best", "top-model share", "calls", "EM, last tenth",
+        "well formed", "entropy", "KL", "groups without variance", "routes from step",
+    )  # fmt: skip
+    rows = []
     for name, runs in found.items():
         kept = [run["validation"] for run in runs]
         last = [run["last"] for run in runs]
@@ -154,8 +154,8 @@ def table(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
             for key in ("em", "format_valid", "entropy", "kl", "zero_variance_groups")
         ]
         routed = [str(run["routes_from_step"] or "never") for run in runs]
-        lines.append(f"| {name} | {len(runs)} | {' | '.join(cells)} | {', '.join(routed)} |")
-    return "\n".join(lines) + "\n"
+        rows.append((name, f"{len(runs)}", *cells, ", ".join(routed)))
+    return "\n".join([*lines, shared.table(heads, rows)]) + "\n"
 
 
 def _range(values: Sequence[float]) -> str:

@@ -6,17 +6,15 @@ questions with a part in a topic that the candidate leads by its card of 120 pro
 
 Run it where the chain has run, on a recorded pool:
 
-    python benchmarks/added_model.py [--policy FOLDER]... [--out STEM]
+    python -m benchmarks.added_model [--policy FOLDER]... [--out STEM]
 
 Prints one JSON object; --out also writes it, with a table as Markdown. Gains are in exact match against the pool
 without the candidate, paired by question; intervals resample groups of questions. "First" is the share of
 the first calls for a sub-question of such a topic, "all" of all calls for one.
 """
 
-import argparse
 import asyncio
 import json
-import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -24,13 +22,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks import shared
 from routerr1.config import Params, load_params
 from routerr1.evaluate.controls import policy_router
 from routerr1.evaluate.result_matrix import ResultMatrix
 from routerr1.evaluate.rows import Row
 from routerr1.evaluate.run import choose_questions, play_all, policies_of
 from routerr1.evaluate.stats import paired_difference
-from routerr1.files import atomic_path
 from routerr1.jobs.progress import track
 from routerr1.pool.build import open_http_pool
 from routerr1.pool.perturbed import PerturbedPool
@@ -62,27 +60,15 @@ class Played:
 
 def main() -> None:
     """Parse, play, print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--policy",
-        action="append",
-        type=Path,
-        metavar="FOLDER",
-        help="a training seed's policy; default: those of params.yaml",
-    )
+    parser = shared.parser(__doc__)
+    shared.add_policy(parser)
     parser.add_argument("--max-questions", type=int, help="of the test split for each candidate")
     parser.add_argument("--resamples", type=int, default=2000)
     parser.add_argument("--out", type=Path, help="writes OUT.json and OUT.md")
     given = parser.parse_args()
     params = load_params(Path("params.yaml"))
     found = asyncio.run(measure(params, given.policy, given.max_questions, given.resamples))
-    print(json.dumps(found, indent=1))
-    if given.out:
-        for suffix, text in ((".json", json.dumps(found, indent=1) + "\n"), (".md", page(found))):
-            with atomic_path(given.out.with_suffix(suffix)) as aside:
-                aside.write_text(text, encoding="utf-8")
+    shared.report(found, given.out, page(found))
 
 
 async def measure(
@@ -90,11 +76,7 @@ async def measure(
 ) -> dict[str, Any]:
     """Figures of every candidate that leads a topic."""
     workspace = Workspace(params)
-    generators = (
-        {seed: workspace.load_unchecked(folder) for seed, folder in enumerate(folders, start=1)}
-        if folders
-        else workspace.policies()
-    )
+    generators = shared.generators_of(workspace, folders)
     policies = policies_of(generators, workspace.renderer, params)
     topic_of = partial(topic_in, workspace.facts)
     pool = open_http_pool(params.pool, held_out=True, max_rejected=params.max_rejected)
@@ -235,9 +217,9 @@ def page(found: Mapping[str, Any]) -> str:
     ]  # fmt: skip
     lines = ["# A new candidate, by the probes of its card", ""]
     for paragraph in prose:
-        lines += [*textwrap.wrap(paragraph, 100, break_on_hyphens=False), ""]
+        lines += [shared.wrapped(paragraph, hyphens=False), ""]
     options = f" --max-questions {limit}" if limit else ""
-    lines += ["```bash", f"python benchmarks/added_model.py{options} --out docs/results/added-model", "```"]  # fmt: skip
+    lines += ["```bash", f"python -m benchmarks.added_model{options} --out docs/results/added-model", "```"]  # fmt: skip
     for model in found["models"]:
         held_out = ", kept from training" if model["held_out"] else ""
         lines += [
@@ -246,15 +228,12 @@ def page(found: Mapping[str, Any]) -> str:
             "",
             f"Leads {', '.join(model['topics'])}. {model['n']} questions, {model['em_without']:.3f} exact match without it.",
             "",
-            "| probes | EM | gain | first calls | all calls |",
-            "| --- " * 5 + "|",
         ]
-        for at in model["curve"]:
-            gain = at["gain"]
-            lines.append(
-                f"| {at['probes']} | {at['em']:.3f} | {gain['mean']:+.3f} "
-                f"[{gain['low']:+.3f}, {gain['high']:+.3f}] | {at['first_calls']:.2f} | {at['calls']:.2f} |"
-            )
+        rows = [
+            (f"{at['probes']}", f"{at['em']:.3f}", shared.ranged(at["gain"], "+"), f"{at['first_calls']:.2f}", f"{at['calls']:.2f}")
+            for at in model["curve"]
+        ]  # fmt: skip
+        lines.append(shared.table(("probes", "EM", "gain", "first calls", "all calls"), rows))
     return "\n".join([*lines, ""])
 
 

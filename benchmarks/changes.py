@@ -3,37 +3,32 @@
 Run it where the chain has run with several seeds, for example
 
     dvc repro -s train generalize          # after `seeds: [1, 2, 3]`
-    python benchmarks/changes.py [--out docs/results/changes]
+    python -m benchmarks.changes [--out docs/results/changes]
 
 Prints one JSON object; --out STEM also writes it to STEM.json and puts its tables into STEM.md, between the
 markers. `ratio` is the policy's exact match over that of best-on-cards on the same pool (`worst_ratio` in
 `routerr1/evaluate/generalize.py`), `of_own` over its own on the questions as they are.
 """
 
-import argparse
-import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
+from benchmarks import shared
 from routerr1.data.rewording import WORDINGS
 from routerr1.evaluate.controls import POLICY
 from routerr1.evaluate.generalize import worst_ratio
 from routerr1.evaluate.rows import Row, read_rows
 from routerr1.evaluate.run import TRAINING_POOL
-from routerr1.files import atomic_path
 from routerr1.lineage import PATHS
 
-BEGIN, END = "<!-- tables of changes.json -->", "<!-- end of the tables -->"
+MARKS = "<!-- tables of changes.json -->", "<!-- end of the tables -->"
 Figures = Mapping[str, Mapping[str, float]]  # of one seed, by change
 
 
 def main() -> None:
     """Read, compute, print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = shared.parser(__doc__)
     parser.add_argument("--rows", type=Path, default=PATHS.generalize / "rows.parquet")
     parser.add_argument("--out", type=Path, metavar="STEM")
     arguments = parser.parse_args()
@@ -44,16 +39,10 @@ def main() -> None:
         "smallest": {seed: smallest(each) for seed, each in seeds.items()},
         "seeds": seeds,
     }
-    text = json.dumps(found, indent=1) + "\n"
-    print(text, end="")
+    shared.report(found, arguments.out)
     if arguments.out:
-        with atomic_path(arguments.out.with_suffix(".json")) as aside:
-            aside.write_text(text, encoding="utf-8")
-        page = arguments.out.with_suffix(".md")
-        tables = f"{BEGIN}\n\n{table(seeds, 'ratio')}\n\n{table(seeds, 'of_own')}\n\n{END}"
-        whole = re.sub(f"{BEGIN}.*?{END}", tables, page.read_text(encoding="utf-8"), flags=re.S)
-        with atomic_path(page) as aside:
-            aside.write_text(whole, encoding="utf-8")
+        tables = f"{table(seeds, 'ratio')}\n\n{table(seeds, 'of_own')}"
+        shared.fill(arguments.out.with_suffix(".md"), MARKS, tables)
 
 
 def figures(rows: Sequence[Row], seed: int) -> dict[str, dict[str, float]]:
@@ -94,14 +83,13 @@ def table(seeds: Mapping[str, Figures], field: str) -> str:
     names = {name for found in seeds.values() for name, entry in found.items() if field in entry}
     order = sorted(names, key=lambda name: (min(seeds[seed][name][field] for seed in seeds), name))
     what = "change" if field == "ratio" else "wording"
-    lines = [
-        f"| {what} | {' | '.join(f'seed {seed}' for seed in seeds)} |",
-        f"| --- |{' --- |' * len(seeds)}",
-    ]
-    for name in order:
-        cells = [f"{each[name]['em']:.2f}, {each[name][field]:.2f}" for each in seeds.values()]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return shared.table(
+        (what, *(f"seed {seed}" for seed in seeds)),
+        [
+            (name, *(f"{each[name]['em']:.2f}, {each[name][field]:.2f}" for each in seeds.values()))
+            for name in order
+        ],
+    )
 
 
 if __name__ == "__main__":

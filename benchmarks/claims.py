@@ -1,14 +1,13 @@
 """Compare every figure that the texts claim with the file that it comes from, and print the README's table.
 
-    python benchmarks/claims.py            # names each claim that its file does not support; status 1 if there is one
-    python benchmarks/claims.py summary    # data/eval/table.json -> docs/results/embedded/summary.json
-    python benchmarks/claims.py table      # print the table of summary.json; --write puts it into the texts
+    python -m benchmarks.claims            # names each claim that its file does not support; status 1 if there is one
+    python -m benchmarks.claims summary    # data/eval/table.json -> docs/results/embedded/summary.json
+    python -m benchmarks.claims table      # print the table of summary.json; --write puts it into the texts
 
 A claim names a text, words of it, a file, a field of the file, and the figure. It fails if the text does not
 have the words, if the words do not have the figure, or if the field, rounded as the figure is, is another one.
 """
 
-import argparse
 import csv
 import re
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from benchmarks import shared
 from routerr1.evaluate.controls import (
     BEST_SINGLE,
     CLOSED_BOOK,
@@ -28,12 +28,12 @@ from routerr1.evaluate.controls import (
 )
 from routerr1.evaluate.results import EvaluationTable, LearningCost, Result
 from routerr1.evaluate.routers import RouterId
-from routerr1.files import atomic_write_text, read_json
+from routerr1.files import read_json
 from routerr1.train.log import train_hours
 
 SUMMARY = Path("docs/results/embedded/summary.json")
 TABLE_IN = (Path("README.md"), Path("docs/results/index.md"))
-BEGIN, END = "<!-- table of docs/results/embedded/summary.json -->", "<!-- end of the table -->"
+MARKS = "<!-- table of docs/results/embedded/summary.json -->", "<!-- end of the table -->"
 _DOT = re.compile(r"\.(?![^\[]*\])")  # not one of a model's name in brackets
 _NUMBER = re.compile(r"[-+−]?(?:\d[\d,]*)?\.?\d+")
 
@@ -311,7 +311,7 @@ def table_text(summary: Summary) -> str:
     learned = any(row.learning is not None for row in shown.values())
     heads = ["router", "exact match", "USD per 1000 questions", "calls"]
     heads += ["learning: calls, USD, minutes"] * learned
-    lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
+    rows = []
     order = sorted(shown, key=lambda name: (-(shown[name].em["mean"] or 0.0), name))
     for name in order:
         row = shown[name]
@@ -324,8 +324,8 @@ def table_text(summary: Summary) -> str:
         cells += [f"{cost:.4f}".removeprefix("0") if cost else "0"]
         cells += [f"{row.calls:.2f}" if row.calls else "0"]
         cells += [_learning(name, row, summary.minutes)] * learned
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        rows.append(cells)
+    return shared.table(heads, rows)
 
 
 def _learning(name: str, row: Row, minutes: float | None) -> str:
@@ -346,18 +346,6 @@ def _point(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}".removeprefix("0")
 
 
-def with_table(text: str, table: str) -> str:
-    """`text` with `table` between its marks.
-
-    Raises: ValueError without the marks.
-    """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"a text for the table needs the marks {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n\n{table}\n\n{END}{after}"
-
-
 def failures(root: Path, claims: Sequence[Claim] = CLAIMS) -> Iterator[str]:
     """What is wrong with each claim that fails, and with each text whose table is not the summary's."""
     for claim in claims:
@@ -367,10 +355,10 @@ def failures(root: Path, claims: Sequence[Claim] = CLAIMS) -> Iterator[str]:
     table = table_text(Summary.read(root / SUMMARY))
     for path in TABLE_IN:
         text = (root / path).read_text(encoding="utf-8")
-        if BEGIN not in text:
-            yield f"{path}: has no mark {BEGIN}"
-        elif with_table(text, table) != text:
-            yield f"{path}: its table is not that of {SUMMARY}; run `python benchmarks/claims.py table --write`"
+        if MARKS[0] not in text:
+            yield f"{path}: has no mark {MARKS[0]}"
+        elif shared.filled(text, MARKS, table) != text:
+            yield f"{path}: its table is not that of {SUMMARY}; run `python -m benchmarks.claims table --write`"
 
 
 def _failure(root: Path, claim: Claim) -> str | None:
@@ -433,9 +421,7 @@ def _cell(text: str, field: str) -> float:
 
 def main() -> int:
     """Check, summarise or print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = shared.parser(__doc__)
     parser.add_argument("what", nargs="?", default="check", choices=("check", "summary", "table"))
     parser.add_argument("--data", type=Path, default=Path("data"), help="outputs of the stages")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where train was timed")
@@ -449,8 +435,7 @@ def main() -> int:
         table_of_readme = table_text(Summary.read(SUMMARY))
         print(table_of_readme)
         for path in TABLE_IN if given.write else ():
-            text = path.read_text(encoding="utf-8")
-            atomic_write_text(path, with_table(text, table_of_readme))
+            shared.fill(path, MARKS, table_of_readme)
         return 0
     found = list(failures(Path()))
     print("\n".join(found) or f"{len(CLAIMS)} claims and {len(TABLE_IN)} tables agree with files")

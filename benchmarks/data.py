@@ -1,6 +1,6 @@
 """Time and memory of the dataset and checks stages on made-up questions, from ten thousand to two million.
 
-    python benchmarks/data.py --rows 10000 100000 1000000 2000000 --out docs/results
+    python -m benchmarks.data --rows 10000 100000 1000000 2000000 --out docs/results
 
 Every size runs in its own process, so that peak memory is measured per size. One row in a hundred
 is held out for testing, one in two hundred for validation; one in a hundred training rows repeats
@@ -10,7 +10,6 @@ another, and one in two hundred resembles a held-out one. Writes data-scale.json
 import argparse
 import json
 import os
-import platform
 import random
 import resource
 import subprocess
@@ -20,6 +19,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from benchmarks import shared
+from routerr1.files import write_json
 
 SIZES = (10_000, 100_000, 1_000_000, 2_000_000)
 _NUM_WORDS = 50_000
@@ -103,14 +105,10 @@ def measure(num_rows: int, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         size = write(folder / "source", num_rows, seed)
-        command = [sys.executable, __file__, "--one", str(folder / "source"), str(folder / "work")]
-        done = subprocess.run(
-            command,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        command = [sys.executable, "-m", "benchmarks.data"]
+        command += ["--one", str(folder / "source"), str(folder / "work")]
+        env = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(done.stderr)
         return {"rows": num_rows, "source_mib": round(size / 2**20), **json.loads(done.stdout)}
@@ -118,14 +116,11 @@ def measure(num_rows: int, seed: int) -> dict[str, Any]:
 
 def plot(curve: list[dict[str, Any]], path: Path) -> None:
     """CPU seconds and peak memory against rows."""
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    mpl.rcParams["svg.hashsalt"] = "data-scale"
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
 
     rows = [point["rows"] for point in curve]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
+    figure = Figure(figsize=(10, 4))
+    left, right = figure.subplots(1, 2)
     for stage in ("dataset", "checks"):
         left.plot(rows, [point[stage]["cpu_s"] for point in curve], marker="o", label=stage)
         right.plot(rows, [point[stage]["peak_mib"] for point in curve], marker="o", label=stage)
@@ -135,11 +130,12 @@ def plot(curve: list[dict[str, Any]], path: Path) -> None:
         axes.grid(alpha=0.3)
         axes.legend()
     figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
+    shared.save(figure, path)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Measure every size, print and write."""
+    parser = shared.parser(__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=SIZES)
     parser.add_argument("--seed", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
@@ -153,11 +149,8 @@ def main() -> None:
     for num_rows in given.rows:
         curve.append(measure(num_rows, given.seed))
         print(json.dumps(curve[-1]), flush=True)
-        about = {"python": platform.python_version(), "cpus": os.cpu_count(), "seed": given.seed}
-        found = {**about, "load_1min": round(os.getloadavg()[0], 1), "curve": curve}
-        (given.out / "data-scale.json").write_text(
-            json.dumps(found, indent=2, sort_keys=True) + "\n"
-        )
+        found = {"machine": shared.machine(), "seed": given.seed, "curve": curve}
+        write_json(given.out / "data-scale.json", found)
         plot(curve, given.out / "data-scale.svg")
 
 

@@ -1,6 +1,6 @@
 """Time that CUDA graphs save in decoding the same tokens. Needs a GPU.
 
-    python benchmarks/decoding.py --base models/policy --out docs/results/decoding.json
+    python -m benchmarks.decoding --base models/policy --out docs/results/decoding.json
 
 First it compares 24 greedy sessions of two turns in float32, with single kernels and with graphs.
 Then it samples `--rows` sessions in bfloat16 over float32 weights, as in training. It reports
@@ -8,16 +8,14 @@ milliseconds per token of the longest session, for a first pass, which captures 
 a second.
 """
 
-import argparse
 import asyncio
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from routerr1.files import write_json
+from benchmarks import shared
 from routerr1.policy.load import LoadOptions
 from routerr1.rollout.engine.cuda_graph import Capture, captured
 from routerr1.rollout.local import LocalGenerator
@@ -28,7 +26,7 @@ SESSIONS = 24
 
 def main() -> None:
     """Compare, time, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = shared.parser(__doc__)
     parser.add_argument("--base", required=True, help="a folder or hub name of a causal LM")
     parser.add_argument("--rows", type=int, default=256)
     parser.add_argument("--out", type=Path, help="also write the figures to this file")
@@ -41,9 +39,7 @@ def main() -> None:
         **compared(wanted.base),
         **timed(wanted.base, wanted.rows),
     }
-    print(json.dumps(found, indent=2))
-    if wanted.out:
-        write_json(wanted.out, found)
+    shared.report(found, wanted.out)
 
 
 def compared(base: str) -> dict[str, float]:

@@ -13,12 +13,10 @@ candidates. Then it writes one JSON object to --out:
   were open at the kill are counted separately, because this benchmark cannot know whether they are
   billed.
 
-    python benchmarks/evaluate.py [--questions 24] [--out docs/results/evaluate.json]
+    python -m benchmarks.evaluate [--questions 24] [--out docs/results/evaluate.json]
 """
 
-import argparse
 import asyncio
-import json
 import os
 import re
 import shutil
@@ -34,6 +32,7 @@ from typing import Any
 
 import yaml
 
+from benchmarks import shared
 from routerr1.config import Params, load_params
 from routerr1.data.splits import read_questions
 from routerr1.evaluate import controls
@@ -224,16 +223,12 @@ def _written() -> list[tuple[object, ...]]:
 
 def main() -> None:
     """Parse, run, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = shared.parser(__doc__)
     parser.add_argument("--questions", type=int, default=24)
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
     out = chosen.out and chosen.out.resolve()
-    found: dict[str, object] = {
-        "load_before": [round(value, 1) for value in os.getloadavg()],
-        "cpus": os.cpu_count(),
-        "questions": chosen.questions,
-    }
+    found: dict[str, object] = {"machine": shared.machine(), "questions": chosen.questions}
     world = Workspace(load_params(ROOT / "params.yaml")).world
     served = Billed(default_candidates(), known_facts(world), seed=7)
     with tempfile.TemporaryDirectory() as folder, serving(build_app(served, time_scale=0)) as url:
@@ -245,10 +240,7 @@ def main() -> None:
         found |= schedules(params)
         found["kill"] = killed(params, served)
         os.chdir(ROOT)
-    text = json.dumps(found, indent=2)
-    print(text)
-    if out:
-        out.write_text(text + "\n")
+    shared.report(found, out)
 
 
 if __name__ == "__main__":

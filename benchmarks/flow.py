@@ -6,11 +6,9 @@ cool-down, its limit and its lock, finds the registered version, and asks the ga
 median seconds of both, their difference, every run, and the processor time of each, which does not
 depend on other load. In the repository's root:
 
-    python benchmarks/flow.py [--repeats 3] [--out FILE]
+    python -m benchmarks.flow [--repeats 3] [--out FILE]
 """
 
-import argparse
-import json
 import os
 import resource
 import statistics
@@ -21,8 +19,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
+from benchmarks import shared
 from tests.clone import environment, make_clone
 from tests.servers import free_port, running, until_answers
 
@@ -36,7 +33,7 @@ PLAIN = [sys.executable, "-m", "dvc", "repro"]
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = shared.parser(__doc__)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
@@ -62,10 +59,7 @@ def main() -> None:
             for _ in range(asked.repeats):  # in turn: what else the machine does meets both
                 plain.append(timed(PLAIN, clone, "didn't change, skipping"))
                 flow.append(timed(FLOW, clone, ": unchanged"))
-    found = json.dumps(report(plain, flow), indent=2)
-    print(found)
-    if asked.out:
-        asked.out.write_text(found + "\n")
+    shared.report(figures(plain, flow), asked.out)
 
 
 @dataclass(frozen=True)
@@ -95,7 +89,7 @@ def cpu_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def report(plain: list[Taken], flow: list[Taken]) -> dict[str, object]:
+def figures(plain: list[Taken], flow: list[Taken]) -> dict[str, object]:
     """Medians, and what the flow adds."""
     plain_s, flow_s = (statistics.median(run.wall_s for run in runs) for runs in (plain, flow))
     return {
@@ -111,8 +105,7 @@ def report(plain: list[Taken], flow: list[Taken]) -> dict[str, object]:
             }
             for name, runs in (("dvc_repro", plain), ("flow", flow))
         },
-        "load_average": [round(value, 1) for value in os.getloadavg()],
-        "cpus": os.cpu_count(),
+        "machine": shared.machine(),
     }
 
 

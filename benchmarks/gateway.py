@@ -1,6 +1,6 @@
 """The gateway beside LiteLLM's proxy, in front of one stub server. Prints JSON.
 
-    python benchmarks/gateway.py [--litellm PATH] [--requests 1500] [--out FILE]
+    python -m benchmarks.gateway [--litellm PATH] [--requests 1500] [--out FILE]
 
 Everything runs on this machine, each server in a process of its own; the client is this process. A
 request is written once and sent as it is over kept connections, so the client costs little.
@@ -21,8 +21,6 @@ import argparse
 import asyncio
 import json
 import os
-import platform
-import socket
 import statistics
 import subprocess
 import sys
@@ -37,7 +35,10 @@ from typing import Any
 import psutil
 import yaml
 
+from benchmarks import shared
+
 CLIENTS = (1, 32)
+ROOT = Path(__file__).resolve().parents[1]  # servers work in a folder of their own
 NAME = "Atlas"
 WORDS = ("Paris ", "is ", "the ", "capital ", "of ", "France.")
 QUIET = {  # LiteLLM asks for a key otherwise, and for a list of prices from elsewhere
@@ -252,12 +253,9 @@ class Server:
     def __init__(self, command: Sequence[str], port: int, path: str, folder: Path) -> None:
         self.port = port
         with (folder / f"{port}.log").open("wb") as log:
+            env = {**os.environ, **QUIET, "PYTHONPATH": str(ROOT)}
             self._process = subprocess.Popen(
-                command,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=folder,
-                env={**os.environ, **QUIET},
+                command, stdout=log, stderr=subprocess.STDOUT, cwd=folder, env=env
             )
         deadline = time.monotonic() + 180
         while True:
@@ -296,13 +294,6 @@ class Server:
             self._process.kill()
 
 
-def free_port() -> int:
-    """A port that no server listens on now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 def measure(server: Server, requests: int, streams: int) -> dict[str, Any]:
     """Throughput, memory and first token of one server."""
     found: dict[str, Any] = {}
@@ -319,7 +310,7 @@ def measure(server: Server, requests: int, streams: int) -> dict[str, Any]:
 
 def main() -> None:
     """Measure all servers in one run."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = shared.parser(__doc__)
     parser.add_argument("--litellm", help="The litellm command of its own environment.")
     parser.add_argument("--requests", type=int, default=1500, help="At 32 clients.")
     parser.add_argument("--streams", type=int, default=100)
@@ -333,10 +324,12 @@ def main() -> None:
     if args.serve_gateway:
         serve_gateway(int(args.serve_gateway[0]), args.serve_gateway[1])
         return
+    from tests.servers import free_port  # not in the servers, whose memory is measured
+
     servers: list[Server] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        here = [sys.executable, str(Path(__file__).resolve())]
+        here = [sys.executable, "-m", "benchmarks.gateway"]
         try:
             port = free_port()
             stub = Server([*here, "--serve-stub", str(port)], port, "/healthz", folder)
@@ -370,15 +363,7 @@ def main() -> None:
     for name in results.keys() - {"stub"}:
         beyond = round(results[name]["first_token_ms"] - base, 2)
         results[name]["first_token_beyond_stub_ms"] = beyond
-    machine = {
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "load": os.getloadavg(),
-    }
-    text = json.dumps({"machine": machine, **results}, indent=2)
-    if args.out is not None:
-        args.out.write_text(text + "\n", encoding="utf-8")
-    print(text)
+    shared.report({"machine": shared.machine(), **results}, args.out)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Two gateways under load while champions change, candidates fail, and one gateway is killed. Prints JSON.
 
-    python benchmarks/gateway_changes.py [--requests 2000] [--clients 24] [--out FILE]
+    python -m benchmarks.gateway_changes [--requests 2000] [--clients 24] [--out FILE]
 
 The registry is a real one with five versions: four promotions and two rollbacks happen under way. One try
 of ten fails at the model servers. One gateway is ended by `kill -9` after three changes. The policy is a
@@ -8,17 +8,14 @@ script that says its version. The checks are those of tests/serve/test_gateway_k
 ends the run. Both gateways share a budget, which ends before the requests do.
 """
 
-import argparse
 import asyncio
 import contextlib
-import json
 import logging
-import os
-import platform
 import shutil
 import tempfile
 from pathlib import Path
 
+from benchmarks import shared
 from routerr1.config import load_params
 from routerr1.data.embedded import build_world, questions
 from routerr1.simulation.candidates import default_candidates
@@ -32,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 
 def main() -> None:
     """Run once, check, and print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = shared.parser(__doc__)
     parser.add_argument("--requests", type=int, default=2000, help="the least number of them")
     parser.add_argument("--clients", type=int, default=24, help="that ask at once")
     parser.add_argument("--out", type=Path, help="also write the figures to this file")
@@ -46,34 +43,22 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="gateways-"))
     try:
         with contextlib.chdir(folder):
+            registry = make_chain(folder)
             outcome = asyncio.run(
-                play(
-                    make_chain(folder),
-                    pool,
-                    asked,
-                    requests=options.requests,
-                    clients=options.clients,
-                )
+                play(registry, pool, asked, requests=options.requests, clients=options.clients)
             )
     finally:
         shutil.rmtree(folder)
     outcome.check(pool)
     figures = {
-        "machine": {
-            "cores": os.cpu_count(),
-            "python": platform.python_version(),
-            "load": os.getloadavg(),
-        },
+        "machine": shared.machine(),
         "changes": list(PATH),
         "killed_after_change": KILLED_AFTER,
         "faulty_tries": FAULTS.total,
         "clients": options.clients,
         **outcome.figures(),
     }
-    text = json.dumps(figures, indent=1)
-    print(text)
-    if options.out is not None:
-        options.out.write_text(f"{text}\n")
+    shared.report(figures, options.out)
 
 
 if __name__ == "__main__":

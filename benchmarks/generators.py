@@ -1,6 +1,6 @@
 """Tokens per second of the local generator and of vLLM's engine, on one policy. Prints JSON.
 
-    python benchmarks/generators.py FOLDER --engines local vllm --sessions 16 64 256
+    python -m benchmarks.generators FOLDER --engines local vllm --sessions 16 64 256
 
 FOLDER is a policy as transformers loads it. All sessions run at once: each reads a prompt of random
 tokens, generates, reads an inserted text, and generates again, greedily. vLLM
@@ -9,9 +9,7 @@ other; the first run of each warms it up and is not counted. A session of the lo
 writes an end token ends early, so the tokens that were generated are counted.
 """
 
-import argparse
 import asyncio
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -21,6 +19,7 @@ from typing import Any
 
 import torch
 
+from benchmarks import shared
 from routerr1.policy.load import LoadOptions
 from routerr1.rollout.local import LocalGenerator
 from routerr1.rollout.vllm import ColocatedGenerator
@@ -80,7 +79,7 @@ def drawn(words: Sequence[str], sessions: int, seed: int) -> list[tuple[str, str
 
 def main() -> None:
     """Measure, print JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = shared.parser(__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--engines", nargs="+", choices=["local", "vllm"], default=["local"])
     parser.add_argument("--sessions", nargs="+", type=int, default=[16, 64, 256])
@@ -105,15 +104,8 @@ def main() -> None:
                     "seconds": round(seconds, 3), "tokens_per_s": round(tokens / seconds, 1),
                 }
             )  # fmt: skip
-    print(
-        json.dumps(
-            {
-                "policy": args.folder.name, "dtype": args.dtype, "threads": torch.get_num_threads(),
-                "rows": rows,
-            },
-            indent=2,
-        )
-    )  # fmt: skip
+    about = {"policy": args.folder.name, "dtype": args.dtype, "threads": torch.get_num_threads()}
+    shared.report({**about, "rows": rows})
 
 
 if __name__ == "__main__":

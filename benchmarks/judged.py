@@ -4,13 +4,12 @@ People judged each answer correct, possibly correct or incorrect. A verifier say
 how often it says so of each. With a judge, a sample of correct and incorrect answers is put to it, and the
 incorrect ones again with words that flatter or instruct it.
 
-    python benchmarks/judged.py JUDGED [--judge pools/laptop.yaml --candidate NAME --sample 60] [--out docs/results/judged]
+    python -m benchmarks.judged JUDGED [--judge pools/laptop.yaml --candidate NAME --sample 60] [--out docs/results/judged]
 
 JUDGED is a JSON-lines file with `question`, `golden_answers` and the lists `judged_correct`,
 `judged_possibly_correct` and `judged_incorrect`.
 """
 
-import argparse
 import asyncio
 import json
 import textwrap
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+from benchmarks import shared
 from routerr1.answers.long_answer import AT_LEAST, long_score
 from routerr1.baselines.embed import MINILM, embedder
 from routerr1.config import JudgeParams, load_params
@@ -191,7 +191,7 @@ def _share(taken: Taken) -> str:
 
 def main() -> None:
     """Write the results as JSON and as a page."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = shared.parser(__doc__)
     parser.add_argument("judged", type=Path)
     parser.add_argument("--judge", type=Path, help="a pool file")
     parser.add_argument("--candidate", default="")

@@ -8,10 +8,9 @@ becomes champion. No version or logged model is partial. There are never two tra
 of the worker, a retrain is started by hand beside the orphan, and the next run belongs to a new
 worker. Writes JSON and a table; run it in the repository's root:
 
-    python benchmarks/kills.py --out docs/results/kill-matrix.json [--victims dvc trainer] [--folder DIR]
+    python -m benchmarks.kills --out docs/results/kill-matrix.json [--victims dvc trainer] [--folder DIR]
 """
 
-import argparse
 import json
 import os
 import re
@@ -29,8 +28,7 @@ from typing import Any
 
 import psutil
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
+from benchmarks import shared
 from tests.clone import commit, environment, is_stage, make_clone, processes_in, replace
 from tests.servers import free_port, mlflow_server, running, until_answers
 
@@ -104,13 +102,9 @@ class Bench:
         """A worker, in the place of one that was killed."""
         self.worker.close()
         command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "routerr1"]
+        log = self.logs / f"worker-{time.time():.0f}.log"
         self.worker.enter_context(
-            running(
-                command,
-                self.logs / f"worker-{time.time():.0f}.log",
-                env=environment(self.clone),
-                cwd=self.clone,
-            )
+            running(command, log, env=environment(self.clone), cwd=self.clone)
         )
 
     def change(self, *, train: bool) -> None:
@@ -497,7 +491,7 @@ def to_markdown(rows: list[Row]) -> str:
         "- *Trainers* is the highest number of training processes seen at once, ten looks a second. It is 0 where",
         "  only the later stage has to run.",
         "",
-        "Command: `python benchmarks/kills.py --out docs/results/kill-matrix.json`.",
+        "Command: `python -m benchmarks.kills --out docs/results/kill-matrix.json`.",
         "",
         "| killed | when | champion kept | processes left | trainers | next run | its version champion "
         "| partial versions | partial logged models | gone (s) | next run (s) |",
@@ -531,7 +525,7 @@ def earlier_rows(file: Path) -> list[Row]:
 
 def main() -> int:
     """Run the rows asked for; others already in the file stay. Status 1 if a row does not hold."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = shared.parser(__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--victims", nargs="*", default=list(MATRIX), choices=list(MATRIX))
     parser.add_argument("--folder", type=Path, help="kept, with its logs; must not exist")

@@ -1,6 +1,6 @@
 """Accuracy, cost and common errors of the recorded candidates of pools/laptop.yaml. Prints Markdown.
 
-    python benchmarks/laptop.py > docs/results/laptop.md
+    python -m benchmarks.laptop > docs/results/laptop.md
 
 Everything is computed from the committed store, and no model runs. A reply is right if it contains
 a reference answer (`pool.profile.contains_gold`). Choices (best single candidate, best by topic,
@@ -9,7 +9,6 @@ order of a cascade) are made on training questions and judged on test questions.
 
 import json
 import statistics
-import textwrap
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import shared
 from routerr1.config import load_params
 from routerr1.data.embedded import TOPICS, build_world, questions
 from routerr1.pool.pool_file import PoolFile, read_pool_file
@@ -87,11 +87,6 @@ def interval(rows: Sequence[Asked], holds: Callable[[Asked], bool]) -> str:
     return f"{share(rows, holds):.3f} [{low:.3f}, {high:.3f}]"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def usd(file: PoolFile, asked: Asked, name: str) -> float:
     card = next(card for card in file.cards if card.name == name)
     reply = asked.replies[name]
@@ -118,7 +113,7 @@ def candidates_table(file: PoolFile, rows: Sequence[Asked], names: Sequence[str]
             f"{price:.4f}",
         ])  # fmt: skip
     head = ["candidate", "right", *TOPICS, "refuses", "tokens", "USD per 1000 calls"]
-    return table(head, lines)
+    return shared.table(head, lines)
 
 
 def routing_table(
@@ -169,7 +164,7 @@ def routing_table(
         ])  # fmt: skip
     mean = statistics.mean(share(test, right(name)) for name in names)
     lines.append(["random candidate", f"{mean:.3f}", "1.00", ""])
-    return table(["router", "right", "calls", "USD per 1000 questions"], lines)
+    return shared.table(["router", "right", "calls", "USD per 1000 questions"], lines)
 
 
 def correlation_table(rows: Sequence[Asked], names: Sequence[str]) -> tuple[str, float]:
@@ -182,7 +177,7 @@ def correlation_table(rows: Sequence[Asked], names: Sequence[str]) -> tuple[str,
         if i
     ]
     pairs = [matrix[i, j] for i, j in combinations(range(len(names)), 2)]
-    return table(["candidate", *names[:-1]], lines), float(np.mean(pairs))
+    return shared.table(["candidate", *names[:-1]], lines), float(np.mean(pairs))
 
 
 def wrong_alike(rows: Sequence[Asked], names: Sequence[str]) -> tuple[int, int]:
@@ -203,7 +198,7 @@ def wrong_alike(rows: Sequence[Asked], names: Sequence[str]) -> tuple[int, int]:
 def say(text: str) -> None:
     """Print Markdown, its paragraphs wrapped."""
     for paragraph in text.strip().split("\n\n"):
-        print(textwrap.fill(" ".join(paragraph.split()), 100, break_on_hyphens=False), end="\n\n")
+        print(shared.wrapped(" ".join(paragraph.split()), hyphens=False), end="\n\n")
 
 
 def main() -> None:
@@ -231,7 +226,7 @@ questions. The phrasings of one fact count as questions of their own, so the tru
 
 {AGAIN}
 
-`python benchmarks/laptop.py > docs/results/laptop.md` prints this page from the committed store.
+`python -m benchmarks.laptop > docs/results/laptop.md` prints this page from the committed store.
 
 ## Candidates
 
@@ -246,13 +241,8 @@ of replies that say that the notes hold nothing. *tokens* are means of prompt an
         print(
             f"## Two facts asked at once\n\n{len(whole)} questions that need two facts, asked whole.\n"
         )
-        print(
-            table(
-                ["candidate", "right"],
-                [[n, interval(whole, right(n))] for n in names],
-            )
-        )
-        print()
+        lines = [[name, interval(whole, right(name))] for name in names]
+        print(shared.table(["candidate", "right"], lines), end="\n\n")
     train, test = by_split["train"], by_split["test"]
     say(f"""## What routing can gain
 

@@ -5,16 +5,15 @@ by a rule (`repaired_answer`), and by a perfect reader (a bound). The difference
 gains; the difference between rows of one column is what routing gains. Five random halvings, both folds; nothing
 is called or paid.
 
-    python benchmarks/nq_replay.py LOG [--out docs/results/nq-six]
+    python -m benchmarks.nq_replay LOG [--out docs/results/nq-six]
 
 LOG is a JSON-lines file of one reply for each query and model (`replay_study.RecordedReply`), gzipped or not.
 """
 
-import argparse
-import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from benchmarks import shared
 from routerr1.baselines.replay_study import (
     REPAIRED,
     Metric,
@@ -24,7 +23,7 @@ from routerr1.baselines.replay_study import (
     study,
 )
 from routerr1.config import BaselineParams, EvaluateParams, load_params
-from routerr1.evaluate.results import Estimate, Figure, Result
+from routerr1.evaluate.results import Comparison, Estimate, Figure, Result
 from routerr1.files import atomic_write_text
 from routerr1.jobs.progress import track
 from routerr1.protocol import extract_answer
@@ -124,15 +123,20 @@ def page(found: Six) -> str:
         f"intervals over questions and repetitions ({first.resamples} draws). Each router learns on the other half "
         "under the metric of the column."
     )
+    differences = {
+        entry.router: {
+            metric: next(each.difference for each in own.routers if each.router == entry.router)
+            for metric, own in found.studies.items()
+        }
+        for entry in _ranked(found)
+    }
     return markdown.render(
         [
             Section("Every router under every metric", note, _qualities(found)),
-            Section(
-                "Against the best single model",
-                "The router minus the best single model, which is chosen on the learning half, in the same column. p is "
-                "Holm-corrected over the routers of a column; MDE is the smallest true difference that four of five "
-                "such studies find.",
-                _differences(found),
+            against_best(
+                "which is chosen on the learning half, in the same column",
+                {_label(name): own for name, own in differences.items() if name != "best_single"},
+                ("em_in_tag", "em_repaired", "gold_contained"),
             ),
             Section(
                 "How much is repair, how much is routing",
@@ -171,23 +175,30 @@ def _qualities(found: Six) -> Table:
     return table_of(heads, rows)
 
 
-def _differences(found: Six) -> Table:
-    shown: tuple[Metric, ...] = ("em_in_tag", "em_repaired", "gold_contained")
-    heads = ["Router", *(head for m in shown for head in (LABELS[m], "p", "MDE"))]
-    by_metric = {
-        metric: {entry.router: entry.difference for entry in found.studies[metric].routers}
-        for metric in shown
-    }
-    rows = []
-    for entry in _ranked(found):
-        if entry.router == "best_single":
-            continue
-        cells: list[Cell | str] = [_label(entry.router)]
-        for metric in shown:
-            difference = by_metric[metric][entry.router]
-            cells += [gap(difference, 3), p_text(difference), number(difference.mde, 3)]
-        rows.append(cells)
-    return table_of(heads, rows)
+def against_best(
+    chosen: str, differences: Mapping[str, Mapping[Metric, Comparison]], shown: Sequence[Metric]
+) -> Section:
+    """Routers minus the best single model.
+
+    Args:
+        chosen: how that model is chosen, as a relative clause.
+        differences: label of a router -> its differences.
+    """
+    rows = [
+        [label, *(cell for metric in shown for cell in _compared(own[metric]))]
+        for label, own in differences.items()
+    ]
+    heads = ["Router", *(head for metric in shown for head in (LABELS[metric], "p", "MDE"))]
+    note = (
+        f"The router minus the best single model, {chosen}. p is Holm-corrected over the routers of a column; the "
+        "intervals are not corrected. MDE, the minimum detectable effect, is the smallest true difference that four of "
+        "five such studies find."
+    )
+    return Section("Against the best single model", note, table_of(heads, rows))
+
+
+def _compared(difference: Comparison) -> tuple[Cell | str, ...]:
+    return gap(difference, 3), p_text(difference), number(difference.mde, 3)
 
 
 def _splits(found: Six) -> Table:
@@ -204,7 +215,7 @@ def _label(router: str) -> str:
 
 INTRODUCTION = """# Routing or format? The paper's six candidates on 500 NQ questions
 
-`python benchmarks/nq_replay.py llmrouter_nq_6llm.jsonl.gz` on the recorded replies of Router-R1's
+`python -m benchmarks.nq_replay llmrouter_nq_6llm.jsonl.gz` on the recorded replies of Router-R1's
 six candidates (ulab-uiuc/LLMRouter, commit 8e724d63f229, MIT). Nothing is called or paid. The log
 has whole questions only, so every router here chooses among replies to the whole question.
 [nq-policy.md](nq-policy.md) has a multi-round policy that is trained on it.
@@ -218,19 +229,9 @@ has whole questions only, so every router here chooses among replies to the whol
 """
 
 
-def wrapped(text: str) -> str:
-    """Lines of prose in at most 100 characters."""
-    return "\n".join(
-        line if line.startswith("|") else textwrap.fill(line, 100, break_long_words=False)
-        for line in text.split("\n")
-    )
-
-
 def main() -> None:
     """Run; write OUT.json and OUT.md."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = shared.parser(__doc__)
     parser.add_argument("log", type=Path)
     parser.add_argument("--out", type=Path, default=Path("docs/results/nq-six"))
     parser.add_argument("--repetitions", type=int, default=5)
@@ -242,7 +243,7 @@ def main() -> None:
         baselines = baselines.replace(embedder=given.embedder)
     found = run(given.log, baselines, params.evaluate, repetitions=given.repetitions)
     found.write(given.out.with_suffix(".json"))
-    atomic_write_text(given.out.with_suffix(".md"), INTRODUCTION + wrapped(page(found)))
+    atomic_write_text(given.out.with_suffix(".md"), INTRODUCTION + shared.wrapped(page(found)))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ For every set in turn, 120 of its questions are the known ones, as after a profi
 of the same set ought to pass, and the questions of all other sets ought to be found unlike. The first set
 is the embedded benchmark; the others are real questions that people or annotators wrote:
 
-    python benchmarks/outside.py --questions FOLDER [--out STEM]
+    python -m benchmarks.outside --questions FOLDER [--out STEM]
 
 FOLDER holds SET/test.jsonl with a `question` each, such as the seven sets of the paper. Prints one JSON
 object; --out also writes it, with a table as Markdown and a plot of the curves.
@@ -13,49 +13,39 @@ object; --out also writes it, with a table as Markdown and a plot of the curves.
 the chance that an own question is nearer to a known one than an outside question is; .5 is a guess.
 """
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from benchmarks import shared
 from routerr1.baselines.embed import embedder
 from routerr1.baselines.likeness import usual_similarity
 from routerr1.config import load_params
 from routerr1.data.embedded import build_world, questions
-from routerr1.files import atomic_path
 
-KNOWN, HELD_OUT, OUTSIDE = (
-    120,
-    200,
-    60,
-)  # questions of a set: known, its own others, of each other set
+# Questions of a set: known, its own others, of each other set.
+KNOWN, HELD_OUT, OUTSIDE = 120, 200, 60
 FEWEST = 50  # of its own others that a set needs as the known one
 EMBEDDED = "embedded"
 
 
 def main() -> None:
     """Parse, embed, print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = shared.parser(__doc__)
     parser.add_argument("--questions", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="writes OUT.json, OUT.md and OUT.svg")
     given = parser.parse_args()
     sets = {EMBEDDED: embedded_questions(), **read_sets(given.questions)}
     found, curves = compared(sets, given.seed)
-    print(json.dumps(found, indent=1))
+    shared.report(found, given.out, page(found))
     if given.out:
-        for suffix, text in ((".json", json.dumps(found, indent=1) + "\n"), (".md", page(found))):
-            with atomic_path(given.out.with_suffix(suffix)) as aside:
-                aside.write_text(text, encoding="utf-8")
         plot(curves, given.out.with_suffix(".svg"))
 
 
@@ -115,7 +105,7 @@ def page(found: Mapping[str, Any]) -> str:
         "# Questions from outside",
         "",
         "How well a question that is unlike the known ones is recognised, by its similarity to the nearest",
-        f"of {found['known']} known questions. `python benchmarks/outside.py` makes this page and says what is",
+        f"of {found['known']} known questions. `python -m benchmarks.outside` makes this page and says what is",
         "compared.",
         "",
         "A set of one kind of question knows its own. A set that asks about anything, as nq and triviaqa do, has",
@@ -123,20 +113,18 @@ def page(found: Mapping[str, Any]) -> str:
         "",
         "![Found questions against false alarms](outside.svg)",
         "",
-        "| known questions of | limit | found | false alarms | AUROC | own, outside |",
-        "| --- | --- | --- | --- | --- | --- |",
     ]
-    lines += [
-        f"| {name} | {each['limit']:.2f} | {each['found']:.3f} | {each['false_alarms']:.3f} | {each['auroc']:.3f} | "
-        f"{each['own']}, {each['outside']} |"
+    rows = [
+        (name, f"{each['limit']:.2f}", *(f"{each[key]:.3f}" for key in ("found", "false_alarms", "auroc")),
+         f"{each['own']}, {each['outside']}")
         for name, each in found["sets"].items()
-    ]
-    return "\n".join([*lines, ""])
+    ]  # fmt: skip
+    heads = ("known questions of", "limit", "found", "false alarms", "AUROC", "own, outside")
+    return "\n".join([*lines, shared.table(heads, rows), ""])
 
 
 def plot(curves: Mapping[str, tuple[NDArray[Any], NDArray[Any]]], path: Path) -> None:
     """For every set the share of outside questions that is found against that of false alarms."""
-    mpl.rcParams["svg.hashsalt"] = "outside"
     figure = Figure(figsize=(6.5, 4.5), layout="constrained")
     axes = figure.add_subplot()
     for name, (inside, outside) in curves.items():
@@ -151,8 +139,7 @@ def plot(curves: Mapping[str, tuple[NDArray[Any], NDArray[Any]]], path: Path) ->
     )  # fmt: skip
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right")
-    with atomic_path(path) as aside:
-        figure.savefig(aside, format="svg", metadata={"Date": None})
+    shared.save(figure, path)
 
 
 if __name__ == "__main__":

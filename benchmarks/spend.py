@@ -12,24 +12,21 @@ match) over levels, its area the mean exact match over costs up to the highest o
 
 Run it where the chain has run:
 
-    python benchmarks/spend.py [--policy FOLDER]... [--out STEM]
+    python -m benchmarks.spend [--policy FOLDER]... [--out STEM]
 
 Prints one JSON object; --out also writes it, with a table as Markdown and a plot.
 """
 
-import argparse
 import asyncio
-import json
-import textwrap
 from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
+from benchmarks import shared
 from routerr1.baselines.embed import embedder
 from routerr1.baselines.few_probes import with_price
 from routerr1.baselines.learned import ScoredChooser, knn
@@ -42,7 +39,6 @@ from routerr1.evaluate.result_matrix import matrices_of
 from routerr1.evaluate.rows import Row
 from routerr1.evaluate.run import choose_questions, play_all, policies_of
 from routerr1.evaluate.stats import interval
-from routerr1.files import atomic_path
 from routerr1.jobs.progress import track
 from routerr1.lineage import PATHS
 from routerr1.notation import SPEND_LEVELS, with_spend
@@ -58,21 +54,13 @@ KNN = "knn"
 
 def main() -> None:
     """Parse, play, print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--policy",
-        action="append",
-        type=Path,
-        metavar="FOLDER",
-        help="a training seed's policy; default: those of params.yaml",
-    )
+    parser = shared.parser(__doc__)
+    shared.add_policy(parser)
     parser.add_argument(
         "--max-questions", type=int, help="of the test split; default: all that the pool can answer"
     )
     parser.add_argument("--resamples", type=int, default=2000)
-    parser.add_argument("--out", type=Path, help="writes OUT.json and OUT.md")
+    parser.add_argument("--out", type=Path, help="writes OUT.json, OUT.md and OUT.svg")
     given = parser.parse_args()
     params = load_params(Path("params.yaml"))
     rows = asyncio.run(play(params, given.policy, given.max_questions))
@@ -81,11 +69,8 @@ def main() -> None:
         "trained_levels": sorted(set(params.train.spend_levels)),
         **summary(rows, given.resamples),
     }
-    print(json.dumps(found, indent=1))
+    shared.report(found, given.out, page(found))
     if given.out:
-        for suffix, text in ((".json", json.dumps(found, indent=1) + "\n"), (".md", page(found))):
-            with atomic_path(given.out.with_suffix(suffix)) as aside:
-                aside.write_text(text, encoding="utf-8")
         plot(found, given.out.with_suffix(".svg"))
 
 
@@ -94,11 +79,7 @@ async def play(
 ) -> dict[int, list[Row]]:
     """Rows by level, of every router and training seed."""
     workspace = Workspace(params)
-    generators = (
-        {seed: workspace.load_unchecked(folder) for seed, folder in enumerate(folders, start=1)}
-        if folders
-        else workspace.policies()
-    )
+    generators = shared.generators_of(workspace, folders)
     pool = workspace.open_pool(workspace.cards)
     questions = choose_questions(
         answerable(workspace.questions("test"), pool), limit, params.evaluate.seed
@@ -240,55 +221,43 @@ def page(found: dict[str, Any]) -> str:
     )
     lines = ["# What a spend level buys", ""]
     for paragraph in prose:
-        lines += [*_wrapped(paragraph), ""]
+        lines += [shared.wrapped(paragraph, hyphens=False), ""]
     lines += [
         "```bash",
-        "python benchmarks/spend.py --out docs/results/spend",
+        "python -m benchmarks.spend --out docs/results/spend",
         "```",
         "",
         "![Cost and exact match at every level](spend.svg)",
         "",
         "EM is exact match, USD are per 1000 questions.",
         "",
-        "| level | policy: EM | USD | calls | kNN: EM | USD | best-on-cards: EM | USD |",
-        "| --- " * 8 + "|",
     ]
-    for entry, near, cards in zip(*(found["levels"][name] for name in names), strict=True):
-        others = " | ".join(
-            f"{each['em']['mean']:.3f} | {each['usd_per_1000']:.4f}" for each in (near, cards)
-        )
-        lines.append(
-            f"| {entry['level']} | {entry['em']['mean']:.3f} "
-            f"[{entry['em']['low']:.3f}, {entry['em']['high']:.3f}] | {entry['usd_per_1000']:.4f} "
-            f"| {entry['calls']:.2f} | {others} |"
-        )
+    heads = ("level", "policy: EM", "USD", "calls", "kNN: EM", "USD", "best-on-cards: EM", "USD")
+    rows = [
+        (f"{entry['level']}", shared.ranged(entry["em"]), f"{entry['usd_per_1000']:.4f}", f"{entry['calls']:.2f}",
+         *(cell for each in others for cell in (f"{each['em']['mean']:.3f}", f"{each['usd_per_1000']:.4f}")))
+        for entry, *others in zip(*(found["levels"][name] for name in names), strict=True)
+    ]  # fmt: skip
     lines += [
+        shared.table(heads, rows),
         "",
         "## Area under the front",
         "",
-        *_wrapped(fronts),
+        shared.wrapped(fronts, hyphens=False),
         "",
         "| router | area | policy minus router |",
         "| --- | --- | --- |",
         f"| policy | {found['area'][POLICY]:.3f} | |",
     ]
-    for name, label in names.items():
-        if name != POLICY:
-            gap = found["area_difference"][name]
-            lines.append(
-                f"| {label} | {found['area'][name]:.3f} "
-                f"| {gap['mean']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}] |"
-            )
+    lines += [
+        f"| {names[name]} | {found['area'][name]:.3f} | {shared.ranged(found['area_difference'][name], '+')} |"
+        for name in (KNN, CARDS)
+    ]
     return "\n".join([*lines, ""])
-
-
-def _wrapped(paragraph: str) -> list[str]:
-    return textwrap.wrap(paragraph, 100, break_long_words=False, break_on_hyphens=False)
 
 
 def plot(found: dict[str, Any], path: Path) -> None:
     """Cost against exact match, one curve a router, with the policy's intervals."""
-    mpl.rcParams["svg.hashsalt"] = "spend"
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.add_subplot()
     styles = {POLICY: ("trained policy", "o", "#0072b2"), CARDS: ("best-on-cards", "s", "#d55e00"),
@@ -311,8 +280,7 @@ def plot(found: dict[str, Any], path: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, loc="lower right")
-    with atomic_path(path) as aside:
-        figure.savefig(aside, format="svg", metadata={"Date": None})
+    shared.save(figure, path)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,9 @@ and times the parts by wrapping their functions. Validation and checkpoints are 
 one JSON object, seconds as medians over steps. `useful` is the share of a step in which one of the
 four parts runs; `ratio` is a step over generation and update alone.
 
-    python benchmarks/train.py --steps 30 --out docs/results/train.json
+    python -m benchmarks.train --steps 30 --out docs/results/train.json
 """
 
-import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -22,8 +20,8 @@ from typing import Any
 
 import torch
 
+from benchmarks import shared
 from routerr1.config import load_params
-from routerr1.files import write_json
 from routerr1.lineage import PATHS
 from routerr1.stages.train import training_context
 from routerr1.train import grpo, rollouts
@@ -147,7 +145,7 @@ def figures(measured: list[dict[str, float]], rollouts: int) -> dict[str, Any]:
 
 def main() -> None:
     """Measure, print JSON, write it where asked."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = shared.parser(__doc__)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -165,9 +163,7 @@ def main() -> None:
         "threads": args.threads, "clock": args.clock,
         **measure(args.steps, args.seed, CLOCKS[args.clock]),
     }  # fmt: skip
-    print(json.dumps(found, indent=2))
-    if args.out:
-        write_json(args.out, found)
+    shared.report(found, args.out)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,6 @@ def test_gain_and_shares_by_hand():
     assert (eight["gain"]["mean"], eight["first_calls"], eight["calls"]) == (0.5, 0.5, 2 / 3)
     text = page({"seeds": 1, "max_questions": 2, "models": [found]})
     assert "Of 1 cards with probes, " in text
-    assert "added_model.py --max-questions 2 --out" in text
+    assert "benchmarks.added_model --max-questions 2 --out" in text
     assert "## New, kept from training\n\nLeads places. 2 questions, 0.500 exact match" in text
     assert "| 8 | 1.000 | +0.500 [" in text

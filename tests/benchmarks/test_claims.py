@@ -6,9 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.claims import (
-    BEGIN,
     CLAIMS,
-    END,
     SUMMARY,
     TABLE_IN,
     Claim,
@@ -19,7 +17,6 @@ from benchmarks.claims import (
     summary_of,
     table_text,
     training_minutes,
-    with_table,
 )
 from routerr1.config import EvaluateParams
 from routerr1.evaluate.results import LearningCost
@@ -148,12 +145,3 @@ def test_a_summary_without_learning_has_no_column_for_it() -> None:
         routers={"policy": Row(em=end, cost_usd={"mean": 0.0, "low": 0.0, "high": 0.0}, calls=0)},
     )  # fmt: skip
     assert table_text(summary).splitlines()[2] == "| **trained policy** | **.500** [–, .600] | 0 | 0 |"  # fmt: skip
-
-
-def test_a_table_goes_between_its_marks() -> None:
-    text = f"a\n{BEGIN}\nold\n{END}\nb"
-    once = with_table(text, "| new |")
-    assert once == f"a\n{BEGIN}\n\n| new |\n\n{END}\nb"
-    assert with_table(once, "| new |") == once
-    with pytest.raises(ValueError, match="needs the marks"):
-        with_table("no marks", "| new |")

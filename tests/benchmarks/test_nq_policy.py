@@ -6,25 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.nq_policy import (
-    BEST,
-    FIRST,
-    ORACLE,
-    POLICY,
-    POOL_FILE,
+from benchmarks.nq.page import page
+from benchmarks.nq.study import BEST, FIRST, ORACLE, POLICY, Study, study_of
+from benchmarks.nq.training import (
     Half,
     Learner,
     Played,
-    Study,
     Training,
     graded_in_tag,
     halves_of,
-    page,
     params_of,
-    study_of,
-    text_of,
     trainings_of,
 )
+from benchmarks.nq_policy import POOL_FILE
 from routerr1.config import Params
 from routerr1.errors import DataError
 from routerr1.files import read_yaml
@@ -114,7 +108,7 @@ def test_gains_are_parted_into_routing_repair_and_reading(tmp_path: Path, params
     # Of a and b the first is the better: seed 1 has 2 of 4, seed 2 has 1.
     assert em("policy_best_called") == (2 / 4 + 1 / 4) / 2
     assert found.arm(POLICY).quality["gold_contained"].mean == pytest.approx((4 / 4 + 1 / 4) / 2)
-    assert {name: part.mean for name, part in found.parts.items()} == {
+    assert {name: part.mean for name, part in found.parts} == {
         "first_call": 3 / 8 - 1 / 4,
         "repair": 1 / 8,
         "again": 1 / 8,
@@ -125,18 +119,18 @@ def test_gains_are_parted_into_routing_repair_and_reading(tmp_path: Path, params
     assert found.arm(POLICY).cost_usd.mean == ((1 + 3 + 3 + 3) / 4 + (1 + 1 + 0 + 4) / 4) / 2
     assert found.arm(POLICY).calls.mean == (6 / 4 + 4 / 4) / 2
     assert found.arm("best_single_repaired").calls.mean == 5 / 4
-    assert found.behaviour["first_is_best_single"] == 6 / 8
-    assert (found.behaviour["no_call"], found.behaviour["no_reference"]) == (1 / 8, 2 / 8)
-    assert found.behaviour["first_no_tag"] == 2 / 8
-    assert found.behaviour["again_after_no_tag"] == 1 / 2
-    assert found.behaviour["again_after_no_answer_in_tag"] == 1.0
-    assert found.behaviour["again_after_answer_in_tag"] == 1 / 4
-    assert found.behaviour["answers_with_first"] == 4 / 8
+    assert found.behaviour.first_is_best_single == 6 / 8
+    assert (found.behaviour.no_call, found.behaviour.no_reference) == (1 / 8, 2 / 8)
+    assert found.behaviour.first_no_tag == 2 / 8
+    assert found.behaviour.again_after_no_tag == 1 / 2
+    assert found.behaviour.again_after_no_answer_in_tag == 1.0
+    assert found.behaviour.again_after_answer_in_tag == 1 / 4
+    assert found.behaviour.answers_with_first == 4 / 8
     assert [(run.em, run.best_single) for run in found.runs] == [(1.0, 1 / 4), (0.0, 1 / 4)]
-    assert "**The policy does not beat the best single model**: it has 0.500 " in " ".join(
-        text_of(found).split()
-    )
     text = page(found)
+    assert "**The policy does not beat the best single model**: it has 0.500 " in " ".join(
+        text.split()
+    )
     assert "| **Policy** | 0.500 [" in text
     assert "| the first reply has no tag | 0.250 |" in text
     assert (
@@ -153,10 +147,15 @@ def test_a_finished_training_is_read_and_one_of_other_steps_is_refused(
     made = _training(1, (("a",), "a"))
     made.write(tmp_path / "halving-1-fold-1-seed-1.json")
     own = params_of(params, steps=2, warmstart_steps=3)
-    assert trainings_of(tmp_path / "none", [half], 1, tmp_path, own) == [made]
+    assert trainings_of(tmp_path / "none", POOL_FILE, [half], 1, tmp_path, own) == [made]
     with pytest.raises(DataError, match=r"seed-1\.json: was made with other numbers of steps"):
         trainings_of(
-            tmp_path / "none", [half], 1, tmp_path, params_of(params, steps=4, warmstart_steps=3)
+            tmp_path / "none",
+            POOL_FILE,
+            [half],
+            1,
+            tmp_path,
+            params_of(params, steps=4, warmstart_steps=3),
         )
 
 

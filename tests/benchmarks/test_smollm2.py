@@ -18,7 +18,8 @@ def test_the_gpu_script_runs_through_with_a_tiny_model(tmp_path: Path) -> None:
     work, out = tmp_path / "work", tmp_path / "out"
     command = [
         sys.executable,
-        "benchmarks/smollm2.py",
+        "-m",
+        "benchmarks.smollm2",
         "--try",
         "--set",
         "train.kl_weight=0.02",

@@ -15,7 +15,8 @@ pytestmark = pytest.mark.slow
 def test_the_benchmark_measures_both_stages_and_draws_the_curve(tmp_path: Path) -> None:
     command = [
         sys.executable,
-        "benchmarks/data.py",
+        "-m",
+        "benchmarks.data",
         "--rows",
         "500",
         "4000",
