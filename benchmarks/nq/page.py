@@ -160,10 +160,9 @@ def _runs(found: Study) -> Table:
         "Halving, seed", "EM on validation: before", "best", "at step", "EM in tag", "Best single model", "Calls",
         "First to the best single", "No reference: before", "after", "Minutes",
     )  # fmt: skip
-    direction = (lambda run: f".{run.fold}") if found.folds > 1 else (lambda _: "")
     rows = [
         [
-            f"{run.halving}{direction(run)}, {run.seed}",
+            f"{run.halving}{f'.{run.fold}' if found.folds > 1 else ''}, {run.seed}",
             number(run.validation_before, 3), number(run.validation, 3), str(run.best_step), number(run.em, 3),
             number(run.best_single, 3), number(run.calls, 2), number(run.first_is_best_single, 2),
             number(run.no_reference_before, 3), number(run.no_reference, 3), number(run.minutes, 1),

@@ -320,7 +320,7 @@ class _Judged:
     def _quality(self, name: str, metric: Metric) -> Array:
         scores = self._matrices[metric].quality
         if name == ORACLE:
-            return self.tested * scores.max(axis=1)
+            return np.asarray(self.tested * scores.max(axis=1), dtype=np.float64)
         return self._values(name, lambda row, choice: _score(scores, row, choice.answered))
 
     def _values(self, name: str, of: Callable[[int, Choice], float]) -> Array:
