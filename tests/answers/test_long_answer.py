@@ -1,5 +1,8 @@
 """Longer answers: what the score keeps apart, and what it cannot."""
 
+from functools import lru_cache
+
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +16,10 @@ from tests.answers.negated_items import ITEMS as NEGATED
 
 @pytest.fixture(scope="module")
 def embed() -> Embed:
-    return embedder("minilm", 0).embed
+    """Embeds a text once: the tests score the same questions, references and replies."""
+    minilm = embedder("minilm", 0)
+    once = lru_cache(maxsize=None)(lambda text: minilm.embed([text])[0])
+    return lambda texts: np.stack([once(text) for text in texts])
 
 
 def test_most_right_answers_are_kept_and_most_wrong_ones_are_not(embed: Embed):
@@ -125,5 +131,5 @@ def test_exchanged_parts_of_a_right_answer_pass_which_the_docs_say(embed: Embed)
 
 @settings(max_examples=25, deadline=None)
 @given(st.text(max_size=200), st.lists(st.text(max_size=50), max_size=3))
-def test_any_text_has_a_score_within_bounds(said: str, references: list[str]):
-    assert 0.0 <= long_score("?", said, references, embedder("minilm", 0).embed) <= 1.0
+def test_any_text_has_a_score_within_bounds(embed: Embed, said: str, references: list[str]):
+    assert 0.0 <= long_score("?", said, references, embed) <= 1.0
