@@ -201,13 +201,17 @@ def page(found: dict[str, Any]) -> str:
     names = {POLICY: "policy", KNN: "kNN", CARDS: "best-on-cards"}
     own = found["levels"][POLICY]
     em = [entry["em"]["mean"] for entry in own]
-    falls = [str(level) for level in LEVELS[1:] if em[level] < em[level - 1]]
+    falls = {level: em[level - 1] - em[level] for level in LEVELS[1:] if em[level] < em[level - 1]}
     most = max(each["usd_per_1000"] for levels in found["levels"].values() for each in levels)
     seeds = "one training seed" if found["seeds"] == 1 else f"{found['seeds']} training seeds"
     prose = [
         f"**Level 0 costs {found['cheapest_over_dearest_level']:.2f} of level 10, and has {em[0]:.3f} exact match "
         f"instead of {em[-1]:.3f}.** From one level to the next, exact match falls at "
-        + (f"level {', '.join(falls)}. " if falls else "no level. ")
+        + (
+            f"level{'s' * (len(falls) > 1)} {' and '.join(map(str, falls))}, by at most {max(falls.values()):.3f}. "
+            if falls
+            else "no level. "
+        )
         + f"Training sees level {', '.join(map(str, found['trained_levels']))} only.",
         f"{found['n']} test questions in {found['groups']} groups, {seeds}; 95 % intervals over groups of questions.",
         "All three routers have the policy's text. kNN and best-on-cards send each call to the candidate whose "
