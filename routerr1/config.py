@@ -182,7 +182,8 @@ class PoolParams(Section):
             answers a repeated one from there; `replay` answers from `store` alone, without a network or a key.
         redraw: share of training questions that come with a new pool each, simulated or drawn from the recorded
             candidates, so that the policy has to read the cards. An http pool has none.
-        candidates: of a simulated pool: `specialists` are as cheap as others, in `tiers` skill has its price.
+        candidates: of a simulated pool: `specialists` are as cheap as others, in `tiers` skill has its price, of
+            `middling` the best of a topic knows .6 to .8.
     """
 
     kind: Literal["simulated", "http", "recorded"]
@@ -194,7 +195,7 @@ class PoolParams(Section):
     store: Path | None = None
     budget: BudgetParams = BudgetParams()
     redraw: float = Field(default=0.0, ge=0, le=1)
-    candidates: Literal["specialists", "tiers"] = "specialists"
+    candidates: Literal["specialists", "tiers", "middling"] = "specialists"
 
     @property
     def drawn_share(self) -> float:

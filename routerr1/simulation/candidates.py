@@ -1,4 +1,4 @@
-"""Made-up models: two pools by hand, and random ones.
+"""Made-up models: three pools by hand, and random ones.
 
 Prices and latencies are of the order that hosted models had in 2025, and mean nothing more.
 """
@@ -76,9 +76,34 @@ def tiered_candidates() -> tuple[Candidate, ...]:
     )  # fmt: skip
 
 
+def middling_candidates() -> tuple[Candidate, ...]:
+    """The pool `middling`, in which the best of each topic knows .6 to .8, and asking again pays.
+
+    What one candidate knows does not depend on what another knows. Half of what they do not know they
+    say they do not.
+    """
+    return (
+        Candidate("Goliath", _skill(0.55), 1.0, 3.0, 1.5, 2, "large general model"),
+        Candidate("Penny", _skill(0.45), 0.05, 0.2, 0.2, 0, "smallest and cheapest model"),
+        Candidate("Mint", _skill(0.5, money=0.8, telephony=0.7), 0.3, 0.8, 0.5, 0,
+                  "finance and communications"),
+        Candidate("Scout", _skill(0.5, aviation=0.6, history=0.65), 0.1, 0.4, 0.3, 0,
+                  "small model for travel and history"),
+        Candidate("Atlas", _skill(0.5, geography=0.75, aviation=0.7), 0.2, 0.6, 0.4, 0,
+                  "places, borders and travel"),
+        Candidate("Curie", _skill(0.5, chemistry=0.6, history=0.8), 0.3, 0.9, 0.7, 1,
+                  "science and its history"),
+    )  # fmt: skip
+
+
 def candidates_of(kind: str) -> tuple[Candidate, ...]:
-    """The training pool of `pool.candidates`: `specialists` or `tiers`."""
-    return {"specialists": default_candidates, "tiers": tiered_candidates}[kind]()
+    """The training pool of `pool.candidates`: `specialists`, `tiers` or `middling`."""
+    pools = {
+        "specialists": default_candidates,
+        "tiers": tiered_candidates,
+        "middling": middling_candidates,
+    }
+    return pools[kind]()
 
 
 def measured_candidates(cards: Sequence[Card]) -> tuple[Candidate, ...]:

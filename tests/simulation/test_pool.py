@@ -5,6 +5,7 @@ from collections import defaultdict
 from functools import cache
 from statistics import fmean
 
+import numpy as np
 import pytest
 
 from routerr1.config import EmbeddedParams
@@ -63,7 +64,7 @@ def test_a_stranger_is_a_failure_and_nonsense_is_not_understood(pool: SimulatedP
     assert "not understand" in asyncio.run(pool.ask(Call("Atlas", "What?"))).text
 
 
-@pytest.mark.parametrize("kind", ["specialists", "tiers"])
+@pytest.mark.parametrize("kind", ["specialists", "tiers", "middling"])
 def test_every_topic_has_one_best_candidate(kind: str) -> None:
     for topic in TOPICS:
         skills = sorted(candidate.skill[topic] for candidate in candidates_of(kind))
@@ -81,6 +82,26 @@ def test_in_tiers_skill_has_its_price() -> None:
         second = max((c for c in tiers if price(c) < price(best)), key=lambda c: c.skill[topic])
         assert price(second) * 10 == pytest.approx(price(best))
         assert 0.65 <= second.skill[topic] <= 0.9
+
+
+def test_the_best_of_a_middling_pool_knows_from_six_to_eight_tenths() -> None:
+    middling = candidates_of("middling")
+    for topic in TOPICS:
+        assert 0.6 <= max(candidate.skill[topic] for candidate in middling) <= 0.8
+
+
+def test_candidates_of_a_middling_pool_err_independently() -> None:
+    facts = {fact.key: (text, fact) for text, fact in _large_world().items() if fact.hops == 1}
+    candidates = candidates_of("middling")
+    pool = SimulatedPool(candidates, _large_world(), seed=7)
+    beyond_skill = np.array(
+        [
+            [pool.knows(each.name, text) - each.skill[fact.topic] for text, fact in facts.values()]
+            for each in candidates
+        ]
+    )
+    correlations = np.corrcoef(beyond_skill)[np.triu_indices(len(candidates), 1)]
+    assert abs(correlations).max() < 4 / len(facts) ** 0.5
 
 
 def test_drawn_pools_differ_by_seed_and_use_the_names_they_are_given(world: World) -> None:
