@@ -292,7 +292,7 @@ def training_minutes(seconds: Path) -> float | None:
 _WHAT = {
     ORACLE: "oracle: each question by the fixed model that does best on it, in hindsight",
     POLICY: "**trained policy**",
-    BEST_SINGLE: "best single model ({best_single}), chosen on validation",
+    BEST_SINGLE: "best single model ({best_single}), by probes and validation",
     RANDOM: "random model for each call",
     CLOSED_BOOK: "closed book: no call",
     "baseline/policy_before_rl": "the policy before reinforcement learning",

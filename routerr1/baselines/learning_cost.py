@@ -73,7 +73,7 @@ def learning_costs(
     """The cost of learning for every router of an evaluation, in the mean over training seeds.
 
     The policy and its controls have read the cards of all probes and were trained. The best single model is
-    chosen on validation. The best of all replies is a bound: it learns nothing. Replies that are recorded or
+    chosen on the probes and on validation. The best of all replies is a bound: it learns nothing. Replies that are recorded or
     simulated count with their price, though nothing is paid.
 
     Args:
@@ -90,10 +90,12 @@ def learning_costs(
             return NOTHING_ASKED
         kind, name = RouterId.parse(router)
         if kind != "baseline" and on_probes:
-            asked = evaluated.validated if router in (POLICY, BEST_SINGLE) else NOTHING_ASKED
-            return asked.plus(all_probes) if router == POLICY else asked
+            chosen = router in (POLICY, BEST_SINGLE)
+            return evaluated.validated.plus(all_probes) if chosen else NOTHING_ASKED
+        if router == BEST_SINGLE:
+            return (all_probes if training is None else own).plus(evaluated.validated)
         if kind != "baseline":
-            return own.plus(evaluated.validated) if router == BEST_SINGLE else own
+            return own
         if count := (FEW[name].probes if name in FEW else PROMPTED.get(name)):
             return _mean(_asked(observed(matrix, count, seed=seed)) for seed in seeds)
         return all_probes if name in _FROM_ALL_PROBES else NOTHING_ASKED

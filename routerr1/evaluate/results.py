@@ -315,7 +315,7 @@ class EvaluationTable(RouterTable):
     Attributes:
         by_dataset: empty for a single data set.
         macro: means over data sets, each with the same weight; likewise empty.
-        best_single: training seed -> the candidate that is best on validation.
+        best_single: training seed -> the candidate that is best on probes and validation.
     """
 
     by_dataset: Mapping[str, DatasetResult]

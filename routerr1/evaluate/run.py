@@ -1,6 +1,7 @@
 """Run any routers on any questions concurrently, one row each; a killed run resumes."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -27,6 +28,7 @@ from routerr1.evaluate.store import Key, Store
 from routerr1.jobs.rejected import Fault, Rejected
 from routerr1.pool.base import Pool
 from routerr1.pool.grading import Grade, compared, graded
+from routerr1.pool.profile import ProbeRow
 from routerr1.prompt import Renderer
 from routerr1.rollout.generate import Generator
 from routerr1.rollout.loop import rejected as placeholder
@@ -48,7 +50,7 @@ class Evaluation:
     """Rows of the evaluated split.
 
     Attributes:
-        best_single: training seed -> the candidate that is best on validation.
+        best_single: training seed -> the candidate that is best on probes and validation.
         reference: the router that the others are compared with.
         validated: what choosing the best single model asked.
     """
@@ -113,11 +115,15 @@ def evaluation_jobs(
     ]
 
 
-def evaluation_of(rows: Sequence[Row]) -> Evaluation:
-    """The rows of `evaluation_jobs` with the derived rows: best single model and oracles."""
+def evaluation_of(rows: Sequence[Row], probes: Sequence[ProbeRow] = ()) -> Evaluation:
+    """The rows of `evaluation_jobs` with the derived rows: best single model and oracles.
+
+    Args:
+        probes: what profiling heard, by which the best single model is chosen beside validation.
+    """
     tested = [row for row in rows if row.pool not in (_VALIDATION, WHOLE)]
     tried = [row for row in rows if row.pool == _VALIDATION]
-    best = {seed: best_single(tried, seed) for seed in sorted({row.seed for row in tried})}
+    best = {seed: best_single(tried, seed, probes) for seed in sorted({row.seed for row in tried})}
     pool_name = tested[0].pool
     for seed, name in best.items():
         tested += derived_rows(tested, pool_name, seed, name)
@@ -277,8 +283,15 @@ def key_of(router: Router, question: Question) -> Key:
     return (router.pool_name, router.name, router.seed, question.dataset, question.id)
 
 
-def best_single(rows: Iterable[Row], seed: int) -> str:
-    """The candidate with the highest mean EM if it gets every call; on ties the cheaper, then the first."""
+def best_single(rows: Iterable[Row], seed: int, probes: Iterable[ProbeRow] = ()) -> str:
+    """The candidate that is right most often, over the runs in which it gets every call and its probes.
+
+    On ties the cheaper run, then the first name. Probes are few for a topic and many for all: with 30
+    validation questions alone, chance decides.
+    """
+    heard: dict[str, list[float]] = defaultdict(list)
+    for probe in probes:
+        heard[probe["candidate"]].append(probe["correct"])
     runs: dict[str, list[Row]] = {}
     for row in rows:
         kind, name = RouterId.parse(row.router)
@@ -287,7 +300,7 @@ def best_single(rows: Iterable[Row], seed: int) -> str:
     return min(
         sorted(runs),
         key=lambda name: (
-            -float(np.mean([row.em for row in runs[name]])),
+            -float(np.mean([row.em for row in runs[name]] + heard[name])),
             float(np.mean([row.cost_usd for row in runs[name]])),
         ),
     )

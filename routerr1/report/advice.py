@@ -167,7 +167,7 @@ def _few_to_choose_by(validation: int | None) -> list[str]:
     if validation is None or validation >= _FEW:
         return []
     return [
-        f"{validation} validation questions are few to choose the best single model and the preferred router by: "
+        f"{validation} validation questions are few to choose the preferred router by: "
         f"bring at least {_FEW}."
     ]
 
@@ -201,7 +201,7 @@ def _verdict(found: Advice, table: EvaluationTable) -> list[str]:
 
 
 def _hindsight(found: Advice, table: EvaluationTable) -> list[str]:
-    """A single model that does better on the test than the one that validation chose, or as well for less."""
+    """A single model that does better on the test than the chosen one, or as well for less."""
     singles = [e for e in table.routers if RouterId.parse(e.router).kind == "fixed"]
     top = max(singles, key=lambda entry: (entry.em.mean, -entry.cost_usd.mean), default=None)
     best = table.router(BEST_SINGLE)
@@ -209,8 +209,8 @@ def _hindsight(found: Advice, table: EvaluationTable) -> list[str]:
         return []
     name = RouterId.parse(top.router).name
     said = (
-        f"On these very questions {name} alone answers {_share(top)} and costs {_price(top)}, which could not be "
-        "known before"
+        f"On these very questions {name} alone answers {_share(top)} and costs {_price(top)}, which "
+        "probes and validation did not show"
     )
     if found.gain is None:
         return [f"{said}."]

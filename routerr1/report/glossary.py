@@ -18,7 +18,7 @@ class Entry(NamedTuple):
 _BEFORE = "the policy before reinforcement learning"
 _CONTROLS = {
     "policy": Entry("Policy", "the trained policy"),
-    "best_single": Entry("Best single model", "the policy's text; every call goes to the candidate that is best on validation"),
+    "best_single": Entry("Best single model", "the policy's text; every call goes to the candidate that is best on probes and validation"),
     "random": Entry("Random model", "the policy's text; each call goes to a random candidate"),
     "closed_book": Entry("No calls", "the policy's text; every call is refused (closed book)"),
     "best_of_singles": Entry("Best of all replies", "bound: each candidate gets the whole question, and the best answer counts; the cheapest on ties"),
@@ -56,7 +56,7 @@ _FEW_CARDS = Entry(
     "Prompted choice, {} probes", "as the prompted choice, with cards of {} probe questions"
 )
 _WITHOUT_POLICY = {
-    "best_single": "the candidate that is best on validation gets every question",
+    "best_single": "the candidate that is best on probes and validation gets every question",
     "random": "a random candidate gets the question",
     "oracle": "bound: the best fixed model for each question, in hindsight; the cheapest on ties",
 }

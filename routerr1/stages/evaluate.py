@@ -76,7 +76,7 @@ def evaluate(params: Params) -> None:
             rows = asyncio.run(_play(workspace, open_pool(), traces, store, bar, rejected))
     rejected.tell()
     num_rejected = sum(row.rejected for row in rows)
-    found = evaluation_of(rows)
+    found = evaluation_of(rows, workspace.probes)
     figures = write_evaluation(
         PATHS.evaluate, found, section, num_rejected, _learning(workspace, found)
     )

@@ -55,7 +55,7 @@ def test_a_policy_that_was_trained_on_probes_asked_them_and_validation():
         Evaluation(ROWS, {1: "a"}, validated=TRIED), MATRIX, [1], None, trained=True, on_probes=True
     )
     assert found["policy"] == LearningCost(calls=45, cost_usd=31.0)
-    assert found["best_single"] == TRIED
+    assert found["best_single"] == LearningCost(calls=45, cost_usd=31.0)
     assert found["best_of_singles"] == NOTHING
     assert found["baseline/knn"] == PROBES
 
@@ -77,7 +77,8 @@ def test_learning_is_counted_in_calls_and_usd():
 
 def test_without_a_training_only_what_has_no_text_of_its_policy_is_counted():
     evaluated = Evaluation(ROWS[1:2], {1: "a"}, validated=TRIED)
-    assert learning_costs(evaluated, MATRIX, [1], None, trained=False) == {"best_single": TRIED}
+    found = learning_costs(evaluated, MATRIX, [1], None, trained=False)
+    assert found == {"best_single": LearningCost(calls=45, cost_usd=31.0)}  # probes and validation
     unknown = learning_costs(Evaluation(ROWS, {1: "a"}), MATRIX, [1], None, trained=True)
     assert set(unknown) == set(ROUTERS) - {"policy", "best_single"}
 

@@ -143,3 +143,10 @@ def test_a_topic_is_not_named_by_words_that_ask():
     found = find_topics(asked, embed(asked), seed=1)
     assert found is not None
     assert {"how", "many", "are", "what", "the"}.isdisjoint(" ".join(found).split())
+    asked = [f"Womit und in welchem Monat muss ich Beet {name} düngen?" for name in items]
+    asked += [f"Wie viel zahlt mir die Versicherung nach Schaden {name}?" for name in items]
+    found = find_topics(asked, embed(asked), seed=1)
+    assert found is not None
+    words = set(" ".join(found).split())
+    assert {"womit", "welchem", "muss", "viel", "mir", "nach"}.isdisjoint(words)
+    assert words & {"versicherung", "schaden", "zahlt"}

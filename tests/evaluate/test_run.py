@@ -11,7 +11,13 @@ from routerr1.data.contracts import evaluation_breaches
 from routerr1.errors import BudgetExceeded, DataError, PoolError
 from routerr1.evaluate import controls
 from routerr1.evaluate.rows import read_rows, write_rows
-from routerr1.evaluate.run import Evaluation, choose_questions, derived_rows, play_all
+from routerr1.evaluate.run import (
+    Evaluation,
+    best_single,
+    choose_questions,
+    derived_rows,
+    play_all,
+)
 from routerr1.evaluate.store import RowStore
 from routerr1.evaluate.table import headline, summarise
 from routerr1.jobs.rejected import Rejected
@@ -88,6 +94,14 @@ async def test_best_single_is_chosen_on_validation_and_reported_on_test(stage, f
     best = [row for row in found.rows if row.router == "best_single"]
     forced = [row for row in found.rows if row.router == f"fixed/{found.best_single[1]}"]
     assert best == [replace(row, router="best_single") for row in forced]
+
+
+def test_probes_count_when_validation_is_too_short_to_choose_the_best_single_model(found):
+    row = found.rows[0]
+    tried = [replace(row, router="fixed/A", em=1.0), replace(row, router="fixed/B", em=0.0)]
+    probes = [{"candidate": name, "correct": right} for name, right in (("A", 0.0), ("B", 1.0))] * 3
+    assert best_single(tried, row.seed) == "A"
+    assert best_single(tried, row.seed, probes) == "B"  # 3 of 4 against 1 of 4
 
 
 def test_without_ground_truth_the_oracle_takes_the_best_forced_run_cheapest_on_ties(found):
