@@ -18,8 +18,8 @@ from pathlib import Path
 from benchmarks import shared
 from benchmarks.nq.page import page
 from benchmarks.nq.study import LEARNED_BY, study_of
-from benchmarks.nq.training import halves_of, params_of, trainings_of
-from routerr1.baselines.replay_study import read_log
+from benchmarks.nq.training import params_of, trainings_of
+from routerr1.baselines.replay_study import halves_of, read_log
 from routerr1.config import load_params
 from routerr1.files import atomic_write_text
 

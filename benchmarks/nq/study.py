@@ -14,11 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from benchmarks.nq.training import Half, Played, Training
+from benchmarks.nq.training import Played, Training
 from routerr1.answers.short_answer import is_unsure
-from routerr1.baselines import replay_study
 from routerr1.baselines.matrix import Matrix
-from routerr1.baselines.replay_study import METRICS, Metric, read_log
+from routerr1.baselines.replay_study import (
+    METRICS,
+    Half,
+    Metric,
+    best_places,
+    oracle_places,
+    read_log,
+    routes_of,
+)
 from routerr1.config import BaselineParams, EvaluateParams
 from routerr1.evaluate.results import Comparison, Estimate, Figure, Result
 from routerr1.evaluate.stats import AMOUNT, SHARE, Range, Sample, difference_of, interval_of
@@ -144,7 +151,8 @@ def choices_of(
     arms: dict[str, dict[tuple[int, int], list[Choice]]] = {}
     with track("other routers", len(halves)) as bar:
         for half in halves:
-            own = [each for each in trainings if (each.halving, each.fold) == half.key]
+            place = half.halving, half.fold
+            own = [each for each in trainings if (each.halving, each.fold) == place]
             for row, name, choice in _choices(own, matrix, half, baselines, seed):
                 made = arms.setdefault(name, {})
                 made.setdefault((half.halving - 1, row), []).append(choice)
@@ -155,16 +163,10 @@ def choices_of(
 def _choices(
     trainings: Sequence[Training], matrix: Matrix, half: Half, baselines: BaselineParams, seed: int
 ) -> Iterator[tuple[int, str, Choice]]:
-    learned = matrix.rows(np.sort(half.learn))
     # The routers of the published study, so that its figures and these are of one making.
-    routes = {
-        **replay_study._routes(learned, baselines, seed + half.halving - 1),
-        **replay_study._majority(learned, replay_study._tagged_answer),
-        **replay_study._tagged(learned, None),
-    }
-    ranked = replay_study._best_places(learned, len(matrix.candidates))
-    # The cheapest of the best replies, as there.
-    best = np.lexsort((matrix.cost, -matrix.quality), axis=1)[:, 0].tolist()
+    routes = routes_of(matrix, half, baselines, seed)
+    ranked = best_places(matrix.rows(np.sort(half.learn)), len(matrix.candidates))
+    best = oracle_places(matrix).tolist()
     for row in map(int, half.test):
         replies = matrix.replies[row]
         yield row, ORACLE, Choice((best[row],), best[row])
@@ -228,7 +230,7 @@ def study_of(
     matrices = {metric: read_log(log, metric) for metric in METRICS}
     arms = choices_of(trainings, matrices[LEARNED_BY], halves, baselines, params.seed)
     judged = _Judged(matrices, arms, halves, params)
-    best = {half.key: judged.best_single(half) for half in halves}
+    best = {(half.halving, half.fold): judged.best_single(half) for half in halves}
     chosen = [name.rpartition("/")[2] for name in best.values()]
     return Study(
         log=log.name,

@@ -9,14 +9,11 @@ import contextlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import yaml
-from numpy.typing import NDArray
 
-from routerr1.baselines.replay_study import RecordedReply, read_lines
+from routerr1.baselines.replay_study import Half, RecordedReply, read_lines
 from routerr1.config import ColumnsParams, Params
 from routerr1.data.imported import Shares, import_file, remember
 from routerr1.errors import CheckpointError, DataError
@@ -44,26 +41,6 @@ QUESTIONS, ROLLOUTS = 16, 8  # of a step
 _DATASET = "nq_log"
 _OWN_POOL_FILE, _STORE = Path("pools/nq.yaml"), Path("data/calls/nq.jsonl")
 _VALIDATION_SHARE = 0.2  # of the learning half; by it a training chooses its best step
-
-
-@dataclass(frozen=True, slots=True)
-class Half:
-    """Rows of the log to learn from and to test on, counted from one for people."""
-
-    halving: int
-    fold: int
-    learn: NDArray[np.int64]
-    test: NDArray[np.int64]
-
-    @property
-    def key(self) -> tuple[int, int]:
-        """Halving and fold."""
-        return self.halving, self.fold
-
-    @property
-    def name(self) -> str:
-        """Of its folder."""
-        return f"halving-{self.halving}-fold-{self.fold}"
 
 
 class Played(Result):
@@ -95,17 +72,6 @@ class Training(Result):
     validation: tuple[Figure, Figure]
     before: tuple[Played, ...]
     trained: tuple[Played, ...]
-
-
-def halves_of(count: int, seed: int, repetitions: int, folds: int) -> list[Half]:
-    """The halvings of `replay_study.study`, of which `folds` directions are taken."""
-    found = []
-    for repetition in range(repetitions):
-        order = np.random.default_rng([seed, repetition]).permutation(count)
-        parts = order[: count // 2], order[count // 2 :]
-        for fold, (learn, test) in enumerate((parts, parts[::-1])[:folds]):
-            found.append(Half(repetition + 1, fold + 1, learn, np.sort(test)))
-    return found
 
 
 async def graded_in_tag(question: Question, said: str) -> float:

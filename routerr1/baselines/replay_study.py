@@ -64,6 +64,21 @@ class RecordedReply(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
+class Half:
+    """Rows of a log to learn from, as they are drawn, and to test on, in order. Numbers count from one."""
+
+    halving: int
+    fold: int
+    learn: NDArray[np.int64]
+    test: NDArray[np.int64]
+
+    @property
+    def name(self) -> str:
+        """Of its files."""
+        return f"halving-{self.halving}-fold-{self.fold}"
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """Quality and cost of one router, repetitions x questions."""
 
@@ -218,8 +233,12 @@ def study(
 
     Without an answer tag in any reply there are no votes, except by `repaired_answer`.
     """
-    answer = repaired_answer if repair else _tagged_answer if _has_tags(matrix) else None
-    outcomes = _play(matrix, known, answer, baselines, params.seed, repetitions, progress)
+    halves = halves_of(len(matrix.questions), params.seed, repetitions)
+
+    def routes(half: Half) -> dict[str, Route]:
+        return routes_of(matrix, half, baselines, params.seed, known=known, repair=repair)
+
+    outcomes = _play(matrix, halves, routes, progress)
     results = _results(outcomes, params)
     fixed = [_point(result) for result in results if is_single(result)]
     learned = [_point(result) for result in results if is_learned(result)]
@@ -291,63 +310,79 @@ def _tagged_answer(query: str, reply: str) -> str | None:  # noqa: ARG001 - as `
     return extract_answer(reply)
 
 
-def _play(
-    matrix: Matrix,
-    known: Matrix | None,
-    answer: "AnswerOf | None",
-    baselines: BaselineParams,
-    seed: int,
-    repetitions: int,
-    progress: Callable[[int, int], None] | None,
-) -> dict[str, Outcome]:
-    count = len(matrix.questions)
-    with_tags = _has_tags(matrix)
-    found: dict[str, Outcome] = {}
-
-    def outcome(name: str) -> Outcome:
-        empty = Outcome(np.zeros((repetitions, count)), np.zeros((repetitions, count)))
-        return found.setdefault(name, empty)
-
+def halves_of(count: int, seed: int, repetitions: int, folds: int = 2) -> list[Half]:
+    """Random halvings of `count` rows, in `folds` directions each."""
+    found = []
     for repetition in range(repetitions):
         order = np.random.default_rng([seed, repetition]).permutation(count)
-        halves = order[: count // 2], order[count // 2 :]
-        for side, (learn, test) in enumerate((halves, halves[::-1])):
-            seen = np.sort(learn)
-            routes = _routes(matrix.rows(seen), baselines, seed + repetition)
-            if answer is not None:
-                routes |= _majority(matrix.rows(seen), answer)
-            if with_tags:
-                routes |= _tagged(matrix.rows(seen), known.rows(seen) if known else None)
-            for name, route in routes.items():
-                target = outcome(name)
-                for row in test:
-                    asked = route(matrix, int(row))
-                    target.quality[repetition, row] = matrix.quality[row, asked[-1]]
-                    target.cost[repetition, row] = matrix.cost[row, asked].sum()
-            if progress:
-                progress(2 * repetition + side + 1, 2 * repetitions)
+        parts = order[: count // 2], order[count // 2 :]
+        for fold, (learn, test) in enumerate((parts, parts[::-1])[:folds]):
+            found.append(Half(repetition + 1, fold + 1, learn, np.sort(test)))
+    return found
+
+
+def _play(
+    matrix: Matrix,
+    halves: Sequence[Half],
+    routes: Callable[[Half], Mapping[str, "Route"]],
+    progress: Callable[[int, int], None] | None,
+) -> dict[str, Outcome]:
+    shape = repetitions, count = halves[-1].halving, len(matrix.questions)
+    found: dict[str, Outcome] = {}
+    for done, half in enumerate(halves, start=1):
+        for name, route in routes(half).items():
+            target = found.setdefault(name, Outcome(np.zeros(shape), np.zeros(shape)))
+            for row in half.test:
+                asked = route(matrix, int(row))
+                target.quality[half.halving - 1, row] = matrix.quality[row, asked[-1]]
+                target.cost[half.halving - 1, row] = matrix.cost[row, asked].sum()
+        if progress:
+            progress(done, len(halves))
     found[_RANDOM] = _constant(matrix.quality.mean(axis=1), matrix.cost.mean(axis=1), repetitions)
-    # The oracle is the best reply of each question, the cheapest on ties: no router can be above it.
-    rank = np.lexsort((matrix.cost, -matrix.quality), axis=1)[:, 0]
-    rows = np.arange(count)
-    found[_ORACLE] = _constant(matrix.quality[rows, rank], matrix.cost[rows, rank], repetitions)
+    rows, best = np.arange(count), oracle_places(matrix)
+    found[_ORACLE] = _constant(matrix.quality[rows, best], matrix.cost[rows, best], repetitions)
     for place, name in enumerate(matrix.candidates):
         cells = matrix.quality[:, place], matrix.cost[:, place]
         found[str(RouterId("fixed", name.rpartition("/")[2]))] = _constant(*cells, repetitions)
     return found
 
 
+def oracle_places(matrix: Matrix) -> NDArray[np.int64]:
+    """The candidate with the best reply to each question, the cheapest on ties: no router can be above it."""
+    return np.asarray(np.lexsort((matrix.cost, -matrix.quality), axis=1)[:, 0], dtype=np.int64)
+
+
 def _constant(quality: NDArray[np.float64], cost: NDArray[np.float64], repetitions: int) -> Outcome:
     return Outcome(np.tile(quality, (repetitions, 1)), np.tile(cost, (repetitions, 1)))
 
 
-_Route = Callable[[Matrix, int], list[int]]
+Route = Callable[[Matrix, int], list[int]]
 """(matrix, row) -> places of the candidates asked, the last of which answered."""
 
 
-def _routes(learn: Matrix, baselines: BaselineParams, seed: int) -> dict[str, _Route]:
+def routes_of(
+    matrix: Matrix,
+    half: Half,
+    baselines: BaselineParams,
+    seed: int,
+    *,
+    known: Matrix | None = None,
+    repair: bool = False,
+) -> dict[str, Route]:
+    """Routers that learn from one half, its best single model, and votes; arguments as for `study`."""
+    seen = np.sort(half.learn)
+    learn, with_tags = matrix.rows(seen), _has_tags(matrix)
+    routes = _learned(learn, baselines, seed + half.halving - 1)
+    if repair or with_tags:
+        routes |= _majority(learn, repaired_answer if repair else _tagged_answer)
+    if with_tags:
+        routes |= _tagged(learn, known.rows(seen) if known else None)
+    return routes
+
+
+def _learned(learn: Matrix, baselines: BaselineParams, seed: int) -> dict[str, Route]:
     fitted = fitted_models(learn, baselines, seed=seed)
-    routes: dict[str, _Route] = {
+    routes: dict[str, Route] = {
         str(RouterId("baseline", name)): _by_question(fitted[name]().choose)
         for name in CHOOSERS
         if name in baselines.include
@@ -376,9 +411,9 @@ def _vote(name: str) -> str:
     return str(RouterId("baseline", name))
 
 
-def _majority(learn: Matrix, answer: AnswerOf) -> dict[str, _Route]:
+def _majority(learn: Matrix, answer: AnswerOf) -> dict[str, Route]:
     """The most frequent answer of the three candidates that are best on the learning half."""
-    three = _best_places(learn, 3)
+    three = best_places(learn, 3)
 
     def said(matrix: Matrix, row: int, place: int) -> str | None:
         found = answer(matrix.questions[row], matrix.replies[row][place])
@@ -395,10 +430,10 @@ def _majority(learn: Matrix, answer: AnswerOf) -> dict[str, _Route]:
     return {_vote(_MAJORITY): route}
 
 
-def _tagged(learn: Matrix, known: Matrix | None) -> dict[str, _Route]:
+def _tagged(learn: Matrix, known: Matrix | None) -> dict[str, Route]:
     """The first reply with an answer tag, of the two candidates that are best, or that know most."""
 
-    def of(pair: Sequence[int]) -> _Route:
+    def of(pair: Sequence[int]) -> Route:
         def route(matrix: Matrix, row: int) -> list[int]:
             with_tag = [
                 place for place in pair if extract_answer(matrix.replies[row][place]) is not None
@@ -408,18 +443,18 @@ def _tagged(learn: Matrix, known: Matrix | None) -> dict[str, _Route]:
 
         return route
 
-    routes = {_vote(_TWO_BEST): of(_best_places(learn, 2))}
+    routes = {_vote(_TWO_BEST): of(best_places(learn, 2))}
     if known is not None:
-        routes[_vote(_TWO_KNOWING)] = of(_best_places(known, 2))
+        routes[_vote(_TWO_KNOWING)] = of(best_places(known, 2))
     return routes
 
 
-def _best_places(learn: Matrix, count: int) -> list[int]:
+def best_places(learn: Matrix, count: int) -> list[int]:
     """Places of the candidates with the highest mean quality; the cheaper first of those as good."""
     means = learn.quality.mean(axis=0)
     ranked = sorted(range(len(means)), key=lambda at: (-round(means[at], 9), learn.mean_cost[at]))
     return ranked[:count]
 
 
-def _by_question(choose: Callable[[str], str]) -> _Route:
+def _by_question(choose: Callable[[str], str]) -> Route:
     return lambda matrix, row: [matrix.candidates.index(choose(matrix.questions[row]))]

@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from routerr1.baselines.matrix import Matrix
-from routerr1.baselines.replay_study import METRICS, RecordedReply, read_log, score, study
+from routerr1.baselines.replay_study import (
+    METRICS,
+    RecordedReply,
+    halves_of,
+    read_log,
+    score,
+    study,
+)
 from routerr1.config import load_params
 from routerr1.errors import DataError
 from routerr1.report.glossary import label
@@ -45,6 +52,17 @@ def _write(path: Path, rows: list[dict]) -> Path:
 def test_three_metrics_by_hand(response, em, f1, contained):
     found = [score(RecordedReply(**_row("q", "m", response)), metric) for metric in METRICS]
     assert found == pytest.approx([em, f1, contained])
+
+
+def test_halvings_part_the_questions_and_the_second_direction_turns_them():
+    forth, back, *others = halves_of(11, seed=5, repetitions=2, folds=2)
+    assert sorted([*forth.learn, *forth.test]) == list(range(11))
+    assert (sorted(forth.learn), sorted(forth.test)) == (sorted(back.test), sorted(back.learn))
+    assert {half.halving for half in others} == {2}
+    assert [half.name for half in halves_of(11, 5, 2, 1)] == [
+        "halving-1-fold-1",
+        "halving-2-fold-1",
+    ]
 
 
 def test_a_log_becomes_a_matrix(tmp_path):

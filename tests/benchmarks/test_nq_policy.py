@@ -9,16 +9,15 @@ import pytest
 from benchmarks.nq.page import page
 from benchmarks.nq.study import BEST, FIRST, ORACLE, POLICY, Study, study_of
 from benchmarks.nq.training import (
-    Half,
     Learner,
     Played,
     Training,
     graded_in_tag,
-    halves_of,
     params_of,
     trainings_of,
 )
 from benchmarks.nq_policy import POOL_FILE
+from routerr1.baselines.replay_study import Half, halves_of
 from routerr1.config import Params
 from routerr1.errors import DataError
 from routerr1.files import read_yaml
@@ -63,17 +62,6 @@ async def test_a_reply_is_graded_by_its_tag_as_it_is_and_as_the_policy_refers_to
     question = Question("q", "d", "who?", ("Ada",), "test")
     assert await graded_in_tag(question, reply) == grade
     assert await graded_in_tag(question, escape(reply)) == grade
-
-
-def test_halvings_part_the_questions_and_the_second_direction_turns_them():
-    forth, back, *others = halves_of(11, seed=5, repetitions=2, folds=2)
-    assert sorted([*forth.learn, *forth.test]) == list(range(11))
-    assert (sorted(forth.learn), sorted(forth.test)) == (sorted(back.test), sorted(back.learn))
-    assert {half.halving for half in others} == {2}
-    assert [half.name for half in halves_of(11, 5, 2, 1)] == [
-        "halving-1-fold-1",
-        "halving-2-fold-1",
-    ]
 
 
 def test_gains_are_parted_into_routing_repair_and_reading(tmp_path: Path, params: Params):
