@@ -125,6 +125,16 @@ CLAIMS: tuple[Claim, ...] = (
         Claim("README.md", "three seeds have .740, .755 and .660", "docs/results/changes.json", f"seeds.{seed}.training.em", figure)
         for seed, figure in ((1, ".740"), (2, ".755"), (3, ".660"))
     ),
+    *(
+        Claim("docs/results/collapse.md", words, "docs/results/collapse.json", field, figure)
+        for words, field, figure in (
+            ("Without rehearsal 3 of 7", "variants.no rehearsal.seeds", "7"),
+            ("with it 0 of 8", "variants.the default.seeds", "8"),
+            ("5 of the default's 8", "variants.the default.collapsed", "5"),
+            ("standard deviation of .149", "variants.the default.em_own.deviation", ".149"),
+            ("needs 140 such", "seeds_for_a_difference.seeds_of_each", "140"),
+        )
+    ),
     Claim("README.md", "Level 0 costs .03 of", "docs/results/spend.json", "cheapest_over_dearest_level", ".03"),
     *(
         Claim("README.md", "+.070 [+.034, +.104] above kNN with the same prices", "docs/results/spend.json", f"area_difference.knn.{field}", figure)

@@ -165,7 +165,6 @@ def test_paths_modules_and_commands_exist(page: Path):
             "pools/mine",
             "prompts/mine",
             "prompts/router-r1.txt",
-            "docs/results/ablations",
             "pools/laptop/",
         )
         assert named.startswith(made) or (ROOT / named).exists(), named
