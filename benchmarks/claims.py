@@ -102,18 +102,15 @@ CLAIMS: tuple[Claim, ...] = (
     *(
         Claim(text, words, _NQ_POLICY, field, figure)
         for text, words, field, figure in (
-            ("README.md", "after short training: −.096 [−.419, +.194]", "arms[name=policy].difference.em_in_tag.mean", "−.096"),
-            ("README.md", "after short training: −.096 [−.419, +.194]", "arms[name=policy].difference.em_in_tag.low", "−.419"),
-            ("README.md", "after short training: −.096 [−.419, +.194]", "arms[name=policy].difference.em_in_tag.high", "+.194"),
-            (_INDEX, ".263 against .359 exact match in the tag", "arms[name=policy].quality.em_in_tag.mean", ".263"),
-            (_INDEX, ".263 against .359 exact match in the tag", "arms[name=best_single].quality.em_in_tag.mean", ".359"),
-            (_INDEX, ".775 of its first calls", "behaviour.first_is_best_single", ".775"),
-            (_INDEX, "its exact match is .112", "arms[name=policy_before_rl].quality.em_in_tag.mean", ".112"),
-            (_INDEX, "its first call is −.051 [−.181, +.066]", "parts.first_call.mean", "−.051"),
-            (_INDEX, "after one reply, cost −.045 [−.250, +.139]", "parts.no_reference.mean", "−.045"),
-            (_INDEX, ".860 of its answers refer", "runs[halving=3].no_reference_before", ".860"),
-            (_INDEX, "and .644 after", "runs[halving=3].no_reference", ".644"),
-            (_INDEX, "holds no answer is +.008 [−.010, +.025]", "arms[name=best_single_sure].difference.em_in_tag.mean", "+.008"),
+            ("README.md", "after short training: −.042 [−.082, +.001]", "arms[name=policy].difference.em_in_tag.mean", "−.042"),
+            ("README.md", "after short training: −.042 [−.082, +.001]", "arms[name=policy].difference.em_in_tag.low", "−.082"),
+            ("README.md", "after short training: −.042 [−.082, +.001]", "arms[name=policy].difference.em_in_tag.high", "+.001"),
+            (_INDEX, ".306 against .347 exact match in the tag", "arms[name=policy].quality.em_in_tag.mean", ".306"),
+            (_INDEX, ".306 against .347 exact match in the tag", "arms[name=best_single].quality.em_in_tag.mean", ".347"),
+            (_INDEX, ".748 of its first calls", "behaviour.first_is_best_single", ".748"),
+            (_INDEX, "its exact match is .162", "arms[name=policy_before_rl].quality.em_in_tag.mean", ".162"),
+            (_INDEX, "routing of the first call**: −.042", "parts.first_call.mean", "−.042"),
+            (_INDEX, "holds no answer is +.007 [−.002, +.017]", "arms[name=best_single_sure].difference.em_in_tag.mean", "+.007"),
         )
     ),
     *(
@@ -124,6 +121,17 @@ CLAIMS: tuple[Claim, ...] = (
     *(
         Claim("README.md", "three seeds have .740, .755 and .660", "docs/results/changes.json", f"seeds.{seed}.training.em", figure)
         for seed, figure in ((1, ".740"), (2, ".755"), (3, ".660"))
+    ),
+    *(
+        Claim("docs/results/middling.md", words, "docs/results/middling.json", f"routers.{field}", figure)
+        for words, field, figure in (
+            ("it has .633 [.574, .691]", "policy.em.mean", ".633"),
+            ("has .653: −.021 [−.100, +.059]", "baseline/knn_multi_turn.em.mean", ".653"),
+            ("has .653: −.021 [−.100, +.059]", "baseline/knn_multi_turn.minus.low", "−.100"),
+            ("learning it has .659", "baseline/policy_before_rl.em.mean", ".659"),
+            ("−.045 [−.125, +.036]", "baseline/knn_spend_5.minus.mean", "−.045"),
+            ("+.133 [+.072, +.193]", "random.minus.mean", "+.133"),
+        )
     ),
     *(
         Claim("docs/results/collapse.md", words, "docs/results/collapse.json", field, figure)
