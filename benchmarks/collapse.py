@@ -9,8 +9,8 @@ greedily, on the training pool and on drawn pools, by the last policy and by the
 training has collapsed if on the training pool one candidate gets more than .9 of the calls, more
 than half of the questions are answered without a call, or exact match is below the warm start's.
 
-Each training leaves a JSON file in WORK and is not repeated; several processes may share the work by
---only. Prints one JSON object of all finished trainings; --out also writes it to OUT.json and puts its
+Each training leaves a JSON file in WORK and is not repeated, also if parameters or code have changed
+since: take another folder then. Several processes may share the work by --only. Prints one JSON object of all finished trainings; --out also writes it to OUT.json and puts its
 tables into OUT.md, between the markers.
 """
 
@@ -20,7 +20,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -30,7 +29,7 @@ from scipy import stats
 from benchmarks import shared
 from routerr1.config import Params, load_params
 from routerr1.errors import CheckpointError, ConfigError
-from routerr1.files import read_json, write_json
+from routerr1.evaluate.results import Result
 from routerr1.jobs.progress import track
 from routerr1.lineage import PATHS
 from routerr1.pool.base import Pool
@@ -68,8 +67,7 @@ MOST_SHARE, MOST_WITHOUT_CALL = 0.9, 0.5
 DIFFERENCE = 0.05  # of exact match, for which the number of seeds is computed
 
 
-@dataclass(frozen=True, slots=True)
-class Figures:
+class Figures(Result):
     """Greedy figures on the validation questions, shares in [0, 1]."""
 
     em: float
@@ -78,16 +76,14 @@ class Figures:
     no_call_rate: float
 
 
-@dataclass(frozen=True, slots=True)
-class Played:
+class Played(Result):
     """A policy on the training pool, and on a drawn pool for each question."""
 
     own: Figures
     drawn: Figures
 
 
-@dataclass(frozen=True, slots=True)
-class Training:
+class Training(Result):
     """One seed of one variant."""
 
     seed: int
@@ -136,7 +132,7 @@ def varied(params: Params, changes: Mapping[str, Any]) -> Params:
 
 def train_once(params: Params, name: str, seed: int, work: Path) -> None:
     """Train one variant with one seed and keep its figures, unless they are there."""
-    file = work / f"seed-{seed}" / f"{list(VARIANTS).index(name)}.json"
+    file = _file(work, name, seed)
     if file.is_file():
         return
     start = warm_started(params, seed, work / "warmstart" / f"seed-{seed}")
@@ -147,7 +143,7 @@ def train_once(params: Params, name: str, seed: int, work: Path) -> None:
     policy = LocalGenerator.load(start, context.load, lockstep=context.lockstep, trained=True)
 
     def played() -> Played:
-        return Played(figures(own, policy), figures(drawn, policy))
+        return Played(own=figures(own, policy), drawn=figures(drawn, policy))
 
     before = played()
     label = f"{name}, seed {seed}"
@@ -156,7 +152,7 @@ def train_once(params: Params, name: str, seed: int, work: Path) -> None:
             start, context, Path(folder), policy=policy,
             progress=lambda row: bar.update(int(row["step"]), note=f"EM {row['em']:.2f}"),
         )  # fmt: skip
-    write_json(file, {"variant": name, **asdict(Training(seed, before, played()))})
+    Training(seed=seed, start=before, end=played()).write(file)
     asyncio.run(pool.aclose())
 
 
@@ -180,27 +176,19 @@ def _validated_on(params: Params, pool: Pool, seed: int, redraw: float) -> Train
 def figures(context: TrainingContext, policy: LocalGenerator) -> Figures:
     """Greedy figures of `policy` on the validation questions of `context`."""
     found, _ = validate(context, RolloutWorker(context, policy), nullcontext(policy), None)
-    return Figures(
-        found["em"], found["format_valid"], found["top_model_share"], found["no_call_rate"]
-    )
+    return Figures(**{name: found[name] for name in Figures.model_fields})
 
 
 def finished(work: Path) -> Iterator[tuple[str, list[Training]]]:
     """The finished trainings of each variant, by seed."""
-    for place, name in enumerate(VARIANTS):
-        files = sorted(
-            work.glob(f"seed-*/{place}.json"), key=lambda file: int(file.parent.name[5:])
-        )
-        if files:
-            yield name, [_read(read_json(file)) for file in files]
+    for name in VARIANTS:
+        files = work.glob(f"seed-*/{_file(work, name, 0).name}")
+        if found := [Training.read(file) for file in files]:
+            yield name, sorted(found, key=lambda each: each.seed)
 
 
-def _read(values: Mapping[str, Any]) -> Training:
-    start, end = (
-        Played(*(Figures(**values[when][pools]) for pools in ("own", "drawn")))
-        for when in ("start", "end")
-    )
-    return Training(values["seed"], start, end)
+def _file(work: Path, name: str, seed: int) -> Path:
+    return work / f"seed-{seed}" / f"{name.replace(' ', '-')}.json"
 
 
 def summary(found: Mapping[str, Sequence[Training]]) -> dict[str, Any]:
@@ -241,7 +229,7 @@ def summary(found: Mapping[str, Sequence[Training]]) -> dict[str, Any]:
             "difference": DIFFERENCE,
             "seeds_of_each": seeds_needed(stdev(spread), DIFFERENCE) if len(spread) > 1 else None,
         },
-        "trainings": {name: [asdict(each) for each in rows] for name, rows in found.items()},
+        "trainings": {name: [each.model_dump() for each in rows] for name, rows in found.items()},
     }
 
 

@@ -1,5 +1,7 @@
 """What counts as collapsed, and what the tables say of it."""
 
+from pathlib import Path
+
 import pytest
 
 from benchmarks.collapse import (
@@ -7,16 +9,23 @@ from benchmarks.collapse import (
     Figures,
     Played,
     Training,
+    finished,
     seeds_needed,
     summary,
     tables,
 )
 
-START = Played(Figures(0.4, 0.9, 0.5, 0.0), Figures(0.3, 0.9, 0.2, 0.0))
+
+def figures(em: float, share: float = 0.5, no_call: float = 0.0) -> Figures:
+    return Figures(em=em, format_valid=0.9, top_model_share=share, no_call_rate=no_call)
+
+
+START = Played(own=figures(0.4), drawn=figures(0.3))
 
 
 def training(seed: int, em: float, share: float = 0.5, no_call: float = 0.0) -> Training:
-    return Training(seed, START, Played(Figures(em, 0.9, share, no_call), START.drawn))
+    end = Played(own=figures(em, share, no_call), drawn=START.drawn)
+    return Training(seed=seed, start=START, end=end)
 
 
 @pytest.mark.parametrize(
@@ -32,6 +41,12 @@ def training(seed: int, em: float, share: float = 0.5, no_call: float = 0.0) -> 
 )
 def test_a_training_collapses_by_one_of_three_rules(found: Training, why: str | None) -> None:
     assert found.collapse == why
+
+
+def test_finished_trainings_are_read_by_seed_whatever_their_number(tmp_path: Path) -> None:
+    for seed in (10, 2):
+        training(seed, 0.5).write(tmp_path / f"seed-{seed}" / "no-rehearsal.json")
+    assert dict(finished(tmp_path)) == {"no rehearsal": [training(2, 0.5), training(10, 0.5)]}
 
 
 def test_differences_are_paired_by_seed() -> None:
