@@ -61,7 +61,8 @@ python -m benchmarks.nq_policy llmrouter_nq_6llm.jsonl.gz {options}
   from four fifths of it, and chooses its best step on the last fifth. The other routers learn from
   all of it.
 - The learning rate and the weight of rehearsal were chosen on the 50 validation questions of the
-  second halving. Of these, 19 are test questions of the first halving and 26 of the third.
+  second halving. Of these, 19, 26, 21 and 26 are test questions of the first, third, fourth and
+  fifth halving.
 
 """
 
