@@ -28,7 +28,7 @@ from scipy import stats
 
 from benchmarks import shared
 from routerr1.config import Params, load_params
-from routerr1.errors import CheckpointError, ConfigError
+from routerr1.errors import CheckpointError, ConfigError, DataError
 from routerr1.evaluate.results import Result
 from routerr1.jobs.progress import track
 from routerr1.lineage import PATHS
@@ -105,7 +105,9 @@ def main() -> None:
     parser = shared.parser(__doc__)
     parser.add_argument("--seeds", type=int, default=10, help="how many, from 1")
     parser.add_argument("--only", default=",".join(VARIANTS), help="names with commas between")
-    parser.add_argument("--work", type=Path, default=PATHS.runs / "collapse")
+    parser.add_argument(
+        "--work", type=Path, default=PATHS.runs / "collapse", help="of finished trainings"
+    )
     parser.add_argument("--out", type=Path, help="writes OUT.json and the tables of OUT.md")
     given = parser.parse_args()
     wanted = given.only.split(",")
@@ -115,7 +117,12 @@ def main() -> None:
     for seed in range(1, given.seeds + 1):
         for name in wanted:
             train_once(params, name, seed, given.work)
-    found = summary(dict(finished(given.work)))
+    done = dict(finished(given.work))
+    if not done:
+        raise DataError(
+            f"{given.work}: holds no finished training; ask for at least one with --seeds"
+        )
+    found = summary(done)
     shared.report(found, given.out)
     if given.out:
         shared.fill(given.out.with_suffix(".md"), MARKS, tables(found))
