@@ -163,19 +163,19 @@ class ShortNotation:
             return self._answer(action)
         return self._call(action, text) if isinstance(action, Ask) else action
 
-    def _answer(self, action: Answer) -> Answer:
+    def _answer(self, action: Answer) -> Answer | Malformed:
         found = _REFERENCE.fullmatch(action.text)
-        if found is None or found[1].lower() == "question":
+        if found is None:
             return action
-        place = int(found[1])
-        if place > len(self._replies):
-            return action
+        place = 0 if found[1].lower() == "question" else int(found[1])
+        if not 1 <= place <= len(self._replies):
+            return _no_reply(found[0])
         return Answer(self._replies[place - 1] or "", action.text)
 
     def _call(self, action: Ask, text: str) -> Ask | Malformed:
         for found in _REFERENCE.finditer(action.query):
             if self._resolved(found) is None:
-                return Malformed(f"{found[0]} is no reply that could be referred to")
+                return _no_reply(found[0])
         # A small policy's tokens for references swallow the blank before them.
         query = _REFERENCE.sub(lambda found: f" {self._resolved(found)} ", action.query)
         query = _BEFORE_MARK.sub("", _BLANKS.sub(" ", query)).strip()
@@ -249,6 +249,10 @@ class ShortNotation:
         card = next((card for card in self._cards if card.name == ask.name), None)
         name = ask.name if card is None else self._handle(card)
         return f"{name}: {THE_QUESTION if ask.query == self._question else ask.query}"
+
+
+def _no_reply(reference: str) -> Malformed:
+    return Malformed(f"{reference} is no reply that could be referred to")
 
 
 def percent(figure: float) -> int:

@@ -27,6 +27,7 @@ from routerr1.reward import FrozenCostScale
 from routerr1.rollout.generate import ScriptedGenerator
 from routerr1.rollout.loop import rollout
 from routerr1.rollout.record import from_row, to_row
+from routerr1.rollout.refusal import refusal_of
 from routerr1.train.score import score
 from routerr1.types import Answer, Ask, Card, LookUp, Malformed, Question, Reply, Trajectory
 
@@ -206,6 +207,20 @@ async def test_who_did_not_answer_is_not_shown_again() -> None:
     assert handle not in trajectory.turns[2].inserted.split()
 
 
+async def test_a_policy_that_answers_with_no_reply_is_told_and_may_go_on() -> None:
+    pool = Telling({QUESTION.question: "Nice"})
+    early, call = "<think> done</think><answer> @1</answer>", "<search> BEST: @question</search>"
+    trajectory = await played(pool, early, LOOK, call, "<think> done</think><answer> @2</answer>")
+    assert trajectory.answer == "Nice"
+    assert not check(trajectory.text, names_of(pool.cards, trajectory.handles))
+    again = await played(Telling({}), early, early)
+    refused = refusal_of(again)
+    assert refused is not None
+    assert refused.why == (
+        "no candidate replied (no model: @1 is no reply that could be referred to)"
+    )
+
+
 async def test_look_ups_alone_come_to_an_end() -> None:
     trajectory = await played(Telling({}), *[LOOK] * 20)
     assert trajectory.stopped == "max_rounds"
@@ -230,7 +245,10 @@ def test_a_reference_to_nothing_is_no_call_and_no_answer() -> None:
     mine.cards_on("law")
     handle = next(iter(mine.handles))
     assert isinstance(mine.parse(f"<search>{handle}: what is @1?</search>"), Malformed)
-    assert mine.parse("<answer>@2</answer>") == Answer("@2")
+    for reference in ("@2", "@question"):
+        assert mine.parse(f"<answer>{reference}</answer>") == Malformed(
+            f"{reference} is no reply that could be referred to"
+        )
     mine.heard(Ask("Model 7", "x"), Reply("Model 7", "", failure="unavailable"))
     assert mine.parse("<answer>@1</answer>") == Answer("", "@1")
     assert isinstance(mine.parse(f"<search>{handle}: what is @1?</search>"), Malformed)

@@ -5,6 +5,8 @@ does not contradict "has expired", and "has not expired" does. Words that forbid
 """
 
 import re
+import unicodedata
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
@@ -19,9 +21,10 @@ _CLAUSE = re.compile(
 _PURPOSE = re.compile(
     r"\b(?:so that|so as|in order|otherwise|lest|damit|sonst|ansonsten|um nicht|afin|para que)\b[^.!?;]*"
 )
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
+_APOSTROPHES = str.maketrans(dict.fromkeys("`´‘’‛′ʼ", "'"))
+_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 _NOT = re.compile(
-    r"not|no|never|none|nor|neither|without|cannot|\w*n['’]t|nothing|"
+    r"not|no|never|none|nor|neither|without|cannot|\w*n't|nothing|"
     r"nicht|kein\w*|nie|niemals|ohne|weder|nichts|ne|pas|jamais|sans|non|ni|nunca|sin"
 )
 _FORBIDS = re.compile(
@@ -76,7 +79,7 @@ def relation(said: str, reference: str) -> Relation:
     >>> relation("Es ist ungeeignet.", "Es ist nicht geeignet."), relation("Es ist geeignet.", "Es ist ungeeignet.")
     ('same', 'contradicts')
     """
-    texts = said.casefold(), reference.casefold()
+    texts = _plain_text(said), _plain_text(reference)
     first, other = (_WORD.findall(text) for text in texts)
     own, wanted = _clauses(texts[0], other), _clauses(texts[1], first)
     openings = first[:1], other[:1]
@@ -92,6 +95,12 @@ def relation(said: str, reference: str) -> Relation:
     return "same"
 
 
+def _plain_text(text: str) -> str:
+    """In lower case, without invisible characters, composed, with one kind of apostrophe."""
+    visible = "".join(char for char in text if unicodedata.category(char) != "Cf")
+    return unicodedata.normalize("NFKC", visible).casefold().translate(_APOSTROPHES)
+
+
 def _clauses(text: str, beside: Sequence[str]) -> list[_Clause]:
     found = (_WORD.findall(each) for each in _CLAUSE.split(text))
     return [_read(words, beside) for words in found if words]
@@ -102,10 +111,12 @@ def _read(words: list[str], beside: Sequence[str]) -> _Clause:
     plain = [_plain(word, beside) for word in words]
     opposite = {word for word, own in zip(plain, words, strict=True) if word != own}
     soonest = _SOONEST - set(beside)
+    latest = max((place for place, word in enumerate(plain) if word in soonest), default=-1)
     negations = [place for place, word in enumerate(plain) if _NOT.fullmatch(word)]
-    scopes = (_scope(plain, place) for place in negations if not soonest & {*plain[place:]})
+    carrying = [place for place in range(len(plain)) if _carries(plain, place)]
+    scopes = (_scope(plain, place, carrying) for place in negations if place > latest)
     scoped = {word for scope in scopes for word in scope}
-    meaning = {word for place, word in enumerate(plain) if _carries(plain, place)}
+    meaning = {plain[place] for place in carrying}
     forbidding = {word for word in meaning if _FORBIDS.fullmatch(word)}
     forbidden = bool(forbidding - scoped)  # and not "not forbidden"
     denied = meaning - forbidding if forbidden else scoped - forbidding
@@ -122,17 +133,21 @@ def _plain(word: str, beside: Sequence[str]) -> str:
     return bare if prefix and any(_alike(bare, each) for each in beside) else word
 
 
-def _scope(words: list[str], place: int) -> Iterator[str]:
-    """The words that the negation at `place` denies."""
-    behind, before = words[place + 1 :], words[:place]
-    if any(map(_IDLE.fullmatch, (*before[-2:], *behind[:2]))):
+def _scope(words: Sequence[str], place: int, carrying: Sequence[int]) -> Iterator[str]:
+    """The words that the negation at `place` denies.
+
+    Args:
+        carrying: places of the words that carry meaning, in order.
+    """
+    near = (*words[max(place - 2, 0) : place], *words[place + 1 : place + 3])
+    if not carrying or any(map(_IDLE.fullmatch, near)):
         return
     # A verb comes first in a request: "Starten Sie den Scanner nicht neu".
-    if before[1:2] == ["sie"] and words[place].startswith("ni") and _carries(words, 0):
-        yield before[0]
+    if place > 1 and words[1] == "sie" and words[place].startswith("ni") and carrying[0] == 0:
+        yield words[0]
         return
-    after = [words[at] for at in range(place + 1, len(words)) if _carries(words, at)]
-    yield from after[:1] or [words[at] for at in range(place) if _carries(words, at)][-1:]
+    after = bisect_right(carrying, place)
+    yield words[carrying[after if after < len(carrying) else -1]]
 
 
 def _carries(words: Sequence[str], place: int) -> bool:

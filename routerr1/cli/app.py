@@ -233,6 +233,7 @@ def ask(
     gc.disable()
     from routerr1.cli import ask as asking
     from routerr1.config import load_params
+    from routerr1.rollout.refusal import refusal_of
 
     loaded = load_params(params)
     if router is None and not loaded.has_policy and policy == "models/policy":
@@ -255,7 +256,7 @@ def ask(
     if loaded.dataset.source != "embedded":
         typer.echo("\n".join(asking.compared(question, loaded)))
     asking.show(played, simulated=loaded.pool.kind == "simulated")
-    if not asking.has_answer(played):
+    if refusal_of(played) is not None:
         raise typer.Exit(1)
 
 

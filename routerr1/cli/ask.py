@@ -23,6 +23,7 @@ from routerr1.pool.base import Pool
 from routerr1.pool.cards import read_cards
 from routerr1.rollout.generate import Generator
 from routerr1.rollout.loop import rollout
+from routerr1.rollout.refusal import refusal_of
 from routerr1.train.checkpoint import MANIFEST, read_manifest
 from routerr1.types import Ask, Card, LookUp, Question, Trajectory
 from routerr1.workspace import Workspace
@@ -33,13 +34,6 @@ if TYPE_CHECKING:
 THINKS = "Thinks"
 VERSIONS = "models:/"
 _VERSION = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<number>\d+))")
-_NO_ANSWER = {
-    "max_rounds": "the policy asked for another call after its last one (rollout.max_rounds)",
-    "no_action": "the policy ended without a call or an answer",
-    "length": "the policy used up its tokens (rollout.max_new_tokens, or the context)",
-}
-
-
 Answering = Callable[[Question, Pool], Awaitable[Trajectory]]
 """How a loaded policy or a fitted router answers one question."""
 
@@ -302,26 +296,10 @@ def steps_shown(trajectory: Trajectory) -> Iterator[tuple[str, str]]:
             reason = reply.note or reply.failure
             read = f"{read.strip()} ({reason})" if read.strip() else reason
         yield f"{label} ({_spent(reply.cost_usd, reply.latency_s)})", _printable(read)
-    if not has_answer(trajectory):
-        yield "Answer", f"none: {_printable(_why_none(trajectory))}"
+    if refused := refusal_of(trajectory):
+        yield "Answer", f"none: {_printable(refused.why.removeprefix('there is no answer: '))}"
     else:
         yield "Answer", _printable(trajectory.answer or "")
-
-
-def has_answer(trajectory: Trajectory) -> bool:
-    """False for an empty answer too: the policy took a reply that failed for its answer."""
-    return bool(trajectory.answer and trajectory.answer.strip())
-
-
-def _why_none(trajectory: Trajectory) -> str:
-    """Why there is no answer: no call had a reply, or the policy gave none."""
-    replies = [turn.reply for turn in trajectory.turns if turn.reply is not None]
-    if replies and all(reply.failure is not None for reply in replies):
-        reasons = dict.fromkeys(reply.note or str(reply.failure) for reply in replies)
-        return f"no candidate replied ({'; '.join(reasons)})"
-    if trajectory.answer is not None:
-        return "the policy answered nothing, or with a reply that failed"
-    return _NO_ANSWER.get(trajectory.stopped, trajectory.stopped)
 
 
 def _spent(cost_usd: float, latency_s: float) -> str:

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 from routerr1.types import Reply, Trajectory
 
 _NO_ANSWER = {
-    "max_rounds": "the policy asked for another call after its last one",
+    "max_rounds": "the policy gave none after its last call",
     "no_action": "the policy ended without a call or an answer",
     "length": "the policy used up its tokens",
 }
@@ -37,10 +37,11 @@ def refusal_of(trajectory: Trajectory) -> Refusal | None:
         over = [reply for reply in failed if reply.failure == "budget"]
         return Refusal("budget" if over else "no_reply", _words(over or failed), asked)
     if trajectory.answer is None:
-        why = f"there is no answer: {_NO_ANSWER[trajectory.stopped]}"
-        return Refusal("no_answer", why, asked)
+        why = _NO_ANSWER.get(trajectory.stopped, trajectory.stopped)
+        return Refusal("no_answer", f"there is no answer: {why}", asked)
     if not trajectory.answer.strip():
-        return Refusal("no_answer", "there is no answer: the policy answered nothing", asked)
+        why = "the policy answered nothing, or with a reply that failed"
+        return Refusal("no_answer", f"there is no answer: {why}", asked)
     return None
 
 

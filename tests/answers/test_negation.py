@@ -40,6 +40,10 @@ from routerr1.answers.negation import relation
         ("Smoking is not forbidden.", "Smoking is forbidden.", "contradicts"),
         ("Smoking is not forbidden.", "Smoking is allowed.", "same"),
         ("", "", "same"),
+        ("It has n\u200bot expired.", "It has expired.", "contradicts"),
+        ("It has ｎｏｔ expired.", "It has expired.", "contradicts"),
+        ("It hasnʼt expired.", "It hasn't expired.", "same"),
+        ("Es ist unmo\u0308glich.", "Es ist möglich.", "contradicts"),
     ],
 )
 def test_how_negations_relate(said: str, reference: str, expected: str):

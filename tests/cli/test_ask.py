@@ -73,7 +73,7 @@ async def test_every_thought_call_price_and_reply_is_told(
     [
         (
             f"<think>t</think><search>Atlas: {FRANCE}</search>",
-            "asked for another call after its last one",
+            "the policy gave none after its last call",
         ),
         ("<think>t", "the policy ended without a call or an answer"),
         ("<think>t</think><answer> </answer>", "the policy answered nothing"),
@@ -110,7 +110,7 @@ async def test_a_router_without_a_reply_says_the_cause_and_no_empty_thought() ->
     ]
     assert [text for _, text in steps[2:]] == [
         "refused",
-        "none: no candidate replied (refused)",
+        "none: no candidate replied (Atlas: refused)",
     ]
 
 
@@ -122,7 +122,7 @@ async def test_a_spent_question_budget_is_named_in_the_answer(tmp_path: Path) ->
     *_, (label, text) = steps_shown(asked)
     await pool.aclose()
     assert label == "Answer"
-    assert text.startswith("none: no candidate replied (question ")
+    assert text.startswith("none: no candidate replied (Atlas: question ")
     assert "(pool.budget.question_usd)" in text
 
 
