@@ -36,8 +36,9 @@ from benchmarks import shared
 from routerr1.config import Params, load_params
 from routerr1.data.splits import read_questions
 from routerr1.evaluate import controls
+from routerr1.evaluate.controls import Job
 from routerr1.evaluate.rows import read_rows
-from routerr1.evaluate.run import Job, learn, play_all
+from routerr1.evaluate.run import learn, play_all
 from routerr1.lineage import PATHS
 from routerr1.pool.base import Call
 from routerr1.pool.cards import read_cards

@@ -444,6 +444,8 @@ class EvaluateParams(Section):
 
     Attributes:
         spend: the level that every question comes with.
+        processes: of this machine, with the executor `local`; None is one for each core where calls are free
+            and the policy is made from scratch, and else one.
     """
 
     split: Literal["train", "validation", "test"]
@@ -456,6 +458,7 @@ class EvaluateParams(Section):
     concurrency: int = Field(ge=1)
     executor: Literal["local", "ray"]
     shards: int = Field(ge=1)
+    processes: int | None = Field(default=None, ge=1)
 
 
 Baseline = Literal[
@@ -744,6 +747,17 @@ class Params(Section):
         return self.model.init != "none"
 
     @property
+    def shares_nothing(self) -> bool:
+        """Whether several processes can evaluate side by side: calls are free, and no process has all cores to itself."""
+        return (
+            self.model.init in ("scratch", "none")
+            and self.pool.kind != "http"
+            and self.pool.calls == "live"
+            and self.pool.budget == BudgetParams()
+            and self.verify.judge is None
+        )
+
+    @property
     def needs_demonstrations(self) -> bool:
         """False if no policy is trained, or a pretrained one without a warm start."""
         return self.has_policy and (self.model.init == "scratch" or self.warmstart.steps > 0)
@@ -785,6 +799,11 @@ class Params(Section):
             raise ValueError(
                 "evaluate.executor ray asks a simulated pool in several processes, and pool.calls record "
                 "lets one write; use one of them, or replay"
+            )
+        if (self.evaluate.processes or 1) > 1 and not self.shares_nothing:
+            raise ValueError(
+                f"evaluate.processes {self.evaluate.processes} is for free calls (pool.kind recorded or simulated, calls "
+                "live, no budget, no judge) and a policy from scratch; leave it null"
             )
         return self
 

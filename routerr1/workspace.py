@@ -5,6 +5,8 @@ cards, policies and pools. It also knows what unfinished work depends on, so tha
 only results that are still valid.
 """
 
+import os
+import sys
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -62,6 +64,14 @@ class Workspace:
         self.params = params
         self._vectors = vectors
         self._matrix = matrix or self.paths.matrix
+
+    @property
+    def processes(self) -> int:
+        """How many processes of this machine play an evaluation, see `EvaluateParams.processes`."""
+        forks = sys.platform == "linux"  # elsewhere they are not safe
+        if not (forks and self.params.shares_nothing):
+            return 1
+        return self.params.evaluate.processes or len(os.sched_getaffinity(0))
 
     def questions(self, split: Split) -> list[Question]:
         """The questions of one split.

@@ -61,6 +61,9 @@ class Router:
     whole_reply: bool = False
 
 
+Job = tuple[Router, Question]
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """A trained policy with its settings for rollouts."""

@@ -8,7 +8,7 @@ from routerr1.config import EvaluateParams, GeneralizeParams
 from routerr1.data.rewording import WORDINGS
 from routerr1.errors import DataError
 from routerr1.evaluate import controls
-from routerr1.evaluate.controls import POLICY, Policy, Router
+from routerr1.evaluate.controls import POLICY, Job, Policy, Router
 from routerr1.evaluate.perturbations import (
     ADDED,
     DRAWN,
@@ -32,7 +32,6 @@ from routerr1.evaluate.results import (
 from routerr1.evaluate.rows import Row
 from routerr1.evaluate.run import (
     TRAINING_POOL,
-    Job,
     Progress,
     choose_questions,
     derived_rows,
@@ -65,13 +64,14 @@ async def generalize(
     progress: Progress | None = None,
     rejected: Rejected | None = None,
     grade: Grade = compared,
+    processes: int = 1,
 ) -> tuple[list[Row], Perturbations]:
     """Evaluate each policy on the training pool, with new models and on every perturbation.
 
     Args:
         topic_of: with it, every perturbation is also played with each call sent to the candidate that is best by card.
         few_probes: see `perturb_pool`.
-        grade: see `play_all`.
+        grade, processes: see `play_all`.
 
     Returns: the rows, with the perturbation's name in `pool`, and all perturbations in order.
     Raises: DataError without questions; PoolError if the pool is too small to be perturbed.
@@ -99,7 +99,7 @@ async def generalize(
     ]
     rows = await play_all(
         away, concurrency=params.concurrency, store=store, progress=progress, rejected=rejected,
-        grade=grade,
+        grade=grade, processes=processes,
     )  # fmt: skip
     for perturbation in perturbations.made:
         if perturbation.name in (DRAWN, ADDED):

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from routerr1.errors import ConfigError, DataError, RouterError
-from routerr1.evaluate.controls import Router
+from routerr1.evaluate.controls import Job, Router
 from routerr1.evaluate.rows import Row
-from routerr1.evaluate.run import Job, Progress, key_of, play_all
+from routerr1.evaluate.run import Progress, key_of, play_all
 from routerr1.evaluate.store import Key, Store
 from routerr1.jobs.rejected import Fault, Rejected
 from routerr1.pool.base import Call, Pool

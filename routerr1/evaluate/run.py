@@ -18,9 +18,11 @@ from routerr1.evaluate.controls import (
     BEST_SINGLE,
     ORACLE,
     POLICY,
+    Job,
     Policy,
     Router,
 )
+from routerr1.evaluate.processes import Take, parts_of, play_parts
 from routerr1.evaluate.results import NOTHING_ASKED, LearningCost
 from routerr1.evaluate.routers import RouterId
 from routerr1.evaluate.rows import Row, row_of
@@ -36,8 +38,6 @@ from routerr1.types import Question, Trajectory
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) after each trajectory."""
-
-Job = tuple[Router, Question]
 
 TRAINING_POOL = "training"
 WHOLE = "whole"  # pool of the rows that `best_of_singles` is chosen from
@@ -202,6 +202,7 @@ async def play_all(
     progress: Progress | None = None,
     rejected: Rejected | None = None,
     grade: Grade = compared,
+    processes: int = 1,
 ) -> list[Row]:
     """Run every job that `store` does not have, at most `concurrency` at a time; rows in the jobs' order.
 
@@ -209,12 +210,13 @@ async def play_all(
 
     Args:
         grade: of answers to questions whose task takes one.
+        processes: of this machine, that play side by side. Budgets and records of calls are those of one process, so
+            more are for free calls.
         rejected: where a row that breaks a contract is put; a row without answer, calls and cost takes its place.
 
     Raises: the first RouterError of a router, or DataError if too many rows break a contract (by default one);
         `store` keeps the other rows.
     """
-    slots = asyncio.Semaphore(concurrency)
     rejected = rejected or Rejected("evaluate")
     rejected.total += len(jobs)
     found: dict[Key, Row] = {}
@@ -222,25 +224,24 @@ async def play_all(
         wanted = [key_of(router, question) for router, question in jobs]
         found.update({key: earlier[key] for key in wanted if key in earlier})
         missing = [job for job, key in zip(jobs, wanted, strict=True) if key not in earlier]
-        learn(router for router, _ in missing)
 
-        async def one(router: Router, question: Question) -> None:
-            # Each router has its own budget and its own record for a question.
-            player = f"{router.pool_name}/{router.name}/{router.seed}"
-            async with slots:
-                played = await graded(await router.play(question, player=player), grade)
-                row = _checked_row(router, played, rejected)
-            found[row.key] = row
+        def take(played: Row | Fault) -> None:
+            if isinstance(played, Fault):
+                rejected.add(played)
+                return
+            found[played.key] = played
             if store:
-                store.add(row)
+                store.add(played)
             if progress:
                 progress(len(found), len(jobs))
 
         try:
             with ungrouped():
-                async with asyncio.TaskGroup() as group:
-                    for router, question in missing:
-                        group.create_task(one(router, question))
+                await play_parts(
+                    parts_of(missing, processes),
+                    partial(_play_part, concurrency=concurrency, grade=grade),
+                    take,
+                )
         except BudgetExceeded as spent:
             if store is None:
                 raise
@@ -250,8 +251,25 @@ async def play_all(
     return [found[key] for key in wanted]
 
 
-def _checked_row(router: Router, played: Trajectory, rejected: Rejected) -> Row:
-    """The row of a trajectory, or of its placeholder if it breaks a contract."""
+async def _play_part(jobs: Sequence[Job], take: Take, *, concurrency: int, grade: Grade) -> None:
+    learn(router for router, _ in jobs)
+    slots = asyncio.Semaphore(concurrency)
+
+    async def one(router: Router, question: Question) -> None:
+        # Each router has its own budget and its own record for a question.
+        player = f"{router.pool_name}/{router.name}/{router.seed}"
+        async with slots:
+            played = await graded(await router.play(question, player=player), grade)
+            row = _checked_row(router, played, take)
+        take(row)
+
+    async with asyncio.TaskGroup() as group:
+        for router, question in jobs:
+            group.create_task(one(router, question))
+
+
+def _checked_row(router: Router, played: Trajectory, take: Take) -> Row:
+    """The row of a trajectory; if it breaks a contract `take` gets it, and the row is that of its placeholder."""
     row_for = partial(
         row_of,
         pool=router.pool_name,
@@ -266,7 +284,7 @@ def _checked_row(router: Router, played: Trajectory, rejected: Rejected) -> Row:
     if not breaches:
         return row
     where = f"{row.pool} pool: trajectory {row.router}/{row.question_id}"
-    rejected.add(Fault(where, str(breaches[0]), asdict(row)))
+    take(Fault(where, str(breaches[0]), asdict(row)))
     return row_for(placeholder(played))
 
 

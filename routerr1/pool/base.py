@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from routerr1.pool.tally import FailureTally
 from routerr1.types import Card, Reply
 
 
@@ -48,9 +49,11 @@ class Pool(ABC):
 
     Attributes:
         cards: one card per candidate, in the order the prompt shows them.
+        tally: counts the failed calls; None where nothing counts them.
     """
 
     cards: Sequence[Card]
+    tally: FailureTally | None = None
 
     @property
     def ground_truth(self) -> GroundTruth | None:
@@ -87,6 +90,7 @@ class PoolWrapper(Pool):
     def __init__(self, inner: Pool) -> None:
         self.inner = inner
         self.cards = inner.cards
+        self.tally = inner.tally
 
     @property
     def ground_truth(self) -> GroundTruth | None:

@@ -102,7 +102,7 @@ class RecordedPool(Pool):
 
     def __init__(self, file: PoolFile, store: Store, cards: Sequence[Card] | None = None) -> None:
         self.store = store
-        self._tally = FailureTally()
+        self.tally: FailureTally = FailureTally()
         self._priced = {card.name: card for card in file.cards}
         self.cards = tuple(cards) if cards is not None else file.cards
         held = {candidate for candidate, _ in store.replies}
@@ -114,12 +114,12 @@ class RecordedPool(Pool):
         if call.candidate not in self._priced:
             return Reply(call.candidate, "", failure="unknown_model")
         reply = self._reply(call.candidate, call.query)
-        self._tally.add(call.candidate, reply)
+        self.tally.add(call.candidate, reply)
         return reply
 
     async def aclose(self) -> None:
         """Log which calls failed and why."""
-        self._tally.log_once(self.store.path)
+        self.tally.log_once(self.store.path)
 
     def _reply(self, name: str, query: str) -> Reply:
         found = self.store.find(name, query)

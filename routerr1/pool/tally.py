@@ -54,8 +54,18 @@ class FailureTally:
         """Warn of every candidate and reason, and begin to count again."""
         for line in self.lines():
             log.warning("%s: %s", where, line)
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin to count again."""
         self._counts.clear()
         self._asked.clear()
+
+    def merge(self, other: "FailureTally") -> None:
+        """Count what `other` counted too."""
+        self._counts.update(other._counts)
+        self._asked.update(other._asked)
+        self._words = other._words | self._words
 
     def lines(self) -> list[str]:
         """One line for each candidate and reason, by candidate, commonest first."""

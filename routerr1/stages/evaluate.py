@@ -22,7 +22,7 @@ from routerr1.baselines.retrieval import FileIndex, Index, MemoryIndex, Retrieve
 from routerr1.baselines.tuned import fine_tune
 from routerr1.config import BaselineParams, EvaluateParams, Params
 from routerr1.errors import ConfigError
-from routerr1.evaluate.controls import POLICY, Router, policy_router
+from routerr1.evaluate.controls import POLICY, Job, Router, policy_router
 from routerr1.evaluate.ray_executor import Learned, play_on_ray
 from routerr1.evaluate.results import LearningCost
 from routerr1.evaluate.rows import Row
@@ -30,7 +30,6 @@ from routerr1.evaluate.run import (
     TRAINING_POOL,
     WHOLE,
     Evaluation,
-    Job,
     choose_questions,
     evaluation_jobs,
     evaluation_of,
@@ -132,7 +131,7 @@ async def _play(
         concurrency = workspace.params.evaluate.concurrency
         return await play_all(
             jobs, concurrency=concurrency, store=store, progress=bar.update, rejected=rejected,
-            grade=grader,
+            grade=grader, processes=workspace.processes,
         )  # fmt: skip
 
 

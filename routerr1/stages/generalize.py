@@ -87,6 +87,7 @@ async def _play(
             progress=bar.update,
             rejected=rejected,
             grade=grader,
+            processes=workspace.processes,
         )
 
 

@@ -126,36 +126,40 @@ def _common_prefix(prompts: Sequence[Sequence[int]]) -> int:
 
 
 def packed_logps(
-    model: Any, input_ids: Tensor, visible: Tensor, width: int, temperature: float
+    model: Any, input_ids: Tensor, visible: Tensor, written: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """Log-probabilities and entropies of completions; 0 where a completion has ended.
+    """Log-probabilities and entropies of what the policy wrote; 0 elsewhere in a completion.
 
     Args:
         input_ids, visible: ids of padded prompts and completions, and 1 where there is a token; (rollouts,
             length).
-        width: length of the completions, the last part of `input_ids`.
+        written: 1 where the policy wrote the token; (rollouts, width) of the completions, the last part of
+            `input_ids`.
 
     Returns: (rollouts, width) each.
     """
+    width = written.shape[1]
     start = input_ids.shape[1] - width
+    shown = visible.bool()
     examples = [
         Example(
-            tuple(prompt[shown[:start]].tolist()),
-            tuple(completion[shown[start:]].tolist()),
-            (1,) * int(shown[start:].sum()),
+            tuple(ids[:start][seen[:start]].tolist()),
+            tuple(ids[start:][seen[start:]].tolist()),
+            tuple(wrote[seen[start:]].tolist()),
         )
-        for prompt, completion, shown in zip(
-            input_ids[:, :start], input_ids[:, start:], visible.bool(), strict=True
-        )
+        for ids, seen, wrote in zip(input_ids, shown, written, strict=True)
     ]
     order = balanced(examples)
     packed = pack([examples[i] for i in order], 2)
     logps = torch.log_softmax(packed.logits(model) / temperature, dim=-1)
-    places = torch.cat([torch.arange(len(examples[i].ids)) + i * width for i in order])
+    scored = (written.bool() & shown[:, start:]).nonzero(as_tuple=True)
+    rank = torch.empty(len(examples), dtype=torch.long)
+    rank[order] = torch.arange(len(examples))
+    by_order = torch.argsort(rank[scored[0]], stable=True)
+    rows, columns = (part[by_order] for part in scored)
 
     def spread(values: Tensor) -> Tensor:
-        empty = values.new_zeros(len(examples) * width)
-        return empty.scatter(0, places, values).view(-1, width)
+        return values.new_zeros(len(examples), width).index_put((rows, columns), values)
 
     chosen = logps.gather(1, packed.targets[:, None])[:, 0]
     return spread(chosen), spread(-(logps.exp() * logps).sum(-1))

@@ -11,6 +11,7 @@ Import this file where training starts: TRL takes seconds to import.
 
 import copy
 import shutil
+from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -31,7 +32,7 @@ _LARGEST_VOCABULARY = 8192  # packing holds the logits of all completions at onc
 
 
 class PackedTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is Any to mypy
-    """TRL's loss, up to rounding, with fewer tokens read and no logits of prompts.
+    """TRL's loss, up to rounding, with fewer tokens read and logits only of what the policy wrote.
 
     Attributes:
         packing: whether rollouts are packed. The default packs a small policy on a CPU, in one process.
@@ -43,6 +44,7 @@ class PackedTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is Any to mypy
 
     rehearsal: Rehearsal | None = None
     rehearsal_weight = 0.0
+    _written: Tensor | None = None  # during a loss, 1 where the policy wrote a token
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -59,7 +61,13 @@ class PackedTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is Any to mypy
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
         """TRL's loss, and once a step, in its last pass, the loss of the rehearsal."""
-        loss: Tensor = super().compute_loss(model, inputs, *args, **kwargs)
+        if self.packing:
+            inputs = self._without_equal_rewards(inputs)
+        self._written = inputs.get("tool_mask")
+        try:
+            loss: Tensor = super().compute_loss(model, inputs, *args, **kwargs)
+        finally:
+            self._written = None  # TRL scores other completions too, such as the reference model's
         if self.rehearsal is None or not model.training or not self.accelerator.sync_gradients:
             return loss
         examples = self.rehearsal(self.state.global_step, self.processing_class)
@@ -67,6 +75,23 @@ class PackedTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is Any to mypy
         imitation = packed_loss(self.accelerator.unwrap_model(model), examples)
         self._metrics["train"]["rehearsal_loss"].append(imitation.item())
         return loss.add(imitation, alpha=self.rehearsal_weight)
+
+    def _without_equal_rewards(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Without the rollouts whose advantage is 0, since all of their group have the same reward.
+
+        Their gradient is 0 too. DAPO's loss is divided by the number of tokens that were generated, so
+        leaving them out changes no other gradient; of other losses, and with KL, all rollouts are kept.
+        """
+        advantages = inputs["advantages"]
+        kept = advantages.nonzero()[:, 0]
+        if self.loss_type != "dapo" or self.beta or len(kept) == len(advantages):
+            return inputs
+        if not len(kept):
+            kept = torch.arange(1)  # of an empty loss there is no gradient at all
+        return {
+            name: value[kept] if torch.is_tensor(value) and value.dim() else value
+            for name, value in inputs.items()
+        }
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -77,7 +102,7 @@ class PackedTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is Any to mypy
         batch_size: int | None = None,
         **rest: Any,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Log-probabilities and entropies, (rollouts, logits_to_keep); 0 past a completion's end."""
+        """Log-probabilities and entropies, (rollouts, logits_to_keep); 0 where no loss is taken."""
         if not self.packing:
             found: tuple[Tensor, Tensor | None, Tensor | None] = (
                 super()._get_per_token_logps_and_entropies(
@@ -86,10 +111,14 @@ class PackedTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is Any to mypy
             )
             return found
         size = batch_size or len(input_ids)
+        written = self._written
+        if written is None:
+            written = attention_mask[:, -logits_to_keep:]
         parts = [
-            packed_logps(model, ids, visible, logits_to_keep, self.temperature)
-            for ids, visible in zip(
-                torch.split(input_ids, size), torch.split(attention_mask, size), strict=True
+            packed_logps(model, ids, visible, wrote, self.temperature)
+            for ids, visible, wrote in zip(
+                *(torch.split(part, size) for part in (input_ids, attention_mask, written)),
+                strict=True,
             )
         ]
         logps, entropies = (torch.cat(part) for part in zip(*parts, strict=True))

@@ -166,6 +166,48 @@ def test_packing_changes_neither_loss_nor_gradient_and_every_ending_is_trained_o
 
 
 @pytest.mark.slow
+def test_groups_of_equal_rewards_are_not_read_and_change_no_gradient(
+    small_policy: Path, context: TrainingContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from routerr1.train.trl_adapter import PackedTrainer
+
+    compute = PackedTrainer.compute_loss
+    read: list[int] = []
+    gradients: list[list[torch.Tensor]] = []
+
+    def watched(trainer: Any, model: Any, inputs: dict[str, Any], **rest: Any) -> Any:
+        read.append(len(trainer._without_equal_rewards(inputs)["advantages"]))
+        for given in (inputs, trainer._without_equal_rewards(inputs)):
+            model.zero_grad()
+            trainer._compute_loss(model, given).backward()
+            gradients.append([p.grad.clone() for p in model.parameters()])
+        model.zero_grad(set_to_none=True)
+        return compute(trainer, model, inputs, **rest)
+
+    monkeypatch.setattr(PackedTrainer, "compute_loss", watched)
+    group = context.train.rollouts_per_question
+
+    def some(place: int) -> tuple[float, float, float]:
+        return (float(place % 2) if place // group % 2 else 1.0, 0.0, 0.0)
+
+    without_kl = replace(
+        context, train=context.train.model_copy(update={"kl_weight": 0.0}), scorer=by_place(some)
+    )
+    policy = ScriptedPolicy(LocalGenerator.load(small_policy), SCRIPTS)
+    train(policy, without_kl, tmp_path / "some")
+    batch = group * context.train.questions_per_step
+    assert set(read) == {batch // 2}
+    assert any(float(each.abs().max()) > 1e-5 for each in gradients[0])
+    for whole, part in zip(gradients[::2], gradients[1::2], strict=True):
+        torch.testing.assert_close(part, whole, atol=2e-6, rtol=1e-4)
+    read.clear()
+    equal = replace(without_kl, scorer=by_place(lambda _: (1.0, 0.0, 0.0)))
+    rows, _ = train(policy, equal, tmp_path / "none")
+    assert set(read) == {1}
+    assert [row["grad_norm"] for row in rows] == [0.0, 0.0]
+
+
+@pytest.mark.slow
 def test_ids_trained_on_are_those_sampled_token_by_token(
     asking_policy: Path, context: TrainingContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
