@@ -67,7 +67,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("optimisation", "loss", "", -_INF, _INF, "loss of the policy gradient", "Loss"),
     Metric("optimisation", "rehearsal_loss", "nats", 0, _INF, "loss of imitating the warm start's demonstrations", "Rehearsal loss"),
     Metric("optimisation", "kl", "nats", -_INF, _INF, "divergence from the warm start, estimated on the sampled tokens", "KL divergence from the warm start"),
-    Metric("optimisation", "entropy", "nats per token", 0, _INF, "mean entropy of the policy's next token", "Entropy of the policy, nats per token"),
+    Metric("optimisation", "entropy", "nats per token", 0, _INF, "mean entropy of the policy's next token, over the rollouts that the loss reads", "Entropy of the policy, nats per token"),
     Metric("optimisation", "grad_norm", "", 0, _INF, "norm of the gradient before clipping", "Gradient norm"),
     Metric("optimisation", "learning_rate", "", 0, _INF, "step size of the optimiser", "Learning rate"),
     Metric("optimisation", "zero_variance_groups", "share", 0, 1, "groups whose rollouts all earn the same reward", "Groups without variance, %", 0, 100),

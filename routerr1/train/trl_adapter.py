@@ -40,11 +40,12 @@ class PackedTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is Any to mypy
             models have hooks on the forward pass that packing bypasses.
         rehearsal: demonstrations to imitate in each step; None for none.
         rehearsal_weight: of their loss.
+        written: during a loss, 1 where the policy wrote a token of the completions.
     """
 
     rehearsal: Rehearsal | None = None
     rehearsal_weight = 0.0
-    _written: Tensor | None = None  # during a loss, 1 where the policy wrote a token
+    written: Tensor | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -62,12 +63,12 @@ class PackedTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is Any to mypy
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
         """TRL's loss, and once a step, in its last pass, the loss of the rehearsal."""
         if self.packing:
-            inputs = self._without_equal_rewards(inputs)
-        self._written = inputs.get("tool_mask")
+            inputs = without_equal_rewards(self, inputs)
+        self.written = inputs.get("tool_mask")
         try:
             loss: Tensor = super().compute_loss(model, inputs, *args, **kwargs)
         finally:
-            self._written = None  # TRL scores other completions too, such as the reference model's
+            self.written = None  # TRL scores other completions too, such as the reference model's
         if self.rehearsal is None or not model.training or not self.accelerator.sync_gradients:
             return loss
         examples = self.rehearsal(self.state.global_step, self.processing_class)
@@ -75,23 +76,6 @@ class PackedTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is Any to mypy
         imitation = packed_loss(self.accelerator.unwrap_model(model), examples)
         self._metrics["train"]["rehearsal_loss"].append(imitation.item())
         return loss.add(imitation, alpha=self.rehearsal_weight)
-
-    def _without_equal_rewards(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Without the rollouts whose advantage is 0, since all of their group have the same reward.
-
-        Their gradient is 0 too. DAPO's loss is divided by the number of tokens that were generated, so
-        leaving them out changes no other gradient; of other losses, and with KL, all rollouts are kept.
-        """
-        advantages = inputs["advantages"]
-        kept = advantages.nonzero()[:, 0]
-        if self.loss_type != "dapo" or self.beta or len(kept) == len(advantages):
-            return inputs
-        if not len(kept):
-            kept = torch.arange(1)  # of an empty loss there is no gradient at all
-        return {
-            name: value[kept] if torch.is_tensor(value) and value.dim() else value
-            for name, value in inputs.items()
-        }
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -111,7 +95,7 @@ class PackedTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is Any to mypy
             )
             return found
         size = batch_size or len(input_ids)
-        written = self._written
+        written = self.written
         if written is None:
             written = attention_mask[:, -logits_to_keep:]
         parts = [
@@ -123,6 +107,24 @@ class PackedTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is Any to mypy
         ]
         logps, entropies = (torch.cat(part) for part in zip(*parts, strict=True))
         return logps, entropies, None
+
+
+def without_equal_rewards(trainer: GRPOTrainer, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Without the rollouts whose advantage is 0, since all of their group have the same reward.
+
+    Their gradient is 0 too. DAPO's loss is divided by the number of tokens that were generated, so
+    leaving them out changes no other gradient; of other losses, and with KL, all rollouts are kept.
+    """
+    advantages = inputs["advantages"]
+    kept = advantages.nonzero()[:, 0]
+    if trainer.loss_type != "dapo" or trainer.beta or len(kept) == len(advantages):
+        return inputs
+    if not len(kept):
+        kept = torch.arange(1)  # of an empty loss there is no gradient at all
+    return {
+        name: value[kept] if torch.is_tensor(value) and value.dim() else value
+        for name, value in inputs.items()
+    }
 
 
 def _reload_weights(generation: Any) -> None:

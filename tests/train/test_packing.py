@@ -169,15 +169,15 @@ def test_packing_changes_neither_loss_nor_gradient_and_every_ending_is_trained_o
 def test_groups_of_equal_rewards_are_not_read_and_change_no_gradient(
     small_policy: Path, context: TrainingContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from routerr1.train.trl_adapter import PackedTrainer
+    from routerr1.train.trl_adapter import PackedTrainer, without_equal_rewards
 
     compute = PackedTrainer.compute_loss
     read: list[int] = []
     gradients: list[list[torch.Tensor]] = []
 
     def watched(trainer: Any, model: Any, inputs: dict[str, Any], **rest: Any) -> Any:
-        read.append(len(trainer._without_equal_rewards(inputs)["advantages"]))
-        for given in (inputs, trainer._without_equal_rewards(inputs)):
+        read.append(len(without_equal_rewards(trainer, inputs)["advantages"]))
+        for given in (inputs, without_equal_rewards(trainer, inputs)):
             model.zero_grad()
             trainer._compute_loss(model, given).backward()
             gradients.append([p.grad.clone() for p in model.parameters()])
