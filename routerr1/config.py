@@ -465,7 +465,7 @@ Baseline = Literal[
     "direct", "cot", "sft", "rag", "search_r1", "prompted", "largest", "knn", "mlp", "bert",
     "router_dc", "graph_router", "policy_before_rl", "knn_multi_turn", "frugal",
     "best_8", "best_40", "beta_8", "beta_40", "thompson_8", "thompson_40", "knn_8", "knn_40",
-    "prompted_8", "prompted_40", "knn_spend_0", "knn_spend_1", "knn_spend_2", "knn_spend_3",
+    "prompted_8", "prompted_40", "ask_again", "ask_sure_first", "knn_spend_0", "knn_spend_1", "knn_spend_2", "knn_spend_3",
     "knn_spend_4", "knn_spend_5", "knn_spend_6", "knn_spend_7", "knn_spend_8", "knn_spend_9",
 ]  # fmt: skip
 

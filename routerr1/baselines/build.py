@@ -1,5 +1,6 @@
 """The paper's Table 1 as routers, ready to be played beside the policy and its controls."""
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,16 +12,18 @@ from routerr1.baselines.contrastive import router_dc
 from routerr1.baselines.embed import embedder
 from routerr1.baselines.encoder import bert
 from routerr1.baselines.few_probes import (
+    AGAIN,
     FEW,
     PROMPTED,
     SPEND,
+    asking_again,
     few_cards,
     from_few_probes,
     frugal_knn,
     observed,
 )
 from routerr1.baselines.graph import graph_router
-from routerr1.baselines.learned import Chooser, knn, mlp
+from routerr1.baselines.learned import Chooser, ScoredChooser, knn, mlp
 from routerr1.baselines.matrix import Matrix
 from routerr1.baselines.retrieval import NAME as RETRIEVER
 from routerr1.baselines.retrieval import RetrieverPool
@@ -94,6 +97,8 @@ def fitted_models(
         makers[name] = partial(
             lambda level: frugal_knn(matrix, vectors(), level=level, neighbours=neighbours), level
         )
+    for rule in AGAIN:
+        makers[rule] = partial(lambda rule: asking_again(matrix, vectors(), rule), rule)
     makers |= {
         name: partial(observed, matrix, count, seed=seed) for name, count in PROMPTED.items()
     }
@@ -139,6 +144,7 @@ def _learned(context: BaselineContext, seed: int) -> dict[str, Play]:
     plays = {name: _single(known[name], base, pool, seed) for name in LEARNED}
     plays["knn_multi_turn"] = _decomposed(known["knn"], base, pool, seed)
     plays |= {name: _decomposed(known[name], base, pool, seed) for name in PER_PART}
+    plays |= {name: _asking_again(known[name], base, pool, seed) for name in AGAIN}
     plays["frugal"] = _cascade(known["frugal"], base, pool, seed)
     return plays
 
@@ -176,6 +182,22 @@ def _decomposed(chooser: Lazy[Chooser], base: Policy, pool: Pool, seed: int) -> 
         return chooser().choose(ask.query)
 
     async def play(question: Question, *, player: str) -> Trajectory:
+        return await base.play(question, pool, seed=seed, player=player, reroute=reroute)
+
+    return play
+
+
+def _asking_again(chooser: Lazy[ScoredChooser], base: Policy, pool: Pool, seed: int) -> Play:
+    """As `_decomposed`, and each time the base policy asks a part again the next best candidate gets it."""
+
+    async def play(question: Question, *, player: str) -> Trajectory:
+        asked: dict[str, set[str]] = defaultdict(set)
+
+        def reroute(ask: Ask) -> str:
+            name = chooser().next_best(ask.query, asked[ask.query])
+            asked[ask.query].add(name)
+            return name
+
         return await base.play(question, pool, seed=seed, player=player, reroute=reroute)
 
     return play

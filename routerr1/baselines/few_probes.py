@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from routerr1.answers.short_answer import is_unsure
 from routerr1.baselines.embed import Embedder
 from routerr1.baselines.learned import Chooser, ScoredChooser, knn
 from routerr1.baselines.matrix import Matrix
@@ -47,6 +48,11 @@ PROMPTED = {f"prompted_{count}": count for count in COUNTS}
 
 SPEND = {f"knn_spend_{level}": level for level in range(SPEND_LEVELS)}
 """kNN that gives up quality for cost: its name and the spend level. Level 10 is kNN itself."""
+
+
+AgainRule = Literal["ask_again", "ask_sure_first"]
+AGAIN: tuple[AgainRule, ...] = ("ask_again", "ask_sure_first")
+"""Rules that take the next candidate when the same sub-question is asked again; see `asking_again`."""
 
 
 def observed(matrix: Matrix, count: int, *, seed: int) -> Matrix:
@@ -152,6 +158,28 @@ def _nearest_topic(matrix: Matrix, embedder: Embedder) -> Callable[[str], str]:
         return matrix.topics[int(np.argmax(near_Q))]
 
     return topic_of
+
+
+@one_thread()
+def asking_again(matrix: Matrix, embedder: Embedder, rule: AgainRule) -> ScoredChooser:
+    """What to expect of every candidate on the topic of a question, from all probes.
+
+    `ask_again` expects the share of right answers. `ask_sure_first` expects the share of right ones among the
+    answers that are given, after one right and one wrong answer more (Laplace's rule): where a candidate says that it
+    is not sure, another can be asked.
+    """
+    given = np.array([[not is_unsure(reply) for reply in line] for line in matrix.replies])
+    counted = given | (matrix.quality > 0) if rule == "ask_sure_first" else np.ones_like(given)
+    expected: dict[str, NDArray[np.float64]] = {}
+    for topic in set(matrix.topics):
+        at = [place for place, each in enumerate(matrix.topics) if each == topic]
+        right, answers = matrix.quality[at].sum(axis=0), counted[at].sum(axis=0)
+        more = rule == "ask_sure_first"
+        expected[topic] = (right + more * _MORE_RIGHT) / (
+            answers + more * (_MORE_RIGHT + _MORE_WRONG)
+        )
+    topic_of = _nearest_topic(matrix, embedder)
+    return ScoredChooser(matrix, lambda query: expected[topic_of(query)])
 
 
 def frugal_knn(matrix: Matrix, embedder: Embedder, *, level: int, neighbours: int) -> ScoredChooser:

@@ -1,6 +1,6 @@
 """Routers that learn candidates' skills from the matrix: kNN, MLP, and the majority they must beat."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -48,7 +48,13 @@ class ScoredChooser:
 
     def choose(self, query: str) -> str:
         """See `Chooser.choose`."""
-        return cheapest_best(self.scores(query), _costs(self.matrix))
+        return self.next_best(query, ())
+
+    def next_best(self, query: str, asked: Collection[str]) -> str:
+        """The choice among the candidates that were not asked yet; among all, if each was."""
+        scores = self.scores(query)
+        left = {name: score for name, score in scores.items() if name not in asked}
+        return cheapest_best(left or scores, _costs(self.matrix))
 
     def scores(self, query: str) -> dict[str, float]:
         """What is predicted of each candidate, the same on any number of threads."""

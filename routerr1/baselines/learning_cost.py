@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 
 from routerr1.baselines.build import LEARNED
-from routerr1.baselines.few_probes import FEW, PROMPTED, SPEND, observed
+from routerr1.baselines.few_probes import AGAIN, FEW, PROMPTED, SPEND, observed
 from routerr1.baselines.matrix import Matrix
 from routerr1.data.splits import first_line
 from routerr1.errors import DataError
@@ -17,7 +17,15 @@ from routerr1.evaluate.routers import RouterId
 from routerr1.evaluate.run import Evaluation
 from routerr1.files import read_json
 
-_FROM_ALL_PROBES = {*LEARNED, *SPEND, "frugal", "knn_multi_turn", "prompted", "policy_before_rl"}
+_FROM_ALL_PROBES = {
+    *LEARNED,
+    *SPEND,
+    "frugal",
+    "knn_multi_turn",
+    *AGAIN,
+    "prompted",
+    "policy_before_rl",
+}
 
 
 def training_cost(folder: Path, *, rollouts: int, validated: int) -> LearningCost:

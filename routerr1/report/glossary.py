@@ -36,6 +36,8 @@ _BASELINES = {
     "largest": Entry("Largest model", "the largest candidate (the most expensive if sizes are unknown) gets the whole question"),
     "knn": Entry("kNN", "the nearest probe questions choose the candidate for the whole question"),
     "knn_multi_turn": Entry("kNN per sub-question", f"kNN for each sub-question of {_BEFORE}"),
+    "ask_again": Entry("Best by topic, then the next", f"each sub-question of {_BEFORE} goes to the candidate that was right most often on its topic, and if it is asked again to the next"),
+    "ask_sure_first": Entry("Surest by topic, then the next", f"each sub-question of {_BEFORE} goes to the candidate that was right most often on its topic when it gave an answer, and if it is asked again to the next"),
     "mlp": Entry("MLP", "a perceptron over the question's embedding chooses the candidate"),
     "bert": Entry("BERT", "a fine-tuned encoder chooses the candidate for the whole question"),
     "router_dc": Entry("RouterDC", "contrastive embeddings choose the candidate for the whole question"),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from routerr1.baselines.build import CHOOSERS, BaselineContext, baseline_routers, fitted_models
 from routerr1.baselines.cascade import Cascade
+from routerr1.baselines.few_probes import AGAIN
 from routerr1.baselines.learned import Chooser
 from routerr1.baselines.likeness import open_known, topics_of
 from routerr1.baselines.matrix import read_matrix
@@ -36,7 +37,15 @@ from routerr1.workspace import Workspace
 
 SERVED = "served"  # pool and data set of what is played here
 _READ_SPEND = ("policy", "baseline/policy_before_rl")
-_BASELINES = (*CHOOSERS, "largest", "frugal", "prompted", "policy_before_rl", "knn_multi_turn")
+_BASELINES = (
+    *CHOOSERS,
+    *AGAIN,
+    "largest",
+    "frugal",
+    "prompted",
+    "policy_before_rl",
+    "knn_multi_turn",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from routerr1.baselines.build import (
     whole_routers,
 )
 from routerr1.baselines.cascade import ReplyScorer, frugal
-from routerr1.baselines.few_probes import PROMPTED
+from routerr1.baselines.few_probes import AGAIN, PROMPTED
 from routerr1.baselines.learned import Majority
 from routerr1.baselines.matrix import Matrix, read_matrix
 from routerr1.baselines.prompted import largest, prompted_choice
@@ -37,6 +37,7 @@ ALL = (
     "direct", "cot", "sft", "rag", "search_r1", "prompted", "largest", "knn", "mlp", "bert",
     "router_dc", "graph_router", "policy_before_rl", "knn_multi_turn", "frugal",
     "best_8", "best_40", "beta_40", "thompson_40", "knn_40", "prompted_40", "knn_spend_0",
+    "ask_again", "ask_sure_first",
 )  # fmt: skip
 PARAMS = BaselineParams(
     include=ALL, embedder="tfidf", encoder=None, neighbours=10, passages=1, corpus=None,
@@ -139,6 +140,29 @@ def test_prompted_asks_whom_the_policy_names_and_decomposed_knn_chooses_itself(p
 
 
 @pytest.mark.slow
+def test_a_part_that_is_asked_again_goes_to_the_next_best(world):
+    """The base policy asks every question twice, and reads the second reply."""
+
+    def twice(prompt: str, inserted) -> str:
+        if len(inserted) > 1:
+            return world.reader().generator.start("", seed=0)._script(prompt, inserted[1:])
+        query = prompt.rsplit("Question: ", 1)[1].strip()
+        return f"<think> ask</think><search> Penny: {query}</search>"
+
+    base = world.policy(ScriptedGenerator(twice))
+    learned = fitted_models(world.matrix, PARAMS, seed=3)
+    context = BaselineContext(base, base, world.pool, learned, None)
+    for name in ("ask_again", "ask_sure_first"):
+        params = PARAMS.replace(include=(name,))
+        (router,) = baseline_routers(context, params, pool_name="training", seed=3)
+        chooser = learned[name]()
+        for question in world.test[:10]:
+            (row,) = asyncio.run(play_all([(router, question)], concurrency=1))
+            first = chooser.choose(question.question)
+            assert row.called == [first, chooser.next_best(question.question, {first})]
+
+
+@pytest.mark.slow
 def test_forty_probes_beat_the_best_single_model_and_a_penalty_for_cost_saves(played, world):
     best = max(
         np.mean([world.pool.knows(card.name, question.question) for question in world.test])
@@ -156,7 +180,7 @@ async def test_only_what_is_played_is_learnt(world):
     def lesson(name: str) -> Lazy:
         return Lazy(lambda: learned.append(name) or Majority(world.matrix))
 
-    known = {name: lesson(name) for name in (*CHOOSERS, *PROMPTED, "frugal", "sft")}
+    known = {name: lesson(name) for name in (*CHOOSERS, *AGAIN, *PROMPTED, "frugal", "sft")}
     base = world.reader()
     context = BaselineContext(base, base, world.pool, known, None)
     params = PARAMS.model_copy(

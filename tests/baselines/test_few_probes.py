@@ -14,6 +14,7 @@ from routerr1.baselines.few_probes import (
     SPEND,
     Competence,
     FewProbes,
+    asking_again,
     few_cards,
     from_few_probes,
     frugal_knn,
@@ -75,6 +76,39 @@ def test_competence_by_hand():
 def test_each_rule_finds_the_candidate_of_the_topic(rule):
     chooser = from_few_probes(MATRIX, TfidfEmbedder(), FewProbes(rule, 40), neighbours=10, seed=1)
     assert [chooser.choose(query) for query in ("a red car", "the blue car")] == ["a", "b"]
+
+
+# On "red", "a" is right twice and else wrong, "b" is right once and else not sure.
+HESITANT = Matrix(
+    ("red apple", "red cherry", "red rose", "red wine"),
+    ("a", "b", "c"),
+    np.array([[1, 1, 0], [1, 0, 0], [0, 0, 0], [0, 0, 0]], dtype=float),
+    np.tile([2.0, 4.0, 0.0], (4, 1)),
+    (
+        ("yes", "yes", "no"),
+        ("yes", "I am not sure.", "no"),
+        ("no", "I do not know.", "no"),
+        ("no", "", "no"),
+    ),
+    ("red",) * 4,
+)
+
+
+def test_the_next_is_asked_after_the_one_that_was_right_most_often():
+    chooser = asking_again(HESITANT, TfidfEmbedder(), "ask_again")
+    assert chooser.scores("a red car") == {"a": 0.5, "b": 0.25, "c": 0.0}
+    asked = []
+    for _ in range(4):
+        asked.append(chooser.next_best("a red car", asked))
+    assert asked == ["a", "b", "c", "a"]
+
+
+def test_the_surest_comes_first_where_who_is_not_sure_costs_nothing():
+    chooser = asking_again(HESITANT, TfidfEmbedder(), "ask_sure_first")
+    assert chooser.scores("a red car") == {
+        "a": pytest.approx(3 / 6), "b": pytest.approx(2 / 3), "c": pytest.approx(1 / 6)
+    }  # fmt: skip
+    assert chooser.choose("a red car") == "b"
 
 
 def test_thompson_draws_once_for_a_question_and_otherwise_by_seed():

@@ -54,7 +54,7 @@ def test_simulated_candidates_are_refused_unless_it_is_a_demonstration(params: P
     "name",
     ["knn", *(pytest.param(name, marks=pytest.mark.slow) for name in (
         "policy", "fixed/Atlas", "mlp", "frugal", "largest", "prompted", "policy_before_rl",
-        "knn_multi_turn", "knn_spend_5",
+        "knn_multi_turn", "knn_spend_5", "ask_sure_first",
     ))],
 )  # fmt: skip
 async def test_an_evaluated_router_plays_questions_as_in_the_evaluation(
