@@ -314,6 +314,8 @@ _WHAT = {
     CLOSED_BOOK: "closed book: no call",
     "baseline/policy_before_rl": "the policy before reinforcement learning",
     "baseline/knn_multi_turn": "kNN over all probes, for each sub-question",
+    "baseline/ask_sure_first": "rule: who is surest on the topic, then the next, for each sub-question",
+    "baseline/ask_again": "rule: who is best on the topic, then the next, for each sub-question",
     "baseline/beta_40": "Beta mean on 40 probes, for each sub-question",
     "baseline/beta_8": "Beta mean on 8 probes, for each sub-question",
     "baseline/best_40": "best by topic on 40 probes, for each sub-question",
