@@ -101,7 +101,7 @@ def test_numbers_are_finite(written: Path, key: str, value: str) -> None:
     [
         ("dataset: {embedded: {test_share: 0.9, validation_share: 0.5}}",
          "dataset.embedded: test_share and validation_share leave nothing"),
-        ("train: {rollouts_per_pass: 5}", r"train: 384 rollouts a step do not part into passes of 5"),
+        ("train: {rollouts_per_pass: 5}", r"train: 192 rollouts a step do not part into passes of 5"),
         ("prompt: {template: file}", "prompt: template file needs a file"),
         ("prompt: {template: full, file: prompts/a.txt}", "prompt: template file needs a file"),
     ],
