@@ -24,13 +24,15 @@ GRADED = ("code", "judge", "long")
 LETTERS = "ABCDEFGHIJ"
 GROUP = "routerr1.verifiers"
 
+# A small letter counts only before punctuation or the end: "the answer is a bird" names no option.
 _SAID = re.compile(
-    r"(?:answer|option|choice|antwort|lösung)(?:\s+(?:is|ist|would be|lautet))?\s*:?\s*[\[(*]*([A-J])(?![\w'’])",
-    re.IGNORECASE,
+    r"(?i:(?:answer|option|choice|antwort|lösung)(?:\s+(?:is|ist|would be|lautet))?)\s*:?\s*[\[(*]*"
+    r"([A-J](?![\w'’])|[a-j](?=[^\w\s'’-]|\s*(?:\n|$)))"
 )
 _LEADING = re.compile(r"^[\[(*]*([A-J])(?:[\])*]*[).:]|[\])*]+)(?!\w)")
 _MARKED = re.compile(r"[\[(]([A-J])[\])]")
 _NUMBER = re.compile(r"(?<![\w.,])[-−]?\d+(?:[.,'’]\d+)*(?:[eE][-+]?\d+)?")
+_THOUSANDS = re.compile(r"[-−]?[1-9]\d{0,2}(?:\.\d{3})+")
 _UNIT = re.compile(r"\s*([^\W\d_]+|%)")
 _UNITS: Mapping[str, tuple[str, float]] = {
     "mm": ("m", 1e-3), "cm": ("m", 1e-2), "m": ("m", 1.0), "km": ("m", 1e3),
@@ -39,6 +41,8 @@ _UNITS: Mapping[str, tuple[str, float]] = {
     "ml": ("l", 1e-3), "l": ("l", 1.0),
 }  # fmt: skip
 _TOLERANCE = 1e-6  # relative
+
+_Quantity = tuple[float, str]  # a number and its unit
 
 
 def verify(
@@ -174,27 +178,39 @@ def number(
 ) -> float:
     """The last number of `said` is the reference's within `known["tolerance"]` (relative).
 
-    Where both name a unit of length, mass, time or volume, the units count; other words do not.
+    Where both name a unit of length, mass, time or volume, the units count; other words do not. "1.500" may be
+    1.5 or, as in German, 1500: nothing tells which, so both are right.
 
     >>> [number(text, ["1.5 km"], "text", True, {}) for text in ("It is 1,500 m.", "1.5", "2 km", "1.5 kg")]
     [1.0, 1.0, 0.0, 0.0]
     """
     found = _last_number(said)
     tolerance = float(known.get("tolerance", _TOLERANCE))
-    golds = [_last_number(each) for each in references]
-    return float(any(_alike(found, gold, tolerance) for gold in golds if gold is not None))
+    golds = [gold for each in references for gold in _last_number(each)]
+    return float(any(_alike(one, gold, tolerance) for one in found for gold in golds))
 
 
-def _last_number(text: str) -> tuple[float, str] | None:
-    """The last number with the unit behind it; "" for a unit that is not known."""
+def _last_number(text: str) -> list[_Quantity]:
+    """The readings of the last number, with the unit behind it; "" for a unit that is not known."""
     matches = list(_NUMBER.finditer(text))
     if not matches:
-        return None
+        return []
     last = matches[-1]
     unit = _UNIT.match(text, last.end())
     word = unit[1] if unit else ""
-    digits = _plain(last[0])
-    return (float(digits), word if word in _UNITS or word == "%" else "")
+    known = word if word in _UNITS or word == "%" else ""
+    return [(float(digits), known) for digits in _readings(last[0])]
+
+
+def _readings(text: str) -> list[str]:
+    """Digits with a decimal point; where a dot may part thousands, as in German, those without it too.
+
+    >>> [_readings(each) for each in ("1.500", "1.50", "1.500.000", "0.125")]
+    [['1.500', '1500'], ['1.50'], ['1500000'], ['0.125']]
+    """
+    plain = _plain(text)
+    parted = _THOUSANDS.fullmatch(text) is not None
+    return list(dict.fromkeys([plain, plain.replace(".", "")] if parted else [plain]))
 
 
 def _plain(text: str) -> str:
@@ -215,9 +231,7 @@ def _plain(text: str) -> str:
     return f"{whole.replace(',', '').replace('.', '')}.{part}"
 
 
-def _alike(found: tuple[float, str] | None, gold: tuple[float, str], tolerance: float) -> bool:
-    if found is None:
-        return False
+def _alike(found: _Quantity, gold: _Quantity, tolerance: float) -> bool:
     (mine, my_unit), (theirs, their_unit) = found, gold
     if my_unit and their_unit and my_unit != their_unit:
         mine_in, my_factor = _UNITS.get(my_unit, (my_unit, 1.0))

@@ -165,6 +165,7 @@ _ROUTERS = [
 _OWN: Mapping[str, object] = {
     "preset": "own",
     "dataset.source": "imported",
+    "checks.max_question_chars": 16_000,  # as many as the gateway takes; a conversation is one question
     "checks.max_leakage": 1.0,  # a question with options holds its answer
     "checks.max_leakage_by_set": {},
     "pool.kind": "http",
@@ -176,6 +177,7 @@ _OWN: Mapping[str, object] = {
     "rollout.max_reply_tokens": 64,  # a policy that answers by reference need not read it all
     "warmstart.steps": 300,
     "train.steps": 120,
+    "train.questions_per_step": 24,
     "train.checkpoint_every": 30,
     "train.validate_every": 15,
     "train.validation_questions": 240,  # plays of them: replies are paid once

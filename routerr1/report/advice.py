@@ -195,7 +195,7 @@ def _verdict(found: Advice, table: EvaluationTable) -> list[str]:
     return [
         f"Use {_called(found.router)}. It answers {_share(chosen)} and costs {_price(chosen)}.",
         f"{alone} {_sentence(found.router)} answers {_points(found.gain)} than that, "
-        f"and costs {_times(chosen, best)}.",
+        f"and costs {_times(table, chosen, best)}.",
         *_hindsight(found, table),
     ]
 
@@ -229,7 +229,7 @@ def _policy_words(found: Advice, table: EvaluationTable) -> list[str]:
     if gap.mean > 0 and not gap.is_clear and found.gain is not None:
         chosen = table.router(found.router)
         return [
-            f"The trained policy answers {_share(policy)}, costs {_price(policy)} ({_times(policy, chosen)}), and "
+            f"The trained policy answers {_share(policy)}, costs {_price(policy)} ({_times(table, policy, chosen)}), and "
             f"answers {_points(gap)} than {against}. That is not enough for the gate (gate.margin_best_learned, "
             "gate.max_rival_cost_ratio).",
             *_settled_by(gap, table),
@@ -314,7 +314,7 @@ def _undecided(found: Advice, table: EvaluationTable) -> list[str]:
         cheapest = min(equal, key=lambda entry: entry.cost_usd.mean)
         return [
             f"Undecided: {_called(cheapest.router)} answers as many of these questions as the best single model, "
-            f"and costs {_times(cheapest, best)}; {table.n} questions are too few to show that it is as good."
+            f"and costs {_times(table, cheapest, best)}; {table.n} questions are too few to show that it is as good."
         ]
     if not open_:
         return [
@@ -375,8 +375,11 @@ def _points(gap: Comparison) -> str:
     return f"{abs(100 * gap.mean):.1f} percentage points ({low} to {high}) {more}"
 
 
-def _times(chosen: RouterResult, best: RouterResult) -> str:
+def _times(table: EvaluationTable, chosen: RouterResult, best: RouterResult) -> str:
+    """The cost as a share of the best's, with the interval of the difference."""
     mine, theirs = chosen.cost_usd.mean, best.cost_usd.mean
     if not theirs:
         return "the same" if not mine else "more, because the best model's calls are free"
-    return f"{mine / theirs:.0%} of it"
+    gap = table.pairs.between(chosen.router, best.router).difference["cost_usd"]
+    low, high = (number(usd, 4, 1000, signed=True) for usd in (gap.low, gap.high))
+    return f"{mine / theirs:.0%} of it ({low} to {high} USD per 1,000 questions)"

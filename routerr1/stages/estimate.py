@@ -12,11 +12,13 @@ from routerr1.baselines.build import SINGLE
 from routerr1.config import Params
 from routerr1.data.rewording import WORDINGS
 from routerr1.errors import PoolError
-from routerr1.files import read_json
+from routerr1.files import digest, read_json
+from routerr1.lineage import PATHS
 from routerr1.pool.cards import read_cards
 from routerr1.pool.pool_file import read_pool_file
 from routerr1.pool.pricing import TEMPLATE_TOKENS, cost_usd
 from routerr1.pool.profile import read_probes
+from routerr1.train.checkpoint import MANIFEST
 from routerr1.types import Card, Split
 
 # No token of a usual tokenizer encodes more bytes of ordinary text.
@@ -106,6 +108,7 @@ class Inputs:
         questions: rows of each split; empty before the dataset stage.
         profiled: the costs of calls are measured, not assumed.
         calls_per_question: from the last evaluation; None before one.
+        trained_for: the candidates of the policy that there is; empty without one, or if its cards are gone.
     """
 
     chains: Chains
@@ -115,9 +118,10 @@ class Inputs:
     questions: Mapping[Split, int]
     calls_per_question: float | None
     profiled: bool = True
+    trained_for: frozenset[str] = frozenset()
 
 
-def read_inputs(params: Params, data: Path = Path("data")) -> Inputs:
+def read_inputs(params: Params, data: Path = Path("data"), policy: Path = PATHS.policy) -> Inputs:
     """Gather what is there.
 
     Raises: PoolError if neither a pool file nor profiled cards tell the prices.
@@ -134,7 +138,18 @@ def read_inputs(params: Params, data: Path = Path("data")) -> Inputs:
         }
         deviations = means  # as replies whose lengths are exponential
     rows, calls = _rows_per_split(data / "questions"), _calls(data / "eval")
-    return Inputs(chains, new, means, deviations, rows, calls, profile.exists())
+    trained_for = _trained_for(data / "pool/cards.json", policy)
+    return Inputs(chains, new, means, deviations, rows, calls, profile.exists(), trained_for)
+
+
+def _trained_for(cards: Path, policy: Path) -> frozenset[str]:
+    """The candidates of a trained policy, which knows its cards by their digest."""
+    manifest = policy / MANIFEST
+    if not cards.is_file() or not manifest.is_file():
+        return frozenset()
+    if read_json(manifest).get("cards") != digest(cards):
+        return frozenset()
+    return frozenset(card.name for card in read_cards(cards))
 
 
 def _deviations(matrix: Path) -> dict[str, float]:
@@ -439,7 +454,13 @@ def foreseen(params: Params, inputs: Inputs) -> list[str]:
         if rows < _FEW:
             found.append(f"{split} holds {rows} questions, too few to tell routers apart")
     if len(inputs.chains) < 2:
-        found.append("the pool has one candidate, so there is nothing to route")
+        unplayed = ", and generalize plays nothing" if params.has_policy else ""
+        found.append(f"the pool has one candidate, so there is nothing to route{unplayed}")
+    if params.has_policy and inputs.trained_for and inputs.trained_for != inputs.chains.keys():
+        found.append(
+            f"{PATHS.policy} was trained for {', '.join(sorted(inputs.trained_for))}, and the pool now holds "
+            f"{', '.join(sorted(inputs.chains))}: profile asks all of these, and training begins again"
+        )
     return found
 
 

@@ -1,6 +1,7 @@
 """The stage generalize: the policy on pools that training never saw."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from functools import partial
@@ -16,7 +17,7 @@ from routerr1.evaluate.perturbations import (
     without_new_models,
 )
 from routerr1.evaluate.redrawn import TopicOf, not_redrawn, redrawn
-from routerr1.evaluate.rows import Row
+from routerr1.evaluate.rows import Row, write_rows
 from routerr1.evaluate.run import policies_of
 from routerr1.evaluate.store import RowStore
 from routerr1.files import atomic_directory, write_json
@@ -39,16 +40,26 @@ from routerr1.types import Card
 from routerr1.workspace import Workspace
 
 FEW_PROBES = 8  # of each topic
+_log = logging.getLogger(__name__)
 
 
 def generalize(params: Params) -> None:
     """Play the policy on perturbed pools; write rows, comparison and metrics to data/generalize.
 
-    A router without a policy calls only candidates of its own pool, so nothing is played for it.
+    A router without a policy calls only candidates of its own pool, so nothing is played for it. Nor is anything
+    on a pool of one candidate, of which nothing can be changed.
     """
     workspace = Workspace(params)
     if not params.has_policy:
         with atomic_directory(workspace.paths.generalize) as aside:
+            write_json(aside / "metrics.json", {})
+        return
+    if len(workspace.cards) < 2:
+        _log.warning(
+            "generalize: the pool has one candidate, so nothing is played: a changed pool needs two"
+        )
+        with atomic_directory(workspace.paths.generalize) as aside:
+            write_rows(aside / "rows.parquet", [])
             write_json(aside / "metrics.json", {})
         return
     paths, fingerprint = workspace.paths, workspace.fingerprint("generalize")

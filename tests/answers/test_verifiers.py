@@ -47,12 +47,30 @@ def test_several_options_or_none_are_wrong(said: str):
     assert verify(said, ["B"], "text", CITIES, whole_reply=True) == 0.0
 
 
+ANIMALS = {"task": "choice", "options": ["mammal", "bird", "fish", "a reptile"]}
+
+
+@pytest.mark.parametrize(
+    ("said", "gold"),
+    [
+        ("The answer is a bird", "B"), ("Answer: a reptile", "D"), ("The answer is a (small) fish", "C"),
+        ("The answer is a.", "A"), ("answer: c", "C"), ("the answer is b, as it flies", "B"),
+        ("Answer: b) bird", "B"), ("THE ANSWER IS B", "B"), ("Answer: b\nIt flies.", "B"),
+    ],
+)  # fmt: skip
+def test_a_small_letter_is_an_option_only_where_no_word_follows(said: str, gold: str):
+    right = [each for each in "ABCD" if verify(said, [each], "text", ANIMALS, whole_reply=True)]
+    assert right == [gold]
+
+
 @pytest.mark.parametrize(
     ("said", "gold"),
     [
         ("18", "18"), ("She has 3 left, so she earns $18.", "18"), ("It is 1,500 m.", "1.5 km"),
         ("1'000,5", "1000.5"), ("-2", "−2"), ("50 %", "50%"), ("#### 7", "7"), ("2 h", "120 min"),
         ("The total is 12 apples", "12"), ("3.14", "3.14"), ("1e3", "1000"),
+        ("Das macht 1.500 Euro", "1500"), ("1500 Euro", "1.500 Euro"), ("1.5", "1.500"), ("1.500", "1.5"),
+        ("1.500", "1.500"), ("1.500.000", "1500000"), ("−1.500", "-1500"), ("1.500 m", "1.5 km"),
     ],
 )  # fmt: skip
 def test_a_number_is_the_last_one_with_its_unit(said: str, gold: str):
@@ -63,6 +81,7 @@ def test_a_number_is_the_last_one_with_its_unit(said: str, gold: str):
     ("said", "gold"),
     [
         ("18 or 19", "18"), ("1 2 3 4 5 6 7 8 9", "5"), ("1.5 kg", "1.5 km"), ("50 %", "0.5 km"), ("", "3"),
+        ("15.00", "1500"), ("0.125", "125"), ("1.500", "15"), ("1.500 kg", "1500 m"),
         ("three", "3"), ("35", "3.5"), ("1.5 m", "1.5 km"), ("180", "18"),
     ],
 )  # fmt: skip

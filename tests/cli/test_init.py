@@ -120,6 +120,9 @@ def test_stages_parameters_and_deployments_are_the_repository_s(tmp_path: Path):
         assert stage["deps"][0] == str(VERSION_FILE)
     theirs, mine = load_params(ROOT / "params.yaml"), load_params(folder / "params.yaml")
     assert mine.registry == theirs.registry
+    train = mine.train
+    assert train.steps * train.questions_per_step * train.rollouts_per_question == 120 * 24 * 8
+    assert mine.checks.max_question_chars == mine.serve.max_question_chars
     assert (mine.pool.kind, mine.pool.budget.run_usd, mine.model) == ("http", 5.0, theirs.model)
     lines = (ROOT / "params.yaml").read_text().splitlines()
     comments = [line.partition("#")[2] for line in lines if "#" in line]
@@ -205,13 +208,13 @@ def test_own_questions_become_a_registered_policy(own: Path, pool_file: Path, tm
         ("steps: 300", "steps: 60"),
         ("steps: 120", "steps: 2"),
         ("bootstrap: 10000", "bootstrap: 200"),
+        ("questions_per_step: 24", "questions_per_step: 4"),
+        ("validation_questions: 240", "validation_questions: 12"),
     ):
         assert params.count(f"  {key}") == 1
         params = params.replace(f"  {key}", f"  {few}")
     params, count = re.subn(r"(?m)^  include: \[.*?\]", "  include: [knn]", params)
     assert count == 1
-    params = params.replace("questions_per_step: 24", "questions_per_step: 4")
-    params = params.replace("validation_questions: 240", "validation_questions: 12")
     (folder / "params.yaml").write_text(params)
     run("dvc", "repro")
     table = EvaluationTable.read(folder / "data/eval/table.json")

@@ -45,7 +45,7 @@ def test_a_router_that_is_clearly_better_is_advised(params: Params):
     assert "Use kNN (baseline/knn). It answers 95.0% of the questions" in said
     assert "Always calling the best model (A) answers 50.0%" in said
     assert "kNN answers 45.0 percentage points" in said
-    assert "costs 50% of it" in said
+    assert "costs 50% of it (-1.0000 to -1.0000 USD per 1,000 questions)" in said
     assert "B is never worth calling" in said
     assert "weakest on places (EM 0.90, n = 20)" in said
     assert "Undecided" not in said
@@ -94,7 +94,8 @@ def test_a_policy_that_the_gate_would_refuse_beside_a_cheaper_router_is_not_advi
         assert advise(table, gate).router == advised
     said = " ".join(advice_section(table, [r for own in parts for r in own], gate).points)
     assert (
-        "costs $2.0000 per 1,000 questions (200% of it), and answers 5.0 percentage points" in said
+        "costs $2.0000 per 1,000 questions (200% of it (+1.0000 to +1.0000 USD per 1,000 questions)), and answers 5.0 percentage points"
+        in said
     )
     assert "not enough for the gate (gate.margin_best_learned" in said
     assert "would settle a difference of this size" in said

@@ -7,7 +7,10 @@ import pytest
 
 from routerr1.config import Params, load_params
 from routerr1.errors import PoolError
+from routerr1.files import digest
+from routerr1.pool.cards import write_cards
 from routerr1.stages.estimate import Inputs, Link, estimate, foreseen, headline, read_inputs
+from routerr1.train.checkpoint import write_manifest
 from routerr1.types import Card
 
 ROOT = Path(__file__).parents[2]
@@ -193,6 +196,37 @@ def test_what_will_fail_later_is_said_before_anything_is_paid():
         assert problem in said
     fine = inputs(questions={"train": 100, "validation": 40, "test": 50})
     assert foreseen(chosen, fine) == []
+
+
+def test_a_policy_for_other_candidates_and_a_pool_of_one_are_said_before_anything_is_paid(
+    tmp_path: Path,
+):
+    chosen = params()
+    pool = chosen.pool.model_copy(update={"file": ROOT / "pools/local.yaml"})
+    chosen = chosen.model_copy(update={"pool": pool})
+    cards, policy = tmp_path / "pool/cards.json", tmp_path / "policy"
+    policy.mkdir()
+    now = list(read_inputs(chosen, tmp_path, policy).chains)
+    for names, told in ((["Old", *now[1:]], True), (now, False)):
+        write_cards(cards, [Card(name) for name in names])
+        write_manifest(policy, {"cards": digest(cards)})
+        said = [
+            line
+            for line in foreseen(chosen, read_inputs(chosen, tmp_path, policy))
+            if "was trained for" in line
+        ]
+        assert bool(said) == told
+        assert all(
+            "Old" in line and f"now holds {', '.join(sorted(now))}:" in line for line in said
+        )
+    alone = foreseen(chosen, inputs(chains={"A": [A]}))
+    assert (
+        "the pool has one candidate, so there is nothing to route, and generalize plays nothing"
+        in alone
+    )
+    model = chosen.model.model_copy(update={"init": "none"})
+    without = foreseen(chosen.model_copy(update={"model": model}), inputs(chains={"A": [A]}))
+    assert "the pool has one candidate, so there is nothing to route" in without
 
 
 def own_questions(**pool: Any) -> Params:

@@ -17,13 +17,15 @@ from routerr1.config import Params
 from routerr1.data.embedded import World
 from routerr1.data.splits import write_questions
 from routerr1.errors import CheckpointError, ConfigError, DataError, PoolError, RouterError
+from routerr1.evaluate.rows import read_rows
 from routerr1.lineage import PATHS
-from routerr1.pool.cards import read_cards
+from routerr1.pool.cards import read_cards, write_cards
 from routerr1.simulation.candidates import default_candidates
 from routerr1.simulation.facts import known_facts
 from routerr1.simulation.pool import SimulatedPool
 from routerr1.simulation.server import build_app, serving
 from routerr1.stages.dataset import dataset
+from routerr1.stages.generalize import generalize
 from routerr1.stages.profile import profile
 from routerr1.stages.train import read_inputs, train, training_context
 from routerr1.stages.warmstart import warmstart
@@ -154,6 +156,19 @@ def test_shares_of_calls_are_logged_by_name_as_long_as_some_are_made_on_the_own_
         params = changed(folder, "pool", redraw=redraw)
         pool = Workspace(params).open_pool(read_cards(PATHS.cards))
         assert training_context(Workspace(params), pool, 1).names == wanted
+
+
+def test_on_a_pool_of_one_candidate_nothing_is_generalized_and_a_line_says_why(
+    folder: Params, caplog: pytest.LogCaptureFixture
+) -> None:
+    (only_one, *_) = read_cards(PATHS.cards)
+    write_cards(PATHS.cards, [only_one])
+    shutil.copytree(PATHS.warmstart / "seed-1", PATHS.policy)
+    PATHS.other_policies.mkdir()
+    generalize(folder)
+    assert "the pool has one candidate, so nothing is played" in caplog.text
+    assert json.loads((PATHS.generalize / "metrics.json").read_text()) == {}
+    assert read_rows(PATHS.generalize / "rows.parquet") == []  # as a version's evidence reads it
 
 
 def test_a_warm_start_without_validation_questions_does_not_begin(
