@@ -18,6 +18,7 @@ from routerr1.baselines.replies import Always
 from routerr1.config import BaselineParams, explain
 from routerr1.errors import CheckpointError, ConfigError
 from routerr1.evaluate.controls import BEST_SINGLE, fixed
+from routerr1.evaluate.results import EvaluationTable
 from routerr1.evaluate.routers import RouterId, nearest, spelled_out
 from routerr1.files import read_json, write_json
 from routerr1.pool.cards import read_cards
@@ -59,6 +60,24 @@ def router_name(text: str, candidates: list[str]) -> str:
         f"router {text!r}: needs a policy, or does not exist; the nearest is {nearest(text, known)!r} (there are "
         f"{', '.join((*FITTED, BEST_SINGLE))}, and each candidate by name)"
     )
+
+
+def as_evaluated(router: str, table: Path, seed: int, candidates: list[str]) -> str:
+    """`best_single` as the candidate that the evaluation named; any other router as `router_name` does.
+
+    Where nothing was evaluated, or with other candidates, it stays `best_single`, and the probes alone name one.
+
+    Args:
+        table: table.json of the evaluation.
+        seed: training seed.
+
+    Raises: ConfigError naming the routers that there are; DataError naming a table that cannot be read.
+    """
+    name = router_name(router, candidates)
+    if name != BEST_SINGLE or not table.is_file():
+        return name
+    found = EvaluationTable.read(table).best_single.get(seed)
+    return fixed(found) if found in candidates else name
 
 
 def fit_router(what: SavedRouter, matrix: Path, cards: Path) -> Chooser | Cascade:

@@ -236,13 +236,16 @@ def ask(
     from routerr1.rollout.refusal import refusal_of
 
     loaded = load_params(params)
+    about: list[str] | None = None
+    simulated = loaded.pool.kind == "simulated"
     if router is None and not loaded.has_policy and policy == "models/policy":
         router = asking.evaluated_router()
     if router is not None:
         asking.refuse_spend(spend, f"router {router}")
         played = asking.ask_router(question, router, loaded)
     elif policy.startswith(asking.VERSIONS):
-        played = asking.ask_version(question, policy, loaded, spend=spend)
+        version = asking.ask_version(question, policy, loaded, spend=spend)
+        played, about, simulated = version.trajectory, version.about, version.simulated
     else:
         played = asking.ask_once(
             question,
@@ -253,9 +256,9 @@ def ask(
             other_pool=other_pool,
             spend=spend,
         )
-    if loaded.dataset.source != "embedded":
-        typer.echo("\n".join(asking.compared(question, loaded)))
-    asking.show(played, simulated=loaded.pool.kind == "simulated")
+    for line in asking.compared(question, loaded) if about is None else about:
+        typer.echo(line)
+    asking.show(played, simulated=simulated)
     if refusal_of(played) is not None:
         raise typer.Exit(1)
 

@@ -3,7 +3,8 @@
 import asyncio
 import re
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from routerr1.baselines.cascade import Cascade
 from routerr1.baselines.learned import Chooser
 from routerr1.baselines.replies import answer_with_reply, next_call_of
-from routerr1.baselines.saved import ROUTER, SavedRouter, fit_router, load_router
+from routerr1.baselines.saved import ROUTER, SavedRouter, as_evaluated, fit_router, load_router
 from routerr1.config import Params
 from routerr1.errors import CheckpointError, ConfigError
 from routerr1.evaluate.results import EvaluationTable
@@ -34,6 +35,22 @@ if TYPE_CHECKING:
 THINKS = "Thinks"
 VERSIONS = "models:/"
 _VERSION = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<number>\d+))")
+
+
+@dataclass(frozen=True, slots=True)
+class AskedVersion:
+    """What a registered version answered, and what it says beside.
+
+    Attributes:
+        about: see `compared`.
+        simulated: the version calls simulated models.
+    """
+
+    trajectory: Trajectory
+    about: list[str]
+    simulated: bool
+
+
 Answering = Callable[[Question, Pool], Awaitable[Trajectory]]
 """How a loaded policy or a fitted router answers one question."""
 
@@ -107,8 +124,10 @@ def _require_its_pool(policy: Path, workspace: Workspace) -> None:
         )
 
 
-def ask_version(question: str, uri: str, params: Params, *, spend: int | None = None) -> Trajectory:
-    """Answer `question` with a registered version as it is served: its own cards, pool and parameters.
+def ask_version(
+    question: str, uri: str, params: Params, *, spend: int | None = None
+) -> AskedVersion:
+    """Answer `question` with a registered version as it is served: its own cards, pool, parameters and probes.
 
     Args:
         uri: models:/NAME@ALIAS or models:/NAME/NUMBER.
@@ -116,7 +135,7 @@ def ask_version(question: str, uri: str, params: Params, *, spend: int | None = 
 
     Raises: ConfigError for another address, or for `spend` without such levels; RegistryError if there is no such version, or it was changed.
     """
-    from routerr1.registry.served import MATRIX, as_served
+    from routerr1.registry.served import MATRIX, as_served, known_topics
     from routerr1.registry.versions import get_version, version_files
     from routerr1.tracking.store import open_client
 
@@ -148,7 +167,9 @@ def ask_version(question: str, uri: str, params: Params, *, spend: int | None = 
             )
 
         cards = read_cards(context / "cards.json")
-        return _ask(question, workspace, cards, load, f"loading version {version.number}")
+        about = compared(question, own, known_topics(context))
+        played = _ask(question, workspace, cards, load, f"loading version {version.number}")
+        return AskedVersion(played, about, own.pool.kind == "simulated")
 
 
 def ask_router(question: str, router: str, params: Params) -> Trajectory:
@@ -157,12 +178,15 @@ def ask_router(question: str, router: str, params: Params) -> Trajectory:
     The router is fitted on the answers of the profile stage, which takes seconds.
 
     Args:
-        router: see `saved.router_name`; `best_single` is the one that was right most often on the probes.
+        router: see `saved.router_name`; `best_single` is the candidate that the evaluation named, and before
+            one that which was right most often on the probes.
 
     Raises: ConfigError, DataError, PoolError: router or pool cannot be used.
     """
     workspace = Workspace(params)
-    what = SavedRouter(router=router, seed=params.seeds[0], baselines=params.baselines)
+    seed, candidates = params.seeds[0], [card.name for card in workspace.cards]
+    evaluated = as_evaluated(router, PATHS.evaluate / "table.json", seed, candidates)
+    what = SavedRouter(router=evaluated, seed=seed, baselines=params.baselines)
 
     def load() -> Answering:
         return _router_answering(fit_router(what, workspace.paths.matrix, workspace.paths.cards))
@@ -234,14 +258,23 @@ def evaluated_router() -> str:
     return EvaluationTable.read(PATHS.evaluate / "table.json").reference
 
 
-def compared(question: str, params: Params) -> list[str]:
-    """What the question is about, by the probe questions that are nearest; empty before the profile."""
+def compared(question: str, params: Params, topics: Mapping[str, str] | None = None) -> list[str]:
+    """What the question is about, by the known questions that are nearest.
+
+    Empty for the embedded questions, and before the profile.
+
+    Args:
+        topics: known question -> its topic; None takes the probes of the working directory.
+    """
     from routerr1.baselines.embed import MINILM, embedder
     from routerr1.baselines.likeness import KnownQuestions, topics_of
 
-    if not PATHS.matrix.is_file():
+    if params.dataset.source == "embedded":
         return []
-    topics = topics_of(PATHS.matrix)
+    if topics is None:
+        topics = topics_of(PATHS.matrix) if PATHS.matrix.is_file() else {}
+    if not topics:
+        return []
     with working("comparing"):
         name = params.baselines.embedder
         vectors = _quick_minilm() if name == MINILM else embedder(name, params.seeds[0])

@@ -12,7 +12,14 @@ from routerr1.baselines.learned import Chooser
 from routerr1.baselines.likeness import open_known, topics_of
 from routerr1.baselines.matrix import read_matrix
 from routerr1.baselines.replies import answer_with_reply, next_call_of
-from routerr1.baselines.saved import ROUTER, SavedRouter, fit_router, load_router, router_name
+from routerr1.baselines.saved import (
+    ROUTER,
+    SavedRouter,
+    as_evaluated,
+    fit_router,
+    load_router,
+    router_name,
+)
 from routerr1.config import Baseline, Params
 from routerr1.errors import ConfigError
 from routerr1.evaluate.controls import Policy, Router, fixed_router, policy_router
@@ -148,8 +155,10 @@ def router_engine(name: str, params: Params, choices: Choices) -> Engine:
     if name == "policy":
         return policy_engine(PATHS.policy, params, choices)
     if not params.has_policy or params.looks_up_questions:
-        name = router_name(name, [card.name for card in workspace.cards])
-        what = SavedRouter(router=name, seed=params.seeds[0], baselines=params.baselines)
+        seed, candidates = params.seeds[0], [card.name for card in workspace.cards]
+        name = router_name(name, candidates)
+        evaluated = as_evaluated(name, PATHS.evaluate / "table.json", seed, candidates)
+        what = SavedRouter(router=evaluated, seed=seed, baselines=params.baselines)
         fitted = fit_router(what, PATHS.matrix, PATHS.cards)
         opened = _Opened(workspace, params, choices)
         opened.decides_first = not isinstance(fitted, Cascade)

@@ -1,5 +1,7 @@
 """One question, as a person sees it played."""
 
+import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,21 +10,39 @@ from typer.testing import CliRunner
 
 from routerr1.baselines.replies import Always, answer_with_reply, next_call_of
 from routerr1.cli.app import app
-from routerr1.cli.ask import ask_once, ask_version, evaluated_router, show, steps_shown
+from routerr1.cli.ask import (
+    ask_once,
+    ask_router,
+    ask_version,
+    compared,
+    evaluated_router,
+    show,
+    steps_shown,
+)
 from routerr1.config import BudgetParams, Params, RolloutParams
 from routerr1.errors import CheckpointError, ConfigError, DataError
+from routerr1.evaluate.run import Evaluation
 from routerr1.files import digest
 from routerr1.pool.base import Call, Pool
-from routerr1.pool.budget import Budget, BudgetedPool, Limits
+from routerr1.pool.budget import Budget, BudgetedPool, Grant, Limits
 from routerr1.pool.build import open_budget
 from routerr1.pool.cards import write_cards
+from routerr1.pool.profile import profile, sample_probes, write_profile
 from routerr1.prompt import Template, renderer
+from routerr1.registry import versions
+from routerr1.report.outputs import evaluation_table
 from routerr1.rollout.generate import ScriptedGenerator
 from routerr1.rollout.loop import rollout
+from routerr1.serve.build import Choices, router_engine
+from routerr1.serve.hearing import Heard
 from routerr1.simulation.candidates import default_candidates
 from routerr1.simulation.pool import SimulatedPool
+from routerr1.simulation.server import build_app, serving
 from routerr1.train.checkpoint import save_policy
 from routerr1.types import Card, Question, Reply, Trajectory
+from tests.chain import put_policy
+from tests.evaluate.made import played as rows_of
+from tests.servers import write_pool_file
 
 ROOT = Path(__file__).parents[2]
 FRANCE = "What is the capital of France?"
@@ -211,6 +231,78 @@ def test_what_was_not_made_yet_names_the_command_that_makes_it(
         ask_once(FRANCE, "models/policy", params, seed=1, temperature=0.0)
     with pytest.raises(DataError, match=r"table\.json: not found; run `dvc repro`"):
         evaluated_router()
+
+
+def probed(pool: SimulatedPool, rows: list[Question], topic: str | None = None) -> None:
+    """Profile the pool on 24 training questions, all of one topic if it is given, into data/pool."""
+    probes = sample_probes([row for row in rows if row.split == "train"], 24, seed=1)
+    if topic is not None:
+        probes = [replace(row, metadata={**row.metadata, "topic": topic}) for row in probes]
+    write_profile(Path("data/pool"), asyncio.run(profile(probes, pool, store=None)))
+
+
+def served_by(name: str, params: Params) -> str:
+    """The model that the gateway asks."""
+
+    async def play() -> Trajectory:
+        engine = router_engine(name, params, Choices(demo=True, topics=False))
+        try:
+            question = Question("q1", "served", FRANCE, (), "test")
+            return await engine.play(question, Heard("served/q1"), Grant())
+        finally:
+            await engine.aclose()
+
+    return model_of(asyncio.run(play()))
+
+
+def model_of(trajectory: Trajectory) -> str:
+    (turn,) = [turn for turn in trajectory.turns if turn.reply is not None]
+    assert turn.reply is not None
+    return turn.reply.model
+
+
+def test_ask_and_serve_take_the_best_single_model_that_the_evaluation_named(
+    params: Params, pool: SimulatedPool, rows: list[Question], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    probed(pool, rows)
+    alone = simulated(params).replace(model=params.model.replace(init="none"))
+    by_probes = model_of(ask_router(FRANCE, "best_single", alone))
+    assert served_by("best_single", alone) == by_probes
+    other = next(card.name for card in pool.cards if card.name != by_probes)
+    tested = [row for name in ("best_single", f"fixed/{other}") for row in rows_of(name, [[1] * 4])]
+    for named, asked in ((other, other), ("Stranger", by_probes)):
+        found = Evaluation(tested, {alone.seeds[0]: named}, "best_single")
+        table = evaluation_table(found, alone.evaluate.replace(bootstrap=200))
+        table.write(Path("data/eval/table.json"))
+        assert model_of(ask_router(FRANCE, "best_single", alone)) == asked
+        assert served_by("best_single", alone) == asked
+
+
+@pytest.mark.slow
+def test_a_version_compares_a_question_with_those_that_it_learned_from(
+    chain: Params, small_policy: Path, pool: SimulatedPool, rows: list[Question], tmp_path: Path
+) -> None:
+    with serving(build_app(pool, time_scale=0)) as url:
+        file = write_pool_file(tmp_path / "models.yaml", url, default_candidates())
+        own = chain.replace(
+            dataset=chain.dataset.replace(source="imported"),
+            pool=chain.pool.replace(kind="http", file=file, redraw=0.0),
+        )
+        probed(pool, rows)
+        put_policy(small_policy)
+        before = compared(FRANCE, own)
+        version = versions.register(own)
+        probed(pool, rows, topic="elsewhere")
+        assert (
+            compared(FRANCE, own) == ["Topic: elsewhere (100% of the nearest questions)"] != before
+        )
+        asked = ask_version(
+            FRANCE, f"models:/{own.registry.model}/{version.number}", simulated(chain)
+        )
+    assert asked.about == before
+    assert not asked.simulated  # as the pool of the working directory is
 
 
 def test_an_address_that_is_no_version_is_refused(chain: Params) -> None:
