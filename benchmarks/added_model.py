@@ -93,10 +93,7 @@ async def measure(
             }
             for count in PROBES[1:]
         }
-        cards[0] = {
-            card.name: replace(card, performance={}, precision={})
-            for card in cards[PROBES[-1]].values()
-        }
+        cards[0] = {card.name: replace(card, performance={}) for card in cards[PROBES[-1]].values()}
         full = cards[PROBES[-1]]
         own = [card.name for card in workspace.cards]
         for name in full:

@@ -328,12 +328,8 @@ def worth_their_price(
 
 
 def _figure(card: Card, topic: str) -> float:
-    """How far an answer on a topic can be trusted; the mean over topics where the card does not name it.
-
-    That is the precision, since another can be asked in place of one who is not sure; or else the performance.
-    """
-    measured = card.precision or card.performance
-    shares = {name.lower(): share for name, share in measured.items()}
+    """Performance on a topic; the mean over topics where the card does not name it."""
+    shares = {name.lower(): share for name, share in card.performance.items()}
     if topic in shares:
         return shares[topic]
     return sum(shares.values()) / len(shares) if shares else 0.0

@@ -65,8 +65,6 @@ class Card:
         reasoning_usd_per_mtok: price of a million reasoning tokens; None: as any other of a reply.
         request_usd: price of a call beside its tokens.
         reply: which tokens of a long reply are kept for the policy, the first or the last.
-        precision: share of right answers among those that are given, by topic, after one right and one wrong
-            answer more (Laplace's rule). "I am not sure" is no answer. Empty: not measured.
     """
 
     name: str
@@ -84,7 +82,6 @@ class Card:
     reasoning_usd_per_mtok: float | None = None
     request_usd: float = 0.0
     reply: Kept = "first"
-    precision: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

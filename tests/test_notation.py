@@ -267,16 +267,6 @@ def test_a_look_up_shows_the_best_of_a_topic_in_any_order_under_other_handles() 
     assert notation().cards_on("botany").count("%") == SHOWN  # means over all topics
 
 
-def test_a_look_up_shows_how_far_answers_can_be_trusted_where_that_was_measured() -> None:
-    cards = [
-        Card("Guesser", performance={"law": 0.6, "art": 0.8}, precision={"law": 0.62, "art": 0.8}),
-        Card("Desk", performance={"law": 0.4, "art": 0.2}, precision={"law": 0.9, "art": 0.5}),
-        Card("Unmeasured", performance={"law": 0.3}),
-    ]
-    for topic, expected in (("law", {"62%", "90%", "30%"}), ("botany", {"71%", "70%", "30%"})):
-        assert set(notation(cards).cards_on(topic).split()[1::3]) == expected
-
-
 def test_names_and_order_of_a_pool_change_nothing_that_is_shown() -> None:
     renamed = [replace(card, name=f"org/x-{place}.5B") for place, card in enumerate(CARDS)]
     figures = [sorted(notation(cards).cards_on("law").split()[1::3]) for cards in (CARDS, renamed)]

@@ -209,7 +209,6 @@ def few_cards(cards: Sequence[Card], seen: Matrix) -> tuple[Card, ...]:
                 topic: round(float(competence.accuracy(topic)[place[card.name]]), _CARD_DECIMALS)
                 for topic in sorted(competence.total)
             },
-            precision={},
         )
         for card in cards
     )

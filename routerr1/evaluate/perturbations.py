@@ -243,11 +243,7 @@ _PRICES = (
     "request_usd",
 )
 _TEXT = ("description",)
-_CLAIMS = (
-    "description",
-    "performance",
-    "precision",
-)  # all that a card says of what a candidate is good at
+_CLAIMS = ("description", "performance")  # all that a card says of what a candidate is good at
 
 
 # What changes in these no card says.

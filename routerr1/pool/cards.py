@@ -51,7 +51,6 @@ class CardRow(BaseModel):
     latency_s: Amount | None = None
     latency_p95_s: Amount | None = None
     performance: dict[str, Share] = Field(default_factory=dict)
-    precision: dict[str, Share] = Field(default_factory=dict)
     prompt_tokens: Amount | None = None
     completion_tokens: Amount | None = None
     size_b: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
@@ -88,7 +87,6 @@ def write_cards(path: Path, cards: Sequence[Card]) -> None:
 
 # Left out where they say nothing, so that pools without them keep the digest they had.
 _OPTIONAL = (
-    "precision",
     "size_b",
     "cached_prompt_usd_per_mtok",
     "reasoning_usd_per_mtok",
@@ -98,7 +96,7 @@ _OPTIONAL = (
 
 
 def _written(card: Card) -> dict[str, Any]:
-    default = dataclasses.asdict(Card(card.name))
+    default = {field.name: field.default for field in dataclasses.fields(Card)}
     return {
         name: value
         for name, value in dataclasses.asdict(card).items()

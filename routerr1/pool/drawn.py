@@ -11,11 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from routerr1.answers.short_answer import is_unsure
 from routerr1.errors import PoolError
 from routerr1.pool.base import Pool, PoolWrapper
 from routerr1.pool.perturbed import PerturbedPool
-from routerr1.pool.profile import ProbeRow, contains_gold, precision, topic_of
+from routerr1.pool.profile import ProbeRow, contains_gold, topic_of
 from routerr1.pool.recorded import RecordedPool
 from routerr1.types import Card, Question
 
@@ -28,15 +27,10 @@ PRICE_FACTORS = (0.3, 3.0)
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What a card takes of one candidate's reply to one question.
-
-    Attributes:
-        given: it is an answer, and not that the candidate is not sure.
-    """
+    """What a card takes of one candidate's reply to one question."""
 
     topic: str
     right: bool
-    given: bool
     latency_s: float
     prompt_tokens: int
     completion_tokens: int
@@ -61,8 +55,7 @@ def stored_probes(pool: RecordedPool, questions: Iterable[Question]) -> Probes:
         found = {
             name: Probe(
                 topic_of(question),
-                right := contains_gold(reply.text, question.golden_answers) == 1.0,
-                right or not is_unsure(reply.text),
+                contains_gold(reply.text, question.golden_answers) == 1.0,
                 reply.latency_s,
                 reply.prompt_tokens,
                 reply.completion_tokens,
@@ -84,7 +77,6 @@ def profiled_probes(rows: Iterable[ProbeRow]) -> Probes:
         probes[row["dataset"], row["question_id"]][row["candidate"]] = Probe(
             row["topic"],
             row["correct"] == 1.0,
-            row["correct"] == 1.0 or not is_unsure(row["answer"]),
             row["latency_s"],
             row["prompt_tokens"],
             row["completion_tokens"],
@@ -152,9 +144,9 @@ def recorded_pool(pool: Pool) -> RecordedPool:
 
 
 def _card(name: str, real: Card, probes: Sequence[Probe], rng: Random) -> Card:
-    by_topic: dict[str, list[Probe]] = defaultdict(list)
+    by_topic: dict[str, list[bool]] = defaultdict(list)
     for probe in probes:
-        by_topic[probe.topic].append(probe)
+        by_topic[probe.topic].append(probe.right)
     low, high = PRICE_FACTORS
     factor = low * (high / low) ** rng.random()
     return replace(
@@ -169,11 +161,6 @@ def _card(name: str, real: Card, probes: Sequence[Probe], rng: Random) -> Card:
         prompt_tokens=round(statistics.fmean(probe.prompt_tokens for probe in probes), 1),
         completion_tokens=round(statistics.fmean(probe.completion_tokens for probe in probes), 1),
         performance={
-            topic: round(statistics.fmean(probe.right for probe in mine), 3)
-            for topic, mine in sorted(by_topic.items())
-        },
-        precision={
-            topic: precision(sum(probe.right for probe in mine), sum(probe.given for probe in mine))
-            for topic, mine in sorted(by_topic.items())
+            topic: round(statistics.fmean(right), 3) for topic, right in sorted(by_topic.items())
         },
     )

@@ -14,7 +14,6 @@ from pathlib import Path
 from random import Random
 from typing import Any, Literal, TypedDict
 
-from routerr1.answers.short_answer import is_unsure
 from routerr1.errors import BudgetExceeded, DataError, PoolError, ungrouped
 from routerr1.files import atomic_path, write_json
 from routerr1.matching import Rule, contains, exact_match, token_f1
@@ -268,7 +267,6 @@ def summarise(
                 statistics.fmean(row["completion_tokens"] for row in answered), 1
             ),
             performance={topic: round(entry["accuracy"], 3) for topic, entry in topics.items()},
-            precision={topic: _precision(group) for topic, group in _grouped(mine, "topic")},
         )
         filled.append(card)
         summary[card.name] = {
@@ -293,20 +291,6 @@ def _grouped(
     for row in rows:
         groups[row[column]].append(row)
     return sorted(groups.items())
-
-
-def _precision(rows: Sequence[ProbeRow]) -> float:
-    given = [row for row in rows if row["correct"] > 0 or not is_unsure(row["answer"])]
-    return precision(sum(row["correct"] for row in given), len(given))
-
-
-def precision(right: float, given: int) -> float:
-    """`Card.precision` from counts.
-
-    >>> precision(0, 0), precision(3, 4)
-    (0.5, 0.667)
-    """
-    return round((right + 1) / (given + 2), 3)
 
 
 def _accuracy(rows: Sequence[ProbeRow]) -> dict[str, float]:

@@ -17,7 +17,6 @@ from random import Random
 from routerr1.matching import normalise
 from routerr1.pool.base import Call, GroundTruth, Pool
 from routerr1.pool.names import TRAINING_NAMES, UNSEEN_NAMES
-from routerr1.pool.profile import precision
 from routerr1.simulation.candidates import Candidate, card_of, wide_candidates
 from routerr1.simulation.facts import Fact
 from routerr1.types import Card, Reply
@@ -63,28 +62,15 @@ def profiled_pool(
     rng = Random(f"cards/{seed}")
     count = rng.choice(PROBES) if probes is None else probes
 
-    def measured(candidate: Candidate, skill: float) -> tuple[int, int]:
-        """How many of `count` replies are right, and how many are answers."""
-        knows = skill * (1 - candidate.hesitant)
-        right = sum(rng.random() < knows for _ in range(count))
-        not_sure = candidate.hesitant + (1 - skill) * (1 - candidate.hesitant) * candidate.unsure
-        silent = (
-            sum(rng.random() < not_sure / (1 - knows) for _ in range(count - right))
-            if knows < 1
-            else 0
-        )
-        return right, count - silent
+    def measured(candidate: Candidate, skill: float) -> float:
+        right = skill * (1 - candidate.hesitant)
+        return sum(rng.random() < right for _ in range(count)) / count
 
-    found = {
-        each.name: {topic: measured(each, skill) for topic, skill in each.skill.items()}
-        for each in candidates
-    }
     cards = [
         replace(
             card_of(each),
             latency_s=each.latency_s,
-            performance={topic: right / count for topic, (right, _) in found[each.name].items()},
-            precision={topic: precision(*counts) for topic, counts in found[each.name].items()},
+            performance={topic: measured(each, skill) for topic, skill in each.skill.items()},
             completion_tokens=_REPLY_TOKENS[each.verbosity],
         )
         for each in candidates
