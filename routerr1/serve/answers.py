@@ -11,6 +11,8 @@ from routerr1.serve.engine import Identity
 from routerr1.serve.errors import ApiError, over_budget
 from routerr1.types import Ledger, Reply, Trajectory
 
+_TOKEN_BYTES = 4
+
 
 class PromptDetails(BaseModel):
     """Part of the prompt tokens that candidates read from their caches."""
@@ -178,3 +180,12 @@ def stopped_at(text: str, stops: Sequence[str]) -> str:
     """`text` up to the first of `stops`."""
     places = [place for stop in stops if (place := text.find(stop)) >= 0]
     return text[: min(places)] if places else text
+
+
+def first_tokens(text: str, limit: int) -> str:
+    """The beginning of `text`, with four bytes to a token; see `pool.pricing.tokens_by_length`.
+
+    >>> first_tokens("Paris, in France", 2), first_tokens("é" * 5, 1), first_tokens("Paris", 2)
+    ('Paris, i', 'éé', 'Paris')
+    """
+    return text.encode()[: _TOKEN_BYTES * limit].decode(errors="ignore")

@@ -21,6 +21,7 @@ from routerr1.pool.wire import clean
 from routerr1.serve.answers import (
     Answer,
     about_of,
+    first_tokens,
     require_answer,
     stopped_at,
     usage_of,
@@ -365,7 +366,10 @@ def _refuse_too_long(trajectory: Trajectory) -> None:
 
 def _shortened(said: str, request: ChatRequest, heard: Heard) -> tuple[str, str]:
     said = stopped_at(said, request.stops)
-    if request.limit is None or heard.session is None:
+    if request.limit is None:
         return said, "stop"
-    cut = heard.session.truncate(said, request.limit)
+    if heard.session is not None:
+        cut = heard.session.truncate(said, request.limit)
+    else:  # without a policy there is no tokenizer
+        cut = first_tokens(said, request.limit)
     return cut, "stop" if cut == said else "length"
