@@ -5,6 +5,7 @@ import logging
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import uvicorn
@@ -53,6 +54,17 @@ def listen(host: str, port: int) -> socket.socket:
             f"serve: cannot listen on {host}:{port} ({error.strerror}); is it taken?"
         ) from None
     return listening
+
+
+def raise_file_limit() -> None:
+    """Let the process hold as many connections as the system allows it; where it cannot, nothing changes."""
+    try:
+        import resource
+    except ImportError:  # no such limits on Windows
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # macOS names no limit, and takes none
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class Server(uvicorn.Server):
@@ -110,6 +122,7 @@ def serve_forever(
     shown = f"[{host}]" if ":" in host else host
     ready(f"http://{shown}:{listening.getsockname()[1]}")
     sys.setswitchinterval(_SWITCH_S)
+    raise_file_limit()
     Server(gateway, watches, page=page).run(sockets=[listening])
 
 
@@ -131,19 +144,41 @@ def _config(gateway: Gateway, watches: Sequence[Watch], *, page: bool) -> uvicor
 
 
 def _timed(params: ServeParams) -> type[H11Protocol]:
-    """uvicorn's protocol, which closes a connection that sends no whole header in time."""
+    """uvicorn's protocol, which closes a connection that sends no whole header in time.
+
+    The time of the first header begins with the connection, that of a later one with its first byte:
+    until then uvicorn's own time for idle connections runs, which any byte ends.
+    """
 
     class Timed(H11Protocol):
+        _until_header: asyncio.TimerHandle | None = None
+
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own narrows it too
             super().connection_made(transport)
             self._until_header = self.loop.call_later(params.header_s, self._too_slow)
 
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if not self._awaits_header():
+                self._stop_clock()
+            elif self._until_header is None:
+                self._until_header = self.loop.call_later(params.header_s, self._too_slow)
+
+        def _awaits_header(self) -> bool:
+            return self.cycle is None or self.cycle.response_complete
+
         def _too_slow(self) -> None:
-            if self.cycle is None and not self.transport.is_closing():
+            self._until_header = None
+            if self._awaits_header() and not self.transport.is_closing():
                 self.transport.close()
 
+        def _stop_clock(self) -> None:
+            if self._until_header is not None:
+                self._until_header.cancel()
+                self._until_header = None
+
         def connection_lost(self, exc: Exception | None) -> None:
-            self._until_header.cancel()
+            self._stop_clock()
             super().connection_lost(exc)
 
     return Timed

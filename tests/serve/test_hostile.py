@@ -119,7 +119,7 @@ def test_clients_that_send_no_header_are_disconnected_and_others_are_served(
     host, port = running.url.removeprefix("http://").split(":")
     idle = [socket.create_connection((host, int(port))) for _ in range(many_files)]
     try:
-        idle[0].sendall(b"POST /v1/chat")
+        idle[-1].sendall(b"POST /v1/chat")
         with client(running) as openai_client:
             assert openai_client.chat.completions.create(**ASK).choices
         for connection in idle:
@@ -128,6 +128,25 @@ def test_clients_that_send_no_header_are_disconnected_and_others_are_served(
     finally:
         for connection in idle:
             connection.close()
+
+
+@pytest.mark.parametrize("more", [b"GET /healthz HTTP/1.1\r\nhost: x\r\nX-", b"G"])
+def test_a_second_request_whose_header_does_not_end_is_disconnected(
+    start: Start, more: bytes
+) -> None:
+    running = start(header_s=1)
+    host, port = running.url.removeprefix("http://").split(":")
+    asked = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        for _ in range(2):
+            connection.sendall(asked)
+            said = b""
+            while not said.endswith(b"}"):
+                said += connection.recv(65536)
+            assert said.startswith(b"HTTP/1.1 200")
+            time.sleep(1.2)  # idle for longer than a header may take
+        connection.sendall(more)
+        assert connection.recv(1) == b""
 
 
 def test_tags_in_a_reply_answer_nothing(start: Start, pool: Pool) -> None:
