@@ -5,7 +5,7 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -30,7 +30,7 @@ from routerr1.serve.asked import Asked, Outcome
 from routerr1.serve.build import SERVED
 from routerr1.serve.engine import Engine
 from routerr1.serve.errors import ApiError, invalid, over_budget
-from routerr1.serve.hearing import Event, Heard
+from routerr1.serve.hearing import NOT_ALLOWED, Event, Heard
 from routerr1.serve.kept import Kept
 from routerr1.serve.keys import Keyring, is_loopback
 from routerr1.serve.metrics import Metrics, best_single, single_usd
@@ -209,6 +209,7 @@ class Gateway:
             if self.tracer is not None:
                 self.tracer.put(trajectory, asked.id, label, asked.trace_id, placed)
             _refuse_too_long(trajectory)
+            _refuse_not_allowed(heard.replies)
             said = require_answer(trajectory)
             said, finish = _shortened(said, request, heard)
             asked.answered()
@@ -362,6 +363,16 @@ def _refuse_too_long(trajectory: Trajectory) -> None:
         raise ApiError(
             400, "messages: longer than the policy's context", "context_length_exceeded", "messages"
         )
+
+
+def _refuse_not_allowed(replies: Sequence[Reply]) -> None:
+    """Refuse a request whose router asked forbidden candidates alone; it would ask them again."""
+    if replies and all(reply.note == NOT_ALLOWED for reply in replies):
+        names = ", ".join(dict.fromkeys(reply.model for reply in replies))
+        raise ApiError(
+            403, f"the router chose {names}, which this key may not ask", "candidate_not_allowed",
+            retry=False,
+        )  # fmt: skip
 
 
 def _shortened(said: str, request: ChatRequest, heard: Heard) -> tuple[str, str]:

@@ -484,6 +484,24 @@ def test_a_key_reaches_only_its_candidates(start: Start) -> None:
     assert refused.value.status_code == 502
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_router_that_chooses_what_a_key_may_not_ask_is_refused_for_good(
+    start: Start, pool: SimulatedPool, params: Params, *, stream: bool
+) -> None:
+    saying = Saying(pool, "Paris")
+    running = start(asked=saying, route=always_atlas(params))
+    secret, key = new_key("penny", candidates=frozenset({"Penny"}))
+    running.gateway.store.add_key(key)
+    with (
+        client(running, secret) as openai_client,
+        pytest.raises(openai.PermissionDeniedError, match="the router chose Atlas") as refused,
+    ):
+        openai_client.chat.completions.create(**ASK, stream=stream)
+    assert refused.value.code == "candidate_not_allowed"
+    assert refused.value.response.headers["x-should-retry"] == "false"
+    assert saying.asked == []
+
+
 async def test_more_requests_than_are_taken_at_once_are_sent_away(
     start: Start, pool: SimulatedPool
 ) -> None:
