@@ -54,7 +54,7 @@ class Gateway:
     Attributes:
         observers: are handed every outcome of the router.
         choose: from what a user is known by to an engine that takes the request in place of the champion.
-        on_score: is called with the version and the score of feedback.
+        on_score: is called with the request and the score of feedback.
         beside: other engines, closed with the gateway.
         at_end: is called before engines and store are closed, and has `drain_s` and half a minute.
         loop: of the server, once it runs.
@@ -80,7 +80,7 @@ class Gateway:
         self._finishing: set[asyncio.Future[None]] = set()
         self.observers: list[Callable[[Outcome], None]] = []
         self.choose: Callable[[str], Engine | None] | None = None
-        self.on_score: Callable[[str, float], None] | None = None
+        self.on_score: Callable[[RequestRow, float], None] | None = None
         self.beside: list[Engine] = []
         self.at_end: list[Callable[[], Awaitable[None]]] = []
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -88,7 +88,7 @@ class Gateway:
 
     def models(self, key: Key | None) -> list[str]:
         """The router, other versions of it, and every candidate that this key may ask by name."""
-        others = [engine.identity.label for engine in self.beside]
+        others = dict.fromkeys(engine.identity.label for engine in self.beside)
         return [self.engine.identity.name, *others, *self._candidates(key)]
 
     def _candidates(self, key: Key | None) -> list[str]:
