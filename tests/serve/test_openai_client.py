@@ -272,6 +272,19 @@ def test_a_response_that_would_miss_what_it_is_asked_for_is_refused(
     assert (refused.value.code, refused.value.param) == ("unsupported_parameter", param)
 
 
+def test_thoughts_that_a_client_sends_back_are_passed_over(start: Start) -> None:
+    said = [
+        {"role": "user", "content": FRANCE},
+        {"type": "reasoning", "id": "rs_1", "summary": []},
+    ]
+    with client(start()) as openai_client:
+        found = openai_client.responses.create(model="routerr1", input=said)
+        plain = openai_client.responses.create(model="routerr1", input=FRANCE)
+        with pytest.raises(openai.BadRequestError):
+            openai_client.responses.create(model="routerr1", input=said[1:])
+    assert found.output_text == plain.output_text
+
+
 def test_a_response_that_is_cut_ends_as_incomplete(start: Start) -> None:
     with client(start()) as openai_client:
         events = list(
