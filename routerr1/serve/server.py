@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -19,6 +21,7 @@ from routerr1.serve.gateway import Gateway
 from routerr1.serve.keys import is_loopback
 
 _log = logging.getLogger(__name__)
+_SHOWN_S = 5.0  # a load balancer that looks every few seconds sees in it that the gateway ends
 _SWITCH_S = (
     0.0005  # a policy that computes in another thread must not keep the server's thread waiting
 )
@@ -76,6 +79,7 @@ class Server(uvicorn.Server):
         self.gateway = gateway
         self._watches = watches
         self._watching: set[asyncio.Task[None]] = set()
+        self._shows_end = False
         super().__init__(_config(gateway, watches, page=page))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -94,15 +98,30 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Take no new requests; a second signal ends at once."""
         self.gateway.draining = True
+        self._shows_end = sig == signal.SIGTERM
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Wait for the requests under way, then close everything."""
+        """Wait for the requests under way, then close everything.
+
+        After SIGTERM, load balancers have a part of `drain_s` to see the end at /readyz.
+        """
+        if self._shows_end:
+            await self._show_end()
         for watching in self._watching:
             watching.cancel()
         await asyncio.gather(*self._watching, return_exceptions=True)
         await super().shutdown(sockets)
         await self.gateway.aclose()
+
+    async def _show_end(self) -> None:
+        """Keep the socket open; new requests for an answer meet status 503."""
+        drain_s = self.gateway.params.drain_s
+        seconds = min(_SHOWN_S, drain_s / 2)
+        self.config.timeout_graceful_shutdown = max(int(drain_s - seconds), 1)
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not self.force_exit:
+            await asyncio.sleep(0.1)
 
 
 def serve_forever(
