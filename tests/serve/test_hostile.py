@@ -181,6 +181,33 @@ def test_no_key_is_logged_or_kept(start: Start, caplog: pytest.LogCaptureFixture
     assert "planted" not in f"{caplog.text} {row}"
 
 
+def test_a_web_page_of_another_origin_may_ask_only_if_it_is_named(start: Start) -> None:
+    named, other = "https://app.example.org", "https://evil.example.org"
+    asks = {
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "authorization,content-type",
+    }
+    open_to_one, closed = start(cors=[named]), start()
+    with httpx2.Client(trust_env=False, timeout=20) as http:
+
+        def preflight(running: Running, origin: str) -> httpx2.Response:
+            url = f"{running.url}/v1/chat/completions"
+            return http.options(url, headers={"origin": origin, **asks})
+
+        allowed = preflight(open_to_one, named)
+        assert allowed.status_code == 200
+        assert allowed.headers["access-control-allow-origin"] == named
+        assert "POST" in allowed.headers["access-control-allow-methods"]
+        assert preflight(open_to_one, other).status_code == 400
+        assert preflight(closed, named).status_code == 405
+        for refused in (preflight(open_to_one, other), preflight(closed, named)):
+            assert "access-control-allow-origin" not in refused.headers
+        answered = http.get(f"{open_to_one.url}/v1/models", headers={"origin": named})
+        assert answered.headers["access-control-allow-origin"] == named
+        unnamed = http.get(f"{closed.url}/v1/models", headers={"origin": named})
+        assert "access-control-allow-origin" not in unnamed.headers
+
+
 @pytest.mark.parametrize("path", ["/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/nothing"])
 def test_paths_lead_nowhere(start: Start, path: str) -> None:
     said = raw(start(), f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
