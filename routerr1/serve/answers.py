@@ -114,10 +114,14 @@ def require_answer(trajectory: Trajectory) -> str:
 
 
 def usage_of(trajectory: Trajectory) -> UsageBody:
-    """The tokens of a trajectory. The policy reads its prompt and every inserted reply once."""
-    ledger = trajectory.ledger
-    read = len(trajectory.prompt_ids) + sum(len(turn.inserted_ids) for turn in trajectory.turns)
-    return usage_body(ledger, read)
+    """The tokens of a trajectory."""
+    return usage_body(trajectory.ledger, tokens_read(trajectory))
+
+
+def tokens_read(trajectory: Trajectory) -> int:
+    """The tokens that the policy read: its prompt, and every inserted reply once."""
+    inserted = sum(len(turn.inserted_ids) for turn in trajectory.turns)
+    return len(trajectory.prompt_ids) + inserted
 
 
 def usage_body(ledger: Ledger, policy_prompt_tokens: int = 0) -> UsageBody:

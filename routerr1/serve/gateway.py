@@ -200,6 +200,7 @@ class Gateway:
                 raise ApiError(
                     504, f"no answer within {self.params.timeout_s:g} s", "timeout"
                 ) from None
+            kept.trajectory = trajectory
             heard.flush()
             label = engine.identity.label
             placed: Likeness | None = None
