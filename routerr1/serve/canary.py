@@ -157,7 +157,9 @@ class Canary:
                 return f"its median latency is over {ratio:g} times that of the champion"
         scores = self._scores
         if min(len(scores[True]), len(scores[False])) >= least:
-            wrong = [sum(score <= RIGHT for score in scores[side].values()) for side in (True, False)]
+            wrong = [
+                sum(score <= RIGHT for score in scores[side].values()) for side in (True, False)
+            ]
             if more_often(wrong[0], len(scores[True]), wrong[1], len(scores[False])):
                 return f"users call {wrong[0]} of {len(scores[True])} answers wrong"
         right = self._right

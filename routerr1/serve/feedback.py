@@ -167,9 +167,7 @@ def patterns(names: Iterable[str]) -> list[re.Pattern[str]]:
     for name in names:
         parts = name.split(",")
         if len(parts) > 1 and not PERSONAL.keys().isdisjoint(parts):
-            raise DataError(
-                f"--remove {name!r}: holds several; write --remove before each of them"
-            )
+            raise DataError(f"--remove {name!r}: holds several; write --remove before each of them")
         try:
             found.append(re.compile(PERSONAL.get(name, name)))
         except re.error as error:

@@ -43,9 +43,7 @@ class Metrics:
             "tokens", "Tokens by candidate, and of the policy.", *called, "kind"
         )
         self.calls = self._counter("calls", "Calls by candidate and outcome.", *called, "outcome")
-        self.call_seconds = self._histogram(
-            "call_seconds", "Seconds of a call.", _SECONDS, *called
-        )
+        self.call_seconds = self._histogram("call_seconds", "Seconds of a call.", _SECONDS, *called)
         self.over_budget = self._counter("over_budget", "Requests that a budget refused.")
         self.questions = self._counter(
             "questions", "Questions by topic, and whether the router knows such.",

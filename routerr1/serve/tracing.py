@@ -10,6 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -87,10 +88,8 @@ class Tracer:
         import mlflow
 
         until = time.monotonic() + _CLOSE_S
-        try:
+        with suppress(queue.Full):
             self._waiting.put(None, timeout=_CLOSE_S)
-        except queue.Full:
-            pass
         self._thread.join(max(until - time.monotonic(), 0.0))
         if self._thread.is_alive():
             _log.warning("the last traces are left out: the store does not take them")

@@ -127,7 +127,11 @@ def test_a_collector_gets_spans_beside_the_store(mlflow_store: Path) -> None:
     }  # fmt: skip
     try:
         done = subprocess.run(
-            [sys.executable, "-c", TRACED], env=environment, capture_output=True, text=True, check=True
+            [sys.executable, "-c", TRACED],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
         )
     finally:
         server.shutdown()
