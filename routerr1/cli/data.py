@@ -228,9 +228,9 @@ def from_feedback(
     from routerr1.config import load_params
     from routerr1.data.imported import Shares
     from routerr1.serve.feedback import PERSONAL, TooFew, import_feedback
-    from routerr1.serve.store import Store
+    from routerr1.serve.store import Store, database_of
 
-    store = Store(load_params(params).serve.database)
+    store = Store(database_of(load_params(params).serve))
     try:
         made, skipped = import_feedback(
             store, name, [*PERSONAL] if remove is None else remove,

@@ -46,6 +46,25 @@ def test_keys_are_added_listed_and_removed(folder: Path) -> None:
     assert "alice" not in typed("keys", "list")
 
 
+def test_the_environment_names_a_database_where_the_parameters_name_none(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROUTERR1_SERVE_DATABASE", f"sqlite:///{folder / 'shared.sqlite'}")
+    typed("keys", "add", "alice")
+    assert not (folder / "runs/serve.sqlite").exists()
+    assert "alice" in typed("keys", "list")
+    assert [key.name for key in Store(f"sqlite:///{folder / 'shared.sqlite'}").read_keys()] == [
+        "alice"
+    ]
+    text = (folder / "params.yaml").read_text()
+    own = text.replace(
+        "  database: null               # sqlite", "  database: sqlite:///own.sqlite  # "
+    )
+    assert own != text
+    (folder / "params.yaml").write_text(own)
+    assert "alice" not in typed("keys", "list")
+
+
 def test_one_thing_is_served(folder: Path) -> None:
     assert folder == Path.cwd()
     with pytest.raises(ConfigError, match="--model, --policy and --router exclude each other"):
