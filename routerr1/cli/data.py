@@ -206,12 +206,12 @@ def accept(
 def from_feedback(
     name: Annotated[str, typer.Option(help="Name of the data set.")] = "feedback",
     remove: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
-            help="What is removed from texts: email, iban, card, phone, address, key, or regular "
-            "expressions, separated by commas."
+            help="What is removed from texts: email, iban, card, phone, address, key, or a regular "
+            "expression; may be repeated. Without it: all six."
         ),
-    ] = "email,iban,card,phone,address,key",
+    ] = None,
     test: Annotated[float, typer.Option(help="Share held out for the test split.")] = 0.2,
     validation: Annotated[float, typer.Option(help="Share held out for validation.")] = 0.1,
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 42,
@@ -227,13 +227,13 @@ def from_feedback(
     """Make questions of what users of the gateway said; only with their consent, and once each."""
     from routerr1.config import load_params
     from routerr1.data.imported import Shares
-    from routerr1.serve.feedback import TooFew, import_feedback
-    from routerr1.serve.store import Store
+    from routerr1.serve.feedback import PERSONAL, TooFew, import_feedback
+    from routerr1.serve.store import Store, database_of
 
-    store = Store(load_params(params).serve.database)
+    store = Store(database_of(load_params(params).serve))
     try:
         made, skipped = import_feedback(
-            store, name, [part for part in remove.split(",") if part],
+            store, name, [*PERSONAL] if remove is None else remove,
             out=out, shares=Shares(test, validation), seed=seed, at_least=at_least,
         )  # fmt: skip
     except TooFew as few:

@@ -73,8 +73,10 @@ def serve(
         check_store()  # the server's libraries take seconds to import
     from routerr1.serve.build import Choices
     from routerr1.serve.run import Source, run
+    from routerr1.serve.store import database_of
 
     section = loaded.serve.replace(
+        database=database_of(loaded.serve),
         host=loaded.serve.host if host is None else host,
         port=loaded.serve.port if port is None else port,
     )
@@ -153,9 +155,9 @@ def remove(
 @contextmanager
 def _opened(params: Path) -> Iterator["Store"]:
     from routerr1.config import load_params
-    from routerr1.serve.store import Store
+    from routerr1.serve.store import Store, database_of
 
-    store = Store(load_params(params).serve.database)
+    store = Store(database_of(load_params(params).serve))
     try:
         yield store
     finally:

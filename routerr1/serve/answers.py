@@ -11,6 +11,8 @@ from routerr1.serve.engine import Identity
 from routerr1.serve.errors import ApiError, over_budget
 from routerr1.types import Ledger, Reply, Trajectory
 
+_TOKEN_BYTES = 4
+
 
 class PromptDetails(BaseModel):
     """Part of the prompt tokens that candidates read from their caches."""
@@ -112,10 +114,14 @@ def require_answer(trajectory: Trajectory) -> str:
 
 
 def usage_of(trajectory: Trajectory) -> UsageBody:
-    """The tokens of a trajectory. The policy reads its prompt and every inserted reply once."""
-    ledger = trajectory.ledger
-    read = len(trajectory.prompt_ids) + sum(len(turn.inserted_ids) for turn in trajectory.turns)
-    return usage_body(ledger, read)
+    """The tokens of a trajectory."""
+    return usage_body(trajectory.ledger, tokens_read(trajectory))
+
+
+def tokens_read(trajectory: Trajectory) -> int:
+    """The tokens that the policy read: its prompt, and every inserted reply once."""
+    inserted = sum(len(turn.inserted_ids) for turn in trajectory.turns)
+    return len(trajectory.prompt_ids) + inserted
 
 
 def usage_body(ledger: Ledger, policy_prompt_tokens: int = 0) -> UsageBody:
@@ -178,3 +184,12 @@ def stopped_at(text: str, stops: Sequence[str]) -> str:
     """`text` up to the first of `stops`."""
     places = [place for stop in stops if (place := text.find(stop)) >= 0]
     return text[: min(places)] if places else text
+
+
+def first_tokens(text: str, limit: int) -> str:
+    """The beginning of `text`, with four bytes to a token; see `pool.pricing.tokens_by_length`.
+
+    >>> first_tokens("Paris, in France", 2), first_tokens("é" * 5, 1), first_tokens("Paris", 2)
+    ('Paris, i', 'éé', 'Paris')
+    """
+    return text.encode()[: _TOKEN_BYTES * limit].decode(errors="ignore")

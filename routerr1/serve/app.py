@@ -147,7 +147,7 @@ def _add_feedback(app: FastAPI, gateway: Gateway) -> None:
             take, gateway.store, said, key, keep=gateway.params.keep
         )
         if gateway.on_score is not None and said.score is not None and request_row is not None:
-            gateway.on_score(request_row.version, said.score)
+            gateway.on_score(request_row, said.score)
         if gateway.tracer is not None:
             gateway.tracer.assess(chat_id(said.request_id), said)
         return FeedbackResponse(request_id=said.request_id)

@@ -13,6 +13,7 @@ from routerr1.serve.champion import Named, Seat, find_version
 from routerr1.serve.engine import Engine, Identity
 from routerr1.serve.gateway import Gateway
 from routerr1.serve.shadow import Shadow
+from routerr1.serve.store import RequestRow
 from routerr1.tracking.store import open_client
 
 _log = logging.getLogger(__name__)
@@ -123,9 +124,9 @@ class CanarySeat:
         if self.canary is not None:
             await self.canary.finish()
 
-    def _scored(self, version: str, score: float) -> None:
+    def _scored(self, request: RequestRow, score: float) -> None:
         if self.canary is not None:
-            self.canary.scored(version, score)
+            self.canary.scored(request, score)
 
 
 def fill(seat: Seat, named: Named, build: Callable[[Version], Engine]) -> None:

@@ -253,7 +253,7 @@ def _policy_of(generator: Generator, renderer: Renderer, params: Params) -> Poli
 
 
 def _as_chosen(params: Params, choices: Choices) -> Params:
-    """The parameters with the pool that was chosen.
+    """The parameters with the pool that was chosen. Recorded calls become live: `serve.keep` decides.
 
     Raises: ConfigError if candidates are simulated, and that was not asked for.
     """
@@ -264,6 +264,8 @@ def _as_chosen(params: Params, choices: Choices) -> Params:
         )
     elif choices.live and pool.kind == "recorded":
         pool = pool.replace(kind="http", store=None, redraw=0.0)
+    if pool.calls == "record":
+        pool = pool.replace(calls="live", store=None)
     if pool.kind == "simulated" and not choices.demo:
         raise ConfigError(
             "the candidates are simulated: their answers are made up; serve another policy or pool, or "

@@ -16,6 +16,7 @@ from routerr1.serve.engine import Engine
 from routerr1.serve.feedback import RIGHT
 from routerr1.serve.gateway import Gateway
 from routerr1.serve.second import MOST_AT_ONCE, SecondAnswers, right_by_reference
+from routerr1.serve.store import RequestRow
 from routerr1.serve.tracing import sampled
 
 RETURNED = Path("runs/canary")
@@ -46,13 +47,12 @@ class Canary:
         self._seen: dict[bool, deque[_Seen]] = {
             side: deque(maxlen=_WINDOW) for side in (True, False)
         }
-        self._scores: dict[bool, deque[float]] = {
-            side: deque(maxlen=_WINDOW) for side in (True, False)
-        }
+        self._scores: dict[bool, dict[str, float]] = {True: {}, False: {}}
         self._right: dict[bool, deque[float]] = {
             side: deque(maxlen=_WINDOW) for side in (True, False)
         }
         self._verdicts: deque[float] = deque(maxlen=_WINDOW)
+        self._champion = gateway.engine.identity.label
         self._comparing: set[asyncio.Task[None]] = set()
         self._second = SecondAnswers(
             "canary", engine.identity.label, budget_usd=params.budget_usd, judge=params.judge,
@@ -72,7 +72,9 @@ class Canary:
         """Count an outcome; the canary returns if it does worse. Only on the server's event loop."""
         if self.returned is not None or 400 <= outcome.status < 500:
             return
-        own = outcome.asked.engine is self._engine
+        own = self._side(outcome.asked.engine.identity.label)
+        if own is None:
+            return
         self._seen[own].append(_Seen(outcome.failed, outcome.seconds))
         known = outcome.asked.request.metadata or {}
         right = right_by_reference(outcome.answer or "", known)
@@ -95,8 +97,10 @@ class Canary:
 
     async def _compare(self, outcome: Outcome) -> None:
         """Let the champion answer too, and the judge say which answer is better."""
-        found = await self._second.play(outcome, self._gateway.engine)
-        if found is not None and found.verdict is not None and self.returned is None:
+        champion = self._gateway.engine
+        found = await self._second.play(outcome, champion)
+        current = self._side(champion.identity.label) is False
+        if found is not None and found.verdict is not None and self.returned is None and current:
             self._verdicts.append(-found.verdict)  # of the canary over the champion
             self._judge()
 
@@ -106,11 +110,30 @@ class Canary:
             task.cancel()
         await asyncio.gather(*self._comparing, return_exceptions=True)
 
-    def scored(self, version: str, score: float) -> None:
-        """Count a user's word on an answer of `version`."""
-        if self.returned is None:
-            self._scores[version == self._engine.identity.label].append(score)
-            self._judge()
+    def scored(self, request: RequestRow, score: float) -> None:
+        """Count a user's latest word on a request; only on the server's event loop."""
+        own = self._side(request.version)
+        if self.returned is not None or own is None or request.model != self._engine.identity.name:
+            return
+        scores = self._scores[own]
+        scores[request.id] = score
+        if len(scores) > _WINDOW:
+            del scores[next(iter(scores))]
+        self._judge()
+
+    def _side(self, version: str) -> bool | None:
+        """Whether a version is the canary's; None if it is neither that nor the present champion's.
+
+        What an earlier champion did is forgotten.
+        """
+        champion = self._gateway.engine.identity.label
+        if champion != self._champion:
+            self._champion = champion
+            for counted in (self._seen[False], self._scores[False], self._right[False]):
+                counted.clear()
+            self._verdicts.clear()
+        own = self._engine.identity.label
+        return version == own if version in (own, champion) else None
 
     def _judge(self) -> None:
         why = self._worse()
@@ -134,7 +157,9 @@ class Canary:
                 return f"its median latency is over {ratio:g} times that of the champion"
         scores = self._scores
         if min(len(scores[True]), len(scores[False])) >= least:
-            wrong = [sum(score <= RIGHT for score in scores[side]) for side in (True, False)]
+            wrong = [
+                sum(score <= RIGHT for score in scores[side].values()) for side in (True, False)
+            ]
             if more_often(wrong[0], len(scores[True]), wrong[1], len(scores[False])):
                 return f"users call {wrong[0]} of {len(scores[True])} answers wrong"
         right = self._right

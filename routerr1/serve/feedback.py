@@ -93,7 +93,7 @@ def take(store: Store, said: FeedbackRequest, key: Key | None, *, keep: str) -> 
             key_id=None if key is None else key.id,
             score=said.score,
             answer=said.answer if texts else None,
-            comment=said.comment,
+            comment=said.comment if texts else None,
             consent=said.consent,
             question=said.question if texts else None,
         )
@@ -161,10 +161,13 @@ def without_personal(text: str, patterns: Sequence[re.Pattern[str]]) -> str:
 def patterns(names: Iterable[str]) -> list[re.Pattern[str]]:
     """Compiled patterns: names of `PERSONAL`, or regular expressions of one's own.
 
-    Raises: DataError for an expression that is none.
+    Raises: DataError for an expression that is none, and for a list of names, which matches nothing.
     """
     found = []
     for name in names:
+        parts = name.split(",")
+        if len(parts) > 1 and not PERSONAL.keys().isdisjoint(parts):
+            raise DataError(f"--remove {name!r}: holds several; write --remove before each of them")
         try:
             found.append(re.compile(PERSONAL.get(name, name)))
         except re.error as error:

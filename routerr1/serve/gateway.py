@@ -5,7 +5,7 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -21,6 +21,7 @@ from routerr1.pool.wire import clean
 from routerr1.serve.answers import (
     Answer,
     about_of,
+    first_tokens,
     require_answer,
     stopped_at,
     usage_of,
@@ -29,7 +30,7 @@ from routerr1.serve.asked import Asked, Outcome
 from routerr1.serve.build import SERVED
 from routerr1.serve.engine import Engine
 from routerr1.serve.errors import ApiError, invalid, over_budget
-from routerr1.serve.hearing import Event, Heard
+from routerr1.serve.hearing import NOT_ALLOWED, Event, Heard
 from routerr1.serve.kept import Kept
 from routerr1.serve.keys import Keyring, is_loopback
 from routerr1.serve.metrics import Metrics, best_single, single_usd
@@ -53,7 +54,7 @@ class Gateway:
     Attributes:
         observers: are handed every outcome of the router.
         choose: from what a user is known by to an engine that takes the request in place of the champion.
-        on_score: is called with the version and the score of feedback.
+        on_score: is called with the request and the score of feedback.
         beside: other engines, closed with the gateway.
         at_end: is called before engines and store are closed, and has `drain_s` and half a minute.
         loop: of the server, once it runs.
@@ -79,7 +80,7 @@ class Gateway:
         self._finishing: set[asyncio.Future[None]] = set()
         self.observers: list[Callable[[Outcome], None]] = []
         self.choose: Callable[[str], Engine | None] | None = None
-        self.on_score: Callable[[str, float], None] | None = None
+        self.on_score: Callable[[RequestRow, float], None] | None = None
         self.beside: list[Engine] = []
         self.at_end: list[Callable[[], Awaitable[None]]] = []
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -87,7 +88,7 @@ class Gateway:
 
     def models(self, key: Key | None) -> list[str]:
         """The router, other versions of it, and every candidate that this key may ask by name."""
-        others = [engine.identity.label for engine in self.beside]
+        others = dict.fromkeys(engine.identity.label for engine in self.beside)
         return [self.engine.identity.name, *others, *self._candidates(key)]
 
     def _candidates(self, key: Key | None) -> list[str]:
@@ -199,6 +200,7 @@ class Gateway:
                 raise ApiError(
                     504, f"no answer within {self.params.timeout_s:g} s", "timeout"
                 ) from None
+            kept.trajectory = trajectory
             heard.flush()
             label = engine.identity.label
             placed: Likeness | None = None
@@ -208,6 +210,7 @@ class Gateway:
             if self.tracer is not None:
                 self.tracer.put(trajectory, asked.id, label, asked.trace_id, placed)
             _refuse_too_long(trajectory)
+            _refuse_not_allowed(heard.replies)
             said = require_answer(trajectory)
             said, finish = _shortened(said, request, heard)
             asked.answered()
@@ -363,9 +366,22 @@ def _refuse_too_long(trajectory: Trajectory) -> None:
         )
 
 
+def _refuse_not_allowed(replies: Sequence[Reply]) -> None:
+    """Refuse a request whose router asked forbidden candidates alone; it would ask them again."""
+    if replies and all(reply.note == NOT_ALLOWED for reply in replies):
+        names = ", ".join(dict.fromkeys(reply.model for reply in replies))
+        raise ApiError(
+            403, f"the router chose {names}, which this key may not ask", "candidate_not_allowed",
+            retry=False,
+        )  # fmt: skip
+
+
 def _shortened(said: str, request: ChatRequest, heard: Heard) -> tuple[str, str]:
     said = stopped_at(said, request.stops)
-    if request.limit is None or heard.session is None:
+    if request.limit is None:
         return said, "stop"
-    cut = heard.session.truncate(said, request.limit)
+    if heard.session is not None:
+        cut = heard.session.truncate(said, request.limit)
+    else:  # without a policy there is no tokenizer
+        cut = first_tokens(said, request.limit)
     return cut, "stop" if cut == said else "length"

@@ -45,6 +45,7 @@ class Wrote:
     text: str
 
 
+NOT_ALLOWED = "not allowed for this key"
 _BY_HANDLE = re.compile(r"<search>\s*(m[1-9][0-9]*)\s*:")
 Event = Thought | Called | Wrote | Replied
 
@@ -116,9 +117,7 @@ class HearingPool(PoolWrapper):
         heard.event(Called(number, call.candidate, call.query))
         began = time.perf_counter()
         if heard.allowed is not None and call.candidate not in heard.allowed:
-            reply = Reply(
-                call.candidate, "", failure="unavailable", note="not allowed for this key"
-            )
+            reply = Reply(call.candidate, "", failure="unavailable", note=NOT_ALLOWED)
         elif heard.live and isinstance(self.inner, HttpPool):
             reply = await self.inner.listen(
                 replace(call, scope=heard.scope), lambda text: heard.event(Wrote(number, text))

@@ -13,7 +13,7 @@ from routerr1.serve.answers import call_body
 from routerr1.serve.asked import Asked, Outcome
 from routerr1.serve.errors import ApiError, no_database, over_budget
 from routerr1.serve.store import RequestRow
-from routerr1.types import Reply
+from routerr1.types import Reply, Trajectory
 
 if TYPE_CHECKING:
     from routerr1.serve.gateway import Gateway
@@ -39,6 +39,7 @@ class Kept:
         self._grant = grant
         self._question = question
         self.answer: str | None = None
+        self.trajectory: Trajectory | None = None
 
     def __enter__(self) -> "Kept":
         self._gateway.metrics.under_way.inc()
@@ -65,7 +66,8 @@ class Kept:
         model, spend = asked.request.model, asked.spend
         if not self._gateway.is_router(asked):
             spend = None
-        labels = (label, model, "none" if spend is None else f"{spend:.0f}")
+        level = "none" if spend is None else f"{spend:.0f}"
+        labels = (label, model, level)
         seconds = time.perf_counter() - asked.began
         cost_usd = sum(reply.cost_usd for reply in self._replies)
         if status != 200:  # a call that broke off is on no reply, but it is booked
@@ -77,7 +79,9 @@ class Kept:
             metrics.first_s.labels(*labels).observe(asked.first_s)
         if status == 429:
             metrics.over_budget.inc()
-        metrics.replied(label, self._replies)
+        metrics.replied(label, level, self._replies)
+        if self.trajectory is not None:
+            metrics.wrote(label, level, self.trajectory)
         if asked.engine.identity.name == model:
             said = Outcome(asked, self._question, status, seconds, cost_usd, self.answer)
             for observe in self._gateway.observers:

@@ -11,7 +11,8 @@ from prometheus_client import (
 )
 
 from routerr1.baselines.likeness import Likeness
-from routerr1.types import BreakerState, Card, Reply
+from routerr1.serve.answers import tokens_read
+from routerr1.types import BreakerState, Card, Reply, Trajectory
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _USD = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0)
@@ -36,16 +37,13 @@ class Metrics:
             "overhead_seconds", "Seconds beside generation and calls.", _SECONDS, "version"
         )
         self.request_usd = self._histogram("request_usd", "US dollars of a request.", _USD, *asked)
-        self.usd = self._counter("usd", "US dollars by candidate.", "version", "candidate")
+        called = ("version", "spend", "candidate")
+        self.usd = self._counter("usd", "US dollars by candidate.", *called)
         self.tokens = self._counter(
-            "tokens", "Tokens by candidate.", "version", "candidate", "kind"
+            "tokens", "Tokens by candidate, and of the policy.", *called, "kind"
         )
-        self.calls = self._counter(
-            "calls", "Calls by candidate and outcome.", "version", "candidate", "outcome"
-        )
-        self.call_seconds = self._histogram(
-            "call_seconds", "Seconds of a call.", _SECONDS, "candidate"
-        )
+        self.calls = self._counter("calls", "Calls by candidate and outcome.", *called, "outcome")
+        self.call_seconds = self._histogram("call_seconds", "Seconds of a call.", _SECONDS, *called)
         self.over_budget = self._counter("over_budget", "Requests that a budget refused.")
         self.questions = self._counter(
             "questions", "Questions by topic, and whether the router knows such.",
@@ -79,15 +77,21 @@ class Metrics:
             name, about, labels, namespace=_SPACE, registry=self.registry, buckets=buckets
         )
 
-    def replied(self, version: str, replies: Sequence[Reply]) -> None:
+    def replied(self, version: str, spend: str, replies: Sequence[Reply]) -> None:
         """Count the calls of one request."""
         for reply in replies:
-            name = reply.model or "unknown"
-            self.calls.labels(version, name, reply.failure or "ok").inc()
-            self.usd.labels(version, name).inc(reply.cost_usd)
-            self.tokens.labels(version, name, "prompt").inc(reply.prompt_tokens)
-            self.tokens.labels(version, name, "completion").inc(reply.completion_tokens)
-            self.call_seconds.labels(name).observe(reply.latency_s)
+            called = (version, spend, reply.model or "unknown")
+            self.calls.labels(*called, reply.failure or "ok").inc()
+            self.usd.labels(*called).inc(reply.cost_usd)
+            self.tokens.labels(*called, "prompt").inc(reply.prompt_tokens)
+            self.tokens.labels(*called, "completion").inc(reply.completion_tokens)
+            self.call_seconds.labels(*called).observe(reply.latency_s)
+
+    def wrote(self, version: str, spend: str, trajectory: Trajectory) -> None:
+        """Count the tokens that the policy read and wrote for one request."""
+        called = (version, spend, "policy")
+        self.tokens.labels(*called, "prompt").inc(tokens_read(trajectory))
+        self.tokens.labels(*called, "completion").inc(trajectory.ledger.policy_tokens)
 
     def placed(self, version: str, placed: Likeness) -> None:
         """Count a question by its topic."""

@@ -115,6 +115,18 @@ class ResponsesRequest(Common):
     instructions: str | None = None
     max_output_tokens: int | None = Field(default=None, ge=1)
 
+    @field_validator("input", mode="before")
+    @classmethod
+    def _without_reasoning(cls, value: object) -> object:
+        """Clients send back the thoughts of earlier answers, which say nothing to a router."""
+        if not isinstance(value, list):
+            return value
+        return [
+            item
+            for item in value
+            if not (isinstance(item, dict) and item.get("type") == "reasoning")
+        ]
+
     def as_chat(self) -> ChatRequest:
         """The same request as a chat.
 

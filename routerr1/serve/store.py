@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import queue
 import threading
 import time
@@ -13,11 +14,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from routerr1.config import ServeParams
 from routerr1.errors import ConfigError
 from routerr1.files import project_folder
 from routerr1.tracking.store import redact
 
 FILE = Path("runs/serve.sqlite")
+VARIABLE = "ROUTERR1_SERVE_DATABASE"
 _GATHER_S = 0.05  # a thread that wakes for each request would slow the server's own
 _log = logging.getLogger(__name__)
 _tables = sa.MetaData()
@@ -183,7 +186,7 @@ class Store:
     """The database of the gateway.
 
     Args:
-        url: SQLAlchemy address; None is runs/serve.sqlite in the project folder.
+        url: SQLAlchemy address, see `database_of`; None is runs/serve.sqlite in the project folder.
 
     Raises: ConfigError if it cannot be opened.
     """
@@ -333,6 +336,11 @@ class Store:
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
+
+
+def database_of(params: ServeParams) -> str | None:
+    """The address of the database: of the parameters, else of the environment, which may hold a password."""
+    return params.database or os.environ.get(VARIABLE) or None
 
 
 def _values(row: RequestRow | FeedbackRow) -> dict[str, object]:

@@ -1,6 +1,6 @@
 """Sampled requests as MLflow traces, which are OpenTelemetry spans, and users' words as their assessments.
 
-MLflow also sends its spans to a collector if `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is set.
+MLflow also sends its spans to a collector if `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is set; see `tracking.traces`.
 """
 
 import hashlib
@@ -8,7 +8,9 @@ import logging
 import os
 import queue
 import threading
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from routerr1.types import Action, Answer, Ask, Trajectory, Turn
 REQUEST_TAG, VERSION_TAG = "routerr1.request", "routerr1.version"
 TOPIC_TAG, UNLIKE_TAG = "routerr1.topic", "routerr1.unlike"
 _MOST_WAITING = 1000  # traces that wait; further ones are left out
+_CLOSE_S = 30.0
 _HIDDEN = "[not kept]"
 _log = logging.getLogger(__name__)
 
@@ -81,11 +84,16 @@ class Tracer:
             self._put(_Said(request_id, said))
 
     def close(self) -> None:
-        """Store what waits."""
+        """Store what waits, in a time that is bounded: a store may have stopped answering."""
         import mlflow
 
-        self._waiting.put(None)
-        self._thread.join()
+        until = time.monotonic() + _CLOSE_S
+        with suppress(queue.Full):
+            self._waiting.put(None, timeout=_CLOSE_S)
+        self._thread.join(max(until - time.monotonic(), 0.0))
+        if self._thread.is_alive():
+            _log.warning("the last traces are left out: the store does not take them")
+            return
         mlflow.flush_trace_async_logging()
 
     def _put(self, item: _Traced | _Said) -> None:
@@ -103,6 +111,8 @@ class Tracer:
                     self._assess(item)
             except RegistryError as error:  # an answer matters more than its trace
                 _log.warning("not traced: %s", error)
+            except Exception:  # whatever it is, the next trace may succeed
+                _log.exception("not traced")
 
     def _assess(self, item: _Said) -> None:
         import mlflow
@@ -118,12 +128,13 @@ class Tracer:
             )
             for trace in found:
                 number, said = trace.info.trace_id, item.said
+                texts = self._texts or said.consent
                 if said.score is not None:
                     mlflow.log_feedback(
                         trace_id=number, name="user", value=said.score, source=source,
-                        rationale=said.comment,
+                        rationale=said.comment if texts else None,
                     )  # fmt: skip
-                if said.answer is not None and (self._texts or said.consent):
+                if said.answer is not None and texts:
                     mlflow.log_expectation(
                         trace_id=number, name="right_answer", value=said.answer, source=source
                     )

@@ -5,6 +5,7 @@ finished trajectories, so that a rollout needs no tracing; times are laid out fr
 """
 
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -25,6 +26,8 @@ Item = TypeVar("Item")
 Key = tuple[str, str, int, str, str]
 
 _NS = 1_000_000_000
+BOTH = "MLFLOW_TRACE_ENABLE_OTLP_DUAL_EXPORT"
+"""Without it, MLflow sends spans to a collector of OpenTelemetry in place of its own store."""
 CORRECT, REFERENCES = "correct", "reference_answers"
 """Names of the assessments: whether the answer is right, and what it is held against."""
 
@@ -134,6 +137,7 @@ def _trace(
     import mlflow
     from mlflow.tracing.constant import TraceMetadataKey
 
+    os.environ.setdefault(BOTH, "true")
     started = now = time.time_ns() - int(sum(map(_seconds, trajectory.turns)) * _NS)
     question, ledger = trajectory.question, trajectory.ledger
     root = mlflow.start_span_no_context(

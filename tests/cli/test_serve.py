@@ -7,8 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 from routerr1.cli import app
-from routerr1.errors import ConfigError
-from routerr1.serve.store import Store
+from routerr1.data.splits import read_file
+from routerr1.errors import ConfigError, DataError
+from routerr1.serve.store import FeedbackRow, Store
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,6 +46,25 @@ def test_keys_are_added_listed_and_removed(folder: Path) -> None:
     assert "alice" not in typed("keys", "list")
 
 
+def test_the_environment_names_a_database_where_the_parameters_name_none(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROUTERR1_SERVE_DATABASE", f"sqlite:///{folder / 'shared.sqlite'}")
+    typed("keys", "add", "alice")
+    assert not (folder / "runs/serve.sqlite").exists()
+    assert "alice" in typed("keys", "list")
+    assert [key.name for key in Store(f"sqlite:///{folder / 'shared.sqlite'}").read_keys()] == [
+        "alice"
+    ]
+    text = (folder / "params.yaml").read_text()
+    own = text.replace(
+        "  database: null               # sqlite", "  database: sqlite:///own.sqlite  # "
+    )
+    assert own != text
+    (folder / "params.yaml").write_text(own)
+    assert "alice" not in typed("keys", "list")
+
+
 def test_one_thing_is_served(folder: Path) -> None:
     assert folder == Path.cwd()
     with pytest.raises(ConfigError, match="--model, --policy and --router exclude each other"):
@@ -53,3 +73,24 @@ def test_one_thing_is_served(folder: Path) -> None:
         typed("serve", "--model", "runs:/1/model")
     with pytest.raises(ConfigError, match="there is no key; make one"):
         typed("serve", "--policy", "models/policy", "--host", "0.0.0.0")
+
+
+def test_feedback_becomes_questions_without_what_is_named(folder: Path) -> None:
+    store = Store(None)
+    said = "Is ticket 12345 of ann@example.org open?"
+    store.write_feedback(FeedbackRow("r1", 1.0, None, None, "yes", None, True, said))
+    store.close()
+    shares = ("--test", "0", "--validation", "0")
+
+    def asked(*remove: str) -> str:
+        name = f"feedback{len(remove)}"
+        typed("data", "from-feedback", "--name", name, *shares, *remove)
+        (row,) = read_file(folder / f"data/imported/{name}.parquet")
+        return row.question
+
+    assert asked() == "Is ticket 12345 of [removed] open?"
+    assert asked("--remove", r"\d{4,6}") == "Is ticket [removed] of ann@example.org open?"
+    both = asked("--remove", r"\d{4,6}", "--remove", "email")
+    assert both == "Is ticket [removed] of [removed] open?"
+    with pytest.raises(DataError, match="write --remove before each"):
+        typed("data", "from-feedback", "--name", "list", *shares, "--remove", "email,key")

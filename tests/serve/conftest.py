@@ -15,7 +15,7 @@ from routerr1.pool.budget import Budget, BudgetedPool, Limits
 from routerr1.prompt import renderer
 from routerr1.rollout.generate import Generator, ScriptedGenerator
 from routerr1.serve.build import policy_route
-from routerr1.serve.engine import Engine, Identity
+from routerr1.serve.engine import Engine, Identity, Route
 from routerr1.serve.gateway import Gateway
 from routerr1.serve.server import Server, listen
 from routerr1.serve.store import Store
@@ -82,6 +82,7 @@ def start(
             identity: Identity | None = None,
             budget: Budget | None = None,
             topics: Topics | None = None,
+            route: Route | None = None,
             **section: object,
         ) -> Running:
             served = ServeParams.model_validate({"drain_s": 1, **section})
@@ -89,12 +90,13 @@ def start(
                 tmp_path / "budget.sqlite", limits or Limits(), run=f"run {time.monotonic_ns()}"
             )
             inner = asked or BudgetedPool(pool, budget, max_reply_tokens=100)
-            route = policy_route(
+            decides_first = route is not None
+            route = route or policy_route(
                 generator or ScriptedGenerator(calls_atlas), renderer("compact", 4), params
             )
             engine = Engine(
                 identity or Identity("routerr1", "7", "policy", "simulated"), route, inner, budget,
-                topics=topics,
+                decides_first=decides_first, topics=topics,
             )  # fmt: skip
             gateway = Gateway(
                 engine, served, Store(served.database or f"sqlite:///{tmp_path / 'serve.sqlite'}")

@@ -1,6 +1,7 @@
 """A version for a share of users, which returns by itself."""
 
 import re
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from routerr1.serve.beside import CanarySeat
 from routerr1.serve.build import policy_route
 from routerr1.serve.canary import Canary, has_returned
 from routerr1.serve.engine import Engine, Identity
+from routerr1.serve.store import RequestRow
 from routerr1.simulation.pool import SimulatedPool
 from tests.serve.conftest import Running, Start, calls_atlas
+from tests.serve.test_feedback import say
 from tests.serve.test_openai_client import ASK, client, until
 from tests.serve.test_shadow import Answers
 
@@ -87,16 +90,95 @@ async def test_users_words_count(
 ) -> None:
     running, canary = with_canary(start, pool, params, tmp_path, ScriptedGenerator(calls_atlas))
 
-    def score() -> None:
-        for _ in range(12):
-            canary.scored("routerr1@7", 1.0)
-            canary.scored("routerr1@8", own)
-        scored.append(True)
-
-    scored: list[bool] = []
-    running.server.call(score)
-    await until(lambda: scored)
+    await judge(
+        running,
+        canary,
+        [(row(f"{version}-{number}", version), score)
+         for number in range(12) for version, score in (("7", 1.0), ("8", own))],
+    )  # fmt: skip
     assert (canary.returned is not None) is returns
+
+
+def row(number: str, version: str, model: str = "routerr1") -> RequestRow:
+    label = f"routerr1@{version}"
+    return RequestRow(number, 1.0, None, None, label, model, 5.0, 200, None, 0.0, 0.1, [])
+
+
+async def judge(running: Running, canary: Canary, said: list[tuple[RequestRow, float]]) -> None:
+    """Let users say this, on the server's event loop."""
+
+    def score() -> None:
+        for request, value in said:
+            canary.scored(request, value)
+        done.set()
+
+    done = threading.Event()
+    running.server.call(score)
+    await until(done.is_set)
+
+
+async def test_a_judgement_of_a_request_counts_once_and_the_latest_does(
+    start: Start, pool: SimulatedPool, params: Params, tmp_path: Path
+) -> None:
+    running, canary = with_canary(start, pool, params, tmp_path, ScriptedGenerator(calls_atlas))
+    bad, good = row("bad", "8"), row("good", "7")
+    await judge(running, canary, [(bad, 0.0), (good, 1.0)] * 20)
+    assert canary.returned is None
+    first = [(row(f"7-{n}", "7"), 1.0) for n in range(12)] + [
+        (row(f"8-{n}", "8"), 1.0) for n in range(12)
+    ]
+    await judge(running, canary, first)
+    assert canary.returned is None
+    await judge(running, canary, [(row(f"8-{n}", "8"), 0.0) for n in range(12)])
+    assert "users call" in (canary.returned or "")
+
+
+@pytest.mark.parametrize("who", ["earlier champion", "candidate", "asked by its label"])
+async def test_only_what_the_compared_versions_answered_counts(
+    start: Start, pool: SimulatedPool, params: Params, tmp_path: Path, who: str
+) -> None:
+    running, canary = with_canary(start, pool, params, tmp_path, ScriptedGenerator(calls_atlas))
+    version = "6" if who == "earlier champion" else "7"
+    model = {"candidate": "Atlas", "asked by its label": "routerr1@7"}.get(who, "routerr1")
+    said = [(row(f"a{n}", version, model), 1.0) for n in range(12)]
+    await judge(running, canary, [*said, *((row(f"b{n}", "8"), 0.0) for n in range(12))])
+    assert canary.returned is None
+    await judge(running, canary, [(row(f"c{n}", "7"), 1.0) for n in range(12)])
+    assert "users call" in (canary.returned or "")
+
+
+async def test_a_new_champion_is_compared_by_what_it_does_itself(
+    start: Start, pool: SimulatedPool, params: Params, tmp_path: Path
+) -> None:
+    running, canary = with_canary(start, pool, params, tmp_path, ScriptedGenerator(calls_atlas))
+    await judge(running, canary, [(row(f"a{n}", "7"), 1.0) for n in range(12)])
+    budget = Budget(tmp_path / "next.sqlite", Limits(), run="next")
+    engine = Engine(
+        Identity("routerr1", "9", "policy", "simulated"),
+        policy_route(ScriptedGenerator(calls_atlas), renderer("compact", 4), params),
+        BudgetedPool(pool, budget, max_reply_tokens=100),
+        budget,
+    )
+    running.server.call(lambda: running.gateway.take_over(engine))
+    await judge(running, canary, [(row(f"b{n}", "8"), 0.0) for n in range(12)])
+    assert canary.returned is None
+    await judge(running, canary, [(row(f"c{n}", "9"), 1.0) for n in range(12)])
+    assert "users call" in (canary.returned or "")
+
+
+def test_one_user_who_repeats_a_word_ends_no_canary(
+    start: Start, pool: SimulatedPool, params: Params, tmp_path: Path
+) -> None:
+    running, canary = with_canary(start, pool, params, tmp_path, ScriptedGenerator(calls_atlas))
+    ids: dict[str, str] = {}
+    with client(running) as openai_client:
+        for number in range(20):
+            found = openai_client.chat.completions.create(**ASK, user=f"user {number}")
+            ids[found.system_fingerprint] = found.id
+    for _ in range(12):
+        assert say(running, request_id=ids["routerr1@7"], score=1).is_success
+        assert say(running, request_id=ids["routerr1@8"], score=0).is_success
+    assert canary.returned is None
 
 
 def judged_by(
@@ -185,3 +267,17 @@ def test_a_version_beside_the_champion_can_be_asked_by_its_name(
         found = openai_client.chat.completions.create(**{**ASK, "model": "routerr1@8"})
     assert found.model_extra["routerr1"]["version"] == "8"
     assert canary.returned is None
+
+
+def test_a_version_that_is_shadow_and_canary_is_listed_once(
+    start: Start, pool: SimulatedPool, params: Params, tmp_path: Path
+) -> None:
+    running, _ = with_canary(start, pool, params, tmp_path, ScriptedGenerator(calls_atlas))
+    budget = Budget(tmp_path / "shadow.sqlite", Limits(), run="shadow")
+    route = policy_route(ScriptedGenerator(calls_atlas), renderer("compact", 4), params)
+    identity = Identity("routerr1", "8", "policy", "simulated")
+    running.gateway.add_beside(
+        Engine(identity, route, BudgetedPool(pool, budget, max_reply_tokens=100), budget)
+    )
+    with client(running) as openai_client:
+        assert [model.id for model in openai_client.models.list()] == ["routerr1", "routerr1@8"]

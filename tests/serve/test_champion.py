@@ -1,6 +1,7 @@
 """A new champion takes over while requests are under way."""
 
 import asyncio
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -84,6 +85,28 @@ async def test_requests_under_way_end_with_the_version_that_took_them(
     }
     await until(lambda: old.closed)
     assert before.under_way == 0
+
+
+async def test_an_end_is_seen_by_load_balancers_while_a_request_is_under_way(
+    start: Start, pool: SimulatedPool
+) -> None:
+    slow = Gated(pool, "late")
+    running = start(asked=slow, drain_s=8)
+    async with asynchronous(running) as openai_client:
+        waiting = asyncio.ensure_future(openai_client.chat.completions.create(**ASK))
+        await until(lambda: slow.asked == 1)
+        running.server.call(lambda: running.server.handle_exit(signal.SIGTERM, None))
+        await until(lambda: running.server.should_exit)
+        await asyncio.sleep(0.5)  # uvicorn looks every 0.1 s
+        async with httpx2.AsyncClient(base_url=running.url, trust_env=False) as http:
+            ready = await http.get("/readyz")
+            assert (ready.status_code, ready.json()["status"]) == (503, "draining")
+            refused = await http.post("/v1/chat/completions", json=ASK)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
+            assert refused.headers["x-should-retry"] == "true"
+        slow.may_end.set()
+        assert (await waiting).choices[0].message.content == "late"
+    await until(lambda: slow.closed)
 
 
 def test_a_message_is_believed_only_if_it_is_signed_and_fresh() -> None:

@@ -67,6 +67,19 @@ def test_feedback_is_for_ones_own_requests(start: Start) -> None:
     assert (kept.question, kept.answer) == (None, None)
 
 
+@pytest.mark.parametrize("keep", ["none", "metadata", "full"])
+@pytest.mark.parametrize("consent", [True, False])
+def test_a_comment_is_a_text_and_kept_like_one(start: Start, keep: str, *, consent: bool) -> None:
+    running = start(keep=keep)
+    with client(running) as openai_client:
+        number = openai_client.chat.completions.create(**ASK).id
+    said = {"request_id": number, "score": 1, "answer": "Paris", "comment": "ask ann@example.org"}
+    assert say(running, **said, consent=consent).status_code == 201
+    (kept,) = running.gateway.store.feedback()
+    texts = keep == "full" or consent
+    assert (kept.score, kept.answer is not None, kept.comment is not None) == (1, texts, texts)
+
+
 def test_the_latest_word_counts() -> None:
     request = RequestRow("r", 1.0, None, None, "v", "m", 5.0, 200, None, 0.0, 0.1, [], "Q?", "A")
     said = [
@@ -88,6 +101,11 @@ def test_personal_data_is_removed(text: str) -> None:
     every = patterns(["email", "iban", "card", "phone", "address", "key"])
     assert without_personal(f"Is {text} right?", every) == "Is [removed] right?"
     assert without_personal("In 1994, 3 of 10.5 million?", every) == "In 1994, 3 of 10.5 million?"
+
+
+def test_a_list_of_patterns_is_refused_as_one_pattern_would_match_nothing() -> None:
+    with pytest.raises(DataError, match="write --remove before each"):
+        patterns(["email,iban"])
 
 
 def test_a_pattern_that_is_none_is_named() -> None:

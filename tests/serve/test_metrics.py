@@ -19,6 +19,12 @@ def page(url: str) -> str:
     return httpx2.get(f"{url}/metrics", timeout=30).text
 
 
+def value(shown: str, series: str) -> float:
+    """The value of one series."""
+    (found,) = (line for line in shown.splitlines() if line.startswith(f"{series} "))
+    return float(found.split()[-1])
+
+
 def test_requests_calls_and_dollars_are_counted(start: Start) -> None:
     running = start()
     with client(running) as openai_client:
@@ -29,10 +35,21 @@ def test_requests_calls_and_dollars_are_counted(start: Start) -> None:
     labels = 'model="routerr1",spend="10",version="routerr1@7"'
     for name in ("request_seconds", "first_token_seconds", "request_usd"):
         assert f"routerr1_{name}_count{{{labels}}} 1.0" in shown
-    cost = re.search(r'routerr1_usd_total\{candidate="Atlas",version="routerr1@7"\} (\S+)', shown)
-    assert cost is not None
-    assert float(cost[1]) == pytest.approx(found.usage.cost)
-    assert 'routerr1_calls_total{candidate="Atlas",outcome="ok",version="routerr1@7"} 1.0' in shown
+    called = 'spend="10",version="routerr1@7"'
+    cost = value(shown, f'routerr1_usd_total{{candidate="Atlas",{called}}}')
+    assert cost == pytest.approx(found.usage.cost)
+    assert f'routerr1_calls_total{{candidate="Atlas",outcome="ok",{called}}} 1.0' in shown
+    assert f'routerr1_call_seconds_count{{candidate="Atlas",{called}}} 1.0' in shown
+    for kind, tokens in (
+        ("prompt", found.usage.prompt_tokens),
+        ("completion", found.usage.completion_tokens),
+    ):
+        of_each = [
+            value(shown, f'routerr1_tokens_total{{candidate="{name}",kind="{kind}",{called}}}')
+            for name in ("Atlas", "policy")
+        ]
+        assert min(of_each) > 0
+        assert sum(of_each) == tokens
     assert 'routerr1_serving{version="routerr1@7"} 1.0' in shown
 
 

@@ -13,10 +13,13 @@ import openai
 import pytest
 import sqlalchemy as sa
 
+from routerr1.baselines.replies import Always
+from routerr1.config import Params
 from routerr1.pool.base import Call, Pool
 from routerr1.pool.budget import Budget, BudgetedPool, Limits
 from routerr1.rollout.generate import ScriptedGenerator
-from routerr1.serve.engine import Identity
+from routerr1.serve.build import reply_route
+from routerr1.serve.engine import Identity, Route
 from routerr1.serve.keys import new_key
 from routerr1.simulation.pool import SimulatedPool
 from routerr1.types import Reply
@@ -27,6 +30,24 @@ ASK: dict[str, Any] = {"model": "routerr1", "messages": [{"role": "user", "conte
 
 def client(running: Running, key: str = "none", **options: Any) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{running.url}/v1", api_key=key, max_retries=0, **options)
+
+
+class Saying(Pool):
+    """A pool with one reply to everything."""
+
+    def __init__(self, inner: Pool, text: str) -> None:
+        self.cards = inner.cards
+        self._text = text
+        self.asked: list[str] = []
+
+    async def ask(self, call: Call) -> Reply:
+        self.asked.append(call.candidate)
+        return Reply(call.candidate, self._text, 1, 1, 1e-6)
+
+
+def always_atlas(params: Params) -> Route:
+    """A router without a policy, which asks Atlas whatever the question."""
+    return reply_route(Always("Atlas"), "fixed/Atlas", params)
 
 
 def asynchronous(running: Running, key: str = "none") -> openai.AsyncOpenAI:
@@ -154,6 +175,22 @@ def test_an_answer_is_cut_at_the_limit_and_at_a_stop(start: Start) -> None:
     assert "capital" not in stopped.choices[0].message.content
 
 
+def test_a_reply_that_is_the_answer_is_cut_at_the_limit(
+    start: Start, pool: SimulatedPool, params: Params
+) -> None:
+    running = start(asked=Saying(pool, "Paris, " * 9), route=always_atlas(params))
+    with client(running) as openai_client:
+        cut = openai_client.chat.completions.create(**ASK, max_tokens=2).choices[0]
+        whole = openai_client.chat.completions.create(**ASK, max_tokens=20).choices[0]
+        found = openai_client.responses.create(model="routerr1", input=FRANCE, max_output_tokens=2)
+        chunks = list(openai_client.chat.completions.create(**ASK, stream=True, max_tokens=2))
+    assert (cut.message.content, cut.finish_reason) == ("Paris, P", "length")
+    assert (len(whole.message.content), whole.finish_reason) == (62, "stop")
+    assert (found.output_text, found.status) == ("Paris, P", "incomplete")
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "Paris, P"
+    assert chunks[-1].choices[0].finish_reason == "length"
+
+
 @pytest.mark.parametrize(
     ("change", "error", "code", "param"),
     [
@@ -233,6 +270,19 @@ def test_a_response_that_would_miss_what_it_is_asked_for_is_refused(
     with client(start()) as openai_client, pytest.raises(openai.BadRequestError) as refused:
         openai_client.responses.create(model="routerr1", input=FRANCE, **{field: value})
     assert (refused.value.code, refused.value.param) == ("unsupported_parameter", param)
+
+
+def test_thoughts_that_a_client_sends_back_are_passed_over(start: Start) -> None:
+    said = [
+        {"role": "user", "content": FRANCE},
+        {"type": "reasoning", "id": "rs_1", "summary": []},
+    ]
+    with client(start()) as openai_client:
+        found = openai_client.responses.create(model="routerr1", input=said)
+        plain = openai_client.responses.create(model="routerr1", input=FRANCE)
+        with pytest.raises(openai.BadRequestError):
+            openai_client.responses.create(model="routerr1", input=said[1:])
+    assert found.output_text == plain.output_text
 
 
 def test_a_response_that_is_cut_ends_as_incomplete(start: Start) -> None:
@@ -445,6 +495,24 @@ def test_a_key_reaches_only_its_candidates(start: Start) -> None:
     with client(running, secret) as openai_client, pytest.raises(openai.APIStatusError) as refused:
         openai_client.chat.completions.create(**ASK)  # the policy asks Atlas whatever it reads
     assert refused.value.status_code == 502
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_router_that_chooses_what_a_key_may_not_ask_is_refused_for_good(
+    start: Start, pool: SimulatedPool, params: Params, *, stream: bool
+) -> None:
+    saying = Saying(pool, "Paris")
+    running = start(asked=saying, route=always_atlas(params))
+    secret, key = new_key("penny", candidates=frozenset({"Penny"}))
+    running.gateway.store.add_key(key)
+    with (
+        client(running, secret) as openai_client,
+        pytest.raises(openai.PermissionDeniedError, match="the router chose Atlas") as refused,
+    ):
+        openai_client.chat.completions.create(**ASK, stream=stream)
+    assert refused.value.code == "candidate_not_allowed"
+    assert refused.value.response.headers["x-should-retry"] == "false"
+    assert saying.asked == []
 
 
 async def test_more_requests_than_are_taken_at_once_are_sent_away(

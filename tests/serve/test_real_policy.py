@@ -21,10 +21,13 @@ from routerr1.serve.engine import Engine, Identity
 from routerr1.serve.gateway import Gateway
 from routerr1.serve.hearing import Heard
 from routerr1.serve.store import Store
+from routerr1.simulation.candidates import default_candidates
 from routerr1.simulation.pool import SimulatedPool
 from routerr1.simulation.server import serving as simulated_serving
 from routerr1.types import Question
 from tests.serve.conftest import FRANCE, serving
+from tests.serve.stub import WORDS, build_stub
+from tests.servers import write_pool_file
 from tests.vllm_server import build_server
 
 BODY = {"model": "routerr1", "messages": [{"role": "user", "content": FRANCE}]}
@@ -129,6 +132,27 @@ async def test_a_router_without_a_policy_answers_with_the_reply_it_chooses(
     assert found["choices"][0]["message"]["content"] == pool.say("Penny", FRANCE)
     assert [call["model"] for call in found["routerr1"]["calls"]] == ["Penny"]
     assert found["routerr1"]["router"] == "fixed/Penny"
+
+
+async def test_calls_of_a_workspace_that_records_are_not_recorded(
+    params: Params, pool: SimulatedPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_cards(tmp_path / "data/pool/cards.json", list(pool.cards))
+    calls = Path("data/calls/calls.jsonl")
+    with simulated_serving(build_stub()) as address:
+        file = write_pool_file(tmp_path / "pools/stub.yaml", address, default_candidates())
+        asked = params.pool.replace(kind="http", file=file, calls="record", store=calls, redraw=0.0)
+        recording = params.replace(pool=asked, model=params.model.replace(init="none"))
+        choices = Choices(topics=False)
+        engine = await asyncio.to_thread(router_engine, "fixed/Atlas", recording, choices)
+        serve = params.serve.replace(keep="none")
+        gateway = Gateway(engine, serve, Store(f"sqlite:///{tmp_path / 's.sqlite'}"))
+        with serving(gateway) as (url, _):
+            async with httpx2.AsyncClient(base_url=url, trust_env=False, timeout=60) as http:
+                found = (await http.post("/v1/chat/completions", json=BODY)).json()
+    assert found["choices"][0]["message"]["content"] == "".join(WORDS)
+    assert not calls.exists()
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """The process: which addresses it takes, and how it ends."""
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 
 from routerr1.errors import ConfigError
 from routerr1.pool.cards import write_cards
-from routerr1.serve.server import is_loopback, listen, require_keys
+from routerr1.serve.server import is_loopback, listen, raise_file_limit, require_keys
 from routerr1.simulation.pool import SimulatedPool
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +38,16 @@ def test_a_taken_port_is_named() -> None:
     with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{port} .*; is it taken"):
         listen("127.0.0.1", port)
     taken.close()
+
+
+def test_as_many_connections_are_taken_as_the_system_allows() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
+    try:
+        raise_file_limit()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.slow

@@ -1,9 +1,17 @@
 """Requests as traces of MLflow, with no more text than is kept."""
 
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any, ClassVar
 
 import mlflow
 import pytest
+from mlflow.environment_variables import MLFLOW_TRACE_ENABLE_OTLP_DUAL_EXPORT
 
 from routerr1.baselines.likeness import Likeness
 from routerr1.config import RolloutParams
@@ -14,6 +22,7 @@ from routerr1.serve.feedback import FeedbackRequest
 from routerr1.serve.tracing import REQUEST_TAG, TOPIC_TAG, UNLIKE_TAG, Tracer, open_tracer, sampled
 from routerr1.simulation.pool import SimulatedPool
 from routerr1.tracking.store import experiment_id, open_client
+from routerr1.tracking.traces import BOTH
 from routerr1.types import Question, Trajectory
 from tests.serve.conftest import FRANCE, calls_atlas
 
@@ -35,7 +44,8 @@ async def test_a_trace_holds_figures_and_texts_only_if_they_are_kept(
     tracer = Tracer("served", share=1.0, texts=texts)
     placed = Likeness("places", share=0.9, similarity=0.2, usual=0.4)
     tracer.put(await played(pool), "chatcmpl-1", "routerr1@7", "ab" * 16, placed)
-    tracer.assess("chatcmpl-1", FeedbackRequest(request_id="chatcmpl-1", score=0, answer="Lyon"))
+    said = FeedbackRequest(request_id="chatcmpl-1", score=0, answer="Lyon", comment="No: Lyon.")
+    tracer.assess("chatcmpl-1", said)
     tracer.close()
     mlflow.flush_trace_async_logging()
     client = open_client()
@@ -50,9 +60,97 @@ async def test_a_trace_holds_figures_and_texts_only_if_they_are_kept(
     whole = str(trace.to_dict())
     assert ("capital" in whole) is texts
     assert ("Paris" in whole) is texts
-    said = {each.name: each for each in trace.info.assessments}
-    assert said["user"].feedback.value == 0
-    assert ("right_answer" in said) is texts
+    words = {each.name: each for each in trace.info.assessments}
+    assert words["user"].feedback.value == 0
+    assert words["user"].rationale == ("No: Lyon." if texts else None)
+    assert ("right_answer" in words) is texts
+
+
+@pytest.mark.slow
+async def test_a_trace_that_cannot_be_made_ends_neither_the_next_one_nor_the_gateway(
+    mlflow_store: Path, pool: SimulatedPool
+) -> None:
+    assert mlflow_store == Path.cwd()
+    tracer = Tracer("served", share=1.0, texts=True)
+    trajectory = await played(pool)
+    broken: Any = None
+    tracer.put(replace(trajectory, turns=broken), "chatcmpl-1", "routerr1@7", "ab" * 16)
+    tracer.put(trajectory, "chatcmpl-2", "routerr1@7", "cd" * 16)
+    tracer.close()
+    client = open_client()
+    (trace,) = client.search_traces(locations=[experiment_id(client, "served")])
+    assert trace.info.tags[REQUEST_TAG] == "chatcmpl-2"
+
+
+class Collector(BaseHTTPRequestHandler):
+    """Takes spans by OTLP over HTTP."""
+
+    taken: ClassVar[list[bytes]] = []
+
+    def do_POST(self) -> None:
+        self.taken.append(self.rfile.read(int(self.headers["content-length"])))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+# In a process of its own, because MLflow reads the address once.
+TRACED = """
+import asyncio, mlflow
+from routerr1.serve.tracing import Tracer
+from routerr1.simulation.candidates import default_candidates
+from routerr1.simulation.pool import SimulatedPool
+from routerr1.tracking.store import experiment_id, open_client
+from tests.serve.test_tracing import played
+
+tracer = Tracer("served", share=1.0, texts=True)
+tracer.put(asyncio.run(played(SimulatedPool(default_candidates(), {}, seed=1))), "r", "v", "ab" * 16)
+tracer.close()
+mlflow.flush_trace_async_logging(terminate=True)
+client = open_client()
+print(len(client.search_traces(locations=[experiment_id(client, "served")])))
+"""
+
+
+@pytest.mark.slow
+def test_a_collector_gets_spans_beside_the_store(mlflow_store: Path) -> None:
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http.trace_exporter")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Collector)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}/v1/traces"
+    environment = {
+        **os.environ, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": address,
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{mlflow_store / 'mlflow.db'}",
+    }  # fmt: skip
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", TRACED],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert done.stdout.split()[-1] == "1"
+    assert any(b"call Atlas" in each for each in Collector.taken)
+
+
+@pytest.mark.slow
+async def test_a_collector_does_not_take_the_place_of_the_store(
+    mlflow_store: Path, pool: SimulatedPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert mlflow_store == Path.cwd()
+    monkeypatch.setenv(BOTH, "")
+    monkeypatch.delenv(BOTH)
+    tracer = Tracer("served", share=1.0, texts=True)
+    tracer.put(await played(pool), "chatcmpl-1", "routerr1@7", "ab" * 16)
+    tracer.close()
+    assert MLFLOW_TRACE_ENABLE_OTLP_DUAL_EXPORT.get() is True
 
 
 def test_nothing_is_traced_without_a_store_or_if_nothing_is_kept(
