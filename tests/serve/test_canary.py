@@ -113,6 +113,7 @@ async def judge(running: Running, canary: Canary, said: list[tuple[RequestRow, f
         done.set()
 
     done = threading.Event()
+    await until(lambda: running.gateway.loop is not None)
     running.server.call(score)
     await until(done.is_set)
 
