@@ -124,15 +124,17 @@ CLAIMS: tuple[Claim, ...] = (
     *(
         Claim("docs/results/middling.md", words, "docs/results/middling.json", f"routers.{field}", figure)
         for words, field, figure in (
-            ("it has .633 [.574, .691]", "policy.em.mean", ".633"),
-            ("has .653: −.021 [−.100, +.059]", "baseline/knn_multi_turn.em.mean", ".653"),
-            ("has .653: −.021 [−.100, +.059]", "baseline/knn_multi_turn.minus.low", "−.100"),
-            ("learning it has .659", "baseline/policy_before_rl.em.mean", ".659"),
-            ("−.045 [−.125, +.036]", "baseline/knn_spend_5.minus.mean", "−.045"),
-            ("+.133 [+.072, +.193]", "random.minus.mean", "+.133"),
+            ("next has .848 [.795, .898] exact match", "baseline/ask_again.em.mean", ".848"),
+            ("the trained policy .718 [.657, .777]", "policy.em.mean", ".718"),
+            ("by kNN has .646", "baseline/knn_multi_turn.em.mean", ".646"),
+            ("−.131 [−.182, −.081] below the rule", "baseline/ask_again.minus.mean", "−.131"),
+            ("−.131 [−.182, −.081] below the rule", "baseline/ask_again.minus.low", "−.182"),
+            ("+.072 [+.004, +.138] above kNN", "baseline/knn_multi_turn.minus.mean", "+.072"),
+            ("+.072 [+.004, +.138] above kNN", "baseline/knn_multi_turn.minus.low", "+.004"),
+            ("Training brings +.040 [−.030, +.108]", "baseline/policy_before_rl.minus.mean", "+.040"),
         )
     ),
-    Claim("README.md", "nothing**: −.021 [−.100, +.059]", "docs/results/middling.json", "routers.baseline/knn_multi_turn.minus.mean", "−.021"),
+    Claim("README.md", "−.131 [−.182, −.081] against it", "docs/results/middling.json", "routers.baseline/ask_again.minus.mean", "−.131"),
     *(
         Claim("docs/results/collapse.md", words, "docs/results/collapse.json", field, figure)
         for words, field, figure in (
@@ -171,7 +173,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(_INDEX, "140 against 31 requests a second, 127 against 380 MB", _GATEWAY, "litellm.memory_mb", "380"),
     Claim(_INDEX, "two busy cores | 2.5 ms", _GATEWAY, "gateway.overhead.median_ms", "2.5"),
     Claim(_INDEX, "after the candidate's own | 8 ms", _GATEWAY, "gateway.first_token_beyond_stub_ms", "8"),
-    Claim(_INDEX, "on one thread | 2.2 s of CPU time", "docs/results/train.json", "seconds.step", "2.2"),
+    Claim(_INDEX, "on one thread | 2.0 s of CPU time", "docs/results/train.json", "seconds.step", "2.0"),
     Claim(_INDEX, "9.4 s longer", "docs/results/flow.json", "overhead_s", "9.4"),
     Claim(_INDEX, "22 ms a token, 93 without", "docs/results/decoding.json", "replayed_second_ms", "22"),
     Claim(_INDEX, "22 ms a token, 93 without", "docs/results/decoding.json", "launched_second_ms", "93"),
@@ -179,10 +181,10 @@ CLAIMS: tuple[Claim, ...] = (
     Claim("docs/how-to/train.md", "93 ms a token for 256 sessions became 22", "docs/results/decoding.json", "launched_second_ms", "93"),
     Claim("docs/how-to/train.md", "93 ms a token for 256 sessions became 22", "docs/results/decoding.json", "replayed_second_ms", "22"),
     Claim("docs/how-to/train.md", "the same in 24 of 24 greedy sessions", "docs/results/decoding.json", "equal", "24"),
-    Claim("docs/explanation/training.md", "a step of 128 rollouts takes 2.2 s of CPU time", "docs/results/train.json", "seconds.step", "2.2"),
-    Claim("docs/explanation/training.md", "Generation takes 0.5 of it", "docs/results/train.json", "seconds.generation", "0.5"),
-    Claim("docs/explanation/training.md", "and the update 1.5", "docs/results/train.json", "seconds.update", "1.5"),
-    Claim("docs/explanation/training.md", "The whole step is 1.06 times these two", "docs/results/train.json", "ratio", "1.06"),
+    Claim("docs/explanation/training.md", "a step of 192 rollouts takes 2.0 s of CPU time", "docs/results/train.json", "seconds.step", "2.0"),
+    Claim("docs/explanation/training.md", "Generation takes 0.8 of it", "docs/results/train.json", "seconds.generation", "0.8"),
+    Claim("docs/explanation/training.md", "and the update 1.0", "docs/results/train.json", "seconds.update", "1.0"),
+    Claim("docs/explanation/training.md", "The whole step is 1.14 times these two", "docs/results/train.json", "ratio", "1.14"),
     *(
         Claim("docs/explanation/data.md", words, "docs/results/data-scale.json", f"curve[rows={rows}].{stage}.cpu_s", figure)
         for rows, words, dataset, checks in (

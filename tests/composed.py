@@ -111,10 +111,12 @@ def _databases(folder: Path) -> Iterator[dict[str, str]]:
         name: _DATABASE.format(driver=driver, name=name)
         for name, driver in {"mlflow": "psycopg2", "prefect": "asyncpg"}.items()
     }
+    theirs["routerr1"] = "postgresql://routerr1:${POSTGRES_PASSWORD}@postgres/routerr1"
     if shutil.which("postgres") is None or find_spec("psycopg2") is None:
         yield {
             theirs["mlflow"]: f"sqlite:///{folder / 'mlflow.db'}",
             theirs["prefect"]: f"sqlite+aiosqlite:///{folder / 'prefect.db'}",
+            theirs["routerr1"]: f"sqlite:///{folder / 'serve.sqlite'}",
         }
         return
     with postgresql(folder) as address:

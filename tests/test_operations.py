@@ -23,6 +23,7 @@ from routerr1.config import load_params
 from routerr1.errors import LockHeld
 from routerr1.flows.params import set_values
 from routerr1.registry import promotion, versions
+from routerr1.serve.store import VARIABLE
 from routerr1.tracking.store import file_lock, open_client
 from tests.clone import commit, environment, is_stage, make_clone, processes_in, replace
 from tests.composed import Composed, composed
@@ -55,10 +56,11 @@ class Site:
     client: Any
 
     def command(self, *arguments: str) -> str:
-        """A Python module run in the clone; what it printed."""
+        """A Python module run in the clone, on the gateway's database; what it printed."""
+        database = self.services.variables("gateway")[VARIABLE]
         done = subprocess.run(
-            [sys.executable, "-m", *arguments],
-            env=environment(self.clone), capture_output=True, text=True, check=False,
+            [sys.executable, "-m", *arguments], env={**environment(self.clone), VARIABLE: database},
+            capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr + self.said()
         return done.stdout
