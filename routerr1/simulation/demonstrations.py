@@ -33,7 +33,7 @@ from routerr1.types import Card, Question, Trajectory
 DONE = "done"
 WHOLE_SHARE = 0.1  # of calls for a question of several facts
 AS_ASKED_SHARE = 0.8  # of calls for a question of one fact: sent as it is
-DOWN_SHARE = 0.4  # of demonstrations in which some candidates do not answer
+DOWN_SHARE = 0.2  # of demonstrations in which some candidates do not answer
 _ENTRY = re.compile(r"\b([0-9]+%) (m[1-9][0-9]*)\b")
 
 

@@ -10,9 +10,8 @@ from routerr1.types import Trajectory
 Demonstration = tuple[str, Trajectory]
 """A prompt and the trajectory that follows it."""
 
-Pieces = Callable[[str, str], Sequence[tuple[str, int]]]
-"""What the policy wrote in a turn and what was inserted before it -> its text split between words, with the mask of
-each piece."""
+Pieces = Callable[[str], Sequence[tuple[str, int]]]
+"""What the policy wrote in a turn, split between words, with the mask of each piece."""
 
 
 class Demonstrations(Protocol):
@@ -27,7 +26,7 @@ class Demonstrations(Protocol):
         ...
 
 
-def imitate_all(text: str, before: str = "") -> list[tuple[str, int]]:  # noqa: ARG001 - as `Pieces`
+def imitate_all(text: str) -> list[tuple[str, int]]:
     """All of the text, in one piece."""
     return [(text, 1)]
 
@@ -43,11 +42,9 @@ def encode(
     """Encode piece by piece, as a rollout does: no token spans an insertion."""
     ids: list[int] = []
     mask: list[int] = []
-    before = ""
     for turn in trajectory.turns:
-        for text, weight in (*pieces(turn.generation.text, before), (turn.inserted, 0)):
+        for text, weight in (*pieces(turn.generation.text), (turn.inserted, 0)):
             piece = encode_text(tokenizer, text)
             ids += piece
             mask += [weight] * len(piece)
-        before = turn.inserted
     return Example(tuple(encode_prompt(tokenizer, prompt, chat=chat)), tuple(ids), tuple(mask))

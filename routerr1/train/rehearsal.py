@@ -3,15 +3,14 @@
 Training meets other entities than the test. The weights that copy a name from a reply drift, and no
 training figure shows it. So each step also imitates a few demonstrations, as language models are kept at
 their pretraining data (PPO-ptx, arXiv 2203.02155). Decisions are not imitated: rewards teach what to do
-next and which candidate to call. One habit is kept: after a call that failed, to go on. Outages are rare in
-training, and giving up costs little there.
+next and which candidate to call.
 """
 
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from routerr1.rollout.loop import FAILED, stream_seed
+from routerr1.rollout.loop import stream_seed
 from routerr1.train.demonstrations import Demonstrations, encode, imitate_all
 from routerr1.train.packing import Example
 
@@ -39,18 +38,15 @@ def rehearsal(demonstrations: Demonstrations, seed: int, count: int, *, chat: bo
     return of_step
 
 
-def undecided(text: str, before: str = "") -> list[tuple[str, int]]:
-    """See `demonstrations.Pieces`: mask 0 where the policy decides, unless it goes on after a failed call.
+def undecided(text: str) -> list[tuple[str, int]]:
+    """See `demonstrations.Pieces`: mask 0 where the policy decides.
 
     >>> undecided("<think> money</think><search> cards: money</search>")
     [('<think>', 1), (' money', 0), ('</think><search> cards: money</search>', 1)]
     >>> undecided("<think> 95% m4</think><search> m4: @question</search>")
     [('<think>', 1), (' 95%', 0), (' m4</think><search> m4: @question</search>', 1)]
-    >>> undecided("<think> money</think>", "<information> @1 The model did not answer.</information>")
-    [('<think> money</think>', 1)]
     """
     found = _DECISION.fullmatch(text)
-    goes_on = FAILED["unavailable"] in before and "<answer>" not in text
-    if found is None or goes_on:
+    if found is None:
         return imitate_all(text)
     return list(zip(found.groups(), (1, 0, 1), strict=True))

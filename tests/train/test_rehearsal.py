@@ -1,6 +1,5 @@
 """Imitating beside reinforcement learning: of what, and that nothing a reward should decide is imitated."""
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,10 +54,8 @@ def test_what_to_do_next_and_whom_to_call_are_left_to_the_rewards(
         left = runs(example, tokenizer, 0)
         inserted = [each for each in left if each.startswith("<information>")]
         assert len(inserted) == asked
-        # A first word for every thought: a topic, a figure, or that it is done; nothing else is left out, and
-        # not even the topic after a call that failed.
-        went_on = len(re.findall(r"did not answer\.</information><think> (?!done)", text))
-        assert len(left) == asked + asked + 1 - went_on
+        # A first word for every thought: a topic, a figure, or that it is done; nothing else is left out.
+        assert len(left) == asked + asked + 1
         assert sum(each.strip().endswith("%") for each in left) == asked // 2
         imitated = "".join(runs(example, tokenizer, 1))
         assert imitated.endswith("</answer>")
