@@ -444,8 +444,8 @@ class EvaluateParams(Section):
 
     Attributes:
         spend: the level that every question comes with.
-        processes: of this machine, with the executor `local`; None is one for each core where calls are free
-            and the policy is made from scratch, and else one.
+        processes: of this machine, with the executor `local`; None is one for each core, at most 8, where calls
+            are free and the policy is made from scratch, and else one.
     """
 
     split: Literal["train", "validation", "test"]
@@ -748,7 +748,7 @@ class Params(Section):
 
     @property
     def shares_nothing(self) -> bool:
-        """Whether several processes can evaluate side by side: calls are free, and no process has all cores to itself."""
+        """Whether processes can evaluate side by side: calls are free, and a small policy computes on one thread."""
         return (
             self.model.init in ("scratch", "none")
             and self.pool.kind != "http"

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from routerr1.baselines.embed import Embedder
     from routerr1.rollout.local import LocalGenerator
 
+_MOST_PROCESSES = 8  # each takes half a gigabyte
+
 
 class Workspace:
     """Parameters and the files of the working directory.
@@ -71,7 +73,8 @@ class Workspace:
         forks = sys.platform == "linux"  # elsewhere they are not safe
         if not (forks and self.params.shares_nothing):
             return 1
-        return self.params.evaluate.processes or len(os.sched_getaffinity(0))
+        cores = len(os.sched_getaffinity(0))
+        return self.params.evaluate.processes or min(cores, _MOST_PROCESSES)
 
     def questions(self, split: Split) -> list[Question]:
         """The questions of one split.
