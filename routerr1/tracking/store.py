@@ -32,7 +32,7 @@ _DRIVERS = {"postgresql": "psycopg2", "mysql": "MySQLdb", "mssql": "pyodbc"}
 _LIBPQ = ("psycopg2", "psycopg")
 _MAX_ERROR_CHARS = 600
 _SECRET_PARAMETER = re.compile(r"([?&]\w*(?:pass|pwd|token|key|secret)\w*=)[^&\s]*", re.IGNORECASE)
-_ANSWER_S = 5  # MLflow itself would try for minutes
+_ANSWER_S = 8  # a busy server takes several; MLflow itself would try for minutes
 
 
 def tracking_uri() -> str:

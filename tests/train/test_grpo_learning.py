@@ -54,7 +54,7 @@ def test_em_rises_by_the_rewards_alone(
     for dealing in (1, 2):
         dealt = replace(context, scorer=shuffled(dealing))
         before, after, greedy = trained(calling_policy, dealt, tmp_path / f"dealt-{dealing}")
-        assert (after < before - 0.3, greedy < 0.6) == (True, True)
+        assert (after < before - 0.15, greedy < 0.6) == (True, True)
 
 
 def trained(start: Path, context: TrainingContext, folder: Path) -> tuple[float, float, float]:
