@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from routerr1.errors import LockHeld
@@ -25,6 +26,7 @@ LEASE_S = 900.0
 
 _OWNER = "routerr1.owner"
 _KEEP_STALE_S = 3600.0
+_MEANWHILE = ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST")  # another process was first
 
 
 class Lease:
@@ -54,10 +56,26 @@ class Lease:
             )
 
     def release(self) -> None:
-        """Free the lock if it is still ours."""
-        if self._is_ours():
-            with store_errors():
-                self._client.delete_registered_model(self._lock)
+        """Free the lock if it is still ours.
+
+        MLflow sends a request again if its reply is lost. A second deletion would free the lock that another
+        process has taken since; a second renaming finds its new name taken.
+        """
+        from mlflow.exceptions import MlflowException
+
+        if not self._is_ours():
+            return
+        freed = f"{self._lock}.freed-{hashlib.sha256(self._owner.encode()).hexdigest()[:12]}"
+        with store_errors():
+            for change in (
+                partial(self._client.rename_registered_model, self._lock, freed),
+                partial(self._client.delete_registered_model, freed),
+            ):
+                try:
+                    change()
+                except MlflowException as error:
+                    if error.error_code not in _MEANWHILE:
+                        raise
 
     def _is_ours(self) -> bool:
         with store_errors():
@@ -99,7 +117,7 @@ def _take(client: "MlflowClient", lock: str, owner: str, deadline: float, lease_
                 return began
             except MlflowException as error:
                 # A server that finds the name taken looks the model up, which may be deleted by then.
-                if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"):
+                if error.error_code not in _MEANWHILE:
                     raise
             found = _holder(client, lock)
             holder = "" if found is None else found.tags.get(_OWNER, "")
@@ -140,7 +158,7 @@ def _break(client: "MlflowClient", lock: str, holder: str) -> None:
     try:
         client.rename_registered_model(lock, stale)
     except MlflowException as error:
-        if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"):
+        if error.error_code not in _MEANWHILE:
             raise
     for old in client.search_registered_models(f"name LIKE '{lock}.stale-%'"):
         if time.time() - old.last_updated_timestamp / 1000 > _KEEP_STALE_S:
