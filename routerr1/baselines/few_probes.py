@@ -172,8 +172,7 @@ def asking_again(matrix: Matrix, embedder: Embedder, rule: AgainRule) -> ScoredC
     competence = Competence.of(matrix)
     if rule == "ask_again":
         return ScoredChooser(matrix, lambda query: competence.accuracy(topic_of(query)))
-    sure = np.array([[not is_unsure(reply) for reply in line] for line in matrix.replies])
-    given = Competence.of(replace(matrix, quality=(sure | (matrix.quality > 0)).astype(float)))
+    given = Competence.of(replace(matrix, quality=1 - _unsure(matrix)))
 
     def precision(query: str) -> NDArray[np.float64]:
         topic = topic_of(query)
@@ -202,14 +201,26 @@ def with_price(chooser: ScoredChooser, level: int) -> ScoredChooser:
 def few_cards(cards: Sequence[Card], seen: Matrix) -> tuple[Card, ...]:
     """The cards that the probes in `seen` would have given; a topic without a probe is on none."""
     competence = Competence.of(seen)
+    unsure = Competence.of(replace(seen, quality=_unsure(seen)))
     place = {name: at for at, name in enumerate(seen.candidates)}
+
+    def shares(found: Competence, name: str) -> dict[str, float]:
+        return {
+            topic: round(float(found.accuracy(topic)[place[name]]), _CARD_DECIMALS)
+            for topic in sorted(found.total)
+        }
+
     return tuple(
         replace(
             card,
-            performance={
-                topic: round(float(competence.accuracy(topic)[place[card.name]]), _CARD_DECIMALS)
-                for topic in sorted(competence.total)
-            },
+            performance=shares(competence, card.name),
+            unsure=shares(unsure, card.name),
         )
         for card in cards
     )
+
+
+def _unsure(matrix: Matrix) -> NDArray[np.float64]:
+    """(Q, M): 1 where a candidate says that it is not sure."""
+    said = np.array([[is_unsure(reply) for reply in line] for line in matrix.replies])
+    return np.where(matrix.quality > 0, 0.0, said)
