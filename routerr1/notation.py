@@ -219,10 +219,7 @@ class ShortNotation:
     def _shares(self, cards: Sequence[Card], topic: str) -> dict[str, float]:
         asked_for = topic == THE_QUESTION and self._figures is not None
         known = self._figures() if asked_for and self._figures is not None else {}
-        right = {
-            card.name: known.get(card.name, _figure(card.performance, topic)) for card in cards
-        }
-        return {card.name: index(right[card.name], _figure(card.unsure, topic)) for card in cards}
+        return {card.name: known.get(card.name, _figure(card, topic)) for card in cards}
 
     def _handle(self, card: Card) -> str:
         if card.name not in self._handle_of:
@@ -335,22 +332,27 @@ def index(right: float, unsure: float) -> float:
     """What ranks candidates that are asked one after the other until one is sure, in [0, 1].
 
     An answer ends the search, right or wrong; "I am not sure" costs a call and leaves `LEFT` of what can still be
-    gained. The best order is then by right / (1 - LEFT * unsure): asking A before B pays exactly if that of A is
-    higher (the argument of Smith's rule; Weitzman, Econometrica 47, 1979, has the general search).
+    gained. Exchange two neighbours in an order: A before B is better exactly if A has the higher
+    right / (1 - LEFT * unsure).
 
     Args:
         right: share of questions that a candidate answers right.
         unsure: share of those to which it says that it is not sure.
 
-    >>> index(0.6, 0.0), index(0.4, 0.5), index(0.0, 1.0)
-    (0.6, 0.7272727272727273, 0.0)
+    >>> index(0.6, 0.0), round(index(0.4, 0.5), 2), index(0.0, 1.0)
+    (0.6, 0.73, 0.0)
     """
-    return right / (1 - LEFT * unsure)
+    return min(1.0, right / (1 - LEFT * unsure))
 
 
-def _figure(measured: Mapping[str, float], topic: str) -> float:
-    """What was measured on a topic; the mean over topics where it is not among them."""
-    shares = {name.lower(): share for name, share in measured.items()}
+def _figure(card: Card, topic: str) -> float:
+    """The index on a topic; from means over topics where the card does not name it."""
+    right, unsure = (_measured(shares, topic) for shares in (card.performance, card.unsure))
+    return index(right, unsure)
+
+
+def _measured(by_topic: Mapping[str, float], topic: str) -> float:
+    shares = {name.lower(): share for name, share in by_topic.items()}
     if topic in shares:
         return shares[topic]
     return sum(shares.values()) / len(shares) if shares else 0.0
