@@ -19,7 +19,7 @@ from routerr1.baselines.embed import Embedder
 from routerr1.baselines.learned import Chooser, ScoredChooser, knn
 from routerr1.baselines.matrix import Matrix
 from routerr1.baselines.threads import one_thread
-from routerr1.notation import SPEND_LEVELS, price_at
+from routerr1.notation import SPEND_LEVELS, index, price_at
 from routerr1.types import Card
 
 ChoiceRule = Literal["best", "beta", "thompson", "knn"]
@@ -164,22 +164,21 @@ def _nearest_topic(matrix: Matrix, embedder: Embedder) -> Callable[[str], str]:
 def asking_again(matrix: Matrix, embedder: Embedder, rule: AgainRule) -> ScoredChooser:
     """What to expect of every candidate on the topic of a question, from all probes.
 
-    `ask_again` expects the share of right answers. `ask_sure_first` expects the share of right ones among the
-    answers that are given, after one right and one wrong answer more (Laplace's rule): where a candidate says that it
-    is not sure, another can be asked.
+    `ask_again` expects the share of right answers, `ask_sure_first` the index that look-ups show (`notation.index`):
+    where a candidate says that it is not sure, another can be asked.
     """
     topic_of = _nearest_topic(matrix, embedder)
     competence = Competence.of(matrix)
     if rule == "ask_again":
         return ScoredChooser(matrix, lambda query: competence.accuracy(topic_of(query)))
-    given = Competence.of(replace(matrix, quality=1 - _unsure(matrix)))
+    unsure = Competence.of(replace(matrix, quality=_unsure(matrix)))
 
-    def precision(query: str) -> NDArray[np.float64]:
+    def indices(query: str) -> NDArray[np.float64]:
         topic = topic_of(query)
-        right, answers = competence.right[topic], given.right[topic]
-        return (right + _MORE_RIGHT) / (answers + _MORE_RIGHT + _MORE_WRONG)
+        pairs = zip(competence.accuracy(topic), unsure.accuracy(topic), strict=True)
+        return np.array([index(float(right), float(silent)) for right, silent in pairs])
 
-    return ScoredChooser(matrix, precision)
+    return ScoredChooser(matrix, indices)
 
 
 def frugal_knn(matrix: Matrix, embedder: Embedder, *, level: int, neighbours: int) -> ScoredChooser:
