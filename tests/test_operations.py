@@ -26,7 +26,7 @@ from routerr1.registry import promotion, versions
 from routerr1.serve.store import VARIABLE
 from routerr1.tracking.store import file_lock, open_client
 from tests.clone import commit, environment, is_stage, make_clone, processes_in, replace
-from tests.composed import Composed, composed
+from tests.composed import Composed, composed, replaced
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -100,6 +100,12 @@ class Site:
         """Command lines of everything that runs in the clone, except the worker."""
         found = processes_in(self.clone, lambda words: "worker" not in words)
         return [" ".join(process.cmdline()) for process in found]
+
+
+def test_a_database_on_a_port_that_begins_like_a_servers_keeps_it() -> None:
+    changes = {"postgres/mlflow": "127.0.0.1:42003/mlflow", "127.0.0.1:4200": "127.0.0.1:49531"}
+    text = replaced("database: postgres/mlflow, page: 127.0.0.1:4200", changes)
+    assert text == "database: 127.0.0.1:42003/mlflow, page: 127.0.0.1:49531"
 
 
 @pytest.fixture
