@@ -219,7 +219,7 @@ class ShortNotation:
     def _shares(self, cards: Sequence[Card], topic: str) -> dict[str, float]:
         asked_for = topic == THE_QUESTION and self._figures is not None
         known = self._figures() if asked_for and self._figures is not None else {}
-        return {card.name: known.get(card.name, _figure(card, topic)) for card in cards}
+        return {card.name: known.get(card.name, figure_on(card, topic)) for card in cards}
 
     def _handle(self, card: Card) -> str:
         if card.name not in self._handle_of:
@@ -345,8 +345,8 @@ def index(right: float, unsure: float) -> float:
     return min(1.0, right / (1 - LEFT * unsure))
 
 
-def _figure(card: Card, topic: str) -> float:
-    """The index on a topic; from means over topics where the card does not name it."""
+def figure_on(card: Card, topic: str) -> float:
+    """What a look-up of a topic shows of a card: its index, from means over topics where the card does not name it."""
     right, unsure = (_measured(shares, topic) for shares in (card.performance, card.unsure))
     return index(right, unsure)
 
