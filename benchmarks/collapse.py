@@ -10,8 +10,9 @@ training has collapsed if on the training pool one candidate gets more than .9 o
 than half of the questions are answered without a call, or exact match is below the warm start's.
 
 Each training leaves a JSON file in WORK and is not repeated, also if parameters or code have changed
-since: take another folder then. Several processes may share the work by --only. Prints one JSON object of all finished trainings; --out also writes it to OUT.json and puts its
-tables into OUT.md, between the markers.
+since: take another folder then. Several processes may share the work by --only. Prints one JSON
+object of all finished trainings; --out also writes it to OUT.json and puts its tables into OUT.md,
+between the markers.
 """
 
 import asyncio

@@ -11,7 +11,6 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING
 
 from routerr1.errors import LockHeld
@@ -25,8 +24,8 @@ LEASE_S = 900.0
 """A holder on another machine loses the lock after this time; a dead one on this kernel loses it at once."""
 
 _OWNER = "routerr1.owner"
-_KEEP_STALE_S = 3600.0
-_MEANWHILE = ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST")  # another process was first
+_ASIDE = ".stale-"
+_KEEP_ASIDE_S = 3600.0
 
 
 class Lease:
@@ -58,24 +57,20 @@ class Lease:
     def release(self) -> None:
         """Free the lock if it is still ours.
 
-        MLflow sends a request again if its reply is lost. A second deletion would free the lock that another
-        process has taken since; a second renaming finds its new name taken.
+        MLflow sends a request again if its reply is lost. A second deletion would free the lock that another process
+        has taken since; a second renaming finds the new name taken.
         """
         from mlflow.exceptions import MlflowException
 
         if not self._is_ours():
             return
-        freed = f"{self._lock}.freed-{hashlib.sha256(self._owner.encode()).hexdigest()[:12]}"
         with store_errors():
-            for change in (
-                partial(self._client.rename_registered_model, self._lock, freed),
-                partial(self._client.delete_registered_model, freed),
-            ):
-                try:
-                    change()
-                except MlflowException as error:
-                    if error.error_code not in _MEANWHILE:
-                        raise
+            aside = _put_aside(self._client, self._lock, self._owner)
+            try:
+                self._client.delete_registered_model(aside)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
 
     def _is_ours(self) -> bool:
         with store_errors():
@@ -117,7 +112,7 @@ def _take(client: "MlflowClient", lock: str, owner: str, deadline: float, lease_
                 return began
             except MlflowException as error:
                 # A server that finds the name taken looks the model up, which may be deleted by then.
-                if error.error_code not in _MEANWHILE:
+                if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"):
                     raise
             found = _holder(client, lock)
             holder = "" if found is None else found.tags.get(_OWNER, "")
@@ -147,19 +142,25 @@ def _is_stale(found: "RegisteredModel", holder: str, lease_s: float) -> bool:
 
 
 def _break(client: "MlflowClient", lock: str, holder: str) -> None:
-    """Remove a dead holder's lock by renaming it.
+    """Remove a dead holder's lock, which is kept aside for an hour.
 
-    Two processes that see the same dead holder rename to the same name, which only the first can. So the
-    second never removes the lock that the first has taken since. The renamed model is kept for an hour.
+    Two processes that see the same dead holder put the lock aside under the same name, so the second never removes the
+    lock that the first has taken since.
     """
+    _put_aside(client, lock, holder)
+    for old in client.search_registered_models(f"name LIKE '{lock}{_ASIDE}%'"):
+        if time.time() - old.last_updated_timestamp / 1000 > _KEEP_ASIDE_S:
+            client.delete_registered_model(old.name)
+
+
+def _put_aside(client: "MlflowClient", lock: str, holder: str) -> str:
+    """Rename the lock of a holder; gives the new name. Of several such renamings only the first does anything."""
     from mlflow.exceptions import MlflowException
 
-    stale = f"{lock}.stale-{hashlib.sha256(holder.encode()).hexdigest()[:12]}"
+    aside = f"{lock}{_ASIDE}{hashlib.sha256(holder.encode()).hexdigest()[:12]}"
     try:
-        client.rename_registered_model(lock, stale)
+        client.rename_registered_model(lock, aside)
     except MlflowException as error:
-        if error.error_code not in _MEANWHILE:
+        if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"):
             raise
-    for old in client.search_registered_models(f"name LIKE '{lock}.stale-%'"):
-        if time.time() - old.last_updated_timestamp / 1000 > _KEEP_STALE_S:
-            client.delete_registered_model(old.name)
+    return aside

@@ -555,6 +555,40 @@ def test_eight_at_once_leave_one_champion_and_a_whole_record(chain: Params) -> N
     assert versions.get_version(client, "routerr1", "champion").number == record[-1].after
 
 
+class Resending:
+    """A client of which every request that frees a lock is sent twice; in between another process takes the lock."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._taken = False
+
+    def __getattr__(self, name: str) -> Any:
+        sent = getattr(self._client, name)
+        if name not in ("rename_registered_model", "delete_registered_model"):
+            return sent
+
+        def twice(*arguments: str) -> None:
+            sent(*arguments)
+            if not self._taken:
+                owner = {"routerr1.owner": "elsewhere 1 0.00 ab"}
+                self._client.create_registered_model("routerr1.lock", tags=owner)
+                self._taken = True
+            sent(*arguments)
+
+        return twice
+
+
+def test_a_request_that_is_sent_again_does_not_free_the_lock_of_the_next(chain: Params) -> None:
+    client = open_client()
+    with registry_lock(Resending(client), chain.registry.model):
+        pass
+    names = {found.name for found in client.search_registered_models()}
+    assert names == {"routerr1.lock"}
+    assert (
+        client.get_registered_model("routerr1.lock").tags["routerr1.owner"].startswith("elsewhere")
+    )
+
+
 def test_the_lock_of_another_machine_holds_until_its_lease_ends(chain: Params) -> None:
     client = open_client()
     client.create_registered_model("routerr1.lock", tags={"routerr1.owner": "elsewhere 1 0.00 ab"})
