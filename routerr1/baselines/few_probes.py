@@ -1,6 +1,6 @@
 """Controls that learn from a handful of probes: what reinforcement learning has to beat.
 
-Their probes are a part of the profile stage's, so they cost nothing more. The topic of a question is that of
+Their probes are those of the profile stage or a part of them, so they cost nothing more. The topic of a question is that of
 the nearest probe, because nothing else is known of it.
 """
 
@@ -168,18 +168,19 @@ def asking_again(matrix: Matrix, embedder: Embedder, rule: AgainRule) -> ScoredC
     answers that are given, after one right and one wrong answer more (Laplace's rule): where a candidate says that it
     is not sure, another can be asked.
     """
-    given = np.array([[not is_unsure(reply) for reply in line] for line in matrix.replies])
-    counted = given | (matrix.quality > 0) if rule == "ask_sure_first" else np.ones_like(given)
-    expected: dict[str, NDArray[np.float64]] = {}
-    for topic in set(matrix.topics):
-        at = [place for place, each in enumerate(matrix.topics) if each == topic]
-        right, answers = matrix.quality[at].sum(axis=0), counted[at].sum(axis=0)
-        more = rule == "ask_sure_first"
-        expected[topic] = (right + more * _MORE_RIGHT) / (
-            answers + more * (_MORE_RIGHT + _MORE_WRONG)
-        )
     topic_of = _nearest_topic(matrix, embedder)
-    return ScoredChooser(matrix, lambda query: expected[topic_of(query)])
+    competence = Competence.of(matrix)
+    if rule == "ask_again":
+        return ScoredChooser(matrix, lambda query: competence.accuracy(topic_of(query)))
+    sure = np.array([[not is_unsure(reply) for reply in line] for line in matrix.replies])
+    given = Competence.of(replace(matrix, quality=(sure | (matrix.quality > 0)).astype(float)))
+
+    def precision(query: str) -> NDArray[np.float64]:
+        topic = topic_of(query)
+        right, answers = competence.right[topic], given.right[topic]
+        return (right + _MORE_RIGHT) / (answers + _MORE_RIGHT + _MORE_WRONG)
+
+    return ScoredChooser(matrix, precision)
 
 
 def frugal_knn(matrix: Matrix, embedder: Embedder, *, level: int, neighbours: int) -> ScoredChooser:
