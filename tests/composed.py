@@ -1,5 +1,6 @@
 """The services of compose.yaml as plain processes, on free ports of loopback and over databases of a test."""
 
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -98,10 +99,14 @@ def composed(clone: Path, logs: Path) -> Iterator[Composed]:
             for host in {name, "127.0.0.1"}:
                 changes[f"{host}:{port}"] = f"127.0.0.1:{ports[name]}"
         del changes[f"gateway:{_SERVERS['gateway']}"]  # is named nowhere
-        for old, new in changes.items():
+        for old in changes:
             assert old in text, f"{_FILE.name} does not hold {old!r}"
-            text = text.replace(old, new)
-        yield Composed(yaml.safe_load(text)["services"], ports, clone, logs)
+        yield Composed(yaml.safe_load(replaced(text, changes))["services"], ports, clone, logs)
+
+
+def replaced(text: str, changes: Mapping[str, str]) -> str:
+    """`text` with all changes made at once: a free port may begin with the digits of another change."""
+    return re.sub("|".join(map(re.escape, changes)), lambda found: changes[found[0]], text)
 
 
 @contextmanager
