@@ -36,7 +36,7 @@ from routerr1.serve.keys import Keyring, is_loopback
 from routerr1.serve.metrics import Metrics, best_single, single_usd
 from routerr1.serve.requests import ChatRequest, metadata_of, question_of, refuse_unsupported
 from routerr1.serve.store import Key, RequestRow, Store, Writer
-from routerr1.serve.tracing import Tracer
+from routerr1.serve.tracing import Tracer, passed_on
 from routerr1.types import Question, Reply, Trajectory
 
 _log = logging.getLogger(__name__)
@@ -265,6 +265,10 @@ class Gateway:
             replies.append(found.reply)
             asked.answered()
             reply = found.reply
+            if self.tracer is not None:
+                question = Question(asked.id, SERVED, call.query, (), "test")
+                played = passed_on(question, reply)
+                self.tracer.put(played, asked.id, engine.identity.label, asked.trace_id)
             if reply.failure == "budget":
                 raise over_budget(reply.note or "the budget of this request is spent")
             if reply.failure is not None:

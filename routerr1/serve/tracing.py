@@ -16,10 +16,20 @@ from pathlib import Path
 
 from routerr1.baselines.likeness import Likeness
 from routerr1.errors import RegistryError
+from routerr1.rollout.loop import trajectory_of
 from routerr1.serve.feedback import FeedbackRequest
 from routerr1.tracking.store import experiment_id, open_client, store_errors
 from routerr1.tracking.traces import hand_over
-from routerr1.types import Action, Answer, Ask, Trajectory, Turn
+from routerr1.types import (
+    Action,
+    Answer,
+    Ask,
+    Generation,
+    Question,
+    Reply,
+    Trajectory,
+    Turn,
+)
 
 REQUEST_TAG, VERSION_TAG = "routerr1.request", "routerr1.version"
 TOPIC_TAG, UNLIKE_TAG = "routerr1.topic", "routerr1.unlike"
@@ -157,6 +167,16 @@ def sampled(key: str, share: float) -> bool:
     return int.from_bytes(digest, "big") < share * 2**64
 
 
+def passed_on(question: Question, reply: Reply) -> Trajectory:
+    """A request that was passed on to a candidate, as a rollout of one call and no thought."""
+    asked = Ask(reply.model, question.question)
+    call = Turn(Generation(""), asked, reply, wall_s=reply.latency_s)
+    if reply.failure is not None:
+        return trajectory_of(question, (), [call], "no_action")
+    answer = Turn(Generation(""), Answer(reply.text))
+    return trajectory_of(question, (), [call, answer], "answered")
+
+
 def without_texts(trajectory: Trajectory) -> Trajectory:
     """The same figures without any text of users, policy or candidates."""
     question = replace(trajectory.question, question=_HIDDEN, metadata={})
@@ -173,7 +193,7 @@ def _turn_without_texts(turn: Turn) -> Turn:
             action = Answer(_HIDDEN)
         case other:
             action = other
-    said = replace(turn.generation, text=_HIDDEN)
+    said = replace(turn.generation, text=_HIDDEN if turn.generation.text else "")
     reply = turn.reply
     if reply is not None:
         reply = replace(reply, text=_HIDDEN if reply.text else "", thoughts="", note=None)
