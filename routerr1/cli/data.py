@@ -8,7 +8,7 @@ import typer
 from routerr1.cli.options import PARAMS, ParamsFile
 
 app = typer.Typer(no_args_is_help=True)
-IMPORTED = Path("data/imported")
+IMPORTED = Path("data/imported")  # as in `serve.feedback`, which takes seconds to import
 _FOLDER = typer.Option(help="Folder of the split files.")
 
 
