@@ -9,6 +9,7 @@ from routerr1.config import load_params
 from routerr1.errors import LockHeld
 from routerr1.files import sha256
 from routerr1.flows.triggers import DATA_CHANGED, notify
+from routerr1.serve.assessments import assessed
 from routerr1.serve.feedback import IMPORTED, PERSONAL, TooFew, import_feedback
 from routerr1.serve.store import Store, database_of
 from routerr1.tracking.store import file_lock
@@ -39,8 +40,9 @@ def from_feedback(
     try:
         with file_lock("pipeline", timeout_s=wait_s):
             made, _ = import_feedback(
-                store, name, [*PERSONAL] if remove is None else remove, at_least=at_least
-            )
+                store, name, [*PERSONAL] if remove is None else remove, at_least=at_least,
+                assessed=assessed(params.registry.experiment, store.feedback()),
+            )  # fmt: skip
     except LockHeld:
         return Cancelled(message="a retrain is under way")
     except TooFew as few:

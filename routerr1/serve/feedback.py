@@ -185,6 +185,7 @@ def import_feedback(
     shares: Shares = SHARES,
     seed: int = 42,
     at_least: int = 1,
+    assessed: Iterable[FeedbackRow] = (),
 ) -> tuple[Imported, Skipped]:
     """Make out/NAME.parquet of all feedback, as `routerr1 data import` makes it of a file.
 
@@ -192,12 +193,13 @@ def import_feedback(
 
     Args:
         at_least: number of requests beyond those of the file that is there.
+        assessed: what was said elsewhere; see `assessments.assessed`.
 
     Raises: DataError if there is nothing to learn from; TooFew if fewer than `at_least`, or none at all where more
         than one is asked for.
     """
     requests = {row.id: row for row in store.requests()}
-    found, skipped = learned(store.feedback(), requests)
+    found, skipped = learned([*store.feedback(), *assessed], requests)
     if not found:
         raise (DataError if at_least == 1 else TooFew)(
             f"feedback: nothing to learn from ({skipped.no_consent} without consent, "

@@ -19,9 +19,9 @@ from routerr1.config import RolloutParams
 from routerr1.prompt import renderer
 from routerr1.rollout.generate import ScriptedGenerator
 from routerr1.rollout.loop import rollout
+from routerr1.serve.assessments import REQUEST_TAG
 from routerr1.serve.feedback import FeedbackRequest
 from routerr1.serve.tracing import (
-    REQUEST_TAG,
     TOPIC_TAG,
     UNLIKE_TAG,
     VERSION_TAG,
