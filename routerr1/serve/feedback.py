@@ -133,7 +133,8 @@ def learned(
     skipped = Skipped()
     for row in latest.values():
         request = requests.get(row.request_id)
-        question = (request.question if request else None) or row.question
+        kept = None if request is None or request.was_passed_on else request.question
+        question = kept or row.question
         confirmed = row.score is not None and row.score > RIGHT
         answer = row.answer or (request.answer if request is not None and confirmed else None)
         if not row.consent:

@@ -119,7 +119,7 @@ class RequestRow:
 
     Attributes:
         calls: one object a call: model, cost, seconds, failure.
-        question, answer: None unless texts are kept.
+        question, answer: None unless texts are kept. The question of a request that was passed on is its whole body.
     """
 
     id: str
@@ -136,6 +136,11 @@ class RequestRow:
     calls: Sequence[dict[str, Any]]
     question: str | None = None
     answer: str | None = None
+
+    @property
+    def was_passed_on(self) -> bool:
+        """Whether a candidate was asked by its name, and not the router or a version of it."""
+        return self.model not in (self.version, self.version.rpartition("@")[0])
 
 
 @dataclass(frozen=True, slots=True)
