@@ -35,7 +35,7 @@ from routerr1.serve.kept import Kept
 from routerr1.serve.keys import Keyring, is_loopback
 from routerr1.serve.metrics import Metrics, best_single, single_usd
 from routerr1.serve.requests import ChatRequest, metadata_of, question_of, refuse_unsupported
-from routerr1.serve.store import Key, RequestRow, Store, Writer
+from routerr1.serve.store import Key, RequestRow, Store, TrialRow, Writer
 from routerr1.serve.tracing import Tracer, passed_on
 from routerr1.types import Question, Reply, Trajectory
 
@@ -280,11 +280,11 @@ class Gateway:
             kept.answer = reply.text
             return found
 
-    def keep(self, row: RequestRow) -> None:
-        """Write a finished request, as far as the parameters say."""
+    def keep(self, row: RequestRow | TrialRow) -> None:
+        """Write a row, as far as the parameters say."""
         if self.params.keep == "none":
             return
-        if self.params.keep == "metadata":
+        if self.params.keep == "metadata" and isinstance(row, RequestRow):
             row = replace(row, question=None, answer=None)
         self._writer.put(row)
 
