@@ -1,7 +1,7 @@
 """Engines from what a user names: a folder with a policy, a registered version, or an evaluated router."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -43,7 +43,7 @@ from routerr1.serve.engine import Engine, Identity, Route
 from routerr1.serve.hearing import Heard, HearingGenerator
 from routerr1.serve.topics import Topics
 from routerr1.train.checkpoint import MANIFEST, read_manifest
-from routerr1.types import Question, Trajectory
+from routerr1.types import Ask, Question, Reply, Trajectory
 from routerr1.workspace import Workspace
 
 _LARGEST = str(RouterId("baseline", "largest"))
@@ -128,7 +128,7 @@ def version_engine(version: Version, choices: Choices) -> Engine:
             if (checkpoint / ROUTER).is_file():
                 router = str(manifest["router"])
                 fitted = load_router(checkpoint)
-                opened.decides_first = not isinstance(fitted, Cascade)
+                opened.answers_with_reply = True
                 route = reply_route(fitted, router, params)
             else:
                 router = "policy"
@@ -168,7 +168,7 @@ def router_engine(name: str, params: Params, choices: Choices) -> Engine:
         if name == BEST_SINGLE and not isinstance(fitted, Cascade):
             fitted = best_first(fitted.choose(""), read_matrix(PATHS.matrix))
         opened = _Opened(workspace, params, choices)
-        opened.decides_first = not isinstance(fitted, Cascade)
+        opened.answers_with_reply = True
         return opened.engine(name, name, reply_route(fitted, name, params), "")
     served = [*(str(RouterId("baseline", each)) for each in _BASELINES)]
     served += [str(RouterId("fixed", card.name)) for card in workspace.cards]
@@ -212,7 +212,12 @@ def reply_route(fitted: Chooser | Cascade, name: str, params: Params) -> Route:
         if heard.allowed is not None:
             left = pool.cards if name == _LARGEST else ()
             chooser = Always(largest(left)) if left else among(fitted, heard.allowed)
-        next_call = next_call_of(chooser)
+        ask_next = next_call_of(chooser)
+
+        def next_call(query: str, replies: Sequence[Reply]) -> Ask | None:
+            if isinstance(chooser, Cascade):  # which takes the reply of its last candidate as it is
+                heard.is_answer = len(replies) + 1 == len(chooser.order)
+            return ask_next(query, replies)
 
         async def play(question: Question, *, player: str) -> Trajectory:
             seed = params.evaluate.seed
@@ -308,7 +313,7 @@ class _Opened:
         self._remote: ServerGenerator | None = None
         self._topics = topics
         self._tells_topics = choices.topics
-        self.decides_first = False
+        self.answers_with_reply = False
         limits = params.pool.budget
         run = f"serving {uuid.uuid4().hex}"
         self._kind = params.pool.kind
@@ -330,7 +335,7 @@ class _Opened:
         identity = Identity(self._name, version, router, self._kind, digest, reads_spend)
         engine = Engine(
             identity, route, self.pool, self._budget, self._remote,
-            decides_first=self.decides_first, topics=self._open_topics(),
+            answers_with_reply=self.answers_with_reply, topics=self._open_topics(),
         )  # fmt: skip
         engine.open()
         return engine

@@ -172,7 +172,7 @@ class Gateway:
 
         Args:
             tell: called with what happens, from whatever thread.
-            live: tell a candidate's words while it writes them.
+            live: tell the words of an answer while a candidate writes them.
 
         Raises: ApiError.
         """
