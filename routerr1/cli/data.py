@@ -8,7 +8,7 @@ import typer
 from routerr1.cli.options import PARAMS, ParamsFile
 
 app = typer.Typer(no_args_is_help=True)
-IMPORTED = Path("data/imported")
+IMPORTED = Path("data/imported")  # as in `serve.feedback`, which takes seconds to import
 _FOLDER = typer.Option(help="Folder of the split files.")
 
 
@@ -224,17 +224,20 @@ def from_feedback(
     ] = False,
     params: ParamsFile = PARAMS,
 ) -> None:
-    """Make questions of what users of the gateway said; only with their consent, and once each."""
+    """Make questions of what was said of the gateway's answers; only with consent, and once each."""
     from routerr1.config import load_params
     from routerr1.data.imported import Shares
+    from routerr1.serve.assessments import assessed
     from routerr1.serve.feedback import PERSONAL, TooFew, import_feedback
     from routerr1.serve.store import Store, database_of
 
-    store = Store(database_of(load_params(params).serve))
+    known = load_params(params)
+    store = Store(database_of(known.serve))
     try:
         made, skipped = import_feedback(
             store, name, [*PERSONAL] if remove is None else remove,
             out=out, shares=Shares(test, validation), seed=seed, at_least=at_least,
+            assessed=assessed(known.registry.experiment, store.feedback()),
         )  # fmt: skip
     except TooFew as few:
         typer.echo(str(few))
