@@ -12,15 +12,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 import psutil
-from pydantic import BaseModel
 
 from routerr1.errors import PoolError, ungrouped
-from routerr1.files import digest, read_json, write_json
+from routerr1.files import digest, write_json
 from routerr1.laptop.servers import servers_of
 from routerr1.matching import normalise
 from routerr1.pool.base import Call
 from routerr1.pool.client import HttpPool
 from routerr1.pool.pool_file import PoolFile
+from routerr1.pool.provenance import Provenance, provenance_file, read_provenance
 from routerr1.pool.recorded import Store, StoredReply, read_store, write_store
 from routerr1.pool.records import Record, RecordStore, read_records, request_key
 
@@ -127,32 +127,6 @@ def _calls_at_once(file: PoolFile, server: str) -> int:
     return described.slots if described else file.endpoints[server].max_concurrency
 
 
-class Provenance(BaseModel):
-    """Where the replies of a store come from; written beside it as JSON.
-
-    Attributes:
-        forms: digest of all that decides a reply but the weights (`forms_digest`).
-        models: server name -> hub repository, file and digest of the weights.
-        server: name and version of the software that computed the replies.
-        parameters: of every request.
-        machine: CPU, cores and memory.
-        recorded: the last day of recording.
-        replies: candidate -> number of replies.
-        questions: distinct questions with a reply of every candidate.
-        latency: how the latencies came about.
-    """
-
-    forms: str
-    models: dict[str, dict[str, str]]
-    server: str
-    parameters: dict[str, int | float]
-    machine: str
-    recorded: date
-    replies: dict[str, int]
-    questions: int
-    latency: str
-
-
 def forms_digest(file: PoolFile) -> str:
     """Digest of the candidates' requests, the desks and their facts; prices and addresses play no part."""
     servers = servers_of(file)
@@ -177,7 +151,9 @@ def stored_before(file: PoolFile, out: Path) -> Store | None:
     """
     if not out.exists():
         return None
-    found = Provenance.model_validate(read_json(_provenance(out)))
+    found = read_provenance(out)
+    if found is None:
+        raise PoolError(f"{provenance_file(out)}: not found, and it says how {out} was recorded")
     weights = {name: server.sha256 for name, server in servers_of(file).models.items()}
     if (found.forms, {name: row["sha256"] for name, row in found.models.items()}) != (
         forms_digest(file),
@@ -188,10 +164,6 @@ def stored_before(file: PoolFile, out: Path) -> Store | None:
             "write to another file"
         )
     return read_store(out)
-
-
-def _provenance(out: Path) -> Path:
-    return out.with_suffix("").with_suffix(".provenance.json")
 
 
 def pack(
@@ -252,7 +224,7 @@ def pack(
         questions=sum(count == len(file.candidates) for count in whole.values()),
         latency=latency,
     )
-    write_json(_provenance(out), provenance.model_dump(mode="json"))
+    write_json(provenance_file(out), provenance.model_dump(mode="json"))
     return provenance
 
 

@@ -149,6 +149,14 @@ def down(file: PoolFile, *, only: Sequence[str] = (), state: Path = STATE) -> li
     return found
 
 
+def running(file: PoolFile, *, state: Path = STATE) -> bool:
+    """True if a server of `file` that `up` started still runs; of one that was killed, the others count."""
+    folder = state / file.path.stem
+    names = file.servers.names if file.servers is not None else ()
+    found = [_read(folder / f"{name}.json") for name in names]
+    return any(process is not None and process.find() is not None for process in found)
+
+
 def servers_of(file: PoolFile) -> Servers:
     """The servers section.
 
