@@ -194,7 +194,10 @@ OnlyServers = Annotated[
 @app.command()
 def up(
     file: PoolFileArgument,
-    models: Annotated[Path, typer.Option(help="Folder of the GGUF files.")],
+    models: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the GGUF files; not needed for servers of desks alone."),
+    ] = None,
     only: OnlyServers = None,
 ) -> None:
     """Start the servers of a pool file on this machine; servers that are up stay up."""

@@ -17,17 +17,18 @@ from routerr1.config import Params
 from routerr1.errors import ConfigError, PoolError
 from routerr1.pool.provenance import provenance_file, read_provenance
 
+DIGEST = "0" * 64
 POOL = """
 prices: {as_of: 2026-11-29, source: test}
 endpoints: {tiny: {base_url: "http://127.0.0.1:9/v1"}, other: {base_url: "http://127.0.0.1:10/v1"}}
 servers:
   models:
-    tiny: {hub: a/b, file: c.gguf, sha256: "%s", license: none}
-    other: {hub: a/b, file: c.gguf, sha256: "%s", license: none}
+    tiny: {hub: a/b, file: c.gguf, sha256: "{DIGEST}", license: none}
+    other: {hub: a/b, file: c.gguf, sha256: "{DIGEST}", license: none}
 candidates:
   - {name: Plain, endpoint: tiny, model: plain, context_window: 700,
      prompt_usd_per_mtok: 1, completion_usd_per_mtok: 1}
-""" % ("0" * 64, "0" * 64)
+""".replace("{DIGEST}", DIGEST)
 
 
 @pytest.fixture
