@@ -10,30 +10,50 @@ from routerr1.files import read_json
 from routerr1.pool.cards import first_problem
 
 
-class Provenance(BaseModel):
+class Conditions(BaseModel):
+    """When and on what replies were recorded.
+
+    Attributes:
+        server: name and version of the software that computed the replies.
+        machine: CPU, cores and memory.
+        recorded: the last day of recording.
+        latency: how the latencies came about.
+    """
+
+    server: str
+    machine: str
+    recorded: date
+    latency: str
+
+
+class Earlier(Conditions):
+    """Conditions of replies that the store held before others were added to it.
+
+    Attributes:
+        count: of these replies.
+    """
+
+    count: int
+
+
+class Provenance(Conditions):
     """Who gave the replies of a store, when and on what.
 
     Attributes:
         forms: digest of all that decides a reply but the weights (`laptop.recording.forms_digest`).
-        models: server name -> hub repository, file and digest of the weights.
-        server: name and version of the software that computed the replies.
+        models: server name -> hub repository, file and digest of the weights, or the model's name elsewhere.
         parameters: of every request.
-        machine: CPU, cores and memory.
-        recorded: the last day of recording.
         replies: candidate -> number of replies.
         questions: distinct questions with a reply of every candidate.
-        latency: how the latencies came about.
+        earlier: other conditions of a part of the replies, the oldest first.
     """
 
     forms: str
     models: dict[str, dict[str, str]]
-    server: str
     parameters: dict[str, int | float]
-    machine: str
-    recorded: date
     replies: dict[str, int]
     questions: int
-    latency: str
+    earlier: tuple[Earlier, ...] = ()
 
     @property
     def model_names(self) -> tuple[str, ...]:

@@ -116,7 +116,7 @@ def test_a_damaged_provenance_is_named(tmp_path: Path) -> None:
     store = tmp_path / "replies.jsonl.gz"
     assert read_provenance(store) is None
     provenance_file(store).write_text('{"forms": "x"}')
-    with pytest.raises(PoolError, match=r"replies\.provenance\.json: models: Field required"):
+    with pytest.raises(PoolError, match=r"replies\.provenance\.json: server: Field required"):
         read_provenance(store)
     provenance_file(store).write_text("{")
     with pytest.raises(PoolError, match=r"replies\.provenance\.json, line 1: is not JSON"):
