@@ -30,7 +30,7 @@ from routerr1.files import read_json
 from routerr1.lineage import PATHS, hash_of
 from routerr1.pool.base import Pool
 from routerr1.pool.budget import Budget, Limits
-from routerr1.pool.build import budget_file
+from routerr1.pool.build import asked_live, budget_file
 from routerr1.pool.cards import read_cards
 from routerr1.prompt import Renderer
 from routerr1.registry.served import MATRIX, as_served, known_topics
@@ -286,7 +286,7 @@ def _as_chosen(params: Params, choices: Choices) -> Params:
             kind="http", file=choices.pool_file, calls="live", store=None, redraw=0.0
         )
     elif choices.live and pool.kind == "recorded":
-        pool = pool.replace(kind="http", store=None, redraw=0.0)
+        pool = asked_live(pool)
     if pool.calls == "record":
         pool = pool.replace(calls="live", store=None)
     if pool.kind == "simulated" and not choices.demo:
