@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 from routerr1.baselines.build import CHOOSERS, BaselineContext, baseline_routers, fitted_models
@@ -47,6 +47,7 @@ from routerr1.types import Ask, Question, Reply, Trajectory
 from routerr1.workspace import Workspace
 
 _LARGEST = str(RouterId("baseline", "largest"))
+_MOST_SETS = 64  # of candidates that keys may ask, whose routers are held
 SERVED = "served"  # pool and data set of what is played here
 _READ_SPEND = ("policy", "baseline/policy_before_rl")
 _BASELINES = (
@@ -206,12 +207,13 @@ def reply_route(fitted: Chooser | Cascade, name: str, params: Params) -> Route:
 
     For a key that may ask some candidates only, it chooses among those.
     """
+    left_of = lru_cache(_MOST_SETS)(partial(among, fitted))
 
     def route(pool: Pool, heard: Heard) -> Router:
         chooser = fitted
         if heard.allowed is not None:
             left = pool.cards if name == _LARGEST else ()
-            chooser = Always(largest(left)) if left else among(fitted, heard.allowed)
+            chooser = Always(largest(left)) if left else left_of(heard.allowed)
         ask_next = next_call_of(chooser)
 
         def next_call(query: str, replies: Sequence[Reply]) -> Ask | None:
