@@ -239,6 +239,13 @@ def record(
     ask: Annotated[
         bool, typer.Option(help="--no-ask packs what the log holds and asks nothing.")
     ] = True,
+    at_once: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Calls to a server at a time; the default: one for each slot. 1 makes replies repeatable.",
+        ),
+    ] = None,
     latency: Annotated[
         str, typer.Option(help="How latencies were measured; written to the provenance.")
     ] = "as met while recording, all servers busy",
@@ -274,7 +281,9 @@ def record(
     if ask:
         with track("record", 0) as bar:
             found = asyncio.run(
-                recording.record(pool, log, asked, known=known, progress=bar.update)
+                recording.record(
+                    pool, log, asked, known=known, at_once=at_once, progress=bar.update
+                )
             )
         Console(markup=False, emoji=False).print(
             f"{found.asked} calls made, {found.failed} failed, {found.there} were there already"

@@ -50,6 +50,7 @@ async def record(
     questions: Sequence[str],
     *,
     known: Store | None = None,
+    at_once: int | None = None,
     progress: Callable[[int, int], None],
 ) -> Recorded:
     """Ask every candidate of `file` every question and append each reply to `log` at once.
@@ -58,6 +59,10 @@ async def record(
     is not written down. Every server works through `questions` in order, a chunk at a time, and one
     of its candidates after the other: the beginning that all prompts of a candidate share is then
     computed once for each slot of the server.
+
+    Args:
+        at_once: calls to a server at a time; None: one for each of its slots. What is computed beside a
+            call can change a close choice of a token, so 1 makes replies repeatable.
 
     Raises: LockHeld if another process records into `log`; PoolError if `log` is damaged, or if a
         candidate fails `FAILURES` times in a row.
@@ -104,7 +109,7 @@ async def record(
                         if not is_there(name, question)
                     ]
                     async with asyncio.TaskGroup() as group:
-                        for _ in range(_calls_at_once(file, server)):
+                        for _ in range(at_once or _calls_at_once(file, server)):
                             group.create_task(work(name, left))
 
         try:

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -40,6 +41,7 @@ class Server:
 
     def __init__(self, limit: int | None = None) -> None:
         self.asked: Counter[tuple[str, str]] = Counter()
+        self.under_way = self.most = 0
         self.limit = limit
 
     @contextmanager
@@ -52,11 +54,15 @@ class Server:
                 question = body["messages"][-1]["content"]
                 outer.asked[body["model"], question] += 1
                 ok = outer.limit is None or outer.asked.total() <= outer.limit
+                outer.under_way += 1
+                outer.most = max(outer.most, outer.under_way)
+                time.sleep(0.02)
                 choice = {
                     "message": {"role": "assistant", "content": f"{body['model']}: {question}"}
                 }
                 usage = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
                 answer = json.dumps({"choices": [choice], "usage": usage}).encode()
+                outer.under_way -= 1
                 self.send_response(200 if ok else 400)
                 self.send_header("content-length", str(len(answer)))
                 self.end_headers()
@@ -96,6 +102,19 @@ async def test_every_candidate_is_asked_everything_once_and_progress_is_told(
         again = await record(file, tmp_path / "log", QUESTIONS, progress=lambda *_: None)
         assert (again.asked, again.there) == (0, 60)
     assert set(server.asked.values()) == {1}
+
+
+@pytest.mark.parametrize(("at_once", "most"), [(None, 2), (1, 1)])
+async def test_a_server_is_asked_as_many_at_a_time_as_it_has_slots_or_as_was_said(
+    tmp_path: Path, at_once: int | None, most: int
+) -> None:
+    server = Server()
+    with server.running() as port:
+        file = pool_file(tmp_path, port)
+        await record(
+            file, tmp_path / "log", QUESTIONS[:8], at_once=at_once, progress=lambda *_: None
+        )
+    assert server.most == most
 
 
 async def test_a_recording_that_breaks_off_is_continued(tmp_path: Path) -> None:
