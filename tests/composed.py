@@ -92,7 +92,7 @@ def composed(clone: Path, logs: Path) -> Iterator[Composed]:
             "--host=0.0.0.0": "--host=127.0.0.1",
             "--port=5000": f"--port={ports['mlflow']}",
             "--port=4200": f"--port={ports['prefect']}",
-            "[routerr1, serve, --host=127.0.0.1]": f"[routerr1, serve, --host=0.0.0.0, --port={ports['gateway']}]",
+            "[routerr1, serve, --host=0.0.0.0]": f"[routerr1, serve, --host=0.0.0.0, --port={ports['gateway']}]",
             "${ROUTERR1_WEBHOOK_SECRET:-}": "",
         }
         for name, port in _SERVERS.items():
