@@ -304,6 +304,14 @@ def test_outputs_that_differ_from_the_lock_are_refused(chain: Params) -> None:
     assert logged_models(chain) == []
 
 
+def test_a_file_under_dvc_that_was_imported_again_has_a_remedy_that_helps(
+    chain: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lineage, "changed_stages", lambda: ["data/imported/mine.parquet.dvc"])
+    with pytest.raises(RegistryError, match=r"mine\.parquet: .*`dvc add data/imported/mine\.parquet`"):
+        versions.register(chain)
+
+
 def test_outputs_that_change_while_they_are_registered_make_no_version(
     chain: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
