@@ -101,6 +101,7 @@ def import_(
 ) -> None:
     """Turn a file of questions into rows that params.yaml can name, and report what was refused."""
     from routerr1.baselines.embed import MINILM, embedder
+    from routerr1.cli.importing import held_out_hint, hints, with_remedy
     from routerr1.config import ColumnsParams
     from routerr1.data.imported import KNOWN, Shares, import_file, remember
     from routerr1.errors import DataError
@@ -116,18 +117,21 @@ def import_(
         separator=separator, marker=marker, topic=topic,
         options=tuple(split_names(options)), task=known_task(task), tolerance=tolerance,
     )  # fmt: skip
-    found = import_file(
-        file, name, columns,
-        out=out, shares=Shares(test, validation), split_column=split, seed=seed, matching=rule,
-        header=split_names(header),
-        embed=(lambda texts: embedder(MINILM, 0).embed(texts)) if meaning else None,
-    )  # fmt: skip
+    with with_remedy(file):
+        found = import_file(
+            file, name, columns,
+            out=out, shares=Shares(test, validation), split_column=split, seed=seed, matching=rule,
+            header=split_names(header),
+            embed=(lambda texts: embedder(MINILM, 0).embed(texts)) if meaning else None,
+        )  # fmt: skip
     remember(found.path)
     for name_ in sorted({*SPLITS} - {*found.rows}):
         typer.echo(
             f"no question in {name_}: the checks will refuse that; import more rows, or raise --{name_}"
         )
     typer.echo("\n".join(found.lines()))
+    few = [] if split else held_out_hint(found, test)
+    typer.echo("".join(f"{hint}\n" for hint in (*hints(found), *few)), nl=False)
     typer.echo(f"To use it, in {PARAMS} under dataset:  imported: [{', '.join(_with(found.path))}]")
     typer.echo(
         f"To keep it:  dvc add {found.path.as_posix()}, and commit its .dvc file and {KNOWN}"

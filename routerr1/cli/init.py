@@ -46,6 +46,7 @@ def init(
     """
     from routerr1.baselines.embed import MINILM, embedder
     from routerr1.cli.data import known_task, split_names
+    from routerr1.cli.importing import hints, with_remedy
     from routerr1.cli.scaffold import Own, make_workspace, require_new
     from routerr1.config import ColumnsParams
     from routerr1.errors import ConfigError
@@ -68,11 +69,13 @@ def init(
         separator=separator, topic=topic, marker=marker, task=known_task(task),
         options=tuple(split_names(options)),
     )  # fmt: skip
-    made = make_workspace(
-        folder, Own(questions, columns, pool), embed=lambda texts: embedder(MINILM, 0).embed(texts)
-    )
+    own = Own(questions, columns, pool)
+    with with_remedy((questions or folder).resolve()):
+        made = make_workspace(folder, own, embed=lambda texts: embedder(MINILM, 0).embed(texts))
     if made.imported is not None:
         typer.echo("\n".join(made.imported.lines()))
+        found = made.imported._replace(path=folder / made.imported.path)
+        typer.echo("".join(f"{hint}\n" for hint in hints(found)), nl=False)
     if made.repository is not None:
         typer.echo(f"{folder}: was committed to the git repository around it, {made.repository}")
     typer.echo(f"{folder}: is a workspace. Next:")
@@ -107,10 +110,12 @@ def _asked_column(what: str, file: Path, default: str) -> str:
 
     Raises: DataError if the file cannot be read.
     """
+    from routerr1.cli.importing import with_remedy
     from routerr1.data.sources import read_rows
     from routerr1.errors import DataError
 
-    next(read_rows(file, []), None)  # of a broken file no answer would do
+    with with_remedy(file):
+        next(read_rows(file, []), None)  # of a broken file no answer would do
 
     def there(given: str) -> str:
         try:
