@@ -216,6 +216,10 @@ def from_feedback(
             "expression; may be repeated. Without it: all six."
         ),
     ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="How their answers are verified: short (default), long, number, ..."),
+    ] = None,
     test: Annotated[float, typer.Option(help="Share held out for the test split.")] = 0.2,
     validation: Annotated[float, typer.Option(help="Share held out for validation.")] = 0.1,
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 42,
@@ -229,6 +233,7 @@ def from_feedback(
     params: ParamsFile = PARAMS,
 ) -> None:
     """Make questions of what was said of the gateway's answers; only with consent, and once each."""
+    from routerr1.cli.importing import hints
     from routerr1.config import load_params
     from routerr1.data.imported import Shares
     from routerr1.serve.assessments import assessed
@@ -236,11 +241,12 @@ def from_feedback(
     from routerr1.serve.store import Store, database_of
 
     known = load_params(params)
+    known_task(task)
     store = Store(database_of(known.serve))
     try:
         made, skipped = import_feedback(
             store, name, [*PERSONAL] if remove is None else remove,
-            out=out, shares=Shares(test, validation), seed=seed, at_least=at_least,
+            out=out, shares=Shares(test, validation), seed=seed, at_least=at_least, task=task,
             assessed=assessed(known.registry.experiment, store.feedback()),
         )  # fmt: skip
     except TooFew as few:
@@ -253,6 +259,14 @@ def from_feedback(
         f"not used: {skipped.no_consent} without consent, {skipped.no_answer} without a right "
         f"answer, {skipped.no_question} without a question"
     )
+    if known.serve.keep != "full" and skipped.no_answer + skipped.no_question:
+        typer.echo(
+            f"serve.keep is {known.serve.keep}: the gateway keeps neither questions nor the answers that users "
+            "confirm; with full it does"
+        )
+    for hint in hints(made):
+        typer.echo(hint)
+    typer.echo(f"To use it, in {params} under dataset:  imported: [{', '.join(_with(made.path))}]")
     if notify:
         import routerr1.flows  # noqa: F401 - its settings come before Prefect
         from routerr1.flows.triggers import DATA_CHANGED

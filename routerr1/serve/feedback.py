@@ -187,6 +187,7 @@ def import_feedback(
     seed: int = 42,
     at_least: int = 1,
     assessed: Iterable[FeedbackRow] = (),
+    task: str | None = None,
 ) -> tuple[Imported, Skipped]:
     """Make out/NAME.parquet of all feedback, as `routerr1 data import` makes it of a file.
 
@@ -195,6 +196,7 @@ def import_feedback(
     Args:
         at_least: number of requests beyond those of the file that is there.
         assessed: what was said elsewhere; see `assessments.assessed`.
+        task: how their answers are verified; None: short.
 
     Raises: DataError if there is nothing to learn from; TooFew if fewer than `at_least`, or none at all where more
         than one is asked for.
@@ -215,7 +217,8 @@ def import_feedback(
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"{name}.jsonl"
         file.write_text("".join(_lines(found, compiled)), encoding="utf-8")
-        made = import_file(file, name, ColumnsParams(), out=out, shares=shares, seed=seed)
+        columns = ColumnsParams(task=task)
+        made = import_file(file, name, columns, out=out, shares=shares, seed=seed)
     remember(made.path)
     return made, skipped
 

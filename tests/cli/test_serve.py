@@ -76,6 +76,25 @@ def test_one_thing_is_served(folder: Path) -> None:
         typed("serve", "--policy", "models/policy", "--host", "0.0.0.0")
 
 
+def test_feedback_says_how_it_is_used_and_what_the_gateway_does_not_keep(folder: Path) -> None:
+    reply = "Sie kündigen schriftlich mit einer Frist von einem Monat zum Ende der Laufzeit."
+    store = Store(None)
+    store.write_feedback(FeedbackRow("r1", 1.0, None, None, reply, None, True, "Wie kündige ich?"))
+    store.write_feedback(FeedbackRow("r2", 1.0, None, None, None, None, True, "Und dann?"))
+    store.close()
+    made = ("data", "from-feedback", "--test", "0", "--validation", "0")
+    said = typed(*made)
+    assert "1 without a right answer" in said
+    assert "serve.keep is metadata: the gateway keeps neither" in said
+    assert "--task long compares meaning" in said
+    assert "imported: [data/imported/feedback.parquet]" in said
+    assert "--task long" not in typed(*made, "--name", "texts", "--task", "long")
+    (row,) = read_file(folder / "data/imported/texts.parquet")
+    assert row.metadata["task"] == "long"
+    with pytest.raises(DataError, match="--task essay: must be one of"):
+        typed(*made, "--task", "essay")
+
+
 def test_feedback_becomes_questions_without_what_is_named(folder: Path) -> None:
     store = Store(None)
     said = "Is ticket 12345 of ann@example.org open?"
