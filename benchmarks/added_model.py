@@ -30,6 +30,7 @@ from routerr1.evaluate.rows import Row
 from routerr1.evaluate.run import choose_questions, play_all, policies_of
 from routerr1.evaluate.stats import paired_difference
 from routerr1.jobs.progress import track
+from routerr1.notation import figure_on
 from routerr1.pool.build import open_http_pool
 from routerr1.pool.perturbed import PerturbedPool
 from routerr1.pool.profile import profile, sample_probes
@@ -93,7 +94,10 @@ async def measure(
             }
             for count in PROBES[1:]
         }
-        cards[0] = {card.name: replace(card, performance={}) for card in cards[PROBES[-1]].values()}
+        cards[0] = {
+            card.name: replace(card, performance={}, unsure={})
+            for card in cards[PROBES[-1]].values()
+        }
         full = cards[PROBES[-1]]
         own = [card.name for card in workspace.cards]
         for name in full:
@@ -135,11 +139,11 @@ async def measure(
 
 
 def led_by(card: Card, others: Sequence[Card]) -> tuple[str, ...]:
-    """The topics in which the card's share is above that of all others."""
+    """The topics in which look-ups show a higher figure of the card than of all others."""
     return tuple(
         topic
-        for topic, share in sorted(card.performance.items())
-        if share > max(other.performance.get(topic, 0.0) for other in others)
+        for topic in sorted(card.performance)
+        if figure_on(card, topic) > max(figure_on(other, topic) for other in others)
     )
 
 

@@ -140,7 +140,7 @@ def serve_gateway(port: int, stub: str) -> None:
     engine = Engine(Identity("routerr1", "bench", "policy", "http"), route, pool, budget)
     choosing = Engine(
         Identity("routerr1", "direct", f"fixed/{NAME}", "http"), direct, pool, budget,
-        decides_first=True,
+        answers_with_reply=True,
     )  # fmt: skip
     params = ServeParams(candidates="all", port=port)
     gateway = Gateway(engine, params, Store("sqlite:///serve.sqlite"))

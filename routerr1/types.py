@@ -65,6 +65,7 @@ class Card:
         reasoning_usd_per_mtok: price of a million reasoning tokens; None: as any other of a reply.
         request_usd: price of a call beside its tokens.
         reply: which tokens of a long reply are kept for the policy, the first or the last.
+        unsure: share of probe questions to which it said that it is not sure, by topic; empty: not measured.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Card:
     reasoning_usd_per_mtok: float | None = None
     request_usd: float = 0.0
     reply: Kept = "first"
+    unsure: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import permutations
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -11,8 +13,10 @@ from routerr1.config import RewardParams, RolloutParams
 from routerr1.data.contracts import trajectory_breaches
 from routerr1.evaluate.rows import row_of
 from routerr1.notation import (
+    LEFT,
     SHOWN,
     ShortNotation,
+    index,
     named,
     price_step,
     takes_whole,
@@ -265,6 +269,33 @@ def test_a_look_up_shows_the_best_of_a_topic_in_any_order_under_other_handles() 
     assert len(handles) > 6
     assert notation().cards_on("law") == notation().cards_on("law")
     assert notation().cards_on("botany").count("%") == SHOWN  # means over all topics
+
+
+def test_who_says_that_it_is_not_sure_ranks_higher_than_who_is_wrong_as_often() -> None:
+    cards = [
+        Card("Guesser", performance={"law": 0.6, "art": 0.8}, unsure={"law": 0.0, "art": 0.0}),
+        Card("Desk", performance={"law": 0.4, "art": 0.3}, unsure={"law": 0.5, "art": 0.6}),
+        Card("Unmeasured", performance={"law": 0.3}),
+    ]
+    # 0.4 / (1 - 0.95 * 0.5); of an unknown topic means over topics: 0.35 / (1 - 0.95 * 0.55).
+    for topic, expected in (("law", {"60%", "76%", "30%"}), ("botany", {"70%", "73%", "30%"})):
+        assert set(notation(cards).cards_on(topic).split()[1::3]) == expected
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_order_of_asking_until_one_is_sure_is_better_than_that_by_index(seed: int) -> None:
+    rng = Random(seed)
+    shares = [(right := rng.random(), rng.random() * (1 - right)) for _ in range(5)]
+
+    def worth(order: Sequence[tuple[float, float]]) -> float:
+        rest = 0.0
+        for right, unsure in reversed(order):
+            rest = right + LEFT * unsure * rest
+        return rest
+
+    by_index = sorted(shares, key=lambda each: -index(*each))
+    best = max(worth(order) for order in permutations(shares))
+    assert worth(by_index) == pytest.approx(best)
 
 
 def test_names_and_order_of_a_pool_change_nothing_that_is_shown() -> None:

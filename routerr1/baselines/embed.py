@@ -1,5 +1,6 @@
 """Questions as vectors: a sentence-transformers model, by default one that a package ships, or TF-IDF."""
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Protocol
@@ -7,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from routerr1.data.conversation import gist
 from routerr1.errors import ConfigError
 from routerr1.files import sha256
 
@@ -19,7 +21,7 @@ _MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9
 
 
 class Embedder(Protocol):
-    """Texts to rows of unit length."""
+    """Texts to rows of unit length; of a conversation and of a text that is too long, by its `gist`."""
 
     def fit(self, texts: Sequence[str]) -> "Embedder":
         """An embedder that has learned a vocabulary from `texts`, if it needs one; this one stays as it is."""
@@ -49,7 +51,7 @@ class TfidfEmbedder:
         if tuple(texts) in self._fitted:
             return self._fitted[tuple(texts)]
         words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\w+")
-        found = words.fit_transform(texts)
+        found = words.fit_transform(map(gist, texts))
         steps = [words]
         size = min(self._size, *(side - 1 for side in found.shape))
         if 0 < size < found.shape[1]:
@@ -67,7 +69,7 @@ class TfidfEmbedder:
 
         if self._pipeline is None:
             raise RuntimeError("fit the embedder first")
-        found: Any = texts
+        found: Any = [gist(text) for text in texts]
         for step in self._pipeline:
             found = step.transform(found)
         dense = found.toarray() if hasattr(found, "toarray") else found
@@ -101,8 +103,15 @@ class SentenceEmbedder:
         return self._embedded(tuple(texts))
 
     def _encode(self, texts: tuple[str, ...]) -> NDArray[np.float32]:
-        found = self._model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
+        gists = [gist(text, self._fits) for text in texts]
+        found = self._model.encode(gists, normalize_embeddings=True, show_progress_bar=False)
         return np.asarray(found, dtype=np.float32)
+
+    def _fits(self, text: str) -> bool:
+        tokenizer, most = self._model.tokenizer, self._model.max_seq_length or math.inf
+        if most == math.inf or not callable(tokenizer):  # vectors of words, of which all are read
+            return True
+        return len(tokenizer(text, verbose=False).input_ids) <= most
 
 
 def embedder(name: str, seed: int) -> Embedder:

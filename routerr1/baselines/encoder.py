@@ -12,6 +12,7 @@ from routerr1.baselines.embed import in_package
 from routerr1.baselines.learned import ScoredChooser, fit_scores, scores
 from routerr1.baselines.matrix import Matrix
 from routerr1.baselines.threads import one_thread
+from routerr1.data.conversation import gist
 from routerr1.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -65,9 +66,16 @@ def encoding(texts: Sequence[str], pretrained: str | None) -> Encoding:
             mean: Tensor = (hidden * mask[..., None]).sum(dim=1) / count
             return mean
 
+    def fits(text: str) -> bool:
+        return len(tokenizer(text, verbose=False).input_ids) <= _MAX_TOKENS
+
     def ids(asked: Sequence[str]) -> Tensor:
         found: Tensor = tokenizer(
-            list(asked), padding=True, truncation=True, max_length=_MAX_TOKENS, return_tensors="pt"
+            [gist(each, fits) for each in asked],
+            padding=True,
+            truncation=True,
+            max_length=_MAX_TOKENS,
+            return_tensors="pt",
         )["input_ids"]
         return found
 

@@ -1,6 +1,6 @@
 """Controls that learn from a handful of probes: what reinforcement learning has to beat.
 
-Their probes are a part of the profile stage's, so they cost nothing more. The topic of a question is that of
+Their probes are those of the profile stage or a part of them, so they cost nothing more. The topic of a question is that of
 the nearest probe, because nothing else is known of it.
 """
 
@@ -19,7 +19,7 @@ from routerr1.baselines.embed import Embedder
 from routerr1.baselines.learned import Chooser, ScoredChooser, knn
 from routerr1.baselines.matrix import Matrix
 from routerr1.baselines.threads import one_thread
-from routerr1.notation import SPEND_LEVELS, price_at
+from routerr1.notation import SPEND_LEVELS, index, price_at
 from routerr1.types import Card
 
 ChoiceRule = Literal["best", "beta", "thompson", "knn"]
@@ -164,22 +164,21 @@ def _nearest_topic(matrix: Matrix, embedder: Embedder) -> Callable[[str], str]:
 def asking_again(matrix: Matrix, embedder: Embedder, rule: AgainRule) -> ScoredChooser:
     """What to expect of every candidate on the topic of a question, from all probes.
 
-    `ask_again` expects the share of right answers. `ask_sure_first` expects the share of right ones among the
-    answers that are given, after one right and one wrong answer more (Laplace's rule): where a candidate says that it
-    is not sure, another can be asked.
+    `ask_again` expects the share of right answers, `ask_sure_first` the index that look-ups show (`notation.index`):
+    where a candidate says that it is not sure, another can be asked.
     """
-    given = np.array([[not is_unsure(reply) for reply in line] for line in matrix.replies])
-    counted = given | (matrix.quality > 0) if rule == "ask_sure_first" else np.ones_like(given)
-    expected: dict[str, NDArray[np.float64]] = {}
-    for topic in set(matrix.topics):
-        at = [place for place, each in enumerate(matrix.topics) if each == topic]
-        right, answers = matrix.quality[at].sum(axis=0), counted[at].sum(axis=0)
-        more = rule == "ask_sure_first"
-        expected[topic] = (right + more * _MORE_RIGHT) / (
-            answers + more * (_MORE_RIGHT + _MORE_WRONG)
-        )
     topic_of = _nearest_topic(matrix, embedder)
-    return ScoredChooser(matrix, lambda query: expected[topic_of(query)])
+    competence = Competence.of(matrix)
+    if rule == "ask_again":
+        return ScoredChooser(matrix, lambda query: competence.accuracy(topic_of(query)))
+    unsure = Competence.of(replace(matrix, quality=_unsure(matrix)))
+
+    def indices(query: str) -> NDArray[np.float64]:
+        topic = topic_of(query)
+        pairs = zip(competence.accuracy(topic), unsure.accuracy(topic), strict=True)
+        return np.array([index(float(right), float(silent)) for right, silent in pairs])
+
+    return ScoredChooser(matrix, indices)
 
 
 def frugal_knn(matrix: Matrix, embedder: Embedder, *, level: int, neighbours: int) -> ScoredChooser:
@@ -201,14 +200,26 @@ def with_price(chooser: ScoredChooser, level: int) -> ScoredChooser:
 def few_cards(cards: Sequence[Card], seen: Matrix) -> tuple[Card, ...]:
     """The cards that the probes in `seen` would have given; a topic without a probe is on none."""
     competence = Competence.of(seen)
+    unsure = Competence.of(replace(seen, quality=_unsure(seen)))
     place = {name: at for at, name in enumerate(seen.candidates)}
+
+    def shares(found: Competence, name: str) -> dict[str, float]:
+        return {
+            topic: round(float(found.accuracy(topic)[place[name]]), _CARD_DECIMALS)
+            for topic in sorted(found.total)
+        }
+
     return tuple(
         replace(
             card,
-            performance={
-                topic: round(float(competence.accuracy(topic)[place[card.name]]), _CARD_DECIMALS)
-                for topic in sorted(competence.total)
-            },
+            performance=shares(competence, card.name),
+            unsure=shares(unsure, card.name),
         )
         for card in cards
     )
+
+
+def _unsure(matrix: Matrix) -> NDArray[np.float64]:
+    """(Q, M): 1 where a candidate says that it is not sure."""
+    said = np.array([[is_unsure(reply) for reply in line] for line in matrix.replies])
+    return np.where(matrix.quality > 0, 0.0, said)

@@ -20,9 +20,9 @@ from routerr1.files import read_json
 _FROM_ALL_PROBES = {
     *LEARNED,
     *SPEND,
+    *AGAIN,
     "frugal",
     "knn_multi_turn",
-    *AGAIN,
     "prompted",
     "policy_before_rl",
 }

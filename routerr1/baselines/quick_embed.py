@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from routerr1.baselines.embed import MINILM, in_package
+from routerr1.data.conversation import gist
 from routerr1.files import atomic_path
 from routerr1.lineage import hash_of
 
@@ -48,9 +49,10 @@ class QuickMiniLM:
 
     def embed(self, texts: Sequence[str]) -> Array:
         """See `Embedder.embed`."""
+        texts = [gist(text, self._fits) for text in texts]
         if self._kept is None or len(texts) < _FEWEST_KEPT:
             return np.stack([self._vector(text) for text in texts])
-        file = self._kept / f"{hash_of([MINILM, list(texts)])}.npy"
+        file = self._kept / f"{hash_of([MINILM, texts])}.npy"
         if file.is_file():
             found: Array = np.load(file)
             return found
@@ -65,6 +67,9 @@ class QuickMiniLM:
             x_T_D = self._layer(x_T_D, f"encoder.layer.{layer}")
         mean_D = x_T_D.mean(axis=0)
         return np.asarray(mean_D / np.linalg.norm(mean_D), dtype=np.float32)
+
+    def _fits(self, text: str) -> bool:
+        return not self._tokenizer.encode(text).overflowing
 
     def _embedded(self, ids: Sequence[int]) -> Array:
         words, places, types = (

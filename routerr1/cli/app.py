@@ -220,6 +220,14 @@ def ask(
             "that looks cards up has such levels.",
         ),
     ] = None,
+    live: Annotated[
+        bool | None,
+        typer.Option(
+            "--live/--recorded",
+            help="Ask the candidates of a recorded pool at their endpoints, or take what they said once. The "
+            "default: live while servers of `routerr1 pool up` run.",
+        ),
+    ] = None,
     params: ParamsFile = PARAMS,
 ) -> None:
     """Answer one question with the trained policy, and show every thought, call and price.
@@ -232,20 +240,22 @@ def ask(
     # (measured). This process ends before there is any.
     gc.disable()
     from routerr1.cli import ask as asking
+    from routerr1.cli.sources import chosen_source, source_line
     from routerr1.config import load_params
     from routerr1.rollout.refusal import refusal_of
 
-    loaded = load_params(params)
+    named = load_params(params)
+    loaded = chosen_source(named, live)
+    source = source_line(loaded.pool, named.pool)
     about: list[str] | None = None
-    simulated = loaded.pool.kind == "simulated"
     if router is None and not loaded.has_policy and policy == "models/policy":
         router = asking.evaluated_router()
     if router is not None:
         asking.refuse_spend(spend, f"router {router}")
         played = asking.ask_router(question, router, loaded)
     elif policy.startswith(asking.VERSIONS):
-        version = asking.ask_version(question, policy, loaded, spend=spend)
-        played, about, simulated = version.trajectory, version.about, version.simulated
+        version = asking.ask_version(question, policy, named, spend=spend, live=live)
+        played, about, source = version.trajectory, version.about, version.source
     else:
         played = asking.ask_once(
             question,
@@ -258,7 +268,7 @@ def ask(
         )
     for line in asking.compared(question, loaded) if about is None else about:
         typer.echo(line)
-    asking.show(played, simulated=simulated)
+    asking.show(played, source=source)
     if refusal_of(played) is not None:
         raise typer.Exit(1)
 

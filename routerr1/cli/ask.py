@@ -13,6 +13,7 @@ from routerr1.baselines.cascade import Cascade
 from routerr1.baselines.learned import Chooser
 from routerr1.baselines.replies import answer_with_reply, next_call_of
 from routerr1.baselines.saved import ROUTER, SavedRouter, as_evaluated, fit_router, load_router
+from routerr1.cli.sources import chosen_source_of_version, source_line
 from routerr1.config import Params
 from routerr1.errors import CheckpointError, ConfigError
 from routerr1.evaluate.results import EvaluationTable
@@ -43,12 +44,12 @@ class AskedVersion:
 
     Attributes:
         about: see `compared`.
-        simulated: the version calls simulated models.
+        source: see `source_line`.
     """
 
     trajectory: Trajectory
     about: list[str]
-    simulated: bool
+    source: str | None
 
 
 Answering = Callable[[Question, Pool], Awaitable[Trajectory]]
@@ -125,13 +126,19 @@ def _require_its_pool(policy: Path, workspace: Workspace) -> None:
 
 
 def ask_version(
-    question: str, uri: str, params: Params, *, spend: int | None = None
+    question: str,
+    uri: str,
+    params: Params,
+    *,
+    spend: int | None = None,
+    live: bool | None = None,
 ) -> AskedVersion:
     """Answer `question` with a registered version as it is served: its own cards, pool, parameters and probes.
 
     Args:
         uri: models:/NAME@ALIAS or models:/NAME/NUMBER.
         spend: as in `ask_once`.
+        live: see `chosen_source`.
 
     Raises: ConfigError for another address, or for `spend` without such levels; RegistryError if there is no such version, or it was changed.
     """
@@ -144,11 +151,12 @@ def ask_version(
         raise ConfigError(f"--policy {uri}: must be models:/NAME@ALIAS or models:/NAME/NUMBER")
     version = get_version(open_client(), named["name"], named["alias"] or named["number"])
     with version_files(version) as (checkpoint, context):
-        own = as_served(
+        served = as_served(
             Params.model_validate(read_json(context / "params.json")),
             pool=None, packed=context / "pool.yaml", prompt=context / "prompt.txt",
             budget=params.pool.budget.model_dump(),
         )  # fmt: skip
+        own = chosen_source_of_version(served, params, live)
         workspace = Workspace(own, matrix=context / MATRIX, vectors=_quick_minilm)
         if (checkpoint / ROUTER).is_file() or not own.prompt.reads_spend:
             refuse_spend(spend, f"version {version.number}")
@@ -169,7 +177,7 @@ def ask_version(
         cards = read_cards(context / "cards.json")
         about = compared(question, own, known_topics(context))
         played = _ask(question, workspace, cards, load, f"loading version {version.number}")
-        return AskedVersion(played, about, own.pool.kind == "simulated")
+        return AskedVersion(played, about, source_line(own.pool, served.pool))
 
 
 def ask_router(question: str, router: str, params: Params) -> Trajectory:
@@ -282,8 +290,12 @@ def compared(question: str, params: Params, topics: Mapping[str, str] | None = N
         return known.compare(question).lines()
 
 
-def show(trajectory: Trajectory, *, simulated: bool) -> None:
-    """Print thoughts, calls with model, price and latency, replies, the answer and its cost."""
+def show(trajectory: Trajectory, *, source: str | None) -> None:
+    """Print thoughts, calls with model, price and latency, replies, the answer and its cost.
+
+    Args:
+        source: the last line, see `source_line`.
+    """
     from rich.console import Console
     from rich.text import Text
 
@@ -295,8 +307,8 @@ def show(trajectory: Trajectory, *, simulated: bool) -> None:
     calls = trajectory.ledger.calls
     spent = _spent(trajectory.ledger.cost_usd, sum(reply.latency_s for reply in replies))
     console.print(Text(f"{calls} {'call' if calls == 1 else 'calls'}, {spent} in all", style="dim"))
-    if simulated:
-        console.print(Text("The called models are simulated (README.md).", style="dim"))
+    if source is not None:
+        console.print(Text(source, style="dim"), soft_wrap=True)
 
 
 def steps_shown(trajectory: Trajectory) -> Iterator[tuple[str, str]]:

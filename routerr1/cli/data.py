@@ -8,7 +8,7 @@ import typer
 from routerr1.cli.options import PARAMS, ParamsFile
 
 app = typer.Typer(no_args_is_help=True)
-IMPORTED = Path("data/imported")
+IMPORTED = Path("data/imported")  # as in `serve.feedback`, which takes seconds to import
 _FOLDER = typer.Option(help="Folder of the split files.")
 
 
@@ -101,6 +101,7 @@ def import_(
 ) -> None:
     """Turn a file of questions into rows that params.yaml can name, and report what was refused."""
     from routerr1.baselines.embed import MINILM, embedder
+    from routerr1.cli.importing import held_out_hint, hints, with_remedy
     from routerr1.config import ColumnsParams
     from routerr1.data.imported import KNOWN, Shares, import_file, remember
     from routerr1.errors import DataError
@@ -116,18 +117,21 @@ def import_(
         separator=separator, marker=marker, topic=topic,
         options=tuple(split_names(options)), task=known_task(task), tolerance=tolerance,
     )  # fmt: skip
-    found = import_file(
-        file, name, columns,
-        out=out, shares=Shares(test, validation), split_column=split, seed=seed, matching=rule,
-        header=split_names(header),
-        embed=(lambda texts: embedder(MINILM, 0).embed(texts)) if meaning else None,
-    )  # fmt: skip
+    with with_remedy(file):
+        found = import_file(
+            file, name, columns,
+            out=out, shares=Shares(test, validation), split_column=split, seed=seed, matching=rule,
+            header=split_names(header),
+            embed=(lambda texts: embedder(MINILM, 0).embed(texts)) if meaning else None,
+        )  # fmt: skip
     remember(found.path)
     for name_ in sorted({*SPLITS} - {*found.rows}):
         typer.echo(
             f"no question in {name_}: the checks will refuse that; import more rows, or raise --{name_}"
         )
     typer.echo("\n".join(found.lines()))
+    few = [] if split else held_out_hint(found, test)
+    typer.echo("".join(f"{hint}\n" for hint in (*hints(found), *few)), nl=False)
     typer.echo(f"To use it, in {PARAMS} under dataset:  imported: [{', '.join(_with(found.path))}]")
     typer.echo(
         f"To keep it:  dvc add {found.path.as_posix()}, and commit its .dvc file and {KNOWN}"
@@ -212,6 +216,10 @@ def from_feedback(
             "expression; may be repeated. Without it: all six."
         ),
     ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="How their answers are verified: short (default), long, number, ..."),
+    ] = None,
     test: Annotated[float, typer.Option(help="Share held out for the test split.")] = 0.2,
     validation: Annotated[float, typer.Option(help="Share held out for validation.")] = 0.1,
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 42,
@@ -224,17 +232,22 @@ def from_feedback(
     ] = False,
     params: ParamsFile = PARAMS,
 ) -> None:
-    """Make questions of what users of the gateway said; only with their consent, and once each."""
+    """Make questions of what was said of the gateway's answers; only with consent, and once each."""
+    from routerr1.cli.importing import hints
     from routerr1.config import load_params
     from routerr1.data.imported import Shares
+    from routerr1.serve.assessments import assessed
     from routerr1.serve.feedback import PERSONAL, TooFew, import_feedback
     from routerr1.serve.store import Store, database_of
 
-    store = Store(database_of(load_params(params).serve))
+    known = load_params(params)
+    known_task(task)
+    store = Store(database_of(known.serve))
     try:
         made, skipped = import_feedback(
             store, name, [*PERSONAL] if remove is None else remove,
-            out=out, shares=Shares(test, validation), seed=seed, at_least=at_least,
+            out=out, shares=Shares(test, validation), seed=seed, at_least=at_least, task=task,
+            assessed=assessed(known.registry.experiment, store.feedback()),
         )  # fmt: skip
     except TooFew as few:
         typer.echo(str(few))
@@ -246,6 +259,14 @@ def from_feedback(
         f"not used: {skipped.no_consent} without consent, {skipped.no_answer} without a right "
         f"answer, {skipped.no_question} without a question"
     )
+    if known.serve.keep != "full" and skipped.no_answer + skipped.no_question:
+        typer.echo(
+            f"serve.keep is {known.serve.keep}: the gateway keeps neither questions nor the answers that users "
+            "confirm; with full it does"
+        )
+    for hint in hints(made):
+        typer.echo(hint)
+    typer.echo(f"To use it, in {params} under dataset:  imported: [{', '.join(_with(made.path))}]")
     if notify:
         import routerr1.flows  # noqa: F401 - its settings come before Prefect
         from routerr1.flows.triggers import DATA_CHANGED

@@ -46,18 +46,20 @@ def init(
     """
     from routerr1.baselines.embed import MINILM, embedder
     from routerr1.cli.data import known_task, split_names
-    from routerr1.cli.scaffold import Own, make_workspace
+    from routerr1.cli.importing import hints, with_remedy
+    from routerr1.cli.scaffold import Own, make_workspace, require_new
     from routerr1.config import ColumnsParams
     from routerr1.errors import ConfigError
 
-    if sys.stdin.isatty():
-        questions = questions or _asked("File of your questions")
-        pool = pool or _asked("Pool file of your models")
-        if questions is not None:
-            question = question or typer.prompt("Column of the question", default="question")
-            answers = answers or typer.prompt("Column of the answers", default="answers")
+    require_new(folder)  # before anything is asked
     if questions is not None and not questions.is_file():
         raise ConfigError(f"init: --questions {questions}: not found")
+    if sys.stdin.isatty():
+        questions = questions or _asked_file("File of your questions")
+        pool = pool or _asked_file("Pool file of your models")
+        if questions is not None:
+            question = question or _asked_column("Column of the question", questions, "question")
+            answers = answers or _asked_column("Column of the answers", questions, "answers")
     if questions is not None and (question is None or answers is None):
         raise ConfigError(
             "init: --questions needs --question COLUMN and --answers COLUMN, as the file names them"
@@ -67,11 +69,13 @@ def init(
         separator=separator, topic=topic, marker=marker, task=known_task(task),
         options=tuple(split_names(options)),
     )  # fmt: skip
-    made = make_workspace(
-        folder, Own(questions, columns, pool), embed=lambda texts: embedder(MINILM, 0).embed(texts)
-    )
+    own = Own(questions, columns, pool)
+    with with_remedy((questions or folder).resolve()):
+        made = make_workspace(folder, own, embed=lambda texts: embedder(MINILM, 0).embed(texts))
     if made.imported is not None:
         typer.echo("\n".join(made.imported.lines()))
+        found = made.imported._replace(path=folder / made.imported.path)
+        typer.echo("".join(f"{hint}\n" for hint in hints(found)), nl=False)
     if made.repository is not None:
         typer.echo(f"{folder}: was committed to the git repository around it, {made.repository}")
     typer.echo(f"{folder}: is a workspace. Next:")
@@ -86,6 +90,39 @@ def init(
     typer.echo("  dvc repro                     # writes data/report/index.html")
 
 
-def _asked(what: str) -> Path | None:
-    given: str = typer.prompt(f"{what} (empty: later)", default="", show_default=False)
-    return Path(given) if given else None
+def _asked_file(what: str) -> Path | None:
+    """A file that exists, asked for until one is named; None for an empty answer."""
+
+    def there(given: str) -> Path | None:
+        path = Path(given).expanduser()  # no shell has read it
+        if given and not path.is_file():
+            raise typer.BadParameter(f"{given}: not found")
+        return path if given else None
+
+    found: Path | None = typer.prompt(
+        f"{what} (empty: later)", default="", show_default=False, value_proc=there
+    )
+    return found
+
+
+def _asked_column(what: str, file: Path, default: str) -> str:
+    """A column of `file`, asked for until one is named.
+
+    Raises: DataError if the file cannot be read.
+    """
+    from routerr1.cli.importing import with_remedy
+    from routerr1.data.sources import read_rows
+    from routerr1.errors import DataError
+
+    with with_remedy(file):
+        next(read_rows(file, []), None)  # of a broken file no answer would do
+
+    def there(given: str) -> str:
+        try:
+            next(read_rows(file, [given]), None)
+        except DataError as error:
+            raise typer.BadParameter(str(error)) from None
+        return given
+
+    found: str = typer.prompt(what, default=default, value_proc=there)
+    return found

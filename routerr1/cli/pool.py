@@ -194,7 +194,10 @@ OnlyServers = Annotated[
 @app.command()
 def up(
     file: PoolFileArgument,
-    models: Annotated[Path, typer.Option(help="Folder of the GGUF files.")],
+    models: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the GGUF files; not needed for servers of desks alone."),
+    ] = None,
     only: OnlyServers = None,
 ) -> None:
     """Start the servers of a pool file on this machine; servers that are up stay up."""
@@ -236,9 +239,23 @@ def record(
     ask: Annotated[
         bool, typer.Option(help="--no-ask packs what the log holds and asks nothing.")
     ] = True,
+    at_once: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Calls to a server at a time; the default: one for each slot. 1 makes replies repeatable.",
+        ),
+    ] = None,
     latency: Annotated[
         str, typer.Option(help="How latencies were measured; written to the provenance.")
     ] = "as met while recording, all servers busy",
+    server: Annotated[
+        str | None,
+        typer.Option(
+            help="Name and version of the software that answers, for the provenance. The default: the "
+            "llama.cpp that `pool up` starts."
+        ),
+    ] = None,
     params: ParamsFile = PARAMS,
 ) -> None:
     """Put every question of the embedded benchmark to every candidate, once, and pack the replies."""
@@ -259,17 +276,22 @@ def record(
     asked = worklist(questions(build_world(section.embedded), section.embedded, section.seed))
     asked = asked[:limit]
     pool = read_pool_file(file, max_reply_tokens=loaded.pool.max_reply_tokens)
+    software = recording.server_named(pool, server)
     known = recording.stored_before(pool, store)
     if ask:
         with track("record", 0) as bar:
             found = asyncio.run(
-                recording.record(pool, log, asked, known=known, progress=bar.update)
+                recording.record(
+                    pool, log, asked, known=known, at_once=at_once, progress=bar.update
+                )
             )
         Console(markup=False, emoji=False).print(
             f"{found.asked} calls made, {found.failed} failed, {found.there} were there already"
         )
     today = datetime.now(UTC).date()
-    written = recording.pack(pool, log, asked, store, known=known, latency=latency, today=today)
+    written = recording.pack(
+        pool, log, asked, store, known=known, server=software, latency=latency, today=today
+    )
     Console(markup=False, emoji=False).print(
         f"{store}: {sum(written.replies.values())} replies; "
         f"{written.questions} questions have one of every candidate"

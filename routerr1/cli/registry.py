@@ -13,6 +13,7 @@ from routerr1.jobs.progress import working
 if TYPE_CHECKING:
     from routerr1.registry.versions import Version
 
+_BY_INTERVAL = {"em_difference", "best_single", "best_learned"}  # judged by the lower end
 _PANEL = "Registry"
 Which = Annotated[str, typer.Argument(help="Number or alias of a version.")]
 
@@ -94,6 +95,13 @@ def promote(
         typer.echo(f"refused by {', '.join(done.result.decision.refused_by)}")
         for refusal in done.result.decision.refusals:
             typer.echo(f"  {refusal}")
+        if _BY_INTERVAL & {*done.result.decision.refused_by}:
+            typer.echo("more test questions narrow an interval; `routerr1 advise` says how many")
+        number = done.result.challenger.number
+        typer.echo(
+            f"the limits: gate in {params}; to serve it all the same: "
+            f"routerr1 serve --model models:/{done.result.challenger.name}/{number}"
+        )
         if done.result.champion is not None:
             typer.echo("the champion's report: routerr1 registry report")
         raise typer.Exit(1)

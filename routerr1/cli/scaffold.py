@@ -83,8 +83,7 @@ def make_workspace(folder: Path, own: Own, *, embed: Embed | None = None) -> Mad
     Raises: ConfigError if the folder is not empty, or git fails; DataError, PoolError for files that cannot be
         used. A folder that was made for nothing is removed.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder}: is not empty; name a new folder")
+    require_new(folder)
     pool = read_pool_file(own.pool) if own.pool is not None else None
     questions = own.questions.resolve() if own.questions is not None else None
     there = folder.exists()
@@ -115,6 +114,15 @@ def make_workspace(folder: Path, own: Own, *, embed: Embed | None = None) -> Mad
         shutil.rmtree(folder) if not there else _empty(folder)
         raise
     return Made(folder, found, pool, repository)
+
+
+def require_new(folder: Path) -> None:
+    """Refuse a folder that holds anything.
+
+    Raises: ConfigError.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder}: is not empty; name a new folder")
 
 
 def _empty(folder: Path) -> None:

@@ -19,7 +19,7 @@ def candidates(cards: Sequence[Card]) -> Table:
     table.add_column("candidate", no_wrap=True)
     for column in ("prompt", "reply", "median", "p95", "tokens"):
         table.add_column(column, justify="right")
-    table.add_column("right answers on probes")
+    table.add_column("right on probes")
     for card in cards:
         skills = sorted(card.performance.items(), key=lambda item: (-item[1], item[0]))
         table.add_row(
@@ -29,10 +29,17 @@ def candidates(cards: Sequence[Card]) -> Table:
             "" if card.latency_s is None else f"{card.latency_s:.2f} s",
             "" if card.latency_p95_s is None else f"{card.latency_p95_s:.2f} s",
             "" if card.completion_tokens is None else f"{card.completion_tokens:.0f}",
-            ", ".join(f"{topic} {share:.0%}" for topic, share in skills),
+            ", ".join(f"{topic} {share:.0%}{_unsure(card, topic)}" for topic, share in skills),
         )
-    table.caption = "prompt, reply: USD per million tokens; tokens: mean reply length"
+    table.caption = (
+        "prompt, reply: USD per million tokens; tokens: mean reply length; in brackets: says that it is not sure"
+    )
     return table
+
+
+def _unsure(card: Card, topic: str) -> str:
+    share = card.unsure.get(topic, 0.0)
+    return f" ({share:.0%})" if share else ""
 
 
 def checked(found: Sequence[Checked]) -> Table:

@@ -15,7 +15,7 @@ from routerr1.config import DatasetParams
 from routerr1.data import card, text
 from routerr1.data.allocate import Allocation, Repeat, Rows
 from routerr1.data.clean import SAYS, Reason, RefusedError
-from routerr1.data.near import HeldOut, by_wording
+from routerr1.data.near import HeldOut, Worded, kept_apart
 from routerr1.data.origins import Origin, origins
 from routerr1.data.splits import GROUP_ROWS, SplitWriter, chunks, schema, to_table
 from routerr1.errors import DataError
@@ -57,7 +57,7 @@ class _Build:
         self.progress = progress
         self.origins = origins(params)
         self.rows = Rows()
-        self.by_wording = bytearray()
+        self.kept_apart = bytearray()
         self.read: Counter[str] = Counter()
         self.dropped_golds: Counter[str] = Counter()
         self.refused: dict[str, Counter[Reason]] = {}
@@ -104,7 +104,7 @@ class _Build:
                 self.rows.add(
                     number, read.line, row.dataset, row.id, row.question, self.params.seed
                 )
-                self.by_wording.append(by_wording(row.metadata))
+                self.kept_apart.append(kept_apart(row.metadata))
                 self.dropped_golds[row.dataset] += read.dropped_golds
                 yield row
 
@@ -121,23 +121,25 @@ class _Build:
             self._refuse(origin, self.rows.line[repeat.row], reason, kept=also)
 
     def _near(self, allocation: Allocation) -> list[Repeat]:
-        import numpy as np
-
-        worded = np.frombuffer(self.by_wording, bool)
         held_out = HeldOut(self.params.near_duplicate)
-        held_out.add(self._spooled(allocation.held_out() & worded))
-        found = held_out.find(self._spooled(allocation.may_train() & worded))
+        held_out.add(self._spooled(allocation.held_out()))
+        found = held_out.find(self._spooled(allocation.may_train()))
         return [Repeat(near.row, near.held_out) for near in found]
 
-    def _spooled(self, wanted: Any) -> Iterator[tuple[int, str]]:
-        """Number and comparable text of the rows `wanted` (a mask), from the spool."""
+    def _spooled(self, wanted: Any) -> Iterator[Worded]:
+        """The rows `wanted` (a mask) as they are compared, from the spool."""
         first = 0
         for table in self._tables():
             mask = wanted[first : first + table.num_rows]
             questions = table["question"].filter(mask).to_pylist()
             for place, question in zip(mask.nonzero()[0].tolist(), questions, strict=True):
-                yield first + place, text.comparable(question)
+                row = first + place
+                apart = self._dataset(row) if self.kept_apart[row] else None
+                yield Worded(row, text.comparable(question), apart)
             first += table.num_rows
+
+    def _dataset(self, row: int) -> str:
+        return self.origins[self.rows.stock[row]].stock.dataset
 
     def _tables(self) -> Iterator["pa.Table"]:
         import pyarrow as pa

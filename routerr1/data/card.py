@@ -116,7 +116,12 @@ def render(params: DatasetParams, folder: Path, metrics: Mapping[str, Any]) -> s
         "found after NFKC, case folding and punctuation to blanks; the copy in the most reserved split "
         f"stays. Training questions with a Jaccard similarity of at least {params.near_duplicate} "
         "(character 4-grams) to a held-out one are dropped; rows that name the facts they ask for are "
-        "kept apart by fact instead.",
+        "kept apart by fact instead."
+        + (
+            " Imported rows with groups are compared by wording with other data sets only."
+            if params.imported
+            else ""
+        ),
         _table(("data set", "reason", "rows"), refused) if refused else "Nothing was left out.",
         "## Files",
         _table(("file", "rows", "SHA-256"), files),

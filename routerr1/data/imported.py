@@ -17,6 +17,7 @@ from routerr1.config import ColumnsParams
 from routerr1.data import embedded, text
 from routerr1.data.benchmarks import BENCHMARKS
 from routerr1.data.clean import SAYS, Cleaned, Reason, RefusedError, clean
+from routerr1.data.conversation import gist
 from routerr1.data.meaning import find_topics, same_meaning
 from routerr1.data.sources import Raw, read_rows
 from routerr1.data.splits import GROUP_ROWS, FileWriter, chunks, to_table
@@ -257,7 +258,8 @@ class _Importer:
         topics: Sequence[str | None] = [None] * len(rows)
         if self.columns.topic is None and not any("topic" in row.metadata for _, row in rows):
             self.topics_found = True
-            topics = find_topics(texts, vectors, seed=self.seed) or topics
+            named_by = [gist(each) for each in texts]
+            topics = find_topics(named_by, vectors, seed=self.seed) or topics
         answers = [answers_in_words(row.golden_answers, row.metadata) for _, row in rows]
         groups = same_meaning(vectors, answers, [self.matching] * len(rows))
         self.alike = len(groups) - len(set(groups))

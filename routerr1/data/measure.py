@@ -6,7 +6,7 @@ a thousand rows and for millions, and no row is sampled.
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,7 +135,7 @@ def _load(
         store.executemany("INSERT INTO facts VALUES (?, ?, ?)", facts)
         for row in rows:
             _count(seen, row, split)
-        _compare(store, split, held_out, [row for row in rows if row.by_wording], seen)
+        _compare(store, split, held_out, [row for row in rows if row.comparable], seen)
         yield first - 1
 
 
@@ -154,17 +154,18 @@ def _compare(
     store: sqlite3.Connection,
     split: Split,
     held_out: near.HeldOut,
-    rows: Iterable["_Row"],
+    rows: Sequence["_Row"],
     seen: Measured,
 ) -> None:
     if split != "train":
-        pairs = [(row.number, row.comparable) for row in rows]
-        held_out.add(pairs)
-        seen.num_held_out += len(pairs)
+        held_out.add(row.worded for row in rows)
         return
     by_number = {row.number: row for row in rows}
-    seen.num_compared += len(by_number)
-    for pair in held_out.find((number, row.comparable) for number, row in by_number.items()):
+    for row in rows:
+        others = held_out.num_compared(row.worded.apart)
+        seen.num_compared += others > 0
+        seen.num_held_out = max(seen.num_held_out, others)
+    for pair in held_out.find(row.worded for row in rows):
         row = by_number[pair.row]
         other = store.execute(
             "SELECT id, question, key FROM questions WHERE row = ?", (pair.held_out,)
@@ -210,8 +211,9 @@ class _Row:
         self.leaks = text.leaks(self.question, self.golds, self.matching)
 
     @property
-    def by_wording(self) -> bool:
-        return bool(self.comparable) and near.by_wording(self.metadata or {})
+    def worded(self) -> near.Worded:
+        apart = self.dataset if near.kept_apart(self.metadata or {}) else None
+        return near.Worded(self.number, self.comparable, apart)
 
     @property
     def topic(self) -> str | None:
@@ -232,12 +234,12 @@ class _Row:
         )  # fmt: skip
 
     def facts(self, split: Split) -> Iterator[tuple[object, ...]]:
-        """The facts that a row with `steps` needs: the names in its `group`, joined by slashes."""
+        """The facts that a row needs: the names in its `group`, joined by slashes; each data set has its own."""
         group = self.metadata.get("group") if self.metadata else None
-        if self.by_wording or not isinstance(group, str):
+        if not group or not isinstance(group, str):
             return
         for fact in group.split("/"):
-            yield self.number, split, fact
+            yield self.number, split, f"{self.dataset}/{fact}"
 
 
 def _object(metadata: str | None) -> dict[str, Any] | None:

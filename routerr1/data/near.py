@@ -4,11 +4,12 @@ MinHash over character 4-grams finds candidate pairs (datasketch), and exact Jac
 decides, so no reported pair is an artefact of hashing. Only held-out questions are indexed, so
 memory does not grow with the training rows.
 
-A row that names its facts (metadata `steps`, as in the embedded benchmark) is compared by them
-(expectation `no_fact_overlap`), not by wording. Questions from one template differ only in a name
-and would all be near-duplicates.
+Rows of one data set that name their facts or a group (metadata `steps` and `group`) are not compared with
+each other: groups keep them apart (expectation `no_fact_overlap`), and questions from one template, which
+differ only in a name, would all be near-duplicates. They are compared with the rows of other data sets.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -21,6 +22,19 @@ _WEIGHTS = (0.002, 0.998)
 _HIGHEST = 0.95  # towards 1 the index has no bands left; a lower one only finds more to compare
 
 
+class Worded(NamedTuple):
+    """A row as it is compared.
+
+    Attributes:
+        text: from `text.comparable`.
+        apart: from `kept_apart`; rows with the same are not compared. None is compared with every row.
+    """
+
+    row: int
+    text: str
+    apart: str | None = None
+
+
 class Near(NamedTuple):
     """A training row and the held-out row it resembles most."""
 
@@ -29,9 +43,9 @@ class Near(NamedTuple):
     similarity: float
 
 
-def by_wording(metadata: Mapping[str, Any]) -> bool:
-    """True if a row is compared by its wording, because it names neither facts nor a group."""
-    return not (metadata.get("steps") or metadata.get("group"))
+def kept_apart(metadata: Mapping[str, Any]) -> bool:
+    """True if a row names its facts or a group, by which it is kept apart within its data set."""
+    return bool(metadata.get("steps") or metadata.get("group"))
 
 
 def shingles(comparable: str) -> set[str]:
@@ -41,7 +55,9 @@ def shingles(comparable: str) -> set[str]:
 
 
 class HeldOut:
-    """An index of held-out questions that finds those a training question resembles.
+    """Held-out questions, of which it finds those that a training question resembles.
+
+    Add all of them before the first search.
 
     Args:
         threshold: Jaccard similarity from which two questions are near-duplicates, in (0, 1].
@@ -49,38 +65,44 @@ class HeldOut:
 
     def __init__(self, threshold: float) -> None:
         self.threshold = threshold
-        self._texts: dict[int, str] = {}
+        self._rows: dict[int, Worded] = {}
+        self._counts: Counter[str | None] = Counter()
 
-    def __len__(self) -> int:
-        return len(self._texts)
+    def add(self, rows: Iterable[Worded]) -> None:
+        """Take held-out rows."""
+        for row in rows:
+            self._rows[row.row] = row
+            self._counts[row.apart] += 1
 
-    def add(self, rows: Iterable[tuple[int, str]]) -> None:
-        """Index (row number, comparable text) pairs."""
-        for row, text in rows:
-            self._index.insert(row, self._sketch(shingles(text)), check_duplication=False)
-            self._texts[row] = text
+    def num_compared(self, apart: str | None) -> int:
+        """How many held-out rows a training row is compared with."""
+        return len(self._rows) - (0 if apart is None else self._counts[apart])
 
-    def find(self, rows: Iterable[tuple[int, str]]) -> Iterator[Near]:
+    def find(self, rows: Iterable[Worded]) -> Iterator[Near]:
         """The rows that resemble a held-out one, each once with the most similar; equal texts included."""
-        if not self._texts:
-            return
-        for row, text in rows:
+        for row, text, apart in rows:
+            if not self.num_compared(apart):
+                continue
             mine = shingles(text)
             near = [
-                Near(row, other, similarity)
-                for other in sorted(self._index.query(self._sketch(mine)))
-                if (similarity := jaccard(mine, shingles(self._texts[other]))) >= self.threshold
+                Near(row, other.row, similarity)
+                for number in sorted(self._index.query(self._sketch(mine)))
+                if (other := self._rows[number]).apart is None or other.apart != apart
+                if (similarity := jaccard(mine, shingles(other.text))) >= self.threshold
             ]
             if near:
                 yield max(near, key=lambda pair: pair.similarity)
 
-    # Made for the first text: importing datasketch takes a second, and many data sets have none to compare.
+    # Made for the first search: importing datasketch takes a second, and many data sets have none to compare.
     @cached_property
     def _index(self) -> Any:
         from datasketch import MinHashLSH
 
         highest = min(self.threshold, _HIGHEST)
-        return MinHashLSH(highest, num_perm=_PERMUTATIONS, weights=_WEIGHTS)
+        index = MinHashLSH(highest, num_perm=_PERMUTATIONS, weights=_WEIGHTS)
+        for row in self._rows.values():
+            index.insert(row.row, self._sketch(shingles(row.text)), check_duplication=False)
+        return index
 
     @cached_property
     def _empty(self) -> Any:

@@ -243,7 +243,11 @@ _PRICES = (
     "request_usd",
 )
 _TEXT = ("description",)
-_CLAIMS = ("description", "performance")  # all that a card says of what a candidate is good at
+_CLAIMS = (
+    "description",
+    "performance",
+    "unsure",
+)  # all that a card says of what a candidate is good at
 
 
 # What changes in these no card says.

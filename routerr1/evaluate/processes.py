@@ -96,11 +96,11 @@ class _Fork:
         """
         loop = asyncio.get_running_loop()
         heard: asyncio.Queue[Any] = asyncio.Queue()
-        # By a thread: while this process fits a router, the fork must not wait for its rows to be read.
 
         def put(sent: Any) -> None:
             loop.call_soon_threadsafe(heard.put_nowait, sent)
 
+        # By a thread: while this process fits a router, the fork must not wait for its rows to be read.
         loop.run_in_executor(None, self._read, put)
         while not isinstance(sent := await heard.get(), list):
             if sent is None:

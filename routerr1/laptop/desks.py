@@ -58,11 +58,17 @@ class Usage(BaseModel):
 
 @dataclass(frozen=True)
 class OpenDesk:
-    """A desk that is ready to answer."""
+    """A desk that is ready to answer.
+
+    Attributes:
+        base_url: of the model's server.
+        model: what the request calls the model; llama.cpp ignores it, Ollama and vLLM need it.
+    """
 
     desk: Desk
     notes: Notes | None
     base_url: str
+    model: str
 
     def found(self, question: str) -> list[str]:
         """The notes on a question."""
@@ -78,6 +84,7 @@ class OpenDesk:
     def request(self, asked: ChatRequest, found: Sequence[str]) -> tuple[str, dict[str, object]]:
         """(path, body) of the call to the model's server."""
         body: dict[str, object] = {
+            "model": self.model,
             "max_tokens": asked.max_tokens,
             "temperature": asked.temperature,
         }
@@ -196,13 +203,15 @@ def open_desks(file: PoolFile, name: str) -> dict[str, OpenDesk]:
     """
     if file.servers is None or name not in file.servers.desks:
         raise PoolError(f"{file.path}: servers.desks has no {name!r}")
-    server = file.servers.desks[name]
+    servers = file.servers
+    server = servers.desks[name]
     facts = read_facts(file.path.parent / server.facts)
     return {
         key: OpenDesk(
             desk,
             Notes(passages(desk.book, facts)) if desk.book else None,
             file.endpoints[desk.model].base_url,
+            servers.model_id(desk.model),
         )
         for key, desk in server.desks.items()
     }

@@ -5,22 +5,28 @@ import hashlib
 import json
 import platform
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
-from pydantic import BaseModel
 
 from routerr1.errors import PoolError, ungrouped
-from routerr1.files import digest, read_json, write_json
-from routerr1.laptop.servers import servers_of
+from routerr1.files import digest, write_json
 from routerr1.matching import normalise
 from routerr1.pool.base import Call
 from routerr1.pool.client import HttpPool
 from routerr1.pool.pool_file import PoolFile
+from routerr1.pool.provenance import (
+    Conditions,
+    Earlier,
+    Provenance,
+    provenance_file,
+    read_provenance,
+)
 from routerr1.pool.recorded import Store, StoredReply, read_store, write_store
 from routerr1.pool.records import Record, RecordStore, read_records, request_key
 
@@ -44,6 +50,7 @@ async def record(
     questions: Sequence[str],
     *,
     known: Store | None = None,
+    at_once: int | None = None,
     progress: Callable[[int, int], None],
 ) -> Recorded:
     """Ask every candidate of `file` every question and append each reply to `log` at once.
@@ -52,6 +59,10 @@ async def record(
     is not written down. Every server works through `questions` in order, a chunk at a time, and one
     of its candidates after the other: the beginning that all prompts of a candidate share is then
     computed once for each slot of the server.
+
+    Args:
+        at_once: calls to a server at a time; None: one for each of its slots. What is computed beside a
+            call can change a close choice of a token, so 1 makes replies repeatable.
 
     Raises: LockHeld if another process records into `log`; PoolError if `log` is damaged, or if a
         candidate fails `FAILURES` times in a row.
@@ -98,7 +109,7 @@ async def record(
                         if not is_there(name, question)
                     ]
                     async with asyncio.TaskGroup() as group:
-                        for _ in range(_calls_at_once(file, server)):
+                        for _ in range(at_once or _calls_at_once(file, server)):
                             group.create_task(work(name, left))
 
         try:
@@ -127,41 +138,14 @@ def _calls_at_once(file: PoolFile, server: str) -> int:
     return described.slots if described else file.endpoints[server].max_concurrency
 
 
-class Provenance(BaseModel):
-    """Where the replies of a store come from; written beside it as JSON.
-
-    Attributes:
-        forms: digest of all that decides a reply but the weights (`forms_digest`).
-        models: server name -> hub repository, file and digest of the weights.
-        server: name and version of the software that computed the replies.
-        parameters: of every request.
-        machine: CPU, cores and memory.
-        recorded: the last day of recording.
-        replies: candidate -> number of replies.
-        questions: distinct questions with a reply of every candidate.
-        latency: how the latencies came about.
-    """
-
-    forms: str
-    models: dict[str, dict[str, str]]
-    server: str
-    parameters: dict[str, int | float]
-    machine: str
-    recorded: date
-    replies: dict[str, int]
-    questions: int
-    latency: str
-
-
 def forms_digest(file: PoolFile) -> str:
     """Digest of the candidates' requests, the desks and their facts; prices and addresses play no part."""
-    servers = servers_of(file)
     desks = {
         name: [
             server.model_dump(mode="json", exclude={"facts"}),
             digest(file.path.parent / server.facts),
         ]
-        for name, server in servers.desks.items()
+        for name, server in (file.servers.desks if file.servers else {}).items()
     }
     requests = [
         [row.name, row.endpoint, file.request(Call(row.name, ""))] for row in file.candidates
@@ -177,12 +161,10 @@ def stored_before(file: PoolFile, out: Path) -> Store | None:
     """
     if not out.exists():
         return None
-    found = Provenance.model_validate(read_json(_provenance(out)))
-    weights = {name: server.sha256 for name, server in servers_of(file).models.items()}
-    if (found.forms, {name: row["sha256"] for name, row in found.models.items()}) != (
-        forms_digest(file),
-        weights,
-    ):
+    found = read_provenance(out)
+    if found is None:
+        raise PoolError(f"{provenance_file(out)}: not found, and it says how {out} was recorded")
+    if (found.forms, _weights(found.models)) != (forms_digest(file), _weights(_models(file))):
         raise PoolError(
             f"{out}: was recorded with other desks, requests or weights than {file.path} names; "
             "write to another file"
@@ -190,8 +172,59 @@ def stored_before(file: PoolFile, out: Path) -> Store | None:
     return read_store(out)
 
 
-def _provenance(out: Path) -> Path:
-    return out.with_suffix("").with_suffix(".provenance.json")
+def _models(file: PoolFile) -> dict[str, dict[str, str]]:
+    """What the pool file says of the models behind its desks and candidates."""
+    if file.servers is None:
+        return {}
+    described = {
+        name: {"hub": server.hub, "file": server.file, "sha256": server.sha256}
+        for name, server in file.servers.models.items()
+    }
+    return described | {name: {"model": id_} for name, id_ in file.servers.elsewhere.items()}
+
+
+def _weights(models: Mapping[str, Mapping[str, str]]) -> dict[str, str | None]:
+    return {name: row.get("sha256", row.get("model")) for name, row in models.items()}
+
+
+def server_named(file: PoolFile, server: str | None) -> str:
+    """Name and version of the software that computes the replies.
+
+    Args:
+        server: as the caller knows it; None: the llama.cpp that `pool up` starts.
+
+    Raises: PoolError if it is not known.
+    """
+    if server is not None:
+        return server
+    ours = file.servers is not None and file.servers.models and not file.servers.elsewhere
+    if not ours or find_spec("xllamacpp") is None:
+        raise PoolError(
+            f"{file.path}: --server: name the software that answers, and its version; the provenance of the "
+            "replies says it"
+        )
+    return f"llama.cpp through xllamacpp {version('xllamacpp')}"
+
+
+def _conditions(
+    now: Conditions, out: Path, known: Store | None, added: int
+) -> tuple[Conditions, tuple[Earlier, ...]]:
+    """Of the last replies, and of those before.
+
+    Args:
+        now: of the replies that are added.
+        added: how many these are; without any, the store's own conditions stay.
+    """
+    before = read_provenance(out) if known is not None else None
+    if before is None:
+        return now, ()
+    if not added:
+        return before, before.earlier
+    if (before.server, before.machine) == (now.server, now.machine):
+        return now, before.earlier
+    counted = sum(before.replies.values()) - sum(each.count for each in before.earlier)
+    last = {name: getattr(before, name) for name in Conditions.model_fields}
+    return now, (*before.earlier, Earlier(**last, count=counted))
 
 
 def pack(
@@ -201,15 +234,19 @@ def pack(
     out: Path,
     *,
     known: Store | None = None,
+    server: str,
     latency: str,
     today: date,
 ) -> Provenance:
     """Write the replies that `known` and `log` hold to `questions` as a store, and its provenance beside it.
 
+    Conditions of a recording on another machine or server are kept beside those of the added replies.
+
     Args:
+        server: see `server_named`.
         latency: one sentence on the conditions of the recording.
 
-    Raises: PoolError if `log` is damaged or a candidate has no reply, or `file` has no servers.
+    Raises: PoolError if `log` is damaged or a candidate has no reply.
     """
     found = {record.key: record.reply for record in read_records(log)} if log.exists() else {}
 
@@ -233,26 +270,29 @@ def pack(
     for candidate in file.candidates:
         if not counts[candidate.name]:
             raise PoolError(f"{log}: holds no reply of candidate {candidate.name!r}; record on")
+    before = known.replies if known is not None else {}
+    added = sum((row.candidate, normalise(row.question)) not in before for row in rows)
+    conditions, earlier = _conditions(
+        Conditions(server=server, machine=machine(), recorded=today, latency=latency),
+        out,
+        known,
+        added,
+    )
     write_store(out, rows)
     whole = Counter(normalise(row.question) for row in rows)
     provenance = Provenance(
+        **{name: getattr(conditions, name) for name in Conditions.model_fields},
         forms=forms_digest(file),
-        models={
-            name: {"hub": server.hub, "file": server.file, "sha256": server.sha256}
-            for name, server in servers_of(file).models.items()
-        },
-        server=f"llama.cpp through xllamacpp {version('xllamacpp')}",
+        models=_models(file),
         parameters={
             "temperature": max(row.temperature for row in file.candidates),
             "max_tokens": max(file.reply_tokens(row) for row in file.candidates),
         },
-        machine=machine(),
-        recorded=today,
         replies=dict(sorted(counts.items())),
         questions=sum(count == len(file.candidates) for count in whole.values()),
-        latency=latency,
+        earlier=earlier,
     )
-    write_json(_provenance(out), provenance.model_dump(mode="json"))
+    write_json(provenance_file(out), provenance.model_dump(mode="json"))
     return provenance
 
 

@@ -67,7 +67,7 @@ class ServerState:
 
 def up(
     file: PoolFile,
-    models: Path,
+    models: Path | None,
     *,
     only: Sequence[str] = (),
     state: Path = STATE,
@@ -79,13 +79,13 @@ def up(
     answer is started again.
 
     Args:
-        models: folder of the GGUF files.
+        models: folder of the GGUF files; None where no chosen server needs one.
         only: names of servers; all if empty.
         state: where process ids and logs are kept, in a folder named for the pool file.
         start_s: longest wait for one server, in seconds.
 
-    Raises: PoolError for a wrong name, missing or other weights, a port in use, or a server that does
-        not come up; servers that are up by then stay up.
+    Raises: PoolError for a wrong name, missing or other weights, a port in use, a server elsewhere that
+        does not answer, or one that does not come up; servers that are up by then stay up.
     """
     servers = servers_of(file)
     names = chosen(file, servers, only)
@@ -97,10 +97,14 @@ def up(
         )
     # All weights first: a missing file is found before anything runs.
     weights = {
-        name: check_weights(servers.models[name], models)
+        name: check_weights(servers.models[name], _folder(models))
         for name in names
         if name in servers.models
     }
+    for name in names:
+        for desk in servers.desks[name].desks.values() if name in servers.desks else ():
+            if desk.model in servers.elsewhere:
+                _require_answer(file, desk.model)
     starting: dict[str, Process] = {}
     for name in names:
         process = _read(folder / f"{name}.json")
@@ -147,6 +151,14 @@ def down(file: PoolFile, *, only: Sequence[str] = (), state: Path = STATE) -> li
             )
         )
     return found
+
+
+def running(file: PoolFile, *, state: Path = STATE) -> bool:
+    """True if a server of `file` that `up` started still runs; of one that was killed, the others count."""
+    folder = state / file.path.stem
+    names = file.servers.names if file.servers is not None else ()
+    found = [_read(folder / f"{name}.json") for name in names]
+    return any(process is not None and process.find() is not None for process in found)
 
 
 def servers_of(file: PoolFile) -> Servers:
@@ -244,6 +256,25 @@ def _answers(file: PoolFile, name: str) -> bool:
         return httpx.get(f"http://{host}:{port}/health", timeout=10.0, trust_env=False).is_success
     except httpx.TransportError:
         return False
+
+
+def _folder(models: Path | None) -> Path:
+    if models is None:
+        raise PoolError("--models: name the folder of the GGUF files")
+    return models
+
+
+def _require_answer(file: PoolFile, name: str) -> None:
+    url = file.endpoints[name].base_url
+    try:
+        httpx.get(
+            f"{url}/models", timeout=10.0, trust_env=False
+        )  # of any status: a server is there
+    except httpx.TransportError as error:
+        raise PoolError(
+            f"{file.path}: server {name!r} is elsewhere and does not answer at {url} "
+            f"({type(error).__name__}); start it first"
+        ) from None
 
 
 def _refuse_taken_port(file: PoolFile, name: str) -> None:

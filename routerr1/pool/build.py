@@ -109,6 +109,11 @@ def open_http_pool(
     return _recorded(pool, params, max_rejected)
 
 
+def asked_live(params: PoolParams) -> PoolParams:
+    """A recorded pool's parameters, but its candidates are asked at their endpoints."""
+    return params.replace(kind="http", store=None, redraw=0.0)
+
+
 def wrap_pool(
     pool: Pool,
     params: PoolParams,

@@ -58,6 +58,7 @@ class CardRow(BaseModel):
     reasoning_usd_per_mtok: Amount | None = None
     request_usd: Amount = 0.0
     reply: Kept = "first"
+    unsure: dict[str, Share] = Field(default_factory=dict)
 
 
 def read_cards(path: Path) -> list[Card]:
@@ -92,11 +93,12 @@ _OPTIONAL = (
     "reasoning_usd_per_mtok",
     "request_usd",
     "reply",
+    "unsure",
 )
 
 
 def _written(card: Card) -> dict[str, Any]:
-    default = {field.name: field.default for field in dataclasses.fields(Card)}
+    default = dataclasses.asdict(Card(card.name))
     return {
         name: value
         for name, value in dataclasses.asdict(card).items()

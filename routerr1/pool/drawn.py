@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
+from routerr1.answers.short_answer import is_unsure
 from routerr1.errors import PoolError
 from routerr1.pool.base import Pool, PoolWrapper
 from routerr1.pool.perturbed import PerturbedPool
@@ -31,6 +32,7 @@ class Probe:
 
     topic: str
     right: bool
+    unsure: bool
     latency_s: float
     prompt_tokens: int
     completion_tokens: int
@@ -55,7 +57,8 @@ def stored_probes(pool: RecordedPool, questions: Iterable[Question]) -> Probes:
         found = {
             name: Probe(
                 topic_of(question),
-                contains_gold(reply.text, question.golden_answers) == 1.0,
+                right := contains_gold(reply.text, question.golden_answers) == 1.0,
+                not right and is_unsure(reply.text),
                 reply.latency_s,
                 reply.prompt_tokens,
                 reply.completion_tokens,
@@ -77,6 +80,7 @@ def profiled_probes(rows: Iterable[ProbeRow]) -> Probes:
         probes[row["dataset"], row["question_id"]][row["candidate"]] = Probe(
             row["topic"],
             row["correct"] == 1.0,
+            row["failure"] is None and not row["correct"] and is_unsure(row["answer"]),
             row["latency_s"],
             row["prompt_tokens"],
             row["completion_tokens"],
@@ -144,9 +148,9 @@ def recorded_pool(pool: Pool) -> RecordedPool:
 
 
 def _card(name: str, real: Card, probes: Sequence[Probe], rng: Random) -> Card:
-    by_topic: dict[str, list[bool]] = defaultdict(list)
+    by_topic: dict[str, list[Probe]] = defaultdict(list)
     for probe in probes:
-        by_topic[probe.topic].append(probe.right)
+        by_topic[probe.topic].append(probe)
     low, high = PRICE_FACTORS
     factor = low * (high / low) ** rng.random()
     return replace(
@@ -161,6 +165,11 @@ def _card(name: str, real: Card, probes: Sequence[Probe], rng: Random) -> Card:
         prompt_tokens=round(statistics.fmean(probe.prompt_tokens for probe in probes), 1),
         completion_tokens=round(statistics.fmean(probe.completion_tokens for probe in probes), 1),
         performance={
-            topic: round(statistics.fmean(right), 3) for topic, right in sorted(by_topic.items())
+            topic: round(statistics.fmean(probe.right for probe in mine), 3)
+            for topic, mine in sorted(by_topic.items())
+        },
+        unsure={
+            topic: round(statistics.fmean(probe.unsure for probe in mine), 3)
+            for topic, mine in sorted(by_topic.items())
         },
     )

@@ -357,7 +357,7 @@ def _refuse_strangers(rows: tuple[CandidateRow, ...], raw: _Raw, path: Path) -> 
         for name in listed:
             if name not in names:
                 raise PoolError(f"{path}: {key}: {name!r} is no candidate of the file")
-    for name in raw.servers.names if raw.servers else ():
+    for name in (*raw.servers.names, *raw.servers.elsewhere) if raw.servers else ():
         if name not in raw.endpoints:
             raise PoolError(
                 f"{path}: servers: {name!r} is no endpoint of the file; add its address"

@@ -6,6 +6,7 @@ from routerr1.types import Card, Reply, Usage
 
 # Chat templates wrap a message in role markers and, with some models, a default system text.
 TEMPLATE_TOKENS = 128
+TOKEN_BYTES = 4  # as is usual for English
 
 
 def cost_usd(
@@ -58,8 +59,8 @@ def prices_of(card: Card) -> tuple[float | None, ...]:
 
 
 def tokens_by_length(text: str) -> int:
-    """An estimate where no count is known: about four bytes to a token, as is usual for English."""
-    return math.ceil(len(text.encode("utf-8", "surrogatepass")) / 4)
+    """An estimate where no count is known."""
+    return math.ceil(len(text.encode("utf-8", "surrogatepass")) / TOKEN_BYTES)
 
 
 def usage_usd(card: Card, usage: Usage) -> float:

@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Literal, TypedDict
 
+from routerr1.answers.short_answer import is_unsure
 from routerr1.errors import BudgetExceeded, DataError, PoolError, ungrouped
 from routerr1.files import atomic_path, write_json
 from routerr1.matching import Rule, contains, exact_match, token_f1
@@ -267,6 +268,7 @@ def summarise(
                 statistics.fmean(row["completion_tokens"] for row in answered), 1
             ),
             performance={topic: round(entry["accuracy"], 3) for topic, entry in topics.items()},
+            unsure={topic: _unsure(group) for topic, group in _grouped(mine, "topic")},
         )
         filled.append(card)
         summary[card.name] = {
@@ -291,6 +293,14 @@ def _grouped(
     for row in rows:
         groups[row[column]].append(row)
     return sorted(groups.items())
+
+
+def _unsure(rows: Sequence[ProbeRow]) -> float:
+    # A failed call says nothing of who is asked, and counts as wrong.
+    said = [
+        row["failure"] is None and not row["correct"] and is_unsure(row["answer"]) for row in rows
+    ]
+    return round(statistics.fmean(said), 3)
 
 
 def _accuracy(rows: Sequence[ProbeRow]) -> dict[str, float]:

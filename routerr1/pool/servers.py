@@ -1,6 +1,7 @@
 """The `servers` section of a pool file: what `routerr1 pool up` starts on this machine.
 
-Servers are named as the endpoints of the file are, and each listens at its endpoint's address.
+Servers are named as the endpoints of the file are, and each listens at its endpoint's address. A desk
+may also ask a server that is started by other means, such as Ollama or vLLM.
 """
 
 from typing import Annotated, Literal
@@ -100,25 +101,37 @@ class Servers(_Section):
 
     Attributes:
         models: llama.cpp servers.
-        desks: servers for desks, which ask the servers in `models`.
+        elsewhere: servers that `routerr1 pool up` does not start, and the model that desks ask there.
+        desks: servers for desks, which ask the servers in `models` and `elsewhere`.
     """
 
-    models: dict[str, ModelServer] = Field(min_length=1)
+    models: dict[str, ModelServer] = Field(default_factory=dict)
+    elsewhere: dict[str, Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)
     desks: dict[str, DeskServer] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _desks_have_models(self) -> "Servers":
-        for name, server in self.desks.items():
+        if not self.names:
+            raise ValueError("needs `models` or `desks`")
+        for name in self.elsewhere:
             if name in self.models:
+                raise ValueError(f"{name!r} is both in models and elsewhere")
+        for name, server in self.desks.items():
+            if name in self.models or name in self.elsewhere:
                 raise ValueError(f"{name!r} is both a model's server and a desks' server")
             for desk_name, desk in server.desks.items():
-                if desk.model not in self.models:
+                if desk.model not in self.models and desk.model not in self.elsewhere:
                     raise ValueError(
-                        f"desk {desk_name!r} names model server {desk.model!r}, which is not in models"
+                        f"desk {desk_name!r} names model server {desk.model!r}, which is not in models "
+                        "or elsewhere"
                     )
         return self
 
+    def model_id(self, name: str) -> str:
+        """What requests to a model's server call the model."""
+        return self.elsewhere[name] if name in self.elsewhere else self.models[name].file
+
     @property
     def names(self) -> tuple[str, ...]:
-        """All servers, those of models first."""
+        """The servers that `routerr1 pool up` starts, those of models first."""
         return (*self.models, *self.desks)

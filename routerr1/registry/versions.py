@@ -108,6 +108,11 @@ def register(
 
 def _refuse_stale_outputs() -> None:
     behind = lineage.changed_stages()
+    files = [name.removesuffix(".dvc") for name in behind if name.endswith(".dvc")]
+    if files:  # `dvc repro` leaves these as they are
+        raise RegistryError(
+            f"{', '.join(files)}: changed since `dvc add`; run `dvc add {' '.join(files)}`, then `dvc repro`"
+        )
     if behind:
         raise RegistryError(
             f"{lineage.DVC_LOCK}: does not describe the outputs of {', '.join(behind)}; run `dvc repro`"
@@ -379,7 +384,7 @@ def _remedy(versions: Sequence[Version], which: int | str) -> str:
     """The command that makes what is missing; empty if the name is at fault."""
     if not versions or which == CHALLENGER:
         return "; run `routerr1 register`"
-    return "; run `routerr1 promote`" if which == CHAMPION else ""
+    return "; run `routerr1 promote`, or name a version by its number" if which == CHAMPION else ""
 
 
 def _version(made: "ModelVersion", aliases: Mapping[str, Any] | None = None) -> Version:

@@ -142,7 +142,7 @@ def advice_section(
         *_policy_words(found, table),
         *_better_without_pool(found, table),
         *_needless(rows, table.router(found.router).collapse.call_share),
-        *_weak_topics(mine),
+        *_weak_topics(found.router, mine),
         *_undecided(found, table),
     ]
     return Section(
@@ -266,15 +266,15 @@ def _needless(rows: Sequence[Row], shares: Mapping[str, float]) -> list[str]:
     ]
 
 
-def _weak_topics(mine: Sequence[Row]) -> list[str]:
+def _weak_topics(router: str, mine: Sequence[Row]) -> list[str]:
     topics = _by_topic(mine)
     weak = [each for each in topics if each[1] < 1][:_TOPICS]
     if not any(row.em < 1 for row in mine):
-        return ["It fails on none of these questions."]
+        return [f"{_sentence(router)} fails on none of these questions."]
     if len(topics) < 2:
         return []
     named = [f"{topic} (EM {number(em, 2)}, n = {len(own)})" for topic, em, own in weak]
-    return [f"It is weakest on {', '.join(named)}."]
+    return [f"{_sentence(router)} is weakest on {', '.join(named)}."]
 
 
 def _by_topic(mine: Sequence[Row]) -> list[tuple[str, float, list[Row]]]:

@@ -37,7 +37,7 @@ _BASELINES = {
     "knn": Entry("kNN", "the nearest probe questions choose the candidate for the whole question"),
     "knn_multi_turn": Entry("kNN per sub-question", f"kNN for each sub-question of {_BEFORE}"),
     "ask_again": Entry("Best by topic, then the next", f"each sub-question of {_BEFORE} goes to the candidate that was right most often on its topic, and if it is asked again to the next"),
-    "ask_sure_first": Entry("Surest by topic, then the next", f"each sub-question of {_BEFORE} goes to the candidate that was right most often on its topic when it gave an answer, and if it is asked again to the next"),
+    "ask_sure_first": Entry("Surest by topic, then the next", f"each sub-question of {_BEFORE} goes to the candidate with the highest figure of a look-up on its topic, and if it is asked again to the next"),
     "mlp": Entry("MLP", "a perceptron over the question's embedding chooses the candidate"),
     "bert": Entry("BERT", "a fine-tuned encoder chooses the candidate for the whole question"),
     "router_dc": Entry("RouterDC", "contrastive embeddings choose the candidate for the whole question"),

@@ -6,9 +6,9 @@ from typing import Literal, NamedTuple
 from routerr1.types import Reply, Trajectory
 
 _NO_ANSWER = {
-    "max_rounds": "the policy gave none after its last call",
+    "max_rounds": "the policy gave none after its last call (rollout.max_rounds)",
     "no_action": "the policy ended without a call or an answer",
-    "length": "the policy used up its tokens",
+    "length": "the policy used up its tokens (rollout.max_new_tokens, or the context)",
 }
 
 

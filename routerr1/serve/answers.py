@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 
 from routerr1.baselines.likeness import Likeness
+from routerr1.pool.pricing import TOKEN_BYTES
 from routerr1.rollout.refusal import Refusal, refusal_of
 from routerr1.serve.engine import Identity
 from routerr1.serve.errors import ApiError, over_budget
 from routerr1.types import Ledger, Reply, Trajectory
-
-_TOKEN_BYTES = 4
 
 
 class PromptDetails(BaseModel):
@@ -187,9 +186,9 @@ def stopped_at(text: str, stops: Sequence[str]) -> str:
 
 
 def first_tokens(text: str, limit: int) -> str:
-    """The beginning of `text`, with four bytes to a token; see `pool.pricing.tokens_by_length`.
+    """The beginning of `text`, by the estimate of `pool.pricing.tokens_by_length`.
 
     >>> first_tokens("Paris, in France", 2), first_tokens("é" * 5, 1), first_tokens("Paris", 2)
     ('Paris, i', 'éé', 'Paris')
     """
-    return text.encode()[: _TOKEN_BYTES * limit].decode(errors="ignore")
+    return text.encode()[: TOKEN_BYTES * limit].decode(errors="ignore")

@@ -1,8 +1,9 @@
 """Engines from what a user names: a folder with a policy, a registered version, or an evaluated router."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 
 from routerr1.baselines.build import CHOOSERS, BaselineContext, baseline_routers, fitted_models
@@ -11,7 +12,8 @@ from routerr1.baselines.few_probes import AGAIN
 from routerr1.baselines.learned import Chooser
 from routerr1.baselines.likeness import open_known, topics_of
 from routerr1.baselines.matrix import read_matrix
-from routerr1.baselines.replies import answer_with_reply, next_call_of
+from routerr1.baselines.prompted import largest
+from routerr1.baselines.replies import Always, answer_with_reply, next_call_of
 from routerr1.baselines.saved import (
     ROUTER,
     SavedRouter,
@@ -22,26 +24,30 @@ from routerr1.baselines.saved import (
 )
 from routerr1.config import Baseline, Params
 from routerr1.errors import ConfigError
-from routerr1.evaluate.controls import Policy, Router, fixed_router, policy_router
+from routerr1.evaluate.controls import BEST_SINGLE, Policy, Router, fixed_router, policy_router
 from routerr1.evaluate.routers import RouterId, spelled_out
 from routerr1.files import read_json
 from routerr1.lineage import PATHS, hash_of
 from routerr1.pool.base import Pool
 from routerr1.pool.budget import Budget, Limits
-from routerr1.pool.build import budget_file
+from routerr1.pool.build import asked_live, budget_file
 from routerr1.pool.cards import read_cards
 from routerr1.prompt import Renderer
 from routerr1.registry.served import MATRIX, as_served, known_topics
 from routerr1.registry.versions import Version, version_files
 from routerr1.rollout.generate import Generator
+from routerr1.rollout.lazy import Lazy
 from routerr1.rollout.vllm import ServerGenerator
+from routerr1.serve.allowed import among, best_first
 from routerr1.serve.engine import Engine, Identity, Route
 from routerr1.serve.hearing import Heard, HearingGenerator
 from routerr1.serve.topics import Topics
 from routerr1.train.checkpoint import MANIFEST, read_manifest
-from routerr1.types import Question, Trajectory
+from routerr1.types import Ask, Question, Reply, Trajectory
 from routerr1.workspace import Workspace
 
+_LARGEST = str(RouterId("baseline", "largest"))
+_MOST_SETS = 64  # of candidates that keys may ask, whose routers are held
 SERVED = "served"  # pool and data set of what is played here
 _READ_SPEND = ("policy", "baseline/policy_before_rl")
 _BASELINES = (
@@ -123,7 +129,7 @@ def version_engine(version: Version, choices: Choices) -> Engine:
             if (checkpoint / ROUTER).is_file():
                 router = str(manifest["router"])
                 fitted = load_router(checkpoint)
-                opened.decides_first = not isinstance(fitted, Cascade)
+                opened.answers_with_reply = True
                 route = reply_route(fitted, router, params)
             else:
                 router = "policy"
@@ -160,8 +166,10 @@ def router_engine(name: str, params: Params, choices: Choices) -> Engine:
         evaluated = as_evaluated(name, PATHS.evaluate / "table.json", seed, candidates)
         what = SavedRouter(router=evaluated, seed=seed, baselines=params.baselines)
         fitted = fit_router(what, PATHS.matrix, PATHS.cards)
+        if name == BEST_SINGLE and not isinstance(fitted, Cascade):
+            fitted = best_first(fitted.choose(""), read_matrix(PATHS.matrix))
         opened = _Opened(workspace, params, choices)
-        opened.decides_first = not isinstance(fitted, Cascade)
+        opened.answers_with_reply = True
         return opened.engine(name, name, reply_route(fitted, name, params), "")
     served = [*(str(RouterId("baseline", each)) for each in _BASELINES)]
     served += [str(RouterId("fixed", card.name)) for card in workspace.cards]
@@ -195,10 +203,24 @@ def policy_route(generator: Generator, renderer: Renderer, params: Params) -> Ro
 
 
 def reply_route(fitted: Chooser | Cascade, name: str, params: Params) -> Route:
-    """A router without a policy: a candidate's reply is the answer."""
-    next_call = next_call_of(fitted)
+    """A router without a policy: a candidate's reply is the answer.
 
-    def route(pool: Pool, _: Heard) -> Router:
+    For a key that may ask some candidates only, it chooses among those.
+    """
+    left_of = lru_cache(_MOST_SETS)(partial(among, fitted))
+
+    def route(pool: Pool, heard: Heard) -> Router:
+        chooser = fitted
+        if heard.allowed is not None:
+            left = pool.cards if name == _LARGEST else ()
+            chooser = Always(largest(left)) if left else left_of(heard.allowed)
+        ask_next = next_call_of(chooser)
+
+        def next_call(query: str, replies: Sequence[Reply]) -> Ask | None:
+            if isinstance(chooser, Cascade):  # which takes the reply of its last candidate as it is
+                heard.is_answer = len(replies) + 1 == len(chooser.order)
+            return ask_next(query, replies)
+
         async def play(question: Question, *, player: str) -> Trajectory:
             seed = params.evaluate.seed
             return await answer_with_reply(question, next_call, pool, seed=seed, player=player)
@@ -235,7 +257,10 @@ def _baseline_route(name: str, workspace: Workspace) -> Route:
 
     def route(pool: Pool, heard: Heard) -> Router:
         hearing = replace(policy, generator=HearingGenerator(generator, heard))
-        context = BaselineContext(hearing, hearing, pool, known, None)
+        own = dict(known)
+        if heard.allowed is not None and fitted in known:
+            own[fitted] = Lazy(partial(among, known[fitted](), heard.allowed))
+        context = BaselineContext(hearing, hearing, pool, own, None)
         (router,) = baseline_routers(context, section, pool_name=SERVED, seed=seed)
         return router
 
@@ -263,7 +288,7 @@ def _as_chosen(params: Params, choices: Choices) -> Params:
             kind="http", file=choices.pool_file, calls="live", store=None, redraw=0.0
         )
     elif choices.live and pool.kind == "recorded":
-        pool = pool.replace(kind="http", store=None, redraw=0.0)
+        pool = asked_live(pool)
     if pool.calls == "record":
         pool = pool.replace(calls="live", store=None)
     if pool.kind == "simulated" and not choices.demo:
@@ -290,7 +315,7 @@ class _Opened:
         self._remote: ServerGenerator | None = None
         self._topics = topics
         self._tells_topics = choices.topics
-        self.decides_first = False
+        self.answers_with_reply = False
         limits = params.pool.budget
         run = f"serving {uuid.uuid4().hex}"
         self._kind = params.pool.kind
@@ -312,7 +337,7 @@ class _Opened:
         identity = Identity(self._name, version, router, self._kind, digest, reads_spend)
         engine = Engine(
             identity, route, self.pool, self._budget, self._remote,
-            decides_first=self.decides_first, topics=self._open_topics(),
+            answers_with_reply=self.answers_with_reply, topics=self._open_topics(),
         )  # fmt: skip
         engine.open()
         return engine

@@ -89,7 +89,7 @@ async def _chat_events(gateway: Gateway, asked: Asked, chunks: chat.Chunks) -> A
     Where a reply is the answer whatever it says, its words are sent while the candidate writes.
     """
     wanted = asked.request
-    live = asked.engine.decides_first and wanted.limit is None and not wanted.stops
+    live = asked.engine.answers_with_reply and wanted.limit is None and not wanted.stops
     if not wanted.include_reasoning and not live:
         answer = await gateway.answer(asked)
         yield chunks.start()

@@ -52,8 +52,8 @@ class Engine:
         pool: closed with the engine, and the budget with it.
         remote: a generator that is connected with `open`, and closed with the engine.
         topics: places questions among those that the router learned from; closed with the engine.
-        decides_first: the candidate is chosen before it is asked, and its reply is the answer. So its words
-            can be passed on while it writes.
+        answers_with_reply: a candidate's reply is the answer. Its words can be passed on while it writes, where
+            that is certain before it is asked; see `Heard.is_answer`.
     """
 
     def __init__(
@@ -64,10 +64,10 @@ class Engine:
         budget: Budget,
         remote: AbstractAsyncContextManager[object] | None = None,
         *,
-        decides_first: bool = False,
+        answers_with_reply: bool = False,
         topics: Topics | None = None,
     ) -> None:
-        self.decides_first = decides_first
+        self.answers_with_reply = answers_with_reply
         self.identity = identity
         self.pool = pool
         self._route = route

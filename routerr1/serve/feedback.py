@@ -19,6 +19,7 @@ from routerr1.serve.errors import ApiError
 from routerr1.serve.store import FeedbackRow, Key, RequestRow, Store
 
 RIGHT = 0.5  # a higher score confirms the answer
+IMPORTED, SHARES = Path("data/imported"), Shares(test=0.2, validation=0.1)
 _log = logging.getLogger(__name__)
 
 PERSONAL: Mapping[str, str] = {
@@ -132,7 +133,8 @@ def learned(
     skipped = Skipped()
     for row in latest.values():
         request = requests.get(row.request_id)
-        question = (request.question if request else None) or row.question
+        kept = None if request is None or request.was_passed_on else request.question
+        question = kept or row.question
         confirmed = row.score is not None and row.score > RIGHT
         answer = row.answer or (request.answer if request is not None and confirmed else None)
         if not row.consent:
@@ -180,10 +182,12 @@ def import_feedback(
     name: str,
     removed: Sequence[str],
     *,
-    out: Path,
-    shares: Shares,
-    seed: int,
+    out: Path = IMPORTED,
+    shares: Shares = SHARES,
+    seed: int = 42,
     at_least: int = 1,
+    assessed: Iterable[FeedbackRow] = (),
+    task: str | None = None,
 ) -> tuple[Imported, Skipped]:
     """Make out/NAME.parquet of all feedback, as `routerr1 data import` makes it of a file.
 
@@ -191,13 +195,16 @@ def import_feedback(
 
     Args:
         at_least: number of requests beyond those of the file that is there.
+        assessed: what was said elsewhere; see `assessments.assessed`.
+        task: how their answers are verified; None: short.
 
-    Raises: DataError if there is nothing to learn from; TooFew if there is not enough that is new.
+    Raises: DataError if there is nothing to learn from; TooFew if fewer than `at_least`, or none at all where more
+        than one is asked for.
     """
     requests = {row.id: row for row in store.requests()}
-    found, skipped = learned(store.feedback(), requests)
+    found, skipped = learned([*store.feedback(), *assessed], requests)
     if not found:
-        raise DataError(
+        raise (DataError if at_least == 1 else TooFew)(
             f"feedback: nothing to learn from ({skipped.no_consent} without consent, "
             f"{skipped.no_answer} without a right answer, {skipped.no_question} without a question)"
         )
@@ -210,7 +217,8 @@ def import_feedback(
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"{name}.jsonl"
         file.write_text("".join(_lines(found, compiled)), encoding="utf-8")
-        made = import_file(file, name, ColumnsParams(), out=out, shares=shares, seed=seed)
+        columns = ColumnsParams(task=task)
+        made = import_file(file, name, columns, out=out, shares=shares, seed=seed)
     remember(made.path)
     return made, skipped
 

@@ -35,8 +35,8 @@ from routerr1.serve.kept import Kept
 from routerr1.serve.keys import Keyring, is_loopback
 from routerr1.serve.metrics import Metrics, best_single, single_usd
 from routerr1.serve.requests import ChatRequest, metadata_of, question_of, refuse_unsupported
-from routerr1.serve.store import Key, RequestRow, Store, Writer
-from routerr1.serve.tracing import Tracer
+from routerr1.serve.store import Key, RequestRow, Store, TrialRow, Writer
+from routerr1.serve.tracing import Tracer, passed_on
 from routerr1.types import Question, Reply, Trajectory
 
 _log = logging.getLogger(__name__)
@@ -172,7 +172,7 @@ class Gateway:
 
         Args:
             tell: called with what happens, from whatever thread.
-            live: tell a candidate's words while it writes them.
+            live: tell the words of an answer while a candidate writes them.
 
         Raises: ApiError.
         """
@@ -265,6 +265,10 @@ class Gateway:
             replies.append(found.reply)
             asked.answered()
             reply = found.reply
+            if self.tracer is not None:
+                question = Question(asked.id, SERVED, call.query, (), "test")
+                played = passed_on(question, reply)
+                self.tracer.put(played, asked.id, engine.identity.label, asked.trace_id)
             if reply.failure == "budget":
                 raise over_budget(reply.note or "the budget of this request is spent")
             if reply.failure is not None:
@@ -276,11 +280,11 @@ class Gateway:
             kept.answer = reply.text
             return found
 
-    def keep(self, row: RequestRow) -> None:
-        """Write a finished request, as far as the parameters say."""
+    def keep(self, row: RequestRow | TrialRow) -> None:
+        """Write a row, as far as the parameters say."""
         if self.params.keep == "none":
             return
-        if self.params.keep == "metadata":
+        if self.params.keep == "metadata" and isinstance(row, RequestRow):
             row = replace(row, question=None, answer=None)
         self._writer.put(row)
 

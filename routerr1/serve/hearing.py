@@ -58,7 +58,8 @@ class Heard:
         scope: of its calls; see `pool.base.Call`.
         allowed: names of the candidates that may be asked; None for all.
         tell: called with each event, from whatever thread.
-        live: the words of candidates are told while they write, where the pool is a live one.
+        live: the words of an answer are told while a candidate writes them, where the pool is a live one.
+        is_answer: the reply to the next call is the answer, whatever it says.
         replies: of its calls so far.
         session: the last one of the policy.
         generation_s: seconds in which the policy wrote or waited for its turn to write.
@@ -69,6 +70,7 @@ class Heard:
     allowed: frozenset[str] | None = None
     tell: Callable[[Event], None] | None = None
     live: bool = False
+    is_answer: bool = True
     replies: list[Reply] = field(default_factory=list)
     session: Session | None = None
     generation_s: float = 0.0
@@ -118,7 +120,7 @@ class HearingPool(PoolWrapper):
         began = time.perf_counter()
         if heard.allowed is not None and call.candidate not in heard.allowed:
             reply = Reply(call.candidate, "", failure="unavailable", note=NOT_ALLOWED)
-        elif heard.live and isinstance(self.inner, HttpPool):
+        elif heard.live and heard.is_answer and isinstance(self.inner, HttpPool):
             reply = await self.inner.listen(
                 replace(call, scope=heard.scope), lambda text: heard.event(Wrote(number, text))
             )

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -62,6 +62,7 @@ _requests = sa.Table(
     sa.Column("question", sa.Text),
     sa.Column("answer", sa.Text),
 )
+_latest = sa.Index("serve_requests_at_s", _requests.c.at_s)
 _feedback = sa.Table(
     "serve_feedback",
     _tables,
@@ -91,6 +92,18 @@ _pairs = sa.Table(
     sa.Column("champion_s", sa.Float, nullable=False),
     sa.Column("shadow_s", sa.Float, nullable=False),
 )
+_trials = sa.Table(
+    "serve_trials",
+    _tables,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("canary", sa.String(200), nullable=False, index=True),
+    sa.Column("at_s", sa.Float, nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("version", sa.String(200), nullable=False),
+    sa.Column("request_id", sa.String(64)),
+    sa.Column("value", sa.Float),
+    sa.Column("why", sa.Text),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +132,7 @@ class RequestRow:
 
     Attributes:
         calls: one object a call: model, cost, seconds, failure.
-        question, answer: None unless texts are kept.
+        question, answer: None unless texts are kept. The question of a request that was passed on is its whole body.
     """
 
     id: str
@@ -136,6 +149,11 @@ class RequestRow:
     calls: Sequence[dict[str, Any]]
     question: str | None = None
     answer: str | None = None
+
+    @property
+    def was_passed_on(self) -> bool:
+        """Whether a candidate was asked by its name, and not the router or a version of it."""
+        return self.model not in (self.version, self.version.rpartition("@")[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +200,26 @@ class PairRow:
     shadow_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class TrialRow:
+    """What happened in the trial of a canary, beside its requests.
+
+    Attributes:
+        kind: `began` or `returned`, or what says the value: the `reference` of a request, or the `judge`.
+        version: whose answer is judged by its reference; the champion that the judge compared with.
+        value: 1 if the answer is right; for `judge`, how much better the canary's is.
+        why: it returned.
+    """
+
+    canary: str
+    at_s: float
+    kind: Literal["began", "returned", "reference", "judge"]
+    version: str
+    request_id: str | None = None
+    value: float | None = None
+    why: str | None = None
+
+
 class Store:
     """The database of the gateway.
 
@@ -204,6 +242,7 @@ class Store:
             if self._engine.dialect.name == "sqlite":
                 sa.event.listen(self._engine, "connect", _tune)
             _tables.create_all(self._engine)
+            self._add_index()
         except (sa.exc.SQLAlchemyError, ImportError) as error:
             first = str(error).splitlines()[0]
             raise ConfigError(
@@ -218,6 +257,12 @@ class Store:
             )
             .returning(_rates.c.requests)
         )
+
+    def _add_index(self) -> None:
+        """For a table that is older than its index. Looking first takes no lock on the table."""
+        if not sa.inspect(self._engine).has_index(_requests.name, str(_latest.name)):
+            with self._engine.begin() as db:
+                db.execute(sa.schema.CreateIndex(_latest, if_not_exists=True))
 
     def read_keys(self) -> list[Key]:
         """Every key, oldest first."""
@@ -333,6 +378,82 @@ class Store:
         with self._engine.connect() as db:
             return int(db.execute(query).scalar_one())
 
+    def outcomes(
+        self, version: str, model: str, since_s: float, most: int
+    ) -> list[tuple[str, int, float]]:
+        """Id, status and seconds of the latest requests, oldest first; not of those that the client got wrong."""
+        kept = _requests.c
+        query = (
+            sa.select(kept.id, kept.status, kept.seconds)
+            .where(kept.at_s >= since_s, kept.version == version, kept.model == model)
+            .where(sa.not_(kept.status.between(400, 499)))
+            .order_by(kept.at_s.desc())
+            .limit(most)
+        )
+        with self._engine.connect() as db:
+            return [(row.id, row.status, row.seconds) for row in db.execute(query)][::-1]
+
+    def scores(self, version: str, model: str, since_s: float, most: int) -> dict[str, float]:
+        """Users' latest scores by request, oldest first."""
+        said, kept = _feedback.c, _requests.c
+        query = (
+            sa.select(said.request_id, said.score)
+            .join(_requests, kept.id == said.request_id)
+            .where(said.at_s >= since_s, said.score.is_not(None))
+            .where(kept.version == version, kept.model == model)
+            .order_by(said.at_s.desc(), said.id.desc())
+            .limit(most)
+        )
+        with self._engine.connect() as db:
+            return {row.request_id: row.score for row in db.execute(query).all()[::-1]}
+
+    def write_trials(self, rows: Iterable[TrialRow]) -> None:
+        """Keep what happened in trials."""
+        with self._engine.begin() as db:
+            db.execute(_trials.insert(), [_values(row) for row in rows])
+
+    def trial_values(
+        self, canary: str, kind: str, version: str, since_s: float, most: int
+    ) -> dict[str, float]:
+        """The latest values by request, oldest first."""
+        row = _trials.c
+        query = (
+            sa.select(row.request_id, row.value)
+            .where(row.canary == canary, row.kind == kind, row.version == version)
+            .where(row.at_s >= since_s)
+            .order_by(row.at_s.desc())
+            .limit(most)
+        )
+        with self._engine.connect() as db:
+            return {found.request_id: found.value for found in db.execute(query).all()[::-1]}
+
+    def join_trial(self, canary: str, now_s: float) -> float:
+        """When the trial of a canary began: now, unless one is under way."""
+        last = self._last_of_trial(canary)
+        if last is not None and last.kind == "began":
+            return last.at_s
+        self.write_trials([TrialRow(canary, now_s, "began", canary)])
+        return now_s
+
+    def trial_ended(self, canary: str, since_s: float) -> str | None:
+        """Why a gateway ended the trial that began then; None if none did."""
+        last = self._last_of_trial(canary)
+        ended = last is not None and last.kind == "returned" and last.at_s >= since_s
+        return last.why if last is not None and ended else None
+
+    def _last_of_trial(self, canary: str) -> TrialRow | None:
+        row = _trials.c
+        query = (
+            sa.select(_trials)
+            .where(row.canary == canary, row.kind.in_(("began", "returned")))
+            .order_by(row.at_s.desc(), row.id.desc())
+            .limit(1)
+        )
+        with self._engine.connect() as db:
+            found = db.execute(query).mappings().first()
+        names = TrialRow.__dataclass_fields__
+        return None if found is None else TrialRow(**{name: found[name] for name in names})
+
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
@@ -343,7 +464,7 @@ def database_of(params: ServeParams) -> str | None:
     return params.database or os.environ.get(VARIABLE) or None
 
 
-def _values(row: RequestRow | FeedbackRow) -> dict[str, object]:
+def _values(row: RequestRow | FeedbackRow | TrialRow) -> dict[str, object]:
     """The fields of a row. PostgreSQL refuses texts with the character 0, so it is replaced."""
     found = {name: getattr(row, name) for name in type(row).__dataclass_fields__}
     return {
@@ -353,15 +474,15 @@ def _values(row: RequestRow | FeedbackRow) -> dict[str, object]:
 
 
 class Writer:
-    """Writes finished requests in a thread of its own, several in one transaction."""
+    """Writes finished requests and trials in a thread of its own, several in one transaction."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._waiting: queue.Queue[RequestRow | None] = queue.Queue()
+        self._waiting: queue.Queue[RequestRow | TrialRow | None] = queue.Queue()
         self._thread = threading.Thread(target=self._run, name="routerr1-serve-writer", daemon=True)
         self._thread.start()
 
-    def put(self, row: RequestRow) -> None:
+    def put(self, row: RequestRow | TrialRow) -> None:
         """Write a row soon."""
         self._waiting.put(row)
 
@@ -383,15 +504,18 @@ class Writer:
                 time.sleep(_GATHER_S)
             while len(rows) < 500 and not self._waiting.empty():
                 rows.append(self._waiting.get())
-            kept = [row for row in rows if row is not None]
+            requests = [row for row in rows if isinstance(row, RequestRow)]
+            trials = [row for row in rows if isinstance(row, TrialRow)]
             try:
-                if kept:
-                    self._store.write_requests(kept)
+                if requests:
+                    self._store.write_requests(requests)
+                if trials:
+                    self._store.write_trials(trials)
             except sa.exc.SQLAlchemyError as error:
-                _log.error("%d requests are not kept: %s", len(kept), str(error).splitlines()[0])
+                _log.error("%d rows are not kept: %s", len(rows), str(error).splitlines()[0])
             for _ in rows:
                 self._waiting.task_done()
-            if len(kept) < len(rows):
+            if None in rows:
                 return
 
 

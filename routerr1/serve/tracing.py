@@ -5,23 +5,32 @@ MLflow also sends its spans to a collector if `OTEL_EXPORTER_OTLP_TRACES_ENDPOIN
 
 import hashlib
 import logging
-import os
 import queue
 import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from routerr1.baselines.likeness import Likeness
 from routerr1.errors import RegistryError
+from routerr1.rollout.loop import trajectory_of
+from routerr1.serve.assessments import ANSWER, GATEWAY, REQUEST_TAG, SCORE, has_store
 from routerr1.serve.feedback import FeedbackRequest
 from routerr1.tracking.store import experiment_id, open_client, store_errors
 from routerr1.tracking.traces import hand_over
-from routerr1.types import Action, Answer, Ask, Trajectory, Turn
+from routerr1.types import (
+    Action,
+    Answer,
+    Ask,
+    Generation,
+    Question,
+    Reply,
+    Trajectory,
+    Turn,
+)
 
-REQUEST_TAG, VERSION_TAG = "routerr1.request", "routerr1.version"
+VERSION_TAG = "routerr1.version"
 TOPIC_TAG, UNLIKE_TAG = "routerr1.topic", "routerr1.unlike"
 _MOST_WAITING = 1000  # traces that wait; further ones are left out
 _CLOSE_S = 30.0
@@ -119,7 +128,7 @@ class Tracer:
         from mlflow.entities import AssessmentSource
 
         mlflow.flush_trace_async_logging()
-        source = AssessmentSource(source_type="HUMAN", source_id="routerr1 gateway")
+        source = AssessmentSource(source_type="HUMAN", source_id=GATEWAY)
         with store_errors():
             found = self._client.search_traces(
                 locations=[self._experiment],
@@ -131,12 +140,12 @@ class Tracer:
                 texts = self._texts or said.consent
                 if said.score is not None:
                     mlflow.log_feedback(
-                        trace_id=number, name="user", value=said.score, source=source,
+                        trace_id=number, name=SCORE, value=said.score, source=source,
                         rationale=said.comment if texts else None,
                     )  # fmt: skip
                 if said.answer is not None and texts:
                     mlflow.log_expectation(
-                        trace_id=number, name="right_answer", value=said.answer, source=source
+                        trace_id=number, name=ANSWER, value=said.answer, source=source
                     )
 
 
@@ -145,8 +154,7 @@ def open_tracer(experiment: str, *, share: float, keep: str) -> Tracer | None:
 
     Raises: RegistryError if the store does not answer.
     """
-    known = os.environ.get("MLFLOW_TRACKING_URI") or Path("mlflow.db").is_file()
-    if not known or not share or keep == "none":
+    if not has_store() or not share or keep == "none":
         return None
     return Tracer(experiment, share=share, texts=keep == "full")
 
@@ -155,6 +163,16 @@ def sampled(key: str, share: float) -> bool:
     """Whether a key (of a request, or of a user) is among the sample; the same wherever it is asked."""
     digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") < share * 2**64
+
+
+def passed_on(question: Question, reply: Reply) -> Trajectory:
+    """A request that was passed on to a candidate, as a rollout of one call and no thought."""
+    asked = Ask(reply.model, question.question)
+    call = Turn(Generation(""), asked, reply, wall_s=reply.latency_s)
+    if reply.failure is not None:
+        return trajectory_of(question, (), [call], "no_action")
+    answer = Turn(Generation(""), Answer(reply.text))
+    return trajectory_of(question, (), [call, answer], "answered")
 
 
 def without_texts(trajectory: Trajectory) -> Trajectory:
@@ -173,7 +191,7 @@ def _turn_without_texts(turn: Turn) -> Turn:
             action = Answer(_HIDDEN)
         case other:
             action = other
-    said = replace(turn.generation, text=_HIDDEN)
+    said = replace(turn.generation, text=_HIDDEN if turn.generation.text else "")
     reply = turn.reply
     if reply is not None:
         reply = replace(reply, text=_HIDDEN if reply.text else "", thoughts="", note=None)

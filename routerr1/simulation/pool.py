@@ -62,19 +62,25 @@ def profiled_pool(
     rng = Random(f"cards/{seed}")
     count = rng.choice(PROBES) if probes is None else probes
 
-    def measured(candidate: Candidate, skill: float) -> float:
-        right = skill * (1 - candidate.hesitant)
-        return sum(rng.random() < right for _ in range(count)) / count
+    def measured(candidate: Candidate, skill: float) -> tuple[float, float]:
+        """Shares of right replies, and of those that say that it is not sure."""
+        knows = skill * (1 - candidate.hesitant)
+        unsure = candidate.hesitant + (1 - candidate.hesitant) * (1 - skill) * candidate.unsure
+        drawn = [rng.random() for _ in range(count)]
+        right = sum(draw < knows for draw in drawn)
+        return right / count, sum(draw < knows + unsure for draw in drawn) / count - right / count
 
-    cards = [
-        replace(
-            card_of(each),
-            latency_s=each.latency_s,
-            performance={topic: measured(each, skill) for topic, skill in each.skill.items()},
-            completion_tokens=_REPLY_TOKENS[each.verbosity],
+    def card(candidate: Candidate) -> Card:
+        shares = {topic: measured(candidate, skill) for topic, skill in candidate.skill.items()}
+        return replace(
+            card_of(candidate),
+            latency_s=candidate.latency_s,
+            performance={topic: right for topic, (right, _) in shares.items()},
+            completion_tokens=_REPLY_TOKENS[candidate.verbosity],
+            unsure={topic: unsure for topic, (_, unsure) in shares.items()},
         )
-        for each in candidates
-    ]
+
+    cards = [card(each) for each in candidates]
     return SimulatedPool(candidates, known, seed=seed, cards=cards)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from routerr1.matching import exact_match
 from routerr1.rollout.record import from_row
 from routerr1.tracking.store import open_client, store_errors
-from routerr1.types import Ask, Question, Trajectory, Turn
+from routerr1.types import Ask, Generation, Question, Trajectory, Turn
 
 if TYPE_CHECKING:
     from mlflow.entities import LiveSpan
@@ -164,7 +164,7 @@ def _trace(
     if question.golden_answers:  # a served question has none
         _assess(root, trajectory)
     root.end(end_time_ns=now)
-    return 1 + sum(1 if turn.reply is None else 2 for turn in trajectory.turns)
+    return 1 + sum(1 if turn.reply is None else 2 for turn in trajectory.turns)  # at most
 
 
 def _assess(root: "LiveSpan", trajectory: Trajectory) -> None:
@@ -185,21 +185,14 @@ def _assess(root: "LiveSpan", trajectory: Trajectory) -> None:
 
 
 def _turn(root: "LiveSpan", number: int, turn: Turn, start_ns: int) -> int:
-    """Make the spans of one turn; returns the time at which it ends."""
+    """Make the spans of one turn; returns the time at which it ends. A turn without words has no thought."""
     import mlflow
 
     reply = turn.reply
     call_s = reply.latency_s if reply is not None else 0.0
     thought_end = start_ns + int(max(0.0, turn.wall_s - call_s) * _NS)
-    thought = mlflow.start_span_no_context(
-        f"thought {number + 1}", span_type="LLM", parent_span=root, start_time_ns=start_ns
-    )
-    thought.set_outputs(turn.generation.text)
-    thought.set_attribute("latency_s", (thought_end - start_ns) / _NS)
-    if turn.generation.token_ids:  # unknown for a trajectory that was read from a row
-        thought.set_attributes(_usage(0, len(turn.generation.token_ids), 0.0))
-        thought.set_attributes(_gen_ai("policy", 0, len(turn.generation.token_ids)))
-    thought.end(end_time_ns=thought_end)
+    if turn.generation.text or turn.generation.token_ids:
+        _thought(root, number, turn.generation, start_ns, thought_end)
     if reply is None:
         return thought_end
     end = thought_end + int(call_s * _NS)
@@ -219,6 +212,20 @@ def _turn(root: "LiveSpan", number: int, turn: Turn, start_ns: int) -> int:
     call.set_attributes(_gen_ai(reply.model, reply.prompt_tokens, reply.completion_tokens))
     call.end(end_time_ns=end, status="OK" if reply.failure is None else "ERROR")
     return end
+
+
+def _thought(root: "LiveSpan", number: int, said: Generation, start_ns: int, end_ns: int) -> None:
+    import mlflow
+
+    thought = mlflow.start_span_no_context(
+        f"thought {number + 1}", span_type="LLM", parent_span=root, start_time_ns=start_ns
+    )
+    thought.set_outputs(said.text)
+    thought.set_attribute("latency_s", (end_ns - start_ns) / _NS)
+    if said.token_ids:  # unknown for a trajectory that was read from a row
+        thought.set_attributes(_usage(0, len(said.token_ids), 0.0))
+        thought.set_attributes(_gen_ai("policy", 0, len(said.token_ids)))
+    thought.end(end_time_ns=end_ns)
 
 
 def _seconds(turn: Turn) -> float:

@@ -16,6 +16,7 @@ from routerr1.baselines.graph import graph_router
 from routerr1.baselines.learned import Majority, knn, mlp
 from routerr1.baselines.matrix import Matrix
 from routerr1.baselines.quick_embed import QuickMiniLM
+from routerr1.data.conversation import as_question
 from routerr1.errors import ConfigError, DataError
 from routerr1.types import Reply
 
@@ -217,6 +218,66 @@ def test_the_default_model_comes_with_a_package_and_knows_what_words_mean():
     cars, lorry, plum = made.embed(["Who makes cars?", "Which firm builds lorries?", "A ripe plum"])
     assert cars.shape == (384,)
     assert cars @ lorry > 0.3 + max(cars @ plum, 0.0)  # they share no word
+
+
+RULES = (
+    "Answer politely and in brief, and say so if you do not know. " * 30
+)  # 390 tokens; 256 are read
+
+
+def chat(*asked: str) -> str:
+    """A conversation after a long system prompt, with an answer between any two messages of the user."""
+    said = [("system", RULES)]
+    for text in asked:
+        said += [
+            ("user", text),
+            ("assistant", "It depends on several things, and nobody can say. " * 20),
+        ]
+    return as_question(said[:-1])
+
+
+LONG = [
+    chat("Where is my parcel?"),
+    chat("My invoice is wrong."),
+    chat("My invoice is wrong.", "Why is that?"),
+    RULES + "Where is my parcel?",
+    RULES + "My invoice is wrong.",
+    "Where is my parcel? " + RULES,
+    "My invoice is wrong. " + RULES,
+]
+
+
+@pytest.mark.parametrize("made", [lambda: embedder("minilm", 0), QuickMiniLM])
+def test_a_conversation_and_a_long_question_are_embedded_by_what_they_ask(made):
+    vectors = made()
+    parcel, invoice, again, *long = vectors.embed(LONG)
+    np.testing.assert_allclose(parcel, vectors.embed(["Where is my parcel?"])[0], atol=2e-6)
+    assert parcel @ invoice < 0.5
+    assert again @ invoice > 0.7 > again @ parcel
+    for one, other in (long[:2], long[2:]):  # the same beginning, and the same ending
+        assert one @ other < 0.999
+
+
+def test_long_texts_have_the_same_vectors_from_both_embedders():
+    np.testing.assert_allclose(
+        QuickMiniLM().embed(LONG), embedder("minilm", 0).embed(LONG), atol=2e-6
+    )
+
+
+def test_words_of_a_system_prompt_do_not_count():
+    made = TfidfEmbedder(seed=0).fit(
+        [*map(chat, map("{} number".format, TOPICS.values())), "politely"]
+    )
+    one, other = made.embed([chat("which city is it?"), chat("what money is it?")])
+    assert one @ other < 0.9
+    assert not made.embed(["several things"]).any()
+
+
+@pytest.mark.parametrize("pretrained", [None, "minilm"])
+def test_an_encoder_reads_what_a_conversation_asks(pretrained):
+    text = encoding(LONG, pretrained)
+    parcel, invoice = (text.ids([each]).tolist() for each in LONG[:2])
+    assert parcel == text.ids(["Where is my parcel?"]).tolist() != invoice
 
 
 def test_other_weights_than_the_hubs_are_refused(tmp_path, monkeypatch):

@@ -19,10 +19,11 @@ def asked(name: str, *candidates: str):
     return replace(row(question_id=name), trajectory=json.dumps(to_row(played)))
 
 
-def test_a_topic_is_led_by_the_card_that_no_other_reaches():
-    card = Card("New", performance={"places": 0.9, "money": 0.5, "new": 0.1})
-    others = [Card("A", performance={"places": 0.8, "money": 0.5}), Card("B", performance={})]
-    assert led_by(card, others) == ("new", "places")
+def test_a_topic_is_led_by_the_card_whose_figure_no_other_reaches():
+    shares = {"places": 0.9, "money": 0.5, "metals": 0.4}
+    card = Card("New", performance=shares, unsure={"places": 0.0, "money": 0.0, "metals": 0.6})
+    other = Card("A", performance={"places": 0.8, "money": 0.5, "metals": 0.5})
+    assert led_by(card, [other]) == ("metals", "places")
 
 
 def test_gain_and_shares_by_hand():

@@ -1,6 +1,7 @@
 """The one command for a GPU, tried on a CPU: every stage, and what it leaves."""
 
 import csv
+import json
 import os
 import re
 import subprocess
@@ -59,3 +60,25 @@ def test_the_gpu_script_runs_through_with_a_tiny_model(tmp_path: Path) -> None:
     again = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr[-4000:]
     assert "begins" not in again.stderr  # what is done is not done again
+
+
+@pytest.mark.slow
+def test_it_trains_on_recorded_replies_and_spend_levels(tmp_path: Path) -> None:
+    work, out = tmp_path / "work", tmp_path / "out"
+    command = [
+        sys.executable, "-m", "benchmarks.smollm2", "--try", "--pool", "laptop",
+        "--work", str(work), "--out", str(out),
+    ]  # fmt: skip
+    env = {
+        **os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "MLFLOW_TRACKING_URI": "",
+        "CUDA_VISIBLE_DEVICES": "",
+    }  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "and recorded replies" in (out / "README.md").read_text()
+    overlay = yaml.safe_load((work / "presets/smollm2.yaml").read_text())
+    assert (overlay["pool"]["kind"], overlay["pool"]["redraw"]) == ("recorded", 0.8)
+    assert overlay["train"]["spend_levels"] == [0, 5, 10]
+    cards = {card["name"] for card in json.loads((work / "data/pool/cards.json").read_text())}
+    assert cards >= {"Qwen-1.5B", "Pocket-135M"}
+    assert not cards & {"Lab-270M", "Gazette-135M", "Atlas-0.5B"}  # kept from training

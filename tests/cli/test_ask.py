@@ -19,6 +19,7 @@ from routerr1.cli.ask import (
     show,
     steps_shown,
 )
+from routerr1.cli.sources import SIMULATED
 from routerr1.config import BudgetParams, Params, RolloutParams
 from routerr1.errors import CheckpointError, ConfigError, DataError
 from routerr1.evaluate.run import Evaluation
@@ -165,12 +166,12 @@ async def test_the_sums_stand_at_the_end_and_a_simulation_is_called_one(
     )
     replies = [turn.reply for turn in trajectory.turns if turn.reply]
     usd, seconds = sum(r.cost_usd for r in replies), sum(r.latency_s for r in replies)
-    show(trajectory, simulated=True)
+    show(trajectory, source=SIMULATED)
     *_, answer, sums, last = capsys.readouterr().out.splitlines()
     assert answer == "Answer: [x] y"
     assert sums == f"2 calls, ${usd:.6f}, {seconds:.2f} s in all"
     assert "simulated" in last
-    show(trajectory, simulated=False)
+    show(trajectory, source=None)
     assert "simulated" not in capsys.readouterr().out
 
 
@@ -302,7 +303,7 @@ def test_a_version_compares_a_question_with_those_that_it_learned_from(
             FRANCE, f"models:/{own.registry.model}/{version.number}", simulated(chain)
         )
     assert asked.about == before
-    assert not asked.simulated  # as the pool of the working directory is
+    assert asked.source is None  # its own pool is live; that of the working directory is simulated
 
 
 def test_an_address_that_is_no_version_is_refused(chain: Params) -> None:

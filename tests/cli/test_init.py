@@ -3,10 +3,12 @@
 import csv
 import json
 import os
+import pty
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,69 @@ def test_inside_a_repository_init_names_the_one_that_it_commits_to(
     tracked = subprocess.run(listed, cwd=team, capture_output=True, text=True, check=True).stdout
     assert "ws/dvc.yaml" in tracked
     assert "notes.txt" not in tracked
+
+
+def at_a_terminal(command: list[str], answers: Mapping[str, list[str]]) -> tuple[int, str]:
+    """Run a command in a pseudo-terminal; each prompt gets the next of its answers.
+
+    Returns: the exit status, and what was on the screen.
+    """
+    left = {prompt: list(given) for prompt, given in answers.items()}
+    master, terminal = pty.openpty()
+    process = subprocess.Popen(
+        command, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True,
+        env={**os.environ, "TERM": "xterm", "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    os.close(terminal)
+    said, read = "", 0
+    with suppress(OSError):  # the terminal is gone with its last user
+        while part := os.read(master, 4096):
+            said += part.decode(errors="replace")
+            if asked := next((each for each in left if said[read:].endswith(each)), None):
+                read = len(said)
+                os.write(master, f"{left[asked].pop(0)}\n".encode())
+    os.close(master)
+    assert not any(left.values()), left
+    return process.wait(), said.replace("\r\n", "\n")
+
+
+INIT = [sys.executable, "-c", "from routerr1.cli.app import main; main()", "init"]
+
+
+@pytest.mark.usefixtures("git_user")
+def test_at_a_terminal_it_asks_for_what_is_missing_and_again_after_a_mistake(
+    own: Path, pool_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/tickets.csv").write_bytes(own.read_bytes())
+    status, said = at_a_terminal([*INIT, "ws"], {
+        "File of your questions (empty: later): ": ["tickets.csv", "~/tickets.csv"],
+        "Pool file of your models (empty: later): ": [str(pool_file)],
+        "Column of the question [question]: ": ["", "text"],
+        "Column of the answers [answers]: ": ["solution"],
+    })  # fmt: skip
+    assert status == 0, said
+    assert "Error: tickets.csv: not found\n" in said
+    assert "tickets.csv: no column 'question' (there are: text, solution)\n" in said
+    assert "data/imported/tickets.parquet: 60 questions" in said
+    assert said.count("ws: is a workspace. Next:") == 1
+    assert (tmp_path / "ws/pools/mine.yaml").read_bytes() == pool_file.read_bytes()
+
+
+@pytest.mark.usefixtures("git_user")
+def test_at_a_terminal_all_may_be_left_for_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    later = {
+        "File of your questions (empty: later): ": [""],
+        "Pool file of your models (empty: later): ": [""],
+    }
+    status, said = at_a_terminal([*INIT, "ws"], later)
+    assert status == 0, said
+    assert "  edit pools/mine.yaml " in said
+    assert "  routerr1 data import FILE" in said
+    status, said = at_a_terminal([*INIT, "ws"], {})  # nothing is asked for a folder that is taken
+    assert (status, said) == (2, "routerr1: ws: is not empty; name a new folder\n")
 
 
 @pytest.mark.usefixtures("git_user")

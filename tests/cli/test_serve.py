@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with the shipped parameters."""
+    """A working folder with the shipped parameters, and no tracking store."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     shutil.copy(ROOT / "params.yaml", tmp_path)
     shutil.copytree(ROOT / "presets", tmp_path / "presets")
     monkeypatch.chdir(tmp_path)
@@ -73,6 +74,25 @@ def test_one_thing_is_served(folder: Path) -> None:
         typed("serve", "--model", "runs:/1/model")
     with pytest.raises(ConfigError, match="there is no key; make one"):
         typed("serve", "--policy", "models/policy", "--host", "0.0.0.0")
+
+
+def test_feedback_says_how_it_is_used_and_what_the_gateway_does_not_keep(folder: Path) -> None:
+    reply = "Sie kündigen schriftlich mit einer Frist von einem Monat zum Ende der Laufzeit."
+    store = Store(None)
+    store.write_feedback(FeedbackRow("r1", 1.0, None, None, reply, None, True, "Wie kündige ich?"))
+    store.write_feedback(FeedbackRow("r2", 1.0, None, None, None, None, True, "Und dann?"))
+    store.close()
+    made = ("data", "from-feedback", "--test", "0", "--validation", "0")
+    said = typed(*made)
+    assert "1 without a right answer" in said
+    assert "serve.keep is metadata: the gateway keeps neither" in said
+    assert "--task long compares meaning" in said
+    assert "imported: [data/imported/feedback.parquet]" in said
+    assert "--task long" not in typed(*made, "--name", "texts", "--task", "long")
+    (row,) = read_file(folder / "data/imported/texts.parquet")
+    assert row.metadata["task"] == "long"
+    with pytest.raises(DataError, match="--task essay: must be one of"):
+        typed(*made, "--task", "essay")
 
 
 def test_feedback_becomes_questions_without_what_is_named(folder: Path) -> None:

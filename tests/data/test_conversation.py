@@ -1,13 +1,14 @@
 """Conversations as questions: chat logs, and follow-ups that only the whole conversation answers."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from routerr1.config import ColumnsParams, EmbeddedParams, RolloutParams
-from routerr1.data.conversation import as_question, messages_in
+from routerr1.data.conversation import as_question, asked_in, gist, messages_in
 from routerr1.data.embedded import build_world, questions
 from routerr1.data.imported import Imported, Shares, import_file
 from routerr1.data.splits import read_file
@@ -164,3 +165,59 @@ async def test_follow_ups_are_answered_by_passing_the_conversation_through(
             params=RolloutParams(max_rounds=3, max_new_tokens=100, temperature=1.0), seed=0,
         )  # fmt: skip
         assert row_of(played, pool="p", router="policy", seed=1, cards=pool.cards).em == right
+
+
+FOLLOW_UP = as_question(
+    [
+        ("system", "You are helpful.\nBe brief."),
+        ("user", "What is the capital of Peru?"),
+        ("assistant", "Lima.\nIt lies on the coast."),
+        ("user", "And how many\npeople live there?"),
+    ]
+)
+
+
+def within(most: int) -> Callable[[str], bool]:
+    return lambda text: len(text) <= most
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Capital of Peru?",
+        "user: what is that?",
+        "Explain this log:\nuser: root\nsystem: Debian",
+        "assistant: Hello.\nassistant: How are you?",
+        "",
+    ],
+)
+def test_a_question_that_is_no_conversation_is_embedded_as_it_is(question: str):
+    assert asked_in(question) == [question]
+    assert gist(question, within(100)) == question
+
+
+def test_of_a_conversation_what_the_user_says_is_embedded():
+    assert gist(FOLLOW_UP) == "What is the capital of Peru?\nAnd how many\npeople live there?"
+    alone = as_question([("system", "You are helpful."), ("user", "Capital of Peru?")])
+    assert gist(alone) == "Capital of Peru?"
+
+
+@pytest.mark.parametrize(
+    ("most", "kept"),
+    [
+        (60, "What is the capital of Peru?\nAnd how many\npeople live there?"),  # 28 + 1 + 31
+        # 28 before the last 32: twelve and twelve around the three that say what is cut.
+        (59, "What is the  … tal of Peru?\nAnd how many\npeople live there?"),
+        (37, "W … ?\nAnd how many\npeople live there?"),
+        (36, "And how many\npeople live there?"),
+        (31, "And how many\npeople live there?"),
+        (25, "And how man … live there?"),
+    ],
+)
+def test_what_the_user_said_last_is_kept_before_the_earlier(most: int, kept: str):
+    assert gist(FOLLOW_UP, within(most)) == kept
+
+
+def test_earlier_messages_are_kept_from_the_last_to_the_first():
+    said = [("user", f"{number:04}") for number in range(6)]
+    assert gist(as_question(said), within(14)) == "0003\n0004\n0005"

@@ -4,17 +4,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 from routerr1.cli.data import app
-from routerr1.config import ColumnsParams
+from routerr1.config import ColumnsParams, DatasetParams
 from routerr1.data.build import build_dataset
 from routerr1.data.checks import run_checks
 from routerr1.data.imported import KNOWN, Imported, Shares, import_file, remember, require_known
-from routerr1.data.splits import read_file, read_questions
+from routerr1.data.splits import read_file, read_questions, write_questions
 from routerr1.errors import CheckFailed, DataError
 from routerr1.files import read_json, sha256
 from routerr1.types import SPLITS
@@ -428,3 +429,63 @@ def test_an_import_prints_all_files_that_params_yaml_is_to_name(
     ]
     said = CliRunner().invoke(app, command, catch_exceptions=False).output
     assert "imported: [data/first.parquet, data/imported/mine.parquet]" in said
+
+
+def with_topic(folder: Path, name: str, questions: list[str], shares: Shares) -> str:
+    """A file of questions with the topic NAME and ids from 0; no two of them have one meaning."""
+    folder.joinpath(name).mkdir()
+    rows = [row(n, q=q, a=[f"{name} {n}"], topic=name) for n, q in enumerate(questions)]
+    return str(
+        import_file(
+            jsonl(folder / name, *rows), name, COLUMNS.replace(topic="topic"),
+            out=folder, shares=shares, embed=lambda texts: np.eye(len(texts), dtype=np.float32),
+        ).path
+    )  # fmt: skip
+
+
+def past_and_new(folder: Path) -> DatasetParams:
+    """Three training questions and three test questions of another file; the first and last are nearly alike."""
+    past = ["How do I reset my password?", "Where is my invoice?", "Can I pay by card at the door?"]
+    new = ["How do I reset my password please?", "Is it open?", "Could I pay by card at the door?"]
+    return dataset_params(
+        source="imported",
+        imported=[
+            with_topic(folder, "past", past, Shares(0.0, 0.0)),
+            with_topic(folder, "new", new, Shares(1.0, 0.0)),
+        ],
+    )
+
+
+def test_near_duplicates_in_files_with_topics_are_left_out_of_training(tmp_path: Path) -> None:
+    params = past_and_new(tmp_path)
+    metrics = build_dataset(params, tmp_path / "out")
+    (kept,) = read_questions(tmp_path / "out", "train")
+    assert kept.question == "Where is my invoice?"
+    assert len(read_questions(tmp_path / "out", "test")) == 3
+    assert metrics["refused"] == {"past": {"near_duplicate": 2}}
+    assert "| past | near_duplicate | 2 |" in (tmp_path / "out" / "card.md").read_text()
+    told = (tmp_path / "out" / "refused.jsonl").read_text().splitlines()
+    assert [Path(json.loads(line)["kept"]).name for line in told] == [
+        "new.parquet, line 1", "new.parquet, line 3",
+    ]  # fmt: skip
+
+
+def test_the_checks_find_near_duplicates_between_files_with_topics(tmp_path: Path) -> None:
+    params = past_and_new(tmp_path)
+    rows = [each for path in params.imported for each in read_file(path)]
+    write_questions(tmp_path / "bad", rows)
+    with pytest.raises(CheckFailed, match=r"no_near_overlap .*my password please") as error:
+        run_checks(tmp_path / "bad", params, checks_params(), tmp_path / "checks")
+    near = read_json(tmp_path / "checks" / "metrics.json")["near"]
+    assert near == {"compared": 3, "held_out": 3, "found": 2}
+    # Either file has the ids, and so the groups, 0 to 2: those of a file are its own.
+    assert "no_fact_overlap" not in str(error.value)
+
+
+def test_questions_of_one_template_in_a_file_with_topics_are_all_kept(tmp_path: Path) -> None:
+    questions = [f"Where is the parcel of order {n}?" for n in range(20)]
+    path = with_topic(tmp_path, "mine", questions, Shares(0.3, 0.3))
+    params = dataset_params(source="imported", imported=[path])
+    assert build_dataset(params, tmp_path / "q")["refused"] == {}
+    checked = run_checks(tmp_path / "q", params, checks_params(), tmp_path / "checks")
+    assert "no_near_overlap" in checked["not_applicable"]

@@ -1,5 +1,6 @@
 """Topics and questions of one meaning, found in embeddings."""
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -45,6 +46,20 @@ def test_a_template_with_other_names_in_it_is_one_topic():
     assert found is not None
     assert [len(set(part)) for part in (found[:100], found[100:110], found[110:])] == [1, 1, 1]
     assert len(set(found)) == 3
+
+
+def test_conversations_are_of_the_topic_of_what_the_user_says(tmp_path: Path):
+    rules = {"role": "system", "content": "Keep to the house rules of our friendly helpdesk. " * 40}
+    rows = [
+        {"ask": [rules, {"role": "user", "content": ask}] if n % 2 else ask, "gold": [str(n)]}
+        for n, ask in enumerate([*CITIES, *METALS])
+    ]
+    path = tmp_path / "own.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    found = import_file(path, "own", COLUMNS, out=tmp_path, shares=Shares(0.2, 0.1), embed=embed)
+    assert sorted(found.topics.values()) == [10, 10]
+    words = set(" ".join(found.topics).split())
+    assert words.isdisjoint({"system", "user", "helpdesk", "house", "rules", "friendly"})
 
 
 def test_a_choice_is_of_the_topic_of_its_question_and_not_of_its_options(tmp_path: Path):

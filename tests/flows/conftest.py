@@ -2,8 +2,10 @@
 
 import asyncio
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -128,3 +130,34 @@ def champion(prefect: None, chain: Params, prepared: Path) -> Version:  # noqa: 
     versions.register(params)
     promotion.promote(params)
     return versions.get_version(open_client(), params.registry.model, "champion")
+
+
+class Told:
+    """Events of this test, which the server shows once it has stored them."""
+
+    def __init__(self) -> None:
+        self._since = datetime.now(UTC)
+
+    def __call__(self, event: str, count: int) -> list[str]:
+        """Why each was sent, the last first, when there are `count`; fails if there are not, or more."""
+        from prefect.client.orchestration import get_client
+        from prefect.events.filters import EventFilter
+
+        occurred = {"since": self._since, "until": self._since + timedelta(hours=1)}
+        wanted = EventFilter.model_validate({"event": {"name": [event]}, "occurred": occurred})
+        found: list[str] = []
+        with get_client(sync_client=True) as client:
+            for _ in range(100):
+                found = [
+                    each.payload["why"] for each in client.read_events(wanted, limit=50).events
+                ]
+                if len(found) >= count:
+                    break
+                time.sleep(0.1)
+        assert len(found) == count, found
+        return found
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()

@@ -1,9 +1,7 @@
 """What the watch finds, its events for Prefect, and when it stops sending them."""
 
-import time
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -26,7 +24,7 @@ from routerr1.simulation.server import build_app, serving
 from routerr1.tracking.store import file_lock
 from routerr1.types import SPLITS
 from tests.chain import make_outputs
-from tests.flows.conftest import Artifacts
+from tests.flows.conftest import Artifacts, Told
 from tests.servers import write_pool_file
 
 pytestmark = [
@@ -34,37 +32,6 @@ pytestmark = [
     pytest.mark.usefixtures("prefect", "chain"),
 ]
 PARAMS, POOL_FILE = Path("params.yaml"), Path("pools/pool.yaml")
-
-
-class Told:
-    """Events of this test, which the server shows once it has stored them."""
-
-    def __init__(self) -> None:
-        self._since = datetime.now(UTC)
-
-    def __call__(self, event: str, count: int) -> list[str]:
-        """Why each was sent, the last first, when there are `count`; fails if there are not, or more."""
-        from prefect.client.orchestration import get_client
-        from prefect.events.filters import EventFilter
-
-        occurred = {"since": self._since, "until": self._since + timedelta(hours=1)}
-        wanted = EventFilter.model_validate({"event": {"name": [event]}, "occurred": occurred})
-        found: list[str] = []
-        with get_client(sync_client=True) as client:
-            for _ in range(100):
-                found = [
-                    each.payload["why"] for each in client.read_events(wanted, limit=50).events
-                ]
-                if len(found) >= count:
-                    break
-                time.sleep(0.1)
-        assert len(found) == count, found
-        return found
-
-
-@pytest.fixture
-def told() -> Told:
-    return Told()
 
 
 def another_price() -> None:

@@ -102,7 +102,7 @@ def test_books_of_the_laptop_pool_hold_about_two_thirds_of_their_topics() -> Non
 
 def test_a_chat_desk_puts_its_notes_before_the_question() -> None:
     desk = Desk(model="m", instruction="Be short.", book=Book(topics=("t",), share=1, notes=1))
-    found = OpenDesk(desk, Notes(TEXTS), "http://m/v1")
+    found = OpenDesk(desk, Notes(TEXTS), "http://m/v1", "served")
     path, body = found.request(asked("Capital of Peru?"), found.found("Capital of Peru?"))
     assert path == "/chat/completions"
     assert body["messages"] == [
@@ -113,7 +113,7 @@ def test_a_chat_desk_puts_its_notes_before_the_question() -> None:
 
 def test_a_completing_desk_continues_its_examples() -> None:
     desk = Desk(model="m", form="complete", examples="Question: 1?\nAnswer: 1\n")
-    path, body = OpenDesk(desk, None, "http://m/v1").request(asked("2?"), [])
+    path, body = OpenDesk(desk, None, "http://m/v1", "served").request(asked("2?"), [])
     assert (path, body["stop"]) == ("/completions", ["\n"])
     assert body["prompt"] == "Question: 1?\nAnswer: 1\n\nQuestion: 2?\nAnswer:"
 
@@ -139,7 +139,7 @@ async def post(desk: OpenDesk, question: str, model: httpx.MockTransport) -> htt
 
 async def test_a_reply_carries_the_tokens_that_the_models_server_counted() -> None:
     reply = (
-        await post(OpenDesk(Desk(model="m"), None, "http://m/v1"), "Hm", model_server())
+        await post(OpenDesk(Desk(model="m"), None, "http://m/v1", "served"), "Hm", model_server())
     ).json()
     assert reply["choices"][0]["message"]["content"] == "Hm!"
     assert reply["usage"] == {"prompt_tokens": 40, "completion_tokens": 3, "total_tokens": 43}
@@ -147,14 +147,16 @@ async def test_a_reply_carries_the_tokens_that_the_models_server_counted() -> No
 
 async def test_a_desk_with_a_least_score_refuses_without_asking_its_model() -> None:
     book = Book(topics=("t",), share=1, least_score=0.5)
-    desk = OpenDesk(Desk(model="m", book=book), Notes(TEXTS), "http://m/v1")
+    desk = OpenDesk(Desk(model="m", book=book), Notes(TEXTS), "http://m/v1", "served")
     reply = (await post(desk, "What is the capital of Kenya?", model_server(500))).json()
     assert reply["choices"][0]["message"]["content"] == "Not in my notes."
     assert reply["usage"]["total_tokens"] == 0
 
 
 async def test_a_models_server_that_fails_makes_the_desk_fail() -> None:
-    reply = await post(OpenDesk(Desk(model="m"), None, "http://m/v1"), "Hm", model_server(500))
+    reply = await post(
+        OpenDesk(Desk(model="m"), None, "http://m/v1", "served"), "Hm", model_server(500)
+    )
     assert (reply.status_code, reply.json()["detail"]) == (
         502,
         "the model's server answers with status 500",

@@ -2,19 +2,21 @@
 
 import json
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from routerr1.config import load_params
 from routerr1.data.embedded import build_world, questions
 from routerr1.errors import PoolError
-from routerr1.laptop.recording import pack, record, stored_before
+from routerr1.laptop.recording import pack, record, server_named, stored_before
 from routerr1.laptop.worklist import worklist
 from routerr1.matching import normalise
 from routerr1.pool.pool_file import PoolFile, read_pool_file
@@ -30,6 +32,7 @@ candidates:
   - {{name: Two, endpoint: here, model: two, context_window: 700,
      prompt_usd_per_mtok: 1, completion_usd_per_mtok: 1}}
 """
+THEN: Mapping[str, Any] = {"server": "llama.cpp 1", "latency": "alone", "today": date(2026, 11, 29)}
 QUESTIONS = [f"What is {number}?" for number in range(30)]
 
 
@@ -38,6 +41,7 @@ class Server:
 
     def __init__(self, limit: int | None = None) -> None:
         self.asked: Counter[tuple[str, str]] = Counter()
+        self.under_way = self.most = 0
         self.limit = limit
 
     @contextmanager
@@ -50,11 +54,15 @@ class Server:
                 question = body["messages"][-1]["content"]
                 outer.asked[body["model"], question] += 1
                 ok = outer.limit is None or outer.asked.total() <= outer.limit
+                outer.under_way += 1
+                outer.most = max(outer.most, outer.under_way)
+                time.sleep(0.02)
                 choice = {
                     "message": {"role": "assistant", "content": f"{body['model']}: {question}"}
                 }
                 usage = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
                 answer = json.dumps({"choices": [choice], "usage": usage}).encode()
+                outer.under_way -= 1
                 self.send_response(200 if ok else 400)
                 self.send_header("content-length", str(len(answer)))
                 self.end_headers()
@@ -96,6 +104,19 @@ async def test_every_candidate_is_asked_everything_once_and_progress_is_told(
     assert set(server.asked.values()) == {1}
 
 
+@pytest.mark.parametrize(("at_once", "most"), [(None, 2), (1, 1)])
+async def test_a_server_is_asked_as_many_at_a_time_as_it_has_slots_or_as_was_said(
+    tmp_path: Path, at_once: int | None, most: int
+) -> None:
+    server = Server()
+    with server.running() as port:
+        file = pool_file(tmp_path, port)
+        await record(
+            file, tmp_path / "log", QUESTIONS[:8], at_once=at_once, progress=lambda *_: None
+        )
+    assert server.most == most
+
+
 async def test_a_recording_that_breaks_off_is_continued(tmp_path: Path) -> None:
     server = Server(limit=25)
     with server.running() as port:
@@ -112,7 +133,7 @@ async def test_a_packed_store_holds_every_reply_and_where_it_comes_from(tmp_path
         file = pool_file(tmp_path, port)
         await record(file, tmp_path / "log", QUESTIONS[:3], progress=lambda *_: None)
     out = tmp_path / "store.jsonl.gz"
-    made = pack(file, tmp_path / "log", QUESTIONS, out, latency="alone", today=date(2026, 11, 29))
+    made = pack(file, tmp_path / "log", QUESTIONS, out, **THEN)
     assert (made.questions, made.replies) == (3, {"One": 3, "Two": 3})
     assert json.loads((tmp_path / "store.provenance.json").read_text())["recorded"] == "2026-11-29"
     found = read_store(out).find("Two", "what is 1")
@@ -122,19 +143,53 @@ async def test_a_packed_store_holds_every_reply_and_where_it_comes_from(tmp_path
 
 async def test_a_store_is_added_to_without_its_log(tmp_path: Path) -> None:
     server, out = Server(), tmp_path / "store.jsonl.gz"
-    today = date(2026, 11, 29)
     with server.running() as port:
         file = pool_file(tmp_path, port)
         await record(file, tmp_path / "first", QUESTIONS[:3], progress=lambda *_: None)
-        pack(file, tmp_path / "first", QUESTIONS, out, latency="alone", today=today)
+        pack(file, tmp_path / "first", QUESTIONS, out, **THEN)
         known = stored_before(file, out)
         done = await record(
             file, tmp_path / "second", QUESTIONS[:5], known=known, progress=lambda *_: None
         )
         assert (done.asked, done.there) == (4, 6)
-    made = pack(file, tmp_path / "second", QUESTIONS, out, known=known, latency="", today=today)
+    made = pack(file, tmp_path / "second", QUESTIONS, out, known=known, **THEN)
     assert made.replies == {"One": 5, "Two": 5}
     assert set(server.asked.values()) == {1}
+
+
+async def test_replies_that_were_there_keep_their_day_and_their_server(tmp_path: Path) -> None:
+    out, log = tmp_path / "store.jsonl.gz", tmp_path / "log"
+    later: Mapping[str, Any] = {**THEN, "server": "llama.cpp 2", "today": date(2026, 12, 3)}
+    with Server().running() as port:
+        file = pool_file(tmp_path, port)
+        await record(file, log, QUESTIONS[:3], progress=lambda *_: None)
+        pack(file, log, QUESTIONS, out, **THEN)
+        # Packed again without a new reply: nothing was recorded on that day.
+        packed = pack(file, log, QUESTIONS, out, known=stored_before(file, out), **later)
+        assert (packed.recorded, packed.server) == (date(2026, 11, 29), "llama.cpp 1")
+        await record(file, log, QUESTIONS[:5], progress=lambda *_: None)
+        made = pack(file, log, QUESTIONS, out, known=stored_before(file, out), **later)
+    assert (made.recorded, made.server) == (date(2026, 12, 3), "llama.cpp 2")
+    (earlier,) = made.earlier  # 3 questions to 2 candidates
+    assert (earlier.recorded, earlier.server, earlier.count) == (
+        date(2026, 11, 29), "llama.cpp 1", 6,
+    )  # fmt: skip
+
+
+async def test_a_pool_without_servers_is_recorded_if_the_software_is_named(tmp_path: Path) -> None:
+    with Server().running() as port:
+        file = pool_file(tmp_path, port)
+        lines = file.path.read_text().splitlines()
+        file.path.write_text("\n".join(line for line in lines if "servers:" not in line))
+        file = read_pool_file(file.path)
+        with pytest.raises(PoolError, match="--server: name the software that answers"):
+            server_named(file, None)
+        await record(file, tmp_path / "log", QUESTIONS[:2], progress=lambda *_: None)
+    out = tmp_path / "store.jsonl.gz"
+    named = {**THEN, "server": server_named(file, "Ollama 0.9")}
+    made = pack(file, tmp_path / "log", QUESTIONS, out, **named)
+    assert (made.server, made.models, made.questions) == ("Ollama 0.9", {}, 2)
+    assert stored_before(file, out) is not None
 
 
 async def test_a_store_of_other_requests_is_refused(tmp_path: Path) -> None:
@@ -142,7 +197,7 @@ async def test_a_store_of_other_requests_is_refused(tmp_path: Path) -> None:
         file = pool_file(tmp_path, port)
         await record(file, tmp_path / "log", QUESTIONS[:1], progress=lambda *_: None)
     out = tmp_path / "store.jsonl.gz"
-    pack(file, tmp_path / "log", QUESTIONS, out, latency="", today=date(2026, 11, 29))
+    pack(file, tmp_path / "log", QUESTIONS, out, **THEN)
     cheaper = file.path.read_text().replace("prompt_usd_per_mtok: 2", "prompt_usd_per_mtok: 1")
     file.path.write_text(cheaper)
     assert stored_before(read_pool_file(file.path), out) is not None

@@ -1,10 +1,15 @@
 """`pool up` and `pool down` on real processes, with a GGUF of random weights."""
 
+import asyncio
+import json
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -141,6 +146,108 @@ async def test_servers_come_up_answer_are_healed_and_end(
     assert did(down(file, state=state)) == {"desks": "ended", "tiny": "ended"}
     assert did(down(file, state=state)) == {"desks": "was down", "tiny": "was down"}
     assert (await say(file, "Plain"))[0] == "unavailable"
+
+
+async def test_a_server_killed_under_load_fails_its_own_calls_alone_and_is_healed(
+    file: PoolFile, tmp_path: Path, state: Path
+) -> None:
+    """As in `ask` and `evaluate`: calls to the dead model fail with the reason, and other calls do not."""
+    pytest.importorskip("xllamacpp")
+    states = up(file, tmp_path, state=state)
+    model = next(each.pid for each in states if each.name == "tiny")
+    assert model is not None
+    pool = HttpPool(file, file.keys({}), max_concurrency=4)
+    # The desk refuses this without its model.
+    replies = [Call("Noted", "zzz"), *(Call("Plain", f"Say {number}.") for number in range(12))]
+    try:
+        playing = [asyncio.create_task(pool.ask(call)) for call in replies]
+        first = await next(asyncio.as_completed(playing))
+        assert first.failure is None
+        os.kill(model, signal.SIGKILL)
+        played = await asyncio.wait_for(asyncio.gather(*playing), 120)
+        late = await pool.ask(Call("Plain", "Say late."))
+        assert (await pool.ask(Call("Noted", "zzzz"))).text == "Not in my notes."
+    finally:
+        await pool.aclose()
+    assert {reply.failure for reply in played} <= {None, "unavailable"}
+    assert late.failure == "unavailable"
+    assert "the model's server does not answer" in (late.note or "")
+
+    assert did(up(file, tmp_path, state=state)) == {"tiny": "started", "desks": "was up"}
+    assert (await say(file, "Plain"))[0] is None
+
+
+class Elsewhere(BaseHTTPRequestHandler):
+    """A server as Ollama and vLLM are: a request must name the model that is served."""
+
+    def do_GET(self) -> None:
+        self._answer(200, {"data": [{"id": "qwen2.5-coder:0.5b"}]})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if body.get("model") != "qwen2.5-coder:0.5b":
+            self._answer(404, {"error": {"message": f"model {body.get('model')!r} not found"}})
+            return
+        if self.path == "/v1/completions":
+            choice = {"text": " " + body["prompt"].splitlines()[-2], "finish_reason": "stop"}
+        else:
+            said = body["messages"][-1]["content"]
+            choice = {"message": {"content": said}, "finish_reason": "stop"}
+        usage = {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11}
+        self._answer(200, {"choices": [choice], "usage": usage})
+
+    def _answer(self, status: int, content: object) -> None:
+        data = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        pass
+
+
+@contextmanager
+def elsewhere() -> Iterator[int]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+async def test_desks_ask_a_server_that_was_started_by_other_means(
+    file: PoolFile, state: Path
+) -> None:
+    text = file.path.read_text()
+    begin, end = text.index("  models:"), text.index("  desks:\n    desks:")
+    text = text[:begin] + "  elsewhere: {tiny: 'qwen2.5-coder:0.5b'}\n" + text[end:]
+    text = text.replace(
+        "plain: {model: tiny}", "plain: {model: tiny, form: complete, examples: 'Question: 1?'}"
+    )
+    with elsewhere() as port:
+        address = file.endpoints["tiny"].base_url
+        file.path.write_text(text.replace(address, f"http://127.0.0.1:{port}/v1"))
+        moved = read_pool_file(file.path)
+        assert did(up(moved, None, state=state)) == {"desks": "started"}
+        assert await say(moved, "Plain") == (None, "Question: Hello")
+        noted = "Notes:\n- Lima is in Peru.\nQuestion: Where is Lima?"
+        assert await say(moved, "Noted") == (None, noted)
+        assert did(down(moved, state=state)) == {"desks": "ended"}
+    with pytest.raises(
+        PoolError, match=r"'tiny' is elsewhere and does not answer .*start it first"
+    ):
+        up(moved, None, state=state)
+
+
+def test_a_model_server_needs_the_folder_of_its_file(file: PoolFile, tmp_path: Path) -> None:
+    pytest.importorskip("xllamacpp")
+    with pytest.raises(PoolError, match="--models: name the folder"):
+        up(file, None, state=tmp_path / "state")
 
 
 def test_a_server_that_cannot_start_names_its_log(

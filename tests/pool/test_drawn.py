@@ -80,6 +80,7 @@ def test_cards_show_what_recorded_probes_show(pool: RecordedPool) -> None:
             real = made.behind[card.name]
             for topic, share in card.performance.items():
                 assert share == (float(topic == "b") if real == "Bob" else expected[real])
+                assert card.unsure[topic] == 0.0
             assert 0.3 <= card.prompt_usd_per_mtok <= 3.0
             assert (card.latency_s, card.completion_tokens) == (0.5, 5.0)
 

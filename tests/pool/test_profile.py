@@ -70,6 +70,7 @@ async def test_every_question_goes_to_every_candidate_and_the_card_tells_the_out
     fast, slow = found.cards
     assert fast.performance == {"x": 1.0, "y": 1.0}
     assert slow.performance == {"x": 0.0, "y": 0.0}
+    assert (fast.unsure, slow.unsure) == ({"x": 0.0, "y": 0.0}, {"x": 1.0, "y": 1.0})
     # Latencies 1, 2, 3, 4: median 2.5; 95th percentile 3 + 0.85 * (4 - 3).
     assert (fast.latency_s, fast.latency_p95_s) == (2.5, 3.85)
     assert fast.completion_tokens == 4.0
@@ -82,6 +83,7 @@ async def test_a_failed_call_counts_as_wrong_and_is_asked_again_on_the_next_run(
     failing = CountingPool(fails=[("Fast", "q0")])
     first = await profile(QUESTIONS, failing, store=tmp_path / "calls.jsonl")
     assert first.cards[0].performance == {"x": 0.5, "y": 1.0}
+    assert first.cards[0].unsure == {"x": 0.0, "y": 0.0}  # no reply says nothing of who was asked
     assert first.summary["Fast"]["failures"] == 1
     healthy = CountingPool()
     second = await profile(QUESTIONS, healthy, store=tmp_path / "calls.jsonl")

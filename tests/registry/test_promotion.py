@@ -304,6 +304,16 @@ def test_outputs_that_differ_from_the_lock_are_refused(chain: Params) -> None:
     assert logged_models(chain) == []
 
 
+def test_a_file_under_dvc_that_was_imported_again_has_a_remedy_that_helps(
+    chain: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lineage, "changed_stages", lambda: ["data/imported/mine.parquet.dvc"])
+    with pytest.raises(
+        RegistryError, match=r"mine\.parquet: .*`dvc add data/imported/mine\.parquet`"
+    ):
+        versions.register(chain)
+
+
 def test_outputs_that_change_while_they_are_registered_make_no_version(
     chain: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -671,6 +681,8 @@ def test_the_commands_say_what_they_did(chain: Params) -> None:  # noqa: ARG001
     refused = run(app, ["promote"])
     assert (refused.exit_code, "refused by em_difference" in refused.output) == (1, True)
     assert "  em_difference: exact match minus the champion's, lower end" in refused.output
+    assert "more test questions narrow an interval" in refused.output
+    assert "routerr1 serve --model models:/routerr1/2" in refused.output
     alone = run(app, ["promote", "--without-comparison"])
     assert (alone.exit_code, "needs --why" in alone.output) == (2, True)
     make_outputs(right=0.9)

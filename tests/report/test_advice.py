@@ -47,7 +47,7 @@ def test_a_router_that_is_clearly_better_is_advised(params: Params):
     assert "kNN answers 45.0 percentage points" in said
     assert "costs 50% of it (-1.0000 to -1.0000 USD per 1,000 questions)" in said
     assert "B is never worth calling" in said
-    assert "weakest on places (EM 0.90, n = 20)" in said
+    assert "kNN is weakest on places (EM 0.90, n = 20)" in said
     assert "Undecided" not in said
 
 
@@ -134,7 +134,7 @@ def test_no_failure_is_said_and_has_no_examples(params: Params):
     ]  # fmt: skip
     table = table_of(params, *parts, reference="baseline/knn")
     section = advice_section(table, [r for own in parts for r in own], params.gate)
-    assert "It fails on none of these questions." in section.points
+    assert "kNN fails on none of these questions." in section.points
     assert section.parts == ()
 
 

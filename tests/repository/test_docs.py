@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from routerr1.cli import app
 from routerr1.config import Params, Section
+from routerr1.pool.provenance import read_provenance
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -80,6 +81,18 @@ def keys(section: type[Section], above: str = "") -> Iterator[str]:
 
 
 @pytest.mark.slow
+def test_the_readme_begins_with_who_replies_and_when_it_was_recorded():
+    found = read_provenance(ROOT / "pools/laptop/replies.jsonl.gz")
+    assert found is not None
+    first = " ".join((ROOT / "README.md").read_text().split("\n\n")[1].split()).lower()
+    assert "replies of the default pool are real" in first
+    assert str(found.recorded) in first
+    for name in found.model_names:
+        sized = re.match(r".*?-[\d.]+[bm]", name.lower())
+        assert sized is not None
+        assert sized[0] in first, name
+
+
 def test_parameter_page_has_every_key(site: Path):
     page = (site / "reference" / "params.html").read_text(encoding="utf-8")
     shown, heading = set(), ""

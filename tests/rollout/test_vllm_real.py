@@ -24,6 +24,9 @@ import pytest
 
 from routerr1.config import Params, VllmParams
 from routerr1.data.embedded import World
+from routerr1.evaluate.run import evaluation_jobs, play_all, policies_of
+from routerr1.laptop.desks import OpenDesk, build_app
+from routerr1.pool.servers import Desk
 from routerr1.prompt import renderer
 from routerr1.rollout.local import LocalGenerator
 from routerr1.rollout.loop import play
@@ -38,12 +41,13 @@ from tests.train.contexts import context_of
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(1200),  # the first makes the policy and waits for the server
     pytest.mark.skipif(os.environ.get("ROUTERR1_VLLM") != "1", reason="runs in .ci/vllm"),
     pytest.mark.filterwarnings("default"),  # vLLM's own
 ]
 HOLDS = 700
 QUESTIONS = 40
-START_S = 240.0
+START_S = 540.0  # imports alone take minutes on a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +87,10 @@ def server(policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
         process.wait(30)
 
 
@@ -107,6 +115,44 @@ async def test_the_server_plays_as_the_weights_do(
     async with ServerGenerator(server, local.tokenizer) as remote:
         there = await _played(remote, pool, rows[:QUESTIONS], params)
     _agree(here, there)
+
+
+async def test_an_evaluation_with_the_server_is_that_of_the_weights(
+    server: str, policy: Path, pool: SimulatedPool, rows: list[Question], params: Params
+) -> None:
+    local = LocalGenerator.load(policy)
+    test = [row for row in rows if row.split == "test"][:QUESTIONS]
+    section = params.evaluate.replace(max_questions=None)
+
+    async def exact_match(generator: Any) -> tuple[float, float]:
+        policies = policies_of({1: generator}, renderer("compact", 4), params)
+        jobs = evaluation_jobs(policies, pool, test, test[:1], section)
+        played = await play_all(
+            [job for job in jobs if job[0].name == "policy"], concurrency=QUESTIONS
+        )
+        assert len(played) == len(test)
+        return fmean(row.em for row in played), fmean(row.calls for row in played)
+
+    here = await exact_match(local)
+    async with ServerGenerator(server, local.tokenizer) as remote:
+        there = await exact_match(remote)
+    # At most 5 % of the trajectories differ.
+    assert abs(here[0] - there[0]) <= 0.05
+    assert abs(here[1] - there[1]) <= 0.05 * params.rollout.max_rounds
+    assert there[1] > 0
+
+
+async def test_a_desk_asks_the_server(server: str, policy: Path) -> None:
+    desk = Desk(model="m", form="complete", examples="Question: 1?\nAnswer: 1")
+    app = build_app({"desk": OpenDesk(desk, None, f"{server}/v1", str(policy))})
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://desks") as client,
+    ):
+        asked = {"model": "desk", "max_tokens": 4, "messages": [{"role": "user", "content": "2?"}]}
+        answer = await client.post("/v1/chat/completions", json=asked)
+    assert answer.status_code == 200, answer.text
+    assert 0 < answer.json()["usage"]["completion_tokens"] <= 4
 
 
 def test_the_engine_plays_as_the_weights_do(

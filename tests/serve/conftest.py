@@ -90,13 +90,13 @@ def start(
                 tmp_path / "budget.sqlite", limits or Limits(), run=f"run {time.monotonic_ns()}"
             )
             inner = asked or BudgetedPool(pool, budget, max_reply_tokens=100)
-            decides_first = route is not None
+            answers_with_reply = route is not None
             route = route or policy_route(
                 generator or ScriptedGenerator(calls_atlas), renderer("compact", 4), params
             )
             engine = Engine(
                 identity or Identity("routerr1", "7", "policy", "simulated"), route, inner, budget,
-                decides_first=decides_first, topics=topics,
+                answers_with_reply=answers_with_reply, topics=topics,
             )  # fmt: skip
             gateway = Gateway(
                 engine, served, Store(served.database or f"sqlite:///{tmp_path / 'serve.sqlite'}")

@@ -26,9 +26,17 @@ from tests.serve.test_shadow import Answers
 
 
 def with_canary(
-    start: Start, pool: SimulatedPool, params: Params, folder: Path, generator: Generator
+    start: Start,
+    pool: SimulatedPool,
+    params: Params,
+    folder: Path,
+    generator: Generator,
+    *,
+    every_s: float = 10.0,
+    min_requests: int = 10,
+    **section: object,
 ) -> tuple[Running, Canary]:
-    running = start()
+    running = start(**section)
     budget = Budget(folder / "canary.sqlite", Limits(), run="canary")
     engine = Engine(
         Identity("routerr1", "8", "policy", "simulated"),
@@ -36,7 +44,8 @@ def with_canary(
         BudgetedPool(pool, budget, max_reply_tokens=100),
         budget,
     )
-    canary = Canary(running.gateway, engine, CanaryParams(version="8", share=0.5, min_requests=10))
+    chosen = CanaryParams(version="8", share=0.5, min_requests=min_requests, max_latency_ratio=100)
+    canary = Canary(running.gateway, engine, chosen, every_s=every_s)
     running.gateway.beside.append(engine)
     running.gateway.choose = canary.choose
     running.gateway.observers.append(canary.observe)
@@ -57,6 +66,107 @@ def versions(running: Running, users: int, asked: int, **fields: Any) -> dict[st
                 version = failed.response.headers["x-routerr1-version"]
                 found.setdefault(user, set()).add(f"routerr1@{version}")
     return found
+
+
+FAILING = ["<think> hm"]
+BEFORE = 15  # canary requests before it is judged; half the users below meet it
+
+
+def ask(running: Running, users: range, **fields: Any) -> Counter[str]:
+    """The versions that answered, or failed to."""
+    found: Counter[str] = Counter()
+    with client(running) as openai_client:
+        for number in users:
+            try:
+                reply = openai_client.chat.completions.create(
+                    **ASK, user=f"user {number}", **fields
+                )
+                found[str(reply.system_fingerprint)] += 1
+            except openai.InternalServerError as failed:
+                found[f"routerr1@{failed.response.headers['x-routerr1-version']}"] += 1
+    running.gateway.flush()
+    return found
+
+
+async def test_gateways_that_share_a_database_judge_a_canary_by_what_all_saw(
+    start: Start, pool: SimulatedPool, params: Params, tmp_path: Path
+) -> None:
+    both = [
+        with_canary(
+            start, pool, params, tmp_path, ScriptedGenerator(FAILING),
+            every_s=0.0, min_requests=BEFORE,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    counted = [ask(both[0][0], range(24)), ask(both[1][0], range(24, 48))]
+    assert all(each["routerr1@8"] < BEFORE for each in counted)
+    assert (counted[0] + counted[1])["routerr1@8"] >= BEFORE
+    for running, canary in both:
+        ask(running, range(48, 49))  # a look comes with a request
+        await until(lambda canary=canary: canary.returned is not None)  # type: ignore[misc]
+    assert both[0][1].returned == both[1][1].returned
+    assert "requests failed, 0 of" in (both[0][1].returned or "")
+
+
+@pytest.mark.parametrize("keep", ["metadata", "none"])
+async def test_a_gateway_that_is_started_again_goes_on_with_what_was_kept(
+    start: Start, pool: SimulatedPool, params: Params, tmp_path: Path, keep: str
+) -> None:
+    def started() -> tuple[Running, Canary]:
+        return with_canary(
+            start, pool, params, tmp_path, ScriptedGenerator(FAILING),
+            every_s=0.0, min_requests=BEFORE, keep=keep,
+        )  # fmt: skip
+
+    running, canary = started()
+    ask(running, range(24))
+    assert canary.returned is None
+    running, canary = started()
+    ask(running, range(24, 48))
+    ask(running, range(48, 49))
+    if keep == "none":  # then nothing is kept of which it could know
+        assert canary.returned is None
+    else:
+        await until(lambda: canary.returned is not None)
+
+
+async def test_a_canary_that_is_tried_again_is_judged_by_the_new_trial(
+    start: Start, pool: SimulatedPool, params: Params, tmp_path: Path
+) -> None:
+    running, canary = with_canary(
+        start, pool, params, tmp_path, ScriptedGenerator(FAILING), every_s=0.0
+    )
+    ask(running, range(48))
+    await until(lambda: canary.returned is not None)
+    running.gateway.flush()
+    running, canary = with_canary(
+        start, pool, params, tmp_path, ScriptedGenerator(calls_atlas), every_s=0.0
+    )
+    ask(running, range(48))
+    await until(lambda: canary._looking is not None and canary._looking.done())
+    ask(running, range(48, 50))
+    await until(lambda: canary._looking is not None and canary._looking.done())
+    assert canary.returned is None
+
+
+async def test_words_and_references_are_shared_too(
+    start: Start, pool: SimulatedPool, params: Params, tmp_path: Path
+) -> None:
+    one, seen = with_canary(
+        start, pool, params, tmp_path, ScriptedGenerator(calls_atlas), every_s=0.0, min_requests=50
+    )
+    with client(one) as openai_client:
+        found = openai_client.chat.completions.create(**ASK, metadata={"reference": "nowhere"})
+        assert say(one, request_id=found.id, score=0).is_success
+    one.gateway.flush()
+    two, other = with_canary(
+        start, pool, params, tmp_path, ScriptedGenerator(calls_atlas), every_s=0.0, min_requests=50
+    )
+    ask(two, range(1))
+    side = found.system_fingerprint == "routerr1@8"
+    await until(lambda: other._windows.scores[side] == {found.id: 0.0})
+    assert other._windows.right[side] == seen._windows.right[side] == {found.id: 0.0}
+    assert found.id in other._windows.seen[side]
 
 
 def test_a_user_always_meets_the_same_version(

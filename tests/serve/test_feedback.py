@@ -81,13 +81,29 @@ def test_a_comment_is_a_text_and_kept_like_one(start: Start, keep: str, *, conse
 
 
 def test_the_latest_word_counts() -> None:
-    request = RequestRow("r", 1.0, None, None, "v", "m", 5.0, 200, None, 0.0, 0.1, [], "Q?", "A")
+    request = RequestRow("r", 1.0, None, None, "m@v", "m", 5.0, 200, None, 0.0, 0.1, [], "Q?", "A")
     said = [
         FeedbackRow("r", 2.0, None, 1.0, None, None, True, None),
         FeedbackRow("r", 3.0, None, 0.0, None, None, True, None),
     ]
     assert learned(said, {"r": request})[0] == []
     assert [row.answer for row in learned(said[:1], {"r": request})[0]] == ["A"]
+
+
+def test_the_body_of_a_request_that_was_passed_on_is_no_question(start: Start) -> None:
+    running = start(keep="full", candidates="all")
+    ids = []
+    with client(running) as openai_client:
+        for model in ("Atlas", "Atlas", "routerr1"):
+            body = {**ASK, "model": model}
+            ids.append(openai_client.chat.completions.create(**body).id)
+    for number, question in zip(ids, (None, "Capital?", None), strict=True):
+        assert say(running, request_id=number, score=1, consent=True, question=question).is_success
+    running.gateway.flush()
+    kept = running.gateway.store
+    found, skipped = learned(kept.feedback(), {row.id: row for row in kept.requests()})
+    assert [row.question for row in found] == ["Capital?", FRANCE]
+    assert skipped.no_question == 1
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from routerr1.baselines.cascade import Cascade
 from routerr1.baselines.replies import Always
 from routerr1.config import Params
 from routerr1.pool.base import Call
@@ -25,6 +26,7 @@ from routerr1.simulation.candidates import default_candidates
 from routerr1.simulation.server import serving
 from tests.serve.conftest import Running, Start
 from tests.serve.stub import USAGE, WORDS, build_stub
+from tests.serve.test_allowed import Unsure
 from tests.serve.test_openai_client import ASK, client, until
 from tests.servers import write_pool_file
 
@@ -38,14 +40,16 @@ def event(text: str) -> bytes:
 KEY = "sk-secret-123"
 
 
-async def routed(start: Start, folder: Path, params: Params, address: str) -> Running:
+async def routed(
+    start: Start, folder: Path, params: Params, address: str, router: Cascade | None = None
+) -> Running:
     """A gateway whose router asks Atlas, whatever the question; Atlas has replied once."""
     path = write_pool_file(folder / "pools/stub.yaml", address, default_candidates())
     budget = Budget(folder / "b.sqlite", Limits(), run="r")
     pool = HttpPool(read_pool_file(path), {"here": KEY}, max_concurrency=8, budget=budget)
-    route = reply_route(Always("Atlas"), "fixed/Atlas", params)
+    route = reply_route(router or Always("Atlas"), "fixed/Atlas", params)
     identity = Identity("routerr1", "8", "fixed/Atlas", "http")
-    engine = Engine(identity, route, pool, budget, decides_first=True)
+    engine = Engine(identity, route, pool, budget, answers_with_reply=True)
     running = start()
     await until(lambda: running.gateway.loop is not None)
     running.server.call(lambda: running.gateway.take_over(engine))
@@ -86,6 +90,22 @@ async def test_words_arrive_while_the_candidate_writes_them(
     costs = [row.cost_usd for row in running.gateway.store.requests()]
     assert costs == [usage.cost, whole.usage.cost]
     assert costs[0] == costs[1] > 0
+
+
+async def test_a_cascade_passes_on_the_words_of_its_last_candidate_only(
+    start: Start, params: Params, tmp_path: Path
+) -> None:
+    cascade = Cascade(("Penny", "Atlas"), (0.8, 0.0), Unsure())  # type: ignore[arg-type]
+    app = build_stub(word_s=0.05)
+    with serving(app) as address:
+        running = await routed(start, tmp_path, params, address, cascade)
+        await running.gateway.engine.pool.ask(Call("Penny", "?"))
+        del app.state.bodies[:]
+        with client(running) as openai_client:
+            assert "".join(streamed(openai_client)) == TEXT
+    assert [(body["model"], bool(body.get("stream"))) for body in app.state.bodies] == [
+        ("Penny", False), ("Atlas", True),
+    ]  # fmt: skip
 
 
 async def test_a_stop_or_a_limit_waits_for_the_whole_reply(

@@ -82,6 +82,26 @@ async def test_an_evaluated_router_plays_questions_as_in_the_evaluation(
         await engine.aclose()
 
 
+async def test_a_router_beside_a_policy_chooses_among_the_candidates_of_a_key(
+    params: Params, folder: Path, pool: SimulatedPool, rows: list[Question]
+) -> None:
+    shutil.copytree(folder / "models/policy", folder / "models/warmstart/seed-1")
+    probes = sample_probes([row for row in rows if row.split == "train"], 16, seed=1)
+    write_profile(folder / "data/pool", await profile(probes, pool, store=None))
+    engine = await asyncio.to_thread(router_engine, "knn", params, Choices(demo=True, topics=False))
+    question = Question("q1", "served", FRANCE, (), "test")
+    try:
+        await engine.play(question, heard := Heard("served/1"), Grant())
+        (first,) = heard.replies
+        rest = frozenset(card.name for card in pool.cards) - {first.model}
+        await engine.play(question, heard := Heard("served/2", rest), Grant())
+    finally:
+        await engine.aclose()
+    (second,) = heard.replies
+    assert second.model in rest
+    assert second.failure is None
+
+
 @pytest.mark.slow
 async def test_forty_at_once_share_batches_and_health_is_answered_meanwhile(
     params: Params, folder: Path

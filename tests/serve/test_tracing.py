@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import mlflow
+import openai
 import pytest
 from mlflow.environment_variables import MLFLOW_TRACE_ENABLE_OTLP_DUAL_EXPORT
 
@@ -18,13 +19,24 @@ from routerr1.config import RolloutParams
 from routerr1.prompt import renderer
 from routerr1.rollout.generate import ScriptedGenerator
 from routerr1.rollout.loop import rollout
+from routerr1.serve.assessments import REQUEST_TAG
 from routerr1.serve.feedback import FeedbackRequest
-from routerr1.serve.tracing import REQUEST_TAG, TOPIC_TAG, UNLIKE_TAG, Tracer, open_tracer, sampled
+from routerr1.serve.tracing import (
+    TOPIC_TAG,
+    UNLIKE_TAG,
+    VERSION_TAG,
+    Tracer,
+    open_tracer,
+    sampled,
+)
 from routerr1.simulation.pool import SimulatedPool
 from routerr1.tracking.store import experiment_id, open_client
 from routerr1.tracking.traces import BOTH
 from routerr1.types import Question, Trajectory
-from tests.serve.conftest import FRANCE, calls_atlas
+from tests.serve.conftest import FRANCE, Start, calls_atlas
+from tests.serve.stub import USAGE, build_stub
+from tests.serve.test_openai_client import client
+from tests.serve.test_passing_through import ASK, TEXT, price, through
 
 
 async def played(pool: SimulatedPool) -> Trajectory:
@@ -64,6 +76,47 @@ async def test_a_trace_holds_figures_and_texts_only_if_they_are_kept(
     assert words["user"].feedback.value == 0
     assert words["user"].rationale == ("No: Lyon." if texts else None)
     assert ("right_answer" in words) is texts
+
+
+@pytest.mark.parametrize("texts", [True, False])
+@pytest.mark.slow
+def test_a_request_that_is_passed_on_is_traced_too(
+    mlflow_store: Path, start: Start, tmp_path: Path, *, texts: bool
+) -> None:
+    assert mlflow_store == Path.cwd()
+    tracer = Tracer("served", share=1.0, texts=texts)
+    asked = {**ASK, "extra_headers": {"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01"}}
+    with through(start, tmp_path, build_stub()) as running, client(running) as openai_client:
+        running.gateway.tracer = tracer
+        whole = openai_client.chat.completions.create(**asked)
+        (number, *_) = {
+            chunk.id for chunk in openai_client.chat.completions.create(**ASK, stream=True)
+        }
+        with pytest.raises(openai.BadRequestError) as refused:
+            openai_client.chat.completions.create(
+                model="Atlas", messages=[{"role": "user", "content": "refuse"}]
+            )
+        tracer.close()
+        running.gateway.tracer = None
+    mlflow_client = open_client()
+    traces = mlflow_client.search_traces(locations=[experiment_id(mlflow_client, "served")])
+    by_request = {trace.info.tags[REQUEST_TAG]: trace for trace in traces}
+    assert {whole.id, number} < by_request.keys()
+    assert len(by_request) == 3
+    assert refused.value.status_code == 400
+    first = by_request[whole.id]
+    assert first.info.tags["traceparent"] == "ab" * 16
+    assert first.info.tags[VERSION_TAG] == "routerr1@7"
+    for trace in by_request.values():
+        failed = trace.info.tags[REQUEST_TAG] not in {whole.id, number}
+        question, call = sorted(trace.data.spans, key=lambda span: span.name, reverse=True)
+        assert (question.name, call.name) == ("question", "call Atlas")
+        assert call.status.status_code == ("ERROR" if failed else "OK")
+        if not failed:
+            assert call.attributes["gen_ai.usage.output_tokens"] == USAGE["completion_tokens"]
+            assert question.attributes["cost_usd"] == pytest.approx(price())
+            assert (TEXT in str(trace.to_dict())) is texts
+            assert (FRANCE in str(trace.to_dict())) is texts
 
 
 @pytest.mark.slow

@@ -19,7 +19,13 @@ from routerr1.simulation.candidates import (
     measured_candidates,
 )
 from routerr1.simulation.facts import Fact, known_facts
-from routerr1.simulation.pool import WHOLE_ACCURACY, SimulatedPool, drawn_pool, training_pool
+from routerr1.simulation.pool import (
+    WHOLE_ACCURACY,
+    SimulatedPool,
+    drawn_pool,
+    profiled_pool,
+    training_pool,
+)
 from routerr1.types import Card, Question
 
 
@@ -102,6 +108,17 @@ def test_candidates_of_a_middling_pool_err_independently() -> None:
     )
     correlations = np.corrcoef(beyond_skill)[np.triu_indices(len(candidates), 1)]
     assert abs(correlations).max() < 4 / len(facts) ** 0.5
+
+
+def test_cards_of_drawn_pools_tell_how_often_candidates_are_not_sure(world: World) -> None:
+    known = known_facts(world)
+    silent = Candidate("Silent", dict.fromkeys(TOPICS, 0.4), 1, 1, 1.0, 0, unsure=1.0)
+    bold = Candidate("Bold", dict.fromkeys(TOPICS, 0.4), 1, 1, 1.0, 0, unsure=0.0)
+    pool = profiled_pool([silent, bold], known, 3, probes=2000)
+    for topic in TOPICS:
+        says_so, guesses = (card.unsure[topic] for card in pool.cards)
+        assert says_so == pytest.approx(0.6, abs=0.05)
+        assert guesses == 0.0
 
 
 def test_drawn_pools_differ_by_seed_and_use_the_names_they_are_given(world: World) -> None:
