@@ -31,9 +31,7 @@ def candidates(cards: Sequence[Card]) -> Table:
             "" if card.completion_tokens is None else f"{card.completion_tokens:.0f}",
             ", ".join(f"{topic} {share:.0%}{_unsure(card, topic)}" for topic, share in skills),
         )
-    table.caption = (
-        "prompt, reply: USD per million tokens; tokens: mean reply length; in brackets: says that it is not sure"
-    )
+    table.caption = "prompt, reply: USD per million tokens; tokens: mean reply length; in brackets: says that it is not sure"
     return table
 
 
