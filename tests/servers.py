@@ -185,6 +185,20 @@ class _Answering(BaseHTTPRequestHandler):
 
 
 @contextmanager
+def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
+    """A server of plain HTTP; gives its port."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@contextmanager
 def tls_server(certificate: Path) -> Iterator[str]:
     """A server that answers every GET over TLS; gives its address."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

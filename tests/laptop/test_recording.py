@@ -1,13 +1,12 @@
 """`pool record`: every question to every candidate, once, against real servers over sockets."""
 
 import json
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from routerr1.laptop.worklist import worklist
 from routerr1.matching import normalise
 from routerr1.pool.pool_file import PoolFile, read_pool_file
 from routerr1.pool.recorded import read_store
+from tests.servers import listening
 
 TEXT = """
 prices: {{as_of: 2026-11-29, source: test}}
@@ -71,15 +71,8 @@ class Server:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 pass
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server.server_port
-        finally:
-            server.shutdown()
-            thread.join()
-            server.server_close()
+        with listening(Handler) as port:
+            yield port
 
 
 def pool_file(folder: Path, port: int) -> PoolFile:

@@ -5,11 +5,9 @@ import json
 import os
 import signal
 import socket
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -23,6 +21,7 @@ from routerr1.pool.base import Call
 from routerr1.pool.client import HttpPool
 from routerr1.pool.pool_file import PoolFile, read_pool_file
 from tests.laptop.tiny_gguf import write_tiny_gguf
+from tests.servers import listening
 
 pytestmark = pytest.mark.slow
 
@@ -207,19 +206,6 @@ class Elsewhere(BaseHTTPRequestHandler):
         pass
 
 
-@contextmanager
-def elsewhere() -> Iterator[int]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 async def test_desks_ask_a_server_that_was_started_by_other_means(
     file: PoolFile, state: Path
 ) -> None:
@@ -229,7 +215,7 @@ async def test_desks_ask_a_server_that_was_started_by_other_means(
     text = text.replace(
         "plain: {model: tiny}", "plain: {model: tiny, form: complete, examples: 'Question: 1?'}"
     )
-    with elsewhere() as port:
+    with listening(Elsewhere) as port:
         address = file.endpoints["tiny"].base_url
         file.path.write_text(text.replace(address, f"http://127.0.0.1:{port}/v1"))
         moved = read_pool_file(file.path)
