@@ -6,10 +6,10 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -23,6 +23,7 @@ FILE = Path("runs/serve.sqlite")
 VARIABLE = "ROUTERR1_SERVE_DATABASE"
 _GATHER_S = 0.05  # a thread that wakes for each request would slow the server's own
 _log = logging.getLogger(__name__)
+T = TypeVar("T")
 _tables = sa.MetaData()
 
 _keys = sa.Table(
@@ -62,7 +63,7 @@ _requests = sa.Table(
     sa.Column("question", sa.Text),
     sa.Column("answer", sa.Text),
 )
-_latest = sa.Index("serve_requests_at_s", _requests.c.at_s)
+sa.Index("serve_requests_at_s", _requests.c.at_s)
 _feedback = sa.Table(
     "serve_feedback",
     _tables,
@@ -241,8 +242,7 @@ class Store:
             self._engine = sa.create_engine(url, pool_pre_ping=True, **options)
             if self._engine.dialect.name == "sqlite":
                 sa.event.listen(self._engine, "connect", _tune)
-            _tables.create_all(self._engine)
-            self._add_index()
+            self._create()
         except (sa.exc.SQLAlchemyError, ImportError) as error:
             first = str(error).splitlines()[0]
             raise ConfigError(
@@ -258,11 +258,20 @@ class Store:
             .returning(_rates.c.requests)
         )
 
-    def _add_index(self) -> None:
-        """For a table that is older than its index. Looking first takes no lock on the table."""
-        if not sa.inspect(self._engine).has_index(_requests.name, str(_latest.name)):
-            with self._engine.begin() as db:
-                db.execute(sa.schema.CreateIndex(_latest, if_not_exists=True))
+    def _create(self) -> None:
+        """Tables and indexes that are not there; another gateway may be making them. Looking first takes no lock."""
+        known = sa.inspect(self._engine)
+        for table in _tables.sorted_tables:
+            made: list[sa.schema.ExecutableDDLElement] = []
+            there = known.has_table(table.name)
+            if not there:
+                made.append(sa.schema.CreateTable(table, if_not_exists=True))
+            for index in table.indexes:
+                if not there or not known.has_index(table.name, str(index.name)):
+                    made.append(sa.schema.CreateIndex(index, if_not_exists=True))
+            for statement in made:
+                with self._engine.begin() as db:
+                    db.execute(statement)
 
     def read_keys(self) -> list[Key]:
         """Every key, oldest first."""
@@ -437,9 +446,15 @@ class Store:
 
     def trial_ended(self, canary: str, since_s: float) -> str | None:
         """Why a gateway ended the trial that began then; None if none did."""
-        last = self._last_of_trial(canary)
-        ended = last is not None and last.kind == "returned" and last.at_s >= since_s
-        return last.why if last is not None and ended else None
+        row = _trials.c
+        query = (
+            sa.select(row.why)
+            .where(row.canary == canary, row.kind == "returned", row.at_s >= since_s)
+            .order_by(row.at_s)
+            .limit(1)
+        )
+        with self._engine.connect() as db:
+            return db.execute(query).scalar_one_or_none()
 
     def _last_of_trial(self, canary: str) -> TrialRow | None:
         row = _trials.c
@@ -506,17 +521,21 @@ class Writer:
                 rows.append(self._waiting.get())
             requests = [row for row in rows if isinstance(row, RequestRow)]
             trials = [row for row in rows if isinstance(row, TrialRow)]
-            try:
-                if requests:
-                    self._store.write_requests(requests)
-                if trials:
-                    self._store.write_trials(trials)
-            except sa.exc.SQLAlchemyError as error:
-                _log.error("%d rows are not kept: %s", len(rows), str(error).splitlines()[0])
+            _write(self._store.write_requests, requests)
+            _write(self._store.write_trials, trials)
             for _ in rows:
                 self._waiting.task_done()
             if None in rows:
                 return
+
+
+def _write(write: Callable[[list[T]], None], rows: list[T]) -> None:
+    if not rows:
+        return
+    try:
+        write(rows)
+    except sa.exc.SQLAlchemyError as error:
+        _log.error("%d rows are not kept: %s", len(rows), str(error).splitlines()[0])
 
 
 def _tune(connection: Any, _: object) -> None:

@@ -1,6 +1,8 @@
 """What several gateways share."""
 
+import multiprocessing
 import time
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import openai
@@ -9,7 +11,7 @@ import pytest
 from routerr1.errors import ConfigError
 from routerr1.pool.budget import Budget, Limits
 from routerr1.serve.keys import new_key
-from routerr1.serve.store import FeedbackRow, RequestRow, Store
+from routerr1.serve.store import FeedbackRow, RequestRow, Store, TrialRow
 from tests.serve.conftest import Start
 from tests.serve.test_openai_client import ASK, client
 from tests.servers import postgresql
@@ -83,4 +85,32 @@ def test_a_name_has_one_key(tmp_path: Path) -> None:
     store.remove_key("alice")
     with pytest.raises(ConfigError, match="key 'alice': there is none"):
         store.remove_key("alice")
+    store.close()
+
+
+def _opened(url: str, start: Event) -> None:
+    start.wait()
+    Store(url).close()
+
+
+def test_gateways_that_open_a_new_database_at_once_all_open_it(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    url, start = f"sqlite:///{tmp_path / 'serve.sqlite'}", context.Event()
+    others = [context.Process(target=_opened, args=(url, start)) for _ in range(4)]
+    for other in others:
+        other.start()
+    start.set()
+    for other in others:
+        other.join()
+    assert [other.exitcode for other in others] == [0, 0, 0, 0]
+
+
+def test_a_trial_that_ended_is_known_to_who_slept_through_its_end_and_the_next_begin(
+    tmp_path: Path,
+) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'serve.sqlite'}")
+    began = store.join_trial("c@2", 10.0)
+    store.write_trials([TrialRow("c@2", 20.0, "returned", "c@2", why="slow")])
+    again = store.join_trial("c@2", 30.0)
+    assert (store.trial_ended("c@2", began), store.trial_ended("c@2", again)) == ("slow", None)
     store.close()
