@@ -113,6 +113,8 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path}: is not UTF-8") from None
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {error.lineno}: is not JSON ({error.msg})") from None
+    except RecursionError:
+        raise DataError(f"{path}: is nested too deeply to be read") from None
 
 
 def read_yaml(path: Path) -> Any:

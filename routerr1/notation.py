@@ -33,7 +33,7 @@ from routerr1.types import (
 )
 
 Figures = Callable[[str], Mapping[str, float]]
-"""Question -> share of questions like it that each candidate answered right, by the pool's own names."""
+"""Question -> what a look-up of it shows of each candidate (`index`), by the pool's own names."""
 
 SHOWN = 4  # candidates of a look-up
 THE_QUESTION = "@question"
@@ -121,8 +121,8 @@ class ShortNotation:
         shown: what look-ups show instead of `cards`; each name or alias must be one of the pool.
         seed: draws the handles and the order of a look-up.
         spend: level from 0 to `SPEND_LEVELS`, see `worth_their_price`.
-        figures: name of a card -> share of questions like this one that it answered right; asked for by the
-            first look-up of `@question`. None: such a look-up is one of an unknown topic.
+        figures: name of a card -> its index on questions like this one; asked for by the first look-up of
+            `@question`. None: such a look-up is one of an unknown topic.
         whole: references stand for the whole question and for whole replies, as they are.
     """
 
@@ -346,16 +346,21 @@ def index(right: float, unsure: float) -> float:
 
 
 def figure_on(card: Card, topic: str) -> float:
-    """What a look-up of a topic shows of a card: its index, from means over topics where the card does not name it."""
-    right, unsure = (_measured(shares, topic) for shares in (card.performance, card.unsure))
-    return index(right, unsure)
+    """What a look-up of a topic shows of a card: its index, from means over topics where the card does not name it.
+
+    A topic of which the card has a share of right answers but none of "not sure" counts as one without "not sure".
+    """
+    right, unsure = (
+        {name.lower(): share for name, share in shares.items()}
+        for shares in (card.performance, card.unsure)
+    )
+    if topic in right:
+        return index(right[topic], unsure.get(topic, 0.0))
+    return index(_mean(right), _mean(unsure))
 
 
-def _measured(by_topic: Mapping[str, float], topic: str) -> float:
-    shares = {name.lower(): share for name, share in by_topic.items()}
-    if topic in shares:
-        return shares[topic]
-    return sum(shares.values()) / len(shares) if shares else 0.0
+def _mean(by_topic: Mapping[str, float]) -> float:
+    return sum(by_topic.values()) / len(by_topic) if by_topic else 0.0
 
 
 def named(text: str, handles: Mapping[str, str]) -> str:

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from routerr1 import files
+from routerr1.errors import DataError
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
 from routerr1 import files
+from routerr1.errors import DataError
 with getattr(files, sys.argv[1])(Path("made")) as aside:
     (aside / "part" if aside.is_dir() else aside).write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -45,3 +47,10 @@ def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), files.atomic_directory(tmp_path / "made") as aside:
         raise ZeroDivisionError
     assert [path.name for path in tmp_path.rglob("*")] == ["made", "a"]
+
+
+def test_json_that_is_nested_too_deeply_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "deep.json"
+    path.write_text("[" * 100_000 + "]" * 100_000)
+    with pytest.raises(DataError, match=r"deep\.json: is nested too deeply"):
+        files.read_json(path)

@@ -275,10 +275,10 @@ def test_who_says_that_it_is_not_sure_ranks_higher_than_who_is_wrong_as_often() 
     cards = [
         Card("Guesser", performance={"law": 0.6, "art": 0.8}, unsure={"law": 0.0, "art": 0.0}),
         Card("Desk", performance={"law": 0.4, "art": 0.3}, unsure={"law": 0.5, "art": 0.6}),
-        Card("Unmeasured", performance={"law": 0.3}),
+        Card("In part", performance={"law": 0.3, "art": 0.5}, unsure={"art": 0.2}),
     ]
     # 0.4 / (1 - 0.95 * 0.5); of an unknown topic means over topics: 0.35 / (1 - 0.95 * 0.55).
-    for topic, expected in (("law", {"60%", "76%", "30%"}), ("botany", {"70%", "73%", "30%"})):
+    for topic, expected in (("law", {"60%", "76%", "30%"}), ("botany", {"70%", "73%", "49%"})):
         assert set(notation(cards).cards_on(topic).split()[1::3]) == expected
 
 

@@ -79,19 +79,41 @@ _FILLERS = frozenset(
     ]
 )
 _UNSURE = re.compile(
-    r"\b(?:not sure|do not know|don't know|not know|cannot answer|can't answer|no idea|do not understand|"
-    r"don't understand|unknown|not in my notes|notes do not|no information|unable to|unsure)\b",
+    r"\b(?:"
+    + "|".join(
+        (
+            r"not sure|(?:do not|don['’]t|not) know|(?:cannot|can['’]t) answer|no idea|unknown|unsure|unable to",
+            r"(?:do not|don['’]t) understand|not in my notes|notes do not|no information",
+            r"(?:nicht sicher|wei(?:ß|ss)(?: \w+){0,2} nicht|keine ahnung|unbekannt|keine informationen?)",
+            r"(?:ne sais pas|pas s[uû]re?|aucune id[ée]e|inconnue?)",
+            r"(?:no lo s[ée]|no sé|no estoy segur[oa]|ni idea|desconocid[oa])",
+            r"(?:non (?:lo )?so|non sono sicur[oa]|nessuna idea|sconosciut[oa])",
+            r"(?:n[ãa]o sei|n[ãa]o tenho certeza|desconhecid[oa])",
+            r"(?:weet(?: \w+){0,2} niet|niet zeker|geen idee|onbekend)",
+            r"(?:nie wiem|nie jestem pew(?:ien|na)|nieznan[ey])",
+        )
+    )
+    + r")\b|не знаю|не уверен|неизвестно|不知道|不确定|わかりません|分かりません|모르겠",
     re.IGNORECASE,
 )
 
 
 def is_unsure(reply: str) -> bool:
-    """Whether a reply says that it holds no answer.
+    """Whether a reply says that it holds no answer, by phrases of eleven languages.
 
-    >>> is_unsure("Not in my notes."), is_unsure("Paris")
-    (True, False)
+    >>> is_unsure("Not in my notes."), is_unsure("Das weiß ich leider nicht."), is_unsure("Paris")
+    (True, True, False)
     """
     return not reply.strip() or _UNSURE.search(reply) is not None
+
+
+def passes(reply: str, *, right: bool) -> bool:
+    """Whether a reply leaves the question open for another candidate: it is not right, and says that it holds no answer.
+
+    >>> passes("Unknown.", right=False), passes("The Unknown Soldier", right=True), passes("Paris", right=False)
+    (True, False, False)
+    """
+    return not right and is_unsure(reply)
 
 
 def short_answer(question: str, reply: str) -> str:

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from routerr1.answers.short_answer import is_unsure
+from routerr1.answers.short_answer import passes
 from routerr1.baselines.embed import Embedder
 from routerr1.baselines.learned import Chooser, ScoredChooser, knn
 from routerr1.baselines.matrix import Matrix
@@ -221,5 +221,10 @@ def few_cards(cards: Sequence[Card], seen: Matrix) -> tuple[Card, ...]:
 
 def _unsure(matrix: Matrix) -> NDArray[np.float64]:
     """(Q, M): 1 where a candidate says that it is not sure."""
-    said = np.array([[is_unsure(reply) for reply in line] for line in matrix.replies])
-    return np.where(matrix.quality > 0, 0.0, said)
+    pairs = zip(matrix.replies, matrix.quality > 0, strict=True)
+    return np.array(
+        [
+            [float(passes(said, right=bool(right))) for said, right in zip(*line, strict=True)]
+            for line in pairs
+        ]
+    )

@@ -245,28 +245,29 @@ def ask(
     from routerr1.rollout.refusal import refusal_of
 
     named = load_params(params)
-    loaded = chosen_source(named, live)
-    source = source_line(loaded.pool, named.pool)
-    about: list[str] | None = None
-    if router is None and not loaded.has_policy and policy == "models/policy":
-        router = asking.evaluated_router()
-    if router is not None:
-        asking.refuse_spend(spend, f"router {router}")
-        played = asking.ask_router(question, router, loaded)
-    elif policy.startswith(asking.VERSIONS):
+    if router is None and policy.startswith(asking.VERSIONS):
         version = asking.ask_version(question, policy, named, spend=spend, live=live)
         played, about, source = version.trajectory, version.about, version.source
     else:
-        played = asking.ask_once(
-            question,
-            policy,
-            loaded,
-            seed=seed,
-            temperature=temperature,
-            other_pool=other_pool,
-            spend=spend,
-        )
-    for line in asking.compared(question, loaded) if about is None else about:
+        loaded = chosen_source(named, live)
+        source = source_line(loaded.pool, named.pool)
+        if router is None and not loaded.has_policy and policy == "models/policy":
+            router = asking.evaluated_router()
+        if router is not None:
+            asking.refuse_spend(spend, f"router {router}")
+            played = asking.ask_router(question, router, loaded)
+        else:
+            played = asking.ask_once(
+                question,
+                policy,
+                loaded,
+                seed=seed,
+                temperature=temperature,
+                other_pool=other_pool,
+                spend=spend,
+            )
+        about = asking.compared(question, loaded)
+    for line in about:
         typer.echo(line)
     asking.show(played, source=source)
     if refusal_of(played) is not None:

@@ -68,6 +68,9 @@ def load_model(
     disable_progress_bar()  # a progress bar for a file of one megabyte is noise
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
+        # How this process found it would be saved with it, and differs between machines.
+        for key in ("is_local", "local_files_only"):
+            tokenizer.init_kwargs.pop(key, None)
         model = AutoModelForCausalLM.from_pretrained(
             source, dtype="float32" if trained else options.dtype
         )

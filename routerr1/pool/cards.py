@@ -7,7 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from routerr1.errors import DataError, PoolError
 from routerr1.files import read_json, write_json
@@ -36,6 +44,7 @@ Name = Annotated[str, AfterValidator(_printable)]
 # A call is written `Name: question` between tags, so an alias can hold neither a colon nor a bracket.
 Alias = Annotated[str, Field(min_length=1, pattern=r"^[^:<>\s]([^:<>\r\n]*[^:<>\s])?$")]
 Row = TypeVar("Row", bound=BaseModel)
+_ROUNDED = 0.0005  # shares on cards have three digits
 
 
 class CardRow(BaseModel):
@@ -59,6 +68,20 @@ class CardRow(BaseModel):
     request_usd: Amount = 0.0
     reply: Kept = "first"
     unsure: dict[str, Share] = Field(default_factory=dict)
+
+    @field_validator("unsure")
+    @classmethod
+    def _beside_the_right_ones(
+        cls, unsure: dict[str, float], info: ValidationInfo
+    ) -> dict[str, float]:
+        for topic, share in unsure.items():
+            right = info.data.get("performance", {}).get(topic, 0.0)
+            if right + share > 1 + 2 * _ROUNDED:
+                raise ValueError(
+                    f"{share} of the replies on {topic!r} are not sure and {right} are right (performance), more "
+                    "than all; a right reply does not count as not sure"
+                )
+        return unsure
 
 
 def read_cards(path: Path) -> list[Card]:

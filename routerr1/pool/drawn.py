@@ -11,12 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from routerr1.answers.short_answer import is_unsure
+from routerr1.answers.short_answer import passes
 from routerr1.errors import PoolError
 from routerr1.pool.base import Pool, PoolWrapper
 from routerr1.pool.perturbed import PerturbedPool
-from routerr1.pool.profile import ProbeRow, contains_gold, topic_of
+from routerr1.pool.profile import ProbeRow, contains_gold, passed, topic_of
 from routerr1.pool.recorded import RecordedPool
+from routerr1.pool.thoughts import without_thoughts
 from routerr1.types import Card, Question
 
 SIZES = (2, 8)  # fewest and most candidates of a drawn pool; of two, one is left after a first call
@@ -58,7 +59,7 @@ def stored_probes(pool: RecordedPool, questions: Iterable[Question]) -> Probes:
             name: Probe(
                 topic_of(question),
                 right := contains_gold(reply.text, question.golden_answers) == 1.0,
-                not right and is_unsure(reply.text),
+                passes(without_thoughts(reply.text), right=right),
                 reply.latency_s,
                 reply.prompt_tokens,
                 reply.completion_tokens,
@@ -80,7 +81,7 @@ def profiled_probes(rows: Iterable[ProbeRow]) -> Probes:
         probes[row["dataset"], row["question_id"]][row["candidate"]] = Probe(
             row["topic"],
             row["correct"] == 1.0,
-            row["failure"] is None and not row["correct"] and is_unsure(row["answer"]),
+            passed(row),
             row["latency_s"],
             row["prompt_tokens"],
             row["completion_tokens"],

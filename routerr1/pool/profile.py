@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Literal, TypedDict
 
-from routerr1.answers.short_answer import is_unsure
+from routerr1.answers.short_answer import passes
 from routerr1.errors import BudgetExceeded, DataError, PoolError, ungrouped
 from routerr1.files import atomic_path, write_json
 from routerr1.matching import Rule, contains, exact_match, token_f1
@@ -296,11 +296,12 @@ def _grouped(
 
 
 def _unsure(rows: Sequence[ProbeRow]) -> float:
-    # A failed call says nothing of who is asked, and counts as wrong.
-    said = [
-        row["failure"] is None and not row["correct"] and is_unsure(row["answer"]) for row in rows
-    ]
-    return round(statistics.fmean(said), 3)
+    return round(statistics.fmean(passed(row) for row in rows), 3)
+
+
+def passed(row: ProbeRow) -> bool:
+    """Whether the reply says that it holds no answer; a failed call says nothing, and counts as wrong."""
+    return row["failure"] is None and passes(row["answer"], right=row["correct"] > 0)
 
 
 def _accuracy(rows: Sequence[ProbeRow]) -> dict[str, float]:

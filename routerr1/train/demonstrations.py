@@ -10,7 +10,7 @@ from routerr1.types import Trajectory
 Demonstration = tuple[str, Trajectory]
 """A prompt and the trajectory that follows it."""
 
-Pieces = Callable[[str], Sequence[tuple[str, int]]]
+Pieces = Sequence[tuple[str, int]]
 """What the policy wrote in a turn, split between words, with the mask of each piece."""
 
 
@@ -26,9 +26,9 @@ class Demonstrations(Protocol):
         ...
 
 
-def imitate_all(text: str) -> list[tuple[str, int]]:
-    """All of the text, in one piece."""
-    return [(text, 1)]
+def imitate_all(trajectory: Trajectory) -> list[Pieces]:
+    """All of every turn, in one piece."""
+    return [[(turn.generation.text, 1)] for turn in trajectory.turns]
 
 
 def encode(
@@ -37,13 +37,17 @@ def encode(
     tokenizer: Any,
     *,
     chat: bool = False,
-    pieces: Pieces = imitate_all,
+    imitated: Callable[[Trajectory], Sequence[Pieces]] = imitate_all,
 ) -> Example:
-    """Encode piece by piece, as a rollout does: no token spans an insertion."""
+    """Encode piece by piece, as a rollout does: no token spans an insertion.
+
+    Args:
+        imitated: the pieces of every turn.
+    """
     ids: list[int] = []
     mask: list[int] = []
-    for turn in trajectory.turns:
-        for text, weight in (*pieces(turn.generation.text), (turn.inserted, 0)):
+    for turn, pieces in zip(trajectory.turns, imitated(trajectory), strict=True):
+        for text, weight in (*pieces, (turn.inserted, 0)):
             piece = encode_text(tokenizer, text)
             ids += piece
             mask += [weight] * len(piece)

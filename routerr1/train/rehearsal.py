@@ -2,8 +2,8 @@
 
 Training meets other entities than the test. The weights that copy a name from a reply drift, and no
 training figure shows it. So each step also imitates a few demonstrations, as language models are kept at
-their pretraining data (PPO-ptx, arXiv 2203.02155). Decisions are not imitated: rewards teach what to do
-next and which candidate to call.
+their pretraining data (PPO-ptx, arXiv 2203.02155). Decisions are not imitated, but for
+how a question is split: rewards teach which candidate to call, whether to ask again, and when to stop.
 """
 
 import re
@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from routerr1.rollout.loop import stream_seed
-from routerr1.train.demonstrations import Demonstrations, encode, imitate_all
+from routerr1.train.demonstrations import Demonstrations, Pieces, encode
 from routerr1.train.packing import Example
+from routerr1.types import LookUp, Trajectory
 
 Rehearsal = Callable[[int, Any], Sequence[Example]]
 """(step, tokenizer) -> what that step imitates; equal at every call."""
@@ -31,22 +32,38 @@ def rehearsal(demonstrations: Demonstrations, seed: int, count: int, *, chat: bo
     def of_step(step: int, tokenizer: Any) -> list[Example]:
         pairs = demonstrations.draw(stream_seed(seed, step), count)
         return [
-            encode(prompt, trajectory, tokenizer, chat=chat, pieces=undecided)
+            encode(prompt, trajectory, tokenizer, chat=chat, imitated=undecided)
             for prompt, trajectory in pairs
         ]
 
     return of_step
 
 
-def undecided(text: str) -> list[tuple[str, int]]:
-    """See `demonstrations.Pieces`: mask 0 where the policy decides.
+def undecided(trajectory: Trajectory) -> list[Pieces]:
+    """See `demonstrations.Pieces`: mask 0 where the policy decides, but 1 for the first look-up of each topic.
 
-    >>> undecided("<think> money</think><search> cards: money</search>")
+    That look-up begins a part of the question. Where rewards alone taught it, some trainings took every
+    question of one kind for a question of one fact, and never found back.
+    """
+    begun: set[str] = set()
+    pieces: list[Pieces] = []
+    for turn in trajectory.turns:
+        begins = isinstance(turn.action, LookUp) and turn.action.topic not in begun
+        if isinstance(turn.action, LookUp):
+            begun.add(turn.action.topic)
+        pieces.append(_masked(turn.generation.text, decision=int(begins)))
+    return pieces
+
+
+def _masked(text: str, *, decision: int) -> Pieces:
+    """The text in pieces, its decision with the given mask.
+
+    >>> _masked("<think> money</think><search> cards: money</search>", decision=0)
     [('<think>', 1), (' money', 0), ('</think><search> cards: money</search>', 1)]
-    >>> undecided("<think> 95% m4</think><search> m4: @question</search>")
+    >>> _masked("<think> 95% m4</think><search> m4: @question</search>", decision=0)
     [('<think>', 1), (' 95%', 0), (' m4</think><search> m4: @question</search>', 1)]
     """
     found = _DECISION.fullmatch(text)
     if found is None:
-        return imitate_all(text)
-    return list(zip(found.groups(), (1, 0, 1), strict=True))
+        return [(text, 1)]
+    return list(zip(found.groups(), (1, decision, 1), strict=True))

@@ -31,11 +31,22 @@ def test_what_a_reply_says_beyond_the_question(question: str, reply: str, answer
 
 
 @pytest.mark.parametrize(
-    "reply", ["I am not sure about that.", "Not in my notes.", "I do not know.", "", "  "]
-)
+    "reply",
+    ["I am not sure about that.", "Not in my notes.", "I do not know.", "I don’t know.", "", "  ",
+     "Das weiß ich leider nicht.", "Weiss nicht", "Keine Ahnung.", "Je ne sais pas.", "No lo sé.", "Non lo so.",
+     "Não sei.", "Dat weet ik niet.", "Nie wiem.", "Я не знаю", "不知道", "わかりません", "모르겠습니다"],
+)  # fmt: skip
 def test_a_reply_without_an_answer_is_known_as_one(reply: str) -> None:
     assert is_unsure(reply)
-    assert not is_unsure("Oslo")
+
+
+@pytest.mark.parametrize(
+    "reply",
+    ["Oslo", "Ich weiß, dass es nicht Bonn ist, sondern Berlin.", "Weißrussland", "No se vende en Oslo.",
+     "Der Weiße Nil"],
+)  # fmt: skip
+def test_a_reply_with_an_answer_is_not_taken_for_one_without(reply: str) -> None:
+    assert not is_unsure(reply)
 
 
 @given(st.text(), st.text())

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from routerr1.baselines.by_question import ProbeFigures
 from routerr1.baselines.embed import TfidfEmbedder
+from routerr1.notation import LEFT
 from routerr1.pool.profile import ProbeRow
 
 ASKED = {
@@ -18,7 +19,7 @@ ASKED = {
 }
 
 
-def probes(rights: dict[str, dict[str, list[float]]]) -> list[ProbeRow]:
+def probes(rights: dict[str, dict[str, list[float]]], said: str = "Somebody") -> list[ProbeRow]:
     """One probe for each verdict, by topic and candidate; the probes of a topic differ in a name."""
     return [
         cast(
@@ -30,6 +31,8 @@ def probes(rights: dict[str, dict[str, list[float]]]) -> list[ProbeRow]:
                 "topic": topic,
                 "group": f"own/{topic}{place}",
                 "candidate": name,
+                "answer": said,
+                "failure": None,
                 "correct": right,
             },
         )
@@ -51,6 +54,16 @@ def test_a_question_has_the_figures_of_those_like_it() -> None:
     account = figures("Which account name has the customer called Zoe?")
     assert bill["One"] > 0.9 > 0.1 > bill["Two"]
     assert account["Two"] > 0.9 > 0.1 > account["One"]
+
+
+def test_who_says_that_it_does_not_know_ranks_higher_than_who_is_wrong_as_often() -> None:
+    half = {"bills": {"One": [1.0, 0.0] * 10}}
+    wrong, silent = (
+        ProbeFigures(probes(half, said), TfidfEmbedder())(f"{ASKED['bills']} Zoe?")["One"]
+        for said in ("Somebody", "Weiß nicht.")
+    )
+    assert wrong == pytest.approx(0.5, abs=0.1)
+    assert silent == pytest.approx(wrong / (1 - LEFT * (1 - wrong)))
 
 
 def test_the_own_probe_is_left_out() -> None:

@@ -29,6 +29,7 @@ from routerr1.pool.budget import Budget, BudgetedPool, Grant, Limits
 from routerr1.pool.build import open_budget
 from routerr1.pool.cards import write_cards
 from routerr1.pool.profile import profile, sample_probes, write_profile
+from routerr1.pool.provenance import provenance_file
 from routerr1.prompt import Template, renderer
 from routerr1.registry import versions
 from routerr1.report.outputs import evaluation_table
@@ -304,6 +305,22 @@ def test_a_version_compares_a_question_with_those_that_it_learned_from(
         )
     assert asked.about == before
     assert asked.source is None  # its own pool is live; that of the working directory is simulated
+
+
+def test_a_version_is_asked_whatever_is_wrong_with_the_pool_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("params.yaml", "presets", "pools/laptop.yaml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).symlink_to(ROOT / name)
+    store = tmp_path / "pools/laptop/replies.jsonl.gz"
+    store.parent.mkdir()
+    provenance_file(store).write_text("{")
+    here = CliRunner().invoke(app, ["ask", FRANCE])
+    assert "replies.provenance.json, line 1: is not JSON" in str(here.exception)
+    version = CliRunner().invoke(app, ["ask", FRANCE, "--policy", "models:/routerr1"])
+    assert "models:/NAME@ALIAS" in str(version.exception)
 
 
 def test_an_address_that_is_no_version_is_refused(chain: Params) -> None:

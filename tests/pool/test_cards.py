@@ -46,6 +46,10 @@ def test_a_size_is_kept_and_changes_neither_the_prompt_nor_the_files_of_pools_wi
             "candidate 'Atlas': prompt_usd_per_mtok: Input should be greater",
         ),
         ({"performance": {"x": 1.5}}, r"candidate 'Atlas': performance\.x: "),
+        (
+            {"performance": {"x": 0.7}, "unsure": {"y": 0.7, "x": 0.4}},
+            "candidate 'Atlas': unsure: 0.4 of the replies on 'x' are not sure and 0.7 are right",
+        ),
         ({"completion_usd_per_mtok": "dear"}, "candidate 'Atlas': completion_usd_per_mtok: "),
         ({"size_b": 0}, "candidate 'Atlas': size_b: Input should be greater"),
         ({"name": "At\nlas"}, r"candidate 'At\\nlas': name: must be printable"),

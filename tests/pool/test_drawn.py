@@ -40,7 +40,7 @@ def pool(tmp_path: Path) -> RecordedPool:
             question=question.question,
             text=question.golden_answers[0]
             if question.metadata["topic"] in knows.get(name, "")
-            else f"{name} cannot say",
+            else f"<think>unknown?</think>{name} says so",
             prompt_tokens=10,
             completion_tokens=5,
             latency_s=0.5,

@@ -39,14 +39,14 @@ def test_whom_to_call_is_drawn_from_what_the_look_up_showed(
     ranks: Counter[int] = Counter()
     for trajectory in drawn(params, world, rows, 900):
         shown: list[str] = []
-        for turn in trajectory.turns:
+        for turn, pieces in zip(trajectory.turns, undecided(trajectory), strict=True):
             if isinstance(turn.action, LookUp):
                 assert turn.action.topic in trajectory.question.metadata["topics"]
                 words = turn.inserted.split()[1:]
                 shown = [word.removesuffix("</information>") for word in words]
             if isinstance(turn.action, Ask):
                 figure, handle = turn.generation.text[len("<think> ") :].split("<")[0].split()
-                assert (f" {figure}", 0) in undecided(turn.generation.text)
+                assert (f" {figure}", 0) in pieces
                 assert f"<search> {handle}: " in turn.generation.text
                 figures = sorted((int(word[:-1]) for word in shown[1::3]), reverse=True)
                 own = int(shown[shown.index(handle) - 1][:-1])
@@ -55,6 +55,22 @@ def test_whom_to_call_is_drawn_from_what_the_look_up_showed(
                     ranks[figures.index(own)] += 1
     assert set(ranks) == {0, 1, 2, 3}
     assert max(ranks.values()) < 2 * min(ranks.values())
+
+
+def test_of_decisions_only_the_first_look_up_of_a_topic_is_rehearsed(
+    params: Params, world: World, rows: list[Question]
+) -> None:
+    kinds: Counter[tuple[str, int]] = Counter()
+    for trajectory in drawn(params, world, rows, 200):
+        topics: set[str] = set()
+        for turn, pieces in zip(trajectory.turns, undecided(trajectory), strict=True):
+            assert "".join(text for text, _ in pieces) == turn.generation.text
+            kind = type(turn.action).__name__
+            if isinstance(turn.action, LookUp):
+                kind = "again" if turn.action.topic in topics else "first"
+                topics.add(turn.action.topic)
+            kinds[kind, pieces[1][1]] += 1
+    assert set(kinds) == {("first", 1), ("again", 0), ("Ask", 0), ("Answer", 0)}
 
 
 def test_demonstrations_keep_the_format_and_answer_by_reference(
