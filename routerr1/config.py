@@ -537,6 +537,8 @@ class GateParams(Section):
 
     Attributes:
         margin_unseen_em: as `margin_em`, on pools of new models.
+        margin_task_em: below the champion, of the interval's upper bound in each task where questions are of
+            several; None asks for none.
         min_unseen_em: None asks for no such plays.
         min_worst_change: of exact match over that of best-on-cards, on the worst changed pool; None asks for none.
         margin_best_single, margin_best_learned: as `margin_em`, below other routers of the same evaluation;
@@ -548,6 +550,7 @@ class GateParams(Section):
     """
 
     margin_em: float = Field(ge=0)
+    margin_task_em: float | None = Field(default=0.0, ge=0)
     margin_unseen_em: float = Field(ge=0)
     max_cost_ratio: float = Field(gt=0)
     max_cost_usd: float | None = Field(gt=0)

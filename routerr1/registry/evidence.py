@@ -102,6 +102,7 @@ def sample_of(row: "Row") -> EvalSample:
         format_valid=row.format_valid,
         called=tuple(row.called),
         matching=row.matching,
+        task=row.task,
     )
 
 

@@ -15,7 +15,15 @@ from routerr1.evaluate.controls import BEST_SINGLE, POLICY
 from routerr1.evaluate.routers import RouterId
 from routerr1.metrics import routing_metrics
 from routerr1.registry.rivals import RivalComparison, rival_rules
-from routerr1.registry.rules import Decision, Rule, at_least, at_most, better, no_worse
+from routerr1.registry.rules import (
+    Decision,
+    Rule,
+    at_least,
+    at_most,
+    better,
+    no_worse,
+    not_surely_worse,
+)
 from routerr1.registry.samples import (
     Bounds,
     EvalSample,
@@ -76,6 +84,7 @@ class Comparison:
         champion_em: exact match of the champion on these questions; None as `em`.
         unseen_em: as `em`, on pools with unseen models; None if the two did not meet the same pools.
         same_measure: exact match means the same for both; `em` is None otherwise.
+        task_em: `em` by task of the questions; empty if all have one.
     """
 
     same_pool: bool
@@ -86,6 +95,7 @@ class Comparison:
     unseen_em: "Difference | None" = None
     champion_em: float | None = None
     same_measure: bool = True
+    task_em: "Mapping[str, Difference]" = field(default_factory=dict)
 
 
 class Setting(NamedTuple):
@@ -178,6 +188,7 @@ def compare(challenger: Evidence, champion: Evidence, sampling: Sampling) -> Com
         shared=len(pairs) / max(len(challenger.samples), 1),
         em=em,
         champion_em=None if em is None else fmean(old.em for _, old in pairs),
+        task_em=_by_task(pairs, sampling) if same_measure else {},
         cost_ratio=ratio,
         cost_bounds=bounds,
         # Over fewer pools it would measure something else than the floor does.
@@ -185,6 +196,18 @@ def compare(challenger: Evidence, champion: Evidence, sampling: Sampling) -> Com
         if len(unseen) == len(challenger.unseen)
         else None,
     )
+
+
+def _by_task(
+    pairs: Sequence[tuple[EvalSample, EvalSample]], sampling: Sampling
+) -> "dict[str, Difference]":
+    of_task: dict[str, list[tuple[EvalSample, EvalSample]]] = {}
+    for pair in pairs:
+        of_task.setdefault(pair[0].task, []).append(pair)
+    if len(of_task) < 2:
+        return {}
+    found = {task: em_difference(of_task[task], sampling) for task in sorted(of_task)}
+    return {task: each for task, each in found.items() if each is not None}
 
 
 def decide(
@@ -309,6 +332,7 @@ def _against(comparison: Comparison, params: GateParams) -> list[Rule]:
             "share of the questions that the champion answered",
         ),
         _em_difference(comparison, params.margin_em),
+        *_task_differences(comparison.task_em, params.margin_task_em),
         _cost_ratio(comparison, params.max_cost_ratio),
     ]
 
@@ -321,6 +345,21 @@ def _em_difference(comparison: Comparison, margin: float) -> Rule:
             "otherwise; `routerr1 promote --without-comparison --why ...` decides without"
         )
     return no_worse("em_difference", comparison.em, margin, what)
+
+
+def _task_differences(task_em: "Mapping[str, Difference]", margin: float | None) -> list[Rule]:
+    """A gain on many questions may not hide a loss on the few of another task; it has to be beyond doubt."""
+    if margin is None:
+        return []
+    return [
+        not_surely_worse(
+            f"em_difference_{task}",
+            found,
+            margin,
+            f"exact match on questions of the task {task!r} minus the champion's, upper end of the interval",
+        )
+        for task, found in task_em.items()
+    ]
 
 
 def _cost_ratio(comparison: Comparison, limit: float) -> Rule:

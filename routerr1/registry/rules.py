@@ -55,6 +55,17 @@ def no_worse(name: str, difference: "Difference | None", margin: float, what: st
     return _difference(name, difference, -margin, what, ">=")
 
 
+def not_surely_worse(name: str, difference: "Difference", margin: float, what: str) -> Rule:
+    """The upper end of the interval lies at most `margin` below 0; a single group of questions shows nothing."""
+    if difference.low is None or difference.high is None:
+        return Rule(name, difference.mean, None, -margin, True, f"{what}: a single group has none")
+    interval = (difference.low, difference.high)
+    passed = all(map(math.isfinite, interval)) and difference.high >= -margin
+    relation = ">=" if passed else "is not >="
+    why = f"{what}: {difference.high:.4g} {relation} {-margin:.4g}"
+    return Rule(name, difference.mean, interval, -margin, passed, why)
+
+
 def better(name: str, difference: "Difference | None", what: str) -> Rule:
     """The lower end of the interval lies above 0."""
     return _difference(name, difference, 0.0, what, ">")

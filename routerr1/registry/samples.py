@@ -28,6 +28,7 @@ class EvalSample:
         em: exact match, 0 or 1.
         called: canonical names of the called candidates, in order.
         matching: the rule by which answers are compared.
+        task: of the question; "" in evidence that is older than this field.
     """
 
     question_id: str
@@ -39,6 +40,7 @@ class EvalSample:
     format_valid: bool
     called: tuple[str, ...]
     matching: str = "squad"
+    task: str = ""
 
 
 class Rival(NamedTuple):

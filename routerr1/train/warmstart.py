@@ -93,11 +93,15 @@ def _schedule(step: int, params: WarmstartParams) -> float:
 
 
 def packed_loss(model: Any, batch: Sequence[Example]) -> Tensor:
-    """Mean negative log-likelihood of the tokens the policy wrote."""
+    """Mean negative log-likelihood of the tokens the policy wrote, or of any alternative where there are some."""
     # Otherwise packing would make its tensors on the CPU.
     with nullcontext() if model.device.type == "cpu" else model.device:
         packed = pack([batch[place] for place in balanced(batch)], 2)
-        return torch.nn.functional.cross_entropy(packed.logits(model), packed.targets)
+        logps = torch.log_softmax(packed.logits(model), dim=-1)
+        found = logps.gather(1, packed.targets[:, None])[:, 0].clone()
+        for place, ids in packed.alternatives.items():
+            found[place] = logps[place, list(ids)].logsumexp(0)
+        return -found.mean()
 
 
 def warm_start(

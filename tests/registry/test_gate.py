@@ -236,6 +236,36 @@ def test_without_a_floor_no_plays_on_new_models_are_asked_for() -> None:
     assert "unseen_pool" not in [rule.name for rule in decision.rules]
 
 
+@pytest.mark.parametrize(
+    ("margin", "high", "refused_by"),
+    [(0.0, -0.01, ("em_difference_number",)), (0.0, 0.01, ()), (0.05, -0.01, ()), (None, -0.5, ()),
+     (0.0, math.nan, ("em_difference_number",)), (0.0, None, ())],
+)  # fmt: skip
+def test_a_gain_does_not_hide_what_is_surely_lost_on_another_task(
+    margin: float | None, high: float | None, refused_by: tuple[str, ...]
+) -> None:
+    low = None if high is None else -0.6
+    tasks = {"short": BETTER, "number": replace(BETTER, mean=-0.3, low=low, high=high)}
+    params = PARAMS.model_copy(update={"margin_task_em": margin})
+    decision = gate.decide(GOOD, replace(AGAINST, task_em=tasks), params)
+    assert decision.refused_by == refused_by
+
+
+def test_tasks_are_compared_each_by_itself() -> None:
+    new = [
+        replace(play(f"q{i}", em=float(i < 8)), task="number" if i < 4 else "short")
+        for i in range(8)
+    ]
+    old = [replace(each, em=0.0) for each in new[:4]] + [replace(each, em=1.0) for each in new[4:]]
+    found = gate.compare(evidence(new), evidence(old), SAMPLING)
+    assert {task: each.mean for task, each in found.task_em.items()} == {
+        "number": 1.0,
+        "short": 0.0,
+    }
+    one = [replace(each, task="short") for each in new]
+    assert gate.compare(evidence(one), evidence(old), SAMPLING).task_em == {}
+
+
 def test_a_single_group_of_questions_has_no_interval_and_proves_nothing() -> None:
     against = replace(AGAINST, em=replace(BETTER, low=None, high=None))
     decision = gate.decide(GOOD, against, PARAMS)

@@ -8,6 +8,7 @@ from routerr1.prompt import renderer
 from routerr1.protocol import check, names_of
 from routerr1.simulation.demonstrations import demonstrations
 from routerr1.simulation.facts import known_facts
+from routerr1.train.demonstrations import Piece
 from routerr1.train.rehearsal import undecided
 from routerr1.types import Answer, Ask, LookUp, Question, Trajectory
 
@@ -46,7 +47,9 @@ def test_whom_to_call_is_drawn_from_what_the_look_up_showed(
                 shown = [word.removesuffix("</information>") for word in words]
             if isinstance(turn.action, Ask):
                 figure, handle = turn.generation.text[len("<think> ") :].split("<")[0].split()
-                assert (f" {figure}", 0) in pieces
+                assert (
+                    Piece(f" {figure}", True, tuple(f" {each}" for each in shown[1::3])) in pieces
+                )
                 assert f"<search> {handle}: " in turn.generation.text
                 figures = sorted((int(word[:-1]) for word in shown[1::3]), reverse=True)
                 own = int(shown[shown.index(handle) - 1][:-1])
@@ -57,20 +60,22 @@ def test_whom_to_call_is_drawn_from_what_the_look_up_showed(
     assert max(ranks.values()) < 2 * min(ranks.values())
 
 
-def test_of_decisions_only_the_first_look_up_of_a_topic_is_rehearsed(
+def test_of_decisions_the_first_look_up_of_a_topic_is_rehearsed_and_that_a_figure_is_shown(
     params: Params, world: World, rows: list[Question]
 ) -> None:
-    kinds: Counter[tuple[str, int]] = Counter()
+    kinds: Counter[tuple[str, bool, bool]] = Counter()
     for trajectory in drawn(params, world, rows, 200):
         topics: set[str] = set()
         for turn, pieces in zip(trajectory.turns, undecided(trajectory), strict=True):
-            assert "".join(text for text, _ in pieces) == turn.generation.text
+            assert "".join(piece.text for piece in pieces) == turn.generation.text
             kind = type(turn.action).__name__
             if isinstance(turn.action, LookUp):
                 kind = "again" if turn.action.topic in topics else "first"
                 topics.add(turn.action.topic)
-            kinds[kind, pieces[1][1]] += 1
-    assert set(kinds) == {("first", 1), ("again", 0), ("Ask", 0), ("Answer", 0)}
+            kinds[kind, pieces[1].imitated, bool(pieces[1].alternatives)] += 1
+    assert set(kinds) == {
+        ("first", True, False), ("again", False, False), ("Ask", True, True), ("Answer", False, False)
+    }  # fmt: skip
 
 
 def test_demonstrations_keep_the_format_and_answer_by_reference(
