@@ -8,7 +8,6 @@ refer to replies. It cannot learn that a higher figure is better, or any fact.
 """
 
 import asyncio
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -17,7 +16,7 @@ from routerr1.answers.short_answer import is_unsure
 from routerr1.config import RolloutParams
 from routerr1.data.embedded import TOPICS, World
 from routerr1.data.rewording import as_typed
-from routerr1.notation import SPEND_LEVELS, with_spend
+from routerr1.notation import SPEND_LEVELS, aimed_at, with_spend
 from routerr1.pool.base import Pool
 from routerr1.pool.names import TRAINING_NAMES
 from routerr1.pool.perturbed import PerturbedPool
@@ -34,7 +33,6 @@ DONE = "done"
 WHOLE_SHARE = 0.1  # of calls for a question of several facts
 AS_ASKED_SHARE = 0.8  # of calls for a question of one fact: sent as it is
 DOWN_SHARE = 0.2  # of demonstrations in which some candidates do not answer
-_ENTRY = re.compile(r"\b([0-9]+%) (m[1-9][0-9]*)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +139,10 @@ def _script(
         nonlocal bridge, part, replies, last, looking
         if looking:
             looking = False
-            figure, handle = rng.choice(_ENTRY.findall(inserted[-1]))
-            return f"<think> {figure} {handle}</think><search> {handle}: {_query(part)}</search>"
+            aim = aimed_at(inserted[-1], rng)
+            assert aim is not None  # a look-up always shows somebody
+            percent, handle = aim
+            return f"<think> {percent}% {handle}</think><search> {handle}: {_query(part)}</search>"
         finished = False
         if inserted:
             replies += 1

@@ -1,7 +1,7 @@
 """Trajectories to imitate, and how they become tokens."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from routerr1.policy.tokens import encode_prompt, encode_text
 from routerr1.train.packing import Example
@@ -10,18 +10,8 @@ from routerr1.types import Trajectory
 Demonstration = tuple[str, Trajectory]
 """A prompt and the trajectory that follows it."""
 
-
-class Piece(NamedTuple):
-    """A part of what the policy wrote in a turn, split between words.
-
-    Attributes:
-        imitated: whether a loss is taken of it.
-        alternatives: words of which any will do in its place, itself among them; empty for it alone.
-    """
-
-    text: str
-    imitated: bool = True
-    alternatives: tuple[str, ...] = ()
+Pieces = Sequence[tuple[str, int]]
+"""What the policy wrote in a turn, split between words, with the mask of each piece."""
 
 
 class Demonstrations(Protocol):
@@ -36,9 +26,9 @@ class Demonstrations(Protocol):
         ...
 
 
-def imitate_all(trajectory: Trajectory) -> list[list[Piece]]:
+def imitate_all(trajectory: Trajectory) -> list[Pieces]:
     """All of every turn, in one piece."""
-    return [[Piece(turn.generation.text)] for turn in trajectory.turns]
+    return [[(turn.generation.text, 1)] for turn in trajectory.turns]
 
 
 def encode(
@@ -47,25 +37,18 @@ def encode(
     tokenizer: Any,
     *,
     chat: bool = False,
-    pieces: Callable[[Trajectory], Sequence[Sequence[Piece]]] = imitate_all,
+    imitated: Callable[[Trajectory], Sequence[Pieces]] = imitate_all,
 ) -> Example:
     """Encode piece by piece, as a rollout does: no token spans an insertion.
 
     Args:
-        pieces: of every turn. Alternatives are for tokenizers that know each as one token; with others no loss
-            is taken of such a piece.
+        imitated: the pieces of every turn.
     """
     ids: list[int] = []
     mask: list[int] = []
-    alternatives: dict[int, tuple[int, ...]] = {}
-    for turn, parts in zip(trajectory.turns, pieces(trajectory), strict=True):
-        for part in (*parts, Piece(turn.inserted, imitated=False)):
-            own = encode_text(tokenizer, part.text)
-            others = [encode_text(tokenizer, text) for text in part.alternatives]
-            single = all(len(each) == 1 for each in others)
-            if others and single:
-                alternatives[len(ids)] = tuple(each[0] for each in others)
-            ids += own
-            mask += [int(part.imitated and single)] * len(own)
-    prompt_ids = tuple(encode_prompt(tokenizer, prompt, chat=chat))
-    return Example(prompt_ids, tuple(ids), tuple(mask), alternatives)
+    for turn, pieces in zip(trajectory.turns, imitated(trajectory), strict=True):
+        for text, weight in (*pieces, (turn.inserted, 0)):
+            piece = encode_text(tokenizer, text)
+            ids += piece
+            mask += [weight] * len(piece)
+    return Example(tuple(encode_prompt(tokenizer, prompt, chat=chat)), tuple(ids), tuple(mask))

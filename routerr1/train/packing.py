@@ -5,8 +5,8 @@ equals that of separate rows, up to rounding. Two to a row, a long one beside a 
 padding; more only make attention dearer, now that prompts are short.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,17 +15,11 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Token ids of one trajectory.
-
-    Attributes:
-        mask: 1 where the policy wrote the token, over `ids`.
-        alternatives: place in `ids` -> tokens of which any will do there; only where `mask` is 1.
-    """
+    """Token ids of one trajectory; `mask` is 1 where the policy wrote the token, over `ids`."""
 
     prompt_ids: tuple[int, ...]
     ids: tuple[int, ...]
     mask: tuple[int, ...]
-    alternatives: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +31,6 @@ class Packed:
         owner: 0 for a row's shared part, n for its n-th example, -1 for padding; (rows, length).
         sources: flat places whose hidden state predicts `targets`: the tokens with mask 1, in the
             examples' order.
-        alternatives: place in `targets` -> tokens of which any will do there.
     """
 
     ids: Tensor
@@ -45,7 +38,6 @@ class Packed:
     owner: Tensor
     sources: Tensor
     targets: Tensor
-    alternatives: Mapping[int, tuple[int, ...]]
 
     def attention(self, dtype: torch.dtype) -> Tensor:
         """Additive (rows, 1, length, length): a token sees the shared part and its own example so far."""
@@ -86,7 +78,6 @@ def pack(examples: Sequence[Example], per_row: int) -> Packed:
     positions, owner = torch.zeros_like(ids), torch.full_like(ids, -1)
     sources: list[int] = []
     targets: list[int] = []
-    alternatives: dict[int, tuple[int, ...]] = {}
     for r, (prefix, row) in enumerate(zip(shared, rows, strict=True)):
         ids[r, :prefix] = torch.tensor(row[0].prompt_ids[:prefix])
         positions[r, :prefix] = torch.arange(prefix)
@@ -101,11 +92,6 @@ def pack(examples: Sequence[Example], per_row: int) -> Packed:
             before = r * length + at + len(tail) - 1
             written = [i for i, weight in enumerate(example.mask) if weight]
             sources += [before + i for i in written]
-            alternatives |= {
-                len(targets) + place: example.alternatives[i]
-                for place, i in enumerate(written)
-                if i in example.alternatives
-            }
             targets += [example.ids[i] for i in written]
             at = end
     return Packed(
@@ -114,7 +100,6 @@ def pack(examples: Sequence[Example], per_row: int) -> Packed:
         owner,
         torch.tensor(sources, dtype=torch.long),
         torch.tensor(targets, dtype=torch.long),
-        alternatives,
     )
 
 

@@ -16,7 +16,7 @@ from random import Random
 from routerr1.answers.short_answer import is_unsure
 from routerr1.config import RolloutParams
 from routerr1.matching import normalise
-from routerr1.notation import SPEND_LEVELS, THE_QUESTION, with_spend
+from routerr1.notation import SPEND_LEVELS, THE_QUESTION, aimed_at, with_spend
 from routerr1.pool.base import Pool
 from routerr1.pool.profile import ProbeRow
 from routerr1.prompt import Renderer
@@ -28,7 +28,6 @@ from routerr1.types import Question
 
 NEXT, DONE = "ask", "done"
 _FEWEST_REFUSED = 3  # questions with the same wrong reply, from which on it counts as a refusal
-_ENTRY = re.compile(r"\b([0-9]+%) (m[1-9][0-9]*)\b")
 _REPLY = re.compile(r"<information> @[0-9]+ (.*)</information>", re.DOTALL)
 
 
@@ -78,14 +77,13 @@ class ProbedDemonstrations:
             nonlocal replies, last, looking
             if looking:
                 looking = False
-                shown = _ENTRY.findall(inserted[-1])
-                left = [(figure, handle) for figure, handle in shown if handle not in asked]
-                if not left:
+                aim = aimed_at(inserted[-1], rng, asked)
+                if aim is None:
                     return done()
-                figure, handle = rng.choice(left)
+                percent, handle = aim
                 asked.add(handle)
                 call = f"<search> {handle}: {THE_QUESTION}</search>"
-                return f"<think> {figure} {handle}</think>{call}"
+                return f"<think> {percent}% {handle}</think>{call}"
             answered = False
             if inserted:
                 replies += 1

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from routerr1.rollout.loop import stream_seed
-from routerr1.train.demonstrations import Demonstrations, Piece, encode
+from routerr1.train.demonstrations import Demonstrations, Pieces, encode
 from routerr1.train.packing import Example
 from routerr1.types import LookUp, Trajectory
 
@@ -19,7 +19,6 @@ Rehearsal = Callable[[int, Any], Sequence[Example]]
 """(step, tokenizer) -> what that step imitates; equal at every call."""
 
 # The first word of a thought says whether to continue and on what, or quotes the figure of a candidate.
-_FIGURE = re.compile(r"\b[0-9]{1,3}%")
 _DECISION = re.compile(r"(<think>)( ?[^<\s]+)(.*)", re.DOTALL)
 
 
@@ -33,52 +32,38 @@ def rehearsal(demonstrations: Demonstrations, seed: int, count: int, *, chat: bo
     def of_step(step: int, tokenizer: Any) -> list[Example]:
         pairs = demonstrations.draw(stream_seed(seed, step), count)
         return [
-            encode(prompt, trajectory, tokenizer, chat=chat, pieces=undecided)
+            encode(prompt, trajectory, tokenizer, chat=chat, imitated=undecided)
             for prompt, trajectory in pairs
         ]
 
     return of_step
 
 
-def undecided(trajectory: Trajectory) -> list[list[Piece]]:
-    """What is imitated of every turn: all but its decision, with two exceptions.
+def undecided(trajectory: Trajectory) -> list[Pieces]:
+    """See `demonstrations.Pieces`: mask 0 where the policy decides, but 1 for the first look-up of each topic.
 
-    The first look-up of a topic begins a part of the question, and is imitated. Where rewards alone taught
-    it, some trainings took every question of one kind for a question of one fact, and never found back. A
-    quoted figure is to be one of those that the look-up shows, whichever: rewards alone make high figures
-    likely that no card shows, and the handle that follows such a figure is any.
+    That look-up begins a part of the question. Where rewards alone taught it, some trainings took every
+    question of one kind for a question of one fact, and never found back.
     """
     begun: set[str] = set()
-    shown: tuple[str, ...] = ()
-    pieces: list[list[Piece]] = []
+    pieces: list[Pieces] = []
     for turn in trajectory.turns:
         begins = isinstance(turn.action, LookUp) and turn.action.topic not in begun
         if isinstance(turn.action, LookUp):
             begun.add(turn.action.topic)
-        pieces.append(_pieces(turn.generation.text, begins=begins, shown=shown))
-        shown = tuple(f" {figure}" for figure in _FIGURE.findall(turn.inserted))
+        pieces.append(_masked(turn.generation.text, decision=int(begins)))
     return pieces
 
 
-def _pieces(text: str, *, begins: bool, shown: tuple[str, ...]) -> list[Piece]:
-    """The text, its decision by itself.
+def _masked(text: str, *, decision: int) -> Pieces:
+    """The text in pieces, its decision with the given mask.
 
-    Args:
-        begins: imitate the decision.
-        shown: figures of which any will do.
-
-    >>> [piece.imitated for piece in _pieces("<think> money</think><search> cards: money</search>", begins=False, shown=())]
-    [True, False, True]
-    >>> _pieces("<think> 95% m4</think><search> m4: @question</search>", begins=False, shown=(" 95%", " 40%"))[1]
-    Piece(text=' 95%', imitated=True, alternatives=(' 95%', ' 40%'))
+    >>> _masked("<think> money</think><search> cards: money</search>", decision=0)
+    [('<think>', 1), (' money', 0), ('</think><search> cards: money</search>', 1)]
+    >>> _masked("<think> 95% m4</think><search> m4: @question</search>", decision=0)
+    [('<think>', 1), (' 95%', 0), (' m4</think><search> m4: @question</search>', 1)]
     """
     found = _DECISION.fullmatch(text)
     if found is None:
-        return [Piece(text)]
-    before, decision, after = found.groups()
-    alternatives = shown if decision in shown else ()
-    return [
-        Piece(before),
-        Piece(decision, begins or bool(alternatives), alternatives),
-        Piece(after),
-    ]
+        return [(text, 1)]
+    return list(zip(found.groups(), (1, decision, 1), strict=True))

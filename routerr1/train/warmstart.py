@@ -93,15 +93,11 @@ def _schedule(step: int, params: WarmstartParams) -> float:
 
 
 def packed_loss(model: Any, batch: Sequence[Example]) -> Tensor:
-    """Mean negative log-likelihood of the tokens the policy wrote, or of any alternative where there are some."""
+    """Mean negative log-likelihood of the tokens the policy wrote."""
     # Otherwise packing would make its tensors on the CPU.
     with nullcontext() if model.device.type == "cpu" else model.device:
         packed = pack([batch[place] for place in balanced(batch)], 2)
-        logps = torch.log_softmax(packed.logits(model), dim=-1)
-        found = logps.gather(1, packed.targets[:, None])[:, 0].clone()
-        for place, ids in packed.alternatives.items():
-            found[place] = logps[place, list(ids)].logsumexp(0)
-        return -found.mean()
+        return torch.nn.functional.cross_entropy(packed.logits(model), packed.targets)
 
 
 def warm_start(
