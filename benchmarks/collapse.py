@@ -5,7 +5,8 @@
 
 Run it where the stage profile has run. A seed has one short warm start, from which every variant
 trains; a variant changes the parameters that VARIANTS names. Validation questions are then played
-greedily, on the training pool and on drawn pools, by the last policy and by the warm start. A
+greedily by the last policy and by the warm start: on the training pool, on drawn pools, and on the
+training pool with one or two candidates down that lead a topic. A
 training has collapsed if on the training pool one candidate gets more than .9 of the calls, more
 than half of the questions are answered without a call, or exact match is below the warm start's.
 
@@ -21,6 +22,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -34,6 +36,7 @@ from routerr1.evaluate.results import Result
 from routerr1.jobs.progress import track
 from routerr1.lineage import PATHS
 from routerr1.pool.base import Pool
+from routerr1.pool.drawn import with_outages
 from routerr1.pool.profile import wilson
 from routerr1.rollout.local import LocalGenerator
 from routerr1.stages.train import training_context
@@ -60,11 +63,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
 SHORTENED: dict[str, Any] = {
     "warmstart.steps": 300,
     "train.steps": 40,
-    "train.questions_per_step": 12,
     "train.checkpoint_every": 40,
     "train.validate_every": 40,
 }
 MOST_SHARE, MOST_WITHOUT_CALL = 0.9, 0.5
+POOLS = {
+    "own": "EM, training pool",
+    "drawn": "EM, drawn pools",
+    "down": "EM, candidates down",
+}
 DIFFERENCE = 0.05  # of exact match, for which the number of seeds is computed
 
 
@@ -78,10 +85,15 @@ class Figures(Result):
 
 
 class Played(Result):
-    """A policy on the training pool, and on a drawn pool for each question."""
+    """A policy on the training pool, on a drawn pool for each question, and with candidates down.
+
+    Attributes:
+        down: on the training pool, one or two leaders of a topic do not answer; others for each question.
+    """
 
     own: Figures
     drawn: Figures
+    down: Figures
 
 
 class Training(Result):
@@ -148,10 +160,17 @@ def train_once(params: Params, name: str, seed: int, work: Path) -> None:
     pool = workspace.open_pool(workspace.cards)
     context = training_context(workspace, pool, seed)
     own, drawn = (_validated_on(params, pool, seed, redraw) for redraw in (0.0, 1.0))
+    outages = [
+        replace(task, pool=with_outages(task.pool, place, share=1.0))
+        for place, task in enumerate(own.validation)
+    ]
+    down = replace(own, validation=outages)
     policy = LocalGenerator.load(start, context.load, lockstep=context.lockstep, trained=True)
 
     def played() -> Played:
-        return Played(own=figures(own, policy), drawn=figures(drawn, policy))
+        return Played(
+            own=figures(own, policy), drawn=figures(drawn, policy), down=figures(down, policy)
+        )
 
     before = played()
     label = f"{name}, seed {seed}"
@@ -213,7 +232,7 @@ def summary(found: Mapping[str, Sequence[Training]]) -> dict[str, Any]:
             "why": dict(sorted(Counter(str(each.collapse) for each in collapsed).items())),
             **{
                 f"em_{pools}": _spread([getattr(each.end, pools).em for each in trainings])
-                for pools in ("own", "drawn")
+                for pools in POOLS
             },
             "most_top_model_share": round(max(t.end.own.top_model_share for t in trainings), 3),
             "least_format_valid": round(min(t.end.own.format_valid for t in trainings), 3),
@@ -225,7 +244,7 @@ def summary(found: Mapping[str, Sequence[Training]]) -> dict[str, Any]:
                         if each.seed in baseline
                     ]
                 )
-                for pools in ("own", "drawn")
+                for pools in POOLS
                 if name != DEFAULT
             },
         }
@@ -286,7 +305,7 @@ def tables(found: Mapping[str, Any]) -> str:
                 name,
                 *(
                     cell
-                    for pools in ("own", "drawn")
+                    for pools in POOLS
                     for cell in (
                         _mean(each[f"em_{pools}"]),
                         _difference(each.get(f"difference_{pools}")),
@@ -294,7 +313,7 @@ def tables(found: Mapping[str, Any]) -> str:
                 ),
             ]
         )
-    heads = "EM, training pool", "difference", "EM, drawn pools", "difference"
+    heads = [head for title in POOLS.values() for head in (title, "difference")]
     return "\n\n".join(
         (
             shared.table(["variant", "collapsed", "top model's share", "valid format"], rates),

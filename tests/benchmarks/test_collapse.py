@@ -20,11 +20,11 @@ def figures(em: float, share: float = 0.5, no_call: float = 0.0) -> Figures:
     return Figures(em=em, format_valid=0.9, top_model_share=share, no_call_rate=no_call)
 
 
-START = Played(own=figures(0.4), drawn=figures(0.3))
+START = Played(own=figures(0.4), drawn=figures(0.3), down=figures(0.2))
 
 
 def training(seed: int, em: float, share: float = 0.5, no_call: float = 0.0) -> Training:
-    end = Played(own=figures(em, share, no_call), drawn=START.drawn)
+    end = Played(own=figures(em, share, no_call), drawn=START.drawn, down=START.down)
     return Training(seed=seed, start=START, end=end)
 
 
