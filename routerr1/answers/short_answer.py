@@ -99,7 +99,7 @@ _UNSURE = re.compile(
 
 
 def is_unsure(reply: str) -> bool:
-    """Whether a reply says that it holds no answer, by phrases of eleven languages.
+    """Whether a reply says that it holds no answer, by phrases of twelve languages.
 
     >>> is_unsure("Not in my notes."), is_unsure("Das weiß ich leider nicht."), is_unsure("Paris")
     (True, True, False)
