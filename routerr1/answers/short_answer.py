@@ -85,7 +85,7 @@ _UNSURE = re.compile(
             r"not sure|(?:do not|don['’]t|not) know|(?:cannot|can['’]t) answer|no idea|unknown|unsure|unable to",
             r"(?:do not|don['’]t) understand|not in my notes|notes do not|no information",
             r"(?:nicht sicher|wei(?:ß|ss)(?: \w+){0,2} nicht|keine ahnung|unbekannt|keine informationen?)",
-            r"(?:ne sais pas|pas s[uû]re?|aucune id[ée]e|inconnue?)",
+            r"(?:ne sais pas|pas sûre?|aucune id[ée]e|inconnue?)",
             r"(?:no lo s[ée]|no sé|no estoy segur[oa]|ni idea|desconocid[oa])",
             r"(?:non (?:lo )?so|non sono sicur[oa]|nessuna idea|sconosciut[oa])",
             r"(?:n[ãa]o sei|n[ãa]o tenho certeza|desconhecid[oa])",

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from routerr1.baselines.embed import MINILM, Embedder, embedder
-from routerr1.notation import index
+from routerr1.notation import asking_index
 from routerr1.pool.profile import ProbeRow, passed, read_probes
 
 _NEIGHBOURS = 10
@@ -22,7 +22,7 @@ _KEPT = 4096  # questions whose figures are kept
 
 
 class ProbeFigures:
-    """Question -> index of each candidate (`notation.index`) from the probes like it; see `notation.Figures`.
+    """Question -> index of each candidate (`notation.asking_index`) from the probes like it; see `notation.Figures`.
 
     Its two shares, of right replies and of those that say "not sure", are those of the nearest probes by
     cosine. Ten probes say little, so they are drawn towards what their topics say, as by a number of further
@@ -77,7 +77,7 @@ class ProbeFigures:
         count = min(_NEIGHBOURS, len(self._texts))
         mixed_2M = (count * near_2M + self.strength * topics_2M) / (count + self.strength)
         right_M, unsure_M = map(np.ndarray.tolist, np.split(mixed_2M, 2))
-        return dict(zip(self.candidates, map(index, right_M, unsure_M), strict=True))
+        return dict(zip(self.candidates, map(asking_index, right_M, unsure_M), strict=True))
 
     def _evidence(
         self, near_Q: NDArray[np.float32], own: set[str]

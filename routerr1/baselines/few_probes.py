@@ -19,7 +19,7 @@ from routerr1.baselines.embed import Embedder
 from routerr1.baselines.learned import Chooser, ScoredChooser, knn
 from routerr1.baselines.matrix import Matrix
 from routerr1.baselines.threads import one_thread
-from routerr1.notation import SPEND_LEVELS, index, price_at
+from routerr1.notation import SPEND_LEVELS, asking_index, price_at
 from routerr1.types import Card
 
 ChoiceRule = Literal["best", "beta", "thompson", "knn"]
@@ -164,8 +164,8 @@ def _nearest_topic(matrix: Matrix, embedder: Embedder) -> Callable[[str], str]:
 def asking_again(matrix: Matrix, embedder: Embedder, rule: AgainRule) -> ScoredChooser:
     """What to expect of every candidate on the topic of a question, from all probes.
 
-    `ask_again` expects the share of right answers, `ask_sure_first` the index that look-ups show (`notation.index`):
-    where a candidate says that it is not sure, another can be asked.
+    `ask_again` expects the share of right answers, `ask_sure_first` the index that look-ups show
+    (`notation.asking_index`): where a candidate says that it is not sure, another can be asked.
     """
     topic_of = _nearest_topic(matrix, embedder)
     competence = Competence.of(matrix)
@@ -176,7 +176,7 @@ def asking_again(matrix: Matrix, embedder: Embedder, rule: AgainRule) -> ScoredC
     def indices(query: str) -> NDArray[np.float64]:
         topic = topic_of(query)
         pairs = zip(competence.accuracy(topic), unsure.accuracy(topic), strict=True)
-        return np.array([index(float(right), float(silent)) for right, silent in pairs])
+        return np.array([asking_index(float(right), float(silent)) for right, silent in pairs])
 
     return ScoredChooser(matrix, indices)
 

@@ -1,10 +1,11 @@
 """Scripted trajectories on simulated pools: valid format, random routing, no facts.
 
 A scripted policy answers embedded questions through the one rollout loop, on a random pool each. It looks
-up the topic, and quotes the figure and handle of one of the shown candidates at random. It usually splits a
-question of several facts, and mostly continues until the last part has a reply. The pool replies with random entities, says that it is
-not sure, or is down. A policy can learn the protocol, the phrasing and order of sub-questions, and to
-refer to replies. It cannot learn that a higher figure is better, or any fact.
+up the topic, draws one of the shown candidates, and names a figure to which that candidate's is the nearest
+(`notation.aimed_at`). It usually splits a question of several facts, and mostly continues until the last
+part has a reply. The pool replies with random entities, says that it is not sure, or is down. A policy can
+learn the protocol, the phrasing and order of sub-questions, to call the candidate nearest to a figure, and
+to refer to replies. It cannot learn that a higher figure is better, or any fact.
 """
 
 import asyncio

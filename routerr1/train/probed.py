@@ -1,10 +1,11 @@
 """Scripted trajectories on the probes of the profile stage: valid format, real replies, random routing.
 
-A scripted policy looks its question up. It quotes the figure and handle of one of the shown candidates at
-random, asks it the question as it is, and answers with the reply it got. Where the reply is a refusal or
-the call failed, it usually looks again and asks another candidate, if one is shown. Pools and names are
-drawn, so the figures are all that tells candidates apart. A policy can learn the protocol, to refer to
-replies, and what a refusal looks like in the language of its questions. It cannot learn that a higher figure is better.
+A scripted policy looks its question up. It draws one of the shown candidates, and names a figure to which that
+candidate's is the nearest (`notation.aimed_at`). It asks the question as it is, and answers with the reply it
+got. Where the reply is a refusal or the call failed, it usually looks again and asks another candidate, if
+one is shown. Pools and names are drawn, so the figures are all that tells candidates apart. A policy can
+learn the protocol, to call the candidate nearest to a figure, to refer to replies, and what a refusal looks
+like in the language of its questions. It cannot learn that a higher figure is better.
 """
 
 import asyncio

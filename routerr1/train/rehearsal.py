@@ -2,8 +2,8 @@
 
 Training meets other entities than the test. The weights that copy a name from a reply drift, and no
 training figure shows it. So each step also imitates a few demonstrations, as language models are kept at
-their pretraining data (PPO-ptx, arXiv 2203.02155). Decisions are not imitated, but for
-how a question is split: rewards teach which candidate to call, whether to ask again, and when to stop.
+their pretraining data (PPO-ptx, arXiv 2203.02155). Of decisions only how a question is split is imitated:
+rewards teach which candidate to call, whether to ask again, and when to stop.
 """
 
 import re
@@ -18,7 +18,7 @@ from routerr1.types import LookUp, Trajectory
 Rehearsal = Callable[[int, Any], Sequence[Example]]
 """(step, tokenizer) -> what that step imitates; equal at every call."""
 
-# The first word of a thought says whether to continue and on what, or quotes the figure of a candidate.
+# The first word of a thought says whether to continue and on what, or names the figure that a call aims at.
 _DECISION = re.compile(r"(<think>)( ?[^<\s]+)(.*)", re.DOTALL)
 
 
