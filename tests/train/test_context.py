@@ -36,14 +36,17 @@ def names(task: Task) -> tuple[str, ...]:
     return tuple(card.name for card in task.pool.cards)
 
 
-def test_every_question_comes_and_those_of_one_fact_more_often(tasks_of: Any) -> None:
+def test_every_question_comes_and_those_of_one_fact_more_often(
+    tasks_of: Any, params: Params
+) -> None:
     tasks = tasks_of(redraw=0.0)
     rows = read_questions(PATHS.questions, "train")
     assert len(tasks) == 400
     assert {task.question.hops for task in tasks} == {1, 2}
     single = sum(task.question.hops == 1 for task in tasks) / 400
     of_all = sum(row.hops == 1 for row in rows) / len(rows)
-    assert single == pytest.approx(0.5 + 0.5 * of_all, abs=0.08)
+    share = params.train.single_share
+    assert single == pytest.approx(share + (1 - share) * of_all, abs=0.08)
     assert len({names(task) for task in tasks}) == 1
 
 
