@@ -307,7 +307,7 @@ def worth_their_price(
     `dearest_usd`. Level 10 offers all of `cards`, level 0 the cheapest.
 
     Args:
-        shares: of right answers that are expected of a candidate, by name, in [0, 1].
+        shares: what a look-up shows of each candidate, by name, in [0, 1].
 
     >>> priced = [Card(str(usd), request_usd=usd) for usd in (1.0, 10.0, 100.0)]
     >>> shares = {"1.0": 0.5, "10.0": 0.7, "100.0": 0.9}

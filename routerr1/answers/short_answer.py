@@ -6,6 +6,7 @@ is its own short answer.
 """
 
 import re
+import unicodedata
 
 _WORD = re.compile(r"[^\s]+")
 _EDGE = ".,;:!?\"'()[]{}*`“”‘’"
@@ -78,22 +79,29 @@ _FILLERS = frozenset(
         "element",
     ]
 )
+# Phrases that say of the speaker that it does not know, by language.
 _UNSURE = re.compile(
     r"\b(?:"
     + "|".join(
         (
-            r"not sure|(?:do not|don['’]t|not) know|(?:cannot|can['’]t) answer|no idea|unknown|unsure|unable to",
+            r"not sure|(?:do not|don['’]t|not) know|(?:cannot|can['’]t) answer|no idea|unsure|unable to",
             r"(?:do not|don['’]t) understand|not in my notes|notes do not|no information",
-            r"(?:nicht sicher|wei(?:ß|ss)(?: \w+){0,2} nicht|keine ahnung|unbekannt|keine informationen?)",
-            r"(?:ne sais pas|pas sûre?|aucune id[ée]e|inconnue?)",
-            r"(?:no lo s[ée]|no sé|no estoy segur[oa]|ni idea|desconocid[oa])",
-            r"(?:non (?:lo )?so|non sono sicur[oa]|nessuna idea|sconosciut[oa])",
-            r"(?:n[ãa]o sei|n[ãa]o tenho certeza|desconhecid[oa])",
-            r"(?:weet(?: \w+){0,2} niet|niet zeker|geen idee|onbekend)",
-            r"(?:nie wiem|nie jestem pew(?:ien|na)|nieznan[ey])",
+            r"nicht sicher|wei(?:ß|ss)(?: (?!und\b|oder\b)\w+){0,4} nicht|keine ahnung|keine informationen?",
+            r"ne sais pas|pas sûre?|aucune idée|je l['’]ignore",
+            r"no lo s[ée]|no sé|no estoy segur[oa]|ni idea",
+            r"non (?:lo )?so|non sono sicur[oa]|nessuna idea",
+            r"n[ãa]o sei|n[ãa]o tenho certeza",
+            r"weet(?: \w+){0,4} niet|niet zeker|geen idee",
+            r"nie wiem|nie jestem pew(?:ien|na)",
         )
     )
-    + r")\b|не знаю|не уверен|неизвестно|不知道|不确定|わかりません|分かりません|모르겠",
+    + r")\b|не знаю|не уверен|不知道|不清楚|不[确確]定|わかりません|分かりません|わからない|모르겠|알 수 없",
+    re.IGNORECASE,
+)
+# Words that may also belong to an answer, such as the Unknown Soldier: they count as a whole reply alone.
+_NOTHING_KNOWN = re.compile(
+    r"\W*(?:(?:it|this|that|the answer) is )?"
+    r"(?:unknown|unbekannt|inconnue?|desconocid[oa]|sconosciut[oa]|desconhecid[oa]|onbekend|nieznan[aey]|неизвестно)\W*",
     re.IGNORECASE,
 )
 
@@ -104,7 +112,12 @@ def is_unsure(reply: str) -> bool:
     >>> is_unsure("Not in my notes."), is_unsure("Das weiß ich leider nicht."), is_unsure("Paris")
     (True, True, False)
     """
-    return not reply.strip() or _UNSURE.search(reply) is not None
+    text = unicodedata.normalize("NFC", reply)
+    return (
+        not text.strip()
+        or _UNSURE.search(text) is not None
+        or _NOTHING_KNOWN.fullmatch(text) is not None
+    )
 
 
 def passes(reply: str, *, right: bool) -> bool:

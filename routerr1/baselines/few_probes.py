@@ -220,7 +220,7 @@ def few_cards(cards: Sequence[Card], seen: Matrix) -> tuple[Card, ...]:
 
 
 def _unsure(matrix: Matrix) -> NDArray[np.float64]:
-    """(Q, M): 1 where a candidate says that it is not sure."""
+    """(Q, M): 1 where a candidate says that it is not sure, or says nothing."""
     pairs = zip(matrix.replies, matrix.quality > 0, strict=True)
     return np.array(
         [

@@ -13,7 +13,7 @@ from routerr1.jobs.progress import working
 if TYPE_CHECKING:
     from routerr1.registry.versions import Version
 
-_BY_INTERVAL = ("em_difference", "best_single", "best_learned")  # judged by an end of it
+_BY_INTERVAL = {"em_difference", "best_single", "best_learned"}  # judged by the lower end
 _PANEL = "Registry"
 Which = Annotated[str, typer.Argument(help="Number or alias of a version.")]
 
@@ -95,7 +95,7 @@ def promote(
         typer.echo(f"refused by {', '.join(done.result.decision.refused_by)}")
         for refusal in done.result.decision.refusals:
             typer.echo(f"  {refusal}")
-        if any(rule.startswith(_BY_INTERVAL) for rule in done.result.decision.refused_by):
+        if _BY_INTERVAL & {*done.result.decision.refused_by}:
             typer.echo("more test questions narrow an interval; `routerr1 advise` says how many")
         number = done.result.challenger.number
         typer.echo(

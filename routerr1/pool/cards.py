@@ -44,7 +44,7 @@ Name = Annotated[str, AfterValidator(_printable)]
 # A call is written `Name: question` between tags, so an alias can hold neither a colon nor a bracket.
 Alias = Annotated[str, Field(min_length=1, pattern=r"^[^:<>\s]([^:<>\r\n]*[^:<>\s])?$")]
 Row = TypeVar("Row", bound=BaseModel)
-_ROUNDED = 0.0005  # shares on cards have three digits
+_ROUNDING = 0.0011  # of two shares of three digits
 
 
 class CardRow(BaseModel):
@@ -74,9 +74,10 @@ class CardRow(BaseModel):
     def _beside_the_right_ones(
         cls, unsure: dict[str, float], info: ValidationInfo
     ) -> dict[str, float]:
+        rights = {name.lower(): right for name, right in info.data.get("performance", {}).items()}
         for topic, share in unsure.items():
-            right = info.data.get("performance", {}).get(topic, 0.0)
-            if right + share > 1 + 2 * _ROUNDED:
+            right = rights.get(topic.lower(), 0.0)
+            if right + share > 1 + _ROUNDING:
                 raise ValueError(
                     f"{share} of the replies on {topic!r} are not sure and {right} are right (performance), more "
                     "than all; a right reply does not count as not sure"

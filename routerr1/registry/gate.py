@@ -203,7 +203,8 @@ def _by_task(
 ) -> "dict[str, Difference]":
     of_task: dict[str, list[tuple[EvalSample, EvalSample]]] = {}
     for pair in pairs:
-        of_task.setdefault(pair[0].task, []).append(pair)
+        new, old = pair
+        of_task.setdefault(new.task or old.task, []).append(pair)
     if len(of_task) < 2:
         return {}
     found = {task: em_difference(of_task[task], sampling) for task in sorted(of_task)}

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from routerr1.evaluate.stats import Difference
 
 
+FEWEST_GROUPS = 10  # of questions, from which on an interval says something
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One line of a decision: `figure` is compared with `limit`, and `why` says it in words."""
@@ -56,14 +59,18 @@ def no_worse(name: str, difference: "Difference | None", margin: float, what: st
 
 
 def not_surely_worse(name: str, difference: "Difference", margin: float, what: str) -> Rule:
-    """The upper end of the interval lies at most `margin` below 0; a single group of questions shows nothing."""
-    if difference.low is None or difference.high is None:
-        return Rule(name, difference.mean, None, -margin, True, f"{what}: a single group has none")
+    """The upper end of the interval lies at most `margin` below 0; fewer than `FEWEST_GROUPS` decide nothing."""
+    limit = -margin or 0.0
+    if difference.low is None or difference.high is None or difference.groups < FEWEST_GROUPS:
+        why = f"{what}: not judged, {difference.groups} of {FEWEST_GROUPS} groups of questions"
+        return Rule(name, difference.mean, None, limit, True, why)
     interval = (difference.low, difference.high)
-    passed = all(map(math.isfinite, interval)) and difference.high >= -margin
+    passed = all(map(math.isfinite, interval)) and difference.high >= limit
     relation = ">=" if passed else "is not >="
-    why = f"{what}: {difference.high:.4g} {relation} {-margin:.4g}"
-    return Rule(name, difference.mean, interval, -margin, passed, why)
+    return Rule(
+        name, difference.mean, interval, limit, passed,
+        f"{what}: {difference.high:.4g} {relation} {limit:.4g}",
+    )  # fmt: skip
 
 
 def better(name: str, difference: "Difference | None", what: str) -> Rule:

@@ -34,7 +34,9 @@ def test_what_a_reply_says_beyond_the_question(question: str, reply: str, answer
     "reply",
     ["I am not sure about that.", "Not in my notes.", "I do not know.", "I don’t know.", "", "  ",
      "Das weiß ich leider nicht.", "Weiss nicht", "Keine Ahnung.", "Je ne sais pas.", "No lo sé.", "Non lo so.",
-     "Não sei.", "Dat weet ik niet.", "Nie wiem.", "Я не знаю", "不知道", "わかりません", "모르겠습니다"],
+     "Não sei.", "Dat weet ik niet.", "Nie wiem.", "Я не знаю", "不知道", "わかりません", "모르겠습니다",
+     "Das weiß ich leider gar nicht.", "わからない", "我不清楚", "Je l'ignore.", "The answer is unknown.", "Unbekannt",
+     "na\u0303o sei"],
 )  # fmt: skip
 def test_a_reply_without_an_answer_is_known_as_one(reply: str) -> None:
     assert is_unsure(reply)
@@ -43,7 +45,8 @@ def test_a_reply_without_an_answer_is_known_as_one(reply: str) -> None:
 @pytest.mark.parametrize(
     "reply",
     ["Oslo", "Ich weiß, dass es nicht Bonn ist, sondern Berlin.", "Weißrussland", "No se vende en Oslo.",
-     "Der Weiße Nil"],
+     "Der Weiße Nil", "The film is L'Inconnu du lac.", "Die Farbe ist weiß und nicht gelb.",
+     "The Tomb of the Unknown Soldier."],
 )  # fmt: skip
 def test_a_reply_with_an_answer_is_not_taken_for_one_without(reply: str) -> None:
     assert not is_unsure(reply)

@@ -47,7 +47,7 @@ def test_a_size_is_kept_and_changes_neither_the_prompt_nor_the_files_of_pools_wi
         ),
         ({"performance": {"x": 1.5}}, r"candidate 'Atlas': performance\.x: "),
         (
-            {"performance": {"x": 0.7}, "unsure": {"y": 0.7, "x": 0.4}},
+            {"performance": {"X": 0.7}, "unsure": {"y": 0.7, "x": 0.4}},
             "candidate 'Atlas': unsure: 0.4 of the replies on 'x' are not sure and 0.7 are right",
         ),
         ({"completion_usd_per_mtok": "dear"}, "candidate 'Atlas': completion_usd_per_mtok: "),

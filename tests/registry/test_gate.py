@@ -251,6 +251,21 @@ def test_a_gain_does_not_hide_what_is_surely_lost_on_another_task(
     assert decision.refused_by == refused_by
 
 
+def test_a_task_of_few_groups_decides_nothing() -> None:
+    lost = replace(BETTER, mean=-1.0, low=-1.0, high=-1.0)
+    for groups, passed in ((9, True), (10, False)):
+        tasks = {"short": BETTER, "long": replace(lost, groups=groups)}
+        assert gate.decide(GOOD, replace(AGAINST, task_em=tasks), PARAMS).passed is passed
+
+
+def test_the_task_of_evidence_that_is_older_than_tasks_is_that_of_the_other() -> None:
+    new = [replace(play(f"q{i}"), task="number" if i < 4 else "short") for i in range(8)]
+    old = [replace(each, task="") for each in new]
+    for pair in ((new, old), (old, new)):
+        found = gate.compare(*(evidence(side) for side in pair), SAMPLING)
+        assert set(found.task_em) == {"number", "short"}
+
+
 def test_tasks_are_compared_each_by_itself() -> None:
     new = [
         replace(play(f"q{i}", em=float(i < 8)), task="number" if i < 4 else "short")
