@@ -101,14 +101,14 @@ CLAIMS: tuple[Claim, ...] = (
     *(
         Claim(text, words, _NQ_POLICY, field, figure)
         for text, words, field, figure in (
-            ("README.md", "a policy is −.042 [−.082, +.001] against it", "arms[name=policy].difference.em_in_tag.mean", "−.042"),
-            ("README.md", "a policy is −.042 [−.082, +.001] against it", "arms[name=policy].difference.em_in_tag.low", "−.082"),
-            ("README.md", "a policy is −.042 [−.082, +.001] against it", "arms[name=policy].difference.em_in_tag.high", "+.001"),
-            (_INDEX, ".306 against .347 exact match in the tag", "arms[name=policy].quality.em_in_tag.mean", ".306"),
-            (_INDEX, ".306 against .347 exact match in the tag", "arms[name=best_single].quality.em_in_tag.mean", ".347"),
-            (_INDEX, ".748 of its first calls", "behaviour.first_is_best_single", ".748"),
-            (_INDEX, "its exact match is .162", "arms[name=policy_before_rl].quality.em_in_tag.mean", ".162"),
-            (_INDEX, "routing of the first call**: −.042", "parts.first_call.mean", "−.042"),
+            ("README.md", "a policy is −.035 [−.122, +.057] against it", "arms[name=policy].difference.em_in_tag.mean", "−.035"),
+            ("README.md", "a policy is −.035 [−.122, +.057] against it", "arms[name=policy].difference.em_in_tag.low", "−.122"),
+            ("README.md", "a policy is −.035 [−.122, +.057] against it", "arms[name=policy].difference.em_in_tag.high", "+.057"),
+            (_INDEX, ".313 against .347 exact match in the tag", "arms[name=policy].quality.em_in_tag.mean", ".313"),
+            (_INDEX, ".313 against .347 exact match in the tag", "arms[name=best_single].quality.em_in_tag.mean", ".347"),
+            (_INDEX, ".830 of its first calls", "behaviour.first_is_best_single", ".830"),
+            (_INDEX, "its exact match is .088", "arms[name=policy_before_rl].quality.em_in_tag.mean", ".088"),
+            (_INDEX, "routing of the first call**: −.035", "parts.first_call.mean", "−.035"),
             (_INDEX, "holds no answer is +.007 [−.002, +.017]", "arms[name=best_single_sure].difference.em_in_tag.mean", "+.007"),
         )
     ),
