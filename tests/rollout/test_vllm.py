@@ -23,8 +23,8 @@ HOLDS = 700
 
 
 @pytest.fixture
-def server(asking_policy: Path) -> Iterator[tuple[str, Served]]:
-    app, served = build_server(asking_policy, HOLDS)
+def server(calling_policy: Path) -> Iterator[tuple[str, Served]]:
+    app, served = build_server(calling_policy, HOLDS)
     with serving(app) as url:
         yield url, served
 
@@ -47,11 +47,11 @@ def ids_of(trajectory: Trajectory) -> list[int]:
 
 @pytest.mark.slow
 async def test_a_server_plays_as_the_weights_do(
-    server: tuple[str, Served], asking_policy: Path, pool: SimulatedPool, rows: list[Question],
+    server: tuple[str, Served], calling_policy: Path, pool: SimulatedPool, rows: list[Question],
     params: Params,
 ) -> None:  # fmt: skip
     url, served = server
-    local = LocalGenerator.load(asking_policy)
+    local = LocalGenerator.load(calling_policy)
     here = await played(local, pool, rows[4:8], params, 0.0)
     async with ServerGenerator(url, local.tokenizer) as remote:
         there = await played(remote, pool, rows[4:8], params, 0.0)
@@ -72,11 +72,11 @@ async def test_a_server_plays_as_the_weights_do(
 
 @pytest.mark.slow
 async def test_sampling_is_left_to_our_temperature_and_seed_alone(
-    server: tuple[str, Served], asking_policy: Path, pool: SimulatedPool, rows: list[Question],
+    server: tuple[str, Served], calling_policy: Path, pool: SimulatedPool, rows: list[Question],
     params: Params,
 ) -> None:  # fmt: skip
     url, served = server
-    tokenizer = LocalGenerator.load(asking_policy).tokenizer
+    tokenizer = LocalGenerator.load(calling_policy).tokenizer
     found = []
     for _ in range(2):
         async with ServerGenerator(url, tokenizer) as remote:
@@ -92,10 +92,10 @@ async def test_sampling_is_left_to_our_temperature_and_seed_alone(
 
 @pytest.mark.slow
 async def test_a_session_never_passes_the_length_limit(
-    server: tuple[str, Served], asking_policy: Path, pool: SimulatedPool, rows: list[Question],
+    server: tuple[str, Served], calling_policy: Path, pool: SimulatedPool, rows: list[Question],
     params: Params,
 ) -> None:  # fmt: skip
-    tokenizer = LocalGenerator.load(asking_policy).tokenizer
+    tokenizer = LocalGenerator.load(calling_policy).tokenizer
     url, served = server
     prompt = len(tokenizer(renderer("compact", 4)(rows[0], pool.cards))["input_ids"])
     # In the first generation, and by the text that is inserted after it.
