@@ -54,8 +54,8 @@ python -m benchmarks.nq_policy llmrouter_nq_6llm.jsonl.gz {options}
   reads the end of its reply. It may ask another candidate, and answers with one of the replies by
   reference ([how it learns](../how-to/questions.md#train-a-policy-on-them)).
 - The answer of every router is what the chosen reply has between `<answer>` and `</answer>`. A
-  reply without the tag is wrong. The policy is rewarded by this rule, and its look-ups show shares
-  of right answers by it.
+  reply without the tag is wrong. The policy is rewarded by this rule, and its look-ups judge the
+  probes by it.
 - *Contained* judges the whole chosen reply, with or without the tag.
 - One half of the questions is for learning. The policy takes its probes and training questions
   from four fifths of it, and chooses its best step on the last fifth. The other routers learn from

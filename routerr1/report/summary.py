@@ -92,23 +92,29 @@ def _against_best(policy: RouterResult, table: EvaluationTable) -> list[str]:
     if best is None or best.router == policy.router:
         return []
     names = " or ".join(dict.fromkeys(table.best_single.values()))
+    cost = _cost_words(_subject(policy.router), policy.cost_usd.mean, best.cost_usd.mean)
     return [
         f"Always calling the best model ({names}) costs {_per_thousand(best)} USD per 1,000 questions and is "
-        f"right on {best.em.mean:.1%}. {_cost_words(policy, best)} {_em_words(best.difference['em'])}"
+        f"right on {best.em.mean:.1%}. {cost} {_em_words(best.difference['em'])}"
     ]
 
 
-def _cost_words(policy: RouterResult, best: RouterResult) -> str:
-    subject = _subject(policy.router)
-    mine, theirs = policy.cost_usd.mean, best.cost_usd.mean
-    if theirs == 0 or mine == theirs:
-        return (
-            f"{subject} costs the same." if mine == theirs else "The best model's calls are free."
-        )
-    change = mine / theirs - 1
-    if change >= 1:
+def _cost_words(subject: str, mine: float, theirs: float) -> str:
+    """A cost beside that of the best model.
+
+    >>> [_cost_words("It", usd, 1.0) for usd in (0.9984, 0.8, 1.2, 2.5)]
+    ['It costs about the same.', 'It costs 20% less.', 'It costs 20% more.', 'It costs 2.5 times as much.']
+    """
+    if mine == theirs:
+        return f"{subject} costs the same."
+    if theirs == 0:
+        return "The best model's calls are free."
+    percent = round(100 * (mine / theirs - 1))
+    if percent == 0:
+        return f"{subject} costs about the same."
+    if percent >= 100:
         return f"{subject} costs {mine / theirs:.1f} times as much."
-    return f"{subject} costs {abs(change):.0%} {'more' if change > 0 else 'less'}."
+    return f"{subject} costs {abs(percent)}% {'more' if percent > 0 else 'less'}."
 
 
 def _em_words(gap: Comparison) -> str:
