@@ -247,6 +247,7 @@ _CLAIMS = (
     "description",
     "performance",
     "unsure",
+    "probes",
 )  # all that a card says of what a candidate is good at
 
 
