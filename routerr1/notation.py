@@ -41,8 +41,8 @@ HANDLES = 12  # beyond these, handles are of several tokens
 PRICE_STEPS = 20
 SPEND_LEVELS = 10
 LEFT = 0.95  # of what a question is worth, after a call that did not answer it
-_RIGHT_PRIOR = 0.5  # probes
-_UNSURE_PRIOR = 10.0  # replies that are not right
+_RIGHT_PRIOR = 0.25  # probes
+_UNSURE_PRIOR = 5.0  # replies that are not right
 _REFERENCE = re.compile(r"@(question|[1-9][0-9]?)\b", re.IGNORECASE)
 _LETTERS = re.compile(r"[^\W_]+")
 _USUAL_TOKENS = 20  # of a short question, and of a short reply
@@ -365,7 +365,7 @@ def figure_on(card: Card, topic: str) -> float:
     [1.0, 0.5, 0.75]
     >>> counted = Card("a", performance=shares, probes={"law": 1, "art": 8})
     >>> [round(figure_on(counted, topic), 2) for topic in ("law", "art", "sport")]
-    [0.85, 0.5, 0.56]
+    [0.91, 0.5, 0.56]
     """
     right, unsure, probes = (
         {name.lower(): said for name, said in by_topic.items()}
