@@ -13,7 +13,7 @@ where figures of it are given (`Figures`). A policy then needs to know neither t
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from random import Random
 from typing import Protocol
@@ -44,6 +44,7 @@ LEFT = 0.95  # of what a question is worth, after a call that did not answer it
 _RIGHT_PRIOR = 0.25  # probes
 _UNSURE_PRIOR = 5.0  # replies that are not right
 _REFERENCE = re.compile(r"@(question|[1-9][0-9]?)\b", re.IGNORECASE)
+_ENTRY = re.compile(r"\b([0-9]+)% (m[1-9][0-9]*)\b")
 _LETTERS = re.compile(r"[^\W_]+")
 _USUAL_TOKENS = 20  # of a short question, and of a short reply
 _LOWEST_USD_PER_MCALL = 0.1
@@ -388,6 +389,28 @@ def figure_on(card: Card, topic: str) -> float:
     not_right = count * (1 - own_right)
     says_so = (count * own_unsure + _UNSURE_PRIOR * habit) / (not_right + _UNSURE_PRIOR)
     return asking_index(expected, (1 - expected) * says_so)
+
+
+def aimed_at(shown: str, rng: Random, without: Collection[str] = ()) -> tuple[int, str] | None:
+    """A candidate of a look-up drawn at random, and a percent to which its own is nearest.
+
+    Args:
+        shown: what the look-up inserted.
+        without: handles that are not drawn.
+
+    Returns: None if no candidate is left.
+
+    >>> aimed_at("$3 95% m2 $1 40% m7", Random(1), without={"m2"})
+    (8, 'm7')
+    """
+    entries = [(int(figure), handle) for figure, handle in _ENTRY.findall(shown)]
+    left = [entry for entry in entries if entry[1] not in without]
+    if not left:
+        return None
+    own, handle = rng.choice(left)
+    others = {figure for figure, _ in entries} - {own}
+    near = [aim for aim in range(101) if all(abs(aim - own) < abs(aim - other) for other in others)]
+    return rng.choice(near), handle
 
 
 def named(text: str, handles: Mapping[str, str]) -> str:

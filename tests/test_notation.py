@@ -16,6 +16,7 @@ from routerr1.notation import (
     LEFT,
     SHOWN,
     ShortNotation,
+    aimed_at,
     asking_index,
     figure_on,
     named,
@@ -446,3 +447,20 @@ async def test_what_a_policy_writes_out_has_to_be_the_reference_itself():
 def test_only_one_s_own_questions_and_other_tasks_take_replies_whole():
     choice = replace(QUESTION, metadata={"task": "choice"})
     assert [takes_whole(each) for each in (QUESTION, OWN, choice)] == [False, True, True]
+
+
+@given(st.lists(st.integers(0, 100), min_size=1, max_size=4), st.integers(0, 10**6))
+def test_whom_a_demonstration_asks_has_the_figure_nearest_to_the_one_it_names(
+    figures: list[int], seed: int
+) -> None:
+    shown = " ".join(f"$1 {figure}% m{place}" for place, figure in enumerate(figures, start=1))
+    found = aimed_at(shown, Random(seed), without={"m1"})
+    if len(figures) == 1:
+        assert found is None
+        return
+    assert found is not None
+    aim, handle = found
+    assert handle != "m1"
+    own = figures[int(handle[1:]) - 1]
+    assert 0 <= aim <= 100
+    assert abs(aim - own) == min(abs(aim - figure) for figure in figures)

@@ -2,14 +2,13 @@
 
 A scripted policy answers embedded questions through the one rollout loop, on a random pool each. It looks
 up the topic, draws one of the shown candidates, and names a figure to which that candidate's is the nearest
-(`aimed_at`). It splits a question of several facts, and mostly continues until the last part has a reply. The
-pool replies with random entities, says that it is not sure, or is down. A policy can learn the protocol, the
-phrasing and order of sub-questions, to call the candidate nearest to a figure, and to refer to replies. It
-cannot learn that a higher figure is better, or any fact.
+(`notation.aimed_at`). It splits a question of several facts, and mostly continues until the last part has a
+reply. The pool replies with random entities, says that it is not sure, or is down. A policy can learn the
+protocol, the phrasing and order of sub-questions, to call the candidate nearest to a figure, and to refer to
+replies. It cannot learn that a higher figure is better, or any fact.
 """
 
 import asyncio
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -18,7 +17,7 @@ from routerr1.answers.short_answer import is_unsure
 from routerr1.config import RolloutParams
 from routerr1.data.embedded import TOPICS, World
 from routerr1.data.rewording import as_typed
-from routerr1.notation import SPEND_LEVELS, with_spend
+from routerr1.notation import SPEND_LEVELS, aimed_at, with_spend
 from routerr1.pool.base import Pool
 from routerr1.pool.names import TRAINING_NAMES
 from routerr1.pool.perturbed import PerturbedPool
@@ -34,7 +33,6 @@ from routerr1.types import Card, Question, Trajectory
 DONE = "done"
 AS_ASKED_SHARE = 0.8  # of calls for a question of one fact: sent as it is
 DOWN_SHARE = 0.2  # of demonstrations in which some candidates do not answer
-_ENTRY = re.compile(r"\b([0-9]+)% (m[1-9][0-9]*)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +139,9 @@ def _script(
         nonlocal bridge, part, replies, last, looking
         if looking:
             looking = False
-            percent, handle = aimed_at(inserted[-1], rng)
+            aim = aimed_at(inserted[-1], rng)
+            assert aim is not None  # a look-up always shows somebody
+            percent, handle = aim
             return f"<think> {percent}% {handle}</think><search> {handle}: {_query(part)}</search>"
         finished = False
         if inserted:
@@ -165,25 +165,6 @@ def _script(
         return str(steps[part].format(f"@{bridge}"))
 
     return say
-
-
-def aimed_at(shown: str, rng: Random) -> tuple[int, str]:
-    """A candidate of a look-up drawn at random, and a percent to which its own is nearest.
-
-    A policy that names a high percent then calls the best candidate. To say the very percent of the best one it
-    would have to tell 95 from 96, which rewards do not ask for.
-
-    Args:
-        shown: what the look-up inserted; at least one candidate.
-
-    >>> aimed_at("$3 95% m2 $1 40% m7", Random(1))
-    (72, 'm2')
-    """
-    entries = [(int(figure), handle) for figure, handle in _ENTRY.findall(shown)]
-    own, handle = rng.choice(entries)
-    others = {figure for figure, _ in entries} - {own}
-    near = [aim for aim in range(101) if all(abs(aim - own) < abs(aim - other) for other in others)]
-    return rng.choice(near), handle
 
 
 def _as_spelt(step: str, fixes: Mapping[str, str]) -> str:

@@ -1,12 +1,11 @@
 """Scripted trajectories on the probes of the profile stage: valid format, real replies, random routing.
 
-A scripted policy looks its question up. It quotes the figure and handle of one of the shown candidates at
-random, asks it the question as it is, and answers with the reply it got. Where the reply is a refusal or
-the call failed, it usually looks again and asks another candidate, if one is shown. Pools and names are
-drawn, so the figures are all that tells candidates apart. A policy can learn the protocol, to refer to
-replies, and what a refusal looks like in the language of its questions. It cannot learn that a higher figure
-is better. Figures are quoted as they are, unlike in `simulation.demonstrations`: the shorter warm start of own
-questions does not teach to call the candidate nearest to a figure (docs/results/changes.md).
+A scripted policy looks its question up. It draws one of the shown candidates, and names a figure to which that
+candidate's is the nearest (`notation.aimed_at`). It asks the question as it is, and answers with the reply it
+got. Where the reply is a refusal or the call failed, it usually looks again and asks another candidate, if
+one is shown. Pools and names are drawn, so the figures are all that tells candidates apart. A policy can
+learn the protocol, to call the candidate nearest to a figure, to refer to replies, and what a refusal looks
+like in the language of its questions. It cannot learn that a higher figure is better.
 """
 
 import asyncio
@@ -18,7 +17,7 @@ from random import Random
 from routerr1.answers.short_answer import is_unsure
 from routerr1.config import RolloutParams
 from routerr1.matching import normalise
-from routerr1.notation import SPEND_LEVELS, THE_QUESTION, with_spend
+from routerr1.notation import SPEND_LEVELS, THE_QUESTION, aimed_at, with_spend
 from routerr1.pool.base import Pool
 from routerr1.pool.profile import ProbeRow
 from routerr1.prompt import Renderer
@@ -30,7 +29,6 @@ from routerr1.types import Question
 
 NEXT, DONE = "ask", "done"
 _FEWEST_REFUSED = 3  # questions with the same wrong reply, from which on it counts as a refusal
-_ENTRY = re.compile(r"\b([0-9]+%) (m[1-9][0-9]*)\b")
 _REPLY = re.compile(r"<information> @[0-9]+ (.*)</information>", re.DOTALL)
 
 
@@ -80,14 +78,13 @@ class ProbedDemonstrations:
             nonlocal replies, last, looking
             if looking:
                 looking = False
-                shown = _ENTRY.findall(inserted[-1])
-                left = [(figure, handle) for figure, handle in shown if handle not in asked]
-                if not left:
+                aim = aimed_at(inserted[-1], rng, asked)
+                if aim is None:
                     return done()
-                figure, handle = rng.choice(left)
+                percent, handle = aim
                 asked.add(handle)
                 call = f"<search> {handle}: {THE_QUESTION}</search>"
-                return f"<think> {figure} {handle}</think>{call}"
+                return f"<think> {percent}% {handle}</think>{call}"
             answered = False
             if inserted:
                 replies += 1

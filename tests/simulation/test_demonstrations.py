@@ -1,16 +1,12 @@
 """What demonstrations teach, and what they leave to the rewards."""
 
 from collections import Counter
-from random import Random
-
-from hypothesis import given
-from hypothesis import strategies as st
 
 from routerr1.config import Params
 from routerr1.data.embedded import World
 from routerr1.prompt import renderer
 from routerr1.protocol import check, names_of
-from routerr1.simulation.demonstrations import aimed_at, demonstrations
+from routerr1.simulation.demonstrations import demonstrations
 from routerr1.simulation.facts import known_facts
 from routerr1.train.rehearsal import undecided
 from routerr1.types import Answer, Ask, LookUp, Question, Trajectory
@@ -101,14 +97,3 @@ def test_demonstrations_keep_the_format_and_answer_by_reference(
     assert "unavailable" in failures
     again = drawn(params, world, rows, 80)
     assert [each.text for each in played] == [each.text for each in again]
-
-
-@given(st.lists(st.integers(0, 100), min_size=1, max_size=4), st.integers(0, 10**6))
-def test_whom_a_demonstration_asks_has_the_figure_nearest_to_the_one_it_names(
-    figures: list[int], seed: int
-) -> None:
-    shown = " ".join(f"$1 {figure}% m{place}" for place, figure in enumerate(figures, start=1))
-    aim, handle = aimed_at(shown, Random(seed))
-    own = figures[int(handle[1:]) - 1]
-    assert 0 <= aim <= 100
-    assert abs(aim - own) == min(abs(aim - figure) for figure in figures)
