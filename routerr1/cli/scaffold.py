@@ -183,7 +183,7 @@ _OWN: Mapping[str, object] = {
     "pool.budget": {"question_usd": None, "run_usd": 5.0, "month_usd": None},
     "profile_pool.probes": 400,
     "rollout.max_reply_tokens": 64,  # a policy that answers by reference need not read it all
-    "warmstart.steps": 300,
+    "warmstart.steps": 900,  # a minute or two; of fewer a policy does not learn to call the candidate nearest to a figure
     "train.steps": 120,
     "train.questions_per_step": 24,
     "train.checkpoint_every": 30,

@@ -270,7 +270,7 @@ def test_own_questions_become_a_registered_policy(own: Path, pool_file: Path, tm
     assert "topics found: " in said
     params = (folder / "params.yaml").read_text()
     for key, few in (
-        ("steps: 300", "steps: 60"),
+        ("steps: 900", "steps: 60"),
         ("steps: 120", "steps: 2"),
         ("bootstrap: 10000", "bootstrap: 200"),
         ("questions_per_step: 24", "questions_per_step: 4"),
