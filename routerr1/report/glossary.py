@@ -134,7 +134,7 @@ def routers_section(routers: Iterable[str], *, simulated: bool, policy: bool = T
 
 
 TERMS = (
-    ("EM", "exact match: share of the questions with exactly a reference answer, after normalisation"),
+    ("EM", "exact match: share of the questions with exactly a reference answer, after normalisation; where a model's whole reply is the answer, it has to contain one"),
     ("USD per 1,000", "price of the pool calls for 1,000 questions; the policy's own compute is not included"),
     ("Learning", "calls to candidates, and their price, before the router answers its first question: probes, training and validation (mean over seeds); recorded replies count with their price"),
     ("sd", "standard deviation of EM over training seeds"),
