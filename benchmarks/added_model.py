@@ -95,7 +95,7 @@ async def measure(
             for count in PROBES[1:]
         }
         cards[0] = {
-            card.name: replace(card, performance={}, unsure={}, probes={})
+            card.name: replace(card, performance={}, unsure={})
             for card in cards[PROBES[-1]].values()
         }
         full = cards[PROBES[-1]]

@@ -8,30 +8,22 @@ answer it looks again. So its exact match is that of the figures: nothing is lea
 played with several values of `notation.LEFT`; 0 shows the share of right replies. The splits are validation, by
 which the value was chosen, and test; the pools are the pool itself, and the candidates that are kept from training.
 
-A second table has cards of few probes: with shares smoothed towards what all topics say (`notation.figure_on`) and with
-the shares as they are, each on the same ten draws of probes. Its pools are the pool itself, and the simulated one in
-which nobody is good.
-
-Prints one JSON object; --out also writes it to OUT.json and the tables to OUT.md, between the markers.
+Prints one JSON object; --out also writes it to OUT.json and a table to OUT.md, between the markers.
 """
 
 import asyncio
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from benchmarks import shared
 from routerr1 import notation
 from routerr1.answers.short_answer import is_unsure
 from routerr1.config import Params, load_params
-from routerr1.data.embedded import TOPICS
-from routerr1.evaluate.stats import SHARE, interval, paired_difference
+from routerr1.evaluate.stats import SHARE, interval
 from routerr1.jobs.progress import track
 from routerr1.matching import exact_match
 from routerr1.pool.base import Pool
@@ -41,15 +33,10 @@ from routerr1.pool.profile import profile, sample_probes
 from routerr1.pool.recorded import answerable
 from routerr1.rollout.generate import ScriptedGenerator
 from routerr1.rollout.loop import FAILED, rollout
-from routerr1.simulation.candidates import middling_candidates
-from routerr1.simulation.pool import profiled_pool
 from routerr1.types import Question, Split, Trajectory
 from routerr1.workspace import Workspace
 
 MARKS = "<!-- table of look-ups.json -->", "<!-- end of the table -->"
-FEW_MARKS = "<!-- few probes of look-ups.json -->", "<!-- end of few probes -->"
-PROBES = (8, 20, 40, 120)  # over all topics
-DRAWS = 10
 LEFT = (0.0, 0.8, 0.85, 0.9, 0.95, 0.98)
 SPLITS: tuple[Split, ...] = ("validation", "test")
 _ENTRY = re.compile(r"\b([0-9]+)% (m[1-9][0-9]*)\b")
@@ -65,11 +52,10 @@ def main() -> None:
     shared.report(found, given.out)
     if given.out:
         shared.fill(given.out.with_suffix(".md"), MARKS, table(found))
-        shared.fill(given.out.with_suffix(".md"), FEW_MARKS, few_table(found["few_probes"]))
 
 
 async def measure(params: Params) -> dict[str, Any]:
-    """Exact match and calls for every value, split and pool; exact match by number of probes."""
+    """Exact match and calls for every value, split and pool."""
     workspace = Workspace(params)
     section = params.profile_pool
     every = open_http_pool(params.pool, held_out=True, max_rejected=params.max_rejected)
@@ -97,69 +83,7 @@ async def measure(params: Params) -> dict[str, Any]:
                     ]
                 bar.update(len(questions))
                 found[split][name].append({"left": left, **_figures(trajectories)})
-        few = await _few_probes(workspace, pools["own"], played)
-    return {"shipped": notation.LEFT, **found, "few_probes": few}
-
-
-async def _few_probes(
-    workspace: Workspace, own: Pool, played: Mapping[Split, Sequence[Question]]
-) -> list[dict[str, Any]]:
-    known = answerable(workspace.questions(workspace.params.profile_pool.split), own)
-
-    async def recorded(count: int, draw: int) -> Pool:
-        cards = (await profile(sample_probes(known, count, draw), own, store=None)).cards
-        return PerturbedPool(own, cards)
-
-    async def middling(count: int, draw: int) -> Pool:
-        return profiled_pool(
-            middling_candidates(), workspace.facts, draw, round(count / len(TOPICS))
-        )
-
-    of_pool = {"own": recorded, "middling": middling}
-    cells = [*product(SPLITS, of_pool, PROBES)]
-    found = []
-    with track("few probes", len(cells) * DRAWS) as bar:
-        for split, name, count in cells:
-            questions = played[split]
-            scores: dict[str, list[list[float]]] = {"smoothed": [], "as_they_are": []}
-            for draw in range(1, DRAWS + 1):
-                pool = await of_pool[name](count, draw)
-                shown = {
-                    "smoothed": pool,
-                    "as_they_are": PerturbedPool(
-                        pool, [replace(card, probes={}) for card in pool.cards]
-                    ),
-                }
-                for what, each in shown.items():
-                    scores[what].append(
-                        [
-                            _right(await _play(question, each, workspace, place))
-                            for place, question in enumerate(questions)
-                        ]
-                    )
-                bar.update(1)
-            found.append(
-                {"split": split, "pool": name, "probes": count, **_gain(scores, questions)}
-            )
-    return found
-
-
-def _gain(scores: Mapping[str, list[list[float]]], questions: Sequence[Question]) -> dict[str, Any]:
-    """Means over draws, and their paired difference; groups of questions are drawn again, draws are not."""
-    smooth_DQ, plain_DQ = np.array(scores["smoothed"]), np.array(scores["as_they_are"])
-    groups = [str(question.metadata["group"]) for question in questions]
-    gap = paired_difference(smooth_DQ.mean(axis=0).tolist(), plain_DQ.mean(axis=0).tolist(), groups)
-    by_draw = smooth_DQ.mean(axis=1) - plain_DQ.mean(axis=1)
-    return {
-        "smoothed": float(smooth_DQ.mean()),
-        "as_they_are": float(plain_DQ.mean()),
-        "gain": {"mean": gap.mean, "low": gap.low, "high": gap.high},
-        "draws": len(by_draw),
-        "draws_better": int((by_draw > 0).sum()),
-        "draws_worse": int((by_draw < 0).sum()),
-        "n": len(questions),
-        "groups": len(set(groups)),
-    }
+    return {"shipped": notation.LEFT, **found}
 
 
 def _of_facts(questions: Sequence[Question]) -> list[Question]:
@@ -210,12 +134,8 @@ def highest_first(question: Question, max_rounds: int) -> Callable[[str, Sequenc
     return say
 
 
-def _right(trajectory: Trajectory) -> float:
-    return exact_match(trajectory.answer or "", trajectory.question.golden_answers)
-
-
 def _figures(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
-    right = [_right(each) for each in trajectories]
+    right = [exact_match(each.answer or "", each.question.golden_answers) for each in trajectories]
     groups = [str(each.question.metadata["group"]) for each in trajectories]
     found = interval(right, groups, within=SHARE)
     return {
@@ -240,28 +160,6 @@ def table(found: Mapping[str, Any]) -> str:
         for place, left in enumerate(LEFT)
     ]
     return shared.table(["LEFT", *columns], lines)
-
-
-def few_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A row for each split, pool and number of probes."""
-    heads = [
-        "Split",
-        "Pool",
-        "Probes",
-        "Shares as they are",
-        "Smoothed",
-        "Difference",
-        "Draws: better, worse",
-    ]
-    lines = [
-        [
-            each["split"], each["pool"], str(each["probes"]), f"{each['as_they_are']:.3f}",
-            f"{each['smoothed']:.3f}", shared.ranged(each["gain"], "+"),
-            f"{each['draws_better']}, {each['draws_worse']} of {each['draws']}",
-        ]
-        for each in rows
-    ]  # fmt: skip
-    return shared.table(heads, lines)
 
 
 if __name__ == "__main__":

@@ -41,8 +41,6 @@ HANDLES = 12  # beyond these, handles are of several tokens
 PRICE_STEPS = 20
 SPEND_LEVELS = 10
 LEFT = 0.95  # of what a question is worth, after a call that did not answer it
-_RIGHT_PRIOR = 0.25  # probes
-_UNSURE_PRIOR = 5.0  # replies that are not right
 _REFERENCE = re.compile(r"@(question|[1-9][0-9]?)\b", re.IGNORECASE)
 _ENTRY = re.compile(r"\b([0-9]+)% (m[1-9][0-9]*)\b")
 _LETTERS = re.compile(r"[^\W_]+")
@@ -349,46 +347,21 @@ def asking_index(right: float, unsure: float) -> float:
 
 
 def figure_on(card: Card, topic: str) -> float:
-    """What a look-up of a topic shows of a card: the index of what its probes of the topic lead to expect.
-
-    Few probes say little. So the share of right answers is drawn towards that of all topics, as by `_RIGHT_PRIOR`
-    further probes. How often a candidate that is not right says that it is not sure is a habit: it is drawn
-    towards that of all topics as by `_UNSURE_PRIOR` further replies that are not right. Where the card does
-    not say how many probes it rests on, its shares of the topic are taken as they are.
+    """What a look-up of a topic shows of a card: its index, from means over topics where the card does not name it.
 
     A topic of which the card has a share of right answers but none of "not sure" counts as one without "not sure".
-
-    Args:
-        topic: in lower case. One that the card does not name gets what all topics say.
-
-    >>> shares = {"law": 1.0, "art": 0.5}
-    >>> [figure_on(Card("a", performance=shares), topic) for topic in ("law", "art", "sport")]
-    [1.0, 0.5, 0.75]
-    >>> counted = Card("a", performance=shares, probes={"law": 1, "art": 8})
-    >>> [round(figure_on(counted, topic), 2) for topic in ("law", "art", "sport")]
-    [0.91, 0.5, 0.56]
     """
-    right, unsure, probes = (
-        {name.lower(): said for name, said in by_topic.items()}
-        for by_topic in (card.performance, card.unsure, card.probes)
+    right, unsure = (
+        {name.lower(): share for name, share in shares.items()}
+        for shares in (card.performance, card.unsure)
     )
-    if not right:
-        return 0.0
-    if topic in right and topic not in probes:
+    if topic in right:
         return asking_index(right[topic], unsure.get(topic, 0.0))
-    weights = {name: probes.get(name, 1) for name in right}
-    mean_right, mean_unsure = (
-        sum(shares.get(name, 0.0) * weight for name, weight in weights.items())
-        / sum(weights.values())
-        for shares in (right, unsure)
-    )
-    habit = mean_unsure / (1 - mean_right) if mean_right < 1 else 0.0
-    count = probes.get(topic, 0)
-    own_right, own_unsure = right.get(topic, 0.0), unsure.get(topic, 0.0)
-    expected = (count * own_right + _RIGHT_PRIOR * mean_right) / (count + _RIGHT_PRIOR)
-    not_right = count * (1 - own_right)
-    says_so = (count * own_unsure + _UNSURE_PRIOR * habit) / (not_right + _UNSURE_PRIOR)
-    return asking_index(expected, (1 - expected) * says_so)
+    return asking_index(_mean(right), _mean(unsure))
+
+
+def _mean(by_topic: Mapping[str, float]) -> float:
+    return sum(by_topic.values()) / len(by_topic) if by_topic else 0.0
 
 
 def aimed_at(shown: str, rng: Random, without: Collection[str] = ()) -> tuple[int, str] | None:

@@ -66,7 +66,6 @@ class Card:
         request_usd: price of a call beside its tokens.
         reply: which tokens of a long reply are kept for the policy, the first or the last.
         unsure: share of probe questions to which it said that it is not sure, by topic; empty: not measured.
-        probes: number of probe questions behind these shares, by topic; empty: not known.
     """
 
     name: str
@@ -85,7 +84,6 @@ class Card:
     request_usd: float = 0.0
     reply: Kept = "first"
     unsure: Mapping[str, float] = field(default_factory=dict)
-    probes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from routerr1.baselines.embed import Embedder
 from routerr1.baselines.learned import Chooser, ScoredChooser, knn
 from routerr1.baselines.matrix import Matrix
 from routerr1.baselines.threads import one_thread
-from routerr1.notation import SPEND_LEVELS, figure_on, price_at
+from routerr1.notation import SPEND_LEVELS, asking_index, price_at
 from routerr1.types import Card
 
 ChoiceRule = Literal["best", "beta", "thompson", "knn"]
@@ -165,19 +165,20 @@ def asking_again(matrix: Matrix, embedder: Embedder, rule: AgainRule) -> ScoredC
     """What to expect of every candidate on the topic of a question, from all probes.
 
     `ask_again` expects the share of right answers, `ask_sure_first` the index that look-ups show
-    (`notation.figure_on`): where a candidate says that it is not sure, another can be asked.
+    (`notation.asking_index`): where a candidate says that it is not sure, another can be asked.
     """
     topic_of = _nearest_topic(matrix, embedder)
     competence = Competence.of(matrix)
     if rule == "ask_again":
         return ScoredChooser(matrix, lambda query: competence.accuracy(topic_of(query)))
-    cards = few_cards([Card(name) for name in matrix.candidates], matrix)
+    unsure = Competence.of(replace(matrix, quality=_unsure(matrix)))
 
-    def shown(query: str) -> NDArray[np.float64]:
+    def indices(query: str) -> NDArray[np.float64]:
         topic = topic_of(query)
-        return np.array([figure_on(card, topic) for card in cards])
+        pairs = zip(competence.accuracy(topic), unsure.accuracy(topic), strict=True)
+        return np.array([asking_index(float(right), float(silent)) for right, silent in pairs])
 
-    return ScoredChooser(matrix, shown)
+    return ScoredChooser(matrix, indices)
 
 
 def frugal_knn(matrix: Matrix, embedder: Embedder, *, level: int, neighbours: int) -> ScoredChooser:
@@ -213,7 +214,6 @@ def few_cards(cards: Sequence[Card], seen: Matrix) -> tuple[Card, ...]:
             card,
             performance=shares(competence, card.name),
             unsure=shares(unsure, card.name),
-            probes=dict(sorted(competence.total.items())),
         )
         for card in cards
     )

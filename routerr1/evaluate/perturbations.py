@@ -247,7 +247,6 @@ _CLAIMS = (
     "description",
     "performance",
     "unsure",
-    "probes",
 )  # all that a card says of what a candidate is good at
 
 

@@ -68,7 +68,6 @@ class CardRow(BaseModel):
     request_usd: Amount = 0.0
     reply: Kept = "first"
     unsure: dict[str, Share] = Field(default_factory=dict)
-    probes: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
 
     @field_validator("unsure")
     @classmethod
@@ -119,7 +118,6 @@ _OPTIONAL = (
     "request_usd",
     "reply",
     "unsure",
-    "probes",
 )
 
 

@@ -173,5 +173,4 @@ def _card(name: str, real: Card, probes: Sequence[Probe], rng: Random) -> Card:
             topic: round(statistics.fmean(probe.unsure for probe in mine), 3)
             for topic, mine in sorted(by_topic.items())
         },
-        probes={topic: len(mine) for topic, mine in sorted(by_topic.items())},
     )

@@ -269,7 +269,6 @@ def summarise(
             ),
             performance={topic: round(entry["accuracy"], 3) for topic, entry in topics.items()},
             unsure={topic: _unsure(group) for topic, group in _grouped(mine, "topic")},
-            probes={topic: len(group) for topic, group in _grouped(mine, "topic")},
         )
         filled.append(card)
         summary[card.name] = {

@@ -2,10 +2,10 @@
 
 A scripted policy answers embedded questions through the one rollout loop, on a random pool each. It looks
 up the topic, draws one of the shown candidates, and names a figure to which that candidate's is the nearest
-(`notation.aimed_at`). It splits a question of several facts, and mostly continues until the last part has a
-reply. The pool replies with random entities, says that it is not sure, or is down. A policy can learn the
-protocol, the phrasing and order of sub-questions, to call the candidate nearest to a figure, and to refer to
-replies. It cannot learn that a higher figure is better, or any fact.
+(`notation.aimed_at`). It usually splits a question of several facts, and mostly continues until the last
+part has a reply. The pool replies with random entities, says that it is not sure, or is down. A policy can
+learn the protocol, the phrasing and order of sub-questions, to call the candidate nearest to a figure, and
+to refer to replies. It cannot learn that a higher figure is better, or any fact.
 """
 
 import asyncio
@@ -31,6 +31,7 @@ from routerr1.simulation.pool import SimulatedPool
 from routerr1.types import Card, Question, Trajectory
 
 DONE = "done"
+WHOLE_SHARE = 0.1  # of calls for a question of several facts
 AS_ASKED_SHARE = 0.8  # of calls for a question of one fact: sent as it is
 DOWN_SHARE = 0.2  # of demonstrations in which some candidates do not answer
 
@@ -131,7 +132,7 @@ def _script(
     steps = [_as_spelt(step, fixes) for step in question.metadata["steps"]]
     topics = question.metadata["topics"]
     bridge = 0  # number of the reply to the first part; 0: there is none
-    part = -1  # that was asked last
+    part = -1  # that was asked last; the number of parts if the question was asked whole
     replies, last = 0, 0  # number of replies, and of the one that holds the answer
     looking = False
 
@@ -147,7 +148,7 @@ def _script(
         if inserted:
             replies += 1
             found = not is_unsure(inserted[-1]) and not _failed(inserted[-1])
-            finished = found and part == len(steps) - 1
+            finished = found and part >= len(steps) - 1
             if finished or not last:
                 last = replies
             if found and part == 0:
@@ -155,12 +156,14 @@ def _script(
         stop = stop_probability if finished else 1 - stop_probability
         if replies >= max_rounds or (inserted and rng.random() < stop):
             return f"<think> {DONE}</think><answer> @{last}</answer>"
-        part = min(len(steps) - 1, 1 if bridge else 0)
+        part = _next_part(len(steps), bridge > 0, rng)
         looking = True
-        return f"<think> {topics[part]}</think><search> cards: {topics[part]}</search>"
+        topic = topics[min(part, len(steps) - 1)]
+        return f"<think> {topic}</think><search> cards: {topic}</search>"
 
     def _query(part: int) -> str:
-        if len(steps) == 1 and rng.random() < AS_ASKED_SHARE:
+        as_asked = len(steps) == 1 and rng.random() < AS_ASKED_SHARE
+        if part == len(steps) or as_asked:
             return "@question"
         return str(steps[part].format(f"@{bridge}"))
 
@@ -181,3 +184,12 @@ def _as_spelt(step: str, fixes: Mapping[str, str]) -> str:
 
 def _failed(inserted: str) -> bool:
     return any(why in inserted for why in FAILED.values())
+
+
+def _next_part(parts: int, bridged: bool, rng: Random) -> int:
+    """The next part to ask for; `parts` itself means the whole question, which candidates rarely know."""
+    if parts == 1:
+        return 0
+    if rng.random() < WHOLE_SHARE:
+        return parts
+    return 1 if bridged else 0

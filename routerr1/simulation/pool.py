@@ -78,7 +78,6 @@ def profiled_pool(
             performance={topic: right for topic, (right, _) in shares.items()},
             completion_tokens=_REPLY_TOKENS[candidate.verbosity],
             unsure={topic: unsure for topic, (_, unsure) in shares.items()},
-            probes=dict.fromkeys(shares, count),
         )
 
     cards = [card(each) for each in candidates]

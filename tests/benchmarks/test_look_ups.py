@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.look_ups import LEFT, SPLITS, few_table, highest_first, table
+from benchmarks.look_ups import LEFT, SPLITS, highest_first, table
 from routerr1.notation import THE_QUESTION
 from routerr1.types import Question
 
@@ -56,12 +56,3 @@ def test_the_table_has_a_row_for_each_value() -> None:
     lines = table({split: {"own": rows} for split in SPLITS}).splitlines()
     assert len(lines) == 2 + len(LEFT)
     assert "| 0.95 | 0.500 [0.250, 0.750], 1.50 calls |" in lines[-2]
-
-
-def test_few_probes_have_a_row_each() -> None:
-    row = {
-        "split": "test", "pool": "own", "probes": 8, "smoothed": 0.5, "as_they_are": 0.4, "draws": 10,
-        "gain": {"mean": 0.1, "low": 0.05, "high": 0.15}, "draws_better": 9, "draws_worse": 1,
-    }  # fmt: skip
-    line = few_table([row]).splitlines()[-1]
-    assert line == "| test | own | 8 | 0.400 | 0.500 | +0.100 [+0.050, +0.150] | 9, 1 of 10 |"
