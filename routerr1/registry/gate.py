@@ -368,7 +368,7 @@ def _cost_ratio(comparison: Comparison, limit: float) -> Rule:
     ratio, bounds = comparison.cost_ratio, comparison.cost_bounds
     rule = at_most("cost_ratio", ratio, limit, "USD on these questions over the champion's", bounds)
     em = comparison.em
-    if rule.passed or ratio is None or math.isnan(ratio) or em is None:
+    if ratio is None or not ratio > limit or rule.passed or em is None:  # NaN is not above either
         return rule
     gain = better("", em, "exact match minus the champion's, lower end of the interval")
     found = f"USD on these questions are {ratio:.3g} times the champion's (over {limit:g}, so it has to be better)"

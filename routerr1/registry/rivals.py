@@ -1,6 +1,5 @@
 """Rules against the other routers of a version's own evaluation: a champion has to be worth its policy."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -93,7 +92,7 @@ def _rule(role: str, rival: RivalComparison, margin: float, max_ratio: float) ->
         why = f"{what}: that was measured on other questions, {rival.shared:.3g} of these are among them"
         return _refused(role, margin, why)
     ratio = rival.cost_ratio
-    if ratio is None or math.isnan(ratio):
+    if ratio is None or not ratio >= 0:  # NaN is not either
         return _refused(role, margin, f"{what}: costs cannot be compared")
     what = f"{what}, at {ratio:.3g} times its cost"
     if ratio > max_ratio:

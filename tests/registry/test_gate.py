@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from routerr1.config import GateParams
@@ -383,6 +383,7 @@ FIGURE = st.none() | st.floats()
 
 
 @given(em=FIGURE, ratio=FIGURE, share=FIGURE, unseen=FIGURE, low=st.floats())
+@example(em=None, ratio=-math.inf, share=1.0, unseen=1.0, low=1.0)
 def test_nothing_that_is_not_finite_ever_passes(
     em: float | None,
     ratio: float | None,
