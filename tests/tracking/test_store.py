@@ -11,6 +11,7 @@ from urllib3.exceptions import InsecureRequestWarning
 
 from routerr1.cli.app import app
 from routerr1.errors import ConfigError, RegistryError, StoreUnreachable
+from routerr1.tracking import store
 from routerr1.tracking.store import check_store
 from tests.servers import tls_server, write_certificate
 
@@ -34,15 +35,17 @@ def nothing() -> int:
 
 @pytest.mark.parametrize("kind", ["http://", "postgresql://", "postgresql+psycopg2://"])
 @pytest.mark.parametrize("state", ["silent", "nothing"])
-def test_a_dead_server_is_one_line_within_ten_seconds(
+def test_a_dead_server_is_one_line_and_not_waited_for(
     kind: str, state: str, silent: int, nothing: int, monkeypatch: pytest.MonkeyPatch
 ):
+    assert store._ANSWER_S < 10
+    monkeypatch.setattr(store, "_ANSWER_S", 2)
     port = silent if state == "silent" else nothing
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{kind}me:secret@127.0.0.1:{port}/x")
     started = time.perf_counter()
     with pytest.raises(StoreUnreachable) as caught:
         check_store()
-    assert time.perf_counter() - started < 10
+    assert time.perf_counter() - started < 8
     told = str(caught.value)
     assert told.startswith(f"MLFLOW_TRACKING_URI: {kind}127.0.0.1:{port}/x: ")
     assert "\n" not in told
