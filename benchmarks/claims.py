@@ -137,7 +137,7 @@ CLAIMS: tuple[Claim, ...] = (
         Claim(text, words, f"docs/results/{file}.json", f"rows[name={name}].{field}", figure)
         for text, words, file, name, field, figure in (
             ("README.md", "the same policy has .470", "asking-again", "one call", "em.mean", ".470"),
-            ("README.md", "of three at its price .588", "asking-again", "majority of three, at the policy's cost", "em.mean", ".588"),
+            ("README.md", "majority of three at its price .588", "asking-again", "majority of three, at the policy's cost", "em.mean", ".588"),
             ("README.md", "majority of three has .915 there", "middling-controls", "majority of three", "em.mean", ".915"),
             (_AGAIN, "the policy has .807 [.748, .862]", "asking-again", "policy", "em.mean", ".807"),
             (_AGAIN, ".470 [.398, .544] if it gets one call", "asking-again", "one call", "em.low", ".398"),
