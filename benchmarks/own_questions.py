@@ -42,7 +42,7 @@ SKILLS = {  # share of right replies by theme
     "Tiny": (0.5, 0.35, 0.35),
 }
 PRICES = {"Large": 2.0, "Medium": 0.5, "Small": 0.3, "Tiny": 0.1}  # USD per million prompt tokens
-ROUTERS = ("policy", "baseline/knn", "best_single", "oracle")
+ROUTERS = ("policy", "baseline/knn", "baseline/frugal", "best_single", "oracle")
 _SHOWN = re.compile(r"\b([0-9]+)% (m[1-9][0-9]*)\b")
 _CALLED = re.compile(r"<search>\s*(m[1-9][0-9]*):")
 
@@ -233,18 +233,15 @@ def play(work: Path, name: str, seed: int, warmstart_steps: int | None) -> dict[
         began = time.monotonic()
         _run([sys.executable, "-m", "dvc", "repro"], folder)
         seconds = time.monotonic() - began
-    evaluated = EvaluationTable.model_validate_json(
-        (folder / "data" / "eval" / "table.json").read_text("utf-8")
-    )
-    played = [
-        row
-        for row in read_rows(folder / "data" / "eval" / "rows.parquet")
-        if row.router == "policy"
-    ]
+    return {"language": name, "seed": seed, "seconds": round(seconds, 1), **figures_of(folder)}
+
+
+def figures_of(workspace: Path) -> dict[str, Any]:
+    """What the evaluation of a workspace found."""
+    evaluation = workspace / "data" / "eval"
+    evaluated = EvaluationTable.model_validate_json((evaluation / "table.json").read_text("utf-8"))
+    played = [row for row in read_rows(evaluation / "rows.parquet") if row.router == "policy"]
     return {
-        "language": name,
-        "seed": seed,
-        "seconds": round(seconds, 1),
         "n": evaluated.n,
         "best_single": sorted(set(evaluated.best_single.values())),
         "em": {
@@ -299,6 +296,7 @@ def table(runs: Sequence[Mapping[str, Any]]) -> str:
         "Seed",
         "Policy",
         "kNN",
+        "FrugalGPT",
         "Best single model",
         "Oracle",
         "Format",

@@ -60,4 +60,4 @@ def test_a_run_is_a_row() -> None:
         "best_shown": None,
     }  # fmt: skip
     line = table([run]).splitlines()[-1]
-    assert line == "| de | 2 | 0.500 [0.250, 0.750] |  |  |  | 0.99 |  | 1.5 |"
+    assert line == "| de | 2 | 0.500 [0.250, 0.750] |  |  |  |  | 0.99 |  | 1.5 |"
