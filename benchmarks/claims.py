@@ -134,6 +134,16 @@ CLAIMS: tuple[Claim, ...] = (
         )
     ),
     *(
+        Claim("docs/results/own-questions.md", words, "docs/results/own-questions.json", field, figure)
+        for words, field, figure in (
+            ("have .900 to .950 exact match", "runs[name=de-1].em.policy.mean", ".900"),
+            ("have .900 to .950 exact match", "runs[name=de-2].em.policy.mean", ".950"),
+            ("best single model has .750", "runs[name=en-1].em.best_single.mean", ".750"),
+            ("kNN has .900 and .933", "runs[name=de-1].em.baseline/knn.mean", ".933"),
+            ("has .950 and .967", "runs[name=de-1].em.baseline/frugal.mean", ".967"),
+        )
+    ),
+    *(
         Claim(text, words, f"docs/results/{file}.json", f"rows[name={name}].{field}", figure)
         for text, words, file, name, field, figure in (
             ("README.md", "the same policy has .470", "asking-again", "one call", "em.mean", ".470"),

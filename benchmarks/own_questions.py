@@ -233,7 +233,8 @@ def play(work: Path, name: str, seed: int, warmstart_steps: int | None) -> dict[
         began = time.monotonic()
         _run([sys.executable, "-m", "dvc", "repro"], folder)
         seconds = time.monotonic() - began
-    return {"language": name, "seed": seed, "seconds": round(seconds, 1), **figures_of(folder)}
+    made = {"name": folder.name, "language": name, "seed": seed, "seconds": round(seconds, 1)}
+    return {**made, **figures_of(folder)}
 
 
 def figures_of(workspace: Path) -> dict[str, Any]:
