@@ -10,7 +10,9 @@ Run it where the chain has run, on a recorded pool:
 
 Prints one JSON object; --out also writes it, with a table as Markdown. Gains are in exact match against the pool
 without the candidate, paired by question; intervals resample groups of questions. "First" is the share of
-the first calls for a sub-question of such a topic, "all" of all calls for one.
+the first calls for a sub-question of such a topic, "all" of all calls for one. A card rests on one draw of probes, so
+"ranked first" says for how many of ten draws look-ups show the highest figure of the candidate, in the mean over its
+topics: what a policy that calls the best shown would do. For that nothing is played.
 """
 
 import asyncio
@@ -20,6 +22,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from benchmarks import shared
@@ -41,6 +44,7 @@ from routerr1.types import Ask, Card, Question
 from routerr1.workspace import Workspace
 
 PROBES = (0, 8, 40, 120)
+DRAWS = 10
 
 
 @dataclass(frozen=True)
@@ -51,12 +55,14 @@ class Played:
         topics: that it leads.
         without: rows on the pool without it.
         by_probes: number of probes -> rows on the pool with it.
+        first_in_draws: number of probes -> share of draws and topics in which its figure is the highest.
     """
 
     name: str
     topics: tuple[str, ...]
     without: list[Row]
     by_probes: Mapping[int, list[Row]]
+    first_in_draws: Mapping[int, float]
 
 
 def main() -> None:
@@ -99,6 +105,18 @@ async def measure(
             for card in cards[PROBES[-1]].values()
         }
         full = cards[PROBES[-1]]
+        drawn = {
+            count: [
+                {
+                    card.name: card
+                    for card in (
+                        await profile(sample_probes(train, count, draw), pool, store=None)
+                    ).cards
+                }
+                for draw in range(1, DRAWS + 1)
+            ]
+            for count in PROBES[1:]
+        }
         own = [card.name for card in workspace.cards]
         for name in full:
             others = [full[other] for other in own if other != name]
@@ -130,7 +148,11 @@ async def measure(
                 count: await play([*others, cards[count][name]], f"{name}, {count} probes")
                 for count in PROBES
             }
-            models.append(Played(name, topics, without, by_probes))
+            first_in_draws = {
+                count: fmean(ranked_first(each[name], others, topics) for each in draws)
+                for count, draws in drawn.items()
+            }
+            models.append(Played(name, topics, without, by_probes, first_in_draws))
     return {
         "seeds": len(generators),
         "max_questions": limit,
@@ -144,6 +166,14 @@ def led_by(card: Card, others: Sequence[Card]) -> tuple[str, ...]:
         topic
         for topic in sorted(card.performance)
         if figure_on(card, topic) > max(figure_on(other, topic) for other in others)
+    )
+
+
+def ranked_first(card: Card, others: Sequence[Card], topics: Sequence[str]) -> float:
+    """Share of `topics` in which look-ups show no higher figure than that of the card."""
+    return fmean(
+        figure_on(card, topic) >= max(figure_on(other, topic) for other in others)
+        for topic in topics
     )
 
 
@@ -166,6 +196,7 @@ def figures_of(
                 "gain": {"mean": gap.mean, "low": gap.low, "high": gap.high},
                 "first_calls": first,
                 "calls": every,
+                "ranked_first": played.first_in_draws.get(count),
             }
         )
     return {
@@ -215,7 +246,8 @@ def page(found: Mapping[str, Any]) -> str:
         f"Without probes it gets at most {max(bare):.2f} of all calls.",
         f"{seeds}. Gains are exact match minus that of the pool without the candidate, on the same questions, with 95 % "
         "intervals over groups of questions. The probes of a card are one draw, so a difference between two cards may be "
-        "that of their probes.",
+        f"that of their probes. *Ranked first* is the share of {DRAWS} other draws, and of the led topics, in which look-ups "
+        "show the highest figure of the new candidate. 8 probes are one or two for each topic.",
         "*First calls* is the share of first calls for a sub-question of the led topics that go to the new candidate; "
         "*all calls* counts repeated ones too.",
     ]  # fmt: skip
@@ -234,10 +266,13 @@ def page(found: Mapping[str, Any]) -> str:
             "",
         ]
         rows = [
-            (f"{at['probes']}", f"{at['em']:.3f}", shared.ranged(at["gain"], "+"), f"{at['first_calls']:.2f}", f"{at['calls']:.2f}")
+            (f"{at['probes']}", f"{at['em']:.3f}", shared.ranged(at["gain"], "+"), f"{at['first_calls']:.2f}", f"{at['calls']:.2f}",
+             "" if at["ranked_first"] is None else f"{at['ranked_first']:.2f}")
             for at in model["curve"]
         ]  # fmt: skip
-        lines.append(shared.table(("probes", "EM", "gain", "first calls", "all calls"), rows))
+        lines.append(
+            shared.table(("probes", "EM", "gain", "first calls", "all calls", "ranked first"), rows)
+        )
     return "\n".join([*lines, ""])
 
 
